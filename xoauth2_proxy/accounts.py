@@ -1,0 +1,176 @@
+"""Who may use the relay: the accounts, and the check of a client's login and password.
+
+An account is the relay's own record of a mailbox. Its local password is what the mail client
+presents; it has nothing to do with the provider's password, which the relay never knows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import secrets
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+import argon2
+
+from xoauth2_proxy.errors import CredentialsRejected
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+_HASHING_THREADS = 2  # a flood of logins against hashed passwords may not take every core
+
+
+class TlsMode(StrEnum):
+    """How the connection to the upstream is protected."""
+
+    STARTTLS = "starttls"
+    IMPLICIT = "implicit"
+    NONE = "none"  # loopback only
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """The provider's submission server."""
+
+    host: str
+    port: int
+    tls: TlsMode
+    ca_file: Path | None = None  # None: the system's certificate authorities
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What one mailbox may take of its provider."""
+
+    max_connections: int
+    max_messages_per_connection: int
+    max_connection_age_seconds: float
+    idle_seconds: float  # an idle connection older than this is closed
+    wait_seconds: float  # how long a message may wait for a free connection
+
+
+@dataclass(frozen=True, slots=True)
+class LocalPassword:
+    """What the mail client must present: either clear text or an argon2 hash (PHC string)."""
+
+    clear_text: str = field(default="", repr=False)
+    argon2_hash: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OAuthClient:
+    """The static OAuth settings of an account (RFC 6749 §2.2, §1.5); "" where not configured."""
+
+    client_id: str = ""
+    client_secret: str = field(default="", repr=False)
+    refresh_token: str = field(default="", repr=False)
+    tenant: str = ""  # Microsoft Entra only
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """One mailbox: its login, its provider and how much of it may be used."""
+
+    email: str  # as configured; compared case-insensitively
+    provider: str  # the configuration's word: gmail, outlook, mock or a name under `providers`
+    refresher: str  # which refresher gets its access tokens
+    upstream: Upstream
+    limits: Limits
+    password: LocalPassword | None  # None: any password is accepted (`allow_any_password`)
+    oauth: OAuthClient = OAuthClient()
+
+    @property
+    def key(self) -> str:
+        """The account's identity, whatever the letter case of the login."""
+        return login_key(self.email)
+
+
+def login_key(login: str) -> str:
+    """Return the form in which logins are compared."""
+    return login.strip().lower()
+
+
+class Accounts:
+    """The enabled accounts, by login."""
+
+    def __init__(self, accounts: Iterable[Account]) -> None:
+        self._by_key = {account.key: account for account in accounts}
+        self._secret = secrets.token_bytes(32)
+        # Digests of hashed passwords that were verified, so that only a login's first AUTH pays
+        # for argon2. One entry an account at most.
+        self._verified: dict[str, bytes] = {}
+        self._has_hashes = any(a.password and a.password.argon2_hash for a in self)
+        self._hasher = argon2.PasswordHasher()
+        self._decoy_hash = self._hasher.hash(secrets.token_hex()) if self._has_hashes else ""
+        self._threads = ThreadPoolExecutor(_HASHING_THREADS, "argon2")
+
+    def __iter__(self) -> Iterator[Account]:
+        return iter(self._by_key.values())
+
+    def __len__(self) -> int:
+        return len(self._by_key)
+
+    def find(self, login: str) -> Account | None:
+        """Return the account whose e-mail address is `login`, in any letter case."""
+        return self._by_key.get(login_key(login))
+
+    async def authenticate(self, login: str, password: str) -> Account:
+        """Return the account that `login` and `password` open.
+
+        An unknown login costs the same work as a wrong password, so neither words nor timing tell
+        which logins exist.
+
+        Raises:
+            CredentialsRejected: the login is unknown or the password wrong.
+        """
+        account = self.find(login)
+        digest = self._digest(password)
+        expected = account.password if account else LocalPassword(argon2_hash=self._decoy_hash)
+        if account is not None and expected is None:
+            return account
+        assert expected is not None  # noqa: S101 - only an account's own password can be None
+        if hmac.compare_digest(digest, self._digest(expected.clear_text)) and expected.clear_text:
+            accepted = account is not None
+        elif self._has_hashes:
+            accepted = await self._verify_hash(account, expected.argon2_hash, password, digest)
+        else:
+            accepted = False
+        if account is None or not accepted:
+            raise CredentialsRejected("login unknown or password wrong")
+        return account
+
+    def close(self) -> None:
+        """Release the hashing threads."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _verify_hash(
+        self, account: Account | None, stored: str, password: str, digest: bytes
+    ) -> bool:
+        if account is not None:
+            known = self._verified.get(account.key)
+            if known is not None and hmac.compare_digest(known, digest):
+                return True
+        matches = await asyncio.get_running_loop().run_in_executor(
+            self._threads, self._hash_matches, stored or self._decoy_hash, password
+        )
+        if account is None or not stored or not matches:
+            return False
+        self._verified[account.key] = digest
+        return True
+
+    def _hash_matches(self, stored: str, password: str) -> bool:
+        try:
+            return self._hasher.verify(stored, password)
+        except (argon2.exceptions.VerificationError, argon2.exceptions.InvalidHashError):
+            return False
+
+    def _digest(self, password: str) -> bytes:
+        return hmac.digest(
+            self._secret, password.encode("utf-8", "surrogateescape"), hashlib.sha256
+        )

@@ -1,0 +1,191 @@
+"""The vocabulary of SMTP: replies, paths, parameters and envelopes, as pure values.
+
+Parses and formats octets; never reads a socket. RFC 5321, RFC 2034 (enhanced codes), RFC 3463.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+MAX_REPLY_LINE_BYTES = (
+    4096  # RFC 5321 §4.5.3.1.5 says 512; providers exceed it with long host names
+)
+MAX_REPLY_LINES = 128  # RFC 5321 sets no limit; an EHLO answer has about fifteen
+
+_ENHANCED = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?:[ \t]+|$)")
+_UNPRINTABLE = re.compile(r"[^\x20-\x7e\x80-\U0010ffff]")
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A server's reply (RFC 5321 §4.2): a code, an enhanced code or "", and its text lines."""
+
+    code: int
+    enhanced: str
+    text: tuple[str, ...]
+
+    @property
+    def is_positive(self) -> bool:
+        """Whether the reply grants what was asked: 2yz, or 3yz (go on)."""
+        return 200 <= self.code < 400
+
+    @property
+    def is_transient(self) -> bool:
+        """Whether asking again later may succeed (RFC 5321 §4.2.1, 4yz)."""
+        return 400 <= self.code < 500
+
+    def encode(self) -> bytes:
+        """Return the reply as it goes on the wire, one CRLF-ended line for each text line.
+
+        Controls in the text are dropped, so a relayed reply cannot carry a second one.
+        """
+        prefix = f"{self.enhanced} " if self.enhanced else ""
+        lines = self.text or ("",)
+        last = len(lines) - 1
+        return b"".join(
+            f"{self.code}{' ' if number == last else '-'}{prefix}{_printable(line)}\r\n".encode()
+            for number, line in enumerate(lines)
+        )
+
+    def __str__(self) -> str:
+        return " ".join(part for part in (str(self.code), self.enhanced, *self.text) if part)
+
+
+def reply(code: int, enhanced: str, *text: str) -> Reply:
+    """Return a `Reply`; its enhanced code's class digit is taken from `code`, so they never differ.
+
+    `enhanced` is written without the class: `reply(451, "4.1", "…")` is `451 4.4.1 …`.
+    """
+    return Reply(code, f"{code // 100}.{enhanced}" if enhanced else "", text)
+
+
+def _printable(line: str) -> str:
+    return _UNPRINTABLE.sub("", line)[:500]
+
+
+class MalformedReply(ValueError):
+    """The octets received are not an SMTP reply (RFC 5321 §4.2)."""
+
+
+class ReplyParser:
+    """Turns received octets into replies, whatever the packet boundaries; its memory is bounded.
+
+    Raises `MalformedReply` from `feed`, after which the connection cannot be trusted any more.
+    """
+
+    __slots__ = ("_code", "_lines", "_rest")
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._code = ""
+        self._lines: list[str] = []
+
+    @property
+    def is_mid_reply(self) -> bool:
+        """Whether octets of an unfinished reply are held."""
+        return bool(self._rest or self._lines)
+
+    def feed(self, octets: bytes) -> list[Reply]:
+        """Return the replies completed by `octets`, in order."""
+        *lines, rest = (self._rest + octets).split(b"\n")
+        if len(rest) > MAX_REPLY_LINE_BYTES:
+            raise MalformedReply("reply line too long")
+        self._rest = rest
+        return [completed for line in lines if (completed := self._add(line)) is not None]
+
+    def _add(self, raw: bytes) -> Reply | None:
+        line = raw.rstrip(b"\r").decode("utf-8", "replace")
+        code, separator, text = line[:3], line[3:4], line[4:]
+        if not (code.isascii() and code.isdigit() and "2" <= code[0] <= "5" and separator in "- "):
+            raise MalformedReply("not a reply line")
+        if len(code) != 3 or (self._lines and code != self._code):
+            raise MalformedReply("reply code changes within a reply")
+        if len(raw) > MAX_REPLY_LINE_BYTES or len(self._lines) >= MAX_REPLY_LINES:
+            raise MalformedReply("reply too long")
+        self._code = code
+        self._lines.append(text)
+        if separator == "-":
+            return None
+        lines, self._lines = self._lines, []
+        return _reply_from(int(code), lines)
+
+
+def _reply_from(code: int, lines: list[str]) -> Reply:
+    # Every line of a reply repeats the enhanced code (RFC 2034 §4); keep it once.
+    match = _ENHANCED.match(lines[0])
+    if match is None or match[1][0] != str(code)[0]:
+        return Reply(code, "", tuple(lines))
+    enhanced = match[1]
+    text = tuple(
+        line[found.end() :] if (found := _ENHANCED.match(line)) and found[1] == enhanced else line
+        for line in lines
+    )
+    return Reply(code, enhanced, text)
+
+
+@dataclass(slots=True)
+class Envelope:
+    """One transaction's envelope (RFC 5321 §2.3.1). The null sender is `reverse_path == ""`."""
+
+    reverse_path: str = ""
+    forward_paths: list[str] = field(default_factory=list)
+    body_8bit: bool = False  # BODY=8BITMIME was declared (RFC 6152)
+    smtputf8: bool = False  # SMTPUTF8 was declared (RFC 6531)
+    size_bytes: int = 0  # SIZE= as declared, 0 when it was not (RFC 1870)
+
+
+class BadPath(ValueError):
+    """A reverse-path or forward-path that RFC 5321 §4.1.2 does not allow."""
+
+
+class BadParameter(ValueError):
+    """A MAIL or RCPT parameter whose syntax or value is wrong (RFC 5321 §4.1.2)."""
+
+
+# RFC 5321 §4.1.2, with the source route that §4.1.2 says to accept and ignore. The local part is
+# checked by what it must not contain rather than by the whole grammar: the provider decides.
+_PATH = re.compile(
+    r"""<(?:@[^<>\s:]{1,255}:)?                          # source route, ignored
+        (?P<mailbox>
+          (?P<local>"(?:[^"\\\x00-\x1f\x7f]|\\[\x20-\x7e])*"|[^\s<>"@\\(),:;\[\]\x00-\x1f\x7f]+)
+          (?:@(?P<domain>\[[^\s<>\[\]\x00-\x1f\x7f]+\]|[^\s<>"@\\(),:;\[\]\x00-\x1f\x7f]+))?
+        )?>""",
+    re.VERBOSE,
+)
+_PARAMETER = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*)(?:=([^\s=\x00-\x1f\x7f]+))?$")
+
+
+def parse_path(argument: str, keyword: str) -> tuple[str, str]:
+    """Return the mailbox of `FROM:<…>` or `TO:<…>` ("" for `<>`) and the parameters behind it.
+
+    White space after the colon is accepted, as every server does (RFC 5321 §3.3 forbids it).
+    Raises `BadPath` when there is no path in angle brackets or it breaks RFC 5321 §4.1.2.
+    """
+    head, rest = argument[: len(keyword)], argument[len(keyword) :].lstrip()
+    match = _PATH.match(rest)
+    if head.upper() != keyword or match is None:
+        raise BadPath(argument)
+    mailbox, rest = match["mailbox"] or "", rest[match.end() :]
+    if rest and not rest[0].isspace():
+        raise BadPath(argument)
+    # RFC 5321 §4.5.3.1.1–3: 64 octets local part, 255 domain, 256 path with its brackets.
+    local, domain = (match["local"] or "").encode(), (match["domain"] or "").encode()
+    if len(local) > 64 or len(domain) > 255 or len(local) + len(domain) > 253:
+        raise BadPath(argument)
+    return mailbox, rest.strip()
+
+
+def parse_parameters(text: str) -> dict[str, str]:
+    """Return ESMTP parameters by upper-case keyword; a keyword without value maps to "".
+
+    Raises `BadParameter` for wrong syntax or a keyword given twice.
+    """
+    parameters: dict[str, str] = {}
+    for word in text.split():
+        match = _PARAMETER.match(word)
+        keyword = match[1].upper() if match else ""
+        if match is None or keyword in parameters:
+            raise BadParameter(word)
+        parameters[keyword] = match[2] or ""
+    return parameters
