@@ -58,7 +58,7 @@ class UpstreamError(ProxyError):
 
 
 class UpstreamUnavailable(UpstreamError):
-    """No usable connection: refused, timed out, closed before any content octet left."""
+    """No usable connection: refused, timed out, closed."""
 
 
 class UpstreamNotFound(UpstreamUnavailable):
@@ -67,6 +67,13 @@ class UpstreamNotFound(UpstreamUnavailable):
 
 class UpstreamInsecure(UpstreamUnavailable):
     """STARTTLS is missing, the handshake failed or the certificate is not the host's."""
+
+
+class UpstreamClosedEarly(UpstreamUnavailable):
+    """A connection that worked before was lost, or answered MAIL with 421, before any content left.
+
+    Nothing can have been delivered, so the transaction may be tried again at once.
+    """
 
 
 class UpstreamRejected(UpstreamError):

@@ -27,8 +27,8 @@ class Reply:
 
     @property
     def is_positive(self) -> bool:
-        """Whether the reply grants what was asked: 2yz, or 3yz (go on)."""
-        return 200 <= self.code < 400
+        """Whether the reply grants what was asked (RFC 5321 §4.2.1, 2yz)."""
+        return 200 <= self.code < 300
 
     @property
     def is_transient(self) -> bool:

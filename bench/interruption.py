@@ -1,0 +1,52 @@
+"""SIGINT and SIGTERM: the first asks the run to stop, a second ends the process at once."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interruption:
+    """Whether a signal asked to stop; receives signals while it is entered, in a running loop."""
+
+    def __init__(self) -> None:
+        self.requested = asyncio.Event()
+        self.signal_number = 0  # 0: nobody asked to stop
+        self.on_request: set[Callable[[], None]] = set()  # called with the first signal
+        self.on_abort: set[Callable[[], None]] = set()  # called before the process ends at once
+
+    def __enter__(self) -> Self:
+        for number in _SIGNALS:
+            asyncio.get_running_loop().add_signal_handler(number, self._receive, number)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number in _SIGNALS:
+            asyncio.get_running_loop().remove_signal_handler(number)
+
+    @property
+    def exit_code(self) -> int:
+        """What a process ended by the signal shows to a shell: 130 or 143; 0 without one."""
+        return 128 + self.signal_number if self.signal_number else 0
+
+    @property
+    def signal_name(self) -> str:
+        """The signal's name, "" without one."""
+        return signal.Signals(self.signal_number).name if self.signal_number else ""
+
+    def _receive(self, number: int) -> None:
+        if self.requested.is_set():
+            for callback in tuple(self.on_abort):
+                callback()
+            os._exit(128 + number)
+        self.signal_number = number
+        self.requested.set()
+        for callback in tuple(self.on_request):
+            callback()

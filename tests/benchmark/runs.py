@@ -1,0 +1,140 @@
+"""Plans, runs and command-line processes for the tests of the benchmarker."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from bench.reports import json_export
+from bench.result import Environment, Failure, NotReconciled, Run, Sample
+from bench.scenarios import Plan
+from tests.benchmark.scripted_server import WAIT_SECONDS
+
+if TYPE_CHECKING:
+    from asyncio.subprocess import Process
+    from collections.abc import AsyncIterator, Iterable
+    from pathlib import Path
+
+    from bench.recorder import Recorder
+    from bench.result import Reconciliation, Result
+
+MAILBOX = "test.account1@gmail.com"
+
+
+def plan(num_emails: int = 10, concurrent: int = 2, **changes: Any) -> Plan:
+    values: dict[str, Any] = {
+        "scenario": "custom",
+        "mailboxes": (MAILBOX,),
+        "to_email": "recipient@outlook.com",
+        "size_bytes": 600,
+        "drain_seconds": 10.0,
+    }
+    return Plan(num_emails=num_emails, concurrent=concurrent, **(values | changes))
+
+
+def run_of(result: Result, reconciliation: Reconciliation | NotReconciled | None = None) -> Run:
+    return Run(
+        started_at=datetime(2025, 11, 20, 5, 45, tzinfo=UTC),
+        target="127.0.0.1:2525",
+        tls="none",
+        mechanism="plain",
+        plan=plan(result.planned or 1),
+        result=result,
+        reconciliation=reconciliation or NotReconciled("no sandbox"),
+        environment=Environment(
+            python="3.11", platform="test", cpu_count=1, bench_version="0", loop="asyncio"
+        ),
+    )
+
+
+def settle(recorder: Recorder, outcomes: Iterable[str | float]) -> None:
+    """Settle messages in order: a number is a success of that latency, a word a failure."""
+    for number, outcome in enumerate(outcomes):
+        if isinstance(outcome, str):
+            failure = Failure(outcome, "because")
+            recorder.add(Sample(number=number, latency_seconds=9.0, failure=failure))
+        else:
+            recorder.add(
+                Sample(number=number, latency_seconds=outcome, transaction_seconds=outcome)
+            )
+
+
+def strict_json(text: str) -> dict[str, Any]:
+    """Parse JSON that must not hold NaN or Infinity."""
+
+    def refuse(word: str) -> NoReturn:
+        raise AssertionError(f"{word} is not JSON")
+
+    document = json.loads(text, parse_constant=refuse)
+    assert isinstance(document, dict)
+    return document
+
+
+def exported(run: Run) -> dict[str, Any]:
+    return strict_json(json_export.encode(json_export.document(run)))
+
+
+class Command:
+    """A running xoauth2-bench."""
+
+    def __init__(self, process: Process) -> None:
+        self.process = process
+        self._errors = ""
+
+    async def error_line(self, containing: str) -> None:
+        """Return when standard error says this."""
+        assert self.process.stderr is not None
+        async with asyncio.timeout(WAIT_SECONDS):
+            while containing not in self._errors:
+                line = await self.process.stderr.readline()
+                assert line, f"ended without saying {containing!r}: {self._errors}"
+                self._errors += line.decode()
+
+    async def end(self, timeout_seconds: float = WAIT_SECONDS) -> tuple[int, str, str]:
+        """Return exit code, standard output and standard error when it has ended."""
+        async with asyncio.timeout(timeout_seconds):
+            out, errors = await self.process.communicate()
+        assert self.process.returncode is not None
+        return self.process.returncode, out.decode(), self._errors + errors.decode()
+
+
+@asynccontextmanager
+async def command(
+    folder: Path, *arguments: str, stdin: int = asyncio.subprocess.DEVNULL, **environment: str
+) -> AsyncIterator[Command]:
+    """Start xoauth2-bench in `folder`; it is killed if the test leaves it running."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "bench",
+        *arguments,
+        cwd=folder,
+        env=os.environ | {"NO_COLOR": "1"} | environment,
+        stdin=stdin,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        start_new_session=True,
+    )
+    try:
+        yield Command(process)
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+async def outcome(folder: Path, *arguments: str) -> tuple[int, str, str]:
+    """Run xoauth2-bench in `folder` to its end."""
+    async with command(folder, *arguments) as running:
+        return await running.end()
+
+
+def only_file(folder: Path) -> Path:
+    """Return the one result file in `folder`."""
+    (path,) = folder.glob("xoauth2-bench-*.json")
+    return path

@@ -1,0 +1,213 @@
+"""A small real SMTP server that keeps what it accepts and misbehaves where a test asks it to."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from email import message_from_bytes
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+WAIT_SECONDS = 20.0
+PASSWORD = "let me in"
+
+
+@dataclass
+class Accepted:
+    """A message answered 250."""
+
+    mailbox: str
+    reverse_path: str
+    forward_path: str
+    content: bytes
+
+    @property
+    def message_id(self) -> str:
+        return str(message_from_bytes(self.content)["Message-ID"])
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.content).hexdigest()
+
+
+@dataclass
+class ScriptedServer:
+    """What the server does, and what it saw."""
+
+    reply_to_content: Callable[[int], str] = lambda _: "250 2.0.0 kept"  # by message, from 1
+    reply_to_recipient: Callable[[str], str] = lambda _: "250 2.1.5 ok"
+    drops_connection: Callable[[int], bool] = lambda _: False  # by connection, from 1: at DATA
+    hold_after: int | None = None  # replies beyond this many wait for `released`
+    accepted: list[Accepted] = field(default_factory=list)
+    commands: list[bytes] = field(default_factory=list)
+    connections: int = 0
+    contents: int = 0  # messages received whole, accepted or not
+    port: int = 0
+    released: asyncio.Event = field(default_factory=asyncio.Event)
+    _held: int = 0
+    _changed: asyncio.Condition = field(default_factory=asyncio.Condition)
+    _sessions: set[asyncio.Task[None]] = field(default_factory=set)
+
+    async def held(self, count: int) -> None:
+        """Return when this many replies are being held back."""
+        async with asyncio.timeout(WAIT_SECONDS), self._changed:
+            await self._changed.wait_for(lambda: self._held >= count)
+
+    async def on_connection(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._sessions.add(task)
+        self.connections += 1
+        try:
+            await _Session(self, self.connections, reader, writer).serve()
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            self._sessions.discard(task)
+            writer.transport.abort()
+
+    async def hold(self) -> None:
+        if self.hold_after is None or self.contents <= self.hold_after:
+            return
+        async with self._changed:
+            self._held += 1
+            self._changed.notify_all()
+        await self.released.wait()
+
+    async def end_sessions(self) -> None:
+        for task in tuple(self._sessions):
+            task.cancel()
+        if self._sessions:
+            await asyncio.wait(tuple(self._sessions), timeout=WAIT_SECONDS)
+
+
+@asynccontextmanager
+async def scripted_server(server: ScriptedServer | None = None) -> AsyncIterator[ScriptedServer]:
+    """Run the server on a free loopback port."""
+    server = server or ScriptedServer()
+    listener = await asyncio.start_server(server.on_connection, "127.0.0.1", 0)
+    server.port = listener.sockets[0].getsockname()[1]
+    try:
+        yield server
+    finally:
+        listener.close()
+        await server.end_sessions()
+
+
+class _Session:
+    def __init__(
+        self,
+        server: ScriptedServer,
+        number: int,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+    ) -> None:
+        self._server = server
+        self._number = number
+        self._reader = reader
+        self._writer = writer
+        self._mailbox = ""
+        self._reverse_path: str | None = None
+        self._forward_path = ""
+
+    async def serve(self) -> None:
+        await self._say("220 scripted.test ESMTP")
+        while True:
+            line = await self._line()
+            verb = line[:4].upper()
+            if verb == b"QUIT":
+                await self._say("221 2.0.0 bye")
+                return
+            if not await self._obey(verb, line):
+                return
+
+    async def _obey(self, verb: bytes, line: bytes) -> bool:
+        match verb:
+            case b"EHLO":
+                await self._say(
+                    "250-scripted.test\r\n250-SIZE 1000000\r\n"
+                    "250 AUTH PLAIN LOGIN XOAUTH2 OAUTHBEARER"
+                )
+            case b"AUTH":
+                await self._auth(line.split())
+            case b"MAIL" if self._mailbox and self._reverse_path is None:
+                self._reverse_path = line.partition(b"<")[2].partition(b">")[0].decode()
+                await self._say("250 2.1.0 ok")
+            case b"RCPT" if self._reverse_path is not None:
+                self._forward_path = line.partition(b"<")[2].partition(b">")[0].decode()
+                await self._say(self._server.reply_to_recipient(self._forward_path))
+            case b"DATA" if self._forward_path:
+                return await self._data()
+            case b"RSET":
+                self._reverse_path, self._forward_path = None, ""
+                await self._say("250 2.0.0 ok")
+            case _:
+                await self._say("503 5.5.1 not now")
+        return True
+
+    async def _data(self) -> bool:
+        if self._server.drops_connection(self._number):
+            return False
+        await self._say("354 go on")
+        raw = await self._reader.readuntil(b"\r\n.\r\n")
+        content = (b"\r\n" + raw[:-3]).replace(b"\r\n.", b"\r\n")[2:]
+        self._server.contents += 1
+        reply = self._server.reply_to_content(self._server.contents)
+        await self._server.hold()
+        if reply.startswith("2"):
+            assert self._reverse_path is not None
+            self._server.accepted.append(
+                Accepted(self._mailbox, self._reverse_path, self._forward_path, content)
+            )
+        self._reverse_path, self._forward_path = None, ""
+        await self._say(reply)
+        return not reply.startswith("421")
+
+    async def _auth(self, words: list[bytes]) -> None:
+        mechanism = words[1].upper()
+        given = words[2:]
+        if mechanism == b"LOGIN":
+            name = await self._answer("VXNlcm5hbWU6")
+            password = await self._answer("UGFzc3dvcmQ6")
+        else:
+            response = base64.b64decode(given[0]) if given else await self._answer("")
+            name, password = _credentials(mechanism, response)
+        if password.decode().startswith(PASSWORD):
+            self._mailbox = name.decode()
+            await self._say("235 2.7.0 welcome")
+            return
+        if mechanism in {b"XOAUTH2", b"OAUTHBEARER"}:
+            await self._answer(base64.b64encode(b'{"status":"401"}').decode())
+        await self._say("535 5.7.8 no")
+
+    async def _answer(self, challenge: str) -> bytes:
+        await self._say(f"334 {challenge}")
+        return base64.b64decode(await self._line())
+
+    async def _line(self) -> bytes:
+        line = (await self._reader.readuntil(b"\r\n"))[:-2]
+        self._server.commands.append(line)
+        return line
+
+    async def _say(self, text: str) -> None:
+        self._writer.write(text.encode() + b"\r\n")
+        await self._writer.drain()
+
+
+def _credentials(mechanism: bytes, response: bytes) -> tuple[bytes, bytes]:
+    if mechanism == b"PLAIN":
+        _, name, password = response.split(b"\0")
+        return name, password
+    head, bearer, *_ = response.split(b"\1")
+    if mechanism == b"XOAUTH2":
+        name = head.removeprefix(b"user=")
+    else:
+        name = head.removeprefix(b"n,a=").removesuffix(b",")
+    return name, bearer.removeprefix(b"auth=Bearer ")

@@ -1,0 +1,49 @@
+"""What the relay says of its own health."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from xoauth2_proxy import __version__
+
+
+class Status(StrEnum):
+    """One word for the whole relay."""
+
+    STARTING = "starting"
+    HEALTHY = "healthy"
+    UNHEALTHY = "unhealthy"  # no account can work
+    DRAINING = "draining"
+
+
+@dataclass(slots=True)
+class Health:
+    """The state of one relay, kept by `app` and read by the admin server."""
+
+    accounts: dict[str, int] = field(default_factory=dict)  # how many, by state
+    sandbox: dict[str, str] = field(default_factory=dict)  # its addresses, when it is embedded
+    is_ready: bool = False  # the listener accepts clients
+    is_draining: bool = False
+    started_at: float = field(default_factory=time.monotonic)
+
+    @property
+    def status(self) -> Status:
+        """The state in one word."""
+        if self.is_draining:
+            return Status.DRAINING
+        if not self.is_ready:
+            return Status.STARTING
+        return Status.HEALTHY if self.accounts.get("enabled") else Status.UNHEALTHY
+
+    def report(self) -> dict[str, object]:
+        """Return the body of `GET /health`."""
+        body: dict[str, object] = {
+            "status": self.status,
+            "service": "xoauth2-proxy",
+            "version": __version__,
+            "uptime_seconds": round(time.monotonic() - self.started_at, 3),
+            "accounts": self.accounts,
+        }
+        return body | ({"sandbox": self.sandbox} if self.sandbox else {})

@@ -1,0 +1,76 @@
+"""Turns a client's credentials into a login: an account, and how it gets its access token."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING
+
+from xoauth2_proxy.errors import CredentialsRejected
+from xoauth2_proxy.oauth.refreshers import ChecksTokens
+from xoauth2_proxy.sasl import Credentials, PasswordLogin
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from xoauth2_proxy.accounts import Account, Accounts
+    from xoauth2_proxy.oauth.refreshers import Refresher
+    from xoauth2_proxy.oauth.source import TokenSource
+    from xoauth2_proxy.upstream.opener import Opener
+    from xoauth2_proxy.upstream.pool import Pool
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """A client that has proved who it is."""
+
+    account: Account
+    access_token: str = field(default="", repr=False)  # the client's own; "" for the account's
+
+
+class Authenticator:
+    """Judges credentials, and makes sure that a login which succeeds can also send."""
+
+    def __init__(
+        self,
+        accounts: Accounts,
+        tokens: TokenSource,
+        refreshers: Mapping[str, Refresher],
+        pool: Pool,
+        opener: Opener,
+    ) -> None:
+        self._accounts = accounts
+        self._tokens = tokens
+        self._refreshers = refreshers
+        self._pool = pool
+        self._opener = opener
+
+    async def authenticate(self, credentials: Credentials) -> Login:
+        """Return the login that `credentials` open.
+
+        Raises:
+            CredentialsRejected: unknown login, wrong password, or a token that is not the login's.
+            TokenError: the account has no access token to send with.
+            UpstreamError: the client's token could not be tried, or was refused.
+            Overloaded: no connection to try it on became free.
+        """
+        if isinstance(credentials, PasswordLogin):
+            account = await self._accounts.authenticate(credentials.authcid, credentials.password)
+            await self._tokens.token_for(account)
+            return Login(account)
+        account_or_none = self._accounts.find(credentials.authcid)
+        if account_or_none is None:
+            raise CredentialsRejected("login unknown")
+        return await self._with_token(account_or_none, credentials.access_token)
+
+    async def _with_token(self, account: Account, access_token: str) -> Login:
+        refresher = self._refreshers.get(account.refresher)
+        if isinstance(refresher, ChecksTokens):
+            refresher.check(account, access_token)
+            await self._tokens.token_for(account)
+            return Login(account)
+        # Only the provider can tell whether a token is good. The connection that proved it is
+        # kept, so the first message finds it open.
+        open_connection = partial(self._opener.open_with, account, access_token)
+        async with self._pool.lease(account, open_connection, new=True):
+            return Login(account, access_token)

@@ -1,0 +1,240 @@
+"""The shape of the configuration file: every key, its type, its bounds and its description.
+
+The JSON Schema is made from these models, so a key is described here and nowhere else. What a key
+means together with others is checked in `xoauth2_proxy.config.load`.
+"""
+
+import ipaddress
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+from pydantic_core import PydanticCustomError
+
+from xoauth2_proxy.accounts import TlsMode
+from xoauth2_proxy.config.secret import Secret
+from xoauth2_proxy.config.settings import AdminConfig, ListenerConfig, RelayConfig
+
+_MAX_ADDRESS_BYTES = 254  # RFC 5321 §4.5.3.1.3: 256 with the angle brackets
+_DAY_SECONDS = 86_400.0
+
+# One unquoted "@"; the local part may be a quoted string (RFC 5321 §4.1.2).
+_ADDRESS = re.compile(r'(?:"(?:[^"\\]|\\.)+"|[^@"\s]+)@[^@"\s]+')
+
+# Names that reach log lines and metric labels.
+WORD = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
+WORD_RULE = "must be 1 to 64 letters, digits, dots, hyphens or underscores"
+
+_LISTENER = ListenerConfig()
+_ADMIN = AdminConfig()
+_RELAY = RelayConfig()
+
+
+def _address(address: str) -> str:
+    # `isprintable` also keeps 0x01 out, which would end the user field of XOAUTH2.
+    if not _ADDRESS.fullmatch(address) or not address.isprintable():
+        raise PydanticCustomError("address", "must be one e-mail address, like name@example.com")
+    if len(address.encode()) > _MAX_ADDRESS_BYTES:
+        raise PydanticCustomError("address", "must not be longer than 254 octets")
+    return address
+
+
+def _host(host: str) -> str:
+    if not host.isprintable() or any(character.isspace() for character in host):
+        raise PydanticCustomError("host", "must be a host name or an IP address")
+    if ":" in host:
+        try:
+            ipaddress.IPv6Address(host)
+        except ValueError:
+            raise PydanticCustomError(
+                "host", "must be a host name or an IP address alone; the port has its own key"
+            ) from None
+    return host
+
+
+def _word(word: str) -> str:
+    if not WORD.fullmatch(word):
+        raise PydanticCustomError("word", WORD_RULE)
+    return word
+
+
+Address = Annotated[str, AfterValidator(_address)]
+Host = Annotated[str, Field(min_length=1, max_length=253), AfterValidator(_host)]  # RFC 1035
+ListenPort = Annotated[int, Field(ge=0, le=65535)]
+FilePath = Annotated[str, Field(min_length=1, max_length=4096)]
+Word = Annotated[str, AfterValidator(_word)]
+Seconds = Annotated[float, Field(gt=0, le=_DAY_SECONDS)]
+
+
+class Section(BaseModel):
+    """An object of the file: no unknown keys, no conversions, no null."""
+
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, allow_inf_nan=False, hide_input_in_errors=True
+    )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_null(cls, value: object) -> object:
+        if value is None:
+            raise PydanticCustomError("null", "must not be null; leave the key out")
+        return value
+
+
+class UpstreamSection(Section):
+    """The provider's submission server. What is left out is the provider's."""
+
+    host: Host | None = Field(default=None, description="Host name or IP address.")
+    port: Annotated[int, Field(ge=1, le=65535)] | None = Field(
+        default=None, description="TCP port."
+    )
+    tls: Annotated[TlsMode, Field(strict=False)] | None = Field(
+        default=None,
+        description="starttls: STARTTLS is required; implicit: TLS from the first octet; "
+        "none: no TLS, to loopback only.",
+    )
+    ca_file: FilePath | None = Field(
+        default=None,
+        description="PEM file of the certificate authorities to trust instead of the system's; "
+        "relative to the configuration file.",
+    )
+
+
+class LimitsSection(Section):
+    """How much of the provider one mailbox may take. What is left out is the provider's."""
+
+    max_connections: Annotated[int, Field(ge=1, le=1000)] | None = Field(
+        default=None, description="Connections to the provider at one time."
+    )
+    max_messages_per_connection: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(
+        default=None, description="Messages after which a connection is closed."
+    )
+    max_connection_age_seconds: Seconds | None = Field(
+        default=None, description="Age at which a connection takes no further message."
+    )
+    idle_seconds: Seconds | None = Field(
+        default=None, description="Time after which an unused connection is closed."
+    )
+    wait_seconds: Annotated[float, Field(ge=0, le=3600)] | None = Field(
+        default=None,
+        description="How long a message may wait for a free connection; 0: not at all.",
+    )
+
+
+class ProviderSection(Section):
+    """A provider of your own, or changes to gmail, outlook or mock."""
+
+    refresher: Word | None = Field(
+        default=None,
+        description="What gets access tokens: gmail, outlook, mock. Required for a new name.",
+    )
+    upstream: UpstreamSection | None = Field(
+        default=None,
+        description="Its submission server. Required, with host and port, for a new name.",
+    )
+    limits: LimitsSection | None = Field(default=None, description="Its limits per mailbox.")
+
+
+class AccountSection(Section):
+    """One mailbox that may be used through the relay."""
+
+    email: Address = Field(
+        description="The mailbox, which is also the login; letter case does not matter."
+    )
+    provider: Word = Field(description="gmail, outlook, mock or a name under `providers`.")
+    account_id: Annotated[str, Field(min_length=1, max_length=200)] | None = Field(
+        default=None, description="A name of your own for the account; shown in messages about it."
+    )
+    enabled: bool = Field(
+        default=True,
+        description="false: the account cannot be used and its secrets are not looked for.",
+    )
+    password: Secret | None = Field(
+        default=None,
+        description="What the mail client must present: clear text, ${VARIABLE}, a file, "
+        "or an argon2 hash. Not the provider's password.",
+    )
+    allow_any_password: bool = Field(
+        default=False, description="Accept every password; only while the listener is on loopback."
+    )
+    upstream: UpstreamSection | None = Field(
+        default=None, description="Changes to the provider's submission server."
+    )
+    limits: LimitsSection | None = Field(
+        default=None, description="Changes to the provider's limits."
+    )
+    client_id: Secret | None = Field(default=None, description="OAuth client id (RFC 6749 §2.2).")
+    client_secret: Secret | None = Field(
+        default=None, description="OAuth client secret (RFC 6749 §2.3)."
+    )
+    refresh_token: Secret | None = Field(default=None, description="Refresh token (RFC 6749 §1.5).")
+    tenant: Word | None = Field(
+        default=None, description="Microsoft Entra tenant: an id, a domain, common or consumers."
+    )
+    allow_remote_mock: bool = Field(
+        default=False, description="Let a mock account's upstream be another machine."
+    )
+
+
+class ListenerSection(Section):
+    """Where mail clients connect."""
+
+    host: Host = Field(default=_LISTENER.host, description="Address to listen on.")
+    port: ListenPort = Field(
+        default=_LISTENER.port, description="Port to listen on; 0: any free one."
+    )
+    tls_cert: FilePath | None = Field(
+        default=None, description="PEM certificate chain for STARTTLS; relative to this file."
+    )
+    tls_key: FilePath | None = Field(
+        default=None, description="PEM private key of tls_cert; relative to this file."
+    )
+    allow_insecure_auth: bool = Field(
+        default=_LISTENER.allow_insecure_auth,
+        description="Offer AUTH without TLS on an address that is not loopback.",
+    )
+    max_connections: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        default=_LISTENER.max_connections, description="Clients at one time; one more is told 421."
+    )
+    idle_seconds: Annotated[float, Field(gt=0, le=3600)] = Field(
+        default=_LISTENER.idle_seconds, description="How long a client may be silent."
+    )
+
+
+class AdminSection(Section):
+    """Where health and metrics are asked for."""
+
+    host: Host = Field(default=_ADMIN.host, description="Address to listen on.")
+    port: ListenPort = Field(default=_ADMIN.port, description="Port to listen on; 0: any free one.")
+    token: Secret | None = Field(
+        default=None, description="Bearer token to ask for; required where host is not loopback."
+    )
+
+
+class RelaySection(Section):
+    """What one message may be, and how long a stop may take."""
+
+    # From what every server must take (RFC 5321 §4.5.3.1.7) to Exchange Online's largest SIZE.
+    max_message_bytes: Annotated[int, Field(ge=65_536, le=157_286_400)] = Field(
+        default=_RELAY.max_message_bytes, description="Largest message, announced as SIZE."
+    )
+    # Exchange Online lets an administrator set 1000 at most.
+    max_recipients: Annotated[int, Field(ge=1, le=1000)] = Field(
+        default=_RELAY.max_recipients, description="Recipients of one message."
+    )
+    drain_seconds: Annotated[float, Field(ge=0, le=3600)] = Field(
+        default=_RELAY.drain_seconds,
+        description="How long transactions in flight may take at a stop.",
+    )
+
+
+class FileSection(Section):
+    """The whole file. A bare list of accounts is read as well."""
+
+    accounts: list[AccountSection] = Field(description="The mailboxes.")
+    providers: dict[str, ProviderSection] = Field(
+        default={}, description="Providers by name: your own, or changes to the built-in ones."
+    )
+    relay: RelaySection = RelaySection()
+    listener: ListenerSection = ListenerSection()
+    admin: AdminSection = AdminSection()

@@ -1,0 +1,74 @@
+"""Collects everything that is wrong with a configuration, so that it is told at once.
+
+Problem texts name keys, files and variables, never the value of a secret.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import NoReturn
+
+from xoauth2_proxy.errors import ConfigError
+
+_PLAIN_KEY = re.compile(r"[A-Za-z_][\w-]*", re.ASCII)
+_LONGEST_KEY_SHOWN = 80  # characters; a key is meant to be a word, not a page
+
+
+class Problems:
+    """Pairs of a JSON path and what is wrong there, in the order they were found."""
+
+    def __init__(self) -> None:
+        self._found: list[tuple[str, str]] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._found)
+
+    def add(self, path: str, problem: str) -> None:
+        """Note a problem; what a terminal cannot show is escaped."""
+        self._found.append((_printable(path), _printable(problem)))
+
+    def take(self, others: Problems, note: str = "") -> None:
+        """Note the problems of `others` too, each ending in `note`."""
+        for path, problem in others._found:
+            self.add(path, problem + note)
+
+    def fail(self, path: str, problem: str) -> NoReturn:
+        """Note a problem after which nothing else can be checked.
+
+        Raises:
+            ConfigError: always, with all problems.
+        """
+        self.add(path, problem)
+        raise ConfigError(list(self._found))
+
+    def raise_if_any(self) -> None:
+        """Raise one `ConfigError` with all problems, if there are any.
+
+        Raises:
+            ConfigError: at least one problem was noted.
+        """
+        if self._found:
+            raise ConfigError(list(self._found))
+
+
+def join(path: str, *pieces: str | int) -> str:
+    """Return the JSON path of a value below `path`: `accounts[3].upstream.port`."""
+    for piece in pieces:
+        if isinstance(piece, int):
+            path += f"[{piece}]"
+        elif _PLAIN_KEY.fullmatch(piece):
+            path += f".{_shortened(piece)}" if path else _shortened(piece)
+        else:
+            path += f"[{json.dumps(_shortened(piece))}]"
+    return path
+
+
+def _shortened(key: str) -> str:
+    return key if len(key) <= _LONGEST_KEY_SHOWN else key[:_LONGEST_KEY_SHOWN] + "..."
+
+
+def _printable(text: str) -> str:
+    return "".join(
+        character if character.isprintable() else ascii(character)[1:-1] for character in text
+    )

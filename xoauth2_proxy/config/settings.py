@@ -1,0 +1,70 @@
+"""What a loaded configuration is: plain values, checked, with every secret resolved."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from xoauth2_proxy.accounts import Account
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListenerConfig:
+    """Where mail clients connect."""
+
+    host: str = "127.0.0.1"  # loopback, so that a first start exposes nothing
+    port: int = 2525  # the usual unprivileged stand-in for 587; 0: any free port
+    tls_cert: Path | None = None  # PEM certificate chain; None: STARTTLS is not offered
+    tls_key: Path | None = None  # PEM private key; given together with `tls_cert`
+    allow_insecure_auth: bool = False  # AUTH without TLS although the address is not loopback
+    max_connections: int = 1000  # fits a soft limit of 1024 file descriptors, barely
+    idle_seconds: float = 300.0  # RFC 5321 §4.5.3.2.7: a server waits at least 5 minutes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdminConfig:
+    """Where health and metrics are asked for."""
+
+    host: str = "127.0.0.1"
+    port: int = 9090  # 0: any free port
+    token: str = field(default="", repr=False)  # bearer token (RFC 6750); "": none is asked for
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RelayConfig:
+    """What one message may be, and how long a stop may take."""
+
+    # 35 MiB: Gmail announces SIZE 35882577, Exchange Online's default MaxSendSize is 35 MB.
+    max_message_bytes: int = 36_700_160
+    max_recipients: int = 100  # Gmail's limit by SMTP; RFC 5321 §4.5.3.1.8: at least 100
+    drain_seconds: float = 30.0  # transactions in flight at a stop; most take under a second
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """Everything the proxy is started with."""
+
+    accounts: tuple[Account, ...]  # the enabled ones
+    disabled_accounts: int
+    listener: ListenerConfig
+    admin: AdminConfig
+    relay: RelayConfig
+    sandbox_accounts: frozenset[str]  # keys of mock accounts whose upstream nobody wrote
+    warnings: tuple[str, ...]  # for the operator's eyes at the start
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overrides:
+    """What the command line says; None where it says nothing. It beats the file."""
+
+    host: str | None = None
+    port: int | None = None
+    admin_host: str | None = None
+    admin_port: int | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    allow_insecure_auth: bool | None = None
+    sandbox: bool = False

@@ -1,0 +1,47 @@
+"""Where a configuration's files and variables are looked up."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from xoauth2_proxy.config.problems import Problems
+    from xoauth2_proxy.config.secret import SecretReference
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """The directory that relative paths start from, and the environment."""
+
+    directory: Path
+    environ: Mapping[str, str]
+
+    def secret(self, reference: SecretReference, path: str, problems: Problems) -> str:
+        """Return the secret behind `reference`, or "" with a problem at `path`."""
+        try:
+            return reference.resolve(self.environ, self.directory)
+        except ValueError as error:
+            problems.add(path, str(error))
+            return ""
+
+
+def check_file(file: Path, path: str, problems: Problems) -> None:
+    """Note a problem at `path` unless `file` is there and may be read."""
+    if not os.path.isfile(file):
+        problems.add(path, f"there is no file {file}")
+    elif not os.access(file, os.R_OK):
+        problems.add(path, f"the file {file} may not be read")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether `host` can be reached from this machine alone."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"

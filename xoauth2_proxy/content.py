@@ -1,0 +1,146 @@
+"""The octets of a message between DATA or BDAT and DATA or BDAT, whatever the chunk boundaries.
+
+Pure. Nothing here reads lines: chunks are searched and counted as a whole.
+I1: only CRLF.CRLF ends DATA (RFC 5321 §4.1.1.4; CVE-2024-27305 and its family).
+I2: content with a bare CR or a bare LF never leaves (RFC 5321 §2.3.8).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+END_OF_DATA = b"\r\n.\r\n"
+_MESSAGE_ID = re.compile(rb"^message-id:[ \t]*(\S+)", re.IGNORECASE | re.MULTILINE)
+_HEADER_BYTES = 16_384  # how far `message_id` looks
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """A message's content, kept as it came: dot-stuffed from DATA, verbatim from BDAT."""
+
+    octets: bytes  # ends with CRLF; without the final dot
+    is_stuffed: bool
+
+    def for_bdat(self) -> bytes:
+        """Return the octets as BDAT sends them (RFC 3030 §2): verbatim."""
+        if not self.is_stuffed:
+            return self.octets
+        # Searching from a CRLF put in front treats a dot at the very start like any other.
+        return (b"\r\n" + self.octets).replace(b"\r\n.", b"\r\n")[2:]
+
+    def for_data(self) -> bytes:
+        """Return the octets as DATA sends them (RFC 5321 §4.5.2): stuffed, with the final dot."""
+        if self.is_stuffed:
+            return self.octets + b".\r\n"
+        return (b"\r\n" + self.octets).replace(b"\r\n.", b"\r\n..")[2:] + b".\r\n"
+
+
+class LineEnds:
+    """Tells whether every CR is followed by LF and every LF preceded by CR, over any chunks."""
+
+    __slots__ = ("_ends_in_cr", "is_clean")
+
+    def __init__(self) -> None:
+        self._ends_in_cr = False
+        self.is_clean = True
+
+    def add(self, chunk: bytes) -> None:
+        """Look at the next chunk."""
+        if not chunk or not self.is_clean:
+            return
+        pairs = chunk.count(b"\r\n")
+        feeds, returns = chunk.count(b"\n") - pairs, chunk.count(b"\r") - pairs
+        if self._ends_in_cr:
+            # The CR before must meet its LF as the first octet here.
+            self.is_clean = chunk[0] == 0x0A
+            feeds -= 1
+        self._ends_in_cr = chunk[-1] == 0x0D
+        if self._ends_in_cr:
+            returns -= 1
+        self.is_clean = self.is_clean and feeds == 0 and returns == 0
+
+    def finish(self) -> bool:
+        """Return the verdict once all chunks were added: a CR at the very end is bare."""
+        return self.is_clean and not self._ends_in_cr
+
+
+class Collector:
+    """Gathers content in memory up to `max_bytes`; beyond that it counts and keeps nothing."""
+
+    __slots__ = ("_chunks", "_line_ends", "_max_bytes", "size_bytes")
+
+    def __init__(self, max_bytes: int) -> None:
+        self._chunks: list[bytes] = []
+        self._line_ends = LineEnds()
+        self._max_bytes = max_bytes
+        self.size_bytes = 0
+
+    @property
+    def is_too_large(self) -> bool:
+        """Whether more than `max_bytes` arrived."""
+        return self.size_bytes > self._max_bytes
+
+    @property
+    def has_clean_line_ends(self) -> bool:
+        """Whether the content, now complete, has no bare CR and no bare LF."""
+        return self._line_ends.finish()
+
+    def add(self, chunk: bytes) -> None:
+        """Take the next octets of the content."""
+        self.size_bytes += len(chunk)
+        if self.is_too_large:
+            self._chunks.clear()
+            return
+        self._line_ends.add(chunk)
+        self._chunks.append(chunk)
+
+    def content(self, *, is_stuffed: bool) -> Content:
+        """Return what was gathered; a missing CRLF at the end is added.
+
+        A next hop may use DATA, where content always ends with CRLF (RFC 3030 §3).
+        """
+        octets = b"".join(self._chunks)
+        if octets and not octets.endswith(b"\r\n"):
+            octets += b"\r\n"
+        return Content(octets, is_stuffed)
+
+
+class DataReader:
+    """Finds the end of DATA in a stream of chunks and passes the stuffed octets on untouched."""
+
+    __slots__ = ("_not_content", "_sink", "_tail")
+
+    def __init__(self, sink: Collector) -> None:
+        self._sink = sink
+        # The last octets seen, held back while they may be part of the end. The CRLF that ended
+        # the DATA command counts as seen, for content may be empty: ".CRLF" at once.
+        self._tail = b"\r\n"
+        self._not_content = len(self._tail)
+
+    def feed(self, chunk: bytes) -> bytes | None:
+        """Take a chunk; return what followed the end of the data, or None while it has not come."""
+        window = self._tail + chunk
+        end = window.find(END_OF_DATA)
+        if end >= 0:
+            self._pass_on(window[: end + 2])
+            return window[end + 5 :]
+        kept = min(len(window), len(END_OF_DATA) - 1)
+        self._pass_on(window[: len(window) - kept])
+        self._tail = window[len(window) - kept :]
+        return None
+
+    def _pass_on(self, octets: bytes) -> None:
+        if self._not_content:
+            skipped = min(self._not_content, len(octets))
+            self._not_content -= skipped
+            octets = octets[skipped:]
+        if octets:
+            self._sink.add(octets)
+
+
+def message_id(octets: bytes) -> str:
+    """Return the Message-ID field's value, "" if there is none near the start. For the log only."""
+    header, _, _ = octets[:_HEADER_BYTES].partition(b"\r\n\r\n")
+    match = _MESSAGE_ID.search(header)
+    return match[1].decode("ascii", "replace") if match else ""

@@ -1,0 +1,139 @@
+"""The octets a client sent and nobody has read yet: bounded, with back-pressure.
+
+When more than `_HIGH_BYTES` are waiting, the transport stops reading; the client's TCP window does
+the rest. No compliant client is ever disconnected for sending fast.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+_HIGH_BYTES = 262_144  # one read of an event loop; above it reading pauses
+_LOW_BYTES = 65_536
+
+
+class EndOfInput(Exception):
+    """The client sent its last octet."""
+
+
+class Interrupted(Exception):
+    """The wait for the client was ended from our side (`Inlet.interrupt`)."""
+
+
+class LineTooLong(Exception):
+    """A line exceeded its limit; it was discarded. `start` is how it began."""
+
+    def __init__(self, start: bytes) -> None:
+        super().__init__()
+        self.start = start
+
+
+class Inlet:
+    """A buffer between a transport and one reader."""
+
+    __slots__ = ("_buffer", "_interrupted", "_is_paused", "_saw_eof", "_transport", "_waiter")
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._buffer = bytearray()
+        self._transport = transport
+        self._waiter: asyncio.Future[None] | None = None
+        self._is_paused = False
+        self._saw_eof = False
+        self._interrupted = False
+
+    @property
+    def has_octets(self) -> bool:
+        """Whether anything is waiting to be read."""
+        return bool(self._buffer)
+
+    @property
+    def has_line(self) -> bool:
+        """Whether a whole line is waiting to be read."""
+        return b"\n" in self._buffer
+
+    def feed(self, octets: bytes) -> None:
+        """Take octets from the transport."""
+        self._buffer += octets
+        if len(self._buffer) > _HIGH_BYTES and not self._is_paused:
+            self._is_paused = True
+            self._transport.pause_reading()
+        self._wake()
+
+    def feed_eof(self) -> None:
+        """Note that no more octets will come; those waiting can still be read."""
+        self._saw_eof = True
+        self._wake()
+
+    def interrupt(self) -> None:
+        """Make the present wait, or the next one, raise `Interrupted`."""
+        self._interrupted = True
+        self._wake()
+
+    def move_to(self, transport: asyncio.Transport) -> None:
+        """Go on with another transport of the same connection (STARTTLS); nothing may wait."""
+        self._transport = transport
+        self._is_paused = False
+
+    async def line(self, max_bytes: int) -> bytes:
+        """Return the next line with its LF.
+
+        Raises:
+            LineTooLong: it was longer than `max_bytes` and is gone.
+            EndOfInput: no line is left.
+            Interrupted: see `interrupt`.
+        """
+        searched = 0
+        while (end := self._buffer.find(b"\n", searched)) < 0:
+            if len(self._buffer) > max_bytes:
+                raise LineTooLong(await self._discard_line())
+            searched = len(self._buffer)
+            await self._more()
+        if end >= max_bytes:
+            raise LineTooLong(self._take(end + 1))
+        return self._take(end + 1)
+
+    async def octets(self, max_bytes: int) -> bytes:
+        """Return what is waiting, at least one octet and at most `max_bytes`.
+
+        Raises:
+            EndOfInput: nothing is left.
+            Interrupted: see `interrupt`.
+        """
+        while not self._buffer:
+            await self._more()
+        return self._take(min(max_bytes, len(self._buffer)))
+
+    def put_back(self, octets: bytes) -> None:
+        """Return octets that were read too far."""
+        self._buffer[:0] = octets
+
+    async def _discard_line(self) -> bytes:
+        start = bytes(self._buffer[:16])
+        while (end := self._buffer.find(b"\n")) < 0:
+            self._take(len(self._buffer))
+            await self._more()
+        self._take(end + 1)
+        return start
+
+    def _take(self, count: int) -> bytes:
+        taken = bytes(self._buffer[:count])
+        del self._buffer[:count]
+        if self._is_paused and len(self._buffer) <= _LOW_BYTES:
+            self._is_paused = False
+            self._transport.resume_reading()
+        return taken
+
+    async def _more(self) -> None:
+        if self._saw_eof:
+            raise EndOfInput
+        if self._interrupted:
+            raise Interrupted
+        self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)

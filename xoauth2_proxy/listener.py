@@ -1,0 +1,88 @@
+"""The socket that mail clients connect to: a cap on connections, and an orderly end.
+
+Draining: stop accepting, tell idle clients 421, let transactions finish, then cut what is left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from xoauth2_proxy.session import ClientSession, SessionPolicy
+
+if TYPE_CHECKING:
+    from xoauth2_proxy.authentication import Authenticator
+    from xoauth2_proxy.metrics import Metrics
+    from xoauth2_proxy.relay import Relay
+
+_BACKLOG = 1024  # connections the kernel holds while the event loop is busy
+_CUT_SECONDS = 5.0  # for the last words of sessions whose time is up
+
+
+class Listener:
+    """Accepts clients and keeps count of them."""
+
+    def __init__(
+        self,
+        policy: SessionPolicy,
+        max_connections: int,
+        authenticator: Authenticator,
+        relay: Relay,
+        metrics: Metrics,
+    ) -> None:
+        self._policy = policy
+        self._max_connections = max_connections
+        self._authenticator = authenticator
+        self._relay = relay
+        self._metrics = metrics
+        self._sessions: set[ClientSession] = set()
+        self._server: asyncio.Server | None = None
+        self._is_draining = False
+
+    async def start(self, host: str, port: int) -> tuple[str, int]:
+        """Listen, and return the address and port in use. Raises `OSError`."""
+        self._server = await asyncio.get_running_loop().create_server(
+            self._new_session, host, port, backlog=_BACKLOG
+        )
+        address = self._server.sockets[0].getsockname()
+        return address[0], address[1]
+
+    async def drain(self, deadline_seconds: float) -> int:
+        """Let every session come to its end, and return how many had to be cut.
+
+        Accepts nothing from here on. Cancelling the call leaves the sessions running.
+        """
+        self._is_draining = True
+        if self._server is not None:
+            self._server.close()
+        for session in list(self._sessions):
+            session.drain_session()
+        tasks = [session.task for session in self._sessions]
+        if not tasks:
+            return 0
+        _, running = await asyncio.wait(tasks, timeout=deadline_seconds)
+        for task in running:
+            task.cancel()
+        if running:
+            await asyncio.wait(running, timeout=_CUT_SECONDS)
+        return len(running)
+
+    def _new_session(self) -> ClientSession:
+        return ClientSession(
+            self._policy, self._authenticator, self._relay, self._metrics, self._admit
+        )
+
+    def _admit(self, session: ClientSession) -> bool:
+        """Count a session in, unless there are too many; its end is noticed here."""
+        if self._is_draining or len(self._sessions) >= self._max_connections:
+            self._metrics.client_connections.labels("refused").inc()
+            return False
+        self._sessions.add(session)
+        self._metrics.client_connections.labels("accepted").inc()
+        self._metrics.client_sessions.inc()
+        session.task.add_done_callback(lambda _: self._ended(session))
+        return True
+
+    def _ended(self, session: ClientSession) -> None:
+        self._sessions.discard(session)
+        self._metrics.client_sessions.dec()

@@ -1,0 +1,91 @@
+"""Log lines for a person or for a machine, on standard error.
+
+A line is a short message and named fields. Fields are values the relay chose to show; credentials
+are never among them (I3), and their types hide themselves in `repr`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+from enum import StrEnum
+
+LOGGER_NAME = "xoauth2_proxy"
+
+
+class LogFormat(StrEnum):
+    """Who reads the log."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+class LogLevel(StrEnum):
+    """The least serious lines that are written."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class FieldLogger(logging.LoggerAdapter[logging.Logger]):
+    """A logger whose keyword arguments are the line's fields."""
+
+    def event(self, level: int, message: str, **fields: object) -> None:
+        """Write `message` with `fields`, if `level` is wanted."""
+        if self.logger.isEnabledFor(level):
+            self.logger.log(level, message, extra={"fields": fields})
+
+
+def logger(name: str) -> FieldLogger:
+    """Return the logger of a part of the relay: `logger("session")`."""
+    return FieldLogger(logging.getLogger(f"{LOGGER_NAME}.{name}"))
+
+
+def configure(level: LogLevel, log_format: LogFormat) -> None:
+    """Send the relay's log lines to standard error.
+
+    Third-party loggers stay at WARNING: aiosmtpd writes whole command lines at INFO.
+    """
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_JsonFormatter() if log_format is LogFormat.JSON else _TextFormatter())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    logging.getLogger(LOGGER_NAME).setLevel(level.upper())
+    # aiosmtpd logs through "mail.log", which other libraries may have turned up.
+    logging.getLogger("mail").setLevel(logging.ERROR)
+
+
+def _fields(record: logging.LogRecord) -> dict[str, object]:
+    return getattr(record, "fields", {})
+
+
+class _TextFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        moment = datetime.fromtimestamp(record.created, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3]
+        fields = "".join(f" {key}={_quoted(value)}" for key, value in _fields(record).items())
+        line = f"{moment}Z {record.levelname:<7} {record.getMessage()}{fields}"
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+class _JsonFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, object] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **_fields(record),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str, ensure_ascii=False)
+
+
+def _quoted(value: object) -> str:
+    text = f"{value:.3f}" if isinstance(value, float) else str(value)
+    return (
+        text if text and not set(text) & set(' "=\r\n\t') else json.dumps(text, ensure_ascii=False)
+    )

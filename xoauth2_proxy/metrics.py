@@ -1,0 +1,109 @@
+"""The relay's figures for Prometheus. Labels are bounded: never a mailbox, a host or a text.
+
+Names follow prometheus.io/docs/practices/naming: base units, `_total` on counters.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Info,
+    PlatformCollector,
+    ProcessCollector,
+)
+
+from xoauth2_proxy import __version__
+
+_RELAY_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+_WAIT_SECONDS = (0.001, 0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+_LAG_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1)
+_LAG_PERIOD_SECONDS = 0.5
+
+
+class Metrics:
+    """All series of one process, in a registry of their own so that two relays can share it."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry(auto_describe=True)
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        Info("xoauth2_proxy", "The running version", registry=self.registry).info(
+            {"version": __version__}
+        )
+        self.client_connections = self._counter(
+            "client_connections", "Client connections, by what became of them", "result"
+        )
+        self.client_sessions = self._gauge("client_sessions", "Client sessions open now")
+        self.auth = self._counter(
+            "auth_attempts", "AUTH exchanges, by mechanism and result", "mechanism", "result"
+        )
+        self.messages = self._counter(
+            "messages",
+            "Transactions that got a final reply, by provider and its first digit",
+            "provider",
+            "reply",
+        )
+        self.message_bytes = self._counter(
+            "message_bytes", "Content octets of relayed messages", "provider"
+        )
+        self.relay_seconds = self._histogram(
+            "relay_duration_seconds",
+            "From the last octet of the content to the final reply",
+            _RELAY_SECONDS,
+            "provider",
+        )
+        self.upstream_opened = self._counter(
+            "upstream_connections_opened", "Upstream connections opened", "provider"
+        )
+        self.upstream_reused = self._counter(
+            "upstream_connections_reused", "Leases served by a kept connection", "provider"
+        )
+        self.upstream_closed = self._counter(
+            "upstream_connections_closed", "Upstream connections closed", "provider", "reason"
+        )
+        self.upstream_open = self._gauge(
+            "upstream_connections", "Upstream connections open now", "provider"
+        )
+        self.pool_wait_seconds = self._histogram(
+            "pool_wait_seconds",
+            "How long a message waited for an upstream connection",
+            _WAIT_SECONDS,
+            "provider",
+        )
+        self.token_refreshes = self._counter(
+            "token_refreshes", "Token refreshes, by provider and result", "provider", "result"
+        )
+        self.token_refresh_seconds = self._histogram(
+            "token_refresh_duration_seconds", "Token refreshes", _WAIT_SECONDS, "provider"
+        )
+        self.event_loop_lag_seconds = self._histogram(
+            "event_loop_lag_seconds",
+            f"How late a timer fires, sampled every {_LAG_PERIOD_SECONDS} s",
+            _LAG_SECONDS,
+        )
+
+    def _counter(self, name: str, documentation: str, *labels: str) -> Counter:
+        return Counter(f"xoauth2_proxy_{name}", documentation, labels, registry=self.registry)
+
+    def _gauge(self, name: str, documentation: str, *labels: str) -> Gauge:
+        return Gauge(f"xoauth2_proxy_{name}", documentation, labels, registry=self.registry)
+
+    def _histogram(
+        self, name: str, documentation: str, buckets: tuple[float, ...], *labels: str
+    ) -> Histogram:
+        return Histogram(
+            f"xoauth2_proxy_{name}", documentation, labels, registry=self.registry, buckets=buckets
+        )
+
+    async def watch_event_loop(self) -> None:
+        """Sample the event loop's lag until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + _LAG_PERIOD_SECONDS
+            await asyncio.sleep(_LAG_PERIOD_SECONDS)
+            self.event_loop_lag_seconds.observe(max(0.0, loop.time() - due))

@@ -1,0 +1,1 @@
+"""Access tokens: `token_for(account)` and what stands behind it."""

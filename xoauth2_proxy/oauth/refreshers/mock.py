@@ -1,0 +1,42 @@
+"""Signs access tokens for mock mailboxes, which only the sandbox provider accepts."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from xoauth2_proxy.errors import CredentialsRejected
+from xoauth2_proxy.mock_tokens import MockTokenInvalid
+from xoauth2_proxy.oauth.grant import AccessToken, Monotonic
+
+if TYPE_CHECKING:
+    from xoauth2_proxy.accounts import Account
+    from xoauth2_proxy.mock_tokens import MockTokens
+
+LIFETIME_SECONDS = 3600.0  # what Google and Microsoft usually grant
+
+
+class MockRefresher:
+    """Mints tokens locally: no network, no provider, no secret of anyone's."""
+
+    def __init__(self, tokens: MockTokens, lifetime_seconds: float = LIFETIME_SECONDS) -> None:
+        self._tokens = tokens
+        self._lifetime_seconds = lifetime_seconds
+
+    async def refresh(self, account: Account) -> AccessToken:
+        """Return a freshly signed token."""
+        value = self._tokens.mint(account.key, ttl_seconds=self._lifetime_seconds)
+        return AccessToken.issued(value, Monotonic(time.monotonic()), self._lifetime_seconds)
+
+    def check(self, account: Account, access_token: str) -> None:
+        """Return if the token is signed by this machine's key, valid now and the account's.
+
+        Raises:
+            CredentialsRejected: it is not.
+        """
+        try:
+            mailbox = self._tokens.verify(access_token)
+        except MockTokenInvalid as error:
+            raise CredentialsRejected(f"mock token: {error.reason}") from None
+        if mailbox != account.key:
+            raise CredentialsRejected("mock token: another mailbox's")

@@ -1,0 +1,143 @@
+"""Every reply of the relay's own, in one table, and what a client is told of each error.
+
+Words are fixed: nothing of an exception's text, a token or a login ever reaches a client.
+RFC 5321 §4.2, RFC 3463, RFC 4954 §6; the provider's own replies pass through `for_client`.
+"""
+
+from __future__ import annotations
+
+from xoauth2_proxy import errors
+from xoauth2_proxy.smtp import Reply, reply
+
+# Answers that grant.
+OK = reply(250, "0.0", "OK")
+RESET = reply(250, "0.0", "Reset")
+SENDER_OK = reply(250, "1.0", "Sender OK")
+RECIPIENT_OK = reply(250, "1.5", "Recipient OK")
+CHUNK_OK = reply(250, "0.0", "Chunk received")
+GOODBYE = reply(221, "0.0", "Goodbye")
+CANNOT_VERIFY = reply(252, "5.2", "Cannot verify the address, but will try to deliver")
+HELP = reply(214, "0.0", "See RFC 5321; AUTH first, then MAIL, RCPT and DATA or BDAT")
+AUTHENTICATED = reply(235, "7.0", "Authentication successful")
+START_TLS = reply(220, "0.0", "Ready to start TLS")
+SEND_CONTENT = reply(354, "", "End data with <CR><LF>.<CR><LF>")
+
+# Logging in.
+CREDENTIALS_INVALID = reply(535, "7.8", "Authentication credentials invalid")
+SIGN_IN_AGAIN = reply(535, "7.8", "The mailbox must be signed in again at the relay")
+AUTH_UNAVAILABLE = reply(454, "7.0", "Temporary authentication failure")
+AUTH_NEEDS_TLS = reply(538, "7.11", "Encryption required; use STARTTLS first")
+AUTH_REQUIRED = reply(530, "7.0", "Authentication required")
+AUTH_MECHANISM_UNKNOWN = reply(504, "5.4", "Unrecognized authentication mechanism")
+AUTH_LINE_TOO_LONG = reply(500, "5.6", "Authentication exchange line is too long")
+AUTH_MALFORMED = reply(501, "5.2", "Malformed authentication data")
+AUTH_CANCELLED = reply(501, "7.0", "Authentication cancelled")
+ALREADY_AUTHENTICATED = reply(503, "5.1", "Already authenticated")
+AUTH_IN_TRANSACTION = reply(503, "5.1", "AUTH is not allowed during a mail transaction")
+TOO_MANY_AUTH_FAILURES = reply(421, "7.0", "Too many authentication failures")
+
+# Order and syntax.
+BAD_SEQUENCE = reply(503, "5.1", "Bad sequence of commands")
+HELLO_FIRST = reply(503, "5.1", "Send EHLO first")
+COMMAND_UNKNOWN = reply(500, "5.2", "Command not recognized")
+COMMAND_NOT_IMPLEMENTED = reply(502, "5.1", "Command not implemented")
+COMMAND_TOO_LONG = reply(500, "5.2", "Command line too long")
+COMMAND_MALFORMED = reply(500, "5.2", "Command line must end with CRLF and hold no control octets")
+ARGUMENT_MALFORMED = reply(501, "5.4", "Syntax error in parameters")
+PARAMETER_UNKNOWN = reply(555, "5.4", "MAIL or RCPT parameter not recognized")
+TOO_MANY_BAD_COMMANDS = reply(421, "7.0", "Too many unrecognized commands")
+TLS_NOT_AVAILABLE = reply(502, "5.1", "STARTTLS is not available")
+OCTETS_AFTER_STARTTLS = reply(554, "5.0", "Octets after STARTTLS")
+
+# The envelope and the content.
+SENDER_MALFORMED = reply(553, "1.7", "Malformed sender address")
+RECIPIENT_MALFORMED = reply(553, "1.3", "Malformed recipient address")
+TOO_MANY_RECIPIENTS = reply(452, "5.3", "Too many recipients")
+NO_VALID_RECIPIENTS = reply(554, "5.1", "No valid recipients")
+TOO_LARGE = reply(552, "3.4", "Message size exceeds the limit")
+BARE_LINE_ENDS = reply(550, "6.0", "Message contains a bare CR or LF")
+SMTPUTF8_UNSUPPORTED = reply(553, "6.7", "The provider does not support SMTPUTF8")
+EIGHT_BIT_UNSUPPORTED = reply(554, "6.3", "The provider does not support 8BITMIME")
+
+# The way upstream.
+UPSTREAM_UNREACHABLE = reply(451, "4.1", "The provider cannot be reached")
+UPSTREAM_NOT_FOUND = reply(451, "4.3", "The provider's host name does not resolve")
+UPSTREAM_INSECURE = reply(451, "7.5", "No secure connection to the provider")
+UPSTREAM_LOST = reply(451, "4.2", "Connection to the provider lost")
+UPSTREAM_CONFUSED = reply(451, "3.0", "The provider did not accept the relay's session")
+UPSTREAM_AUTH_REFUSED = reply(550, "7.8", "The provider refused the mailbox's access token")
+TOKEN_UNAVAILABLE = reply(451, "7.0", "Temporary authentication failure")
+UPSTREAM_BUSY = reply(451, "3.2", "Too many messages at once for this mailbox; try again")
+
+# The relay itself.
+SHUTTING_DOWN = reply(421, "3.2", "Service shutting down; try again")
+TOO_MANY_CONNECTIONS = reply(421, "3.2", "Too many connections; try again later")
+IDLE_TOO_LONG = reply(421, "4.2", "Idle for too long")
+INTERNAL_ERROR = reply(451, "3.0", "Internal error; try again later")
+
+# What a client is told at AUTH when the relay cannot log in for it.
+_AT_AUTH: tuple[tuple[type[errors.ProxyError], Reply], ...] = (
+    (errors.CredentialsRejected, CREDENTIALS_INVALID),
+    (errors.GrantRevoked, SIGN_IN_AGAIN),
+    # The operator can mend it, so mail must wait rather than bounce.
+    (errors.TokenEndpointRefused, AUTH_UNAVAILABLE),
+    (errors.TokenError, AUTH_UNAVAILABLE),
+    (errors.UpstreamError, AUTH_UNAVAILABLE),
+    (errors.Overloaded, AUTH_UNAVAILABLE),
+)
+
+# What a client is told at the end of its transaction.
+_AT_TRANSACTION: tuple[tuple[type[errors.ProxyError], Reply], ...] = (
+    (errors.GrantRevoked, UPSTREAM_AUTH_REFUSED),
+    (errors.TokenError, TOKEN_UNAVAILABLE),
+    (errors.UpstreamNotFound, UPSTREAM_NOT_FOUND),
+    (errors.UpstreamInsecure, UPSTREAM_INSECURE),
+    (errors.UpstreamClosedEarly, UPSTREAM_LOST),
+    (errors.UpstreamUnavailable, UPSTREAM_UNREACHABLE),
+    (errors.UpstreamDropped, UPSTREAM_LOST),
+    (errors.OutcomeUnknown, UPSTREAM_LOST),
+    (errors.Overloaded, UPSTREAM_BUSY),
+)
+
+# Codes that speak of the relay's session with the provider, not of the client's message.
+_ABOUT_OUR_SESSION = frozenset({500, 502, 503, 504, 530, 538, 555})
+
+
+def at_auth(error: errors.ProxyError) -> Reply:
+    """Return what a client that is logging in is told of `error`."""
+    if isinstance(error, errors.UpstreamAuthRejected) and not error.is_transient:
+        return CREDENTIALS_INVALID
+    return _first_match(error, _AT_AUTH)
+
+
+def at_transaction(error: errors.ProxyError) -> Reply:
+    """Return the final reply of a transaction that ended with `error`."""
+    if isinstance(error, errors.UpstreamAuthRejected):
+        return TOKEN_UNAVAILABLE if error.is_transient else UPSTREAM_AUTH_REFUSED
+    if isinstance(error, errors.UpstreamRejected):
+        return for_client(error.reply)
+    return _first_match(error, _AT_TRANSACTION)
+
+
+def for_client(upstream: Reply) -> Reply:
+    """Return the provider's reply in its own words, where its code may stand for the client.
+
+    421 would make the client hang up, and 432 means passwords to some clients (RFC 4954 §6): both
+    become 451. A code about the relay's own session is the relay's trouble.
+    """
+    if is_about_session(upstream):
+        return UPSTREAM_CONFUSED
+    code = 451 if upstream.code in {421, 432} else upstream.code
+    enhanced = upstream.enhanced or f"{code // 100}.0.0"
+    return Reply(code, enhanced, upstream.text)
+
+
+def is_about_session(upstream: Reply) -> bool:
+    """Whether the reply speaks of the relay's session with the provider, not of a message."""
+    return upstream.code in _ABOUT_OUR_SESSION or 300 <= upstream.code < 400
+
+
+def _first_match(
+    error: errors.ProxyError, table: tuple[tuple[type[errors.ProxyError], Reply], ...]
+) -> Reply:
+    return next((found for kind, found in table if isinstance(error, kind)), INTERNAL_ERROR)

@@ -1,0 +1,204 @@
+"""Carries one client connection: writes the session's flights and does what its ending says.
+
+The session decides; this file owns the transport, TLS, timers and back-pressure. Works on
+asyncio's and on uvloop's loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import struct
+from collections import deque
+from typing import TYPE_CHECKING, cast
+
+from xoauth2_proxy.accounts import TlsMode
+from xoauth2_proxy.sandbox.session import Ending, Session
+
+if TYPE_CHECKING:
+    from xoauth2_proxy.sandbox.provider import Provider
+
+_HANDSHAKE_SECONDS = 10.0
+_SHUTDOWN_SECONDS = 5.0  # for the client's share of ending TLS
+_MAX_FLIGHTS = 256  # held back by `rtt_seconds`
+_NOT_READING = (Ending.UPGRADE, Ending.FREEZE)
+_MAX_BACKLOG_BYTES = 64 * 1024  # read ahead while a reply is being delayed
+_LINGER_NOT = struct.pack("ii", 1, 0)  # SO_LINGER: on, 0 seconds; closing sends RST
+
+
+class Connection(asyncio.Protocol):
+    """One client connection of the provider."""
+
+    __slots__ = (
+        "_flights",
+        "_hold",
+        "_is_paused_by_peer",
+        "_loop",
+        "_provider",
+        "_rtt_seconds",
+        "_session",
+        "_transport",
+        "last_active",
+    )
+
+    def __init__(self, provider: Provider) -> None:
+        self._provider = provider
+        self._loop = asyncio.get_running_loop()
+        self._rtt_seconds = provider.office.settings.rtt_seconds
+        self._session = Session(provider.office, is_encrypted=False)
+        self._transport: asyncio.Transport | None = None  # None: not yet, or gone
+        self._flights: deque[tuple[bytes, Ending]] = deque()  # held back by `rtt_seconds`
+        self._hold: asyncio.TimerHandle | None = None
+        self._is_paused_by_peer = False
+        self.last_active = self._loop.time()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Greet, or start TLS first."""
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass of it
+        if not self._provider.enter(self):
+            self._deliver(b"421 4.3.2 Too many connections\r\n", Ending.CLOSE)
+        elif self._provider.office.settings.tls is TlsMode.IMPLICIT:
+            self._upgrade()
+        else:
+            self._session.greet()
+            self._settle()
+
+    def data_received(self, data: bytes) -> None:
+        """Let the session act on octets."""
+        session = self._session
+        self.last_active = self._loop.time()
+        if self._flights and session.must_wait:  # the reply to wait for has not left yet
+            session.violate()
+        else:
+            session.receive(data)
+        self._settle()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Let go of everything."""
+        self._transport = None
+        self._flights.clear()
+        if self._hold is not None:
+            self._hold.cancel()
+        self._session.abandon()
+        self._provider.leave(self)
+
+    def pause_writing(self) -> None:
+        """The client does not read its replies: take no more commands."""
+        self._is_paused_by_peer = True
+        self._pause_reading()
+
+    def resume_writing(self) -> None:
+        """The client reads again."""
+        self._is_paused_by_peer = False
+        self._resume_reading()
+
+    def farewell(self, octets: bytes) -> None:
+        """Say `octets` out of turn and close."""
+        self._session.close()
+        self._deliver(octets, Ending.CLOSE)
+
+    def abort(self) -> None:
+        """Close at once, without a word."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _settle(self) -> None:
+        """Carry out what the session has decided."""
+        session = self._session
+        octets, ending = session.take_replies(), session.ending
+        if octets and not session.is_mid_flight:
+            self._provider.office.counters.turns += 1
+        if ending in _NOT_READING:
+            self._pause_reading()  # nothing slips in between STARTTLS and the handshake
+        if self._rtt_seconds and (octets or ending is not Ending.NONE):
+            self._flights.append((octets, ending))
+            self._loop.call_later(self._rtt_seconds, self._deliver_next)
+            if len(self._flights) > _MAX_FLIGHTS:
+                self._pause_reading()
+        elif octets or ending is not Ending.NONE:
+            self._deliver(octets, ending)
+        if session.is_held:
+            self._wait_for_release()
+
+    def _deliver_next(self) -> None:
+        if self._flights:
+            self._deliver(*self._flights.popleft())
+            self._resume_reading()
+
+    def _deliver(self, octets: bytes, ending: Ending) -> None:
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        if ending is Ending.ABORT:
+            self._reset(transport)
+            return
+        if octets:
+            transport.write(octets)
+        if ending is Ending.CLOSE:
+            transport.close()
+        elif ending is Ending.UPGRADE:
+            self._upgrade()
+
+    def _reset(self, transport: asyncio.Transport) -> None:
+        peer = transport.get_extra_info("socket")
+        with contextlib.suppress(OSError):
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NOT)
+        transport.abort()
+
+    def _wait_for_release(self) -> None:
+        if self._hold is None:
+            self._hold = self._loop.call_later(self._session.hold_seconds, self._release)
+        if self._session.backlog_bytes > _MAX_BACKLOG_BYTES:
+            self._pause_reading()
+
+    def _release(self) -> None:
+        self._hold = None
+        self._session.release()
+        self._resume_reading()
+        self._settle()
+
+    def _pause_reading(self) -> None:
+        if self._transport is not None and self._transport.is_reading():
+            self._transport.pause_reading()
+
+    def _resume_reading(self) -> None:
+        transport = self._transport
+        if transport is None or transport.is_closing() or self._is_paused_by_peer:
+            return
+        if not transport.is_reading() and self._session.ending not in _NOT_READING:
+            transport.resume_reading()
+
+    def _upgrade(self) -> None:
+        self._pause_reading()
+        self._provider.own(self._start_tls())
+
+    async def _start_tls(self) -> None:
+        plain = self._transport
+        if plain is None:
+            return
+        self._session.abandon()
+        encrypted: asyncio.Transport | None = None
+        try:
+            with contextlib.suppress(OSError):  # TLS errors included: the client's doing
+                encrypted = await self._loop.start_tls(
+                    plain,
+                    self,
+                    self._provider.ssl_context,
+                    server_side=True,
+                    ssl_handshake_timeout=_HANDSHAKE_SECONDS,
+                    ssl_shutdown_timeout=_SHUTDOWN_SECONDS,
+                )
+        finally:
+            if encrypted is None or encrypted.is_closing():
+                # The loop does not report the loss of a connection that is shaking hands.
+                plain.abort()
+                self.connection_lost(None)
+        if self._transport is None or encrypted is None:
+            return
+        self._transport = encrypted
+        # RFC 3207 §4.2: nothing learnt before the handshake is remembered.
+        self._session = Session(self._provider.office, is_encrypted=True)
+        if self._provider.office.settings.tls is TlsMode.IMPLICIT:
+            self._session.greet()
+            self._settle()

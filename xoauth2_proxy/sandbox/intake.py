@@ -1,0 +1,135 @@
+"""Takes in a message's content: where it ends, what it is, whether it is clean.
+
+It shares nothing with the relay's own framing, so that one checks the other. All work is done on
+whole reads with `bytes.find`, `count` and `replace`, never line by line.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from xoauth2_proxy.sandbox.received import Received
+
+_END_OF_DATA = b"\r\n.\r\n"  # RFC 5321 §4.1.1.4, and nothing else
+
+
+class Intake:
+    """The content of one message, as it arrives: its size, digest and, if there is room, octets."""
+
+    __slots__ = (
+        "_bare",
+        "_digest",
+        "_ends_in_cr",
+        "_kept",
+        "_max_bytes",
+        "_pieces",
+        "_received",
+        "size_bytes",
+    )
+
+    def __init__(self, received: Received, max_bytes: int) -> None:
+        self.size_bytes = 0
+        self._max_bytes = max_bytes
+        self._received = received
+        self._digest = hashlib.sha256()
+        self._pieces: list[bytes] | None = []  # None: not kept
+        self._kept = 0  # octets reserved
+        self._bare = 0  # line ends that are not CRLF
+        self._ends_in_cr = False
+
+    @property
+    def is_too_large(self) -> bool:
+        """Whether the content is larger than allowed."""
+        return self.size_bytes > self._max_bytes
+
+    @property
+    def has_bare_line_ends(self) -> bool:
+        """Whether there is a CR without LF or an LF without CR (RFC 5321 §2.3.8)."""
+        return self._bare != 0
+
+    @property
+    def sha256(self) -> str:
+        """The digest of all octets so far, in hexadecimal."""
+        return self._digest.hexdigest()
+
+    def add(self, piece: bytes) -> None:
+        """Append octets of the content."""
+        if not piece:
+            return
+        self.size_bytes += len(piece)
+        if self.size_bytes > self._max_bytes:
+            self.discard()
+            return
+        self._digest.update(piece)
+        self._bare += _bare_line_ends(piece, self._ends_in_cr)
+        self._ends_in_cr = piece.endswith(b"\r")
+        if self._pieces is None:
+            return
+        if self._received.reserve(len(piece)):
+            self._pieces.append(piece)
+            self._kept += len(piece)
+        else:
+            self.discard()
+
+    def take_content(self) -> bytes | None:
+        """Return the octets, with the room reserved for them; None if there was none."""
+        if self._pieces is None:
+            return None
+        content = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        self._pieces, self._kept = None, 0
+        return content
+
+    def discard(self) -> None:
+        """Let go of the octets and their room."""
+        self._pieces = None
+        self._received.release(self._kept)
+        self._kept = 0
+
+
+class DataReader:
+    """Finds the end of DATA across reads and undoes dot-stuffing (RFC 5321 §4.5.2)."""
+
+    __slots__ = ("_held", "_intake", "_virtual")
+
+    def __init__(self, intake: Intake) -> None:
+        self._intake = intake
+        self._held = b"\r\n"  # what may belong to the end; at first, the end of the DATA line
+        self._virtual = 2  # that first CRLF is no content
+
+    def feed(self, octets: bytes, start: int) -> int:
+        """Take in `octets[start:]`; return the index behind the end of data, or -1."""
+        held = len(self._held)
+        raw = self._held + octets[start:]
+        end = raw.find(_END_OF_DATA)
+        if end >= 0:
+            self._pass_on(raw[: end + 2])
+            return start + end + len(_END_OF_DATA) - held
+        keep = _possible_end(raw)
+        self._held = raw[len(raw) - keep :]
+        self._pass_on(raw[: len(raw) - keep])
+        return -1
+
+    def _pass_on(self, raw: bytes) -> None:
+        # `raw` never ends within CRLF or CRLF-dot, so no dot at a line's start is missed.
+        if raw:
+            self._intake.add(raw.replace(b"\r\n.", b"\r\n")[self._virtual :])
+            self._virtual = 0
+
+
+def _possible_end(raw: bytes) -> int:
+    for length in (4, 3, 2, 1):
+        if raw.endswith(_END_OF_DATA[:length]):
+            return length
+    return 0
+
+
+def _bare_line_ends(piece: bytes, follows_cr: bool) -> int:
+    """Return by how much CRs and LFs differ from CRLFs, once later pieces are counted too.
+
+    A CR at the end counts as bare until the next piece starts with LF.
+    """
+    pairs = piece.count(b"\r\n")
+    bare = piece.count(b"\r") + piece.count(b"\n") - 2 * pairs
+    return bare - 2 if follows_cr and piece.startswith(b"\n") else bare

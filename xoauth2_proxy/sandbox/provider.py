@@ -1,0 +1,101 @@
+"""The sandbox's SMTP server: it listens, bounds connections and ends idle ones."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from xoauth2_proxy.sandbox.connection import Connection
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Coroutine
+
+    from xoauth2_proxy.sandbox.office import Office
+
+_BACKLOG = 1024
+_STOP_SECONDS = 5.0
+_SWEEP_SECONDS = 5.0  # how late an idle connection may be ended
+_IDLE = b"421 4.4.2 Timeout, closing connection\r\n"
+
+
+class Provider:
+    """Accepts connections for one office."""
+
+    def __init__(self, office: Office, ssl_context: ssl.SSLContext) -> None:
+        self.office = office
+        self.ssl_context = ssl_context
+        self._connections: set[Connection] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server | None = None
+        self._sweep: asyncio.TimerHandle | None = None
+        self._empty: asyncio.Future[None] | None = None  # done when the last connection is gone
+
+    async def start(self, host: str, port: int) -> tuple[str, int]:
+        """Listen, and return the address bound."""
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(
+            lambda: Connection(self), host, port, backlog=_BACKLOG
+        )
+        self._end_idle()
+        address = self._server.sockets[0].getsockname()
+        return str(address[0]), int(address[1])
+
+    async def stop(self) -> None:
+        """Stop listening and abort every connection; bounded in time."""
+        if self._sweep is not None:
+            self._sweep.cancel()
+        if self._server is not None:
+            self._server.close()
+        for task in tuple(self._tasks):
+            task.cancel()
+        self.abort_connections()
+        async with asyncio.timeout(_STOP_SECONDS):
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            if self._connections:
+                self._empty = asyncio.get_running_loop().create_future()
+                await self._empty
+            if self._server is not None:
+                await self._server.wait_closed()
+
+    def enter(self, connection: Connection) -> bool:
+        """Count a new connection; return whether there is room for it."""
+        counters = self.office.counters
+        counters.connections_opened += 1
+        counters.connections_open += 1
+        self._connections.add(connection)
+        return len(self._connections) <= self.office.settings.max_connections
+
+    def leave(self, connection: Connection) -> None:
+        """Forget a connection that is gone."""
+        if connection not in self._connections:
+            return
+        self._connections.remove(connection)
+        self.office.counters.connections_open -= 1
+        if not self._connections and self._empty is not None and not self._empty.done():
+            self._empty.set_result(None)
+
+    def own(self, work: Coroutine[None, None, None]) -> None:
+        """Run `work` as a task that `stop` ends."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def close_connections(self, farewell: bytes) -> None:
+        """Say `farewell` on every connection and close it."""
+        for connection in tuple(self._connections):
+            connection.farewell(farewell)
+
+    def abort_connections(self) -> None:
+        """Close every connection without a word."""
+        for connection in tuple(self._connections):
+            connection.abort()
+
+    def _end_idle(self) -> None:
+        loop = asyncio.get_running_loop()
+        idle_seconds = self.office.settings.idle_seconds
+        oldest = loop.time() - idle_seconds
+        for connection in tuple(self._connections):
+            if connection.last_active < oldest:
+                connection.farewell(_IDLE)
+        self._sweep = loop.call_later(min(_SWEEP_SECONDS, idle_seconds / 2), self._end_idle)

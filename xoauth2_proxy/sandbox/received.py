@@ -1,0 +1,144 @@
+"""What the sandbox accepted: a bounded record of messages, and of their content for as long
+as there is room.
+
+Content under way and content kept share one limit; the oldest kept content goes first.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from xoauth2_proxy.sandbox.tally import Tally
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+MAX_CONTENT_BYTES = 64 * 1024 * 1024
+MAX_RECORDS = 200_000
+_HEADER_BYTES = 8192  # how far the Message-ID is looked for
+
+
+@dataclass(slots=True)
+class Message:
+    """One accepted message."""
+
+    mailbox: str  # who was authenticated
+    reverse_path: str
+    forward_paths: tuple[str, ...]
+    size_bytes: int
+    sha256: str  # of the content: CRLF, not dot-stuffed
+    via: Literal["DATA", "BDAT"]
+    content: bytes | None = field(repr=False)  # None: no room for it, or no longer
+    message_id: str = ""  # "": no Message-ID within the first 8 KiB
+    seq: int = 0  # from 1, without gaps
+    id: str = ""  # as told to the client in the 250
+    received_at: float = 0.0  # seconds since the epoch
+
+
+class Received:
+    """The accepted messages, oldest first."""
+
+    def __init__(
+        self, max_content_bytes: int = MAX_CONTENT_BYTES, max_records: int = MAX_RECORDS
+    ) -> None:
+        self.evicted = 0  # records dropped for want of room
+        self._max_content_bytes = max_content_bytes
+        self._max_records = max_records
+        self._records: dict[int, Message] = {}  # by seq, which has no gaps
+        self._first = 1  # seq of the oldest record, or the next one's
+        self._first_content = 1  # no record before this one has content
+        self._content_bytes = 0  # reserved: kept and under way
+        self._accepted = Tally()
+        self._run = secrets.token_hex(4)
+
+    @property
+    def total(self) -> int:
+        """How many messages were ever accepted."""
+        return self._accepted.count
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __iter__(self) -> Iterator[Message]:
+        return iter(tuple(self._records.values()))
+
+    def add(self, message: Message) -> Message:
+        """Keep a message and give it its number; its content must have been reserved."""
+        seq = self.total + 1
+        message.seq, message.id = seq, f"{self._run}-{seq}"
+        message.received_at = time.time()
+        if message.content is not None:
+            message.message_id = find_message_id(message.content)
+        self._records[seq] = message
+        if len(self._records) > self._max_records:
+            self._evict_oldest()
+        self._accepted.add()
+        return message
+
+    def find(self, seq: int) -> Message | None:
+        """Return the message of that number, if its record is still held."""
+        return self._records.get(seq)
+
+    def after(self, seq: int, limit: int) -> list[Message]:
+        """Return at most `limit` messages with a higher number, oldest first."""
+        start = max(seq + 1, self._first)
+        end = min(start + limit, self._first + len(self._records))
+        return [self._records[number] for number in range(start, end)]
+
+    async def wait_until(self, count: int, timeout_seconds: float = 10.0) -> list[Message]:
+        """Return the messages held, as soon as `count` were ever accepted.
+
+        Raises:
+            TimeoutError: they were not within `timeout_seconds`.
+        """
+        await self._accepted.reached(count, timeout_seconds)
+        return list(self)
+
+    def clear(self) -> int:
+        """Forget all messages and return how many there were; numbers go on."""
+        count = len(self._records)
+        self.release(sum(len(message.content or b"") for message in self._records.values()))
+        self._records.clear()
+        self._first = self._first_content = self.total + 1
+        return count
+
+    def reserve(self, size_bytes: int) -> bool:
+        """Return whether there is room for so many octets, dropping the oldest content for it."""
+        self._content_bytes += size_bytes
+        while self._content_bytes > self._max_content_bytes:
+            if self._first_content > self.total:
+                self._content_bytes -= size_bytes
+                return False
+            self._drop_content(self._records.get(self._first_content))
+            self._first_content += 1
+        return True
+
+    def release(self, size_bytes: int) -> None:
+        """Give back what was reserved and not added."""
+        self._content_bytes -= size_bytes
+
+    def _drop_content(self, message: Message | None) -> None:
+        if message is not None and message.content is not None:
+            self._content_bytes -= len(message.content)
+            message.content = None
+
+    def _evict_oldest(self) -> None:
+        self._drop_content(self._records.pop(self._first))
+        self._first += 1
+        self.evicted += 1
+
+
+def find_message_id(content: bytes) -> str:
+    """Return the value of the Message-ID field (RFC 5322 §3.6.4), "" if none is near the top."""
+    head = b"\r\n" + content[:_HEADER_BYTES].partition(b"\r\n\r\n")[0]
+    start = head.lower().find(b"\r\nmessage-id:")
+    if start < 0:
+        return ""
+    lines = head[start + 13 :].split(b"\r\n", 2)
+    value = lines[0].strip()
+    if not value and len(lines) > 1 and lines[1][:1] in (b" ", b"\t"):
+        value = lines[1].strip()  # folded (RFC 5322 §2.2.3)
+    return value.decode("utf-8", "replace")

@@ -1,0 +1,370 @@
+"""One SMTP session as a state machine: octets in, flights of replies and an ending out.
+
+Does no I/O: `connection` carries out what it decides, `commands` and `delivery` know what the
+commands mean. As strict as a large provider, for a relay that gets by here must get by there.
+RFC 5321, RFC 2920.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from xoauth2_proxy.sandbox import delivery
+from xoauth2_proxy.sandbox.commands import COMMANDS, UNKNOWN
+from xoauth2_proxy.sandbox.delivery import Chunk, Transaction
+from xoauth2_proxy.sandbox.faults import Action, Fault, Step
+from xoauth2_proxy.smtp import reply
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from xoauth2_proxy.sandbox.office import Office
+
+# RFC 5321 §4.5.3.1.4: 512 octets with CRLF. MAIL may be longer by what its parameters need:
+# SIZE 26 (RFC 1870 §3), BODY 17 (RFC 6152 §2), SMTPUTF8 10 (RFC 6531 §3.4), AUTH 500 (RFC 4954 §3).
+_MAX_COMMAND_BYTES = 512
+_MAX_MAIL_BYTES = 512 + 26 + 17 + 10 + 500
+_MAX_EXCHANGE_BYTES = 12_288  # RFC 4954 §4, without CRLF
+
+_GREETING = reply(220, "", "sandbox.invalid ESMTP ready").encode()
+# In Gmail's words, which clients have learnt to look for.
+_TOO_LONG = reply(555, "5.2", "Syntax error, command line too long").encode()
+_EXCHANGE_TOO_LONG = reply(500, "5.6", "Authentication exchange line too long").encode()
+_BAD_LINE = reply(500, "5.2", "Syntax error, lines end with CRLF").encode()
+_BAD_CHARACTERS = reply(500, "5.2", "Syntax error, not UTF-8").encode()
+_VIOLATION = reply(503, "5.0", "Protocol violation, wait for the reply").encode()
+_STARTTLS_VIOLATION = reply(554, "5.0", "Protocol violation, octets behind STARTTLS").encode()
+
+
+class Ending(Enum):
+    """What the connection does once the replies are written."""
+
+    NONE = 0
+    CLOSE = 1
+    ABORT = 2  # with a TCP RST, unwritten replies included
+    FREEZE = 3  # read nothing any more
+    UPGRADE = 4  # to TLS
+
+
+class Session:
+    """One client's session, from the greeting or from the TLS handshake to its end.
+
+    After each call: take `take_replies()`, then obey `ending`; while `is_held`, call `release`
+    after `hold_seconds`.
+    """
+
+    __slots__ = (
+        "_answered",
+        "_buffer",
+        "_held",
+        "_held_ending",
+        "_position",
+        "_reader",
+        "auth_failures",
+        "chunk",
+        "ending",
+        "expects",
+        "hold_seconds",
+        "is_authenticated",
+        "is_encrypted",
+        "is_greeted",
+        "is_held",
+        "mailbox",
+        "mechanism",
+        "must_wait",
+        "office",
+        "replies",
+        "transaction",
+    )
+
+    def __init__(self, office: Office, *, is_encrypted: bool) -> None:
+        self.office = office
+        self.is_encrypted = is_encrypted
+        self.is_greeted = False  # EHLO or HELO was answered
+        self.is_authenticated = False
+        self.mailbox = ""  # lower case; who authenticated, or is trying to
+        self.mechanism = ""
+        self.auth_failures = 0
+        self.transaction: Transaction | None = None
+        self.chunk = Chunk(0, is_last=False, refusal=b"")
+        self.expects: Callable[[Session, bytes], None] | None = None  # takes the next line
+        self.must_wait = False  # the client may not send before the last reply has reached it
+        self.replies: list[bytes] = []
+        self.ending = Ending.NONE
+        self.is_held = False
+        self.hold_seconds = 0.0
+        self._held: list[bytes] = []
+        self._held_ending = Ending.NONE
+        self._answered = False  # a fault replied before the content was over
+        self._buffer = b""
+        self._position = 0
+        self._reader: Callable[[Session], bool] = Session._read_line
+
+    @property
+    def backlog_bytes(self) -> int:
+        """How many octets were received and not looked at."""
+        return len(self._buffer) - self._position
+
+    @property
+    def is_mid_flight(self) -> bool:
+        """Whether the client has begun something that it must go on sending."""
+        return self.backlog_bytes > 0 or self._reader is Session._read_chunk
+
+    def greet(self) -> None:
+        """Begin."""
+        self.must_wait = True
+        self.step(Step.CONNECT, "", lambda session, _: session.say(_GREETING))
+
+    def receive(self, octets: bytes) -> None:
+        """Act on octets from the client."""
+        self.must_wait = False
+        backlog = self._buffer[self._position :]
+        self._buffer = backlog + octets if backlog else octets
+        self._position = 0
+        self._run()
+
+    def release(self) -> None:
+        """End a hold: give the held replies free and go on."""
+        self.is_held = False
+        self.replies += self._held
+        self._held = []
+        if self._held_ending is not Ending.NONE:
+            self.end(self._held_ending)
+        self._run()
+
+    def take_replies(self) -> bytes:
+        """Return the replies to be written now, as one flight."""
+        flight = b"".join(self.replies)
+        self.replies.clear()
+        return flight
+
+    def abandon(self) -> None:
+        """The connection is gone: let go of everything."""
+        self._reader = Session._read_nothing
+        self._buffer, self._position = b"", 0
+        self.end_transaction()
+        if self.is_authenticated:
+            self.is_authenticated = False
+            self.office.counters.mailbox_closed(self.mailbox)
+
+    def violate(self) -> None:
+        """The client sent when it had to wait: say so and close."""
+        if self.ending is Ending.NONE:
+            self.say(_VIOLATION)
+            self.close()
+
+    # What the commands use.
+
+    def say(self, octets: bytes) -> None:
+        """Add a reply to the flight."""
+        self.replies.append(octets)
+
+    def end(self, ending: Ending) -> None:
+        """Stop reading commands; `ending` follows once the replies are written."""
+        self.ending = ending
+        self._reader = Session._read_nothing
+
+    def close(self) -> None:
+        """Stop reading commands; close once the replies are written."""
+        self.end(Ending.CLOSE)
+
+    def upgrade(self) -> None:
+        """Stop reading commands; start TLS once the replies are written."""
+        self.end(Ending.UPGRADE)
+
+    def end_transaction(self) -> None:
+        """Forget the transaction and what came of its content."""
+        if self.transaction is not None:
+            self.transaction.discard()
+            self.transaction = None
+
+    def step(self, step: Step, argument: str, run: Callable[[Session, str], None]) -> None:
+        """Do `run`, or what the fault placed at this step says."""
+        fault = self.office.arrive(step, self.mailbox, argument)
+        if fault is None:
+            run(self, argument)
+        else:
+            self._meet(fault, argument, run)
+
+    def read_data(self) -> None:
+        """Take what follows as the content of DATA."""
+        self._reader = Session._read_data
+
+    def read_chunk(self, chunk: Chunk) -> None:
+        """Take what follows as a chunk of BDAT."""
+        self.chunk = chunk
+        if self._reader is Session._read_line:  # not when a fault has ended the session
+            self._reader = Session._read_chunk
+
+    def _meet(self, fault: Fault, argument: str, run: Callable[[Session, str], None]) -> None:
+        mark = len(self.replies)
+        match fault.action:
+            case Action.REPLY | Action.GARBAGE:
+                self._reply_instead(fault)
+            case Action.DROP:
+                self.close()
+            case Action.RESET:
+                self.end(Ending.ABORT)
+            case Action.FREEZE:
+                self.end(Ending.FREEZE)
+            case Action.STALL:
+                self._reader = Session._read_nothing
+            case Action.DELAY:
+                run(self, argument)
+                self._hold(mark, fault.seconds)
+            case Action.REPLY_TWICE:
+                run(self, argument)
+                self.replies += self.replies[mark:]
+            case Action.ACCEPT_THEN_DROP:
+                run(self, argument)
+                del self.replies[mark:]
+                self.close()
+
+    def _reply_instead(self, fault: Fault) -> None:
+        self.say(fault.octets)
+        if fault.step in (Step.BDAT, Step.CONTENT):
+            self._answered = True
+        elif fault.step is Step.END:
+            delivery.refuse(self)
+        elif fault.step is Step.AUTH:
+            self.office.counters.auth_refused += 1
+        if fault.text.startswith("421"):  # RFC 5321 §3.8: the server closes
+            self.close()
+
+    def _hold(self, mark: int, seconds: float) -> None:
+        self.is_held, self.hold_seconds = True, seconds
+        self._held = self.replies[mark:]
+        del self.replies[mark:]
+        self._held_ending, self.ending = self.ending, Ending.NONE
+
+    def _run(self) -> None:
+        while not self.is_held and self._reader(self):
+            pass
+        if self._position:
+            self._buffer, self._position = self._buffer[self._position :], 0
+
+    # The readers: each consumes what it can and returns whether there is more to do now.
+
+    def _read_nothing(self) -> bool:
+        self._buffer, self._position = b"", 0
+        return False
+
+    def _read_line(self) -> bool:
+        end = self._buffer.find(b"\n", self._position)
+        if end < 0:
+            if self.backlog_bytes > _MAX_EXCHANGE_BYTES + 2:
+                self._reader = Session._skip_line
+                return True
+            return False
+        line = self._buffer[self._position : end]
+        self._position = end + 1
+        if not line.endswith(b"\r") or b"\r" in line[:-1]:
+            self.say(_BAD_LINE)
+            self.close()
+        elif self.expects is None:
+            self._take_command(line[:-1])
+        else:
+            self._take_exchange(line[:-1])
+        return True
+
+    def _skip_line(self) -> bool:
+        end = self._buffer.find(b"\n", self._position)
+        self._position = end + 1 if end >= 0 else len(self._buffer)
+        if end < 0:
+            return False
+        self._reader = Session._read_line
+        self.say(_TOO_LONG if self.expects is None else _EXCHANGE_TOO_LONG)
+        self.expects = None
+        return True
+
+    def _take_exchange(self, line: bytes) -> None:
+        expects, self.expects = self.expects, None
+        if len(line) > _MAX_EXCHANGE_BYTES:
+            self.say(_EXCHANGE_TOO_LONG)
+        elif self.backlog_bytes:
+            self.violate()
+        elif expects is not None:
+            self.must_wait = True
+            expects(self, line)
+
+    def _take_command(self, line: bytes) -> None:
+        verb, _, rest = line.partition(b" ")
+        verb = verb.upper()
+        command = COMMANDS.get(verb, UNKNOWN)
+        if len(line) + 2 > (_MAX_MAIL_BYTES if verb == b"MAIL" else _MAX_COMMAND_BYTES):
+            self.say(_TOO_LONG)
+            return
+        try:
+            argument = rest.decode().strip()
+        except UnicodeDecodeError:
+            self.say(_BAD_CHARACTERS)
+            return
+        must_wait = command.must_wait
+        if "PIPELINING" not in self.office.extensions:
+            must_wait = verb != b"BDAT"
+        if must_wait and self.backlog_bytes:
+            self.say(_STARTTLS_VIOLATION if verb == b"STARTTLS" else _VIOLATION)
+            self.close()
+            return
+        self.must_wait = must_wait
+        if command.step is None:
+            command.run(self, argument)
+        else:
+            self.step(command.step, argument, command.run)
+
+    def _read_data(self) -> bool:
+        transaction = self.transaction
+        if transaction is None or not self.backlog_bytes:
+            return False
+        if not self._begin_content():
+            return True
+        end = transaction.reader.feed(self._buffer, self._position)
+        self._position = end if end >= 0 else len(self._buffer)
+        if end < 0:
+            return False
+        self._reader = Session._read_line
+        if self._answered:
+            self._answered = False
+            delivery.refuse(self)
+        else:
+            self.step(Step.END, "", delivery.finish)
+        return True
+
+    def _read_chunk(self) -> bool:
+        chunk = self.chunk
+        transaction = None if chunk.refusal else self.transaction
+        begins = transaction is not None and chunk.left_bytes and self.backlog_bytes
+        if begins and not self._begin_content():
+            return True
+        piece = self._buffer[self._position : self._position + chunk.left_bytes]
+        self._position += len(piece)
+        chunk.left_bytes -= len(piece)
+        if transaction is not None:
+            transaction.intake.add(piece)
+        if chunk.left_bytes:
+            return False
+        self._reader = Session._read_line
+        self._end_chunk(chunk)
+        return True
+
+    def _end_chunk(self, chunk: Chunk) -> None:
+        if self._answered:
+            self._answered = False
+            delivery.fail_chunk(self, b"")
+        elif chunk.refusal:
+            delivery.fail_chunk(self, chunk.refusal)
+        elif chunk.is_last:
+            self.step(Step.END, "", delivery.finish)
+        else:
+            delivery.take_chunk(self)
+
+    def _begin_content(self) -> bool:
+        """Return whether reading may go on at once: no fault stopped it."""
+        transaction = self.transaction
+        if transaction is not None and not transaction.has_content:
+            transaction.has_content = True
+            reader = self._reader
+            self.step(Step.CONTENT, "", lambda session, _: None)
+            return self._reader is reader and not self.is_held
+        return True

@@ -1,0 +1,142 @@
+"""SASL for mail submission as pure exchanges: PLAIN, LOGIN, XOAUTH2 and OAUTHBEARER.
+
+A server exchange is a generator: it yields challenges, is sent the client's responses, and returns
+the credentials. It never sees base64, sockets or passwords' truth. RFC 4422, 4616, 7628;
+LOGIN is draft-murchison-sasl-login, XOAUTH2 is Google's and Microsoft's.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
+
+MAX_LINE_BYTES = 12_288  # RFC 4954 §4: sufficient for every known mechanism; without CRLF
+
+_KEY_VALUE = re.compile(r"([A-Za-z]+)=(.*)", re.DOTALL)
+
+
+class MalformedResponse(ValueError):
+    """The client's response does not follow its mechanism."""
+
+
+@dataclass(frozen=True, slots=True)
+class PasswordLogin:
+    """A login with a password (PLAIN, LOGIN)."""
+
+    authcid: str
+    password: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogin:
+    """A login with an access token the client brought (XOAUTH2, OAUTHBEARER)."""
+
+    authcid: str
+    access_token: str = field(repr=False)
+
+
+Credentials = PasswordLogin | TokenLogin
+Exchange = Generator[bytes, bytes, Credentials]
+
+
+def plain() -> Exchange:
+    """PLAIN (RFC 4616): one response, `authzid NUL authcid NUL password`.
+
+    Acting for somebody else (an authzid that is not the authcid) is refused.
+    """
+    response = yield b""
+    parts = response.split(b"\0")
+    if len(parts) != 3:
+        raise MalformedResponse("PLAIN wants three parts")
+    authzid, authcid, password = (_text(part) for part in parts)
+    if authzid and authzid.lower() != authcid.lower():
+        raise MalformedResponse("acting for another login is not supported")
+    return PasswordLogin(authcid, password)
+
+
+def login() -> Exchange:
+    """LOGIN: the login, then the password.
+
+    Some printers know these two prompts only, letter for letter.
+    """
+    authcid = yield b"Username:"
+    password = yield b"Password:"
+    return PasswordLogin(_text(authcid), _text(password))
+
+
+def xoauth2() -> Exchange:
+    """XOAUTH2: `user=` login ^A `auth=Bearer ` token ^A ^A. Unknown keys are ignored."""
+    response = yield b""
+    pairs = _key_values(_text(response).split("\x01"))
+    return TokenLogin(_required(pairs, "user"), _bearer(pairs))
+
+
+def oauthbearer() -> Exchange:
+    """OAUTHBEARER (RFC 7628 §3.1): a GS2 header with the authzid, then `auth=Bearer ` token."""
+    response = yield b""
+    header, *rest = _text(response).split("\x01")
+    flag, separator, remainder = header.partition(",")
+    authzid = remainder.partition(",")[0]
+    if flag not in {"n", "y"} or not separator or not authzid.startswith("a="):
+        raise MalformedResponse("the GS2 header names no mailbox")
+    authcid = authzid[2:].replace("=2C", ",").replace("=3D", "=")
+    if not authcid:
+        raise MalformedResponse("the GS2 header names no mailbox")
+    return TokenLogin(authcid, _bearer(_key_values(rest)))
+
+
+MECHANISMS: dict[str, Callable[[], Exchange]] = {
+    "PLAIN": plain,
+    "LOGIN": login,
+    "XOAUTH2": xoauth2,
+    "OAUTHBEARER": oauthbearer,
+}
+
+
+def token_error_challenge(mechanism: str) -> bytes:
+    """Return the challenge that tells a client its token was refused (RFC 7628 §3.2.2).
+
+    The client answers it with an empty line or ^A, and only then gets its 535.
+    """
+    if mechanism == "XOAUTH2":
+        return json.dumps({"status": "401", "schemes": "bearer", "scope": "mail"}).encode()
+    return json.dumps({"status": "invalid_token", "scope": "mail"}).encode()
+
+
+def xoauth2_response(authcid: str, access_token: str) -> bytes:
+    """Return XOAUTH2's client response in base64.
+
+    Raises `ValueError` if either value could break out of its field (NUL, ^A, CR, LF).
+    """
+    if re.search(r"[\x00-\x1f\x7f]", authcid + access_token):
+        raise ValueError("control character in login or token")
+    return base64.b64encode(f"user={authcid}\x01auth=Bearer {access_token}\x01\x01".encode())
+
+
+def _text(octets: bytes) -> str:
+    try:
+        return octets.decode()
+    except UnicodeDecodeError:
+        raise MalformedResponse("not UTF-8") from None
+
+
+def _key_values(fields: list[str]) -> dict[str, str]:
+    return {match[1].lower(): match[2] for item in fields if (match := _KEY_VALUE.fullmatch(item))}
+
+
+def _required(pairs: dict[str, str], key: str) -> str:
+    value = pairs.get(key, "")
+    if not value:
+        raise MalformedResponse(f"{key}= is missing")
+    return value
+
+
+def _bearer(pairs: dict[str, str]) -> str:
+    scheme, _, token = _required(pairs, "auth").partition(" ")
+    token = token.strip()
+    if scheme.lower() != "bearer" or not token:
+        raise MalformedResponse("auth= is not a bearer token")
+    return token

@@ -1,0 +1,177 @@
+"""Runs one relay in this process until a signal ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from xoauth2_proxy import __version__, log
+from xoauth2_proxy.app import Addresses, App
+from xoauth2_proxy.mock_tokens import MockTokens, load_signing_key
+from xoauth2_proxy.oauth.refreshers.mock import MockRefresher
+from xoauth2_proxy.sandbox import Sandbox
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from xoauth2_proxy.config import Config
+    from xoauth2_proxy.oauth.refreshers import Refresher
+
+EXIT_FAILED = 1
+EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells count
+REFRESHERS = frozenset({"mock"})  # what this version can refresh tokens with
+
+_log = log.logger("server")
+
+
+class EventLoop(StrEnum):
+    """Which event loop runs the relay."""
+
+    AUTO = "auto"
+    UVLOOP = "uvloop"
+    ASYNCIO = "asyncio"
+
+    def factory(self) -> Callable[[], asyncio.AbstractEventLoop] | None:
+        """Return what makes the loop; None is asyncio's default.
+
+        Raises `ModuleNotFoundError` where uvloop was asked for and is not there.
+        """
+        if self is EventLoop.ASYNCIO:
+            return None
+        try:
+            import uvloop
+        except ModuleNotFoundError:
+            if self is EventLoop.UVLOOP:
+                raise
+            return None
+        return uvloop.new_event_loop
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """What to run, and how."""
+
+    config: Config
+    state_dir: Path
+    sandbox: bool = False
+    loop: EventLoop = EventLoop.AUTO
+    ready_file: Path | None = None
+    is_quiet: bool = False  # no word to a person
+
+
+def run(what: Run) -> int:
+    """Serve until SIGTERM or SIGINT, then drain; return the exit code.
+
+    A second SIGINT ends the process at once.
+    """
+    _raise_file_limit()
+    try:
+        with asyncio.Runner(loop_factory=what.loop.factory()) as runner:
+            runner.run(_serve(what))
+    except (OSError, ModuleNotFoundError) as error:
+        sys.stderr.write(f"xoauth2-proxy: cannot start: {error}\n")
+        return EXIT_FAILED
+    return 0
+
+
+async def _serve(what: Run) -> None:
+    # Handlers first: a signal during the start must not leave half a relay behind.
+    stop = asyncio.Event()
+    _on_signals(stop)
+    app = App(what.config, _refreshers(what), Sandbox(what.state_dir) if what.sandbox else None)
+    addresses = await app.start()
+    try:
+        for warning in what.config.warnings:
+            _log.warning("%s", warning)
+        if what.ready_file is not None:
+            _write_ready_file(what.ready_file, addresses, app.health.sandbox)
+        if not what.is_quiet:
+            sys.stdout.write(_welcome(what, addresses, app.health.sandbox))
+            sys.stdout.flush()
+        await stop.wait()
+        _log.info("stopping: letting transactions in flight finish")
+    finally:
+        await app.stop()
+
+
+def _on_signals(stop: asyncio.Event) -> None:
+    def asked_to_stop(signal_number: int) -> None:
+        if stop.is_set() and signal_number == signal.SIGINT:
+            os._exit(EXIT_INTERRUPTED)
+        stop.set()
+
+    loop = asyncio.get_running_loop()
+    for signal_number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signal_number, asked_to_stop, signal_number)
+
+
+def _refreshers(what: Run) -> dict[str, Refresher]:
+    if not what.sandbox and all(account.refresher != "mock" for account in what.config.accounts):
+        return {}
+    return {"mock": MockRefresher(MockTokens(load_signing_key(what.state_dir)))}
+
+
+def _raise_file_limit() -> None:
+    """Allow as many open files as the system lets us: a client and its upstream take two."""
+    with suppress(ImportError, ValueError, OSError):
+        import resource
+
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _write_ready_file(file: Path, addresses: Addresses, sandbox: dict[str, str]) -> None:
+    ready: dict[str, object] = {
+        "pid": os.getpid(),
+        "smtp": _authority(addresses.smtp),
+        "admin": f"http://{_authority(addresses.admin)}",
+    }
+    draft = file.with_name(f".{file.name}.{os.getpid()}")
+    draft.write_text(json.dumps(ready | ({"sandbox": sandbox} if sandbox else {})))
+    draft.replace(file)
+
+
+def _welcome(what: Run, addresses: Addresses, sandbox: dict[str, str]) -> str:
+    host, port = addresses.smtp
+    admin = f"http://{_authority(addresses.admin)}"
+    tls = "STARTTLS" if what.config.listener.tls_cert else "no TLS"
+    login = what.config.accounts[0].email
+    is_default = (host, port) == ("127.0.0.1", 2525)
+    target = "" if is_default else f" --host {host} --port {port} --admin-url {admin}"
+    lines = [
+        f"xoauth2-proxy {__version__} is ready on {_authority(addresses.smtp)}. Ctrl+C stops it.",
+        f"  Mail client  server {host}, port {port}, {tls}; login {login}",
+    ]
+    if sandbox:
+        lines += [
+            "               with the password from its account (sandbox mailboxes: secret)",
+            f"  Benchmark    {_bench_command()} --scenario quick --use-mock-tokens{target}",
+            f"  Received     {sandbox['http']}/messages",
+        ]
+    lines.append(f"  Health       {admin}/health   metrics: {admin}/metrics")
+    return "\n".join(lines) + "\n"
+
+
+def _bench_command() -> str:
+    """Return what to type for the benchmarker, also where its folder is not on the PATH."""
+    name = "xoauth2-bench"
+    beside = Path(sys.executable).parent / name
+    if shutil.which(name) or not beside.exists():
+        return name
+    with suppress(ValueError):
+        return str(beside.relative_to(Path.cwd()))
+    return str(beside)
+
+
+def _authority(address: tuple[str, int]) -> str:
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,0 +1,551 @@
+"""One client's SMTP session, on aiosmtpd's server with a command loop of its own.
+
+The only importer of aiosmtpd. I1: a final reply is the relay's answer, never earlier than it.
+I2: once a message was received whole it is relayed to the end, whether the client stays or not.
+I3: replies to a pipelined group leave in one write, in order (RFC 2920 §3.2).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import logging
+import re
+import secrets
+import ssl
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+from aiosmtpd.smtp import SMTP
+
+from xoauth2_proxy import log, replies, sasl
+from xoauth2_proxy.content import DataReader
+from xoauth2_proxy.errors import CredentialsRejected, ProxyError, UpstreamAuthRejected
+from xoauth2_proxy.incoming import BadChunk, Chunk, Incoming, parse_chunk
+from xoauth2_proxy.inlet import EndOfInput, Inlet, Interrupted, LineTooLong
+from xoauth2_proxy.smtp import Reply
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from xoauth2_proxy.authentication import Authenticator, Login
+    from xoauth2_proxy.content import Collector
+    from xoauth2_proxy.metrics import Metrics
+    from xoauth2_proxy.relay import Relay
+
+_log = log.logger("session")
+
+# RFC 5321 §4.5.3.1.4 (512) and what SIZE, BODY, SMTPUTF8 and AUTH= add to MAIL, generously.
+_MAX_COMMAND_BYTES = 2048
+_MAX_AUTH_LINE_BYTES = sasl.MAX_LINE_BYTES + len("AUTH OAUTHBEARER \r\n")
+_MAX_BAD_COMMANDS = 10  # then the client is no SMTP client
+_MAX_AUTH_FAILURES = 5  # a connection; guessing costs a new connection each time
+_READ_BYTES = 65_536
+_TLS_HANDSHAKE_SECONDS = 30.0
+_ABSURD_CHUNK_FACTOR = 4  # a BDAT chunk this many times the limit is not worth reading to its end
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionPolicy:
+    """What every session of a listener has in common."""
+
+    hostname: str
+    max_message_bytes: int
+    max_recipients: int
+    idle_seconds: float  # for every read from the client
+    tls_context: ssl.SSLContext | None  # None: STARTTLS is not offered
+    may_auth_in_clear: bool
+
+
+class _Hangup(Exception):
+    """The session ends; `last_word` is still said, if there is one."""
+
+    def __init__(self, last_word: Reply | None = None) -> None:
+        super().__init__()
+        self.last_word = last_word
+
+
+class ClientSession(SMTP):
+    """One client connection, from the greeting to QUIT."""
+
+    def __init__(
+        self,
+        policy: SessionPolicy,
+        authenticator: Authenticator,
+        relay: Relay,
+        metrics: Metrics,
+        admit: Callable[[ClientSession], bool],
+    ) -> None:
+        # aiosmtpd keeps these in one dict for all connections and clears it for each new one;
+        # this session checks lengths itself, so the shared dict is not even looked at.
+        self.command_size_limits: dict[str, int] = {}
+        super().__init__(
+            object(),
+            hostname=policy.hostname,
+            enable_SMTPUTF8=True,
+            auth_require_tls=not policy.may_auth_in_clear,
+            loop=asyncio.get_running_loop(),
+        )
+        self.id = secrets.token_hex(4)
+        self._policy = policy
+        self._sign_in = authenticator.authenticate
+        self._relay = relay.relay
+        self._metrics = metrics
+        self._admit = admit
+        self._login: Login | None = None
+        self._greeted = False  # EHLO or HELO was said
+        self._is_secure = False
+        self._is_draining = False
+        self._awaits_command = False
+        self._incoming = self._new_transaction()
+        self._pending: list[bytes] = []  # replies not yet written
+        self._bad_commands = 0
+        self._auth_failures = 0
+        self._transactions = 0
+
+    # The connection, as the transport tells it.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Start talking, if the listener admits one more client."""
+        self._inlet = Inlet(cast("asyncio.Transport", transport))
+        super().connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Keep octets until the session reads them."""
+        self._inlet.feed(data)
+
+    def eof_received(self) -> bool:
+        """Let the session finish what it has received; replies may still be written."""
+        self._inlet.feed_eof()
+        return not self._is_secure  # TLS has no half-closed connections
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Stop reading. A relay under way is not cancelled (I2)."""
+        # Not aiosmtpd's, which cancels the session's task.
+        asyncio.StreamReaderProtocol.connection_lost(self, error)
+        self._inlet.feed_eof()
+
+    def drain_session(self) -> None:
+        """Say 421 at the next moment without a transaction, and hang up."""
+        self._is_draining = True
+        if self._awaits_command and not self._incoming.has_begun:
+            self._inlet.interrupt()
+
+    @property
+    def task(self) -> asyncio.Task[None]:
+        """The task that runs this session."""
+        return cast("asyncio.Task[None]", self._handler_coroutine)
+
+    def _reset_timeout(self, duration: float | None = None) -> None:
+        """Do nothing: every read here has a timeout of its own, and so has every wait upstream."""
+
+    # The command loop.
+
+    async def _handle_client(self) -> None:
+        last_word = None
+        try:
+            if not self._admit(self):
+                raise _Hangup(replies.TOO_MANY_CONNECTIONS)
+            await self._converse()
+        except _Hangup as hangup:
+            last_word = hangup.last_word
+        except (EndOfInput, ConnectionError, ssl.SSLError):
+            pass
+        except TimeoutError:
+            last_word = replies.IDLE_TOO_LONG
+        except (Interrupted, asyncio.CancelledError):
+            # Cancelled: the deadline for draining has passed. Nothing was acknowledged.
+            last_word = replies.SHUTTING_DOWN
+        except Exception:
+            _log.exception("session %s ended by an internal error", self.id)
+            last_word = replies.INTERNAL_ERROR
+        finally:
+            self._say_last(last_word)
+
+    def _say_last(self, last_word: Reply | None) -> None:
+        if last_word is not None:
+            self._answer(last_word)
+        self._writer.write(b"".join(self._pending))
+        self._writer.close()
+
+    async def _converse(self) -> None:
+        self._pending.append(f"220 {self._policy.hostname} ESMTP xoauth2-proxy\r\n".encode())
+        while True:
+            try:
+                line = await self._next_command()
+            except LineTooLong as error:
+                is_auth = error.start[:5].upper() == b"AUTH "
+                self._answer(replies.AUTH_LINE_TOO_LONG if is_auth else replies.COMMAND_TOO_LONG)
+                continue
+            try:
+                await self._execute(line)
+            except ProxyError as error:
+                # Every command answers for the errors it expects; this is the fence behind them.
+                _log.event(logging.ERROR, "unexpected error", session=self.id, error=error)
+                self._answer(replies.INTERNAL_ERROR)
+
+    async def _next_command(self) -> bytes:
+        if self._is_draining and not self._incoming.has_begun:
+            raise _Hangup(replies.SHUTTING_DOWN)
+        self._awaits_command = True
+        try:
+            return await self._line()
+        finally:
+            self._awaits_command = False
+
+    async def _execute(self, line: bytes) -> None:
+        text = _command_text(line)
+        verb, _, argument = (text or "").partition(" ")
+        verb = verb.upper()
+        if text is None:
+            self._bad_command(replies.COMMAND_MALFORMED)
+        elif len(line) > _MAX_COMMAND_BYTES and verb != "AUTH":
+            self._answer(replies.COMMAND_TOO_LONG)
+        elif (method := self._smtp_methods.get(verb)) is None:
+            self._bad_command(replies.COMMAND_UNKNOWN)
+        else:
+            await method(argument.strip())
+
+    def _bad_command(self, reply: Reply) -> None:
+        self._bad_commands += 1
+        if self._bad_commands >= _MAX_BAD_COMMANDS:
+            raise _Hangup(replies.TOO_MANY_BAD_COMMANDS)
+        self._answer(reply)
+
+    def _answer(self, reply: Reply) -> None:
+        self._pending.append(reply.encode())
+
+    async def push(self, status: str | bytes) -> None:
+        """Answer with a line of aiosmtpd's own."""
+        octets = status.encode() if isinstance(status, str) else status
+        self._pending.append(octets + b"\r\n")
+
+    async def _flush(self) -> None:
+        if self._pending:
+            self._writer.write(b"".join(self._pending))
+            self._pending.clear()
+            async with asyncio.timeout(self._policy.idle_seconds):
+                await self._writer.drain()
+
+    async def _line(self) -> bytes:
+        if not self._inlet.has_line:
+            await self._flush()
+        async with asyncio.timeout(self._policy.idle_seconds):
+            return await self._inlet.line(_MAX_AUTH_LINE_BYTES)
+
+    async def _octets(self, max_bytes: int) -> bytes:
+        if not self._inlet.has_octets:
+            await self._flush()
+        async with asyncio.timeout(self._policy.idle_seconds):
+            return await self._inlet.octets(max_bytes)
+
+    # Greeting, TLS and the small commands.
+
+    async def smtp_HELO(self, hostname: str) -> None:
+        """HELO (RFC 5321 §4.1.1.1)."""
+        if not hostname:
+            self._answer(replies.ARGUMENT_MALFORMED)
+            return
+        self._greet(hostname, extended=False)
+        self._pending.append(f"250 {self._policy.hostname}\r\n".encode())
+
+    async def smtp_EHLO(self, hostname: str) -> None:
+        """EHLO (RFC 5321 §4.1.1.1): only what the relay can honour whatever the provider."""
+        if not hostname:
+            self._answer(replies.ARGUMENT_MALFORMED)
+            return
+        self._greet(hostname, extended=True)
+        lines = [self._policy.hostname, "PIPELINING", f"SIZE {self._policy.max_message_bytes}"]
+        lines += ["8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "CHUNKING"]
+        if self._policy.tls_context is not None and not self._is_secure:
+            lines.append("STARTTLS")
+        if self._may_authenticate:
+            lines.append("AUTH " + " ".join(sasl.MECHANISMS))
+        self._answer(Reply(250, "", tuple(lines)))
+
+    def _greet(self, hostname: str, *, extended: bool) -> None:
+        self._greeted = True
+        self._incoming = self._new_transaction()
+        session = cast("Any", self.session)
+        session.host_name, session.extended_smtp = hostname, extended
+
+    @property
+    def _may_authenticate(self) -> bool:
+        return self._is_secure or self._policy.may_auth_in_clear
+
+    async def smtp_STARTTLS(self, argument: str) -> None:
+        """STARTTLS (RFC 3207). Octets behind the command end the session: they were injected."""
+        context = self._policy.tls_context
+        if argument:
+            self._answer(replies.ARGUMENT_MALFORMED)
+        elif context is None or self._is_secure:
+            self._answer(replies.TLS_NOT_AVAILABLE)
+        elif self._inlet.has_octets:
+            raise _Hangup(replies.OCTETS_AFTER_STARTTLS)
+        else:
+            # Nothing in clear may slip in between the answer and the handshake.
+            plain = cast("asyncio.Transport", self.transport)
+            plain.pause_reading()
+            self._answer(replies.START_TLS)
+            await self._flush()
+            await self._upgrade(plain, context)
+
+    async def _upgrade(self, plain: asyncio.Transport, context: ssl.SSLContext) -> None:
+        try:
+            secure = await self.loop.start_tls(
+                plain,
+                self,
+                context,
+                server_side=True,
+                ssl_handshake_timeout=_TLS_HANDSHAKE_SECONDS,
+            )
+        except (OSError, ssl.SSLError) as error:
+            _log.event(logging.INFO, "TLS handshake failed", session=self.id, error=error)
+            raise _Hangup from None
+        if secure is None or self._inlet.has_octets:
+            raise _Hangup
+        self.transport = secure
+        self._inlet.move_to(secure)
+        self._writer = asyncio.StreamWriter(secure, self, None, self.loop)
+        # Everything said in clear is forgotten (RFC 3207 §4.2).
+        self._is_secure = True
+        self._greeted = False
+        self._login = None
+        self._incoming = self._new_transaction()
+
+    async def smtp_NOOP(self, argument: str) -> None:
+        """NOOP (RFC 5321 §4.1.1.9)."""
+        self._answer(replies.OK)
+
+    async def smtp_HELP(self, argument: str) -> None:
+        """HELP (RFC 5321 §4.1.1.8)."""
+        self._answer(replies.HELP)
+
+    async def smtp_VRFY(self, argument: str) -> None:
+        """VRFY (RFC 5321 §3.5.3): only the provider could tell."""
+        self._answer(replies.CANNOT_VERIFY if argument else replies.ARGUMENT_MALFORMED)
+
+    async def smtp_EXPN(self, argument: str) -> None:
+        """EXPN (RFC 5321 §3.5.2)."""
+        self._answer(replies.COMMAND_NOT_IMPLEMENTED)
+
+    async def smtp_RSET(self, argument: str) -> None:
+        """RSET (RFC 5321 §4.1.1.5)."""
+        if argument:
+            self._answer(replies.ARGUMENT_MALFORMED)
+            return
+        self._incoming = self._new_transaction()
+        self._answer(replies.RESET)
+
+    async def smtp_QUIT(self, argument: str) -> None:
+        """QUIT (RFC 5321 §4.1.1.10)."""
+        raise _Hangup(replies.GOODBYE)
+
+    # Logging in.
+
+    async def smtp_AUTH(self, argument: str) -> None:
+        """AUTH (RFC 4954): any letter case, with and without initial response."""
+        name, _, initial_response = argument.partition(" ")
+        mechanism = name.upper()
+        refusal = self._auth_refusal(mechanism)
+        if refusal is not None:
+            self._answer(refusal)
+            return
+        try:
+            credentials = await self._exchange(mechanism, initial_response.strip())
+        except _ExchangeEnded as ended:
+            self._count_auth(mechanism, "malformed")
+            self._answer(ended.reply)
+            return
+        try:
+            self._login = await self._sign_in(credentials)
+        except ProxyError as error:
+            await self._auth_failed(mechanism, credentials, error)
+        else:
+            self._count_auth(mechanism, "ok")
+            self._answer(replies.AUTHENTICATED)
+
+    def _auth_refusal(self, mechanism: str) -> Reply | None:
+        if not self._greeted:
+            return replies.HELLO_FIRST
+        if not self._may_authenticate:
+            return replies.AUTH_NEEDS_TLS
+        if self._login is not None:
+            return replies.ALREADY_AUTHENTICATED
+        if self._incoming.has_begun:
+            return replies.AUTH_IN_TRANSACTION
+        if not mechanism:
+            return replies.ARGUMENT_MALFORMED
+        return None if mechanism in sasl.MECHANISMS else replies.AUTH_MECHANISM_UNKNOWN
+
+    async def _exchange(self, mechanism: str, initial_response: str) -> sasl.Credentials:
+        """Run the challenges and responses of `mechanism`. Raises `_ExchangeEnded`."""
+        exchange = sasl.MECHANISMS[mechanism]()
+        challenge = next(exchange)
+        line = initial_response.encode() or await self._challenge(challenge)
+        while True:
+            try:
+                challenge = exchange.send(_decoded(line))
+            except StopIteration as done:
+                return cast("sasl.Credentials", done.value)
+            except sasl.MalformedResponse:
+                raise _ExchangeEnded(replies.AUTH_MALFORMED) from None
+            line = await self._challenge(challenge)
+
+    async def _challenge(self, challenge: bytes) -> bytes:
+        """Send a challenge and return the line that answers it. Raises `_ExchangeEnded`."""
+        self._pending.append(b"334 " + base64.b64encode(challenge) + b"\r\n")
+        try:
+            line = (await self._line()).strip()
+        except LineTooLong:
+            raise _ExchangeEnded(replies.AUTH_LINE_TOO_LONG) from None
+        if line == b"*":
+            raise _ExchangeEnded(replies.AUTH_CANCELLED)
+        return line
+
+    async def _auth_failed(
+        self, mechanism: str, credentials: sasl.Credentials, error: ProxyError
+    ) -> None:
+        answer = replies.at_auth(error)
+        is_rejected = answer.code == 535
+        self._count_auth(mechanism, "rejected" if is_rejected else "unavailable")
+        # The login is not logged: people type passwords into that field.
+        _log.event(
+            logging.WARNING,
+            "AUTH failed",
+            session=self.id,
+            peer=_host(self.session),
+            mechanism=mechanism,
+            reply=answer,
+            error=error,
+        )
+        if isinstance(credentials, sasl.TokenLogin) and isinstance(
+            error, CredentialsRejected | UpstreamAuthRejected
+        ):
+            with suppress(_ExchangeEnded):
+                await self._challenge(sasl.token_error_challenge(mechanism))
+        self._answer(answer)
+        if is_rejected:
+            self._auth_failures += 1
+        if self._auth_failures >= _MAX_AUTH_FAILURES:
+            raise _Hangup(replies.TOO_MANY_AUTH_FAILURES)
+
+    def _count_auth(self, mechanism: str, result: str) -> None:
+        self._metrics.auth.labels(mechanism, result).inc()
+
+    # The transaction.
+
+    def _new_transaction(self) -> Incoming:
+        return Incoming(self._policy.max_message_bytes, self._policy.max_recipients)
+
+    async def smtp_MAIL(self, argument: str) -> None:
+        """MAIL (RFC 5321 §4.1.1.2), with SIZE, BODY, SMTPUTF8 and AUTH=."""
+        if not self._greeted:
+            self._answer(replies.HELLO_FIRST)
+        elif self._login is None:
+            self._answer(replies.AUTH_REQUIRED)
+        else:
+            self._answer(self._incoming.mail(argument))
+
+    async def smtp_RCPT(self, argument: str) -> None:
+        """RCPT (RFC 5321 §4.1.1.3). Judged by the provider only once the content is there."""
+        self._answer(self._incoming.rcpt(argument))
+
+    async def smtp_DATA(self, argument: str) -> None:
+        """DATA (RFC 5321 §4.1.1.4)."""
+        refusal = replies.ARGUMENT_MALFORMED if argument else self._incoming.data_refusal()
+        if refusal is not None:
+            self._answer(refusal)
+            return
+        self._answer(replies.SEND_CONTENT)
+        await self._flush()
+        collector = self._incoming.new_collector()
+        reader = DataReader(collector)
+        while (rest := reader.feed(await self._octets(_READ_BYTES))) is None:
+            pass
+        self._inlet.put_back(rest)
+        await self._finish(collector, is_stuffed=True)
+
+    async def smtp_BDAT(self, argument: str) -> None:
+        """BDAT (RFC 3030): a refused chunk is read to its end all the same."""
+        try:
+            chunk = parse_chunk(argument)
+        except BadChunk:
+            raise _Hangup(replies.ARGUMENT_MALFORMED) from None
+        if chunk.size_bytes > _ABSURD_CHUNK_FACTOR * self._policy.max_message_bytes:
+            raise _Hangup(replies.TOO_LARGE)
+        refusal = self._incoming.chunk_refusal()
+        collector = self._incoming.new_collector() if refusal else self._incoming.chunks
+        await self._read_chunk(chunk, collector)
+        if refusal is None and collector.is_too_large and not chunk.is_last:
+            refusal = replies.TOO_LARGE
+        if refusal is not None:
+            self._incoming.fail()
+            self._answer(refusal)
+        elif chunk.is_last:
+            await self._finish(collector, is_stuffed=False)
+        else:
+            self._answer(replies.CHUNK_OK)
+
+    async def _read_chunk(self, chunk: Chunk, collector: Collector) -> None:
+        remaining = chunk.size_bytes
+        while remaining:
+            octets = await self._octets(min(remaining, _READ_BYTES))
+            collector.add(octets)
+            remaining -= len(octets)
+
+    async def _finish(self, collector: Collector, *, is_stuffed: bool) -> None:
+        """Relay the message that was received whole, and answer with what came of it."""
+        envelope, login = self._incoming.envelope, self._login
+        self._incoming = self._new_transaction()
+        if collector.is_too_large:
+            answer = replies.TOO_LARGE
+        elif not collector.has_clean_line_ends:
+            answer = replies.BARE_LINE_ENDS
+        elif login is None:
+            answer = replies.AUTH_REQUIRED
+        else:
+            self._transactions += 1
+            transaction_id = f"{self.id}-{self._transactions}"
+            content = collector.content(is_stuffed=is_stuffed)
+            answer = await self._relay(login, envelope, content, transaction_id)
+        self._answer(answer)
+        # A final reply is never held back for the next transaction of a pipelining client.
+        await self._flush()
+
+
+class _ExchangeEnded(Exception):
+    """The AUTH exchange ended without credentials; `reply` is the answer."""
+
+    def __init__(self, reply: Reply) -> None:
+        super().__init__()
+        self.reply = reply
+
+
+def _command_text(line: bytes) -> str | None:
+    """Return a command line as text, or None where it is no line of SMTP."""
+    if not line.endswith(b"\r\n"):
+        return None
+    try:
+        text = line[:-2].decode()
+    except UnicodeDecodeError:
+        return None
+    return None if _CONTROL.search(text) else text
+
+
+def _decoded(line: bytes) -> bytes:
+    """Return what a base64 line stands for; "=" is the empty response (RFC 4954 §4)."""
+    if line == b"=":
+        return b""
+    try:
+        return base64.b64decode(line, validate=True)
+    except binascii.Error:
+        raise _ExchangeEnded(replies.AUTH_MALFORMED) from None
+
+
+def _host(session: Any) -> str:  # noqa: ANN401 - aiosmtpd is untyped
+    return str(session.peer[0]) if session.peer else ""

@@ -1,0 +1,1 @@
+"""The way to the provider: `lease` an authenticated connection, `transact` on it."""

@@ -1,0 +1,153 @@
+"""One open connection to a provider: octets out, replies in, strictly in order.
+
+I1: every reply answers the oldest command not yet answered. A reply to nothing, or octets that are
+no reply, make the connection unusable at once (RFC 2920 §3.1; a desynchronised pair is worse than
+a lost one).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections import deque
+from typing import TYPE_CHECKING
+
+from xoauth2_proxy.smtp import MalformedReply, Reply, ReplyParser
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+
+class ConnectionGone(Exception):
+    """The connection closed, failed, timed out or lost its order; the text says which."""
+
+
+class Connection(asyncio.Protocol):
+    """A connection to a provider; authenticated once `upstream.opener` returns it."""
+
+    def __init__(self, transport: asyncio.Transport, extensions: Mapping[str, str]) -> None:
+        self.extensions = extensions  # EHLO keywords, upper case, with their parameters
+        self.opened_at = self.last_used_at = time.monotonic()
+        self.expires_at = math.inf  # when it may carry no further transaction; the pool sets it
+        self.transactions = 0  # begun on this connection
+        self.needs_reset = False  # a refused transaction is still open: RSET before the next MAIL
+        self.on_gone: Callable[[Connection], None] | None = None
+        self._transport = transport
+        self._parser = ReplyParser()
+        self._replies: deque[Reply] = deque()
+        self._outstanding = 0
+        self._gone = ""
+        self._reply_waiter: asyncio.Future[None] | None = None
+        self._drain_waiter: asyncio.Future[None] | None = None
+        self._is_paused = False
+        transport.set_protocol(self)
+
+    def __repr__(self) -> str:
+        state = self._gone or f"{self._outstanding} replies outstanding"
+        return f"<Connection {state}, {self.transactions} transactions>"
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether a new command can be sent: alive, and nothing outstanding."""
+        return not self._gone and not self._outstanding and not self._replies
+
+    @property
+    def idle_seconds(self) -> float:
+        """How long ago the last transaction ended, or the connection was opened."""
+        return time.monotonic() - self.last_used_at
+
+    def send(self, octets: bytes, replies: int) -> None:
+        """Write `octets`, which draw this many replies.
+
+        Raises `ConnectionGone` if nothing can be written any more.
+        """
+        if self._gone:
+            raise ConnectionGone(self._gone)
+        self._outstanding += replies
+        self._transport.write(octets)
+
+    async def drain(self, timeout_seconds: float) -> None:
+        """Wait until the transport takes more octets. Raises `ConnectionGone`."""
+        if self._is_paused and not self._gone:
+            self._drain_waiter = asyncio.get_running_loop().create_future()
+            await self._wait(self._drain_waiter, timeout_seconds)
+        if self._gone:
+            raise ConnectionGone(self._gone)
+
+    async def reply(self, timeout_seconds: float) -> Reply:
+        """Return the next reply. Raises `ConnectionGone`, and aborts when time runs out."""
+        while not self._replies:
+            if self._gone:
+                raise ConnectionGone(self._gone)
+            self._reply_waiter = asyncio.get_running_loop().create_future()
+            await self._wait(self._reply_waiter, timeout_seconds)
+        return self._replies.popleft()
+
+    def abort(self, reason: str = "aborted") -> None:
+        """Close at once, without a word."""
+        self._fail(reason)
+        self._transport.abort()
+
+    def close(self) -> None:
+        """Say QUIT and close, without waiting for the answer (RFC 5321 §4.1.1.10 allows it)."""
+        if self.is_usable:
+            self._transport.write(b"QUIT\r\n")
+        self._fail("closed")
+        self._transport.close()
+
+    async def _wait(self, waiter: asyncio.Future[None], timeout_seconds: float) -> None:
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                await waiter
+        except TimeoutError:
+            self.abort("timed out")
+
+    def data_received(self, data: bytes) -> None:
+        """Take octets from the transport and match replies to commands (I1)."""
+        try:
+            replies = self._parser.feed(data)
+        except MalformedReply as error:
+            self.abort(str(error))
+            return
+        if len(replies) > self._outstanding or (
+            self._parser.is_mid_reply and not self._outstanding
+        ):
+            self._replies.extend(replies[: self._outstanding])
+            self.abort(f"unasked reply: {replies[-1]}" if replies else "unasked octets")
+            return
+        self._outstanding -= len(replies)
+        self._replies.extend(replies)
+        if replies:
+            _wake(self._reply_waiter)
+
+    def eof_received(self) -> None:
+        """The provider hung up."""
+        self._fail("closed by the provider")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The transport is gone."""
+        self._fail(f"lost: {exc}" if exc else "closed by the provider")
+
+    def pause_writing(self) -> None:
+        """The transport's buffer is full."""
+        self._is_paused = True
+
+    def resume_writing(self) -> None:
+        """The transport takes octets again."""
+        self._is_paused = False
+        _wake(self._drain_waiter)
+
+    def _fail(self, reason: str) -> None:
+        if self._gone:
+            return
+        self._gone = reason
+        _wake(self._reply_waiter)
+        _wake(self._drain_waiter)
+        if self.on_gone is not None:
+            self.on_gone(self)
+
+
+def _wake(waiter: asyncio.Future[None] | None) -> None:
+    if waiter is not None and not waiter.done():
+        waiter.set_result(None)

@@ -1,0 +1,276 @@
+"""Leases authenticated upstream connections, a shelf of them per account.
+
+Decisions are synchronous: no await stands between looking at a shelf and changing it. Opening
+happens outside, with the slot already taken.
+I1: a connection is idle, leased or closed — never two of these.
+I2: a connection whose lease ended with an exception is aborted, not reused.
+I3: idle, leased and opening connections of an account never exceed its `max_connections`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from xoauth2_proxy.errors import Overloaded, ProxyError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from types import TracebackType
+
+    from xoauth2_proxy.accounts import Account, Limits
+    from xoauth2_proxy.metrics import Metrics
+    from xoauth2_proxy.upstream.connection import Connection
+
+    Open = Callable[[], Awaitable[Connection]]
+
+MAX_WAITING = 1000  # messages waiting for one mailbox; beyond it they are turned away at once
+_SWEEP_SECONDS = 1.0
+_AGE_JITTER = 0.1  # lifetimes are up to a tenth shorter, so that connections do not end together
+
+
+@dataclass(slots=True)
+class _Shelf:
+    """One account's connections."""
+
+    provider: str
+    limits: Limits
+    idle: list[Connection] = field(default_factory=list)  # the last one was used most recently
+    occupied: int = 0  # idle, leased and opening: the slots taken
+    waiters: deque[asyncio.Future[Connection | None]] = field(default_factory=deque)
+
+
+class Pool:
+    """Keeps authenticated connections between transactions and shares them out."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._shelves: dict[tuple[object, ...], _Shelf] = {}
+        self._is_closing = False
+
+    def __repr__(self) -> str:
+        idle = sum(len(shelf.idle) for shelf in self._shelves.values())
+        occupied = sum(shelf.occupied for shelf in self._shelves.values())
+        waiting = sum(len(shelf.waiters) for shelf in self._shelves.values())
+        return f"<Pool {occupied - idle} leased or opening, {idle} idle, {waiting} waiting>"
+
+    def lease(self, account: Account, open_connection: Open, *, new: bool = False) -> Lease:
+        """Return a context manager for one connection of `account`.
+
+        It is a kept one if there is one and `new` is not asked for, else what `open_connection`
+        returns once a slot is free; whatever `open_connection` raises, entering raises. Leaving with an exception, cancellation
+        included, aborts the connection.
+
+        Raises (on entering):
+            Overloaded: no connection became free within the account's `wait_seconds`, too many
+                wait already, or the pool is closing.
+        """
+        return Lease(self, account, open_connection, new=new)
+
+    async def sweep_forever(self) -> None:
+        """Close idle connections whose time is up, until cancelled."""
+        while True:
+            await asyncio.sleep(_SWEEP_SECONDS)
+            self.sweep()
+
+    def sweep(self) -> None:
+        """Close idle connections that idled or lived too long, and forget empty shelves."""
+        for key, shelf in list(self._shelves.items()):
+            for connection in list(shelf.idle):
+                if reason := _end_reason(connection, shelf.limits):
+                    self._drop_idle(shelf, connection, reason)
+            if not shelf.occupied and not shelf.waiters:
+                del self._shelves[key]
+
+    def close(self) -> None:
+        """Close idle connections, turn waiters away; leased ones are closed as they come back."""
+        self._is_closing = True
+        for shelf in self._shelves.values():
+            for connection in list(shelf.idle):
+                self._drop_idle(shelf, connection, "shutdown")
+            _fail_waiters(shelf, Overloaded("the pool is closing"))
+
+    async def acquire(self, account: Account, open_connection: Open, *, new: bool) -> Connection:
+        """Take a connection; `Lease` is the way to call this. `new` asks for one just opened."""
+        shelf = self._shelf(account)
+        if self._is_closing:
+            raise Overloaded("the pool is closing")
+        if new and shelf.idle and shelf.occupied >= shelf.limits.max_connections:
+            self._drop_idle(shelf, shelf.idle[0], "replaced")
+        if not new and (kept := self._take_idle(shelf)) is not None:
+            return kept
+        if shelf.occupied < shelf.limits.max_connections:
+            shelf.occupied += 1
+            return await self._open(shelf, open_connection)
+        handed = await self._wait(shelf)
+        if handed is not None and new:
+            handed.close()
+            self._closed(shelf, "replaced")
+            handed = None
+        if handed is None:
+            return await self._open(shelf, open_connection)
+        self._metrics.upstream_reused.labels(shelf.provider).inc()
+        return handed
+
+    def release(self, account: Account, connection: Connection, *, in_doubt: bool) -> None:
+        """Take a connection back from a lease; never blocks."""
+        shelf = self._shelf(account)
+        connection.last_used_at = time.monotonic()
+        if in_doubt:
+            connection.abort()
+        reason = "doubt" if in_doubt else _end_reason(connection, shelf.limits)
+        if not reason and self._is_closing:
+            reason = "shutdown"
+        if reason:
+            connection.close()
+            self._closed(shelf, reason)
+            self._hand_over(shelf, None)
+        else:
+            self._hand_over(shelf, connection)
+
+    def _shelf(self, account: Account) -> _Shelf:
+        key = (account.key, account.upstream)
+        shelf = self._shelves.get(key)
+        if shelf is None:
+            shelf = self._shelves[key] = _Shelf(account.provider, account.limits)
+        shelf.limits = account.limits
+        return shelf
+
+    def _take_idle(self, shelf: _Shelf) -> Connection | None:
+        while shelf.idle:
+            connection = shelf.idle[-1]
+            if reason := _end_reason(connection, shelf.limits):
+                self._drop_idle(shelf, connection, reason)
+                continue
+            shelf.idle.pop()
+            connection.on_gone = None
+            self._metrics.upstream_reused.labels(shelf.provider).inc()
+            return connection
+        return None
+
+    async def _open(self, shelf: _Shelf, open_connection: Open) -> Connection:
+        """Open a connection in a slot that is already taken."""
+        try:
+            connection = await open_connection()
+        except BaseException as error:
+            self._open_failed(shelf, error)
+            raise
+        self._metrics.upstream_opened.labels(shelf.provider).inc()
+        self._metrics.upstream_open.labels(shelf.provider).inc()
+        lifetime_seconds = shelf.limits.max_connection_age_seconds
+        jitter = random.uniform(0, _AGE_JITTER)  # noqa: S311 - spreads load, guards nothing
+        connection.expires_at = connection.opened_at + lifetime_seconds * (1 - jitter)
+        return connection
+
+    def _open_failed(self, shelf: _Shelf, error: BaseException) -> None:
+        is_last = shelf.occupied == 1
+        if is_last and isinstance(error, ProxyError):
+            # Nothing is left that could serve the waiters: they learn it now, not one by one.
+            shelf.occupied -= 1
+            _fail_waiters(shelf, error)
+        elif isinstance(error, ProxyError):
+            shelf.occupied -= 1
+        else:
+            self._hand_over(shelf, None)
+
+    async def _wait(self, shelf: _Shelf) -> Connection | None:
+        """Wait for a connection, or for a free slot (None), which is then the caller's."""
+        if len(shelf.waiters) >= MAX_WAITING:
+            raise Overloaded("too many messages are waiting for this mailbox")
+        waiter: asyncio.Future[Connection | None] = asyncio.get_running_loop().create_future()
+        shelf.waiters.append(waiter)
+        try:
+            async with asyncio.timeout(shelf.limits.wait_seconds):
+                return await waiter
+        except BaseException as error:
+            self._stop_waiting(shelf, waiter)
+            if isinstance(error, TimeoutError):
+                raise Overloaded("no connection became free in time") from None
+            raise
+
+    def _stop_waiting(self, shelf: _Shelf, waiter: asyncio.Future[Connection | None]) -> None:
+        if waiter in shelf.waiters:
+            shelf.waiters.remove(waiter)
+        elif waiter.done() and not waiter.cancelled() and waiter.exception() is None:
+            # Served in the very moment it gave up: the next one gets it.
+            self._hand_over(shelf, waiter.result())
+
+    def _hand_over(self, shelf: _Shelf, connection: Connection | None) -> None:
+        """Give a connection, or a free slot (None), to the oldest waiter; else shelve it."""
+        while shelf.waiters:
+            waiter = shelf.waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(connection)
+                return
+        if connection is None:
+            shelf.occupied -= 1
+            return
+        if not connection.is_usable:
+            self._closed(shelf, "lost")
+            shelf.occupied -= 1
+            return
+        connection.on_gone = lambda gone: self._drop_idle(shelf, gone, "lost")
+        shelf.idle.append(connection)
+
+    def _drop_idle(self, shelf: _Shelf, connection: Connection, reason: str) -> None:
+        shelf.idle.remove(connection)
+        shelf.occupied -= 1
+        connection.on_gone = None
+        connection.close()
+        self._closed(shelf, reason)
+
+    def _closed(self, shelf: _Shelf, reason: str) -> None:
+        self._metrics.upstream_closed.labels(shelf.provider, reason).inc()
+        self._metrics.upstream_open.labels(shelf.provider).dec()
+
+
+class Lease:
+    """One connection, for the length of an `async with`."""
+
+    __slots__ = ("_account", "_connection", "_new", "_open", "_pool")
+
+    def __init__(self, pool: Pool, account: Account, open_connection: Open, *, new: bool) -> None:
+        self._pool = pool
+        self._account = account
+        self._open = open_connection
+        self._new = new
+        self._connection: Connection | None = None
+
+    async def __aenter__(self) -> Connection:
+        self._connection = await self._pool.acquire(self._account, self._open, new=self._new)
+        return self._connection
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self._pool.release(self._account, connection, in_doubt=kind is not None)
+
+
+def _end_reason(connection: Connection, limits: Limits) -> str:
+    """Say why the connection may not carry another transaction, or ""."""
+    if not connection.is_usable:
+        return "lost"
+    if connection.transactions >= limits.max_messages_per_connection:
+        return "messages"
+    now = time.monotonic()
+    if now >= connection.expires_at:
+        return "age"
+    if now - connection.last_used_at >= limits.idle_seconds:
+        return "idle"
+    return ""
+
+
+def _fail_waiters(shelf: _Shelf, error: ProxyError) -> None:
+    while shelf.waiters:
+        waiter = shelf.waiters.popleft()
+        if not waiter.done():
+            waiter.set_exception(error)
