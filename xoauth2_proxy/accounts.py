@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING
 
 import argon2
 
-from xoauth2_proxy.errors import CredentialsRejected
+from xoauth2_proxy.errors import CredentialsRejected, Overloaded
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
 _HASHING_THREADS = 2  # a flood of logins against hashed passwords may not take every core
+_MAX_HASHING = 200  # at 30 to 60 ms each, nobody waits longer than a few seconds
 
 
 class TlsMode(StrEnum):
@@ -105,10 +106,10 @@ class Accounts:
         # Digests of hashed passwords that were verified, so that only a login's first AUTH pays
         # for argon2. One entry an account at most.
         self._verified: dict[str, bytes] = {}
-        self._has_hashes = any(a.password and a.password.argon2_hash for a in self)
         self._hasher = argon2.PasswordHasher()
-        self._decoy_hash = self._hasher.hash(secrets.token_hex()) if self._has_hashes else ""
+        self._decoy_hash = _decoy([a.password.argon2_hash for a in self if a.password])
         self._threads = ThreadPoolExecutor(_HASHING_THREADS, "argon2")
+        self._hashing = 0  # verifications under way or waiting for a thread
 
     def __iter__(self) -> Iterator[Account]:
         return iter(self._by_key.values())
@@ -128,6 +129,7 @@ class Accounts:
 
         Raises:
             CredentialsRejected: the login is unknown or the password wrong.
+            Overloaded: too many passwords are waiting to be hashed.
         """
         account = self.find(login)
         digest = self._digest(password)
@@ -137,7 +139,7 @@ class Accounts:
         assert expected is not None  # noqa: S101 - only an account's own password can be None
         if hmac.compare_digest(digest, self._digest(expected.clear_text)) and expected.clear_text:
             accepted = account is not None
-        elif self._has_hashes:
+        elif self._decoy_hash:
             accepted = await self._verify_hash(account, expected.argon2_hash, password, digest)
         else:
             accepted = False
@@ -156,9 +158,15 @@ class Accounts:
             known = self._verified.get(account.key)
             if known is not None and hmac.compare_digest(known, digest):
                 return True
-        matches = await asyncio.get_running_loop().run_in_executor(
-            self._threads, self._hash_matches, stored or self._decoy_hash, password
-        )
+        if self._hashing >= _MAX_HASHING:
+            raise Overloaded("too many passwords are waiting to be hashed")
+        self._hashing += 1
+        try:
+            matches = await asyncio.get_running_loop().run_in_executor(
+                self._threads, self._hash_matches, stored or self._decoy_hash, password
+            )
+        finally:
+            self._hashing -= 1
         if account is None or not stored or not matches:
             return False
         self._verified[account.key] = digest
@@ -166,11 +174,22 @@ class Accounts:
 
     def _hash_matches(self, stored: str, password: str) -> bool:
         try:
-            return self._hasher.verify(stored, password)
+            return self._hasher.verify(stored, _octets(password))
         except (argon2.exceptions.VerificationError, argon2.exceptions.InvalidHashError):
             return False
 
     def _digest(self, password: str) -> bytes:
-        return hmac.digest(
-            self._secret, password.encode("utf-8", "surrogateescape"), hashlib.sha256
-        )
+        return hmac.digest(self._secret, _octets(password), hashlib.sha256)
+
+
+def _octets(password: str) -> bytes:
+    return password.encode("utf-8", "surrogateescape")
+
+
+def _decoy(hashes: list[str]) -> str:
+    """Return a hash of nothing, as costly to verify as the costliest of `hashes`; "" for none."""
+    parameters = [argon2.extract_parameters(one) for one in hashes if one]
+    if not parameters:
+        return ""
+    costliest = max(parameters, key=lambda one: one.time_cost * one.memory_cost)
+    return argon2.PasswordHasher.from_parameters(costliest).hash(secrets.token_hex())

@@ -62,8 +62,8 @@ class Pool:
         """Return a context manager for one connection of `account`.
 
         It is a kept one if there is one and `new` is not asked for, else what `open_connection`
-        returns once a slot is free; whatever `open_connection` raises, entering raises. Leaving with an exception, cancellation
-        included, aborts the connection.
+        returns once a slot is free; whatever `open_connection` raises, entering raises. Leaving
+        with an exception, cancellation included, aborts the connection.
 
         Raises (on entering):
             Overloaded: no connection became free within the account's `wait_seconds`, too many

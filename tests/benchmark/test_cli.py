@@ -1,0 +1,272 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.benchmark.runs import command, only_file, outcome, strict_json
+from tests.benchmark.scripted_server import (
+    PASSWORD,
+    WAIT_SECONDS,
+    ScriptedServer,
+    scripted_server,
+)
+from xoauth2_proxy import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+MAILBOX = "someone@example.org"
+LOGIN = ("--from", MAILBOX, "--password", PASSWORD)
+
+
+def options(server: ScriptedServer, *more: str) -> tuple[str, ...]:
+    return ("--port", str(server.port), *LOGIN, *more)
+
+
+@pytest.fixture
+def unused_port() -> Iterator[int]:
+    with socket.socket() as bound:  # bound and not listening: refuses, and stays ours
+        bound.bind(("127.0.0.1", 0))
+        yield bound.getsockname()[1]
+
+
+async def test_quick_sends_100_messages_over_10_connections(tmp_path: Path) -> None:
+    async with scripted_server() as server:
+        code, out, errors = await outcome(tmp_path, *options(server))
+    assert (code, len(server.accepted), server.connections) == (0, 100, 10)
+    document = strict_json(only_file(tmp_path).read_text())
+    assert document["config"]["scenario"] == "quick"
+    assert document["results"]["successful"] == 100
+    assert document["results"]["phases"]["connect"]["count"] == 10
+    assert document["environment"]["loop"] in {"uvloop", "asyncio"}
+    rate = document["results"]["throughput_rps"]
+    assert rate == pytest.approx(100 / document["results"]["total_time_seconds"])
+    assert f"Overall:       {rate:.2f} requests/sec" in out
+    assert "LOAD TEST RESULTS\n" in out
+    assert out.endswith(f"Results saved to: {only_file(tmp_path).name}\n")
+    assert "Sending 100 messages over 10 connections" in errors
+    assert PASSWORD not in out + errors + only_file(tmp_path).read_text()
+
+
+async def test_custom_run_and_output_file(tmp_path: Path) -> None:
+    async with scripted_server() as server:
+        code, out, _ = await outcome(
+            tmp_path,
+            *options(server, "--num-emails", "7", "--concurrent", "3"),
+            *("--to", "you@example.net", "--size-bytes", "9000", "--output", "here.json"),
+        )
+    document = strict_json((tmp_path / "here.json").read_text())
+    assert code == 0
+    assert document["config"]["scenario"] == "custom"
+    assert document["config"]["concurrent"] == 3
+    assert {accepted.forward_path for accepted in server.accepted} == {"you@example.net"}
+    assert {len(accepted.content) for accepted in server.accepted} == {9000}
+    assert "Results saved to: here.json" in out
+
+
+async def test_json_is_all_there_is_on_standard_output(tmp_path: Path) -> None:
+    async with scripted_server() as server:
+        code, out, errors = await outcome(tmp_path, *options(server, "--json"))
+    assert (code, errors) == (0, "")
+    assert strict_json(out)["results"]["successful"] == 100
+    assert not list(tmp_path.iterdir())
+
+
+async def test_a_failed_send_makes_the_exit_code_1(tmp_path: Path) -> None:
+    script = ScriptedServer(
+        reply_to_content=lambda number: "550 5.1.1 who?" if number == 3 else "250 ok"
+    )
+    async with scripted_server(script) as server:
+        code, out, errors = await outcome(tmp_path, *options(server, "--verbose"))
+    assert code == 1
+    assert "Errors (1):\n  550 5.1.1 who?: 1\n" in out
+    assert "Success rate:    99.00 %" in out
+    assert ": 550 5.1.1 who?" in errors
+    document = strict_json(only_file(tmp_path).read_text())
+    assert document["errors"] == [{"code": "550", "text": "5.1.1 who?", "count": 1}]
+
+
+@pytest.mark.parametrize("mechanism", ["login", "xoauth2", "oauthbearer"])
+async def test_other_mechanisms(tmp_path: Path, mechanism: str) -> None:
+    async with scripted_server() as server:
+        code, _, _ = await outcome(
+            tmp_path, *options(server, "--num-emails", "2", "--mechanism", mechanism)
+        )
+    assert (code, len(server.accepted)) == (0, 2)
+    assert any(line.startswith(f"AUTH {mechanism.upper()}".encode()) for line in server.commands)
+
+
+async def test_compare_runs_twice_and_shows_the_change(tmp_path: Path) -> None:
+    async with scripted_server() as server:
+        code, out, _ = await outcome(
+            tmp_path, *options(server, "--scenario", "compare", "--num-emails", "20", "--yes")
+        )
+    document = strict_json(only_file(tmp_path).read_text())
+    assert (code, len(server.accepted)) == (0, 40)
+    assert [run["results"]["successful"] for run in document["runs"]] == [20, 20]
+    before, after = (run["results"]["throughput_rps"] for run in document["runs"])
+    assert document["comparison"]["throughput_rps"] == {
+        "baseline": before,
+        "optimized": after,
+        "change_percent": pytest.approx((after - before) / before * 100),
+    }
+    assert "Throughput (requests/sec)" in out
+
+
+async def test_mock_tokens_refused_get_advice(tmp_path: Path) -> None:
+    async with scripted_server() as server:
+        code, _, errors = await outcome(
+            tmp_path,
+            *("--port", str(server.port), "--use-mock-tokens"),
+            *("--num-emails", "4", "--state-dir", str(tmp_path / "state")),
+        )
+    assert code == 1
+    assert "--state-dir" in errors
+    assert any(line.startswith(b"AUTH XOAUTH2") for line in server.commands)
+
+
+async def test_an_explicit_target_that_refuses(tmp_path: Path, unused_port: int) -> None:
+    code, out, errors = await outcome(
+        tmp_path,
+        *("--port", str(unused_port), "--use-mock-tokens"),
+        *("--admin-url", f"http://127.0.0.1:{unused_port}"),
+    )
+    assert (code, out) == (1, "")
+    assert f"xoauth2-proxy --sandbox --port {unused_port}" in errors
+    assert "/health" in errors
+    assert not list(tmp_path.glob("*.json"))
+
+
+async def test_a_remote_target_is_refused(tmp_path: Path) -> None:
+    code, _, errors = await outcome(tmp_path, "--host", "192.0.2.1", *LOGIN)
+    assert code == 1
+    assert "--allow-remote" in errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ((), "--from"),
+        (("--from", MAILBOX), "--password"),
+        (("--from", "not an address", "--password", "x"), "--from"),
+        (("--use-mock-tokens", "--to", "a@b\r\nRCPT"), "--to"),
+        (("--use-mock-tokens", "--scenario", "huge"), "--scenario"),
+        (("--use-mock-tokens", "--output", "no/such/folder/x.json"), "--output"),
+        (("--use-mock-tokens", "--num-emails", "0"), "--num-emails"),
+        (("--use-mock-tokens", "--mechanism", "ntlm"), "--mechanism"),
+    ],
+)
+async def test_wrong_usage(tmp_path: Path, arguments: tuple[str, ...], complaint: str) -> None:
+    code, out, errors = await outcome(tmp_path, *arguments)
+    assert (code, out) == (2, "")
+    assert complaint in errors
+
+
+async def test_list_version_and_help(tmp_path: Path) -> None:
+    _, scenarios, _ = await outcome(tmp_path, "--list")
+    for line in (("quick", "100", "10"), ("baseline", "500", "25"), ("moderate", "1000", "50")):
+        assert all(word in scenarios for word in line)
+    for line in (("stress", "2000", "100"), ("sustained", "5000", "50"), ("peak", "10000", "150")):
+        assert all(word in scenarios for word in line)
+    assert "2 × 500" in scenarios
+    assert (await outcome(tmp_path, "--version"))[1] == f"xoauth2-bench {__version__}\n"
+    code, text, _ = await outcome(tmp_path, "--help")
+    assert code == 0
+    assert "xoauth2-bench --scenario quick --use-mock-tokens\n" in text
+
+
+async def test_results_that_cannot_be_saved_are_still_shown(tmp_path: Path) -> None:
+    async with scripted_server() as server:
+        async with command(tmp_path, *options(server, "--output", "x.json")) as running:
+            await running.error_line("Sending 100 messages")
+            (tmp_path / "x.json").mkdir()
+            code, out, errors = await running.end()
+    assert code == 1
+    assert "LOAD TEST RESULTS" in out
+    assert "could not be saved" in errors
+
+
+async def test_more_than_500_messages_are_asked_for_on_a_terminal(tmp_path: Path) -> None:
+    keyboard, terminal = os.openpty()
+    try:
+        async with scripted_server() as server:
+            many = options(server, "--num-emails", "501")
+            async with command(tmp_path, *many, stdin=terminal) as running:
+                os.write(keyboard, b"n\n")
+                code, _, errors = await running.end()
+            assert (code, server.connections) == (1, 0)
+            assert "Send 501 messages over 10 connections?" in errors
+            async with command(tmp_path, *many, stdin=terminal) as running:
+                os.write(keyboard, b"y\n")
+                code, _, _ = await running.end()
+            assert (code, len(server.accepted)) == (0, 501)
+    finally:
+        os.close(keyboard)
+        os.close(terminal)
+
+
+async def test_compare_waits_for_enter_on_a_terminal(tmp_path: Path) -> None:
+    keyboard, terminal = os.openpty()
+    try:
+        async with scripted_server() as server:
+            two = options(server, "--scenario", "compare", "--num-emails", "10")
+            async with command(tmp_path, *two, stdin=terminal) as running:
+                await running.error_line("press ENTER")
+                assert len(server.accepted) == 10
+                os.write(keyboard, b"\n")
+                code, _, _ = await running.end()
+            assert (code, len(server.accepted)) == (0, 20)
+    finally:
+        os.close(keyboard)
+        os.close(terminal)
+
+
+async def test_progress_is_shown_on_a_terminal(tmp_path: Path) -> None:
+    screen, terminal = os.openpty()
+    try:
+        async with scripted_server(ScriptedServer(hold_after=10)) as server:
+            process = await asyncio.create_subprocess_exec(
+                "xoauth2-bench",
+                *options(server),
+                cwd=tmp_path,
+                env=os.environ | {"TERM": "xterm", "COLUMNS": "100"},
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=terminal,
+            )
+            try:
+                await server.held(10)
+                async with asyncio.timeout(WAIT_SECONDS):
+                    shown = await until_shown(screen, b"10/100")
+                server.released.set()
+                async with asyncio.timeout(WAIT_SECONDS):
+                    assert await process.wait() == 0
+            finally:
+                if process.returncode is None:
+                    process.kill()
+                    await process.wait()
+    finally:
+        os.close(terminal)
+        os.close(screen)
+    assert b"10 ok, 0 failed" in shown
+
+
+async def until_shown(screen: int, words: bytes) -> bytes:
+    """Return what a terminal showed once it shows `words`."""
+    shown = bytearray()
+    readable = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_reader(screen, readable.set)
+    try:
+        while words not in shown:
+            await readable.wait()
+            shown += os.read(screen, 65536)
+            readable.clear()
+    finally:
+        loop.remove_reader(screen)
+    return bytes(shown)

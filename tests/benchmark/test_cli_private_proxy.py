@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.benchmark.runs import command, only_file, strict_json
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+RUN_SECONDS = 45.0  # the proxy's start included
+
+
+def is_default_target_taken() -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(2.0)
+        return probe.connect_ex(("127.0.0.1", 2525)) == 0
+
+
+pytestmark = pytest.mark.skipif(
+    is_default_target_taken(), reason="something listens at 127.0.0.1:2525 already"
+)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """Environment in which all temporary files of the command lie; checks that nothing stays."""
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    yield {"TMPDIR": str(temporary), "XDG_STATE_HOME": str(tmp_path / "state")}
+    assert not list(temporary.iterdir())
+    assert not processes_naming(str(temporary))
+
+
+def processes_naming(words: str) -> list[str]:
+    commands = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            commands.append(path.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+        except OSError:
+            continue  # it has ended
+    return [line for line in commands if words in line]
+
+
+def assert_clean(document: dict[str, Any], count: int) -> None:
+    assert document["reconciliation"] == {
+        "acknowledged": count,
+        "arrived": count,
+        "lost": 0,
+        "duplicated": 0,
+        "corrupted": 0,
+        "unexpected": 0,
+    }
+
+
+@pytest.mark.parametrize("mechanism", ["xoauth2", "oauthbearer", "plain", "login"])
+async def test_quick_with_mock_tokens_starts_a_proxy_and_ends_it(
+    tmp_path: Path, place: dict[str, str], mechanism: str
+) -> None:
+    arguments = ("--scenario", "quick", "--use-mock-tokens", "--mechanism", mechanism)
+    async with command(tmp_path, *arguments, **place) as running:
+        code, out, errors = await running.end(RUN_SECONDS)
+    assert code == 0, out + errors
+    assert "starting a private proxy" in errors
+    document = strict_json(only_file(tmp_path).read_text())
+    results = document["results"]
+    assert (results["planned"], results["successful"], results["failed"]) == (100, 100, 0)
+    assert results["phases"]["connect"]["count"] == 10
+    assert len(document["config"]["from_emails"]) == 4
+    assert_clean(document, 100)
+    assert "  Lost:          0\n" in out
+
+
+async def test_one_mock_mailbox(tmp_path: Path, place: dict[str, str]) -> None:
+    arguments = ("--use-mock-tokens", "--from", "test.account2@outlook.com", "--num-emails", "30")
+    async with command(tmp_path, *arguments, **place) as running:
+        code, out, errors = await running.end(RUN_SECONDS)
+    assert code == 0, out + errors
+    assert_clean(strict_json(only_file(tmp_path).read_text()), 30)
+
+
+async def test_ctrl_c_on_the_terminal_reports_and_ends_the_private_proxy(
+    tmp_path: Path, place: dict[str, str]
+) -> None:
+    arguments = ("--scenario", "peak", "--use-mock-tokens", "--yes")
+    async with command(tmp_path, *arguments, **place) as running:
+        await running.error_line("Sending 10000 messages")
+        os.killpg(running.process.pid, signal.SIGINT)  # as a terminal does
+        code, out, _ = await running.end(RUN_SECONDS)
+    assert code == 130
+    assert "LOAD TEST RESULTS (PARTIAL)" in out
+    document = strict_json(only_file(tmp_path).read_text())
+    results = document["results"]
+    assert results["failed"] == 0
+    assert results["planned"] == results["successful"] + results["not_attempted"]
+    assert_clean(document, results["successful"])
+
+
+async def test_signal_while_the_private_proxy_starts(tmp_path: Path, place: dict[str, str]) -> None:
+    async with command(tmp_path, "--use-mock-tokens", **place) as running:
+        await running.error_line("starting a private proxy")
+        running.process.send_signal(signal.SIGTERM)
+        code, _, _ = await running.end(RUN_SECONDS)
+    assert code == 143
+
+
+async def test_second_signal_leaves_no_private_proxy_behind(
+    tmp_path: Path, place: dict[str, str]
+) -> None:
+    arguments = ("--scenario", "peak", "--use-mock-tokens", "--yes")
+    async with command(tmp_path, *arguments, **place) as running:
+        await running.error_line("Sending 10000 messages")
+        running.process.send_signal(signal.SIGINT)
+        await running.error_line("Stopping after the sends in flight")
+        running.process.send_signal(signal.SIGINT)
+        code, _, _ = await running.end(RUN_SECONDS)
+    assert code == 130

@@ -1,0 +1,71 @@
+"""Fixtures: a relay with its sandbox provider on free ports, and certificates."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Protocol
+
+import pytest
+import trustme
+import uvloop
+from hypothesis import settings
+
+from tests.support.relay import Relay, relay_settings
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Mapping
+    from pathlib import Path
+
+    from xoauth2_proxy.oauth.refreshers import Refresher
+    from xoauth2_proxy.sandbox import Sandbox
+
+settings.register_profile("default", deadline=None, max_examples=100)
+settings.register_profile("long", deadline=None, max_examples=5000)
+settings.load_profile("default")
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Run every asynchronous test on both event loops."""
+    return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+
+
+class StartRelay(Protocol):
+    async def __call__(
+        self,
+        document: dict[str, object] | None = None,
+        *,
+        sandbox: Sandbox | None = None,
+        refreshers: Mapping[str, Refresher] | None = None,
+    ) -> Relay: ...
+
+
+@pytest.fixture
+async def start_relay(tmp_path: Path) -> AsyncIterator[StartRelay]:
+    """Start relays from configurations as a user writes them; each ends with the test."""
+    async with AsyncExitStack() as stack:
+
+        async def start(
+            document: dict[str, object] | None = None,
+            *,
+            sandbox: Sandbox | None = None,
+            refreshers: Mapping[str, Refresher] | None = None,
+        ) -> Relay:
+            chosen = relay_settings(document, tmp_path, sandbox, refreshers)
+            return await stack.enter_async_context(Relay(*chosen))
+
+        yield start
+
+
+@pytest.fixture
+async def relay(start_relay: StartRelay) -> Relay:
+    """A relay with the four mock mailboxes and its embedded sandbox."""
+    return await start_relay()
+
+
+@pytest.fixture(scope="session")
+def authority() -> trustme.CA:
+    """A certificate authority for servers of the tests' own."""
+    return trustme.CA()

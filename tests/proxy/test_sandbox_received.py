@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from xoauth2_proxy.sandbox.received import Message, Received, find_message_id
+from xoauth2_proxy.sandbox.tally import Tally
+
+
+def accept(received: Received, content: bytes | None) -> Message:
+    if content is not None and not received.reserve(len(content)):
+        content = None
+    size_bytes = len(content or b"")
+    return received.add(Message("a@b", "a@b", ("c@d",), size_bytes, "", "DATA", content))
+
+
+def test_messages_are_numbered_from_one_without_gaps() -> None:
+    received = Received()
+    messages = [accept(received, b"x") for _ in range(3)]
+    assert [message.seq for message in messages] == [1, 2, 3]
+    assert len({message.id for message in messages}) == 3
+    assert list(received) == messages
+
+
+def test_the_oldest_records_go_first_and_are_counted() -> None:
+    received = Received(max_records=2)
+    for _ in range(5):
+        accept(received, b"x")
+    assert [message.seq for message in received] == [4, 5]
+    assert (received.total, received.evicted, len(received)) == (5, 3, 2)
+
+
+def test_the_oldest_content_goes_first_and_its_record_stays() -> None:
+    received = Received(max_content_bytes=25)
+    for _ in range(4):
+        accept(received, b"0123456789")
+    assert [message.content is not None for message in received] == [False, False, True, True]
+
+
+def test_content_larger_than_all_room_is_not_kept() -> None:
+    received = Received(max_content_bytes=5)
+    assert accept(received, b"0123456789").content is None
+    assert accept(received, b"01234").content == b"01234"
+
+
+def test_room_of_evicted_records_is_used_again() -> None:
+    received = Received(max_content_bytes=20, max_records=2)
+    for _ in range(10):
+        accept(received, b"0123456789")
+    assert [message.content for message in received] == [b"0123456789"] * 2
+
+
+def test_room_that_is_given_back_is_used_again() -> None:
+    received = Received(max_content_bytes=10)
+    assert received.reserve(10)
+    assert not received.reserve(1)
+    received.release(10)
+    assert received.reserve(10)
+
+
+def test_a_page_begins_after_a_number_and_ends_at_its_limit() -> None:
+    received = Received(max_records=5)
+    for _ in range(8):  # 4 to 8 are held
+        accept(received, None)
+    assert [m.seq for m in received.after(0, 2)] == [4, 5]
+    assert [m.seq for m in received.after(5, 100)] == [6, 7, 8]
+    assert received.after(8, 100) == []
+    assert received.after(1000, 100) == []
+
+
+def test_clearing_forgets_messages_and_goes_on_counting() -> None:
+    received = Received(max_content_bytes=10)
+    accept(received, b"0123456789")
+    assert received.clear() == 1
+    assert (list(received), received.after(0, 10), received.total) == ([], [], 1)
+    assert accept(received, b"0123456789").seq == 2
+    assert [message.content for message in received] == [b"0123456789"]
+    assert received.find(1) is None
+
+
+async def test_waiting_ends_when_the_count_is_reached() -> None:
+    received = Received()
+    waiting = asyncio.create_task(received.wait_until(2))
+    accept(received, b"1")
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    accept(received, b"2")
+    assert [message.content for message in await waiting] == [b"1", b"2"]
+
+
+async def test_waiting_for_what_never_comes_ends_too() -> None:
+    with pytest.raises(TimeoutError):
+        await Tally().reached(1, timeout_seconds=0.01)
+
+
+async def test_a_cancelled_waiter_leaves_nothing_behind() -> None:
+    tally = Tally()
+    waiting = asyncio.create_task(tally.reached(2))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert (tally.add(), tally.add()) == (1, 2)
+    await tally.reached(2)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"Message-ID: <1@x>\r\n\r\nbody", "<1@x>"),
+        (b"From: a\r\nMESSAGE-id:<1@x>\r\nTo: b\r\n\r\n", "<1@x>"),
+        (b"Message-ID:\r\n <1@x>\r\n\r\n", "<1@x>"),
+        (b"Message-ID: <1@x>", "<1@x>"),
+        (b"Message-ID:\r\nFrom: a\r\n\r\n", ""),
+        (b"X-Message-ID: <1@x>\r\n\r\n", ""),
+        (b"From: a\r\n\r\nMessage-ID: <in-the-body@x>\r\n", ""),
+        (b"X: " + b"y" * 9000 + b"\r\nMessage-ID: <far@x>\r\n\r\n", ""),
+        (b"", ""),
+    ],
+)
+def test_the_message_id_is_found_in_the_header(content: bytes, expected: str) -> None:
+    assert find_message_id(content) == expected
