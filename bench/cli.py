@@ -327,7 +327,12 @@ def _confirm(plan: Plan, out: _Output) -> None:
     if plan.num_emails <= _PROMPT_ABOVE_EMAILS or out.is_confirmed or not sys.stdin.isatty():
         return
     question = f"Send {plan.num_emails} messages over {plan.concurrent} connections?"
-    if not typer.confirm(question, err=True):
+    try:
+        is_wanted = typer.confirm(question, err=True)
+    except typer.Abort as error:  # Ctrl+C or Ctrl+D
+        is_interrupted = isinstance(error.__context__, KeyboardInterrupt)
+        raise typer.Exit(130 if is_interrupted else 1) from None
+    if not is_wanted:
         raise typer.Exit(1)
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from bench.scenarios import Plan
 
+_CLOCK_SECONDS = 1e-9  # what time.perf_counter can tell apart at best
 OTHER = "other"  # the failures beyond the kinds that are told apart
 
 
@@ -114,7 +115,9 @@ class Result:
     @property
     def throughput_per_second(self) -> float | None:
         """Successes for each second of wall time; None when no time passed."""
-        return self.succeeded / self.wall_seconds if self.wall_seconds > 0 else None
+        if self.wall_seconds < _CLOCK_SECONDS:
+            return None
+        return self.succeeded / self.wall_seconds
 
     @property
     def throughput_per_minute(self) -> float | None:

@@ -58,7 +58,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class LocalPassword:
-    """What the mail client must present: either clear text or an argon2 hash (PHC string)."""
+    """What the mail client must present: either clear text or a valid argon2 hash (PHC string)."""
 
     clear_text: str = field(default="", repr=False)
     argon2_hash: str = field(default="", repr=False)
@@ -175,7 +175,7 @@ class Accounts:
     def _hash_matches(self, stored: str, password: str) -> bool:
         try:
             return self._hasher.verify(stored, _octets(password))
-        except (argon2.exceptions.VerificationError, argon2.exceptions.InvalidHashError):
+        except argon2.exceptions.VerificationError:
             return False
 
     def _digest(self, password: str) -> bytes:

@@ -306,8 +306,10 @@ class ClientSession(SMTP):
         except (OSError, ssl.SSLError) as error:
             _log.event(logging.INFO, "TLS handshake failed", session=self.id, error=error)
             raise _Hangup from None
-        if secure is None or self._inlet.has_octets:
+        if secure is None:
             raise _Hangup
+        # What the inlet holds by now came through TLS: a client may send its EHLO with the last
+        # flight of the handshake.
         self.transport = secure
         self._inlet.move_to(secure)
         self._writer = asyncio.StreamWriter(secure, self, None, self.loop)

@@ -17,7 +17,7 @@ from tests.benchmark.scripted_server import WAIT_SECONDS
 
 if TYPE_CHECKING:
     from asyncio.subprocess import Process
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncIterator, Iterable, Mapping
     from pathlib import Path
 
     from bench.recorder import Recorder
@@ -86,14 +86,14 @@ class Command:
         self.process = process
         self._errors = ""
 
-    async def error_line(self, containing: str) -> None:
+    async def error_text(self, words: str) -> None:
         """Return when standard error says this."""
         assert self.process.stderr is not None
         async with asyncio.timeout(WAIT_SECONDS):
-            while containing not in self._errors:
-                line = await self.process.stderr.readline()
-                assert line, f"ended without saying {containing!r}: {self._errors}"
-                self._errors += line.decode()
+            while words not in self._errors:
+                part = await self.process.stderr.read(4096)
+                assert part, f"ended without saying {words!r}: {self._errors}"
+                self._errors += part.decode()
 
     async def end(self, timeout_seconds: float = WAIT_SECONDS) -> tuple[int, str, str]:
         """Return exit code, standard output and standard error when it has ended."""
@@ -105,7 +105,10 @@ class Command:
 
 @asynccontextmanager
 async def command(
-    folder: Path, *arguments: str, stdin: int = asyncio.subprocess.DEVNULL, **environment: str
+    folder: Path,
+    *arguments: str,
+    stdin: int = asyncio.subprocess.DEVNULL,
+    environment: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Command]:
     """Start xoauth2-bench in `folder`; it is killed if the test leaves it running."""
     process = await asyncio.create_subprocess_exec(
@@ -114,7 +117,7 @@ async def command(
         "bench",
         *arguments,
         cwd=folder,
-        env=os.environ | {"NO_COLOR": "1"} | environment,
+        env=os.environ | {"NO_COLOR": "1"} | dict(environment or {}),
         stdin=stdin,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

@@ -11,6 +11,7 @@ from email import message_from_bytes
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import AsyncIterator, Callable
 
 WAIT_SECONDS = 20.0
@@ -43,6 +44,8 @@ class ScriptedServer:
     reply_to_recipient: Callable[[str], str] = lambda _: "250 2.1.5 ok"
     drops_connection: Callable[[int], bool] = lambda _: False  # by connection, from 1: at DATA
     hold_after: int | None = None  # replies beyond this many wait for `released`
+    tls_context: ssl.SSLContext | None = None
+    is_tls_implicit: bool = False  # with a context: TLS from the start, rather than STARTTLS
     accepted: list[Accepted] = field(default_factory=list)
     commands: list[bytes] = field(default_factory=list)
     connections: int = 0
@@ -92,7 +95,12 @@ class ScriptedServer:
 async def scripted_server(server: ScriptedServer | None = None) -> AsyncIterator[ScriptedServer]:
     """Run the server on a free loopback port."""
     server = server or ScriptedServer()
-    listener = await asyncio.start_server(server.on_connection, "127.0.0.1", 0)
+    listener = await asyncio.start_server(
+        server.on_connection,
+        "127.0.0.1",
+        0,
+        ssl=server.tls_context if server.is_tls_implicit else None,
+    )
     server.port = listener.sockets[0].getsockname()[1]
     try:
         yield server
@@ -116,6 +124,7 @@ class _Session:
         self._mailbox = ""
         self._reverse_path: str | None = None
         self._forward_path = ""
+        self._is_tls_needed = server.tls_context is not None and not server.is_tls_implicit
 
     async def serve(self) -> None:
         await self._say("220 scripted.test ESMTP")
@@ -130,12 +139,18 @@ class _Session:
 
     async def _obey(self, verb: bytes, line: bytes) -> bool:
         match verb:
+            case b"EHLO" if self._is_tls_needed:
+                await self._say("250-scripted.test\r\n250 STARTTLS")
             case b"EHLO":
                 await self._say(
                     "250-scripted.test\r\n250-SIZE 1000000\r\n"
                     "250 AUTH PLAIN LOGIN XOAUTH2 OAUTHBEARER"
                 )
-            case b"AUTH":
+            case b"STAR" if self._server.tls_context is not None:
+                await self._say("220 2.0.0 go on")
+                await self._writer.start_tls(self._server.tls_context)
+                self._is_tls_needed = False
+            case b"AUTH" if not self._is_tls_needed:
                 await self._auth(line.split())
             case b"MAIL" if self._mailbox and self._reverse_path is None:
                 self._reverse_path = line.partition(b"<")[2].partition(b">")[0].decode()

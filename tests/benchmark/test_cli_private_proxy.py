@@ -22,9 +22,12 @@ def is_default_target_taken() -> bool:
         return probe.connect_ex(("127.0.0.1", 2525)) == 0
 
 
-pytestmark = pytest.mark.skipif(
-    is_default_target_taken(), reason="something listens at 127.0.0.1:2525 already"
-)
+pytestmark = [
+    pytest.mark.asyncio(loop_factories=["asyncio"]),  # the loop under test is the command's own
+    pytest.mark.skipif(
+        is_default_target_taken(), reason="something listens at 127.0.0.1:2525 already"
+    ),
+]
 
 
 @pytest.fixture
@@ -63,7 +66,7 @@ async def test_quick_with_mock_tokens_starts_a_proxy_and_ends_it(
     tmp_path: Path, place: dict[str, str], mechanism: str
 ) -> None:
     arguments = ("--scenario", "quick", "--use-mock-tokens", "--mechanism", mechanism)
-    async with command(tmp_path, *arguments, **place) as running:
+    async with command(tmp_path, *arguments, environment=place) as running:
         code, out, errors = await running.end(RUN_SECONDS)
     assert code == 0, out + errors
     assert "starting a private proxy" in errors
@@ -78,7 +81,7 @@ async def test_quick_with_mock_tokens_starts_a_proxy_and_ends_it(
 
 async def test_one_mock_mailbox(tmp_path: Path, place: dict[str, str]) -> None:
     arguments = ("--use-mock-tokens", "--from", "test.account2@outlook.com", "--num-emails", "30")
-    async with command(tmp_path, *arguments, **place) as running:
+    async with command(tmp_path, *arguments, environment=place) as running:
         code, out, errors = await running.end(RUN_SECONDS)
     assert code == 0, out + errors
     assert_clean(strict_json(only_file(tmp_path).read_text()), 30)
@@ -88,8 +91,8 @@ async def test_ctrl_c_on_the_terminal_reports_and_ends_the_private_proxy(
     tmp_path: Path, place: dict[str, str]
 ) -> None:
     arguments = ("--scenario", "peak", "--use-mock-tokens", "--yes")
-    async with command(tmp_path, *arguments, **place) as running:
-        await running.error_line("Sending 10000 messages")
+    async with command(tmp_path, *arguments, environment=place) as running:
+        await running.error_text("Sending 10000 messages")
         os.killpg(running.process.pid, signal.SIGINT)  # as a terminal does
         code, out, _ = await running.end(RUN_SECONDS)
     assert code == 130
@@ -102,8 +105,8 @@ async def test_ctrl_c_on_the_terminal_reports_and_ends_the_private_proxy(
 
 
 async def test_signal_while_the_private_proxy_starts(tmp_path: Path, place: dict[str, str]) -> None:
-    async with command(tmp_path, "--use-mock-tokens", **place) as running:
-        await running.error_line("starting a private proxy")
+    async with command(tmp_path, "--use-mock-tokens", environment=place) as running:
+        await running.error_text("starting a private proxy")
         running.process.send_signal(signal.SIGTERM)
         code, _, _ = await running.end(RUN_SECONDS)
     assert code == 143
@@ -113,10 +116,10 @@ async def test_second_signal_leaves_no_private_proxy_behind(
     tmp_path: Path, place: dict[str, str]
 ) -> None:
     arguments = ("--scenario", "peak", "--use-mock-tokens", "--yes")
-    async with command(tmp_path, *arguments, **place) as running:
-        await running.error_line("Sending 10000 messages")
+    async with command(tmp_path, *arguments, environment=place) as running:
+        await running.error_text("Sending 10000 messages")
         running.process.send_signal(signal.SIGINT)
-        await running.error_line("Stopping after the sends in flight")
+        await running.error_text("Stopping after the sends in flight")
         running.process.send_signal(signal.SIGINT)
         code, _, _ = await running.end(RUN_SECONDS)
     assert code == 130

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import signal
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,9 @@ from tests.benchmark.scripted_server import PASSWORD, ScriptedServer, scripted_s
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+# The loop under test is the command's own.
+pytestmark = pytest.mark.asyncio(loop_factories=["asyncio"])
 
 FOUR_IN_FLIGHT = (
     *("--from", "someone@example.org", "--password", PASSWORD),
@@ -34,7 +38,7 @@ async def test_first_signal_finishes_the_sends_in_flight_and_reports(
         async with command(tmp_path, *arguments) as running:
             await server.held(4)
             running.process.send_signal(number)
-            await running.error_line(STOPPING)
+            await running.error_text(STOPPING)
             server.released.set()
             code, out, _ = await running.end()
     assert (code, len(server.accepted)) == (expected, 14)
@@ -80,11 +84,11 @@ async def test_second_signal_ends_at_once(tmp_path: Path) -> None:
         async with command(tmp_path, *arguments) as running:
             await server.held(4)
             running.process.send_signal(signal.SIGINT)
-            await running.error_line(STOPPING)
+            await running.error_text(STOPPING)
             running.process.send_signal(signal.SIGINT)
             code, out, _ = await running.end()
     assert (code, out) == (130, "")
-    assert not list(tmp_path.iterdir())
+    assert not os.listdir(tmp_path)
 
 
 async def test_json_output_is_valid_when_stopped(tmp_path: Path) -> None:
@@ -98,13 +102,45 @@ async def test_json_output_is_valid_when_stopped(tmp_path: Path) -> None:
     assert strict_json(out)["results"]["successful"] == 10
 
 
+async def test_ctrl_c_at_the_question(tmp_path: Path) -> None:
+    keyboard, terminal = os.openpty()
+    try:
+        async with scripted_server() as server:
+            arguments = ("--port", str(server.port), *FOUR_IN_FLIGHT, "--num-emails", "501")
+            async with command(tmp_path, *arguments, stdin=terminal) as running:
+                await running.error_text("Send 501 messages")
+                running.process.send_signal(signal.SIGINT)
+                code, _, _ = await running.end()
+        assert (code, server.connections) == (130, 0)
+    finally:
+        os.close(keyboard)
+        os.close(terminal)
+
+
+async def test_ctrl_c_in_the_pause_of_compare(tmp_path: Path) -> None:
+    keyboard, terminal = os.openpty()
+    try:
+        async with scripted_server() as server:
+            arguments = ("--port", str(server.port), *FOUR_IN_FLIGHT, "--scenario", "compare")
+            async with command(tmp_path, *arguments, stdin=terminal) as running:
+                await running.error_text("press ENTER")
+                running.process.send_signal(signal.SIGINT)
+                code, out, _ = await running.end()
+        assert (code, len(server.accepted)) == (130, 100)
+        assert "COMPARISON" not in out
+        assert strict_json(only_file(tmp_path).read_text())["partial"] is True
+    finally:
+        os.close(keyboard)
+        os.close(terminal)
+
+
 async def test_stopped_compare_has_one_run(tmp_path: Path) -> None:
     async with scripted_server(holding()) as server:
         arguments = ("--port", str(server.port), *FOUR_IN_FLIGHT, "--scenario", "compare")
         async with command(tmp_path, *arguments) as running:
             await server.held(4)
             running.process.send_signal(signal.SIGINT)
-            await running.error_line(STOPPING)
+            await running.error_text(STOPPING)
             server.released.set()
             code, _, _ = await running.end()
     document = strict_json(only_file(tmp_path).read_text())

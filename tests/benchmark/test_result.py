@@ -84,6 +84,12 @@ def test_throughput_is_successes_over_wall_time() -> None:
     assert figures.success_rate == 0.75
 
 
+def test_a_time_the_clock_cannot_tell_gives_no_throughput() -> None:
+    recorder = Recorder(30)
+    settle(recorder, [0.0] * 30)
+    assert recorder.snapshot(5e-324).throughput_per_second is None
+
+
 def test_figures_of_nothing_are_none() -> None:
     figures = Recorder(5).snapshot(0.0)
     assert figures.success_rate is None

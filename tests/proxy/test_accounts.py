@@ -72,8 +72,8 @@ def verifications(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     asked: list[str] = []
     verify = argon2.PasswordHasher.verify
 
-    def counted(self: argon2.PasswordHasher, stored: str, password: str) -> bool:
-        asked.append(password)
+    def counted(self: argon2.PasswordHasher, stored: str, password: bytes) -> bool:
+        asked.append(password.decode())
         return verify(self, stored, password)
 
     monkeypatch.setattr(argon2.PasswordHasher, "verify", counted)
@@ -214,12 +214,6 @@ async def test_hashing_does_not_hold_the_event_loop(
     monkeypatch.setattr(argon2.PasswordHasher, "verify", slow)
     assert await opens(accounts, "hashed@example.com", "whatever")
     await turned.wait()
-
-
-async def test_hash_that_is_none_opens_nothing() -> None:
-    broken = Accounts([account("a@example.com", LocalPassword(argon2_hash="$argon2id$broken"))])
-    assert not await opens(broken, "a@example.com", "$argon2id$broken")
-    broken.close()
 
 
 def test_finds_nothing_for_an_unknown_login(accounts: Accounts) -> None:

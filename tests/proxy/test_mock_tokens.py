@@ -115,7 +115,7 @@ def signed(**changes: object) -> str:
         "ya29.nonsense",
         "EwAoA8l6BAAURNvFLcaAUzrq",
         "a.b.c",
-        "ya29." + jwt.encode({"sub": "a@gmail.com"}, None, algorithm="none"),
+        "ya29." + jwt.encode({"sub": "a@gmail.com"}, "", algorithm="none"),
         signed(aud="imap"),
         signed(iss="somebody else"),
         signed(exp="soon"),

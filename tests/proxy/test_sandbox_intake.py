@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 
 import pytest
 from hypothesis import given
@@ -51,7 +52,7 @@ def test_any_content_survives_stuffing_and_cuts(words: list[bytes], data: st.Dat
     wire = stuffed(content) + b".\r\n"
     cuts = sorted(data.draw(st.lists(st.integers(0, len(wire)), max_size=4)))
     bounds = [0, *cuts, len(wire)]
-    intake, rest = read([wire[a:b] for a, b in zip(bounds, bounds[1:], strict=False)])
+    intake, rest = read([wire[a:b] for a, b in itertools.pairwise(bounds)])
     assert intake.take_content() == content
     assert rest == b""
     bare = content.replace(b"\r\n", b"")

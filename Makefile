@@ -1,0 +1,51 @@
+# `make run` starts the proxy, `make test` tests it; both create .venv first.
+PYTHON ?= python3
+VENV ?= .venv
+T ?=
+BIN := $(VENV)/bin
+
+.PHONY: help run test check format bench clean
+
+help:
+	@echo "make run             the proxy with four mock mailboxes, on 127.0.0.1:2525"
+	@echo "make bench           the quick benchmark, through the proxy that runs (or one of its own)"
+	@echo "make test [T=pool]   the tests (those whose name contains T)"
+	@echo "make check           format, lint, types, import contracts, tests: what a change must pass"
+	@echo "make format          put the code in its format"
+
+run: $(VENV)/.installed
+	@exec $(BIN)/xoauth2-proxy --config accounts.example.json --sandbox
+
+bench: $(VENV)/.installed
+	@exec $(BIN)/xoauth2-bench --scenario quick --use-mock-tokens
+
+test: $(VENV)/.installed-dev
+	$(BIN)/pytest $(if $(T),-k "$(T)")
+
+check: $(VENV)/.installed-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(MAKE) --no-print-directory test
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+$(VENV)/.created:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11 …"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.created pyproject.toml
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.created pyproject.toml
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@ $(VENV)/.installed
+
+clean:
+	rm -rf $(VENV) build dist .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,360 @@
+"""Faults as the client on the other end of a socket sees them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.raw_smtp import MAILBOX, RawSmtp
+from xoauth2_proxy.mock_tokens import MOCK_MAILBOXES
+from xoauth2_proxy.sandbox import Action, Fault, Sandbox, Step
+from xoauth2_proxy.sandbox.faults import Faults
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+CONTENT = b"Subject: a\r\n\r\nb\r\n"
+FLIGHT = (
+    b"MAIL FROM:<%s>\r\nRCPT TO:<someone@example.com>\r\nBDAT %d LAST\r\n"
+    % (MAILBOX.encode(), len(CONTENT))
+    + CONTENT
+)
+
+
+@pytest.fixture
+async def sandbox(tmp_path: Path) -> AsyncIterator[Sandbox]:
+    async with Sandbox(tmp_path, http_port=None) as sandbox:
+        yield sandbox
+
+
+# The script.
+
+
+def test_the_nth_matching_arrival_meets_the_fault() -> None:
+    faults = Faults()
+    faults.add(Fault(Step.RCPT, Action.DROP, nth=2, mailbox="A@b", matching="c@d"))
+    arrivals = [("a@b", "<c@d>"), ("x@b", "<c@d>"), ("a@b", "<e@f>"), ("a@b", "<c@d>")]
+    met = [faults.next(Step.RCPT, *arrival) is not None for arrival in arrivals]
+    assert met == [False, False, False, True]
+    assert faults.next(Step.RCPT, "a@b", "<c@d>") is None
+    assert faults.next(Step.MAIL, "a@b", "<c@d>") is None
+
+
+def test_without_nth_every_arrival_meets_the_fault_until_it_is_cleared() -> None:
+    faults = Faults()
+    faults.add(Fault(Step.MAIL, Action.DROP, nth=None))
+    assert all(faults.next(Step.MAIL, "", "") for _ in range(3))
+    faults.clear()
+    assert faults.next(Step.MAIL, "", "") is None
+
+
+def test_the_first_fault_that_is_due_is_met_and_all_count() -> None:
+    faults = Faults()
+    first, second = Fault(Step.MAIL, Action.DROP), Fault(Step.MAIL, Action.STALL, nth=2)
+    faults.add(first)
+    faults.add(second)
+    assert faults.next(Step.MAIL, "", "") is first
+    assert faults.next(Step.MAIL, "", "") is second
+
+
+def test_a_fault_that_makes_no_sense_is_refused() -> None:
+    with pytest.raises(ValueError, match="text"):
+        Fault(Step.MAIL, Action.REPLY)
+    with pytest.raises(ValueError, match="end"):
+        Fault(Step.MAIL, Action.ACCEPT_THEN_DROP)
+
+
+# reply
+
+
+async def test_a_reply_takes_the_place_of_the_greeting(sandbox: Sandbox) -> None:
+    sandbox.add_fault(Fault.reply(Step.CONNECT, "421 4.3.2 Try again later"))
+    async with RawSmtp(sandbox) as client:
+        await client.connect()
+        assert await client.rest() == b"421 4.3.2 Try again later\r\n"
+
+
+@pytest.mark.parametrize(
+    ("step", "command"),
+    [
+        (Step.EHLO, "EHLO x"),
+        (Step.MAIL, "MAIL FROM:<a@b>"),
+        (Step.RSET, "RSET"),
+        (Step.QUIT, "QUIT"),
+    ],
+)
+async def test_a_reply_takes_the_place_of_a_command(
+    sandbox: Sandbox, step: Step, command: str
+) -> None:
+    async with RawSmtp(sandbox) as client:
+        await client.log_in()
+        sandbox.add_fault(Fault.reply(step, "451-4.3.0 No,\n451 4.3.0 not now"))
+        assert await client.command(command) == "451-4.3.0 No,\r\n451 4.3.0 not now\r\n"
+        assert await client.command("RCPT TO:<a@b>") == "503 5.5.1 MAIL first\r\n"
+
+
+async def test_starttls_can_be_refused(sandbox: Sandbox) -> None:
+    sandbox.add_fault(Fault.reply(Step.STARTTLS, "454 4.7.0 TLS not available"))
+    async with RawSmtp(sandbox) as client:
+        await client.connect()
+        await client.reply()
+        await client.command("EHLO x")
+        assert await client.command("STARTTLS") == "454 4.7.0 TLS not available\r\n"
+        assert (await client.command("NOOP")).startswith("250 ")
+
+
+async def test_one_mailboxs_auth_can_be_refused(sandbox: Sandbox) -> None:
+    text = "454 4.7.0 Too many login attempts"
+    sandbox.add_fault(Fault.reply(Step.AUTH, text, nth=None, mailbox=MOCK_MAILBOXES[1]))
+    async with RawSmtp(sandbox) as client:
+        await client.begin()
+        token = sandbox.tokens.mint(MOCK_MAILBOXES[1])
+        assert await client.authenticate(MOCK_MAILBOXES[1], token) == text + "\r\n"
+        token = sandbox.tokens.mint(MAILBOX)
+        assert (await client.authenticate(MAILBOX, token)).startswith("235 ")
+    assert (sandbox.counters.auth_accepted, sandbox.counters.auth_refused) == (1, 1)
+
+
+async def test_one_recipient_can_be_refused(sandbox: Sandbox) -> None:
+    sandbox.add_fault(
+        Fault.reply(Step.RCPT, "550 5.1.1 No such user", nth=None, matching="nobody@")
+    )
+    async with RawSmtp(sandbox) as client:
+        await client.log_in()
+        await client.command("MAIL FROM:<a@b>")
+        assert await client.command("RCPT TO:<nobody@x>") == "550 5.1.1 No such user\r\n"
+        assert (await client.command("RCPT TO:<somebody@x>")).startswith("250 ")
+        assert (await client.command("DATA")).startswith("354 ")
+        client.send(CONTENT + b".\r\n")
+        assert (await client.reply()).startswith("250 ")
+    (message,) = sandbox.received
+    assert message.forward_paths == ("somebody@x",)
+
+
+async def test_a_refused_data_command_leaves_the_transaction(sandbox: Sandbox) -> None:
+    sandbox.add_fault(Fault.reply(Step.DATA, "451 4.3.0 Not now"))
+    async with RawSmtp(sandbox) as client:
+        await client.log_in()
+        await client.envelope()
+        assert await client.command("DATA") == "451 4.3.0 Not now\r\n"
+        assert (await client.command("DATA")).startswith("354 ")
+
+
+@pytest.mark.parametrize("step", [Step.BDAT, Step.CONTENT, Step.END])
+async def test_a_refused_chunk_is_read_to_its_end(sandbox: Sandbox, step: Step) -> None:
+    sandbox.add_fault(Fault.reply(step, "432 4.3.2 Concurrent connections limit exceeded"))
+    async with RawSmtp(sandbox) as client:
+        await client.log_in()
+        client.send(FLIGHT + FLIGHT)
+        replies = await client.replies(6)
+    assert [reply[:3] for reply in replies] == ["250", "250", "432", "250", "250", "250"]
+    assert sandbox.received.total == 1
+    assert sandbox.counters.transactions_refused == 1
+
+
+@pytest.mark.parametrize("step", [Step.CONTENT, Step.END])
+async def test_refused_data_is_read_to_its_end(sandbox: Sandbox, step: Step) -> None:
+    sandbox.add_fault(Fault.reply(step, "552 5.7.0 Illegal attachment"))
+    async with RawSmtp(sandbox) as client:
+        await client.log_in()
+        assert await client.deliver(CONTENT) == "552 5.7.0 Illegal attachment\r\n"
+        assert (await client.deliver(CONTENT)).startswith("250 2.0.0 OK ")
+    assert sandbox.received.total == 1
+
+
+async def test_a_421_closes_the_connection(sandbox: Sandbox) -> None:
+    sandbox.add_fault(Fault.reply(Step.MAIL, "421 4.7.0 Try again later"))
+    async with RawSmtp(sandbox) as client:
+        await client.log_in()
+        client.send(FLIGHT)
+        assert await client.rest() == b"421 4.7.0 Try again later\r\n"
+    assert sandbox.received.total == 0
+
+
+# drop and reset
+
+
+@pytest.mark.parametrize("step", [Step.MAIL, Step.BDAT, Step.CONTENT, Step.END])
+async def test_a_dropped_connection_ends_after_the_replies_before(
+    sandbox: Sandbox, step: Step
+) -> None:
+    sandbox.add_fault(Fault(step, Action.DROP))
+    async with RawSmtp(sandbox) as client:
+        await client.log_in()
+        client.send(FLIGHT)
+        answer = await client.rest()
+    assert answer.count(b"250 ") == (0 if step is Step.MAIL else 2)
+    assert sandbox.received.total == 0
+
+
+async def test_a_dropped_connection_can_be_the_first_thing(sandbox: Sandbox) -> None:
+    sandbox.add_fault(Fault(Step.CONNECT, Action.DROP))
+    async with RawSmtp(sandbox) as client:
+        await client.connect()
+        assert await client.rest() == b""
+
+
+@pytest.mark.parametrize("step", [Step.CONNECT, Step.EHLO])
+async def test_a_reset_connection_is_lost_with_a_reset(sandbox: Sandbox, step: Step) -> None:
+    sandbox.add_fault(Fault(step, Action.RESET))
+    async with RawSmtp(sandbox) as client:
+        await client.connect()
+        client.send(b"" if step is Step.CONNECT else b"EHLO x\r\n")
+        with pytest.raises(ConnectionResetError):
+            await client.rest()
+
+
+async def test_a_connection_under_tls_can_be_reset(sandbox: Sandbox) -> None:
+    async with RawSmtp(sandbox) as client:
+        await client.log_in()
+        sandbox.add_fault(Fault(Step.MAIL, Action.RESET))
+        client.send(FLIGHT)
+        with pytest.raises(ConnectionResetError):
+            await client.rest()
+
+
+async def test_a_message_can_be_kept_and_never_answered(sandbox: Sandbox) -> None:
+    sandbox.add_fault(Fault(Step.END, Action.ACCEPT_THEN_DROP))
+    async with RawSmtp(sandbox) as client:
+        await client.log_in()
+        client.send(FLIGHT)
+        assert (await client.rest()).count(b"250 ") == 2
+    (message,) = await sandbox.received.wait_until(1)
+    assert message.content == CONTENT
+
+
+# stall, freeze and delay
+
+
+async def is_silent(client: RawSmtp) -> bool:
+    """Whether nothing comes for a moment; the one thing that can only be shown by waiting."""
+    try:
+        async with asyncio.timeout(0.05):
+            await client.reply()
+    except TimeoutError:
+        return True
+    return False
+
+
+@pytest.mark.parametrize("action", [Action.STALL, Action.FREEZE])
+async def test_a_stalled_command_is_never_answered(sandbox: Sandbox, action: Action) -> None:
+    sandbox.add_fault(Fault(Step.END, action))
+    async with RawSmtp(sandbox) as client:
+        await client.log_in()
+        client.send(FLIGHT + b"NOOP\r\n")
+        assert [reply[:3] for reply in await client.replies(2)] == ["250", "250"]
+        await sandbox.arrived(Step.END)
+        assert await is_silent(client)
+    assert sandbox.received.total == 0
+
+
+async def test_a_stalled_connection_is_read_and_a_frozen_one_is_not(sandbox: Sandbox) -> None:
+    megabytes = b"x" * 32_000_000  # more than the kernel holds for a connection
+    for action, is_read in ((Action.STALL, True), (Action.FREEZE, False)):
+        sandbox.clear_faults()
+        async with RawSmtp(sandbox) as client:
+            await client.log_in()
+            sandbox.add_fault(Fault(Step.CONTENT, action))
+            await client.envelope()
+            client.send(b"BDAT 33000000 LAST\r\n" + megabytes)
+            try:
+                async with asyncio.timeout(5 if is_read else 0.3):
+                    await client.drain()
+                was_read = True
+            except TimeoutError:
+                was_read = False
+            assert was_read is is_read
+
+
+async def test_a_stalled_connection_ends_when_the_client_goes(sandbox: Sandbox) -> None:
+    sandbox.add_fault(Fault(Step.EHLO, Action.STALL))
+    async with RawSmtp(sandbox) as client:
+        await client.connect()
+        client.send(b"EHLO x\r\n")
+        await sandbox.arrived(Step.EHLO)
+        assert sandbox.counters.connections_open == 1
+    async with RawSmtp(sandbox) as client:  # a round trip later it is known
+        await client.begin()
+        assert sandbox.counters.connections_open == 1
+
+
+@pytest.mark.parametrize("step", [Step.MAIL, Step.CONTENT, Step.END, Step.BDAT])
+async def test_a_delayed_reply_comes_later_and_in_order(sandbox: Sandbox, step: Step) -> None:
+    sandbox.add_fault(Fault(step, Action.DELAY, seconds=0.05))
+    async with RawSmtp(sandbox) as client:
+        await client.log_in()
+        started = time.monotonic()
+        client.send(FLIGHT + b"RSET\r\n")
+        replies = await client.replies(4)
+        assert time.monotonic() - started >= 0.045
+    assert [reply[:9] for reply in replies] == ["250 2.1.0", "250 2.1.5", "250 2.0.0", "250 2.0.0"]
+
+
+async def test_replies_before_a_delayed_one_are_not_delayed(sandbox: Sandbox) -> None:
+    sandbox.add_fault(Fault(Step.END, Action.DELAY, seconds=30))
+    async with RawSmtp(sandbox) as client:
+        await client.log_in()
+        client.send(FLIGHT)
+        assert len(await client.replies(2)) == 2
+        (message,) = await sandbox.received.wait_until(1)  # kept before it is answered
+        assert message.content == CONTENT
+
+
+async def test_a_delayed_greeting_comes(sandbox: Sandbox) -> None:
+    sandbox.add_fault(Fault(Step.CONNECT, Action.DELAY, seconds=0.02))
+    async with RawSmtp(sandbox) as client:
+        await client.connect()
+        assert (await client.reply()).startswith("220 ")
+
+
+async def test_tls_starts_after_a_delayed_starttls(sandbox: Sandbox) -> None:
+    sandbox.add_fault(Fault(Step.STARTTLS, Action.DELAY, seconds=0.02))
+    async with RawSmtp(sandbox) as client:
+        await client.log_in()
+
+
+async def test_what_is_sent_during_a_delay_is_neither_lost_nor_hoarded(sandbox: Sandbox) -> None:
+    content = b"x" * 1_000_000
+    sandbox.add_fault(Fault(Step.CONTENT, Action.DELAY, seconds=0.05))
+    async with RawSmtp(sandbox) as client:
+        await client.log_in()
+        await client.envelope()
+        client.send(b"BDAT %d LAST\r\n" % len(content) + content)
+        assert (await client.reply()).startswith("250 2.0.0 OK ")
+    (message,) = sandbox.received
+    assert message.content == content
+
+
+# garbage and reply_twice
+
+
+@pytest.mark.parametrize("text", ["", "250"])
+async def test_garbage_takes_the_place_of_a_reply(sandbox: Sandbox, text: str) -> None:
+    async with RawSmtp(sandbox) as client:
+        await client.log_in()
+        sandbox.add_fault(Fault(Step.MAIL, Action.GARBAGE, text=text))
+        client.send(b"MAIL FROM:<a@b>\r\nNOOP\r\nQUIT\r\n")
+        garbage, noop, _bye = (await client.rest()).split(b"\r\n")[:3]
+    assert garbage == (text.encode() or b"\x16\x03\x01 this is no reply")
+    assert noop.startswith(b"250 ")
+
+
+async def test_a_reply_can_come_twice(sandbox: Sandbox) -> None:
+    async with RawSmtp(sandbox) as client:
+        await client.log_in()
+        sandbox.add_fault(Fault(Step.END, Action.REPLY_TWICE))
+        client.send(FLIGHT + b"QUIT\r\n")
+        lines = (await client.rest()).splitlines()
+    assert [line[:9] for line in lines] == [
+        b"250 2.1.0",
+        b"250 2.1.5",
+        b"250 2.0.0",
+        b"250 2.0.0",
+        b"221 2.0.0",
+    ]
+    assert lines[2] == lines[3]
+    assert sandbox.received.total == 1
