@@ -31,6 +31,7 @@ class Connection(asyncio.Protocol):
     """One client connection of the provider."""
 
     __slots__ = (
+        "_early",
         "_flights",
         "_hold",
         "_is_paused_by_peer",
@@ -49,6 +50,9 @@ class Connection(asyncio.Protocol):
         self._session = Session(provider.office, is_encrypted=False)
         self._transport: asyncio.Transport | None = None  # None: not yet, or gone
         self._flights: deque[tuple[bytes, Ending]] = deque()  # held back by `rtt_seconds`
+        # What came through TLS before `start_tls` returned: a client's EHLO may travel with the
+        # last flight of the handshake. None: no handshake is under way.
+        self._early: bytearray | None = None
         self._hold: asyncio.TimerHandle | None = None
         self._is_paused_by_peer = False
         self.last_active = self._loop.time()
@@ -68,6 +72,9 @@ class Connection(asyncio.Protocol):
         """Let the session act on octets."""
         session = self._session
         self.last_active = self._loop.time()
+        if self._early is not None:
+            self._early += data
+            return
         if self._flights and session.must_wait:  # the reply to wait for has not left yet
             session.violate()
         else:
@@ -171,6 +178,7 @@ class Connection(asyncio.Protocol):
 
     def _upgrade(self) -> None:
         self._pause_reading()
+        self._early = bytearray()
         self._provider.own(self._start_tls())
 
     async def _start_tls(self) -> None:
@@ -202,3 +210,6 @@ class Connection(asyncio.Protocol):
         if self._provider.office.settings.tls is TlsMode.IMPLICIT:
             self._session.greet()
             self._settle()
+        early, self._early = self._early, None
+        if early:
+            self.data_received(bytes(early))

@@ -1,0 +1,47 @@
+"""What every server of the benchmarker does around its serving: run, announce itself, end.
+
+SIGTERM and SIGINT end it well, exit code 0; the ready file appears whole or not at all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Mapping
+    from pathlib import Path
+
+
+def run(main: Coroutine[None, None, None]) -> None:
+    """Run `main` to its end on uvloop where it is installed, else on asyncio's loop."""
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        runner.run(main)
+
+
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Return what makes the loop; None is asyncio's default."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+def stop_signal() -> asyncio.Event:
+    """Return an event that SIGTERM and SIGINT set from now on."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    return stop
+
+
+def announce(ready_file: Path, facts: Mapping[str, object]) -> None:
+    """Write the process id and `facts` as JSON."""
+    draft = ready_file.with_name(f".{ready_file.name}.{os.getpid()}")
+    draft.write_text(json.dumps({"pid": os.getpid(), **facts}))
+    draft.replace(ready_file)

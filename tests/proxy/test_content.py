@@ -1,0 +1,291 @@
+"""Content between DATA or BDAT and DATA or BDAT, against slow and obvious implementations."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from xoauth2_proxy.content import Collector, Content, DataReader, LineEnds, message_id
+
+PLENTY = 1_000_000
+
+# Octets among which ends of lines, dots and half-ends are frequent.
+_octets = st.lists(
+    st.sampled_from([b"\r", b"\n", b".", b"\r\n", b"\r\n.", b"a", b"\0", b"\xff"]), max_size=20
+).map(b"".join)
+_lines = st.lists(
+    st.text(st.sampled_from(".ab"), max_size=3).map(str.encode), max_size=8
+).map(lambda lines: b"".join(line + b"\r\n" for line in lines))
+
+
+@st.composite
+def cut(draw: st.DrawFn, octets: bytes) -> list[bytes]:
+    """Cut `octets` anywhere, empty chunks included."""
+    at = sorted(draw(st.lists(st.integers(0, len(octets)), max_size=6)))
+    return [octets[start:end] for start, end in zip([0, *at], [*at, len(octets)], strict=True)]
+
+
+# Slow and obvious: one octet, one line at a time.
+
+
+def has_clean_ends(octets: bytes) -> bool:
+    return not re.search(rb"\r(?!\n)|(?<!\r)\n", octets)
+
+
+def end_of_data(octets: bytes) -> tuple[bytes, bytes] | None:
+    """Return content and rest of what follows a DATA line; None where the end is not there."""
+    line_start = 0
+    for at in range(len(octets)):
+        if octets[at - 1 : at + 1] == b"\r\n" and at:
+            if octets[line_start : at + 1] == b".\r\n":
+                return octets[:line_start], octets[at + 1 :]
+            line_start = at + 1
+    return None
+
+
+def stuffed(content: bytes) -> bytes:
+    lines = content.split(b"\r\n")
+    return b"\r\n".join(b"." + line if line.startswith(b".") else line for line in lines)
+
+
+def unstuffed(octets: bytes) -> bytes:
+    lines = octets.split(b"\r\n")
+    return b"\r\n".join(line[1:] if line.startswith(b".") else line for line in lines)
+
+
+def read(*chunks: bytes, max_bytes: int = PLENTY) -> tuple[Collector, bytes | None]:
+    """Feed a reader until it has found the end; return what it gathered and what was left."""
+    collector = Collector(max_bytes)
+    reader = DataReader(collector)
+    for number, chunk in enumerate(chunks):
+        rest = reader.feed(chunk)
+        if rest is not None:
+            return collector, rest + b"".join(chunks[number + 1 :])
+    return collector, None
+
+
+def taken(collector: Collector) -> bytes:
+    return collector.content(is_stuffed=True).octets
+
+
+# The end of DATA.
+
+
+@given(st.data(), _octets)
+def test_reader_agrees_with_reading_octet_by_octet(data: st.DataObject, octets: bytes) -> None:
+    collector, rest = read(*data.draw(cut(octets)))
+    expected = end_of_data(octets)
+    assert rest == (None if expected is None else expected[1])
+    if expected is not None:
+        assert taken(collector) == expected[0]
+        assert collector.size_bytes == len(expected[0])
+        assert collector.has_clean_line_ends is has_clean_ends(expected[0])
+
+
+@given(_lines, _octets, st.data())
+def test_content_and_what_follows_are_told_apart_over_any_split(
+    content: bytes, following: bytes, data: st.DataObject
+) -> None:
+    octets = stuffed(content) + b".\r\n" + following
+    collector, rest = read(*data.draw(cut(octets)))
+    assert rest == following
+    assert collector.content(is_stuffed=True).for_bdat() == content
+    assert collector.has_clean_line_ends
+
+
+def test_every_split_in_three_finds_the_same_end() -> None:
+    octets = b"a\r\n..\r\n\r\nb\r\n.\r\nRSET\r\n"
+    for first in range(len(octets) + 1):
+        for second in range(first, len(octets) + 1):
+            collector, rest = read(octets[:first], octets[first:second], octets[second:])
+            assert rest == b"RSET\r\n"
+            assert taken(collector) == b"a\r\n..\r\n\r\nb\r\n"
+
+
+def test_content_may_be_empty() -> None:
+    collector, rest = read(b".\r\nQUIT\r\n")
+    assert (taken(collector), rest) == (b"", b"QUIT\r\n")
+    assert collector.has_clean_line_ends
+
+
+def test_content_of_dots_only() -> None:
+    content = b".\r\n..\r\n...\r\n"
+    collector, rest = read(stuffed(content) + b".\r\n")
+    assert rest == b""
+    assert collector.content(is_stuffed=True).for_bdat() == content
+
+
+# Smuggling (CVE-2023-51764 and its family): what is no CRLF.CRLF must not end DATA.
+
+_NO_END = [
+    b"\n.\n",
+    b"\n.\r\n",
+    b"\r.\r",
+    b"\r.\r\n",
+    b"\r\n.\n",
+    b"\r\n.\r",
+    b"\n.\r",
+    b"\r\n.\0\r\n",
+    b"\r\n\0.\r\n",
+    b"\0\r\n.\n",
+    b"\r\0\n.\r\n",
+    b"\r\r\n.\n",
+    b"\r\n.\r\r\n",
+]
+
+
+@pytest.mark.parametrize("fake_end", _NO_END)
+def test_smuggled_end_ends_nothing_wherever_it_is_split(fake_end: bytes) -> None:
+    content = b"Subject: a\r\n\r\nb" + fake_end + b"MAIL FROM:<evil@example.com>\r\n"
+    octets = content + b".\r\nNOOP\r\n"
+    for at in range(len(octets) + 1):
+        collector, rest = read(octets[:at], octets[at:])
+        assert rest == b"NOOP\r\n"
+        assert taken(collector) == content
+        assert collector.has_clean_line_ends is has_clean_ends(content)
+
+
+@pytest.mark.parametrize("fake_end", _NO_END)
+def test_smuggled_end_at_the_very_start(fake_end: bytes) -> None:
+    for at in range(len(fake_end) + 1):
+        _, rest = read(fake_end[:at], fake_end[at:])
+        assert rest is None
+
+
+@pytest.mark.parametrize("fake_end", [end for end in _NO_END if not has_clean_ends(end)])
+def test_smuggled_end_in_bdat_is_noticed_across_chunks(fake_end: bytes) -> None:
+    octets = b"a" + fake_end + b"MAIL\r\n"
+    for at in range(len(octets) + 1):
+        collector = Collector(PLENTY)
+        collector.add(octets[:at])
+        collector.add(octets[at:])
+        assert not collector.has_clean_line_ends
+
+
+# Line ends.
+
+
+@given(st.data(), _octets)
+def test_line_ends_agree_with_looking_at_each(data: st.DataObject, octets: bytes) -> None:
+    ends = LineEnds()
+    for chunk in data.draw(cut(octets)):
+        ends.add(chunk)
+    assert ends.finish() is has_clean_ends(octets)
+
+
+@pytest.mark.parametrize(
+    ("chunks", "is_clean"),
+    [
+        ([], True),
+        ([b""], True),
+        ([b"a\r", b"\nb"], True),
+        ([b"\r", b"", b"\n"], True),
+        ([b"\r", b"\n\r", b"\n"], True),
+        ([b"a\r", b"b\n"], False),
+        ([b"\r", b"\r\n"], False),
+        ([b"a\r"], False),
+        ([b"\n"], False),
+        ([b"\n\r"], False),
+        ([b"a", b"\n"], False),
+        ([b"a\r\n", b"\n"], False),
+        ([b"\n", b"\r\n"], False),
+    ],
+)
+def test_line_ends_at_chunk_borders(chunks: list[bytes], is_clean: bool) -> None:
+    ends = LineEnds()
+    for chunk in chunks:
+        ends.add(chunk)
+    assert ends.finish() is is_clean
+
+
+# Gathering.
+
+
+@given(st.data(), _octets, st.integers(0, 30))
+def test_collector_keeps_up_to_its_limit_and_counts_beyond(
+    data: st.DataObject, octets: bytes, limit: int
+) -> None:
+    collector = Collector(limit)
+    for chunk in data.draw(cut(octets)):
+        collector.add(chunk)
+    assert collector.size_bytes == len(octets)
+    assert collector.is_too_large is (len(octets) > limit)
+    if not collector.is_too_large:
+        ends_well = not octets or octets.endswith(b"\r\n")
+        expected = octets if ends_well else octets + b"\r\n"
+        assert collector.content(is_stuffed=False) == Content(expected, is_stuffed=False)
+        assert collector.has_clean_line_ends is has_clean_ends(octets)
+
+
+def test_beyond_the_limit_nothing_is_kept() -> None:
+    collector = Collector(10)
+    for chunk in [b"x" * 8, b"y" * 8, b"z" * 8]:
+        collector.add(chunk)
+    assert collector.content(is_stuffed=False).octets == b""
+    assert collector.size_bytes == 24
+
+
+def test_end_of_data_is_found_behind_content_over_the_limit() -> None:
+    collector, rest = read(b"x" * 100, b"\r\n", b".\r", b"\nNOOP\r\n", max_bytes=10)
+    assert rest == b"NOOP\r\n"
+    assert collector.is_too_large
+    assert collector.size_bytes == 102
+
+
+def test_missing_crlf_at_the_end_of_bdat_is_added() -> None:
+    collector = Collector(PLENTY)
+    collector.add(b"a\r\nb")
+    assert collector.content(is_stuffed=False).octets == b"a\r\nb\r\n"
+
+
+# From DATA or BDAT to DATA or BDAT.
+
+
+@given(_lines)
+def test_for_data_stuffs_each_line_and_ends_with_a_dot(content: bytes) -> None:
+    assert Content(content, is_stuffed=False).for_data() == stuffed(content) + b".\r\n"
+    assert Content(stuffed(content), is_stuffed=True).for_data() == stuffed(content) + b".\r\n"
+
+
+@given(_lines)
+def test_for_bdat_takes_one_dot_from_each_line(octets: bytes) -> None:
+    assert Content(octets, is_stuffed=True).for_bdat() == unstuffed(octets)
+    assert Content(octets, is_stuffed=False).for_bdat() == octets
+
+
+@given(_lines)
+def test_content_survives_every_hop(content: bytes) -> None:
+    by_data = Content(content, is_stuffed=False).for_data()
+    collector, rest = read(by_data)
+    assert rest == b""
+    again = collector.content(is_stuffed=True)
+    assert again.for_bdat() == content
+    assert again.for_data() == by_data
+
+
+def test_empty_content() -> None:
+    for is_stuffed in (True, False):
+        content = Content(b"", is_stuffed)
+        assert (content.for_data(), content.for_bdat()) == (b".\r\n", b"")
+
+
+# The message's own name.
+
+
+@pytest.mark.parametrize(
+    ("octets", "found"),
+    [
+        (b"Subject: a\r\nMessage-ID: <1@x>\r\n\r\nb\r\n", "<1@x>"),
+        (b"MESSAGE-ID:\t<2@x>\r\n\r\n", "<2@x>"),
+        (b"X-Message-ID: <3@x>\r\n\r\n", ""),
+        (b"Subject: a\r\n\r\nMessage-ID: <4@x>\r\n", ""),
+        (b"Message-ID: <\xff@x>\r\n", "<�@x>"),
+        (b"", ""),
+        (b"X: " + b"x" * 20_000 + b"\r\nMessage-ID: <5@x>\r\n", ""),
+    ],
+)
+def test_message_id_is_looked_for_near_the_start_of_the_header(octets: bytes, found: str) -> None:
+    assert message_id(octets) == found
