@@ -97,16 +97,27 @@ async def child(
 async def _ready(name: str, process: Process, ready_file: Path, log_file: Path) -> Child:
     try:
         async with asyncio.timeout(_START_SECONDS):
-            while not ready_file.exists():  # written whole, by renaming
+            while not _is_ready(ready_file):
                 if process.returncode is not None:
                     raise ChildError(_complaint(name, log_file, "ended at once"))
                 await asyncio.sleep(_POLL_SECONDS)
     except TimeoutError:
         raise ChildError(_complaint(name, log_file, "was not ready in time")) from None
-    facts = json.loads(ready_file.read_bytes())
+    return Child(process.pid, _facts(name, ready_file))
+
+
+def _is_ready(ready_file: Path) -> bool:
+    return ready_file.exists()  # written whole, by renaming
+
+
+def _facts(name: str, ready_file: Path) -> dict[str, object]:
+    try:
+        facts = json.loads(ready_file.read_bytes())
+    except ValueError:
+        facts = None
     if not isinstance(facts, dict):
         raise ChildError(f"{name} wrote no JSON object into its ready file.")
-    return Child(process.pid, facts)
+    return facts
 
 
 async def _end(process: Process) -> None:

@@ -19,12 +19,15 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from bench import sandbox_command
+from bench.cost import cli as cost_command
 from bench.interruption import Interruption
 from bench.reports import json_export, terminal
 from bench.reports.progress import Progress
 from bench.result import Run
 from bench.run import RunRequest, run_once, run_twice
 from bench.scenarios import COMPARE, CUSTOM, SCENARIOS, Plan
+from bench.serve import loop_factory
 from bench.submission import Mechanism, Tls
 from bench.target import (
     DEFAULT_ADMIN_URL,
@@ -122,8 +125,9 @@ def _show_scenarios(is_wanted: bool) -> None:
     raise typer.Exit
 
 
-@_app.command(help=_HELP, epilog=_EPILOG)
+@_app.callback(invoke_without_command=True, help=_HELP, epilog=_EPILOG)
 def _bench(  # noqa: PLR0913 - one parameter an option
+    context: typer.Context,
     *,
     scenario: Annotated[
         str | None, typer.Option(help=f"{', '.join(SCENARIOS)}; quick when nothing is given.")
@@ -216,6 +220,9 @@ def _bench(  # noqa: PLR0913 - one parameter an option
         typer.Option("--version", help="Print the version.", callback=_show_version, is_eager=True),
     ] = False,
 ) -> None:
+    if context.invoked_subcommand is not None:
+        _refuse_options(context)
+        return
     credentials = _credentials(from_email, password, mechanism, use_mock_tokens=use_mock_tokens)
     plan = _plan(
         scenario,
@@ -248,9 +255,20 @@ def _bench(  # noqa: PLR0913 - one parameter an option
         is_confirmed=yes or verbose,
     )
     _confirm(plan, out)
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
         code = runner.run(_bench_and_report(request, out))
     raise typer.Exit(code)
+
+
+def _refuse_options(context: typer.Context) -> None:
+    """Refuse options in front of a sub-command, which would do nothing."""
+    for name in context.params:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            raise typer.BadParameter(
+                f"stands in front of {context.invoked_subcommand}, which does not take it.",
+                param_hint=f"--{name.replace('_', '-')}",
+            )
 
 
 def _plan(  # noqa: PLR0913 - the command line's words
@@ -415,9 +433,5 @@ def _advice(request: RunRequest, runs: list[Run]) -> str:
     )
 
 
-def _loop_factory() -> "type[asyncio.AbstractEventLoop] | None":
-    try:
-        import uvloop
-    except ImportError:
-        return None
-    return uvloop.Loop
+_app.command("cost", help=cost_command.HELP)(cost_command.cost)
+_app.command("sandbox", help=sandbox_command.HELP)(sandbox_command.sandbox)

@@ -7,9 +7,11 @@ the rest. No compliant client is ever disconnected for sending fast.
 from __future__ import annotations
 
 import asyncio
+import math
 
 _HIGH_BYTES = 262_144  # one read of an event loop; above it reading pauses
 _LOW_BYTES = 65_536
+_START_BYTES = 16  # of a line that is too long: enough to tell its command
 
 
 class EndOfInput(Exception):
@@ -29,14 +31,32 @@ class LineTooLong(Exception):
 
 
 class Inlet:
-    """A buffer between a transport and one reader."""
+    """A buffer between a transport and one reader.
 
-    __slots__ = ("_buffer", "_interrupted", "_is_paused", "_saw_eof", "_transport", "_waiter")
+    Every wait ends with `TimeoutError` after `idle_seconds` without an octet.
+    """
 
-    def __init__(self, transport: asyncio.Transport) -> None:
-        self._buffer = bytearray()
+    __slots__ = (
+        "_buffer",
+        "_idle_seconds",
+        "_interrupted",
+        "_is_paused",
+        "_loop",
+        "_saw_eof",
+        "_timer",
+        "_transport",
+        "_waiter",
+        "_waiting_since",
+    )
+
+    def __init__(self, transport: asyncio.Transport, idle_seconds: float = math.inf) -> None:
+        self._buffer = b""
         self._transport = transport
+        self._idle_seconds = idle_seconds
+        self._loop = asyncio.get_running_loop()
         self._waiter: asyncio.Future[None] | None = None
+        self._waiting_since = 0.0
+        self._timer: asyncio.TimerHandle | None = None
         self._is_paused = False
         self._saw_eof = False
         self._interrupted = False
@@ -53,7 +73,7 @@ class Inlet:
 
     def feed(self, octets: bytes) -> None:
         """Take octets from the transport."""
-        self._buffer += octets
+        self._buffer = self._buffer + octets if self._buffer else octets
         if len(self._buffer) > _HIGH_BYTES and not self._is_paused:
             self._is_paused = True
             self._transport.pause_reading()
@@ -69,6 +89,12 @@ class Inlet:
         self._interrupted = True
         self._wake()
 
+    def close(self) -> None:
+        """Let go of the timer; nothing is read any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
     def move_to(self, transport: asyncio.Transport) -> None:
         """Go on with another transport of the same connection (STARTTLS); nothing may wait."""
         self._transport = transport
@@ -81,6 +107,7 @@ class Inlet:
             LineTooLong: it was longer than `max_bytes` and is gone.
             EndOfInput: no line is left.
             Interrupted: see `interrupt`.
+            TimeoutError: the client was silent for too long.
         """
         searched = 0
         while (end := self._buffer.find(b"\n", searched)) < 0:
@@ -89,7 +116,7 @@ class Inlet:
             searched = len(self._buffer)
             await self._more()
         if end >= max_bytes:
-            raise LineTooLong(self._take(end + 1))
+            raise LineTooLong(self._take(end + 1)[:_START_BYTES])
         return self._take(end + 1)
 
     async def octets(self, max_bytes: int) -> bytes:
@@ -98,17 +125,18 @@ class Inlet:
         Raises:
             EndOfInput: nothing is left.
             Interrupted: see `interrupt`.
+            TimeoutError: the client was silent for too long.
         """
         while not self._buffer:
             await self._more()
-        return self._take(min(max_bytes, len(self._buffer)))
+        return self._take(max_bytes)
 
     def put_back(self, octets: bytes) -> None:
         """Return octets that were read too far."""
-        self._buffer[:0] = octets
+        self._buffer = octets + self._buffer if self._buffer else octets
 
     async def _discard_line(self) -> bytes:
-        start = bytes(self._buffer[:16])
+        start = self._buffer[:_START_BYTES]
         while (end := self._buffer.find(b"\n")) < 0:
             self._take(len(self._buffer))
             await self._more()
@@ -116,8 +144,8 @@ class Inlet:
         return start
 
     def _take(self, count: int) -> bytes:
-        taken = bytes(self._buffer[:count])
-        del self._buffer[:count]
+        buffer = self._buffer
+        taken, self._buffer = buffer[:count], buffer[count:]
         if self._is_paused and len(self._buffer) <= _LOW_BYTES:
             self._is_paused = False
             self._transport.resume_reading()
@@ -128,11 +156,25 @@ class Inlet:
             raise EndOfInput
         if self._interrupted:
             raise Interrupted
-        self._waiter = asyncio.get_running_loop().create_future()
+        self._waiter = self._loop.create_future()
+        self._waiting_since = self._loop.time()
+        if self._timer is None and self._idle_seconds != math.inf:
+            self._timer = self._loop.call_later(self._idle_seconds, self._look_at_the_clock)
         try:
             await self._waiter
         finally:
             self._waiter = None
+
+    def _look_at_the_clock(self) -> None:
+        """End a wait that has lasted too long. One timer serves many waits: it moves on."""
+        self._timer = None
+        if self._waiter is None:
+            return
+        remaining = self._waiting_since + self._idle_seconds - self._loop.time()
+        if remaining > 0:
+            self._timer = self._loop.call_later(remaining, self._look_at_the_clock)
+        elif not self._waiter.done():
+            self._waiter.set_exception(TimeoutError())
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():

@@ -42,7 +42,8 @@ _MAX_COMMAND_BYTES = 2048
 _MAX_AUTH_LINE_BYTES = sasl.MAX_LINE_BYTES + len("AUTH OAUTHBEARER \r\n")
 _MAX_BAD_COMMANDS = 10  # then the client is no SMTP client
 _MAX_AUTH_FAILURES = 5  # a connection; guessing costs a new connection each time
-_READ_BYTES = 65_536
+_READ_BYTES = 262_144  # what an event loop reads at once
+_UNREAD_REPLY_BYTES = 32_768  # replies that the client does not read; beyond it we wait for it
 _TLS_HANDSHAKE_SECONDS = 30.0
 _ABSURD_CHUNK_FACTOR = 4  # a BDAT chunk this many times the limit is not worth reading to its end
 
@@ -111,7 +112,7 @@ class ClientSession(SMTP):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start talking, if the listener admits one more client."""
-        self._inlet = Inlet(cast("asyncio.Transport", transport))
+        self._inlet = Inlet(cast("asyncio.Transport", transport), self._policy.idle_seconds)
         super().connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
@@ -169,7 +170,8 @@ class ClientSession(SMTP):
     def _say_last(self, last_word: Reply | None) -> None:
         if last_word is not None:
             self._answer(last_word)
-        self._writer.write(b"".join(self._pending))
+        self._inlet.close()
+        self._write_pending()
         self._writer.close()
 
     async def _converse(self) -> None:
@@ -225,23 +227,27 @@ class ClientSession(SMTP):
         self._pending.append(octets + b"\r\n")
 
     async def _flush(self) -> None:
-        if self._pending:
-            self._writer.write(b"".join(self._pending))
-            self._pending.clear()
+        if not self._pending:
+            return
+        self._write_pending()
+        if self._writer.transport.get_write_buffer_size() > _UNREAD_REPLY_BYTES:
             async with asyncio.timeout(self._policy.idle_seconds):
                 await self._writer.drain()
+
+    def _write_pending(self) -> None:
+        if not self._writer.is_closing():  # uvloop takes it ill to write to what is closed
+            self._writer.write(b"".join(self._pending))
+        self._pending.clear()
 
     async def _line(self) -> bytes:
         if not self._inlet.has_line:
             await self._flush()
-        async with asyncio.timeout(self._policy.idle_seconds):
-            return await self._inlet.line(_MAX_AUTH_LINE_BYTES)
+        return await self._inlet.line(_MAX_AUTH_LINE_BYTES)
 
     async def _octets(self, max_bytes: int) -> bytes:
         if not self._inlet.has_octets:
             await self._flush()
-        async with asyncio.timeout(self._policy.idle_seconds):
-            return await self._inlet.octets(max_bytes)
+        return await self._inlet.octets(max_bytes)
 
     # Greeting, TLS and the small commands.
 
@@ -536,7 +542,7 @@ def _command_text(line: bytes) -> str | None:
         text = line[:-2].decode()
     except UnicodeDecodeError:
         return None
-    return None if _CONTROL.search(text) else text
+    return text if text.isprintable() or not _CONTROL.search(text) else None
 
 
 def _decoded(line: bytes) -> bytes:

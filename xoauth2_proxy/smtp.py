@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 MAX_REPLY_LINE_BYTES = (
     4096  # RFC 5321 §4.5.3.1.5 says 512; providers exceed it with long host names
@@ -40,13 +41,7 @@ class Reply:
 
         Controls in the text are dropped, so a relayed reply cannot carry a second one.
         """
-        prefix = f"{self.enhanced} " if self.enhanced else ""
-        lines = self.text or ("",)
-        last = len(lines) - 1
-        return b"".join(
-            f"{self.code}{' ' if number == last else '-'}{prefix}{_printable(line)}\r\n".encode()
-            for number, line in enumerate(lines)
-        )
+        return _encoded(self)
 
     def __str__(self) -> str:
         return " ".join(part for part in (str(self.code), self.enhanced, *self.text) if part)
@@ -58,6 +53,18 @@ def reply(code: int, enhanced: str, *text: str) -> Reply:
     `enhanced` is written without the class: `reply(451, "4.1", "…")` is `451 4.4.1 …`.
     """
     return Reply(code, f"{code // 100}.{enhanced}" if enhanced else "", text)
+
+
+@lru_cache(maxsize=256)
+def _encoded(answer: Reply) -> bytes:
+    """Return the wire form; the few replies of our own are most of those sent, so it is kept."""
+    prefix = f"{answer.enhanced} " if answer.enhanced else ""
+    lines = answer.text or ("",)
+    last = len(lines) - 1
+    return b"".join(
+        f"{answer.code}{' ' if number == last else '-'}{prefix}{_printable(line)}\r\n".encode()
+        for number, line in enumerate(lines)
+    )
 
 
 def _printable(line: str) -> str:

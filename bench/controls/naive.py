@@ -88,7 +88,7 @@ class Relay:
             return AuthResult(success=False, handled=False)
         return AuthResult(success=True, auth_data=mailbox)
 
-    async def handle_DATA(  # noqa: N802 - aiosmtpd looks for this name
+    async def handle_DATA(  # aiosmtpd looks for this name
         self, _server: SMTP, session: Session, envelope: Envelope
     ) -> str:
         """Send the message on, and answer what the provider answered."""

@@ -10,14 +10,13 @@ import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from bench.cost.client import LoadFailed
 from bench.cost.plan import mailbox
 from bench.recorder import Histogram
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from bench.cost.client import Client, Entrance
+    from bench.cost.client import Client, Entrance, LoadFailed
     from bench.cost.plan import Workload
 
 _OPENING_AT_ONCE = 50  # of a crowd

@@ -42,7 +42,6 @@ class Method(StrEnum):
     """How a workload is measured."""
 
     STREAM = "stream"  # messages one after the other on each client
-    MEMORY = "memory"  # one large message from every client at once
     IDLE = "idle"  # clients that log in and say nothing
     CROWD = "crowd"  # few clients that send, among many that do not
 
@@ -64,7 +63,19 @@ class Workload:
     crowd: int = 0  # clients that log in and send nothing, or next to nothing
     needs_rtt: bool = False  # the provider holds each turn back
     needs_fresh_relay: bool = False  # memory: what ran before must not be seen
-    repeats: int | None = None  # unless asked for otherwise; None: the sitting's
+    repeats: int = 3  # unless the sitting has another number
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What one sitting does."""
+
+    workloads: tuple[Workload, ...]
+    relays: tuple[RelayName, ...]  # of each workload's own, those to measure
+    repeat: int | None  # None: as often as each workload says
+    is_quick: bool
+    is_pipelined: bool  # MAIL, RCPT and DATA in one write
+    rtt_seconds: float  # of the workload that needs one
 
 
 WORKLOADS = {
@@ -106,12 +117,11 @@ WORKLOADS = {
         Workload(
             name="memory",
             title="50 clients send 20 MB each at once",
-            method=Method.MEMORY,
             clients=50,
             mailboxes=MAX_MAILBOXES,
             size_bytes=20_000_000,
             messages=50,
-            warmup_messages=1,
+            warmup_messages=0,
             needs_fresh_relay=True,
             repeats=1,
         ),
@@ -171,7 +181,7 @@ def _quick(workload: Workload) -> Workload:
     changed = replace(workload, messages=_QUICK_MESSAGES.get(workload.name, workload.messages))
     if workload.method is Method.IDLE:
         changed = replace(changed, crowd=_QUICK_IDLE)
-    if workload.method is Method.MEMORY:  # the naive relay alone would take half a minute
+    if workload.name == "memory":  # the naive relay alone would take half a minute
         relays = tuple(name for name in workload.relays if name is not RelayName.NAIVE)
         changed = replace(changed, relays=relays)
     return changed

@@ -53,7 +53,6 @@ async def relay(
     Raises:
         ChildError: it did not start.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     module = _module(name, provider, folder)
     async with child(name.value, module, folder, interruption) as process:
         token_for = None
@@ -70,6 +69,7 @@ async def relay(
 
 
 def _module(name: RelayName, provider: Provider, folder: Path) -> list[str]:
+    folder.mkdir(parents=True, exist_ok=True)
     host, port = provider.smtp
     upstream = ["--upstream", f"{host}:{port}"]
     match name:

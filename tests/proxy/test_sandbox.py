@@ -248,7 +248,7 @@ async def test_every_flight_of_replies_comes_a_round_trip_later(tmp_path: Path) 
         started = time.monotonic()
         client.send(b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nBDAT 3 LAST\r\nx\r\n")
         assert [reply[:3] for reply in await client.replies(3)] == ["250"] * 3
-        assert 0.029 <= time.monotonic() - started < 0.06
+        assert time.monotonic() - started >= 0.029
         assert sandbox.counters.turns == turns + 1
 
 
@@ -301,15 +301,9 @@ async def test_an_idle_connection_is_ended(tmp_path: Path) -> None:
 async def test_a_client_that_reads_no_replies_is_read_no_further(sandbox: Sandbox) -> None:
     async with RawSmtp(sandbox) as client:
         await client.log_in()
-        client.send(b"HELP\r\n" * 3_000_000)
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.5):
-                await client.drain()
-        client_replies = 0
-        async with asyncio.timeout(20):
-            while client_replies < 50_000:  # and goes on when they are read
-                assert (await client.reply()).startswith("214 ")
-                client_replies += 1
+        assert not await client.can_push(32_000_000, 0.5, b"HELP\r\n")
+        for _ in range(50_000):  # and it goes on when they are read
+            assert (await client.reply()).startswith("214 ")
 
 
 async def test_connections_can_be_closed_as_a_provider_does(sandbox: Sandbox) -> None:

@@ -153,7 +153,7 @@ async def test_counters_are_shown(sandbox: Sandbox, http: aiohttp.ClientSession)
         "auth_refused": 0,
         "transactions_accepted": 1,
         "transactions_refused": 1,
-        "turns": 16,
+        "turns": 14,
         "open_by_mailbox": {MAILBOX: 1},
         "peak_by_mailbox": {MAILBOX: 1},
         "messages_total": 1,

@@ -16,7 +16,10 @@ from xoauth2_proxy.sandbox import Action, Fault, Sandbox, Step
 from xoauth2_proxy.upstream import opener, transaction
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
+
+    from _pytest.mark.structures import ParameterSet
 
     from tests.conftest import StartRelay
     from tests.support.relay import Relay
@@ -53,6 +56,8 @@ ACTIONS = {
     "late": (Action.DELAY, ""),
 }
 IN_DOUBT = {"drop", "reset", "421", "garbage", "truncated reply", "accept then drop"}
+LOST = "451 4.4.2 Connection to the provider lost"
+UNREACHABLE = "451 4.4.1 The provider cannot be reached"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,17 +73,48 @@ class Case:
         action, text = ACTIONS[self.name]
         return Fault(self.step, action, text=text, seconds=0.01)
 
+    @property
+    def told(self) -> str:
+        """What the client is told; "" where more than one answer is true."""
+        is_opening = self.step in OPENING
+        if self.name == "late":
+            return "250"
+        if self.name == "accept then drop":
+            return LOST
+        if self.name in {"drop", "reset"}:
+            # Before any content has left the message is sent again on a new connection.
+            has_sent = not self.withhold or self.step in {Step.BDAT, Step.CONTENT, Step.END}
+            return UNREACHABLE if is_opening else LOST if has_sent else "250"
+        if self.name in {"4xx", "5xx"} and self.step in ONE_FLIGHT + TWO_FLIGHTS:
+            return ACTIONS[self.name][1]
+        return "250" if (self.step, self.name) == (Step.MAIL, "421") else ""
+
     def __str__(self) -> str:
         way = {CHUNKING: "by DATA", PIPELINING: "in lock step"}.get(self.withhold, "by BDAT")
         return f"{self.step} {self.name} {way}"
 
 
-CASES = [
-    Case(step, name, withhold)
-    for step, withhold in PLACES
-    for name in ACTIONS
-    if name != "accept then drop" or step is Step.END
-]
+# Not a fault one can tell from the truth: a 2yz in place of the final reply.
+BELIEVED = {(step, "another code") for step in (Step.BDAT, Step.CONTENT, Step.END)}
+# The reply to RSET is no reply, yet the message behind it in the same flight was taken.
+UNKNOWN = {"rset garbage by BDAT", "rset truncated reply by BDAT"}
+KNOWN_BUGS = {
+    "data another code by DATA": "a 2yz to DATA is told as the message's 2yz",
+    "mail twice by DATA": "a reply too many shifts the rest: RCPT's 250 is told as the message's",
+    "rcpt twice by DATA": "a reply too many shifts the rest: RCPT's 250 is told as the message's",
+    "rset twice by DATA": "a reply too many shifts the rest: RCPT's 250 is told as the message's",
+}
+
+
+def cases() -> Iterator[ParameterSet]:
+    for step, withhold in PLACES:
+        for name in ACTIONS:
+            if (step, name) in BELIEVED or (name == "accept then drop" and step is not Step.END):
+                continue
+            case = Case(step, name, withhold)
+            bug = KNOWN_BUGS.get(str(case))
+            marks = [pytest.mark.xfail(reason=bug, strict=True)] if bug else []
+            yield pytest.param(case, id=str(case), marks=marks)
 
 
 async def sent_with_fault(relay: Relay, client: Client, case: Case) -> Reply:
@@ -98,24 +134,93 @@ def is_delivered(relay: Relay, subject: str) -> bool:
     return bool(kept)
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", list(cases()))
 async def test_the_reply_is_true_and_the_next_message_works(
     start_relay: StartRelay, tmp_path: Path, case: Case
 ) -> None:
     relay = await start_relay(sandbox=Sandbox(tmp_path, withhold=case.withhold))
     async with await relay.log_in() as client:
         answer = await sent_with_fault(relay, client, case)
-        print("RESULT", case, "->", answer, is_delivered(relay, "first"))
-        if case.name == "accept then drop":
-            assert str(answer) == "451 4.4.2 Connection to the provider lost"
+        assert str(answer).startswith(case.told)
+        if case.name == "accept then drop" or str(case) in UNKNOWN:
+            assert str(answer) == LOST
             assert is_delivered(relay, "first")
         else:
             assert answer.is_positive == is_delivered(relay, "first"), str(answer)
-        opened = relay.sandbox.counters.connections_opened
         assert (await client.send(message("next"))).code == 250
     assert is_delivered(relay, "next")
     assert relay.sandbox.received.total == sum(
         is_delivered(relay, subject) for subject in ("first", "next")
     )
     if case.name in IN_DOUBT:
-        assert relay.sandbox.arrivals(Step.CONNECT) >= 2, opened
+        assert relay.sandbox.counters.connections_opened >= 2
+
+
+@pytest.mark.xfail(
+    reason="a reply too many shifts the rest: the client is told RCPT's 250 for a refused message",
+    strict=True,
+)
+@pytest.mark.parametrize("step", [Step.MAIL, Step.RCPT])
+async def test_a_reply_too_many_never_makes_a_refusal_a_success(relay: Relay, step: Step) -> None:
+    relay.sandbox.add_fault(Fault(step, Action.REPLY_TWICE))
+    relay.sandbox.add_fault(Fault.reply(Step.END, "550 5.7.1 Looks like spam"))
+    async with await relay.log_in() as client:
+        answer = await client.send(message())
+    assert relay.sandbox.received.total == 0
+    assert not answer.is_positive, str(answer)
+
+
+# A provider that falls silent. The limits are minutes; here they are moments.
+
+
+@pytest.fixture
+def _short_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module, names in {
+        opener: ("_CONNECT_SECONDS", "_AUTH_SECONDS"),
+        transaction: ("_COMMAND_SECONDS", "_PIECE_SECONDS", "_FINAL_REPLY_SECONDS"),
+    }.items():
+        for name in names:
+            monkeypatch.setattr(module, name, 0.2)
+
+
+SILENCES = [
+    *((step, frozenset[str](), UNREACHABLE) for step in OPENING),
+    *((step, frozenset[str](), LOST) for step in ONE_FLIGHT),
+    *((step, CHUNKING, "250 ") for step in (Step.MAIL, Step.RCPT, Step.DATA)),
+    *((step, CHUNKING, LOST) for step in (Step.CONTENT, Step.END)),
+]
+
+
+@pytest.mark.usefixtures("_short_limits")
+@pytest.mark.parametrize("action", [Action.STALL, Action.FREEZE])
+@pytest.mark.parametrize(("step", "withhold", "told"), SILENCES)
+async def test_a_silent_provider_is_not_waited_for_without_end(
+    start_relay: StartRelay,
+    tmp_path: Path,
+    step: Step,
+    withhold: frozenset[str],
+    told: str,
+    action: Action,
+) -> None:
+    relay = await start_relay(sandbox=Sandbox(tmp_path, withhold=withhold))
+    relay.sandbox.add_fault(Fault(step, action))
+    async with await relay.log_in() as client:
+        answer = await client.send(message("first"))
+        assert str(answer).startswith(told)
+        assert answer.is_positive == is_delivered(relay, "first")
+        assert (await client.send(message("next"))).code == 250
+    assert relay.sandbox.counters.connections_opened == 2
+
+
+@pytest.mark.usefixtures("_short_limits")
+@pytest.mark.parametrize("withhold", [frozenset[str](), CHUNKING], ids=["BDAT", "DATA"])
+async def test_a_provider_that_stops_reading_is_given_up(
+    start_relay: StartRelay, tmp_path: Path, withhold: frozenset[str]
+) -> None:
+    relay = await start_relay(sandbox=Sandbox(tmp_path, withhold=withhold))
+    relay.sandbox.add_fault(Fault(Step.CONTENT, Action.FREEZE))
+    async with await relay.log_in() as client:
+        answer = await client.send(message("first", size_bytes=16_000_000))
+        assert str(answer) == LOST
+        assert relay.sandbox.received.total == 0
+        assert (await client.send(message("next"))).code == 250

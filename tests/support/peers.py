@@ -108,9 +108,9 @@ async def serving(
 class Upstreams:
     """Connections of ours to a listener on loopback, with the peers at their other ends."""
 
-    def __init__(self, port: int, arrived: asyncio.Queue[Peer]) -> None:
+    def __init__(self, port: int, arrivals: dict[object, asyncio.Future[Peer]]) -> None:
         self._port = port
-        self._arrived = arrived
+        self._arrivals = arrivals  # by the address of our end
         self._transports: list[asyncio.Transport] = []
 
     async def connect(self, extensions: Mapping[str, str] | None = None) -> tuple[Connection, Peer]:
@@ -119,7 +119,7 @@ class Upstreams:
             transport, _ = await asyncio.get_running_loop().create_connection(
                 asyncio.Protocol, "127.0.0.1", self._port
             )
-            peer = await self._arrived.get()
+            peer = await _arrival(self._arrivals, transport.get_extra_info("sockname"))
         # uvloop's transports are no subclasses of asyncio's.
         plain = cast("asyncio.Transport", transport)
         self._transports.append(plain)
@@ -130,18 +130,24 @@ class Upstreams:
             transport.abort()
 
 
+def _arrival(arrivals: dict[object, asyncio.Future[Peer]], address: object) -> asyncio.Future[Peer]:
+    if address not in arrivals:
+        arrivals[address] = asyncio.get_running_loop().create_future()
+    return arrivals[address]
+
+
 @asynccontextmanager
 async def upstreams() -> AsyncIterator[Upstreams]:
     """Listen for connections made with `Upstreams.connect`; all end with the block."""
-    arrived: asyncio.Queue[Peer] = asyncio.Queue()
+    arrivals: dict[object, asyncio.Future[Peer]] = {}
     peers: list[Peer] = []
 
     async def on_connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         peers.append(Peer(reader, writer))
-        arrived.put_nowait(peers[-1])
+        _arrival(arrivals, writer.get_extra_info("peername")).set_result(peers[-1])
 
     server = await asyncio.start_server(on_connection, "127.0.0.1", 0)
-    made = Upstreams(server.sockets[0].getsockname()[1], arrived)
+    made = Upstreams(server.sockets[0].getsockname()[1], arrivals)
     try:
         yield made
     finally:

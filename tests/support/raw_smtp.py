@@ -71,8 +71,17 @@ class RawSmtp:
     def send(self, octets: bytes) -> None:
         self._writer.write(octets)
 
-    async def drain(self) -> None:
-        await self._writer.drain()
+    async def can_push(self, size_bytes: int, seconds: float, octets: bytes = b"x") -> bool:
+        """Whether the server takes so much in so long; more than the kernel holds, please."""
+        piece = octets * (60_000 // len(octets))
+        try:
+            async with asyncio.timeout(seconds):
+                for _ in range(size_bytes // len(piece)):
+                    self.send(piece)
+                    await self._writer.drain()
+        except TimeoutError:
+            return False
+        return True
 
     async def command(self, line: str) -> str:
         """Send one line and return its reply."""
@@ -101,10 +110,10 @@ class RawSmtp:
         assert (await self.command("RCPT TO:<someone@example.com>")).startswith("250 ")
 
     async def deliver(self, content: bytes) -> str:
-        """Return the last reply of a transaction by DATA; `content` is sent as it is."""
+        """Return the last reply of a transaction by DATA."""
         await self.envelope()
         assert (await self.command("DATA")).startswith("354 ")
-        self.send(content + b".\r\n")
+        self.send((b"\r\n" + content).replace(b"\r\n.", b"\r\n..")[2:] + b".\r\n")
         return await self.reply()
 
     async def close(self) -> None:

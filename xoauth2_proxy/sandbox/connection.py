@@ -19,8 +19,8 @@ from xoauth2_proxy.sandbox.session import Ending, Session
 if TYPE_CHECKING:
     from xoauth2_proxy.sandbox.provider import Provider
 
-_HANDSHAKE_SECONDS = 10.0
-_SHUTDOWN_SECONDS = 5.0  # for the client's share of ending TLS
+HANDSHAKE_SECONDS = 10.0
+SHUTDOWN_SECONDS = 5.0  # for the client's share of ending TLS
 _MAX_FLIGHTS = 256  # held back by `rtt_seconds`
 _NOT_READING = (Ending.UPGRADE, Ending.FREEZE)
 _MAX_BACKLOG_BYTES = 64 * 1024  # read ahead while a reply is being delayed
@@ -47,7 +47,8 @@ class Connection(asyncio.Protocol):
         self._provider = provider
         self._loop = asyncio.get_running_loop()
         self._rtt_seconds = provider.office.settings.rtt_seconds
-        self._session = Session(provider.office, is_encrypted=False)
+        is_encrypted = provider.office.settings.tls is TlsMode.IMPLICIT
+        self._session = Session(provider.office, is_encrypted=is_encrypted)
         self._transport: asyncio.Transport | None = None  # None: not yet, or gone
         self._flights: deque[tuple[bytes, Ending]] = deque()  # held back by `rtt_seconds`
         # What came through TLS before `start_tls` returned: a client's EHLO may travel with the
@@ -58,12 +59,10 @@ class Connection(asyncio.Protocol):
         self.last_active = self._loop.time()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Greet, or start TLS first."""
+        """Greet; under implicit TLS, the handshake is over."""
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass of it
         if not self._provider.enter(self):
             self._deliver(b"421 4.3.2 Too many connections\r\n", Ending.CLOSE)
-        elif self._provider.office.settings.tls is TlsMode.IMPLICIT:
-            self._upgrade()
         else:
             self._session.greet()
             self._settle()
@@ -194,8 +193,8 @@ class Connection(asyncio.Protocol):
                     self,
                     self._provider.ssl_context,
                     server_side=True,
-                    ssl_handshake_timeout=_HANDSHAKE_SECONDS,
-                    ssl_shutdown_timeout=_SHUTDOWN_SECONDS,
+                    ssl_handshake_timeout=HANDSHAKE_SECONDS,
+                    ssl_shutdown_timeout=SHUTDOWN_SECONDS,
                 )
         finally:
             if encrypted is None or encrypted.is_closing():
@@ -207,9 +206,6 @@ class Connection(asyncio.Protocol):
         self._transport = encrypted
         # RFC 3207 §4.2: nothing learnt before the handshake is remembered.
         self._session = Session(self._provider.office, is_encrypted=True)
-        if self._provider.office.settings.tls is TlsMode.IMPLICIT:
-            self._session.greet()
-            self._settle()
         early, self._early = self._early, None
         if early:
             self.data_received(bytes(early))

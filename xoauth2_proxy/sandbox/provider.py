@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
 from typing import TYPE_CHECKING
 
-from xoauth2_proxy.sandbox.connection import Connection
+from xoauth2_proxy.accounts import TlsMode
+from xoauth2_proxy.sandbox.connection import HANDSHAKE_SECONDS, SHUTDOWN_SECONDS, Connection
 
 if TYPE_CHECKING:
     import ssl
@@ -15,6 +18,7 @@ if TYPE_CHECKING:
 
 _BACKLOG = 1024
 _STOP_SECONDS = 5.0
+_ACCEPT_AGAIN_SECONDS = 1.0  # after running out of file descriptors, as asyncio's servers do
 _SWEEP_SECONDS = 5.0  # how late an idle connection may be ended
 _IDLE = b"421 4.4.2 Timeout, closing connection\r\n"
 
@@ -27,18 +31,25 @@ class Provider:
         self.ssl_context = ssl_context
         self._connections: set[Connection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._unopened: set[socket.socket] = set()  # accepted, in no transport yet
         self._server: asyncio.Server | None = None
         self._sweep: asyncio.TimerHandle | None = None
         self._empty: asyncio.Future[None] | None = None  # done when the last connection is gone
 
     async def start(self, host: str, port: int) -> tuple[str, int]:
         """Listen, and return the address bound."""
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(
-            lambda: Connection(self), host, port, backlog=_BACKLOG
-        )
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listening = socket.create_server((host, port), family=family, backlog=_BACKLOG)
+        listening.setblocking(False)
+        address = listening.getsockname()
+        if self.office.settings.tls is TlsMode.IMPLICIT:
+            self.own(self._accept(listening))
+        else:
+            loop = asyncio.get_running_loop()
+            self._server = await loop.create_server(
+                lambda: Connection(self), sock=listening, backlog=_BACKLOG
+            )
         self._end_idle()
-        address = self._server.sockets[0].getsockname()
         return str(address[0]), int(address[1])
 
     async def stop(self) -> None:
@@ -52,6 +63,8 @@ class Provider:
         self.abort_connections()
         async with asyncio.timeout(_STOP_SECONDS):
             await asyncio.gather(*self._tasks, return_exceptions=True)
+            for peer in self._unopened:
+                peer.close()
             if self._connections:
                 self._empty = asyncio.get_running_loop().create_future()
                 await self._empty
@@ -90,6 +103,31 @@ class Provider:
         """Close every connection without a word."""
         for connection in tuple(self._connections):
             connection.abort()
+
+    async def _accept(self, listening: socket.socket) -> None:
+        # `create_server(ssl=…)` would shake hands where `stop` cannot reach.
+        loop = asyncio.get_running_loop()
+        with listening:
+            while True:
+                try:
+                    peer, _ = await loop.sock_accept(listening)
+                except OSError:
+                    await asyncio.sleep(_ACCEPT_AGAIN_SECONDS)
+                    continue
+                self._unopened.add(peer)
+                self.own(self._shake_hands(peer))
+
+    async def _shake_hands(self, peer: socket.socket) -> None:
+        self._unopened.remove(peer)  # the transport closes it from here on
+        loop = asyncio.get_running_loop()
+        with contextlib.suppress(OSError):  # TLS errors included: the client's doing
+            await loop.connect_accepted_socket(
+                lambda: Connection(self),
+                peer,
+                ssl=self.ssl_context,
+                ssl_handshake_timeout=HANDSHAKE_SECONDS,
+                ssl_shutdown_timeout=SHUTDOWN_SECONDS,
+            )
 
     def _end_idle(self) -> None:
         loop = asyncio.get_running_loop()

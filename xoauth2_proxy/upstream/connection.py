@@ -41,6 +41,9 @@ class Connection(asyncio.Protocol):
         self._reply_waiter: asyncio.Future[None] | None = None
         self._drain_waiter: asyncio.Future[None] | None = None
         self._is_paused = False
+        self._loop = asyncio.get_running_loop()
+        self._deadline = math.inf  # of the wait under way
+        self._timer: asyncio.TimerHandle | None = None
         transport.set_protocol(self)
 
     def __repr__(self) -> str:
@@ -70,7 +73,7 @@ class Connection(asyncio.Protocol):
     async def drain(self, timeout_seconds: float) -> None:
         """Wait until the transport takes more octets. Raises `ConnectionGone`."""
         if self._is_paused and not self._gone:
-            self._drain_waiter = asyncio.get_running_loop().create_future()
+            self._drain_waiter = self._loop.create_future()
             await self._wait(self._drain_waiter, timeout_seconds)
         if self._gone:
             raise ConnectionGone(self._gone)
@@ -80,7 +83,7 @@ class Connection(asyncio.Protocol):
         while not self._replies:
             if self._gone:
                 raise ConnectionGone(self._gone)
-            self._reply_waiter = asyncio.get_running_loop().create_future()
+            self._reply_waiter = self._loop.create_future()
             await self._wait(self._reply_waiter, timeout_seconds)
         return self._replies.popleft()
 
@@ -97,11 +100,27 @@ class Connection(asyncio.Protocol):
         self._transport.close()
 
     async def _wait(self, waiter: asyncio.Future[None], timeout_seconds: float) -> None:
+        """Wait until something happens; when nothing does in time, the connection is aborted."""
+        self._deadline = self._loop.time() + timeout_seconds
+        if self._timer is None or self._timer.when() > self._deadline:
+            self._set_timer()
         try:
-            async with asyncio.timeout(timeout_seconds):
-                await waiter
-        except TimeoutError:
+            await waiter
+        finally:
+            self._deadline = math.inf
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(self._deadline, self._look_at_the_clock)
+
+    def _look_at_the_clock(self) -> None:
+        """Abort if a wait has lasted too long. One timer serves many waits: it moves on."""
+        self._timer = None
+        if self._loop.time() >= self._deadline:
             self.abort("timed out")
+        elif self._deadline != math.inf:
+            self._set_timer()
 
     def data_received(self, data: bytes) -> None:
         """Take octets from the transport and match replies to commands (I1)."""
@@ -142,6 +161,9 @@ class Connection(asyncio.Protocol):
         if self._gone:
             return
         self._gone = reason
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         _wake(self._reply_waiter)
         _wake(self._drain_waiter)
         if self.on_gone is not None:

@@ -1,0 +1,161 @@
+"""`xoauth2-bench cost`: options, and what is printed and returned.
+
+Exit codes: 0 measured and every message arrived, 1 not so or (with --strict) a target missed,
+2 wrong usage, 130 or 143 stopped by SIGINT or SIGTERM.
+"""
+
+# Annotations are read by typer when the command is built, so they stay real objects here.
+import asyncio
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from bench import duration
+from bench.child import ChildError
+from bench.cost import export, meter, table
+from bench.cost.figures import Outcome
+from bench.cost.plan import ALL_RELAYS, WORKLOADS, Plan, RelayName, workloads
+from bench.cost.reach import Verdict, targets
+from bench.cost.sitting import Sitting
+from bench.interruption import Interruption
+from bench.open_files import raise_open_files
+from bench.reports import json_export
+from bench.serve import loop_factory
+
+_MAX_REPEAT = 100
+
+HELP = """Measure what a relay process costs per message, for controls and for this proxy.
+
+Starts everything itself on loopback: sandbox providers, a plain TCP forwarder (splice), a relay
+of stock libraries (naive) and this proxy, with CHUNKING at the provider and without (proxy-data).
+The relays take turns. Linux only; takes some four minutes, and wants a machine that does nothing
+else.
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Output:
+    path: Path | None  # None: no file
+    is_json: bool
+    is_strict: bool
+
+
+def cost(  # noqa: PLR0913 - one parameter an option
+    *,
+    workload: Annotated[
+        list[str] | None,
+        typer.Option(help=f"One of {', '.join(WORKLOADS)}; may be repeated. All by default."),
+    ] = None,
+    relay: Annotated[
+        list[RelayName] | None, typer.Option(help="May be repeated. All by default.")
+    ] = None,
+    repeat: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=_MAX_REPEAT,
+            help="How often each is measured; the medians count. 3 by default, 1 for memory "
+            "and idle.",
+        ),
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Fewer messages, once each: under a minute.")
+    ] = False,
+    pipelined: Annotated[
+        bool,
+        typer.Option(
+            "--pipelined", help="Send MAIL, RCPT and DATA in one write, as few clients do."
+        ),
+    ] = False,
+    rtt: Annotated[
+        str, typer.Option(help="How long the rtt workload's provider holds each turn back.")
+    ] = "40ms",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
+    output: Annotated[
+        Path | None, typer.Option(dir_okay=False, help="Write the JSON there as well.")
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit code 1 when a target is missed.")
+    ] = False,
+) -> None:
+    """Carry out the sitting and report."""
+    unknown = [name for name in workload or () if name not in WORKLOADS]
+    if unknown:
+        names = ", ".join(WORKLOADS)
+        raise typer.BadParameter(f"{unknown[0]!r} is not one of {names}.", param_hint="--workload")
+    try:
+        rtt_seconds = duration.seconds(rtt)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--rtt") from None
+    if not meter.is_available():
+        print("The cost of a process is measured on Linux only.", file=sys.stderr)  # noqa: T201
+        raise typer.Exit(1)
+    plan = Plan(
+        workloads=tuple(workloads(tuple(workload or ()), is_quick=quick)),
+        relays=tuple(relay or ALL_RELAYS),
+        repeat=repeat or (1 if quick else None),
+        is_quick=quick,
+        is_pipelined=pipelined,
+        rtt_seconds=rtt_seconds,
+    )
+    raise_open_files()
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        code = runner.run(_sit(plan, _Output(path=output, is_json=as_json, is_strict=strict)))
+    raise typer.Exit(code)
+
+
+async def _sit(plan: Plan, out: _Output) -> int:
+    started_at, started = datetime.now(UTC), time.perf_counter()
+    with Interruption() as interruption:
+        sitting = asyncio.create_task(Sitting(plan, interruption, _announce).run())
+
+        def stop() -> None:
+            sitting.cancel()
+
+        interruption.on_request.add(stop)
+        try:
+            outcome = await sitting
+        except asyncio.CancelledError:
+            if not interruption.exit_code:
+                raise
+            print("Stopped; nothing is reported.", file=sys.stderr)  # noqa: T201
+            return interruption.exit_code
+        except ChildError as error:
+            print(error, file=sys.stderr)  # noqa: T201
+            return 1
+        finally:
+            interruption.on_request.discard(stop)
+    return _report(plan, outcome, out, started_at, time.perf_counter() - started)
+
+
+def _announce(text: str) -> None:
+    with suppress(OSError):
+        print(text, file=sys.stderr, flush=True)  # noqa: T201
+
+
+def _report(
+    plan: Plan, outcome: Outcome, out: _Output, started_at: datetime, seconds: float
+) -> int:
+    reach = targets(outcome, plan.rtt_seconds)
+    document = export.document(plan, outcome, reach, started_at, seconds)
+    is_saved = True
+    if out.path is not None:
+        try:
+            json_export.write(document, out.path)
+        except OSError as error:
+            is_saved = False
+            print(f"The results could not be saved: {error}", file=sys.stderr)  # noqa: T201
+    if out.is_json:
+        print(json_export.encode(document), end="")  # noqa: T201
+    else:
+        table.show(Console(highlight=False), outcome, reach)
+    is_missed = any(target.verdict is Verdict.MISSED for target in reach)
+    is_well = is_saved and not outcome.has_errors and not (out.is_strict and is_missed)
+    return 0 if is_well else 1
