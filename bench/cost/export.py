@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-    from bench.cost.figures import Measured, Outcome, Row
+    from bench.cost.figures import Lag, Measured, Outcome, Row
     from bench.cost.plan import Plan
     from bench.cost.reach import Target
 
@@ -44,12 +44,7 @@ def document(
         },
         "environment": environment(),
         "workloads": [_workload(one) for one in outcome.measured],
-        "event_loop_lag": {
-            "p99_ms_at_most": p99_ms(outcome.lag),
-            "samples_by_bound_seconds": {
-                f"{bound:g}": count for bound, count in sorted(outcome.lag.items())
-            },
-        },
+        "event_loop_lag": _lag(outcome.lag),
         "reach": [asdict(target) | {"verdict": target.verdict.value} for target in reach],
     }
 
@@ -87,8 +82,16 @@ def _row(one: Measured, row: Row) -> dict[str, object]:
         "medians": asdict(medians),
         "cpu_ratio_to_splice": ratio(cpu, splice.cpu_us_per_message),
         "cpu_ratio_to_naive": ratio(cpu, naive.cpu_us_per_message),
+        "event_loop_lag": _lag(row.lag),
         "repeats": [asdict(figures) for figures in row.repeats],
     }
+
+
+def _lag(lag: Lag) -> dict[str, object] | None:
+    if not lag:
+        return None
+    samples = {f"{bound:g}": count for bound, count in sorted(lag.items())}
+    return {"p99_ms_at_most": p99_ms(lag), "samples_by_bound_seconds": samples}
 
 
 def _cpu_model() -> str:

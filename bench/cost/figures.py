@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING
 
@@ -40,6 +41,7 @@ class Row:
 
     relay: RelayName
     repeats: list[Figures] = field(default_factory=list)
+    lag: Lag = field(default_factory=dict)  # of the event loop, in all windows; {}: not known
     error: str = ""  # "": every message was acknowledged and arrived unchanged
     skipped: str = ""  # why it was not measured; "": it was
 
@@ -66,7 +68,15 @@ class Outcome:
     """The sitting."""
 
     measured: list[Measured] = field(default_factory=list)
-    lag: Lag = field(default_factory=dict)  # of the proxy's event loop, in all windows
+
+    @property
+    def lag(self) -> Lag:
+        """The lag of the proxy's event loop in all windows."""
+        total: Counter[float] = Counter()
+        for one in self.measured:
+            for row in one.rows:
+                total.update(row.lag)
+        return dict(total)
 
     @property
     def has_errors(self) -> bool:

@@ -104,7 +104,7 @@ def _turns(outcome: Outcome, rtt_seconds: float) -> list[Target]:
             value=outcome.median("kept", _PROXY_DATA).turns_per_message,
         ),
         Target(
-            measure=f"median latency at {rtt_ms:g} ms round-trip time",
+            measure=f"median latency at {rtt_ms:g} ms RTT",
             unit="ms",
             limit=rtt_ms + _RTT_ALLOWANCE_MS,
             value=outcome.median("rtt", _PROXY).p50_ms,
@@ -117,7 +117,7 @@ def _memory(outcome: Outcome) -> list[Target]:
     known = [peak for peak in peaks if peak is not None]
     return [
         Target(
-            measure="peak memory, 50 clients × 20 MB at once",
+            measure="peak memory, 50 × 20 MB at once",
             unit="MiB",
             limit=120.0,
             value=max(known, default=None),
@@ -135,20 +135,20 @@ def _crowd(outcome: Outcome) -> list[Target]:
     crowd = outcome.median("crowd", _PROXY)
     return [
         Target(
-            measure="event-loop lag under load, 99th percentile",
+            measure="event-loop lag, 99th percentile",
             unit="ms",
             limit=20.0,
             value=p99_ms(outcome.lag),
         ),
         Target(
-            measure="throughput of 4 among 500 idle clients",
+            measure="throughput among 500 idle clients",
             unit="× alone",
             limit=0.8,
             value=crowd.idle_crowd_ratio,
             is_minimum=True,
         ),
         Target(
-            measure="throughput of 4 among 500 trickling clients",
+            measure="throughput among 500 trickling clients",
             unit="× alone",
             limit=0.8,
             value=crowd.trickling_crowd_ratio,

@@ -119,7 +119,7 @@ class Sitting:
             row.error = str(error)
         else:
             row.repeats.append(figures)
-            lag.add(self._outcome.lag, late)
+            lag.add(row.lag, late)
 
 
 def _reason_to_skip(workload: Workload, name: RelayName) -> str:

@@ -35,8 +35,8 @@ _COLUMNS: tuple[Column, ...] = (
     ("×splice", 2, lambda row, splice, _: ratio(row.cpu_us_per_message, splice)),
     ("×naive", 3, lambda row, _, naive: ratio(row.cpu_us_per_message, naive)),
     ("msg/s", 0, lambda row, _, __: row.throughput_per_second),
-    ("p50 ms", 2, lambda row, _, __: row.p50_ms),
-    ("p99 ms", 2, lambda row, _, __: row.p99_ms),
+    ("p50 ms", 1, lambda row, _, __: row.p50_ms),
+    ("p99 ms", 1, lambda row, _, __: row.p99_ms),
     ("peak MiB", 1, lambda row, _, __: row.peak_mib),
     ("turns", 2, lambda row, _, __: row.turns_per_message),
 )
@@ -62,21 +62,22 @@ def show(console: Console, outcome: Outcome, reach: Sequence[Target]) -> None:
     """Print the report."""
     console.print(_LEGEND)
     for one in outcome.measured:
+        repeats = max((len(row.repeats) for row in one.rows), default=0)
+        heading = f"{one.workload.name}: {one.workload.title} (medians of {repeats})"
+        console.print(heading, style="bold", soft_wrap=True)
         console.print(_workload(one))
         for row in one.rows:
             if row.error or row.skipped:
                 console.print(f"  {row.relay}: {escape(row.error or row.skipped)}")
         console.print()
+    console.print("Reach", style="bold")
     console.print(_reach(reach))
 
 
 def _workload(one: Measured) -> Table:
-    workload = one.workload
-    repeats = max((len(row.repeats) for row in one.rows), default=0)
-    title = f"{workload.name}: {workload.title} (medians of {repeats})"
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=_PADDING)
+    table = Table(box=None, padding=_PADDING)
     table.add_column("relay", no_wrap=True, min_width=10)
-    columns = _BY_METHOD[workload.method]
+    columns = _BY_METHOD[one.workload.method]
     for head, _, _ in columns:
         table.add_column(head, justify="right", no_wrap=True)
     splice = one.median(RelayName.SPLICE).cpu_us_per_message
@@ -96,12 +97,10 @@ def _cells(
 
 
 def _reach(reach: Sequence[Target]) -> Table:
-    table = Table(
-        title="Reach", title_justify="left", title_style="bold", box=None, padding=_PADDING
-    )
+    table = Table(box=None, padding=_PADDING)
     table.add_column("measure", no_wrap=True)
-    for head in ("target", "measured"):
-        table.add_column(head, justify="right", no_wrap=True)
+    table.add_column("target", justify="right", no_wrap=True)
+    table.add_column("measured", justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
     for target in reach:
@@ -110,11 +109,15 @@ def _reach(reach: Sequence[Target]) -> Table:
         table.add_row(
             target.measure,
             f"{sign} {_number(target.limit, 3).rstrip('0').rstrip('.')}",
-            _number(target.value, 3 if target.limit < 1 else 2),
+            _number(target.value, _digits(target.limit)),
             target.unit,
             f"[{colour}]{target.verdict}[/{colour}]",
         )
     return table
+
+
+def _digits(limit: float) -> int:
+    return 3 if limit < 1 else 2 if limit < 100 else 0
 
 
 def _number(value: float | None, digits: int) -> str:

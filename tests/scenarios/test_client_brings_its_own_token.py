@@ -87,17 +87,18 @@ async def test_a_mock_token_that_is_not_good_is_refused_after_the_challenge(
     }[fault]
     async with await relay.connect() as client:
         await client.ehlo()
-        challenge = await client.command(
-            f"AUTH {mechanism} {credentials(mechanism, login, token)}"
-        )
+        challenge = await client.command(f"AUTH {mechanism} {credentials(mechanism, login, token)}")
         assert challenge.code == 334
         assert str(await client.command("")) == REFUSED
         assert (await client.command("MAIL FROM:<a@b>")).code == 530
         # The session is not spoilt by it.
         assert (await log_in(client, mechanism, MAILBOX, tokens.mint(MAILBOX))).code == 235
-    assert await relay.metric(
-        "xoauth2_proxy_auth_attempts_total", mechanism=mechanism, result="rejected"
-    ) == 1
+    assert (
+        await relay.metric(
+            "xoauth2_proxy_auth_attempts_total", mechanism=mechanism, result="rejected"
+        )
+        == 1
+    )
 
 
 @pytest.mark.parametrize("mechanism", MECHANISMS)

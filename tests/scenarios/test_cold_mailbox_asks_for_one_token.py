@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from tests.support.documents import account, one_account
-from tests.support.refreshers import GatedRefresher
+from tests.support.token_scripts import GatedRefresher
 from tests.support.relay import MAILBOX, OTHER_MAILBOX, PASSWORD
 from tests.support.smtp_client import encoded, message
 from xoauth2_proxy.mock_tokens import MockTokens, load_signing_key

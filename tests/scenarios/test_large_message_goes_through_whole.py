@@ -32,6 +32,4 @@ async def test_a_hundred_megabytes_pass_over_one_session(relay: Relay) -> None:
         assert (await client.command("QUIT")).code == 221
     assert {answer.code for answer in answers} == {250}
     arrived = [(kept.size_bytes, kept.sha256) for kept in relay.sandbox.received]
-    assert arrived == [
-        (len(content), hashlib.sha256(content).hexdigest()) for content in contents
-    ]
+    assert arrived == [(len(content), hashlib.sha256(content).hexdigest()) for content in contents]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.documents import account, one_account
-from tests.support.refreshers import ScriptedRefresher
+from tests.support.token_scripts import WrittenRefresher
 from tests.support.relay import MAILBOX, OTHER_MAILBOX, PASSWORD
 from tests.support.smtp_client import encoded, message
 from xoauth2_proxy.errors import GrantRevoked, TokenEndpointRefused, TokenEndpointUnavailable
@@ -127,7 +127,7 @@ async def test_who_keeps_guessing_is_shown_out(relay: Relay) -> None:
 async def test_a_right_password_without_a_token_is_not_let_in(
     start_relay: StartRelay, error: TokenError, told: str, result: str
 ) -> None:
-    refresher = ScriptedRefresher(error)
+    refresher = WrittenRefresher(error)
     relay = await start_relay(one_account(), refreshers={"mock": refresher})
     async with await relay.connect() as client:
         await client.ehlo()
@@ -139,7 +139,7 @@ async def test_a_right_password_without_a_token_is_not_let_in(
 
 
 async def test_a_wrong_password_asks_for_no_token(start_relay: StartRelay) -> None:
-    refresher = ScriptedRefresher(GrantRevoked("invalid_grant"))
+    refresher = WrittenRefresher(GrantRevoked("invalid_grant"))
     relay = await start_relay(one_account(), refreshers={"mock": refresher})
     async with await relay.connect() as client:
         await client.ehlo()
@@ -156,7 +156,7 @@ async def test_a_mailbox_with_a_dead_grant_holds_up_no_other(
     }
     refreshers: dict[str, Refresher] = {
         "mock": MockRefresher(MockTokens(load_signing_key(tmp_path))),
-        "dead": ScriptedRefresher(GrantRevoked("invalid_grant")),
+        "dead": WrittenRefresher(GrantRevoked("invalid_grant")),
     }
     relay = await start_relay(document, refreshers=refreshers)
     async with await relay.connect() as unlucky:

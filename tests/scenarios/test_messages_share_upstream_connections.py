@@ -51,7 +51,9 @@ async def test_a_connection_is_replaced_after_its_number_of_messages(
         for number in range(30):
             assert (await client.send(message(f"number {number}"))).code == 250
     assert relay.sandbox.counters.connections_opened == 3
-    closed = await relay.metric("xoauth2_proxy_upstream_connections_closed_total", reason="messages")
+    closed = await relay.metric(
+        "xoauth2_proxy_upstream_connections_closed_total", reason="messages"
+    )
     assert closed == 3
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.documents import one_account
-from tests.support.refreshers import ScriptedRefresher
+from tests.support.token_scripts import WrittenRefresher
 from tests.support.relay import MAILBOX
 from tests.support.smtp_client import message
 from xoauth2_proxy.errors import GrantRevoked, TokenEndpointUnavailable
@@ -61,7 +61,7 @@ async def test_connections_opened_before_a_revocation_go_on(relay: Relay) -> Non
 async def test_a_token_refused_twice_is_told_as_permanent(
     start_relay: StartRelay, code: int
 ) -> None:
-    refresher = ScriptedRefresher(STRANGE)
+    refresher = WrittenRefresher(STRANGE)
     relay = await start_relay(one_account(), refreshers={"mock": refresher})
     if code != 535:
         relay.sandbox.add_fault(Fault.reply(Step.AUTH, f"{code} 5.7.9 No", nth=None))
@@ -98,7 +98,7 @@ async def test_a_passing_refusal_does_not_cost_the_token(relay: Relay, said: str
 async def test_without_a_new_token_the_message_is_refused(
     start_relay: StartRelay, error: TokenError, told: str
 ) -> None:
-    refresher = ScriptedRefresher(STRANGE, error)
+    refresher = WrittenRefresher(STRANGE, error)
     relay = await start_relay(one_account(), refreshers={"mock": refresher})
     async with await relay.log_in() as client:
         assert str(await client.send(message())).startswith(told)

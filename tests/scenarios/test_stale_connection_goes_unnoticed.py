@@ -32,9 +32,7 @@ async def test_a_connection_closed_while_idle_is_not_used(relay: Relay, farewell
         message("second"),
     ]
     assert relay.sandbox.counters.connections_opened == 2
-    assert await relay.metric(
-        "xoauth2_proxy_upstream_connections_closed_total", reason="lost"
-    ) == 1
+    assert await relay.metric("xoauth2_proxy_upstream_connections_closed_total", reason="lost") == 1
 
 
 async def none_open(relay: Relay) -> bool:

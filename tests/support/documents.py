@@ -18,7 +18,7 @@ def account(email: str = MAILBOX, **changes: object) -> dict[str, object]:
 
 def one_account(**changes: object) -> dict[str, object]:
     """Return a configuration of that account alone."""
-    return {"accounts": [account(**changes)]}
+    return {"accounts": [account() | changes]}
 
 
 def upstream_at(sandbox: Sandbox) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""Refreshers that do as a test says."""
+"""A refresher that does what a test says, when it says so."""
 
 from __future__ import annotations
 
@@ -7,44 +7,33 @@ import time
 from typing import TYPE_CHECKING
 
 from xoauth2_proxy.oauth.grant import AccessToken, Monotonic
-from xoauth2_proxy.oauth.refreshers.mock import LIFETIME_SECONDS, MockRefresher
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
-
     from xoauth2_proxy.accounts import Account
-    from xoauth2_proxy.errors import TokenError
-    from xoauth2_proxy.mock_tokens import MockTokens
-
-
-class GatedRefresher:
-    """Gives out good tokens, but only once the gate is open."""
-
-    def __init__(self, tokens: MockTokens, gated: Collection[str] | None = None) -> None:
-        self.requests: list[str] = []  # whose, in order
-        self.asked = asyncio.Event()
-        self.gate = asyncio.Event()
-        self._gated = gated  # None: everyone
-        self._inner = MockRefresher(tokens)
-
-    async def refresh(self, account: Account) -> AccessToken:
-        self.requests.append(account.key)
-        if self._gated is None or account.key in self._gated:
-            self.asked.set()
-            await self.gate.wait()
-        return await self._inner.refresh(account)
 
 
 class ScriptedRefresher:
-    """Answers each request with the next item: an error, or a token as it is written."""
+    """Gives out token-1, token-2 and so on, unless `fails_with` says otherwise."""
 
-    def __init__(self, *script: TokenError | str) -> None:
-        self.requests = 0
-        self._script = list(script)
+    def __init__(self, lifetime_seconds: float = 3600.0) -> None:
+        self.lifetime_seconds = lifetime_seconds
+        self.fails_with: BaseException | None = None
+        self.asked: list[str] = []  # e-mail addresses
+        self.cancelled = 0
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
+        self.is_asked = asyncio.Event()
 
     async def refresh(self, account: Account) -> AccessToken:
-        self.requests += 1
-        item = self._script.pop(0) if len(self._script) > 1 else self._script[0]
-        if isinstance(item, str):
-            return AccessToken.issued(item, Monotonic(time.monotonic()), LIFETIME_SECONDS)
-        raise item
+        self.asked.append(account.email)
+        number = len(self.asked)
+        self.is_asked.set()
+        try:
+            await self.may_answer.wait()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        if self.fails_with is not None:
+            raise self.fails_with
+        now = Monotonic(time.monotonic())
+        return AccessToken.issued(f"token-{number}", now, self.lifetime_seconds)

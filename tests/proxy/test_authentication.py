@@ -1,0 +1,161 @@
+"""From credentials to a login that can also send."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.parts import Parts, parts
+from tests.support.refreshers import ScriptedRefresher
+from xoauth2_proxy.authentication import Login
+from xoauth2_proxy.errors import (
+    CredentialsRejected,
+    GrantRevoked,
+    Overloaded,
+    TokenEndpointUnavailable,
+    TokenError,
+    UpstreamAuthRejected,
+    UpstreamUnavailable,
+)
+from xoauth2_proxy.sandbox import Action, Fault, Step
+from xoauth2_proxy.sasl import PasswordLogin, TokenLogin
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+LOGIN = "SOMEONE@example.com"
+PASSWORD = "opens sesame"
+
+
+@pytest.fixture
+async def made(tmp_path: Path) -> AsyncIterator[Parts]:
+    """Parts whose refresher can judge tokens itself."""
+    async with parts(tmp_path) as built:
+        yield built
+
+
+@pytest.fixture
+def refresher() -> ScriptedRefresher:
+    return ScriptedRefresher()
+
+
+@pytest.fixture
+async def unjudged(tmp_path: Path, refresher: ScriptedRefresher) -> AsyncIterator[Parts]:
+    """Parts whose refresher cannot: only the provider tells whether a token is good."""
+    async with parts(tmp_path, refresher, max_connections=1, wait_seconds=0.05) as built:
+        yield built
+
+
+# Passwords.
+
+
+async def test_the_right_password_opens_the_account(made: Parts) -> None:
+    login = await made.authenticator.authenticate(PasswordLogin(LOGIN, PASSWORD))
+    assert login == Login(made.account)
+    assert made.sandbox.counters.connections_opened == 0
+
+
+@pytest.mark.parametrize(
+    ("login", "password"),
+    [(LOGIN, "wrong"), (LOGIN, ""), ("nobody@example.com", PASSWORD), ("", "")],
+)
+async def test_a_wrong_login_or_password_is_rejected(
+    made: Parts, login: str, password: str
+) -> None:
+    with pytest.raises(CredentialsRejected):
+        await made.authenticator.authenticate(PasswordLogin(login, password))
+
+
+@pytest.mark.parametrize("error", [GrantRevoked("x"), TokenEndpointUnavailable("x")])
+async def test_a_login_that_could_not_send_is_told_so_at_once(
+    unjudged: Parts, refresher: ScriptedRefresher, error: TokenError
+) -> None:
+    refresher.fails_with = error
+    with pytest.raises(type(error)):
+        await unjudged.authenticator.authenticate(PasswordLogin(LOGIN, PASSWORD))
+
+
+async def test_a_wrong_password_asks_for_no_token(
+    unjudged: Parts, refresher: ScriptedRefresher
+) -> None:
+    with pytest.raises(CredentialsRejected):
+        await unjudged.authenticator.authenticate(PasswordLogin(LOGIN, "wrong"))
+    assert refresher.asked == []
+
+
+# Tokens that the relay can judge.
+
+
+async def test_a_good_mock_token_opens_the_account(made: Parts) -> None:
+    token = made.sandbox.tokens.mint("someone@example.com")
+    login = await made.authenticator.authenticate(TokenLogin(LOGIN, token))
+    assert login == Login(made.account)
+    assert made.sandbox.counters.connections_opened == 0
+
+
+@pytest.mark.parametrize("fault", ["expired", "another", "forged"])
+async def test_a_mock_token_that_is_not_the_logins_is_rejected(made: Parts, fault: str) -> None:
+    token = {
+        "expired": made.sandbox.tokens.mint("someone@example.com", ttl_seconds=-1.0),
+        "another": made.sandbox.tokens.mint("other@example.com"),
+        "forged": made.sandbox.tokens.mint("someone@example.com")[:-2] + "AA",
+    }[fault]
+    with pytest.raises(CredentialsRejected) as caught:
+        await made.authenticator.authenticate(TokenLogin(LOGIN, token))
+    assert token not in str(caught.value)
+
+
+# Tokens that only the provider can judge.
+
+
+async def test_a_token_the_provider_accepts_opens_the_account_and_a_connection(
+    unjudged: Parts, refresher: ScriptedRefresher
+) -> None:
+    token = unjudged.sandbox.tokens.mint("someone@example.com")
+    login = await unjudged.authenticator.authenticate(TokenLogin(LOGIN, token))
+    assert login == Login(unjudged.account, token)
+    assert unjudged.sandbox.counters.auth_accepted == 1
+    assert repr(unjudged.pool) == "<Pool 0 leased or opening, 1 idle, 0 waiting>"
+    assert refresher.asked == []
+    assert token not in repr(login)
+
+
+async def test_a_token_is_tried_although_a_connection_is_idle(unjudged: Parts) -> None:
+    token = unjudged.sandbox.tokens.mint("someone@example.com")
+    await unjudged.authenticator.authenticate(TokenLogin(LOGIN, token))
+    with pytest.raises(UpstreamAuthRejected):
+        await unjudged.authenticator.authenticate(TokenLogin(LOGIN, "stolen"))
+    assert unjudged.sandbox.counters.auth_refused == 1
+
+
+async def test_a_token_the_provider_refuses_is_rejected(unjudged: Parts) -> None:
+    with pytest.raises(UpstreamAuthRejected) as caught:
+        await unjudged.authenticator.authenticate(TokenLogin(LOGIN, "expired"))
+    assert not caught.value.is_transient
+    assert repr(unjudged.pool) == "<Pool 0 leased or opening, 0 idle, 0 waiting>"
+
+
+async def test_a_token_of_an_unknown_login_goes_nowhere(unjudged: Parts) -> None:
+    with pytest.raises(CredentialsRejected):
+        await unjudged.authenticator.authenticate(TokenLogin("nobody@example.com", "t"))
+    assert unjudged.sandbox.counters.connections_opened == 0
+
+
+async def test_a_token_cannot_be_judged_while_the_provider_is_away(unjudged: Parts) -> None:
+    unjudged.sandbox.add_fault(Fault(Step.CONNECT, Action.DROP))
+    with pytest.raises(UpstreamUnavailable):
+        await unjudged.authenticator.authenticate(TokenLogin(LOGIN, "t"))
+
+
+async def test_a_token_cannot_be_judged_while_every_connection_is_busy(unjudged: Parts) -> None:
+    token = unjudged.sandbox.tokens.mint("someone@example.com")
+    await unjudged.authenticator.authenticate(TokenLogin(LOGIN, token))
+
+    async def never() -> object:
+        raise AssertionError("the kept connection was not taken")
+
+    async with unjudged.pool.lease(unjudged.account, never):  # type: ignore[arg-type]
+        with pytest.raises(Overloaded):
+            await unjudged.authenticator.authenticate(TokenLogin(LOGIN, token))

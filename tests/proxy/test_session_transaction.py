@@ -1,0 +1,210 @@
+"""A client's transactions: envelope, DATA and BDAT, and what becomes of half a message."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.relay import MAILBOX
+from tests.support.smtp_client import message
+from xoauth2_proxy import replies
+
+if TYPE_CHECKING:
+    from tests.conftest import StartRelay
+    from tests.support.relay import Relay
+    from tests.support.smtp_client import Client
+    from xoauth2_proxy.smtp import Reply
+
+LIMIT = 65_536
+SMALL: dict[str, object] = {
+    "accounts": [{"email": MAILBOX, "provider": "mock", "password": "secret"}],
+    "relay": {"max_message_bytes": LIMIT, "max_recipients": 3},
+}
+MAIL, RCPT = "MAIL FROM:<from@example.com>", "RCPT TO:<to@example.net>"
+
+
+async def pipelined(client: Client, *parts: str | bytes, count: int) -> list[Reply]:
+    """Send everything in one write and return as many replies."""
+    client.write(b"".join(p if isinstance(p, bytes) else p.encode() + b"\r\n" for p in parts))
+    return [await client.reply() for _ in range(count)]
+
+
+async def test_mail_needs_a_login(relay: Relay) -> None:
+    async with await relay.connect() as client:
+        await client.ehlo()
+        assert await client.command(MAIL) == replies.AUTH_REQUIRED
+        assert await client.command(RCPT) == replies.BAD_SEQUENCE
+
+
+@pytest.mark.parametrize("greeting", ["EHLO again.example", "HELO again.example", "RSET"])
+async def test_the_envelope_is_forgotten_and_the_login_kept(relay: Relay, greeting: str) -> None:
+    async with await relay.log_in() as client:
+        await client.envelope("to@example.net")
+        assert (await client.command(greeting)).is_positive
+        assert await client.command("DATA") == replies.BAD_SEQUENCE
+        assert (await client.send(message())).is_positive
+
+
+@pytest.mark.parametrize(
+    ("line", "answer"),
+    [
+        ("MAIL FROM:<a@b> SIZE=65537", replies.TOO_LARGE),
+        ("MAIL FROM:<a@b> SIZE=x", replies.ARGUMENT_MALFORMED),
+        ("MAIL FROM:<a@b> RET=HDRS", replies.PARAMETER_UNKNOWN),
+        ("MAIL FROM:<a@b@c>", replies.SENDER_MALFORMED),
+        ("MAIL FROM:<é@b>", replies.SENDER_MALFORMED),
+        ("MAIL FROM:<a@b> SIZE=65536 BODY=8BITMIME AUTH=<>", replies.SENDER_OK),
+        ("MAIL FROM:<é@b> SMTPUTF8", replies.SENDER_OK),
+        ("MAIL FROM:<>", replies.SENDER_OK),
+    ],
+)
+async def test_mail_is_judged_at_once(start_relay: StartRelay, line: str, answer: Reply) -> None:
+    relay = await start_relay(SMALL)
+    async with await relay.log_in() as client:
+        assert await client.command(line) == answer
+    assert relay.sandbox.counters.connections_opened == 0
+
+
+async def test_recipients_are_limited(start_relay: StartRelay) -> None:
+    relay = await start_relay(SMALL)
+    async with await relay.log_in() as client:
+        await client.envelope("a@x", "b@x", "c@x")
+        assert await client.command("RCPT TO:<d@x>") == replies.TOO_MANY_RECIPIENTS
+        assert (await client.data(b"a\r\n")).is_positive
+    assert next(iter(relay.sandbox.received)).forward_paths == ("a@x", "b@x", "c@x")
+
+
+async def test_content_over_the_limit_is_read_to_its_end_and_refused(
+    start_relay: StartRelay,
+) -> None:
+    relay = await start_relay(SMALL)
+    async with await relay.log_in() as client:
+        assert await client.send(b"x" * (LIMIT - 1) + b"\r\n") == replies.TOO_LARGE
+        assert (await client.send(b"x" * (LIMIT - 2) + b"\r\n")).is_positive
+    assert relay.sandbox.received.total == 1
+
+
+@pytest.mark.parametrize("content", [b"a\nb\r\n", b"a\rb\r\n", b"\r\n.\n\r\n", b"a\r\r\n"])
+async def test_content_with_bare_line_ends_goes_nowhere(relay: Relay, content: bytes) -> None:
+    async with await relay.log_in() as client:
+        assert await client.send(content) == replies.BARE_LINE_ENDS
+        await client.envelope("to@example.net")
+        client.write(b"BDAT %d LAST\r\n" % len(content) + content)
+        assert await client.reply() == replies.BARE_LINE_ENDS
+        assert (await client.send(message())).is_positive
+    assert [one.content for one in relay.sandbox.received] == [message()]
+
+
+async def test_long_lines_and_dots_of_content_arrive_as_they_are(relay: Relay) -> None:
+    content = b"Subject: a\r\n\r\n" + b"x" * 100_000 + b"\r\n.\r\n..\r\n\r\n"
+    async with await relay.log_in() as client:
+        assert (await client.send(content)).is_positive
+    assert next(iter(relay.sandbox.received)).content == content
+
+
+# BDAT.
+
+
+async def test_chunks_make_one_message(relay: Relay) -> None:
+    async with await relay.log_in() as client:
+        await client.envelope("to@example.net")
+        found = await pipelined(
+            client, "BDAT 3", b"a\r\n", "BDAT 0", "BDAT 2", b".\r", "BDAT 1", b"\n", "BDAT 0 LAST",
+            count=5,
+        )  # fmt: skip
+        assert found[:4] == [replies.CHUNK_OK] * 4
+        assert found[4].is_positive
+    assert next(iter(relay.sandbox.received)).content == b"a\r\n.\r\n"
+
+
+async def test_chunks_without_a_transaction_are_read_and_refused(relay: Relay) -> None:
+    async with await relay.log_in() as client:
+        found = await pipelined(client, "BDAT 6 LAST", b"QUIT\r\n", "NOOP", count=2)
+        assert found == [replies.BAD_SEQUENCE, replies.OK]
+
+
+async def test_chunks_over_the_limit_void_the_transaction(start_relay: StartRelay) -> None:
+    relay = await start_relay(SMALL)
+    async with await relay.log_in() as client:
+        await client.envelope("to@example.net")
+        found = await pipelined(
+            client, f"BDAT {LIMIT + 1}", b"x" * (LIMIT + 1), "BDAT 1 LAST", b"x", "RSET", count=3
+        )
+        assert found == [replies.TOO_LARGE, replies.BAD_SEQUENCE, replies.RESET]
+        assert (await client.send(b"a\r\n")).is_positive
+    assert relay.sandbox.received.total == 1
+
+
+async def test_the_last_chunk_over_the_limit_is_refused(start_relay: StartRelay) -> None:
+    relay = await start_relay(SMALL)
+    async with await relay.log_in() as client:
+        await client.envelope("to@example.net")
+        found = await pipelined(
+            client, f"BDAT {LIMIT}", b"x" * LIMIT, "BDAT 1 LAST", b"x", "NOOP", count=3
+        )
+        assert found == [replies.CHUNK_OK, replies.TOO_LARGE, replies.OK]
+
+
+@pytest.mark.parametrize(
+    ("line", "answer"),
+    [("BDAT x", replies.ARGUMENT_MALFORMED), (f"BDAT {4 * LIMIT + 1}", replies.TOO_LARGE)],
+)
+async def test_a_chunk_without_a_known_end_ends_the_session(
+    start_relay: StartRelay, line: str, answer: Reply
+) -> None:
+    relay = await start_relay(SMALL)
+    async with await relay.log_in() as client:
+        await client.envelope("to@example.net")
+        assert await client.command(line) == answer
+        assert await client.closed()
+
+
+async def test_data_and_bdat_do_not_mix(relay: Relay) -> None:
+    async with await relay.log_in() as client:
+        await client.envelope("to@example.net")
+        found = await pipelined(client, "BDAT 3", b"a\r\n", "DATA", RCPT, count=3)
+        assert found == [replies.CHUNK_OK, replies.BAD_SEQUENCE, replies.BAD_SEQUENCE]
+
+
+async def test_missing_crlf_at_the_end_is_added(relay: Relay) -> None:
+    async with await relay.log_in() as client:
+        await client.envelope("to@example.net")
+        (answer,) = await pipelined(client, "BDAT 1 LAST", b"a", count=1)
+        assert answer.is_positive
+    assert next(iter(relay.sandbox.received)).content == b"a\r\n"
+
+
+# Clients that leave.
+
+
+@pytest.mark.parametrize("way", ["data", "bdat"])
+async def test_a_message_received_whole_is_relayed_although_the_client_left(
+    relay: Relay, way: str
+) -> None:
+    client = await relay.log_in()
+    end = b"DATA\r\na\r\n.\r\n" if way == "data" else b"BDAT 3 LAST\r\na\r\n"
+    client.write(f"{MAIL}\r\n{RCPT}\r\n".encode() + end)
+    await client.close()
+    (arrived,) = await relay.sandbox.received.wait_until(1)
+    assert arrived.content == b"a\r\n"
+
+
+async def test_a_client_that_has_only_half_closed_gets_its_replies(relay: Relay) -> None:
+    async with await relay.log_in() as client:
+        client.write(f"{MAIL}\r\n{RCPT}\r\nDATA\r\na\r\n.\r\n".encode())
+        client.writer.write_eof()
+        assert [(await client.reply()).code for _ in range(4)] == [250, 250, 354, 250]
+        assert await client.closed()
+    assert relay.sandbox.received.total == 1
+
+
+@pytest.mark.parametrize("end", [b"DATA\r\na\r\n.\r", b"DATA\r\na\r\n", b"BDAT 4 LAST\r\na\r\n", b""])
+async def test_half_a_message_goes_nowhere(relay: Relay, end: bytes) -> None:
+    async with await relay.log_in() as client:
+        client.write(f"{MAIL}\r\n{RCPT}\r\n".encode() + end)
+        client.writer.write_eof()
+        with pytest.raises(EOFError):
+            while True:
+                assert (await client.reply()).code in {250, 354}
+    assert relay.sandbox.counters.connections_opened == 0
