@@ -75,6 +75,10 @@ class UpstreamClosedEarly(UpstreamUnavailable):
     Nothing can have been delivered, so the transaction may be tried again at once.
     """
 
+    def __init__(self, message: str = "", reply: Reply | None = None) -> None:
+        super().__init__(message)
+        self.reply = reply  # the 421, if the provider said so much
+
 
 class UpstreamRejected(UpstreamError):
     """The provider said no; its `reply` goes to the client."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
@@ -36,5 +37,8 @@ def ask(url: str, token: str) -> Answer:
         with error:
             body = error.read(_MAX_ANSWER_BYTES).decode("utf-8", "replace")
         return Answer(False, f"HTTP {error.code}: {body}")
-    except (OSError, ValueError) as error:
+    except OSError as error:
         return Answer(False, f"{address}: {error}")
+    except (http.client.HTTPException, ValueError) as error:
+        # Not the text: it may quote the request, token and all.
+        return Answer(False, f"{address}: no health report ({type(error).__name__})")

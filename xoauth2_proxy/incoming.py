@@ -83,7 +83,9 @@ class Incoming:
 
     def data_refusal(self) -> Reply | None:
         """Say why DATA may not begin, or None."""
-        return replies.BAD_SEQUENCE if self._chunks is not None else self._content_refusal()
+        if self._chunks is not None or self._has_failed:
+            return replies.BAD_SEQUENCE
+        return self._content_refusal()
 
     def chunk_refusal(self) -> Reply | None:
         """Say why a BDAT chunk is refused, or None; a refusal voids the transaction."""
@@ -98,7 +100,7 @@ class Incoming:
 
     def fail(self) -> None:
         """Note that a chunk was refused (RFC 3030 §2: only RSET helps)."""
-        self._has_failed = True
+        self._has_failed = self.has_begun
 
     def _content_refusal(self) -> Reply | None:
         if self.envelope.forward_paths:

@@ -86,6 +86,6 @@ class _JsonFormatter(logging.Formatter):
 
 def _quoted(value: object) -> str:
     text = f"{value:.3f}" if isinstance(value, float) else str(value)
-    return (
-        text if text and not set(text) & set(' "=\r\n\t') else json.dumps(text, ensure_ascii=False)
-    )
+    # A control in a value could move a terminal's cursor or forge a line.
+    is_plain = text.isprintable() and not set(text) & set(' "=')
+    return text if text and is_plain else json.dumps(text)

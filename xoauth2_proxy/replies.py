@@ -105,7 +105,7 @@ _ABOUT_OUR_SESSION = frozenset({500, 502, 503, 504, 530, 538, 555})
 
 def at_auth(error: errors.ProxyError) -> Reply:
     """Return what a client that is logging in is told of `error`."""
-    if isinstance(error, errors.UpstreamAuthRejected) and not error.is_transient:
+    if isinstance(error, errors.UpstreamAuthRejected) and _is_final(error.reply):
         return CREDENTIALS_INVALID
     return _first_match(error, _AT_AUTH)
 
@@ -113,8 +113,10 @@ def at_auth(error: errors.ProxyError) -> Reply:
 def at_transaction(error: errors.ProxyError) -> Reply:
     """Return the final reply of a transaction that ended with `error`."""
     if isinstance(error, errors.UpstreamAuthRejected):
-        return TOKEN_UNAVAILABLE if error.is_transient else UPSTREAM_AUTH_REFUSED
+        return UPSTREAM_AUTH_REFUSED if _is_final(error.reply) else TOKEN_UNAVAILABLE
     if isinstance(error, errors.UpstreamRejected):
+        return for_client(error.reply)
+    if isinstance(error, errors.UpstreamClosedEarly) and error.reply is not None:
         return for_client(error.reply)
     return _first_match(error, _AT_TRANSACTION)
 
@@ -135,6 +137,11 @@ def for_client(upstream: Reply) -> Reply:
 def is_about_session(upstream: Reply) -> bool:
     """Whether the reply speaks of the relay's session with the provider, not of a message."""
     return upstream.code in _ABOUT_OUR_SESSION or 300 <= upstream.code < 400
+
+
+def _is_final(refusal: Reply) -> bool:
+    """Whether a refused AUTH speaks of the token, so that only a new grant can help."""
+    return not refusal.is_transient and not is_about_session(refusal)
 
 
 def _first_match(

@@ -7,6 +7,7 @@ memory is the question; the sandboxes serve the whole sitting.
 from __future__ import annotations
 
 import asyncio
+import shutil
 import tempfile
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -55,10 +56,15 @@ class Sitting:
         """
         with tempfile.TemporaryDirectory(prefix="xoauth2-bench-cost-") as folder:
             self._folder = Path(folder)
+            self._interruption.on_abort.add(self._remove_folder)
             async with self._stack:
                 for workload in self._plan.workloads:
                     self._outcome.measured.append(await self._workload(workload))
+            self._interruption.on_abort.discard(self._remove_folder)
         return self._outcome
+
+    def _remove_folder(self) -> None:
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     async def _workload(self, workload: Workload) -> Measured:
         rows = [Row(relay=name) for name in workload.relays if name in self._plan.relays]

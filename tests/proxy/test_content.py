@@ -16,9 +16,9 @@ PLENTY = 1_000_000
 _octets = st.lists(
     st.sampled_from([b"\r", b"\n", b".", b"\r\n", b"\r\n.", b"a", b"\0", b"\xff"]), max_size=20
 ).map(b"".join)
-_lines = st.lists(
-    st.text(st.sampled_from(".ab"), max_size=3).map(str.encode), max_size=8
-).map(lambda lines: b"".join(line + b"\r\n" for line in lines))
+_lines = st.lists(st.text(st.sampled_from(".ab"), max_size=3).map(str.encode), max_size=8).map(
+    lambda lines: b"".join(line + b"\r\n" for line in lines)
+)
 
 
 @st.composite

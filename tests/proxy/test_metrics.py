@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import pytest
 from prometheus_client import generate_latest
-from prometheus_client.metrics_core import Metric
 
 from xoauth2_proxy import __version__, metrics
 from xoauth2_proxy.metrics import Metrics
+
+if TYPE_CHECKING:
+    from prometheus_client.metrics_core import Metric
 
 # Each has few values, all of them the relay's own words.
 BOUNDED_LABELS = {"provider", "result", "mechanism", "reply", "reason"}
@@ -52,9 +55,10 @@ def test_labels_are_bounded_and_never_a_mailbox() -> None:
 
 
 def test_version_is_a_label_of_info() -> None:
-    assert f'xoauth2_proxy_info{{version="{__version__}"}} 1.0' in generate_latest(
-        Metrics().registry
-    ).decode()
+    assert (
+        f'xoauth2_proxy_info{{version="{__version__}"}} 1.0'
+        in generate_latest(Metrics().registry).decode()
+    )
 
 
 def test_two_relays_in_one_process_count_apart() -> None:

@@ -76,7 +76,7 @@ class PoolStates(RuleBasedStateMachine):
         self.made: list[Connection] = []
         self.is_closed = False
 
-    def run(self, work: Coroutine[Any, Any, Any]) -> Any:  # noqa: ANN401 - whatever `work` returns
+    def run(self, work: Coroutine[Any, Any, Any]) -> Any:
         return self.runner.run(work)
 
     @staticmethod
@@ -260,7 +260,5 @@ class PoolStates(RuleBasedStateMachine):
             self.runner.close()
 
 
-PoolStates.TestCase.settings = settings(
-    max_examples=120, stateful_step_count=40, deadline=None
-)
+PoolStates.TestCase.settings = settings(max_examples=120, stateful_step_count=40, deadline=None)
 test_pool_keeps_its_promises = PoolStates.TestCase

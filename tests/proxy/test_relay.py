@@ -94,7 +94,15 @@ async def test_421_at_mail_is_tried_again_on_a_new_connection(made: Parts) -> No
 
 async def test_a_second_loss_is_told_and_not_tried_again(made: Parts) -> None:
     made.sandbox.add_fault(Fault.reply(Step.MAIL, "421 4.3.2 Shutting down", nth=None))
-    assert await send(made) is replies.UPSTREAM_LOST
+    assert await send(made) == reply(451, "3.2", "Shutting down")
+    assert made.sandbox.arrivals(Step.MAIL) == 2
+    assert repr(made.pool) == "<Pool 0 leased or opening, 0 idle, 0 waiting>"
+
+
+async def test_two_connections_lost_without_a_word_are_told(made: Parts) -> None:
+    made.sandbox.add_fault(Fault(Step.MAIL, Action.DROP, nth=None))
+    recipients = ("one@example.net", "two@example.net")  # content waits for the envelope
+    assert await send(made, *recipients) is replies.UPSTREAM_LOST
     assert made.sandbox.arrivals(Step.MAIL) == 2
     assert repr(made.pool) == "<Pool 0 leased or opening, 0 idle, 0 waiting>"
 

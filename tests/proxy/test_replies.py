@@ -183,9 +183,6 @@ def test_at_transaction(error: errors.ProxyError, answer: Reply) -> None:
     assert replies.at_transaction(error) is answer
 
 
-@pytest.mark.xfail(
-    reason="an AUTH refused for the relay's own session (500, 504, 538, 555…) bounces the mail"
-)
 @pytest.mark.parametrize("code", [500, 502, 503, 504, 530, 538, 555])
 def test_auth_refused_for_the_relays_own_session_does_not_bounce_mail(code: int) -> None:
     assert replies.at_transaction(errors.UpstreamAuthRejected(reply(code, ""))).is_transient

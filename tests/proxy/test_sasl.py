@@ -92,7 +92,20 @@ def test_any_octets_end_in_credentials_or_malformed(mechanism: str, octets: list
 
 _PIECES = st.lists(
     st.sampled_from(
-        [b"user=", b"a@b", b"\x01", b"auth=", b"Bearer", b" ", b"t", b"n,a=", b"n,", b",", b"\0", b"="]
+        [
+            b"user=",
+            b"a@b",
+            b"\x01",
+            b"auth=",
+            b"Bearer",
+            b" ",
+            b"t",
+            b"n,a=",
+            b"n,",
+            b",",
+            b"\0",
+            b"=",
+        ]
     ),
     max_size=14,
 ).map(b"".join)
@@ -109,7 +122,9 @@ def test_almost_right_octets_end_in_credentials_or_malformed(
         exchange.send(response)
 
 
-@pytest.mark.parametrize("response", [b"", b"a", b"a\0b", b"a\0b\0c\0d", b"\0\xff\0p", b"\0a\0\xff"])
+@pytest.mark.parametrize(
+    "response", [b"", b"a", b"a\0b", b"a\0b\0c\0d", b"\0\xff\0p", b"\0a\0\xff"]
+)
 def test_malformed_plain(response: bytes) -> None:
     assert refuses("PLAIN", response)
 
@@ -184,7 +199,9 @@ def test_secrets_do_not_show_in_repr() -> None:
 
 
 def test_response_in_base64() -> None:
-    assert sasl.xoauth2_response("a@b", "t") == base64.b64encode(b"user=a@b\x01auth=Bearer t\x01\x01")
+    assert sasl.xoauth2_response("a@b", "t") == base64.b64encode(
+        b"user=a@b\x01auth=Bearer t\x01\x01"
+    )
 
 
 @pytest.mark.parametrize("control", [chr(code) for code in (*range(32), 127)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
@@ -199,12 +200,15 @@ async def test_a_client_that_has_only_half_closed_gets_its_replies(relay: Relay)
     assert relay.sandbox.received.total == 1
 
 
-@pytest.mark.parametrize("end", [b"DATA\r\na\r\n.\r", b"DATA\r\na\r\n", b"BDAT 4 LAST\r\na\r\n", b""])
+@pytest.mark.parametrize(
+    "end", [b"DATA\r\na\r\n.\r", b"DATA\r\na\r\n", b"BDAT 4 LAST\r\na\r\n", b""]
+)
 async def test_half_a_message_goes_nowhere(relay: Relay, end: bytes) -> None:
     async with await relay.log_in() as client:
         client.write(f"{MAIL}\r\n{RCPT}\r\n".encode() + end)
         client.writer.write_eof()
-        with pytest.raises(EOFError):
-            while True:
-                assert (await client.reply()).code in {250, 354}
+        async with asyncio.timeout(10):
+            said = await client._reader.read()
+    assert {line[:3] for line in said.splitlines()} <= {b"250", b"354"}
+    assert said.count(b"\r\n") == 2 + end.startswith(b"DATA")
     assert relay.sandbox.counters.connections_opened == 0

@@ -40,9 +40,7 @@ def replies(draw: st.DrawFn) -> Reply:
 def cut(draw: st.DrawFn, octets: bytes) -> list[bytes]:
     """Cut `octets` anywhere."""
     at = sorted(draw(st.lists(st.integers(0, len(octets)), max_size=8)))
-    return [
-        octets[start:end] for start, end in zip([0, *at], [*at, len(octets)], strict=True)
-    ]
+    return [octets[start:end] for start, end in zip([0, *at], [*at, len(octets)], strict=True)]
 
 
 def parsed(*chunks: bytes) -> list[Reply]:
@@ -133,7 +131,7 @@ def test_text_that_is_not_utf8_is_replaced_not_refused() -> None:
         b" 250 ok\r\n",
         b"+ \r\n",
         b"\x16\x03\x01\n",
-        "２５０ ok\r\n".encode(),
+        "\uff12\uff15\uff10 ok\r\n".encode(),
         b"250-a\r\n251 b\r\n",
         b"250-a\r\nb\r\n",
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -33,10 +34,9 @@ class Clock:
 
     def __init__(self) -> None:
         self.ahead_seconds = 0.0
-        self._real = source_module.time.monotonic
 
     def monotonic(self) -> float:
-        return self._real() + self.ahead_seconds
+        return time.monotonic() + self.ahead_seconds
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.documents import account, one_account
-from tests.support.token_scripts import WrittenRefresher
 from tests.support.relay import MAILBOX, OTHER_MAILBOX, PASSWORD
 from tests.support.smtp_client import encoded, message
+from tests.support.token_scripts import WrittenRefresher
 from xoauth2_proxy.errors import GrantRevoked, TokenEndpointRefused, TokenEndpointUnavailable
 from xoauth2_proxy.mock_tokens import MockTokens, load_signing_key
 from xoauth2_proxy.oauth.refreshers.mock import MockRefresher

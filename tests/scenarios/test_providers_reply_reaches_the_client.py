@@ -71,10 +71,6 @@ async def test_a_421_to_mail_is_tried_again_on_a_new_connection(relay: Relay) ->
     assert relay.sandbox.counters.connections_opened == 2
 
 
-@pytest.mark.xfail(
-    reason="a 421 to MAIL that comes back on the new connection is told as 451 4.4.2 in our words",
-    strict=True,
-)
 async def test_a_lasting_421_to_mail_reaches_the_client_in_the_providers_words(
     relay: Relay,
 ) -> None:

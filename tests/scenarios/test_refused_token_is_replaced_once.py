@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.documents import one_account
-from tests.support.token_scripts import WrittenRefresher
 from tests.support.relay import MAILBOX
 from tests.support.smtp_client import message
+from tests.support.token_scripts import WrittenRefresher
 from xoauth2_proxy.errors import GrantRevoked, TokenEndpointUnavailable
 from xoauth2_proxy.mock_tokens import MockTokens
 from xoauth2_proxy.sandbox import Fault, Step

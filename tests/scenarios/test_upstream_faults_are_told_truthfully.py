@@ -98,12 +98,6 @@ class Case:
 BELIEVED = {(step, "another code") for step in (Step.BDAT, Step.CONTENT, Step.END)}
 # The reply to RSET is no reply, yet the message behind it in the same flight was taken.
 UNKNOWN = {"rset garbage by BDAT", "rset truncated reply by BDAT"}
-KNOWN_BUGS = {
-    "data another code by DATA": "a 2yz to DATA is told as the message's 2yz",
-    "mail twice by DATA": "a reply too many shifts the rest: RCPT's 250 is told as the message's",
-    "rcpt twice by DATA": "a reply too many shifts the rest: RCPT's 250 is told as the message's",
-    "rset twice by DATA": "a reply too many shifts the rest: RCPT's 250 is told as the message's",
-}
 
 
 def cases() -> Iterator[ParameterSet]:
@@ -112,9 +106,7 @@ def cases() -> Iterator[ParameterSet]:
             if (step, name) in BELIEVED or (name == "accept then drop" and step is not Step.END):
                 continue
             case = Case(step, name, withhold)
-            bug = KNOWN_BUGS.get(str(case))
-            marks = [pytest.mark.xfail(reason=bug, strict=True)] if bug else []
-            yield pytest.param(case, id=str(case), marks=marks)
+            yield pytest.param(case, id=str(case))
 
 
 async def sent_with_fault(relay: Relay, client: Client, case: Case) -> Reply:
@@ -156,10 +148,6 @@ async def test_the_reply_is_true_and_the_next_message_works(
         assert relay.sandbox.counters.connections_opened >= 2
 
 
-@pytest.mark.xfail(
-    reason="a reply too many shifts the rest: the client is told RCPT's 250 for a refused message",
-    strict=True,
-)
 @pytest.mark.parametrize("step", [Step.MAIL, Step.RCPT])
 async def test_a_reply_too_many_never_makes_a_refusal_a_success(relay: Relay, step: Step) -> None:
     relay.sandbox.add_fault(Fault(step, Action.REPLY_TWICE))

@@ -101,10 +101,6 @@ async def test_whatever_octet_was_the_last(
 
 
 @pytest.mark.asyncio(loop_factories=["uvloop"])
-@pytest.mark.xfail(
-    reason="on uvloop, writing to a client that is gone raises RuntimeError: logged as our error",
-    strict=True,
-)
 async def test_a_client_that_is_gone_is_no_internal_error(
     relay: Relay, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from xoauth2_proxy.upstream.connection import Connection
 
@@ -66,7 +66,6 @@ class Peer:
         self.writer.transport.abort()
 
 
-
 @asynccontextmanager
 async def serving(
     script: Callable[[Peer], Awaitable[None]], context: ssl.SSLContext | None = None
@@ -86,7 +85,7 @@ async def serving(
             await script(Peer(reader, writer))
         except (ConnectionError, asyncio.CancelledError):
             pass
-        except BaseException as error:  # noqa: BLE001 - raised by the test
+        except BaseException as error:
             failures.append(error)
         finally:
             running.discard(task)
@@ -120,10 +119,8 @@ class Upstreams:
                 asyncio.Protocol, "127.0.0.1", self._port
             )
             peer = await _arrival(self._arrivals, transport.get_extra_info("sockname"))
-        # uvloop's transports are no subclasses of asyncio's.
-        plain = cast("asyncio.Transport", transport)
-        self._transports.append(plain)
-        return Connection(plain, extensions or {}), peer
+        self._transports.append(transport)
+        return Connection(transport, extensions or {}), peer
 
     def abort(self) -> None:
         for transport in self._transports:

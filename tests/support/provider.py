@@ -1,16 +1,28 @@
-"""A provider's SMTP server up to AUTH, as unfriendly as a test makes it."""
+"""A provider's SMTP server up to AUTH, as unfriendly as a test makes it; tokens to open it with."""
 
 from __future__ import annotations
 
 import base64
-from contextlib import suppress
+import time
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import pytest
+
+from tests.support.accounts import mailbox
+from tests.support.peers import serving
+from xoauth2_proxy.accounts import Account, TlsMode, Upstream
+from xoauth2_proxy.oauth.grant import AccessToken, Monotonic
+
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import AsyncIterator, Awaitable
+    from pathlib import Path
 
     from tests.support.peers import Peer
+    from xoauth2_proxy.errors import ProxyError
+    from xoauth2_proxy.upstream.connection import Connection
 
 ACCEPTED = "235 2.7.0 Accepted"
 CHALLENGE = "334 " + base64.b64encode(b'{"status":"401"}').decode()
@@ -89,3 +101,49 @@ class Provider:
             if not answer.startswith("334"):
                 return
             await peer.line()
+
+
+@asynccontextmanager
+async def at(
+    provider: Provider,
+    tls: TlsMode = TlsMode.NONE,
+    ca_file: Path | None = None,
+    context: ssl.SSLContext | None = None,
+) -> AsyncIterator[Account]:
+    """Run the provider; give an account whose upstream it is."""
+    async with serving(provider, context) as port:
+        yield mailbox(upstream=Upstream("localhost", port, tls, ca_file))
+
+
+async def refusal(opening: Awaitable[object], kind: type[ProxyError]) -> ProxyError:
+    """Return the error that opening ends with, which is of `kind` and no other."""
+    with pytest.raises(kind) as caught:
+        await opening
+    assert caught.type is kind
+    return caught.value
+
+
+def ends(connection: Connection) -> None:
+    assert connection.is_usable
+    connection.abort()
+
+
+class Tokens:
+    """Gives out token-1, then token-2 once it is invalidated, and so on."""
+
+    def __init__(self) -> None:
+        self.invalidated: list[str] = []
+        self._current = self._token(1)
+
+    async def token_for(self, account: Account) -> AccessToken:
+        assert account.email == "someone@example.com"
+        return self._current
+
+    def invalidate(self, account: Account, token: AccessToken) -> None:
+        assert token is self._current
+        self.invalidated.append(token.value)
+        self._current = self._token(len(self.invalidated) + 1)
+
+    @staticmethod
+    def _token(number: int) -> AccessToken:
+        return AccessToken.issued(f"token-{number}", Monotonic(time.monotonic()), 3600.0)

@@ -129,16 +129,19 @@ class Connection(asyncio.Protocol):
         except MalformedReply as error:
             self.abort(str(error))
             return
-        if len(replies) > self._outstanding or (
-            self._parser.is_mid_reply and not self._outstanding
-        ):
-            self._replies.extend(replies[: self._outstanding])
-            self.abort(f"unasked reply: {replies[-1]}" if replies else "unasked octets")
+        if len(replies) > self._outstanding:
+            # Which of them is one too many cannot be known. They are believed only where that
+            # makes no difference: where all of them say yes, or all of them no.
+            if len({reply.code // 100 for reply in replies}) == 1:
+                self._replies.extend(replies[: self._outstanding])
+            self.abort(f"unasked reply: {replies[-1]}")
             return
         self._outstanding -= len(replies)
         self._replies.extend(replies)
         if replies:
             _wake(self._reply_waiter)
+        if self._parser.is_mid_reply and not self._outstanding:
+            self.abort("unasked octets")
 
     def eof_received(self) -> None:
         """The provider hung up."""

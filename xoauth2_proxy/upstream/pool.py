@@ -209,8 +209,9 @@ class Pool:
         if connection is None:
             shelf.occupied -= 1
             return
-        if not connection.is_usable:
-            self._closed(shelf, "lost")
+        if self._is_closing or not connection.is_usable:
+            connection.close()
+            self._closed(shelf, "shutdown" if self._is_closing else "lost")
             shelf.occupied -= 1
             return
         connection.on_gone = lambda gone: self._drop_idle(shelf, gone, "lost")

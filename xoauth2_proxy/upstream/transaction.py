@@ -94,10 +94,10 @@ class _Transaction:
             raise self._lost(str(error)) from None
 
     async def _in_one_flight(self, commands: list[bytes]) -> Reply:
-        self._lost = OutcomeUnknown
         octets = self._content.for_bdat()
         commands = [*commands, b"BDAT %d LAST\r\n" % len(octets)]
         self._connection.send(b"".join(commands) + octets, replies=len(commands))
+        self._lost = OutcomeUnknown
         try:
             await self._envelope_replies()
         except Refused:
@@ -132,7 +132,7 @@ class _Transaction:
                 if not reply.is_positive:
                     refusals.append((self._recipients[recipient], reply))
             elif command == b"RSET\r\n":
-                self._connection.needs_reset = False
+                self._check_reset(reply)
             else:
                 self._check_sender(reply)
         self._check_recipients(refusals)
@@ -146,8 +146,7 @@ class _Transaction:
         """Read what RSET, MAIL and each RCPT drew, all of it. Raises `Refused`."""
         connection = self._connection
         if connection.needs_reset:
-            await connection.reply(_COMMAND_SECONDS)
-            connection.needs_reset = False
+            self._check_reset(await connection.reply(_COMMAND_SECONDS))
         sender = await connection.reply(_COMMAND_SECONDS)
         if sender.code == 421:
             self._check_sender(sender)
@@ -155,10 +154,15 @@ class _Transaction:
         self._check_sender(sender)
         self._check_recipients([(path, reply) for path, reply in answers if not reply.is_positive])
 
+    def _check_reset(self, reply: Reply) -> None:
+        if reply.code == 421:
+            raise UpstreamClosedEarly(f"RSET: {reply}", reply)
+        self._connection.needs_reset = False
+
     def _check_sender(self, reply: Reply) -> None:
         if reply.code == 421:
             # The provider is hanging up; nothing behind a refused MAIL can have been accepted.
-            raise UpstreamClosedEarly(f"MAIL: {reply}")
+            raise UpstreamClosedEarly(f"MAIL: {reply}", reply)
         if not reply.is_positive:
             raise Refused(reply)
         self._connection.needs_reset = True  # until the transaction ends well
@@ -169,6 +173,9 @@ class _Transaction:
 
     async def _expect_go_ahead(self) -> None:
         reply = await self._connection.reply(_COMMAND_SECONDS)
+        if reply.code < 400 and reply.code != 354:
+            # Out of order: a 2yz here may never pass for the message's.
+            raise ConnectionGone(f"DATA answered {reply}")
         if reply.code != 354:
             raise Refused(reply)
 
@@ -191,13 +198,13 @@ class _Transaction:
 
     async def _send_last(self, octets: bytes) -> Reply:
         """Send the octets that end the message and return the reply to it."""
-        self._lost = UpstreamDropped
         pieces = [octets[at : at + _PIECE_BYTES] for at in range(0, len(octets), _PIECE_BYTES)]
         for piece in pieces[:-1]:
             self._connection.send(piece, replies=0)
+            self._lost = UpstreamDropped
             await self._connection.drain(_PIECE_SECONDS)
-        self._lost = OutcomeUnknown
         self._connection.send(pieces[-1], replies=1)
+        self._lost = OutcomeUnknown
         return await self._final_reply()
 
     async def _final_reply(self) -> Reply:

@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import os
+import signal
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from bench.cost import meter
+from tests.benchmark.runs import command, outcome, strict_json
+from tests.benchmark.test_cli_private_proxy import processes_naming
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = [
+    pytest.mark.asyncio(loop_factories=["asyncio"]),  # the loop under test is the command's own
+    pytest.mark.skipif(not meter.is_available(), reason="needs Linux"),
+]
+
+RUN_SECONDS = 50.0
+RELAYS = ["splice", "naive", "proxy", "proxy-data"]
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """Environment in which all temporary files of the command lie; checks that nothing stays."""
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    yield {"TMPDIR": str(temporary)}
+    assert not list(temporary.iterdir())
+    assert not processes_naming(str(temporary))
+
+
+async def test_every_relay_is_measured_and_compared(tmp_path: Path, place: dict[str, str]) -> None:
+    arguments = ("--quick", "--workload", "kept", "--repeat", "1", "--json", "--output", "c.json")
+    async with command(tmp_path, "cost", *arguments, environment=place) as running:
+        code, out, errors = await running.end(RUN_SECONDS)
+    assert code == 0, errors
+    document = strict_json(out)
+    assert document == strict_json((tmp_path / "c.json").read_text())
+    assert document["kind"] == "cost"
+    assert document["environment"]["cpu_count"] >= 1
+    (kept,) = document["workloads"]
+    assert [result["relay"] for result in kept["results"]] == RELAYS
+    for result in kept["results"]:
+        assert_measured(result, kept["messages"])
+    by_relay = {result["relay"]: result for result in kept["results"]}
+    assert by_relay["splice"]["cpu_ratio_to_splice"] == 1.0
+    assert by_relay["naive"]["cpu_ratio_to_naive"] == 1.0
+    assert by_relay["naive"]["medians"]["turns_per_message"] == pytest.approx(4.0, abs=0.2)
+    verdicts = [target["verdict"] for target in document["reach"]]
+    assert set(verdicts) <= {"reached", "missed", "not measured"}
+    assert verdicts.count("not measured") >= 6
+
+
+def assert_measured(result: dict[str, Any], messages: int) -> None:
+    assert (result["error"], result["skipped"]) == (None, None)
+    (repeat,) = result["repeats"]
+    assert repeat == result["medians"]
+    assert repeat["messages"] == messages
+    assert repeat["cpu_us_per_message"] > 0
+    assert repeat["throughput_per_second"] > 0
+    assert 0 < repeat["p50_ms"] <= repeat["p99_ms"]
+    assert repeat["peak_mib"] > 5
+
+
+async def test_a_crowd_and_one_relay_only(tmp_path: Path, place: dict[str, str]) -> None:
+    arguments = ("--quick", "--workload", "crowd", "--workload", "idle", "--relay", "proxy")
+    async with command(tmp_path, "cost", *arguments, "--json", environment=place) as running:
+        code, out, errors = await running.end(RUN_SECONDS)
+    assert code == 0, errors
+    workloads = {one["name"]: one for one in strict_json(out)["workloads"]}
+    (idle,) = workloads["idle"]["results"]
+    assert idle["medians"]["idle_clients"] > 0
+    assert idle["medians"]["kib_per_idle_client"] > 0
+    (crowd,) = workloads["crowd"]["results"]
+    assert crowd["medians"]["idle_crowd_ratio"] > 0
+    assert crowd["medians"]["trickling_crowd_ratio"] > 0
+    assert crowd["event_loop_lag"] is None or crowd["event_loop_lag"]["p99_ms_at_most"] > 0
+
+
+async def test_ctrl_c_ends_everything_it_started(tmp_path: Path, place: dict[str, str]) -> None:
+    arguments = ("--workload", "kept", "--repeat", "50")
+    async with command(tmp_path, "cost", *arguments, environment=place) as running:
+        await running.error_text("kept: naive, 1 of 50")
+        os.killpg(running.process.pid, signal.SIGINT)  # as a terminal does
+        code, out, errors = await running.end(RUN_SECONDS)
+    assert code == 130
+    assert out == ""
+    assert "Stopped" in errors
+
+
+async def test_a_second_signal_leaves_nothing_behind(tmp_path: Path, place: dict[str, str]) -> None:
+    async with command(
+        tmp_path, "cost", "--workload", "kept", "--repeat", "50", environment=place
+    ) as running:
+        await running.error_text("kept: splice, 1 of 50")
+        running.process.send_signal(signal.SIGTERM)
+        running.process.send_signal(signal.SIGTERM)
+        code, _, _ = await running.end(RUN_SECONDS)
+    assert code == 143
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("cost", "--workload", "nothing"), "is not one of kept"),
+        (("cost", "--relay", "nobody"), "--relay"),
+        (("cost", "--rtt", "soon"), "is not a duration"),
+        (("--json", "cost"), "stands in front of cost"),
+        (("sandwich",), "sandwich"),
+    ],
+)
+async def test_wrong_usage(arguments: tuple[str, ...], complaint: str, tmp_path: Path) -> None:
+    code, _, errors = await outcome(tmp_path, *arguments)
+    assert code == 2
+    assert complaint in " ".join(errors.replace("│", " ").split())
+
+
+async def test_help_names_every_workload(tmp_path: Path) -> None:
+    code, out, _ = await outcome(tmp_path, "cost", "--help")
+    assert code == 0
+    for word in ("kept", "fifty-mailboxes", "--strict", "--pipelined"):
+        assert word in out

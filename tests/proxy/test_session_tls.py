@@ -1,0 +1,156 @@
+"""STARTTLS: what it protects, what it forgets, and what may not slip in before it."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.relay import MAILBOX, PASSWORD
+from tests.support.smtp_client import message
+from xoauth2_proxy import replies
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import trustme
+
+    from tests.conftest import StartRelay
+    from tests.support.relay import Relay
+    from tests.support.smtp_client import Client
+
+ACCOUNTS = [{"email": MAILBOX, "provider": "mock", "password": PASSWORD}]
+
+
+@pytest.fixture
+def listener(authority: trustme.CA, tmp_path: Path) -> dict[str, object]:
+    """The settings of a listener with a certificate for localhost."""
+    issued = authority.issue_cert("localhost")
+    issued.cert_chain_pems[0].write_to_path(str(tmp_path / "cert.pem"))
+    issued.private_key_pem.write_to_path(str(tmp_path / "key.pem"))
+    return {"tls_cert": "cert.pem", "tls_key": "key.pem"}
+
+
+@pytest.fixture
+async def with_tls(start_relay: StartRelay, listener: dict[str, object]) -> Relay:
+    """A relay on loopback, where logging in in clear is allowed too."""
+    return await start_relay({"accounts": ACCOUNTS, "listener": listener})
+
+
+@pytest.fixture
+async def on_network(start_relay: StartRelay, listener: dict[str, object]) -> Relay:
+    """A relay that is not on loopback only."""
+    relay = await start_relay({"accounts": ACCOUNTS, "listener": listener | {"host": "0.0.0.0"}})
+    relay.host = "127.0.0.1"
+    return relay
+
+
+@pytest.fixture
+def context(authority: trustme.CA) -> ssl.SSLContext:
+    made = ssl.create_default_context()
+    authority.configure_trust(made)
+    return made
+
+
+async def keywords(client: Client) -> set[str]:
+    return {line.split()[0] for line in (await client.ehlo()).text[1:]}
+
+
+async def test_a_message_by_tls(with_tls: Relay, context: ssl.SSLContext) -> None:
+    async with await with_tls.connect() as client:
+        assert "STARTTLS" in await keywords(client)
+        await client.start_tls(context, "localhost")
+        found = await keywords(client)
+        assert "STARTTLS" not in found
+        assert "AUTH" in found
+        assert await client.auth_plain(MAILBOX, PASSWORD) == replies.AUTHENTICATED
+        content = message(size_bytes=500_000)
+        assert (await client.send(content)).is_positive
+        assert await client.command("QUIT") == replies.GOODBYE
+    assert next(iter(with_tls.sandbox.received)).content == content
+
+
+async def test_everything_said_in_clear_is_forgotten(
+    with_tls: Relay, context: ssl.SSLContext
+) -> None:
+    async with await with_tls.connect() as client:
+        await client.ehlo()
+        await client.auth_plain(MAILBOX, PASSWORD)
+        await client.envelope("to@example.net")
+        await client.start_tls(context, "localhost")
+        assert await client.command("MAIL FROM:<a@b>") == replies.HELLO_FIRST
+        assert await client.command("RCPT TO:<a@b>") == replies.BAD_SEQUENCE
+        await client.ehlo()
+        assert await client.command("MAIL FROM:<a@b>") == replies.AUTH_REQUIRED
+        assert await client.auth_plain(MAILBOX, PASSWORD) == replies.AUTHENTICATED
+
+
+async def test_tls_is_started_once(with_tls: Relay, context: ssl.SSLContext) -> None:
+    async with await with_tls.connect() as client:
+        assert await client.command("STARTTLS now") == replies.ARGUMENT_MALFORMED
+        await client.start_tls(context, "localhost")
+        assert await client.command("STARTTLS") == replies.TLS_NOT_AVAILABLE
+
+
+async def test_logging_in_needs_tls_off_loopback(
+    on_network: Relay, context: ssl.SSLContext
+) -> None:
+    async with await on_network.connect() as client:
+        assert "AUTH" not in await keywords(client)
+        assert await client.auth_plain(MAILBOX, PASSWORD) == replies.AUTH_NEEDS_TLS
+        await client.start_tls(context, "localhost")
+        assert "AUTH" in await keywords(client)
+        assert await client.auth_plain(MAILBOX, PASSWORD) == replies.AUTHENTICATED
+
+
+@pytest.mark.parametrize("behind", [b"NOOP\r\n", b"\x16\x03\x01", b"E"])
+async def test_octets_behind_starttls_end_the_session(with_tls: Relay, behind: bytes) -> None:
+    async with await with_tls.connect() as client:
+        client.write(b"STARTTLS\r\n" + behind)
+        assert await client.reply() == replies.OCTETS_AFTER_STARTTLS
+        assert await client.closed()
+
+
+async def test_starttls_ends_a_group(with_tls: Relay, context: ssl.SSLContext) -> None:
+    async with await with_tls.connect() as client:
+        client.write(b"EHLO client.example\r\nNOOP\r\nSTARTTLS\r\n")
+        assert [(await client.reply()).code for _ in range(3)] == [250, 250, 220]
+        await client.writer.start_tls(context, server_hostname="localhost")
+        assert await client.command("NOOP") == replies.OK
+
+
+async def test_a_handshake_that_is_none_ends_the_session(with_tls: Relay) -> None:
+    async with await with_tls.connect() as client:
+        assert await client.command("STARTTLS") == replies.START_TLS
+        client.write(b"EHLO client.example\r\n")
+        async with asyncio.timeout(10):
+            said = await client._reader.read()
+        assert b"250" not in said
+    async with await with_tls.connect() as client:
+        assert client.greeting.code == 220
+
+
+async def test_tls_below_1_2_is_refused(with_tls: Relay, context: ssl.SSLContext) -> None:
+    context.check_hostname = False
+    with pytest.warns(DeprecationWarning, match="TLSv1 "):
+        context.minimum_version = ssl.TLSVersion.TLSv1
+    with pytest.warns(DeprecationWarning, match="TLSv1_1"):
+        context.maximum_version = ssl.TLSVersion.TLSv1_1
+    async with await with_tls.connect() as client:
+        with pytest.raises(OSError, match=r"(?i)ssl|reset|closed"):
+            await client.start_tls(context, "localhost")
+
+
+async def test_a_message_received_whole_by_tls_is_relayed_although_the_client_left(
+    with_tls: Relay, context: ssl.SSLContext
+) -> None:
+    client = await with_tls.connect()
+    await client.start_tls(context, "localhost")
+    await client.ehlo()
+    await client.auth_plain(MAILBOX, PASSWORD)
+    client.write(b"MAIL FROM:<a@x>\r\nRCPT TO:<b@y>\r\nBDAT 3 LAST\r\na\r\n")
+    await client.close()
+    (arrived,) = await with_tls.sandbox.received.wait_until(1)
+    assert arrived.content == b"a\r\n"

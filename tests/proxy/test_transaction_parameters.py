@@ -1,0 +1,79 @@
+"""What MAIL says to a provider, by what the provider understands."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.peers import upstreams
+from tests.support.transactions import (
+    BOTH,
+    begin,
+)
+from xoauth2_proxy import replies
+from xoauth2_proxy.content import Content
+from xoauth2_proxy.smtp import Envelope, Reply
+from xoauth2_proxy.upstream.transaction import transact
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from tests.support.peers import Upstreams
+
+
+@pytest.fixture
+async def network() -> AsyncIterator[Upstreams]:
+    async with upstreams() as made:
+        yield made
+
+
+UTF8 = Envelope("é@x", ["b@y"], smtputf8=True)
+
+
+@pytest.mark.parametrize(
+    ("extensions", "to", "mail"),
+    [
+        ({"SIZE": "1000"}, Envelope("a@x", ["b@y"]), "MAIL FROM:<a@x> SIZE=18"),
+        ({}, Envelope("", ["b@y"]), "MAIL FROM:<>"),
+        (
+            {"8BITMIME": ""},
+            Envelope("a@x", ["b@y"], body_8bit=True),
+            "MAIL FROM:<a@x> BODY=8BITMIME",
+        ),
+        ({"8BITMIME": ""}, Envelope("a@x", ["b@y"]), "MAIL FROM:<a@x>"),
+        ({"SMTPUTF8": ""}, UTF8, "MAIL FROM:<é@x> SMTPUTF8"),
+        ({}, Envelope("a@x", ["b@y"], body_8bit=True, smtputf8=True), "MAIL FROM:<a@x>"),
+        (
+            {"SIZE": "", "8BITMIME": "", "SMTPUTF8": ""},
+            Envelope("a@x", ["b@y"], body_8bit=True, smtputf8=True),
+            "MAIL FROM:<a@x> SIZE=18 BODY=8BITMIME SMTPUTF8",
+        ),
+    ],
+)
+async def test_mail_says_what_the_provider_understands(
+    network: Upstreams, extensions: dict[str, str], to: Envelope, mail: str
+) -> None:
+    connection, peer = await network.connect(extensions)
+    sending = begin(connection, to)
+    await peer.expects(f"{mail}\r\n".encode())
+    peer.says("550 5.0.0 no")
+    assert not (await sending).is_positive
+
+
+@pytest.mark.parametrize(
+    ("to", "content", "answer"),
+    [
+        (Envelope("a@x", ["b@y"], body_8bit=True), b"\xe9\r\n", replies.EIGHT_BIT_UNSUPPORTED),
+        (Envelope("a@x", ["b@y"], smtputf8=True), b"\xc3\xa9\r\n", replies.SMTPUTF8_UNSUPPORTED),
+        (UTF8, b"a\r\n", replies.SMTPUTF8_UNSUPPORTED),
+        (Envelope("a@x", ["é@y"], smtputf8=True), b"a\r\n", replies.SMTPUTF8_UNSUPPORTED),
+    ],
+)
+async def test_what_the_provider_cannot_take_is_refused_before_a_word_is_said(
+    network: Upstreams, to: Envelope, content: bytes, answer: Reply
+) -> None:
+    connection, peer = await network.connect(BOTH)
+    assert await transact(connection, to, Content(content, is_stuffed=False)) == answer
+    connection.close()
+    assert await peer.rest() == b"QUIT\r\n"

@@ -1,0 +1,472 @@
+"""Every key of the configuration changes what the relay does; none is only read.
+
+Each test names the keys it shows; the last one compares them with the schema.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from typing import TYPE_CHECKING, TypeVar
+
+import argon2
+import pytest
+
+from tests.support.documents import account, one_account, upstream_at
+from tests.support.relay import MAILBOX, OTHER_MAILBOX, PASSWORD, Relay
+from tests.support.smtp_client import message
+from tests.support.waiting import until
+from xoauth2_proxy.config import Overrides, json_schema, load_config
+from xoauth2_proxy.errors import ConfigError
+from xoauth2_proxy.mock_tokens import MockTokens, load_signing_key
+from xoauth2_proxy.oauth.refreshers.mock import MockRefresher
+from xoauth2_proxy.sandbox import Action, Fault, Sandbox, Step
+from xoauth2_proxy.upstream import opener
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    import trustme
+
+    from tests.conftest import StartRelay
+    from tests.support.smtp_client import Client
+
+Test = TypeVar("Test")
+
+SHOWN: set[str] = {
+    # The sections themselves.
+    *("accounts", "providers", "relay", "listener", "admin"),
+    *("account.limits", "account.upstream", "provider.limits", "provider.upstream"),
+    # For the refreshers to come: they are read and checked, and the mock one needs none of them.
+    *("account.client_id", "account.client_secret", "account.refresh_token", "account.tenant"),
+}
+SECTIONS = {
+    "FileSection": "",
+    "AccountSection": "account.",
+    "ProviderSection": "provider.",
+    "UpstreamSection": "upstream.",
+    "LimitsSection": "limits.",
+    "RelaySection": "relay.",
+    "ListenerSection": "listener.",
+    "AdminSection": "admin.",
+}
+
+
+def shows(*keys: str) -> Callable[[Test], Test]:
+    """Note that a test shows what these keys do."""
+    SHOWN.update(keys)
+    return lambda test: test
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+async def taken(client: Client) -> bool:
+    return (await client.send(message())).code == 250
+
+
+async def accepted_password(relay: Relay, password: str) -> bool:
+    async with await relay.connect() as client:
+        await client.ehlo()
+        return (await client.auth_plain(MAILBOX, password)).code == 235
+
+
+# Accounts.
+
+
+@shows("account.email", "account.provider")
+async def test_email_is_the_login_and_the_mailbox(start_relay: StartRelay) -> None:
+    relay = await start_relay(one_account(email="My.Own@Example.com"))
+    async with await relay.log_in("my.own@example.COM") as client:
+        assert await taken(client)
+    (kept,) = relay.sandbox.received
+    assert kept.mailbox == "my.own@example.com"
+
+
+@shows("account.account_id")
+async def test_account_id_names_the_account_in_problems(start_relay: StartRelay) -> None:
+    with pytest.raises(ConfigError, match="account_id payroll"):
+        await start_relay(one_account(account_id="payroll", password="${NOT_SET}"))
+
+
+@shows("account.enabled")
+async def test_an_account_that_is_not_enabled_cannot_log_in(start_relay: StartRelay) -> None:
+    off = account(OTHER_MAILBOX, enabled=False, password="${NOT_SET}")
+    relay = await start_relay({"accounts": [account(), off]})
+    async with await relay.connect() as client:
+        await client.ehlo()
+        assert (await client.auth_plain(OTHER_MAILBOX, PASSWORD)).code == 535
+        assert (await client.auth_plain(MAILBOX, PASSWORD)).code == 235
+    assert '"enabled": 1, "disabled": 1' in (await relay.get("/health"))[1]
+
+
+@shows("account.password")
+@pytest.mark.parametrize("form", ["text", "file", "hash"])
+async def test_password_is_what_opens_the_account(
+    start_relay: StartRelay, tmp_path: Path, form: str
+) -> None:
+    (tmp_path / "password").write_text("opens sesame\n")
+    hasher = argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+    password = {
+        "text": "opens sesame",
+        "file": {"file": "password"},
+        "hash": hasher.hash("opens sesame"),
+    }[form]
+    relay = await start_relay(one_account(password=password))
+    for _ in range(2):
+        assert await accepted_password(relay, "opens sesame")
+        assert not await accepted_password(relay, "open sesame")
+
+
+@shows("account.allow_any_password")
+async def test_allow_any_password_takes_any(start_relay: StartRelay) -> None:
+    anyone = {"email": MAILBOX, "provider": "mock", "allow_any_password": True}
+    relay = await start_relay({"accounts": [anyone]})
+    assert await accepted_password(relay, "this")
+    assert await accepted_password(relay, "that")
+
+
+@shows("account.allow_remote_mock")
+async def test_allow_remote_mock_lets_a_mock_account_leave_the_machine(
+    start_relay: StartRelay,
+) -> None:
+    remote = {"host": "192.0.2.1"}  # RFC 5737: nobody's
+    with pytest.raises(ConfigError, match="allow_remote_mock"):
+        await start_relay(one_account(upstream=remote))
+    relay = await start_relay(one_account(upstream=remote, allow_remote_mock=True))
+    assert await accepted_password(relay, PASSWORD)
+
+
+# Where a message goes.
+
+
+@shows("upstream.host", "upstream.port", "upstream.ca_file")
+@pytest.mark.parametrize("place", ["account", "provider", "a provider of one's own"])
+async def test_upstream_is_where_the_mail_goes(
+    start_relay: StartRelay, provider: Sandbox, tmp_path: Path, place: str
+) -> None:
+    (tmp_path / "authority.pem").write_bytes(provider.ca_file.read_bytes())
+    upstream = upstream_at(provider) | {"ca_file": "authority.pem"}
+    documents: dict[str, dict[str, object]] = {
+        "account": one_account(upstream=upstream),
+        "provider": one_account() | {"providers": {"mock": {"upstream": upstream}}},
+        "a provider of one's own": one_account(provider="own")
+        | {"providers": {"own": {"upstream": upstream, "refresher": "mock"}}},
+    }
+    relay = await start_relay(documents[place])
+    async with await relay.log_in() as client:
+        assert await taken(client)
+    assert (provider.received.total, relay.sandbox.received.total) == (1, 0)
+
+
+@shows("upstream.tls")
+@pytest.mark.parametrize("spoken", ["starttls", "implicit", "none"])
+@pytest.mark.parametrize("written", ["starttls", "implicit", "none"])
+async def test_tls_is_required_as_written_and_never_downgraded(
+    start_relay: StartRelay,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    spoken: str,
+    written: str,
+) -> None:
+    if spoken == "implicit" != written:
+        # Each waits for the other to speak first.
+        monkeypatch.setattr(opener, "_CONNECT_SECONDS", 0.3)
+    async with Sandbox(tmp_path, http_port=None, tls=spoken) as provider:  # type: ignore[arg-type]
+        upstream = upstream_at(provider) | {"tls": written}
+        relay = await start_relay(one_account(upstream=upstream))
+        async with await relay.log_in() as client:
+            answer = await client.send(message())
+        assert answer.is_positive == (written == spoken), str(answer)
+        if not answer.is_positive:
+            assert answer.code == 451
+            assert provider.counters.auth_accepted == provider.counters.auth_refused == 0
+
+
+@shows("upstream.ca_file")
+async def test_a_provider_of_another_authority_is_not_trusted(
+    start_relay: StartRelay, provider: Sandbox, tmp_path: Path, authority: trustme.CA
+) -> None:
+    authority.cert_pem.write_to_path(str(tmp_path / "other.pem"))
+    relay = await start_relay(
+        one_account(upstream=upstream_at(provider) | {"ca_file": "other.pem"})
+    )
+    async with await relay.log_in() as client:
+        answer = str(await client.send(message()))
+    assert answer == "451 4.7.5 No secure connection to the provider"
+    assert provider.arrivals(Step.AUTH) == 0
+
+
+@shows("provider.refresher")
+async def test_a_providers_refresher_gets_its_tokens(
+    start_relay: StartRelay, provider: Sandbox
+) -> None:
+    upstream = upstream_at(provider)
+    document: dict[str, object] = {
+        "accounts": [account(provider="own"), account(OTHER_MAILBOX, provider="other")],
+        "providers": {
+            "own": {"upstream": upstream, "refresher": "mock"},
+            "other": {"upstream": upstream, "refresher": "outlook"},
+        },
+    }
+    relay = await start_relay(document)
+    async with await relay.log_in() as client:
+        assert await taken(client)
+        await client.command("RSET")
+    async with await relay.connect() as client:
+        await client.ehlo()
+        assert (await client.auth_plain(OTHER_MAILBOX, PASSWORD)).code == 454
+
+
+# How much of the provider a mailbox may take.
+
+
+@shows("limits.max_connections")
+@pytest.mark.parametrize("place", ["account", "provider"])
+async def test_max_connections_is_the_most_there_ever_are(
+    start_relay: StartRelay, place: str
+) -> None:
+    limits = {"limits": {"max_connections": 2}}
+    document = one_account(**limits) if place == "account" else one_account()
+    if place == "provider":
+        document["providers"] = {"mock": limits}
+    relay = await start_relay(document)
+    relay.sandbox.add_fault(Fault(Step.END, Action.DELAY, nth=None, seconds=0.02))
+    clients = [await relay.log_in() for _ in range(8)]
+    assert all(await asyncio.gather(*(taken(client) for client in clients)))
+    assert relay.sandbox.counters.peak_by_mailbox == {MAILBOX: 2}
+    for client in clients:
+        await client.close()
+
+
+@shows("limits.max_messages_per_connection")
+async def test_a_connection_carries_max_messages_per_connection(start_relay: StartRelay) -> None:
+    relay = await start_relay(one_account(limits={"max_messages_per_connection": 2}))
+    async with await relay.log_in() as client:
+        for _ in range(5):
+            assert await taken(client)
+    assert relay.sandbox.counters.connections_opened == 3
+
+
+@shows("limits.max_connection_age_seconds")
+async def test_a_connection_of_max_connection_age_takes_no_further_message(
+    start_relay: StartRelay,
+) -> None:
+    relay = await start_relay(one_account(limits={"max_connection_age_seconds": 0.01}))
+    relay.sandbox.add_fault(Fault(Step.END, Action.DELAY, nth=None, seconds=0.02))
+    async with await relay.log_in() as client:
+        for _ in range(3):
+            assert await taken(client)
+    assert relay.sandbox.counters.connections_opened == 3
+    closed = await relay.metric("xoauth2_proxy_upstream_connections_closed_total", reason="age")
+    assert closed == 3
+
+
+@shows("limits.idle_seconds")
+async def test_a_connection_unused_for_idle_seconds_is_closed(start_relay: StartRelay) -> None:
+    relay = await start_relay(one_account(limits={"idle_seconds": 0.05}))
+    async with await relay.log_in() as client:
+        assert await taken(client)
+
+        async def is_closed() -> bool:
+            return await relay.metric("xoauth2_proxy_upstream_connections") == 0
+
+        await until(is_closed)
+    closed = await relay.metric("xoauth2_proxy_upstream_connections_closed_total", reason="idle")
+    assert closed == 1
+
+
+@shows("limits.wait_seconds")
+@pytest.mark.parametrize("seconds", [0, 0.1])
+async def test_a_message_waits_for_wait_seconds(start_relay: StartRelay, seconds: float) -> None:
+    limits = {"max_connections": 1, "wait_seconds": seconds}
+    relay = await start_relay(one_account(limits=limits))
+    relay.sandbox.add_fault(Fault(Step.END, Action.STALL))
+    async with await relay.log_in() as first, await relay.log_in() as second:
+        await first.envelope("to@example.net")
+        assert (await first.command("DATA")).code == 354
+        first.write(b"Subject: stuck\r\n\r\nstuck\r\n.\r\n")
+        await relay.sandbox.arrived(Step.END)
+        started = time.monotonic()
+        answer = str(await second.send(message()))
+        assert answer == "451 4.3.2 Too many messages at once for this mailbox; try again"
+        assert seconds <= time.monotonic() - started < seconds + 2
+
+
+# The listener.
+
+
+@shows("listener.host", "listener.port", "admin.host", "admin.port")
+async def test_hosts_and_ports_are_where_it_listens(tmp_path: Path) -> None:
+    smtp, admin = free_port(), free_port()
+    file = tmp_path / "accounts.json"
+    file.write_text(
+        f'{{"accounts": [{{"email": "{MAILBOX}", "provider": "mock", "password": "secret"}}], '
+        f'"listener": {{"host": "127.0.0.2", "port": {smtp}}}, '
+        f'"admin": {{"host": "127.0.0.3", "port": {admin}}}}}'
+    )
+    config = load_config(
+        file,
+        Overrides(sandbox=True),
+        state_dir=tmp_path,
+        known_refreshers={"mock"},
+        environ={},
+    )
+    refresher = MockRefresher(MockTokens(load_signing_key(tmp_path)))
+    async with Relay(config, {"mock": refresher}, Sandbox(tmp_path)) as relay:
+        assert (relay.host, relay.port) == ("127.0.0.2", smtp)
+        assert relay.admin_url == f"http://127.0.0.3:{admin}"
+        async with await relay.log_in() as client:
+            assert await taken(client)
+        assert (await relay.get("/health"))[0] == 200
+
+
+@shows("listener.tls_cert", "listener.tls_key")
+async def test_a_certificate_offers_starttls(
+    start_relay: StartRelay, tmp_path: Path, authority: trustme.CA
+) -> None:
+    certificate = authority.issue_cert("relay.example")
+    certificate.private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "relay.pem"))
+    listener = {"tls_cert": "relay.pem", "tls_key": "relay.pem"}
+    relay = await start_relay(one_account() | {"listener": listener})
+    async with await relay.connect() as client:
+        assert "STARTTLS" in (await client.ehlo()).text
+        assert (await client.command("STARTTLS")).code == 220
+    relay = await start_relay(one_account())
+    async with await relay.connect() as client:
+        assert "STARTTLS" not in (await client.ehlo()).text
+        assert (await client.command("STARTTLS")).code == 502
+
+
+@shows("listener.allow_insecure_auth")
+async def test_allow_insecure_auth_is_needed_off_loopback(start_relay: StartRelay) -> None:
+    with pytest.raises(ConfigError, match="allow_insecure_auth"):
+        await start_relay(one_account() | {"listener": {"host": "0.0.0.0"}})
+    listener = {"host": "0.0.0.0", "allow_insecure_auth": True}
+    relay = await start_relay(one_account() | {"listener": listener})
+    relay.host = "127.0.0.1"
+    assert await accepted_password(relay, PASSWORD)
+
+
+@shows("listener.max_connections")
+async def test_one_more_than_max_connections_is_turned_away(start_relay: StartRelay) -> None:
+    relay = await start_relay(one_account() | {"listener": {"max_connections": 2}})
+    async with await relay.connect(), await relay.connect() as second:
+        async with await relay.connect() as third:
+            assert str(third.greeting) == "421 4.3.2 Too many connections; try again later"
+            assert await third.closed()
+        assert (await second.command("QUIT")).code == 221
+        await until(lambda: has_room(relay))
+    assert await relay.metric("xoauth2_proxy_client_connections_total", result="refused") >= 1
+
+
+async def has_room(relay: Relay) -> bool:
+    async with await relay.connect() as client:
+        return client.greeting.code == 220
+
+
+@shows("listener.idle_seconds")
+@pytest.mark.parametrize("said", [b"", b"EH", b"AUTH LOGIN\r\n", b"NOOP\r\n"])
+async def test_a_silent_client_is_shown_out(start_relay: StartRelay, said: bytes) -> None:
+    relay = await start_relay(one_account() | {"listener": {"idle_seconds": 0.2}})
+    async with await relay.connect() as client:
+        await client.ehlo()
+        client.write(said)
+        if said.endswith(b"\r\n"):
+            assert (await client.reply()).code in {250, 334}
+        assert str(await client.reply()) == "421 4.4.2 Idle for too long"
+        assert await client.closed()
+
+
+# The admin server.
+
+
+@shows("admin.token")
+async def test_the_admin_token_is_asked_for(start_relay: StartRelay) -> None:
+    relay = await start_relay(one_account() | {"admin": {"token": "let me see"}})
+    for page in ("/health", "/health/live", "/health/ready", "/metrics"):
+        assert (await relay.get(page))[0] == 401
+        assert (await relay.get(page, Authorization="Bearer let me"))[0] == 401
+        assert (await relay.get(page, Authorization="Basic let me see"))[0] == 401
+        assert (await relay.get(page, Authorization="Bearer let me see"))[0] == 200
+
+
+# What one message may be.
+
+
+@shows("relay.max_message_bytes")
+async def test_max_message_bytes_is_announced_and_kept(start_relay: StartRelay) -> None:
+    limit = 65_536
+    relay = await start_relay(one_account() | {"relay": {"max_message_bytes": limit}})
+    exact = b"x" * (limit - 2) + b"\r\n"
+    async with await relay.log_in() as client:
+        assert f"SIZE {limit}" in (await client.ehlo()).text
+        refused = "552 5.3.4 Message size exceeds the limit"
+        declared = f"MAIL FROM:<a@example.com> SIZE={limit + 1}"
+        assert str(await client.command(declared)) == refused
+        assert str(await client.send(b"x" + exact)) == refused
+        assert (await client.send(exact)).code == 250
+        await client.envelope("to@example.net")
+        client.write(b"BDAT %d LAST\r\nx" % (limit + 1) + exact)
+        assert str(await client.reply()) == refused
+        await client.envelope("to@example.net")
+        client.write(b"BDAT %d LAST\r\n" % limit + exact)
+        assert (await client.reply()).code == 250
+    assert [kept.content for kept in relay.sandbox.received] == [exact, exact]
+
+
+@shows("relay.max_recipients")
+async def test_one_more_than_max_recipients_is_refused(start_relay: StartRelay) -> None:
+    relay = await start_relay(one_account() | {"relay": {"max_recipients": 3}})
+    paths = tuple(f"to{number}@example.net" for number in range(3))
+    async with await relay.log_in() as client:
+        await client.envelope(*paths)
+        answer = await client.command("RCPT TO:<one@toomany.example>")
+        assert str(answer) == "452 4.5.3 Too many recipients"
+        assert (await client.data(message())).code == 250
+    (kept,) = relay.sandbox.received
+    assert kept.forward_paths == paths
+
+
+@shows("relay.drain_seconds")
+async def test_a_stop_takes_drain_seconds_at_most(start_relay: StartRelay) -> None:
+    relay = await start_relay(one_account() | {"relay": {"drain_seconds": 0.2}})
+    relay.sandbox.add_fault(Fault(Step.END, Action.STALL))
+    async with await relay.log_in() as client:
+        await client.envelope("to@example.net")
+        assert (await client.command("DATA")).code == 354
+        client.write(b"Subject: stuck\r\n\r\nstuck\r\n.\r\n")
+        await relay.sandbox.arrived(Step.END)
+        started = time.monotonic()
+        stop = asyncio.create_task(relay.app.stop())
+        assert (await client.reply()).code == 421
+        assert 0.2 <= time.monotonic() - started < 3
+        await stop
+
+
+# The forms of the file.
+
+
+@shows("accounts")
+async def test_a_key_that_does_not_exist_is_an_error(start_relay: StartRelay) -> None:
+    with pytest.raises(ConfigError) as caught:
+        await start_relay(one_account(limit={}) | {"relays": {}, "relay": {"max_bytes": 1}})
+    assert {path for path, _ in caught.value.problems} == {
+        "accounts[0].limit",
+        "relays",
+        "relay.max_bytes",
+    }
+
+
+async def test_every_key_of_the_schema_is_shown() -> None:
+    sections = json_schema()["$defs"]
+    assert isinstance(sections, dict)
+    keys = {
+        prefix + key for name, prefix in SECTIONS.items() for key in sections[name]["properties"]
+    }
+    assert keys == SHOWN
+    assert set(sections) - set(SECTIONS) == {"TlsMode"}
