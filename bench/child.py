@@ -29,10 +29,15 @@ class ChildError(Exception):
     """A server did not start, or did not say where it listens; the text quotes what it wrote."""
 
 
+class StartInterrupted(Exception):
+    """A signal asked to stop before the server was ready."""
+
+
 @dataclass(frozen=True, slots=True)
 class Child:
     """A running server and what it said of itself."""
 
+    name: str
     pid: int
     facts: Mapping[str, object]
 
@@ -44,7 +49,7 @@ class Child:
         """
         fact = self.facts.get(key)
         if not isinstance(fact, str):
-            raise ChildError(f"The ready file names no {key}.")
+            raise ChildError(f"{self.name}'s ready file is not usable: it names no {key}.")
         return fact
 
     def address(self, key: str) -> tuple[str, int]:
@@ -55,7 +60,7 @@ class Child:
         """
         host, _, port = self.text(key).rpartition(":")
         if not port.isdecimal():
-            raise ChildError(f"The ready file names no {key}.")
+            raise ChildError(f"{self.name}'s ready file is not usable: {key} is no address.")
         return host.strip("[]"), int(port)
 
 
@@ -67,6 +72,7 @@ async def child(
 
     Raises:
         ChildError: it ended, or was not ready in time.
+        StartInterrupted: a signal came first.
     """
     ready_file, log_file = folder / f"{name}.ready", folder / f"{name}.log"
     ready_file.unlink(missing_ok=True)
@@ -86,7 +92,8 @@ async def child(
 
     interruption.on_abort.add(kill)
     try:
-        yield await _ready(name, process, ready_file, log_file)
+        await _until_ready(name, process, ready_file, log_file, interruption)
+        yield Child(name, process.pid, _facts(name, ready_file))
     finally:
         try:
             await _end(process)
@@ -94,16 +101,19 @@ async def child(
             interruption.on_abort.discard(kill)
 
 
-async def _ready(name: str, process: Process, ready_file: Path, log_file: Path) -> Child:
+async def _until_ready(
+    name: str, process: Process, ready_file: Path, log_file: Path, interruption: Interruption
+) -> None:
     try:
         async with asyncio.timeout(_START_SECONDS):
             while not _is_ready(ready_file):
+                if interruption.requested.is_set():
+                    raise StartInterrupted
                 if process.returncode is not None:
                     raise ChildError(_complaint(name, log_file, "ended at once"))
                 await asyncio.sleep(_POLL_SECONDS)
     except TimeoutError:
         raise ChildError(_complaint(name, log_file, "was not ready in time")) from None
-    return Child(process.pid, _facts(name, ready_file))
 
 
 def _is_ready(ready_file: Path) -> bool:
@@ -116,7 +126,7 @@ def _facts(name: str, ready_file: Path) -> dict[str, object]:
     except ValueError:
         facts = None
     if not isinstance(facts, dict):
-        raise ChildError(f"{name} wrote no JSON object into its ready file.")
+        raise ChildError(f"{name}'s ready file is not usable: it holds no JSON object.")
     return facts
 
 

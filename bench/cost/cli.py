@@ -18,7 +18,7 @@ import typer
 from rich.console import Console
 
 from bench import duration
-from bench.child import ChildError
+from bench.child import ChildError, StartInterrupted
 from bench.cost import export, meter, table
 from bench.cost.figures import Outcome
 from bench.cost.plan import ALL_RELAYS, WORKLOADS, Plan, RelayName, workloads
@@ -122,7 +122,7 @@ async def _sit(plan: Plan, out: _Output) -> int:
         interruption.on_request.add(stop)
         try:
             outcome = await sitting
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, StartInterrupted):
             if not interruption.exit_code:
                 raise
             print("Stopped; nothing is reported.", file=sys.stderr)  # noqa: T201

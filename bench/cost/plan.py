@@ -162,11 +162,11 @@ WORKLOADS = {
 _QUICK_MESSAGES = {
     "kept": 600,
     "reconnect": 200,
-    "large": 12,
+    "large": 8,
     "one-mailbox": 400,
     "fifty-mailboxes": 400,
-    "crowd": 300,
-    "rtt": 5,
+    "crowd": 200,
+    "rtt": 4,
 }
 _QUICK_IDLE = 1000
 

@@ -142,7 +142,7 @@ async def test_the_forwarder_hangs_up_without_an_upstream(tmp_path: Path) -> Non
 
 
 async def test_a_child_that_does_not_start_is_quoted(tmp_path: Path) -> None:
-    with pytest.raises(ChildError, match=r"(?s)ended at once. It wrote:.*--upstream"):
+    with pytest.raises(ChildError, match=r"(?s)it ended at once. It wrote:.*--upstream"):
         async with child("it", ("bench.controls.forwarder",), tmp_path, Interruption()):
             pass
 

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,7 +14,6 @@ from tests.benchmark.test_cli_private_proxy import processes_naming
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 pytestmark = [
     pytest.mark.asyncio(loop_factories=["asyncio"]),  # the loop under test is the command's own
@@ -79,6 +80,34 @@ async def test_a_crowd_and_one_relay_only(tmp_path: Path, place: dict[str, str])
     assert crowd["medians"]["idle_crowd_ratio"] > 0
     assert crowd["medians"]["trickling_crowd_ratio"] > 0
     assert crowd["event_loop_lag"] is None or crowd["event_loop_lag"]["p99_ms_at_most"] > 0
+
+
+async def test_a_relay_that_dies_is_an_error_of_its_row_alone(
+    tmp_path: Path, place: dict[str, str]
+) -> None:
+    arguments = ("--quick", "--workload", "kept", "--relay", "splice", "--relay", "naive")
+    async with command(
+        tmp_path, "cost", *arguments, "--repeat", "3", "--json", environment=place
+    ) as running:
+        await running.error_text("kept: naive, 1 of 3")
+        os.kill(process_of("bench.controls.naive", place["TMPDIR"]), signal.SIGKILL)
+        code, out, errors = await running.end(RUN_SECONDS)
+    assert code == 1, errors
+    (kept,) = strict_json(out)["workloads"]
+    splice, naive = kept["results"]
+    assert splice["error"] is None
+    assert len(splice["repeats"]) == 3
+    assert naive["error"]
+    assert naive["medians"]["cpu_us_per_message"] is None
+
+
+def process_of(module: str, words: str) -> int:
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # it has ended
+            line = path.read_bytes().decode(errors="replace")
+            if module in line and words in line:
+                return int(path.parent.name)
+    raise AssertionError(f"no process runs {module}")
 
 
 async def test_ctrl_c_ends_everything_it_started(tmp_path: Path, place: dict[str, str]) -> None:

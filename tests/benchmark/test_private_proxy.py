@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bench import private_proxy as module
+from bench import child as module
 from bench.interruption import Interruption
 from bench.private_proxy import PrivateProxyError, StartInterrupted, private_proxy
 
@@ -151,8 +151,8 @@ async def test_ending_at_once_kills_it(install: Callable[..., Path], tmp_path: P
     pid = install(second=f"write({READY!r})")
     interruption = Interruption()
     async with private_proxy(interruption):
-        (kill,) = interruption.on_abort
-        kill()
+        for callback in tuple(interruption.on_abort):
+            callback()
         assert not os.listdir(tmp_path / "temporary")
     assert is_gone(pid)
     assert not interruption.on_abort

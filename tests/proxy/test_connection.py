@@ -83,13 +83,29 @@ async def test_octets_nobody_asked_for_end_it(pair: tuple[Connection, Peer], oct
     assert await peer.rest() == b""
 
 
-async def test_with_one_reply_too_many_none_of_them_is_believed(
+async def test_replies_of_which_one_is_too_many_are_not_believed_where_they_differ(
     pair: tuple[Connection, Peer],
 ) -> None:
-    connection, peer = pair
-    connection.send(b"NOOP\r\n", replies=1)
-    peer.says("250 one", "250 two")
-    assert "unasked reply: 250 two" in await gone(connection)
+    connection, _ = pair
+    connection.send(b"ONE\r\nTWO\r\n", replies=2)
+    connection.data_received(b"250 a\r\n550 b\r\n250 c\r\n")
+    assert not connection.is_usable
+    with pytest.raises(ConnectionGone, match="unasked reply: 250 c"):
+        await connection.reply(LONG)
+
+
+@pytest.mark.parametrize("code", [250, 550])
+async def test_replies_of_which_one_is_too_many_are_believed_where_all_say_the_same(
+    pair: tuple[Connection, Peer], code: int
+) -> None:
+    connection, _ = pair
+    connection.send(b"ONE\r\nTWO\r\n", replies=2)
+    connection.data_received(b"%d a\r\n%d b\r\n%d c\r\n" % (code, code, code))
+    assert not connection.is_usable
+    assert [await connection.reply(LONG) for _ in range(2)] == [
+        Reply(code, "", ("a",)),
+        Reply(code, "", ("b",)),
+    ]
     with pytest.raises(ConnectionGone, match="unasked"):
         await connection.reply(LONG)
 

@@ -92,6 +92,15 @@ async def test_421_at_mail_is_tried_again_on_a_new_connection(made: Parts) -> No
     assert made.sandbox.counters.connections_opened == 2
 
 
+async def test_the_second_attempt_trusts_no_kept_connection(made: Parts) -> None:
+    made.sandbox.add_fault(Fault(Step.END, Action.DELAY, seconds=0.05))
+    await asyncio.gather(send(made), send(made))
+    assert repr(made.pool) == "<Pool 0 leased or opening, 2 idle, 0 waiting>"
+    made.sandbox.add_fault(Fault.reply(Step.MAIL, "421 4.4.2 Idle for too long"))
+    assert (await send(made)).is_positive
+    assert made.sandbox.counters.connections_opened == 3
+
+
 async def test_a_second_loss_is_told_and_not_tried_again(made: Parts) -> None:
     made.sandbox.add_fault(Fault.reply(Step.MAIL, "421 4.3.2 Shutting down", nth=None))
     assert await send(made) == reply(451, "3.2", "Shutting down")

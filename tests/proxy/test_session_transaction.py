@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from tests.support.relay import MAILBOX
 from tests.support.smtp_client import message
 from xoauth2_proxy import replies
+from xoauth2_proxy.sandbox import Action, Fault, Step
 
 if TYPE_CHECKING:
     from tests.conftest import StartRelay
@@ -189,6 +192,22 @@ async def test_a_message_received_whole_is_relayed_although_the_client_left(
     await client.close()
     (arrived,) = await relay.sandbox.received.wait_until(1)
     assert arrived.content == b"a\r\n"
+
+
+async def test_a_reset_does_not_stop_a_message_on_its_way(relay: Relay) -> None:
+    relay.sandbox.add_fault(Fault(Step.END, Action.DELAY, seconds=0.1))
+    client = await relay.log_in()
+    client.write(f"{MAIL}\r\n{RCPT}\r\nBDAT 3 LAST\r\na\r\n".encode())
+    await relay.sandbox.arrived(Step.END)
+    peer = client.writer.get_extra_info("socket")
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.writer.transport.abort()
+    await client.close()
+    async with asyncio.timeout(10):
+        while not await relay.metric("xoauth2_proxy_messages_total"):
+            pass
+    assert await relay.metric("xoauth2_proxy_messages_total", reply="2xx") == 1
+    assert relay.sandbox.received.total == 1
 
 
 async def test_a_client_that_has_only_half_closed_gets_its_replies(relay: Relay) -> None:

@@ -39,13 +39,13 @@ async def network() -> AsyncIterator[Upstreams]:
         yield made
 
 
-# Flights: each `expects` comes before anything it needs was answered.
+# Flights: what is expected of one comes before anything in it was answered, and no more.
 
 
 async def test_one_recipient_on_a_fresh_connection_takes_one_flight(network: Upstreams) -> None:
     connection, peer = await network.connect(BOTH)
     sending = begin(connection)
-    await peer.expects(MAIL + RCPT + BDAT)
+    await peer.expects_flight(MAIL + RCPT + BDAT)
     peer.says("250 2.1.0 ok", "250 2.1.5 ok", "250 2.0.0 kept")
     assert await sending == KEPT
     assert connection.is_usable
@@ -54,7 +54,7 @@ async def test_one_recipient_on_a_fresh_connection_takes_one_flight(network: Ups
 
 async def envelope_first(peer: Peer, rcpt: bytes = RCPT) -> None:
     """Expect the envelope alone in a flight, and accept it."""
-    await peer.expects(MAIL + rcpt)
+    await peer.expects_flight(MAIL + rcpt)
     peer.says("250 2.1.0 ok", *["250 2.1.5 ok"] * rcpt.count(b"\n"))
 
 
@@ -63,7 +63,7 @@ async def test_an_older_connection_takes_two_flights(network: Upstreams) -> None
     connection.last_used_at -= FRESH_SECONDS
     sending = begin(connection)
     await envelope_first(peer)
-    await peer.expects(BDAT)
+    await peer.expects_flight(BDAT)
     peer.says("250 2.0.0 kept")
     assert await sending == KEPT
 
@@ -72,7 +72,7 @@ async def test_several_recipients_take_two_flights(network: Upstreams) -> None:
     connection, peer = await network.connect(BOTH)
     sending = begin(connection, envelope("b@y", "c@z"))
     await envelope_first(peer, TWO)
-    await peer.expects(BDAT)
+    await peer.expects_flight(BDAT)
     peer.says("250 2.0.0 kept")
     assert await sending == KEPT
 
@@ -82,7 +82,7 @@ async def test_large_content_waits_for_its_envelope(network: Upstreams) -> None:
     large = Content(b"x" * ONE_FLIGHT_BYTES + b"\r\n", is_stuffed=False)
     sending = begin(connection, content=large)
     await envelope_first(peer)
-    await peer.expects(b"BDAT %d LAST\r\n" % len(large.octets) + large.octets)
+    await peer.expects_flight(b"BDAT %d LAST\r\n" % len(large.octets) + large.octets)
     peer.says("250 2.0.0 kept")
     assert await sending == KEPT
 
@@ -90,9 +90,9 @@ async def test_large_content_waits_for_its_envelope(network: Upstreams) -> None:
 async def test_without_chunking_the_envelope_and_data_are_one_flight(network: Upstreams) -> None:
     connection, peer = await network.connect(PIPELINING)
     sending = begin(connection, envelope("b@y", "c@z"))
-    await peer.expects(MAIL + TWO + b"DATA\r\n")
+    await peer.expects_flight(MAIL + TWO + b"DATA\r\n")
     peer.says("250 ok", "250 ok", "250 ok", "354 go")
-    await peer.expects(DATA)
+    await peer.expects_flight(DATA)
     peer.says("250 2.0.0 kept")
     assert await sending == KEPT
 
@@ -104,14 +104,14 @@ async def test_without_pipelining_each_command_waits(
     connection, peer = await network.connect(extensions)
     sending = begin(connection, envelope("b@y", "c@z"))
     for command in (MAIL, b"RCPT TO:<b@y>\r\n", b"RCPT TO:<c@z>\r\n"):
-        await peer.expects(command)
+        await peer.expects_flight(command)
         peer.says("250 ok")
     if extensions:
-        await peer.expects(BDAT)
+        await peer.expects_flight(BDAT)
     else:
-        await peer.expects(b"DATA\r\n")
+        await peer.expects_flight(b"DATA\r\n")
         peer.says("354 go")
-        await peer.expects(DATA)
+        await peer.expects_flight(DATA)
     peer.says("250 2.0.0 kept")
     assert await sending == KEPT
 
@@ -120,7 +120,7 @@ async def test_several_messages_on_one_connection(network: Upstreams) -> None:
     connection, peer = await network.connect(BOTH)
     for number in range(1, 4):
         sending = begin(connection)
-        await peer.expects(MAIL + RCPT + BDAT)
+        await peer.expects_flight(MAIL + RCPT + BDAT)
         peer.says("250 ok", "250 ok", "250 2.0.0 kept")
         assert await sending == KEPT
         assert connection.transactions == number

@@ -116,6 +116,29 @@ async def test_a_transaction_in_flight_is_finished_and_idle_clients_are_told(
     assert "stopping" in proxy.stderr
 
 
+@BOTH
+async def test_a_client_in_the_middle_of_a_transaction_may_finish_it(
+    start_process: StartProcess, provider: Sandbox, number: signal.Signals
+) -> None:
+    proxy = await start_process(document(provider))
+    idle = await log_in(proxy)
+    async with await log_in(proxy) as at_mail, await log_in(proxy) as at_data:
+        for client in (at_mail, at_data):
+            await client.envelope("to@example.net")
+        assert (await at_data.command("DATA")).code == 354
+        at_data.write(b"Subject: half\r\n\r\nha")
+        proxy.signal(number)
+        assert (await idle.reply()).code == 421  # the signal has been heard
+        at_data.write(b"lf\r\n.\r\n")
+        ids = {id_in(await at_data.reply()), id_in(await at_mail.data(message("whole")))}
+        for client in (at_mail, at_data):
+            assert (await client.reply()).code == 421
+    await idle.close()
+    assert await proxy.exit_code() == 0
+    assert {one.id for one in provider.received} == ids
+    assert len(ids) == 2
+
+
 async def test_what_is_not_done_by_the_deadline_is_not_acknowledged(
     start_process: StartProcess, provider: Sandbox
 ) -> None:

@@ -96,8 +96,8 @@ class Case:
 
 # Not a fault one can tell from the truth: a 2yz in place of the final reply.
 BELIEVED = {(step, "another code") for step in (Step.BDAT, Step.CONTENT, Step.END)}
-# The reply to RSET is no reply, yet the message behind it in the same flight was taken.
-UNKNOWN = {"rset garbage by BDAT", "rset truncated reply by BDAT"}
+# The replies are out of order when the message's own comes, so nobody knows which it is.
+CONFUSING = {"garbage", "truncated reply", "twice"}
 
 
 def cases() -> Iterator[ParameterSet]:
@@ -134,9 +134,10 @@ async def test_the_reply_is_true_and_the_next_message_works(
     async with await relay.log_in() as client:
         answer = await sent_with_fault(relay, client, case)
         assert str(answer).startswith(case.told)
-        if case.name == "accept then drop" or str(case) in UNKNOWN:
-            assert str(answer) == LOST
+        if case.name == "accept then drop":
             assert is_delivered(relay, "first")
+        elif case.name in CONFUSING and str(answer) == LOST:
+            pass  # nothing is claimed
         else:
             assert answer.is_positive == is_delivered(relay, "first"), str(answer)
         assert (await client.send(message("next"))).code == 250
@@ -212,3 +213,17 @@ async def test_a_provider_that_stops_reading_is_given_up(
         assert str(answer) == LOST
         assert relay.sandbox.received.total == 0
         assert (await client.send(message("next"))).code == 250
+
+
+@pytest.mark.xfail(
+    reason="with the message's own reply still to come, a reply too many passes for it",
+    strict=True,
+)
+@pytest.mark.usefixtures("_short_limits")
+async def test_a_reply_too_many_never_stands_in_for_the_one_to_come(relay: Relay) -> None:
+    relay.sandbox.add_fault(Fault(Step.MAIL, Action.REPLY_TWICE))
+    relay.sandbox.add_fault(Fault(Step.END, Action.STALL))
+    async with await relay.log_in() as client:
+        answer = await client.send(message())
+    assert relay.sandbox.received.total == 0
+    assert not answer.is_positive, str(answer)

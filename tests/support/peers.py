@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
 PATIENCE_SECONDS = 10.0  # a test that waits longer has failed
+_SILENCE_SECONDS = 0.01  # what leaves in one flight arrives in one read
 
 
 class Peer:
@@ -30,6 +31,13 @@ class Peer:
         """Read as many octets, which must be these."""
         async with asyncio.timeout(PATIENCE_SECONDS):
             assert await self.reader.readexactly(len(octets)) == octets
+
+    async def expects_flight(self, octets: bytes) -> None:
+        """Read these octets, behind which nothing comes before an answer."""
+        await self.expects(octets)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_SILENCE_SECONDS):
+                raise AssertionError(f"more came unasked: {await self.reader.read(100)!r}")
 
     async def line(self) -> bytes:
         """Return the next line without CRLF; b"" at the end."""
