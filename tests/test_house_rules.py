@@ -1,0 +1,81 @@
+"""Rules of the house that no linter knows."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from xoauth2_proxy.config import Overrides, load_config
+
+ROOT = Path(__file__).parent.parent
+TRACKED = [
+    ROOT / name
+    for name in subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+]
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_example_configuration_loads_as_it_is(tmp_path: Path) -> None:
+    config = load_config(
+        ROOT / "accounts.example.json",
+        Overrides(),
+        state_dir=tmp_path,
+        known_refreshers={"mock"},
+        environ={},
+    )
+    assert len(config.accounts) == 4
+    assert config.disabled_accounts == 2
+
+
+@pytest.mark.parametrize("command", ["xoauth2_proxy", "bench"])
+def test_every_option_in_the_readme_exists(command: str) -> None:
+    name = {"xoauth2_proxy": "xoauth2-proxy", "bench": "xoauth2-bench"}[command]
+    shown = {
+        option
+        for line in re.findall(rf"{name}[^`\n]*", README)
+        for option in re.findall(r"(?<![\w-])--[a-z][a-z-]+", line)
+    }
+    helps = "".join(
+        subprocess.run(
+            [sys.executable, "-m", command, *words, "--help"],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"},
+        ).stdout
+        for words in _commands(command)
+    )
+    assert shown
+    assert [option for option in sorted(shown) if option not in helps] == []
+
+
+def _commands(package: str) -> list[list[str]]:
+    sub = {"xoauth2_proxy": ["check", "health", "schema"], "bench": ["cost", "sandbox"]}
+    return [[], *([name] for name in sub[package])]
+
+
+def test_links_in_the_documents_lead_somewhere() -> None:
+    for document in (path for path in TRACKED if path.suffix == ".md"):
+        for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
+            assert (document.parent / target).exists(), f"{document.name}: {target}"
+
+
+def test_decision_records_are_short() -> None:
+    for record in (ROOT / "docs" / "decisions").glob("*.md"):
+        assert len(record.read_text().splitlines()) <= 40, record.name
+
+
+def test_dependencies_each_have_their_reason() -> None:
+    architecture = (ROOT / "ARCHITECTURE.md").read_text()
+    declared = re.search(
+        r"^dependencies = \[(.*?)^\]", (ROOT / "pyproject.toml").read_text(), re.DOTALL | re.MULTILINE
+    )
+    assert declared
+    for name in re.findall(r'"([A-Za-z0-9-]+)', declared[1]):
+        assert re.search(rf"^\|.*\b{name}\b.*\|", architecture, re.MULTILINE), name
