@@ -104,7 +104,7 @@ class App:
         )
         listening, relaying = self._config.listener, self._config.relay
         policy = SessionPolicy(
-            hostname=hostname,
+            hostname=_greeting_name(hostname),
             max_message_bytes=relaying.max_message_bytes,
             max_recipients=relaying.max_recipients,
             idle_seconds=listening.idle_seconds,
@@ -163,6 +163,12 @@ class App:
         self._background.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.critical("%s died", task.get_name(), exc_info=error)
+
+
+def _greeting_name(hostname: str) -> str:
+    """Return what clients are greeted with: the same, or the machine's short name."""
+    short = socket.gethostname()
+    return hostname if not hostname.startswith("[") or not short.isascii() else short
 
 
 def _own_hostname() -> str:
