@@ -36,6 +36,32 @@ class Content:
         return (b"\r\n" + self.octets).replace(b"\r\n.", b"\r\n..")[2:] + b".\r\n"
 
 
+class DataFraming:
+    """Turns content that arrives in chunks into what DATA sends (RFC 5321 §4.5.2)."""
+
+    __slots__ = ("_is_stuffed", "_tail")
+
+    def __init__(self, *, is_stuffed: bool) -> None:
+        self._is_stuffed = is_stuffed
+        self._tail = b"\r\n"  # as much of a CRLF as the octets so far end with
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Return the octets to send for the next chunk."""
+        window = self._tail + chunk[-2:] if self._is_stuffed else self._tail + chunk
+        skipped = len(self._tail)
+        if window.endswith(b"\r\n"):
+            self._tail = b"\r\n"
+        else:
+            self._tail = b"\r" if window.endswith(b"\r") else b""
+        if self._is_stuffed:
+            return chunk
+        return window.replace(b"\r\n.", b"\r\n..")[skipped:]
+
+    def finish(self) -> bytes:
+        """Return the octets that end the content: the final dot, on a line of its own."""
+        return b".\r\n" if self._tail == b"\r\n" else b"\r\n.\r\n"
+
+
 class LineEnds:
     """Tells whether every CR is followed by LF and every LF preceded by CR, over any chunks."""
 
@@ -66,12 +92,16 @@ class LineEnds:
 
 
 class Collector:
-    """Gathers content in memory up to `max_bytes`; beyond that it counts and keeps nothing."""
+    """Gathers content, counts it up to `max_bytes` and looks at its line ends.
 
-    __slots__ = ("_chunks", "_line_ends", "_max_bytes", "size_bytes")
+    Beyond the limit, or behind a bare CR or LF, it counts and keeps nothing.
+    """
+
+    __slots__ = ("_chunks", "_held_bytes", "_line_ends", "_max_bytes", "size_bytes")
 
     def __init__(self, max_bytes: int) -> None:
         self._chunks: list[bytes] = []
+        self._held_bytes = 0
         self._line_ends = LineEnds()
         self._max_bytes = max_bytes
         self.size_bytes = 0
@@ -86,14 +116,31 @@ class Collector:
         """Whether the content, now complete, has no bare CR and no bare LF."""
         return self._line_ends.finish()
 
+    @property
+    def is_acceptable(self) -> bool:
+        """Whether nothing so far refuses the message."""
+        return not self.is_too_large and self._line_ends.is_clean
+
     def add(self, chunk: bytes) -> None:
-        """Take the next octets of the content."""
+        """Take the next octets of the content; those of a message to refuse are not kept."""
         self.size_bytes += len(chunk)
-        if self.is_too_large:
-            self._chunks.clear()
-            return
         self._line_ends.add(chunk)
+        if not self.is_acceptable:
+            self._clear()
+            return
         self._chunks.append(chunk)
+        self._held_bytes += len(chunk)
+
+    @property
+    def held_bytes(self) -> int:
+        """How much was gathered since the last `take`."""
+        return self._held_bytes
+
+    def take(self) -> bytes:
+        """Return what was gathered since the last time, and keep it no longer."""
+        octets = b"".join(self._chunks)
+        self._clear()
+        return octets
 
     def content(self, *, is_stuffed: bool) -> Content:
         """Return what was gathered; a missing CRLF at the end is added.
@@ -104,6 +151,10 @@ class Collector:
         if octets and not octets.endswith(b"\r\n"):
             octets += b"\r\n"
         return Content(octets, is_stuffed)
+
+    def _clear(self) -> None:
+        self._chunks.clear()
+        self._held_bytes = 0
 
 
 class DataReader:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 _TIMEOUT_SECONDS = 5.0
 _MAX_ANSWER_BYTES = 65_536
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # whatever http_proxy says
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,7 @@ def ask(url: str, token: str) -> Answer:
     if token:
         request.add_header("Authorization", f"Bearer {token}")
     try:
-        with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as response:  # noqa: S310
+        with _DIRECT.open(request, timeout=_TIMEOUT_SECONDS) as response:
             return Answer(True, response.read(_MAX_ANSWER_BYTES).decode("utf-8", "replace"))
     except urllib.error.HTTPError as error:
         with error:

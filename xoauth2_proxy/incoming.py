@@ -12,7 +12,7 @@ from xoauth2_proxy import replies
 from xoauth2_proxy.content import Collector
 from xoauth2_proxy.smtp import BadParameter, BadPath, Envelope, Reply, parse_parameters, parse_path
 
-_CHUNK = re.compile(r"(\d{1,12})(?: +(LAST))?", re.IGNORECASE)
+_CHUNK = re.compile(r"(\d{1,12})(?: +(LAST))?", re.IGNORECASE | re.ASCII)
 _MAIL_KEYWORDS = frozenset({"SIZE", "BODY", "SMTPUTF8", "AUTH"})
 
 

@@ -33,7 +33,6 @@ AUTH_LINE_TOO_LONG = reply(500, "5.6", "Authentication exchange line is too long
 AUTH_MALFORMED = reply(501, "5.2", "Malformed authentication data")
 AUTH_CANCELLED = reply(501, "7.0", "Authentication cancelled")
 ALREADY_AUTHENTICATED = reply(503, "5.1", "Already authenticated")
-AUTH_IN_TRANSACTION = reply(503, "5.1", "AUTH is not allowed during a mail transaction")
 TOO_MANY_AUTH_FAILURES = reply(421, "7.0", "Too many authentication failures")
 
 # Order and syntax.

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 MAX_LINE_BYTES = 12_288  # RFC 4954 §4: sufficient for every known mechanism; without CRLF
 
+_NOT_IN_TOKENS = re.compile(r"[\x00-\x20\x7f]")
 _KEY_VALUE = re.compile(r"([A-Za-z]+)=(.*)", re.DOTALL)
 
 
@@ -137,6 +138,6 @@ def _required(pairs: dict[str, str], key: str) -> str:
 def _bearer(pairs: dict[str, str]) -> str:
     scheme, _, token = _required(pairs, "auth").partition(" ")
     token = token.strip()
-    if scheme.lower() != "bearer" or not token:
+    if scheme.lower() != "bearer" or not token or _NOT_IN_TOKENS.search(token):
         raise MalformedResponse("auth= is not a bearer token")
     return token

@@ -201,13 +201,13 @@ class ClientSession(SMTP):
 
     async def _execute(self, line: bytes) -> None:
         text = _command_text(line)
-        verb, _, argument = (text or "").partition(" ")
-        verb = verb.upper()
+        word, _, argument = (text or "").partition(" ")
+        verb = word.upper()
         if text is None:
             self._bad_command(replies.COMMAND_MALFORMED)
         elif len(line) > _MAX_COMMAND_BYTES and verb != "AUTH":
             self._answer(replies.COMMAND_TOO_LONG)
-        elif (method := self._smtp_methods.get(verb)) is None:
+        elif not word.isascii() or (method := self._smtp_methods.get(verb)) is None:
             self._bad_command(replies.COMMAND_UNKNOWN)
         else:
             await method(argument.strip())
@@ -341,6 +341,10 @@ class ClientSession(SMTP):
         """EXPN (RFC 5321 §3.5.2)."""
         self._answer(replies.COMMAND_NOT_IMPLEMENTED)
 
+    async def smtp_ETRN(self, argument: str) -> None:
+        """ETRN (RFC 1985): for queues, and there is none."""
+        self._answer(replies.COMMAND_NOT_IMPLEMENTED)
+
     async def smtp_RSET(self, argument: str) -> None:
         """RSET (RFC 5321 §4.1.1.5)."""
         if argument:
@@ -368,6 +372,7 @@ class ClientSession(SMTP):
         except _ExchangeEnded as ended:
             self._count_auth(mechanism, "malformed")
             self._answer(ended.reply)
+            self._count_failure()
             return
         try:
             self._login = await self._sign_in(credentials)
@@ -384,8 +389,6 @@ class ClientSession(SMTP):
             return replies.AUTH_NEEDS_TLS
         if self._login is not None:
             return replies.ALREADY_AUTHENTICATED
-        if self._incoming.has_begun:
-            return replies.AUTH_IN_TRANSACTION
         if not mechanism:
             return replies.ARGUMENT_MALFORMED
         return None if mechanism in sasl.MECHANISMS else replies.AUTH_MECHANISM_UNKNOWN
@@ -408,9 +411,12 @@ class ClientSession(SMTP):
         """Send a challenge and return the line that answers it. Raises `_ExchangeEnded`."""
         self._pending.append(b"334 " + base64.b64encode(challenge) + b"\r\n")
         try:
-            line = (await self._line()).strip()
+            line = await self._line()
         except LineTooLong:
             raise _ExchangeEnded(replies.AUTH_LINE_TOO_LONG) from None
+        if not line.endswith(b"\r\n"):
+            raise _ExchangeEnded(replies.COMMAND_MALFORMED)
+        line = line.strip()
         if line == b"*":
             raise _ExchangeEnded(replies.AUTH_CANCELLED)
         return line
@@ -438,7 +444,10 @@ class ClientSession(SMTP):
                 await self._challenge(sasl.token_error_challenge(mechanism))
         self._answer(answer)
         if is_rejected:
-            self._auth_failures += 1
+            self._count_failure()
+
+    def _count_failure(self) -> None:
+        self._auth_failures += 1
         if self._auth_failures >= _MAX_AUTH_FAILURES:
             raise _Hangup(replies.TOO_MANY_AUTH_FAILURES)
 

@@ -12,9 +12,10 @@ from functools import lru_cache
 MAX_REPLY_LINE_BYTES = (
     4096  # RFC 5321 §4.5.3.1.5 says 512; providers exceed it with long host names
 )
+_MAX_TEXT_BYTES = 490  # of a line that is sent
 MAX_REPLY_LINES = 128  # RFC 5321 sets no limit; an EHLO answer has about fifteen
 
-_ENHANCED = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?:[ \t]+|$)")
+_ENHANCED = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?:[ \t]+|$)", re.ASCII)
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e\x80-\U0010ffff]")
 
 
@@ -68,7 +69,8 @@ def _encoded(answer: Reply) -> bytes:
 
 
 def _printable(line: str) -> str:
-    return _UNPRINTABLE.sub("", line)[:500]
+    # RFC 5321 §4.5.3.1.5: 512 octets a line, with its codes and CRLF.
+    return _UNPRINTABLE.sub("", line).encode()[:_MAX_TEXT_BYTES].decode("utf-8", "ignore")
 
 
 class MalformedReply(ValueError):
@@ -153,7 +155,7 @@ class BadParameter(ValueError):
 # RFC 5321 §4.1.2, with the source route that §4.1.2 says to accept and ignore. The local part is
 # checked by what it must not contain rather than by the whole grammar: the provider decides.
 _PATH = re.compile(
-    r"""<(?:@[^<>\s:]{1,255}:)?                          # source route, ignored
+    r"""<(?:@[^<>\s:]{1,255}:(?!>))?                     # source route, ignored
         (?P<mailbox>
           (?P<local>"(?:[^"\\\x00-\x1f\x7f]|\\[\x20-\x7e])*"|[^\s<>"@\\(),:;\[\]\x00-\x1f\x7f]+)
           (?:@(?P<domain>\[[^\s<>\[\]\x00-\x1f\x7f]+\]|[^\s<>"@\\(),:;\[\]\x00-\x1f\x7f]+))?

@@ -66,7 +66,6 @@ def test_own_replies_survive_the_wire(name: str) -> None:
         (replies.AUTH_NEEDS_TLS, 538, "5.7.11"),
         (replies.AUTH_REQUIRED, 530, "5.7.0"),
         (replies.ALREADY_AUTHENTICATED, 503, "5.5.1"),
-        (replies.AUTH_IN_TRANSACTION, 503, "5.5.1"),
         (replies.AUTH_MECHANISM_UNKNOWN, 504, "5.5.4"),
         (replies.AUTH_LINE_TOO_LONG, 500, "5.5.6"),
         (replies.AUTH_MALFORMED, 501, "5.5.2"),

@@ -223,10 +223,6 @@ async def test_a_token_that_only_the_provider_can_judge(start_relay: StartRelay)
     assert relay.sandbox.counters.auth_accepted == 1
 
 
-@pytest.mark.xfail(
-    raises=AssertionError,
-    reason="a control octet in a client's token raises ValueError in sasl.xoauth2_response",
-)
 async def test_a_token_with_a_control_octet_is_malformed(start_relay: StartRelay) -> None:
     relay = await start_relay(refreshers={"mock": ScriptedRefresher()})
     async with await greeted(relay) as client:

@@ -234,7 +234,7 @@ async def test_data_refused_is_the_reply(network: Upstreams, extensions: dict[st
         await peer.line()
         peer.says("250 ok" if len(peer.lines) < 3 else "432 4.3.2 too many connections")
     assert (await sending).code == 432
-    assert connection.is_usable
+    assert not connection.is_usable
 
 
 @pytest.mark.parametrize("code", [421, 500, 502, 503, 504, 530, 538, 555])

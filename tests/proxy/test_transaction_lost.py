@@ -26,7 +26,7 @@ from xoauth2_proxy.errors import (
     UpstreamDropped,
     UpstreamError,
 )
-from xoauth2_proxy.upstream import transaction
+from xoauth2_proxy.upstream import exchange, transaction
 from xoauth2_proxy.upstream.transaction import transact
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ async def test_lost_after_the_last_octet_is_unknown(
 async def test_no_final_reply_in_time_is_unknown(
     network: Upstreams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transaction, "_FINAL_REPLY_SECONDS", 0.05)
+    monkeypatch.setattr(exchange, "_FINAL_REPLY_SECONDS", 0.05)
     connection, peer = await network.connect(BOTH)
     sending = begin(connection)
     await peer.expects(MAIL + RCPT + BDAT)
@@ -115,7 +115,7 @@ async def test_no_final_reply_in_time_is_unknown(
 async def test_no_reply_to_the_envelope_in_time_may_be_tried_again(
     network: Upstreams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transaction, "_COMMAND_SECONDS", 0.01)
+    monkeypatch.setattr(exchange, "_COMMAND_SECONDS", 0.01)
     connection, _ = await network.connect(PIPELINING)
     await lost(begin(connection), UpstreamClosedEarly)
 

@@ -54,7 +54,9 @@ class AdminServer:
     async def _authorize(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         if self._token:
             scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-            is_right = hmac.compare_digest(given.strip().encode(), self._token)
+            is_right = hmac.compare_digest(
+                given.strip().encode("utf-8", "surrogateescape"), self._token
+            )
             if scheme.lower() != "bearer" or not is_right:
                 raise web.HTTPUnauthorized(headers={"WWW-Authenticate": "Bearer"})
         return await handler(request)

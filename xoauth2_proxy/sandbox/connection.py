@@ -61,6 +61,8 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Greet; under implicit TLS, the handshake is over."""
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass of it
+        # asyncio sets it only where the listening socket names its protocol, and ours does not.
+        transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if not self._provider.enter(self):
             self._deliver(b"421 4.3.2 Too many connections\r\n", Ending.CLOSE)
         else:

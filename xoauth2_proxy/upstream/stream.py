@@ -1,0 +1,73 @@
+"""Sends one message whose content is still arriving, piece by piece; it goes by DATA.
+
+Memory stays bounded whatever the size: a piece is taken only when the one before has left our
+buffers. RFC 5321 §3.3, §4.1.1.4.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from xoauth2_proxy.errors import OutcomeUnknown, UpstreamDropped
+from xoauth2_proxy.upstream.exchange import DATA, Exchange, rcpt_command
+
+if TYPE_CHECKING:
+    from xoauth2_proxy.smtp import Envelope, Reply
+    from xoauth2_proxy.upstream.connection import Connection
+
+_PIECE_SECONDS = 180.0  # RFC 5321 §4.5.3.2.5
+
+
+class Stream(Exchange):
+    """A transaction in steps: the envelope, `go_ahead`, `write` any number of times, `end`.
+
+    The envelope is `begin` for all recipients at once, or `recipient` for one after the other.
+
+    Every step raises (like `transact`):
+        Refused: the provider said no; the connection may be used again, if no content left.
+        UpstreamClosedEarly, UpstreamDropped, OutcomeUnknown: the connection was lost.
+    """
+
+    def __init__(self, connection: Connection, envelope: Envelope) -> None:
+        super().__init__(connection, envelope)
+        self._has_begun = False
+
+    async def begin(self) -> None:
+        """Send MAIL and RCPT for every recipient; all must be accepted."""
+        commands = self._envelope_commands(self._envelope.size_bytes, is_ascii=False)
+        with self._translating_loss():
+            await self._send_envelope(commands)
+
+    async def recipient(self, path: str) -> Reply:
+        """Send one RCPT, behind MAIL if it is the first, and return the provider's answer."""
+        with self._translating_loss():
+            if not self._has_begun:
+                await self._begin_without_recipients()
+            self._connection.send(rcpt_command(path), replies=1)
+            return await self._command_reply()
+
+    async def go_ahead(self) -> None:
+        """Say DATA."""
+        with self._translating_loss():
+            self._connection.send(DATA, replies=1)
+            await self._expect_go_ahead()
+
+    async def write(self, octets: bytes) -> None:
+        """Pass content on, as DATA wants it; wait while the provider takes it more slowly."""
+        with self._translating_loss():
+            self._connection.send(octets, replies=0)
+            self._lost = UpstreamDropped
+            await self._connection.drain(_PIECE_SECONDS)
+
+    async def end(self, octets: bytes) -> Reply:
+        """Send the octets that end the message and return the provider's final reply."""
+        with self._translating_loss():
+            self._connection.send(octets, replies=1)
+            self._lost = OutcomeUnknown
+            return await self._final_reply()
+
+    async def _begin_without_recipients(self) -> None:
+        self._recipients = []
+        commands = self._envelope_commands(self._envelope.size_bytes, is_ascii=False)
+        await self._send_envelope(commands)
+        self._has_begun = True
