@@ -107,6 +107,7 @@ class App:
             hostname=_greeting_name(hostname),
             max_message_bytes=relaying.max_message_bytes,
             max_recipients=relaying.max_recipients,
+            buffer_bytes=relaying.buffer_bytes,
             idle_seconds=listening.idle_seconds,
             tls_context=await asyncio.to_thread(self._tls_context),
             may_auth_in_clear=listening.allow_insecure_auth or is_loopback(listening.host),

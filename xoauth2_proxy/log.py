@@ -34,6 +34,10 @@ class LogLevel(StrEnum):
 class FieldLogger(logging.LoggerAdapter[logging.Logger]):
     """A logger whose keyword arguments are the line's fields."""
 
+    def is_enabled(self, level: int) -> bool:
+        """Whether lines of this level are written."""
+        return self.logger.isEnabledFor(level)
+
     def event(self, level: int, message: str, **fields: object) -> None:
         """Write `message` with `fields`, if `level` is wanted."""
         if self.logger.isEnabledFor(level):

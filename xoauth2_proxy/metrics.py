@@ -25,6 +25,25 @@ _LAG_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1)
 _LAG_PERIOD_SECONDS = 0.5
 
 
+class ProviderSeries:
+    """The series of one provider that every message touches, looked up once."""
+
+    def __init__(self, metrics: Metrics, provider: str) -> None:
+        self.pool_wait_seconds = metrics.pool_wait_seconds.labels(provider)
+        self.upstream_reused = metrics.upstream_reused.labels(provider)
+        self._bytes = metrics.message_bytes.labels(provider)
+        self._relay_seconds = metrics.relay_seconds.labels(provider)
+        self._messages = {
+            digit: metrics.messages.labels(provider, f"{digit}xx") for digit in (2, 4, 5)
+        }
+
+    def message(self, code: int, size_bytes: int, duration_seconds: float) -> None:
+        """Count a message that got its final reply."""
+        self._messages[code // 100].inc()
+        self._bytes.inc(size_bytes)
+        self._relay_seconds.observe(duration_seconds)
+
+
 class Metrics:
     """All series of one process, in a registry of their own so that two relays can share it."""
 
@@ -86,6 +105,15 @@ class Metrics:
             f"How late a timer fires, sampled every {_LAG_PERIOD_SECONDS} s",
             _LAG_SECONDS,
         )
+
+        self._providers: dict[str, ProviderSeries] = {}
+
+    def provider(self, name: str) -> ProviderSeries:
+        """Return the series of a provider; the names are those of the configuration."""
+        series = self._providers.get(name)
+        if series is None:
+            series = self._providers[name] = ProviderSeries(self, name)
+        return series
 
     def _counter(self, name: str, documentation: str, *labels: str) -> Counter:
         return Counter(f"xoauth2_proxy_{name}", documentation, labels, registry=self.registry)

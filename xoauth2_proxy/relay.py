@@ -1,4 +1,4 @@
-"""Relays one message: lease, transact, reply. The client's reply is the provider's reply.
+"""Relays messages: lease, transact, reply. The client's reply is the provider's reply.
 
 I1: a positive reply is returned only after the provider's own.
 Invisible second attempts are made only where nothing can have been delivered by the first.
@@ -13,11 +13,15 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from xoauth2_proxy import log, replies
-from xoauth2_proxy.content import message_id
+from xoauth2_proxy.content import DataFraming, message_id
 from xoauth2_proxy.errors import OutcomeUnknown, ProxyError, UpstreamClosedEarly
+from xoauth2_proxy.upstream.exchange import Refused, close_if_spent
+from xoauth2_proxy.upstream.stream import Stream
 from xoauth2_proxy.upstream.transaction import transact
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from xoauth2_proxy.authentication import Login
     from xoauth2_proxy.content import Content
     from xoauth2_proxy.metrics import Metrics
@@ -30,11 +34,17 @@ _log = log.logger("relay")
 
 
 @dataclass(slots=True)
-class _Timings:
-    """Where a transaction's time went, in seconds."""
+class _Account:
+    """What is known of one transaction for its log line and the metrics."""
 
-    started: float
-    waited: float = 0.0  # for a connection, opening included
+    login: Login
+    envelope: Envelope
+    transaction_id: str
+    size_bytes: int = 0
+    message_id: str = ""
+    waited_seconds: float = 0.0  # for a connection, opening included
+    ended_at: float = 0.0  # when the client's last octet was there
+    failure: ProxyError | None = None
 
 
 class Relay:
@@ -48,57 +58,80 @@ class Relay:
     async def relay(
         self, login: Login, envelope: Envelope, content: Content, transaction_id: str
     ) -> Reply:
-        """Return the final reply for the client. Raises nothing but cancellation."""
-        timings = _Timings(time.monotonic())
-        failure: ProxyError | None = None
+        """Return the final reply to a message that is all there. Raises only cancellation."""
+        account = _Account(login, envelope, transaction_id, size_bytes=len(content.octets))
+        account.ended_at = time.monotonic()
         try:
-            upstream = await self._attempt(login, envelope, content, timings)
-            answer = replies.for_client(upstream)
+            answer = replies.for_client(await self._attempt(account, content))
         except ProxyError as error:
-            failure = error
+            account.failure = error
             answer = replies.at_transaction(error)
+            if isinstance(error, OutcomeUnknown):
+                account.message_id = message_id(content.octets)
         except Exception:
-            # The exception fence of house.md §5: one message never takes more than itself down.
-            _log.exception("internal error in transaction %s", transaction_id)
-            answer = replies.INTERNAL_ERROR
-        duration = time.monotonic() - timings.started
-        provider = login.account.provider
-        self._metrics.messages.labels(provider, f"{answer.code // 100}xx").inc()
-        self._metrics.message_bytes.labels(provider).inc(len(content.octets))
-        self._metrics.relay_seconds.labels(provider).observe(duration)
-        _log.event(
-            logging.INFO if answer.is_positive else logging.WARNING,
-            "outcome unknown" if isinstance(failure, OutcomeUnknown) else "transaction",
-            id=transaction_id,
-            account=login.account.key,
-            sender=envelope.reverse_path,
-            recipients=len(envelope.forward_paths),
-            bytes=len(content.octets),
-            reply=answer,
-            wait_seconds=timings.waited,
-            relay_seconds=duration,
-            **_details(failure, content),
-        )
+            answer = _fence(transaction_id)
+        self.record(account, answer)
         return answer
 
-    async def _attempt(
-        self, login: Login, envelope: Envelope, content: Content, timings: _Timings
-    ) -> Reply:
-        try:
-            return await self._once(login, envelope, content, timings, new=False)
-        except UpstreamClosedEarly:
-            return await self._once(login, envelope, content, timings, new=True)
+    def stream(self, login: Login, envelope: Envelope, transaction_id: str) -> Outgoing:
+        """Return a message that is sent while its content still arrives."""
+        return Outgoing(self, _Account(login, envelope, transaction_id))
 
-    async def _once(
-        self, login: Login, envelope: Envelope, content: Content, timings: _Timings, *, new: bool
-    ) -> Reply:
-        asked = time.monotonic()
-        lease = self._pool.lease(login.account, partial(self._open, login), new=new)
-        async with lease as connection:
-            waited = time.monotonic() - asked
-            timings.waited += waited
-            self._metrics.pool_wait_seconds.labels(login.account.provider).observe(waited)
-            return await transact(connection, envelope, content)
+    async def acquire(self, account: _Account, *, new: bool) -> Connection:
+        """Take a connection from the pool; `Outgoing` gives it back with `release`."""
+        login, asked = account.login, time.monotonic()
+        connection = await self._pool.acquire(login.account, partial(self._open, login), new=new)
+        self._waited(account, time.monotonic() - asked)
+        return connection
+
+    def release(self, account: _Account, connection: Connection, *, in_doubt: bool) -> None:
+        """Give a connection back."""
+        self._pool.release(account.login.account, connection, in_doubt=in_doubt)
+
+    def record(self, account: _Account, answer: Reply) -> None:
+        """Count a transaction that got its final reply, and write its log line."""
+        duration = time.monotonic() - account.ended_at
+        series = self._metrics.provider(account.login.account.provider)
+        series.message(answer.code, account.size_bytes, duration)
+        level = logging.INFO if answer.is_positive else logging.WARNING
+        if not _log.is_enabled(level):
+            return
+        failure = account.failure
+        details: dict[str, object] = {"error": failure} if failure is not None else {}
+        if isinstance(failure, OutcomeUnknown):
+            # Whoever looks into a possible duplicate needs the message's own name.
+            details["message_id"] = account.message_id
+        _log.event(
+            level,
+            "outcome unknown" if isinstance(failure, OutcomeUnknown) else "transaction",
+            id=account.transaction_id,
+            account=account.login.account.key,
+            sender=account.envelope.reverse_path,
+            recipients=len(account.envelope.forward_paths),
+            bytes=account.size_bytes,
+            reply=answer,
+            wait_seconds=account.waited_seconds,
+            relay_seconds=duration,
+            **details,
+        )
+
+    async def _attempt(self, account: _Account, content: Content) -> Reply:
+        try:
+            return await self._once(account, content, new=False)
+        except UpstreamClosedEarly:
+            return await self._once(account, content, new=True)
+
+    async def _once(self, account: _Account, content: Content, *, new: bool) -> Reply:
+        login, asked = account.login, time.monotonic()
+        async with self._pool.lease(
+            login.account, partial(self._open, login), new=new
+        ) as connection:
+            self._waited(account, time.monotonic() - asked)
+            return await transact(connection, account.envelope, content)
+
+    def _waited(self, account: _Account, seconds: float) -> None:
+        account.waited_seconds += seconds
+        self._metrics.provider(account.login.account.provider).pool_wait_seconds.observe(seconds)
 
     async def _open(self, login: Login) -> Connection:
         if login.access_token:
@@ -106,10 +139,126 @@ class Relay:
         return await self._opener.open(login.account)
 
 
-def _details(failure: ProxyError | None, content: Content) -> dict[str, object]:
-    if failure is None:
-        return {}
-    if isinstance(failure, OutcomeUnknown):
-        # Whoever looks into a possible duplicate needs the message's own name.
-        return {"error": failure, "message_id": message_id(content.octets)}
-    return {"error": failure}
+class Outgoing:
+    """One message on its way while it still arrives.
+
+    What goes wrong is kept until `finish` tells it; octets written meanwhile are dropped. Ends
+    with `finish` or `abandon`.
+    """
+
+    def __init__(self, relay: Relay, account: _Account) -> None:
+        self._relay = relay
+        self._account = account
+        self._framing = DataFraming(is_stuffed=True)
+        self._connection: Connection | None = None
+        self._stream: Stream | None = None
+        self._has_go_ahead = False
+        self._answer: Reply | None = None
+
+    def frame(self, *, is_stuffed: bool) -> None:
+        """Say how the content comes: dot-stuffed, or verbatim."""
+        self._framing = DataFraming(is_stuffed=is_stuffed)
+
+    async def recipient(self, path: str) -> Reply:
+        """Ask the provider for one recipient and return the answer for the client.
+
+        Once the connection is lost, every recipient and the message itself get the same answer.
+        """
+        found: list[Reply] = []
+        if self._answer is None:
+            await self._guarded(self._ask_for(path, found))
+        return self._answer or replies.for_client(found[0])
+
+    async def write(self, octets: bytes) -> None:
+        """Pass content on, as slowly as the provider takes it."""
+        if not self._account.size_bytes:
+            self._account.message_id = message_id(octets)
+        self._account.size_bytes += len(octets)
+        if self._answer is None and octets:
+            await self._guarded(self._pass_on(octets))
+
+    async def finish(self, octets: bytes) -> Reply:
+        """Pass the last content on and return the final reply. Raises only cancellation."""
+        self._account.ended_at = time.monotonic()
+        await self.write(octets)
+        if self._answer is None:
+            await self._guarded(self._end())
+        answer = self._answer or replies.INTERNAL_ERROR
+        self._relay.record(self._account, answer)
+        return answer
+
+    def abandon(self) -> None:
+        """Stop without a reply: the provider never sees the end of the message."""
+        self._release(in_doubt=True)
+
+    async def _guarded(self, step: Awaitable[None]) -> None:
+        try:
+            await step
+        except Refused as refusal:
+            self._conclude(refusal.reply)
+        except ProxyError as error:
+            self._account.failure = error
+            self._answer = replies.at_transaction(error)
+            self._release(in_doubt=True)
+        except Exception:
+            self._answer = _fence(self._account.transaction_id)
+            self._release(in_doubt=True)
+        except BaseException:
+            self._release(in_doubt=True)
+            raise
+
+    async def _ask_for(self, path: str, found: list[Reply]) -> None:
+        if self._stream is not None:
+            found.append(await self._stream.recipient(path))
+            return
+        try:
+            found.append(await (await self._acquire(new=False)).recipient(path))
+        except UpstreamClosedEarly:
+            self._release(in_doubt=True)
+            found.append(await (await self._acquire(new=True)).recipient(path))
+
+    async def _pass_on(self, octets: bytes) -> None:
+        stream = self._stream or await self._begin()
+        if not self._has_go_ahead:
+            await stream.go_ahead()
+            self._has_go_ahead = True
+        await stream.write(self._framing.feed(octets))
+
+    async def _end(self) -> None:
+        stream = self._stream or await self._begin()
+        if not self._has_go_ahead:
+            await stream.go_ahead()
+        self._conclude(await stream.end(self._framing.finish()))
+
+    async def _begin(self) -> Stream:
+        """Send the envelope; once more on a new connection if the first was dead."""
+        try:
+            stream = await self._acquire(new=False)
+            await stream.begin()
+        except UpstreamClosedEarly:
+            self._release(in_doubt=True)
+            stream = await self._acquire(new=True)
+            await stream.begin()
+        return stream
+
+    async def _acquire(self, *, new: bool) -> Stream:
+        self._connection = await self._relay.acquire(self._account, new=new)
+        self._stream = Stream(self._connection, self._account.envelope)
+        return self._stream
+
+    def _conclude(self, upstream: Reply) -> None:
+        self._answer = replies.for_client(upstream)
+        if self._connection is not None:
+            close_if_spent(self._connection, upstream)
+        self._release(in_doubt=False)
+
+    def _release(self, *, in_doubt: bool) -> None:
+        connection, self._connection, self._stream = self._connection, None, None
+        if connection is not None:
+            self._relay.release(self._account, connection, in_doubt=in_doubt)
+
+
+def _fence(transaction_id: str) -> Reply:
+    """Log an exception nobody expected: one message never takes more than itself down."""
+    _log.exception("internal error in transaction %s", transaction_id)
+    return replies.INTERNAL_ERROR

@@ -23,7 +23,7 @@ from aiosmtpd.smtp import SMTP
 from xoauth2_proxy import log, replies, sasl
 from xoauth2_proxy.content import DataReader
 from xoauth2_proxy.errors import CredentialsRejected, ProxyError, UpstreamAuthRejected
-from xoauth2_proxy.incoming import BadChunk, Chunk, Incoming, parse_chunk
+from xoauth2_proxy.incoming import BadChunk, Incoming, parse_chunk
 from xoauth2_proxy.inlet import EndOfInput, Inlet, Interrupted, LineTooLong
 from xoauth2_proxy.smtp import Reply
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from xoauth2_proxy.authentication import Authenticator, Login
     from xoauth2_proxy.content import Collector
     from xoauth2_proxy.metrics import Metrics
-    from xoauth2_proxy.relay import Relay
+    from xoauth2_proxy.relay import Outgoing, Relay
 
 _log = log.logger("session")
 
@@ -57,6 +57,7 @@ class SessionPolicy:
     hostname: str
     max_message_bytes: int
     max_recipients: int
+    buffer_bytes: int  # content beyond this is sent on while it still arrives
     idle_seconds: float  # for every read from the client
     tls_context: ssl.SSLContext | None  # None: STARTTLS is not offered
     may_auth_in_clear: bool
@@ -94,7 +95,7 @@ class ClientSession(SMTP):
         self.id = secrets.token_hex(4)
         self._policy = policy
         self._sign_in = authenticator.authenticate
-        self._relay = relay.relay
+        self._relay = relay
         self._metrics = metrics
         self._admit = admit
         self._login: Login | None = None
@@ -102,6 +103,7 @@ class ClientSession(SMTP):
         self._is_secure = False
         self._is_draining = False
         self._awaits_command = False
+        self._outgoing: Outgoing | None = None  # a message that is sent while it arrives
         self._incoming = self._new_transaction()
         self._pending: list[bytes] = []  # replies not yet written
         self._bad_commands = 0
@@ -165,6 +167,7 @@ class ClientSession(SMTP):
             _log.exception("session %s ended by an internal error", self.id)
             last_word = replies.INTERNAL_ERROR
         finally:
+            self._abandon()
             self._say_last(last_word)
 
     def _say_last(self, last_word: Reply | None) -> None:
@@ -457,6 +460,7 @@ class ClientSession(SMTP):
     # The transaction.
 
     def _new_transaction(self) -> Incoming:
+        self._abandon()
         return Incoming(self._policy.max_message_bytes, self._policy.max_recipients)
 
     async def smtp_MAIL(self, argument: str) -> None:
@@ -483,7 +487,7 @@ class ClientSession(SMTP):
         collector = self._incoming.new_collector()
         reader = DataReader(collector)
         while (rest := reader.feed(await self._octets(_READ_BYTES))) is None:
-            pass
+            await self._pass_on(collector, is_stuffed=True)
         self._inlet.put_back(rest)
         await self._finish(collector, is_stuffed=True)
 
@@ -496,40 +500,65 @@ class ClientSession(SMTP):
         if chunk.size_bytes > _ABSURD_CHUNK_FACTOR * self._policy.max_message_bytes:
             raise _Hangup(replies.TOO_LARGE)
         refusal = self._incoming.chunk_refusal()
-        collector = self._incoming.new_collector() if refusal else self._incoming.chunks
-        await self._read_chunk(chunk, collector)
-        if refusal is None and collector.is_too_large and not chunk.is_last:
+        collector = None if refusal else self._incoming.chunks
+        await self._read_chunk(chunk.size_bytes, collector)
+        if collector is not None and collector.is_too_large and not chunk.is_last:
             refusal = replies.TOO_LARGE
-        if refusal is not None:
+        if refusal is not None or collector is None:
             self._incoming.fail()
-            self._answer(refusal)
+            self._answer(refusal or replies.BAD_SEQUENCE)
         elif chunk.is_last:
             await self._finish(collector, is_stuffed=False)
         else:
             self._answer(replies.CHUNK_OK)
 
-    async def _read_chunk(self, chunk: Chunk, collector: Collector) -> None:
-        remaining = chunk.size_bytes
+    async def _read_chunk(self, remaining: int, collector: Collector | None) -> None:
+        """Read the octets of one BDAT; without a collector they are read and forgotten."""
         while remaining:
             octets = await self._octets(min(remaining, _READ_BYTES))
-            collector.add(octets)
             remaining -= len(octets)
+            if collector is not None:
+                collector.add(octets)
+                await self._pass_on(collector, is_stuffed=False)
+
+    async def _pass_on(self, collector: Collector, *, is_stuffed: bool) -> None:
+        """Send on what is more than the buffer holds; stop sending what is to be refused."""
+        if not collector.is_acceptable:
+            self._abandon()
+        elif self._outgoing is not None:
+            await self._outgoing.write(collector.take())
+        elif collector.held_bytes > self._policy.buffer_bytes and self._login is not None:
+            self._outgoing = self._relay.stream(
+                self._login, self._incoming.envelope, self._next_transaction_id()
+            )
+            self._outgoing.frame(is_stuffed=is_stuffed)
+            await self._outgoing.write(collector.take())
+
+    def _abandon(self) -> None:
+        if self._outgoing is not None:
+            self._outgoing.abandon()
+            self._outgoing = None
+
+    def _next_transaction_id(self) -> str:
+        self._transactions += 1
+        return f"{self.id}-{self._transactions}"
 
     async def _finish(self, collector: Collector, *, is_stuffed: bool) -> None:
         """Relay the message that was received whole, and answer with what came of it."""
-        envelope, login = self._incoming.envelope, self._login
-        self._incoming = self._new_transaction()
+        envelope, login, outgoing = self._incoming.envelope, self._login, self._outgoing
         if collector.is_too_large:
             answer = replies.TOO_LARGE
         elif not collector.has_clean_line_ends:
             answer = replies.BARE_LINE_ENDS
         elif login is None:
             answer = replies.AUTH_REQUIRED
+        elif outgoing is not None:
+            answer = await outgoing.finish(collector.take())
+            self._outgoing = None
         else:
-            self._transactions += 1
-            transaction_id = f"{self.id}-{self._transactions}"
             content = collector.content(is_stuffed=is_stuffed)
-            answer = await self._relay(login, envelope, content, transaction_id)
+            answer = await self._relay.relay(login, envelope, content, self._next_transaction_id())
+        self._incoming = self._new_transaction()
         self._answer(answer)
         # A final reply is never held back for the next transaction of a pipelining client.
         await self._flush()

@@ -145,6 +145,7 @@ SETTINGS: dict[str, tuple[dict[str, object], str, object]] = {
         "relay.max_message_bytes",
         70_000,
     ),
+    "relay.buffer_bytes": ({"relay": {"buffer_bytes": 9000}}, "relay.buffer_bytes", 9000),
     "relay.max_recipients": ({"relay": {"max_recipients": 9}}, "relay.max_recipients", 9),
     "relay.drain_seconds": ({"relay": {"drain_seconds": 0}}, "relay.drain_seconds", 0.0),
 }

@@ -26,7 +26,7 @@ from xoauth2_proxy.errors import (
     UpstreamDropped,
     UpstreamError,
 )
-from xoauth2_proxy.upstream import exchange, transaction
+from xoauth2_proxy.upstream import exchange
 from xoauth2_proxy.upstream.transaction import transact
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ async def test_no_reply_to_the_envelope_in_time_may_be_tried_again(
 async def test_a_provider_that_does_not_read_is_given_up(
     network: Upstreams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transaction, "_PIECE_SECONDS", 0.05)
+    monkeypatch.setattr(exchange, "_PIECE_SECONDS", 0.05)
     connection, peer = await network.connect(PIPELINING)
     sending = begin(connection, content=Content(b"x" * 16_000_000 + b"\r\n", is_stuffed=False))
     await peer.expects(MAIL + RCPT + b"DATA\r\n")

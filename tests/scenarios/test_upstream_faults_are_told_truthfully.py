@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.smtp_client import message
 from xoauth2_proxy.sandbox import Action, Fault, Sandbox, Step
-from xoauth2_proxy.upstream import exchange, opener, transaction
+from xoauth2_proxy.upstream import exchange, opener
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -166,8 +166,7 @@ async def test_a_reply_too_many_never_makes_a_refusal_a_success(relay: Relay, st
 def _short_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     for module, names in {
         opener: ("_CONNECT_SECONDS", "_AUTH_SECONDS"),
-        exchange: ("_COMMAND_SECONDS", "_FINAL_REPLY_SECONDS"),
-        transaction: ("_PIECE_SECONDS",),
+        exchange: ("_COMMAND_SECONDS", "_PIECE_SECONDS", "_FINAL_REPLY_SECONDS"),
     }.items():
         for name in names:
             monkeypatch.setattr(module, name, 0.2)

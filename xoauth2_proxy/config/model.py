@@ -218,6 +218,10 @@ class RelaySection(Section):
     max_message_bytes: Annotated[int, Field(ge=65_536, le=157_286_400)] = Field(
         default=_RELAY.max_message_bytes, description="Largest message, announced as SIZE."
     )
+    buffer_bytes: Annotated[int, Field(ge=4096, le=16_777_216)] = Field(
+        default=_RELAY.buffer_bytes,
+        description="How much of a message is held; the rest is sent on while it arrives.",
+    )
     # Exchange Online lets an administrator set 1000 at most.
     max_recipients: Annotated[int, Field(ge=1, le=1000)] = Field(
         default=_RELAY.max_recipients, description="Recipients of one message."

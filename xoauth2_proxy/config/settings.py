@@ -39,6 +39,7 @@ class RelayConfig:
 
     # 35 MiB: Gmail announces SIZE 35882577, Exchange Online's default MaxSendSize is 35 MB.
     max_message_bytes: int = 36_700_160
+    buffer_bytes: int = 262_144  # most messages are smaller and take one round trip
     max_recipients: int = 100  # Gmail's limit by SMTP; RFC 5321 §4.5.3.1.8: at least 100
     drain_seconds: float = 30.0  # transactions in flight at a stop; most take under a second
 

@@ -10,7 +10,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from xoauth2_proxy import replies
-from xoauth2_proxy.errors import UpstreamClosedEarly, UpstreamError
+from xoauth2_proxy.errors import (
+    OutcomeUnknown,
+    UpstreamClosedEarly,
+    UpstreamDropped,
+    UpstreamError,
+)
 from xoauth2_proxy.smtp import Reply
 from xoauth2_proxy.upstream.connection import ConnectionGone
 
@@ -21,6 +26,7 @@ if TYPE_CHECKING:
     from xoauth2_proxy.upstream.connection import Connection
 
 _COMMAND_SECONDS = 300.0  # RFC 5321 §4.5.3.2: 5 minutes for MAIL and RCPT, 2 for DATA
+_PIECE_SECONDS = 180.0  # RFC 5321 §4.5.3.2.5
 _FINAL_REPLY_SECONDS = 300.0  # RFC 5321 §4.5.3.2.6 allows 10 minutes; our client's end comes first
 
 RSET = b"RSET\r\n"
@@ -141,6 +147,18 @@ class Exchange:
             # Out of order: a 2yz here may never pass for the message's.
             raise ConnectionGone(f"DATA answered {reply}")
         raise Refused(reply)
+
+    async def _send_piece(self, octets: bytes) -> None:
+        """Send content that is not the last, and wait while the provider takes it more slowly."""
+        self._connection.send(octets, replies=0)
+        self._lost = UpstreamDropped
+        await self._connection.drain(_PIECE_SECONDS)
+
+    async def _send_last_piece(self, octets: bytes) -> Reply:
+        """Send the octets that end the message and return the reply to it."""
+        self._connection.send(octets, replies=1)
+        self._lost = OutcomeUnknown
+        return await self._final_reply()
 
     async def _final_reply(self) -> Reply:
         """Read the reply to the whole message."""

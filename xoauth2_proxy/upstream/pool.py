@@ -113,7 +113,7 @@ class Pool:
             handed = None
         if handed is None:
             return await self._open(shelf, open_connection)
-        self._metrics.upstream_reused.labels(shelf.provider).inc()
+        self._metrics.provider(shelf.provider).upstream_reused.inc()
         return handed
 
     def release(self, account: Account, connection: Connection, *, in_doubt: bool) -> None:
@@ -148,7 +148,7 @@ class Pool:
                 continue
             shelf.idle.pop()
             connection.on_gone = None
-            self._metrics.upstream_reused.labels(shelf.provider).inc()
+            self._metrics.provider(shelf.provider).upstream_reused.inc()
             return connection
         return None
 

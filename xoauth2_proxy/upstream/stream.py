@@ -8,14 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from xoauth2_proxy.errors import OutcomeUnknown, UpstreamDropped
 from xoauth2_proxy.upstream.exchange import DATA, Exchange, rcpt_command
 
 if TYPE_CHECKING:
     from xoauth2_proxy.smtp import Envelope, Reply
     from xoauth2_proxy.upstream.connection import Connection
-
-_PIECE_SECONDS = 180.0  # RFC 5321 §4.5.3.2.5
 
 
 class Stream(Exchange):
@@ -55,16 +52,12 @@ class Stream(Exchange):
     async def write(self, octets: bytes) -> None:
         """Pass content on, as DATA wants it; wait while the provider takes it more slowly."""
         with self._translating_loss():
-            self._connection.send(octets, replies=0)
-            self._lost = UpstreamDropped
-            await self._connection.drain(_PIECE_SECONDS)
+            await self._send_piece(octets)
 
     async def end(self, octets: bytes) -> Reply:
         """Send the octets that end the message and return the provider's final reply."""
         with self._translating_loss():
-            self._connection.send(octets, replies=1)
-            self._lost = OutcomeUnknown
-            return await self._final_reply()
+            return await self._send_last_piece(octets)
 
     async def _begin_without_recipients(self) -> None:
         self._recipients = []

@@ -13,7 +13,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from xoauth2_proxy.errors import OutcomeUnknown, UpstreamDropped
+from xoauth2_proxy.errors import OutcomeUnknown
 from xoauth2_proxy.upstream.connection import ConnectionGone
 from xoauth2_proxy.upstream.exchange import DATA, Exchange, Refused, close_if_spent
 
@@ -28,7 +28,6 @@ FRESH_SECONDS = 5.0
 # Content that may travel before its envelope was accepted: wasted if it was not.
 ONE_FLIGHT_BYTES = 262_144
 _PIECE_BYTES = 65_536  # content goes out in pieces, each once the one before has left our buffers
-_PIECE_SECONDS = 180.0  # RFC 5321 §4.5.3.2.5
 
 
 async def transact(connection: Connection, envelope: Envelope, content: Content) -> Reply:
@@ -116,9 +115,5 @@ class _Transaction(Exchange):
         """Send the octets that end the message and return the reply to it."""
         pieces = [octets[at : at + _PIECE_BYTES] for at in range(0, len(octets), _PIECE_BYTES)]
         for piece in pieces[:-1]:
-            self._connection.send(piece, replies=0)
-            self._lost = UpstreamDropped
-            await self._connection.drain(_PIECE_SECONDS)
-        self._connection.send(pieces[-1], replies=1)
-        self._lost = OutcomeUnknown
-        return await self._final_reply()
+            await self._send_piece(piece)
+        return await self._send_last_piece(pieces[-1])
