@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
+import time
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
@@ -18,6 +21,8 @@ if TYPE_CHECKING:
     from xoauth2_proxy.oauth.source import TokenSource
     from xoauth2_proxy.upstream.opener import Opener
     from xoauth2_proxy.upstream.pool import Pool
+
+_PROOF_SECONDS = 300.0  # a token tried upstream is believed this long; they live for about an hour
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +49,10 @@ class Authenticator:
         self._refreshers = refreshers
         self._pool = pool
         self._opener = opener
+        # By account: the digest of the token last proved and when, and the lock around proving. At
+        # most one entry an account, for only accounts get here.
+        self._proved: dict[str, tuple[bytes, float]] = {}
+        self._proving: dict[str, asyncio.Lock] = {}
 
     async def authenticate(self, credentials: Credentials) -> Login:
         """Return the login that `credentials` open.
@@ -63,6 +72,11 @@ class Authenticator:
             raise CredentialsRejected("login unknown")
         return await self._with_token(account_or_none, credentials.access_token)
 
+    def known_account(self, login: str) -> str:
+        """Return the account's key if `login` is one, else "": fit for a log."""
+        account = self._accounts.find(login)
+        return account.key if account else ""
+
     async def _with_token(self, account: Account, access_token: str) -> Login:
         refresher = self._refreshers.get(account.refresher)
         if isinstance(refresher, ChecksTokens):
@@ -70,7 +84,13 @@ class Authenticator:
             await self._tokens.token_for(account)
             return Login(account)
         # Only the provider can tell whether a token is good. The connection that proved it is
-        # kept, so the first message finds it open.
-        open_connection = partial(self._opener.open_with, account, access_token)
-        async with self._pool.lease(account, open_connection, new=True):
-            return Login(account, access_token)
+        # kept, so the first message finds it open. One at a time: strangers with made-up tokens
+        # may not crowd out the mailbox's own connections.
+        digest = hashlib.sha256(access_token.encode()).digest()
+        async with self._proving.setdefault(account.key, asyncio.Lock()):
+            proved, proved_at = self._proved.get(account.key, (b"", 0.0))
+            if proved != digest or time.monotonic() - proved_at > _PROOF_SECONDS:
+                open_connection = partial(self._opener.open_with, account, access_token)
+                async with self._pool.lease(account, open_connection, new=True):
+                    self._proved[account.key] = digest, time.monotonic()
+        return Login(account, access_token)

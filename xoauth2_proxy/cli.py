@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, NoReturn
 
-import platformdirs
 import typer
 
 from xoauth2_proxy import __version__, health_check, log, server
@@ -37,6 +37,22 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,  # a traceback with local variables would show secrets
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What to load, as the command line says."""
+
+    config: Path | None
+    overrides: Overrides
+    state_dir: Path
+
+
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        typer.echo(f"xoauth2-proxy {__version__}")
+        raise typer.Exit
+
 
 ConfigOption = Annotated[
     Path | None,
@@ -98,6 +114,10 @@ ReadyFileOption = Annotated[
         metavar="FILE",
     ),
 ]
+VersionOption = Annotated[
+    bool,
+    typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version."),
+]
 
 
 @cli.callback(invoke_without_command=True, epilog=_EPILOG)
@@ -117,14 +137,13 @@ def serve(  # noqa: PLR0913 - one parameter an option
     log_format: FormatOption = log.LogFormat.TEXT,
     loop: LoopOption = server.EventLoop.AUTO,
     ready_file: ReadyFileOption = None,
+    show_version: VersionOption = False,
 ) -> None:
     """An SMTP relay that logs in to Gmail and Outlook with OAuth2 for clients that cannot.
 
     Point a mail client at port 2525; it logs in with the password (or token) from the
     configuration, and its mail leaves through the mailbox's own provider.
     """
-    if context.invoked_subcommand is not None:
-        return
     overrides = Overrides(
         host=host,
         port=port,
@@ -135,8 +154,11 @@ def serve(  # noqa: PLR0913 - one parameter an option
         allow_insecure_auth=allow_insecure_auth,
         sandbox=sandbox,
     )
-    state = state_dir or default_state_dir()
-    loaded = _load(config, overrides, state)
+    state = state_dir or server.default_state_dir()
+    context.obj = Given(config, overrides, state)
+    if context.invoked_subcommand is not None:
+        return
+    loaded = _load(context.obj)
     log.configure(log_level, log_format)
     run = server.Run(
         config=loaded,
@@ -151,15 +173,26 @@ def serve(  # noqa: PLR0913 - one parameter an option
 
 @cli.command()
 def check(
+    context: typer.Context,
     config: ConfigOption = None,
     sandbox: SandboxOption = False,
     state_dir: StateOption = None,
 ) -> None:
-    """Read a configuration, say everything that is wrong with it, and exit (0: nothing)."""
-    loaded = _load(config, Overrides(sandbox=sandbox), state_dir or default_state_dir())
+    """Read a configuration, say everything that is wrong with it, and exit (0: nothing).
+
+    The options of the proxy itself, such as --host, are checked with it when they are written
+    before `check`.
+    """
+    before: Given = context.obj
+    given = Given(
+        config or before.config,
+        replace(before.overrides, sandbox=sandbox or before.overrides.sandbox),
+        state_dir or before.state_dir,
+    )
+    loaded = _load(given)
     for warning in loaded.warnings:
         typer.echo(f"warning: {warning}", err=True)
-    typer.echo(f"{config or 'sandbox'}: {_described(loaded)}; no problems found")
+    typer.echo(f"{given.config or 'sandbox'}: {_described(loaded)}; no problems found")
 
 
 @cli.command()
@@ -189,27 +222,22 @@ def health(
     raise typer.Exit(0 if answer.is_well else 1)
 
 
-def default_state_dir() -> Path:
-    """Return the platform's directory for state, e.g. ~/.local/state/xoauth2-proxy."""
-    return Path(platformdirs.user_state_dir("xoauth2-proxy", appauthor=False))
-
-
 def main() -> None:
     """Run the command line."""
     cli()
 
 
-def _load(config: Path | None, overrides: Overrides, state_dir: Path) -> Config:
+def _load(given: Given) -> Config:
     try:
         return load_config(
-            config,
-            overrides,
-            state_dir=state_dir,
+            given.config,
+            given.overrides,
+            state_dir=given.state_dir,
             known_refreshers=server.REFRESHERS,
             environ=os.environ,
         )
     except ConfigError as error:
-        _refuse(config, error)
+        _refuse(given.config, error)
 
 
 def _refuse(config: Path | None, error: ConfigError) -> NoReturn:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from enum import Enum, auto
 
 END_OF_DATA = b"\r\n.\r\n"
 _MESSAGE_ID = re.compile(rb"^message-id:[ \t]*(\S+)", re.IGNORECASE | re.MULTILINE)
@@ -91,6 +92,13 @@ class LineEnds:
         return self.is_clean and not self._ends_in_cr
 
 
+class Refusal(Enum):
+    """Why content cannot be relayed."""
+
+    TOO_LARGE = auto()
+    BARE_LINE_ENDS = auto()
+
+
 class Collector:
     """Gathers content, counts it up to `max_bytes` and looks at its line ends.
 
@@ -115,6 +123,12 @@ class Collector:
     def has_clean_line_ends(self) -> bool:
         """Whether the content, now complete, has no bare CR and no bare LF."""
         return self._line_ends.finish()
+
+    def refusal(self) -> Refusal | None:
+        """Return what is wrong with the content, now complete, or None."""
+        if self.is_too_large:
+            return Refusal.TOO_LARGE
+        return None if self.has_clean_line_ends else Refusal.BARE_LINE_ENDS
 
     @property
     def is_acceptable(self) -> bool:

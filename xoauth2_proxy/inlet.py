@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import math
 
-_HIGH_BYTES = 262_144  # one read of an event loop; above it reading pauses
-_LOW_BYTES = 65_536
+_HIGH_BYTES = 65_536  # above it reading pauses; one read of an event loop may exceed it
+_LOW_BYTES = 16_384
 _START_BYTES = 16  # of a line that is too long: enough to tell its command
 
 
@@ -43,6 +43,7 @@ class Inlet:
         "_is_paused",
         "_loop",
         "_saw_eof",
+        "_start",
         "_timer",
         "_transport",
         "_waiter",
@@ -51,6 +52,7 @@ class Inlet:
 
     def __init__(self, transport: asyncio.Transport, idle_seconds: float = math.inf) -> None:
         self._buffer = b""
+        self._start = 0  # what stands before it has been read
         self._transport = transport
         self._idle_seconds = idle_seconds
         self._loop = asyncio.get_running_loop()
@@ -64,16 +66,17 @@ class Inlet:
     @property
     def has_octets(self) -> bool:
         """Whether anything is waiting to be read."""
-        return bool(self._buffer)
+        return self._start < len(self._buffer)
 
     @property
     def has_line(self) -> bool:
         """Whether a whole line is waiting to be read."""
-        return b"\n" in self._buffer
+        return self._buffer.find(b"\n", self._start) >= 0
 
     def feed(self, octets: bytes) -> None:
         """Take octets from the transport."""
-        self._buffer = self._buffer + octets if self._buffer else octets
+        self._buffer = self._buffer[self._start :] + octets if self.has_octets else octets
+        self._start = 0
         if len(self._buffer) > _HIGH_BYTES and not self._is_paused:
             self._is_paused = True
             self._transport.pause_reading()
@@ -109,15 +112,16 @@ class Inlet:
             Interrupted: see `interrupt`.
             TimeoutError: the client was silent for too long.
         """
-        searched = 0
-        while (end := self._buffer.find(b"\n", searched)) < 0:
-            if len(self._buffer) > max_bytes:
+        searched = 0  # how much of what is unread holds no LF
+        while (end := self._buffer.find(b"\n", self._start + searched)) < 0:
+            searched = len(self._buffer) - self._start
+            if searched > max_bytes:
                 raise LineTooLong(await self._discard_line())
-            searched = len(self._buffer)
             await self._more()
-        if end >= max_bytes:
-            raise LineTooLong(self._take(end + 1)[:_START_BYTES])
-        return self._take(end + 1)
+        line = self._take(end + 1 - self._start)
+        if len(line) > max_bytes:
+            raise LineTooLong(line[:_START_BYTES])
+        return line
 
     async def octets(self, max_bytes: int) -> bytes:
         """Return what is waiting, at least one octet and at most `max_bytes`.
@@ -127,26 +131,30 @@ class Inlet:
             Interrupted: see `interrupt`.
             TimeoutError: the client was silent for too long.
         """
-        while not self._buffer:
+        while not self.has_octets:
             await self._more()
         return self._take(max_bytes)
 
     def put_back(self, octets: bytes) -> None:
         """Return octets that were read too far."""
-        self._buffer = octets + self._buffer if self._buffer else octets
+        self._buffer = octets + self._buffer[self._start :]
+        self._start = 0
 
     async def _discard_line(self) -> bytes:
-        start = self._buffer[:_START_BYTES]
-        while (end := self._buffer.find(b"\n")) < 0:
+        start = self._buffer[self._start : self._start + _START_BYTES]
+        while (end := self._buffer.find(b"\n", self._start)) < 0:
             self._take(len(self._buffer))
             await self._more()
-        self._take(end + 1)
+        self._take(end + 1 - self._start)
         return start
 
     def _take(self, count: int) -> bytes:
-        buffer = self._buffer
-        taken, self._buffer = buffer[:count], buffer[count:]
-        if self._is_paused and len(self._buffer) <= _LOW_BYTES:
+        end = self._start + count
+        taken = self._buffer[self._start : end]
+        self._start = end
+        if end >= len(self._buffer):
+            self._buffer, self._start = b"", 0
+        if self._is_paused and len(self._buffer) - self._start <= _LOW_BYTES:
             self._is_paused = False
             self._transport.resume_reading()
         return taken

@@ -6,6 +6,7 @@ Draining: stop accepting, tell idle clients 421, let transactions finish, then c
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from xoauth2_proxy.session import ClientSession, SessionPolicy
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from xoauth2_proxy.relay import Relay
 
 _BACKLOG = 1024  # connections the kernel holds while the event loop is busy
-_CUT_SECONDS = 5.0  # for the last words of sessions whose time is up
+_LAST_WORDS_SECONDS = 2.0  # for clients to take what was still said to them
 
 
 class Listener:
@@ -38,6 +39,7 @@ class Listener:
         self._sessions: set[ClientSession] = set()
         self._server: asyncio.Server | None = None
         self._is_draining = False
+        self._is_empty = asyncio.Event()
 
     async def start(self, host: str, port: int) -> tuple[str, int]:
         """Listen, and return the address and port in use. Raises `OSError`."""
@@ -63,26 +65,37 @@ class Listener:
         _, running = await asyncio.wait(tasks, timeout=deadline_seconds)
         for task in running:
             task.cancel()
-        if running:
-            await asyncio.wait(running, timeout=_CUT_SECONDS)
+        await self._close_all()
         return len(running)
 
-    def _new_session(self) -> ClientSession:
-        return ClientSession(
-            self._policy, self._authenticator, self._relay, self._metrics, self._admit
-        )
+    async def _close_all(self) -> None:
+        """Wait a moment for last words to leave, then cut."""
+        self._is_empty.clear()
+        if not self._sessions:
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_WORDS_SECONDS):
+                await self._is_empty.wait()
+        for session in list(self._sessions):
+            session.abort()
 
-    def _admit(self, session: ClientSession) -> bool:
-        """Count a session in, unless there are too many; its end is noticed here."""
+    def _new_session(self) -> ClientSession:
+        return ClientSession(self._policy, self._authenticator, self._relay, self._metrics, self)
+
+    def admit(self, session: ClientSession) -> bool:
+        """Count a session in, unless there are too many or the end has begun."""
         if self._is_draining or len(self._sessions) >= self._max_connections:
             self._metrics.client_connections.labels("refused").inc()
             return False
         self._sessions.add(session)
         self._metrics.client_connections.labels("accepted").inc()
         self._metrics.client_sessions.inc()
-        session.task.add_done_callback(lambda _: self._ended(session))
         return True
 
-    def _ended(self, session: ClientSession) -> None:
-        self._sessions.discard(session)
-        self._metrics.client_sessions.dec()
+    def leave(self, session: ClientSession) -> None:
+        """Count a session out: its connection is closed."""
+        if session in self._sessions:
+            self._sessions.remove(session)
+            self._metrics.client_sessions.dec()
+        if not self._sessions:
+            self._is_empty.set()

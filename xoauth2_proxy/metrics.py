@@ -33,9 +33,14 @@ class ProviderSeries:
         self.upstream_reused = metrics.upstream_reused.labels(provider)
         self._bytes = metrics.message_bytes.labels(provider)
         self._relay_seconds = metrics.relay_seconds.labels(provider)
+        self._cut = metrics.messages.labels(provider, "cut")
         self._messages = {
             digit: metrics.messages.labels(provider, f"{digit}xx") for digit in (2, 4, 5)
         }
+
+    def cut(self) -> None:
+        """Count a message that was cut at the deadline of a stop."""
+        self._cut.inc()
 
     def message(self, code: int, size_bytes: int, duration_seconds: float) -> None:
         """Count a message that got its final reply."""

@@ -6,8 +6,10 @@ Invisible second attempts are made only where nothing can have been delivered by
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -20,7 +22,7 @@ from xoauth2_proxy.upstream.stream import Stream
 from xoauth2_proxy.upstream.transaction import transact
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Iterator
 
     from xoauth2_proxy.authentication import Login
     from xoauth2_proxy.content import Content
@@ -68,10 +70,27 @@ class Relay:
             answer = replies.at_transaction(error)
             if isinstance(error, OutcomeUnknown):
                 account.message_id = message_id(content.octets)
+        except asyncio.CancelledError:
+            account.message_id = message_id(content.octets)
+            self.record_cut(account)
+            raise
         except Exception:
             answer = _fence(transaction_id)
         self.record(account, answer)
         return answer
+
+    def refuse(
+        self,
+        login: Login,
+        envelope: Envelope,
+        size_bytes: int,
+        transaction_id: str,
+        answer: Reply,
+    ) -> None:
+        """Record a message that the relay itself refuses once it has seen its content."""
+        account = _Account(login, envelope, transaction_id, size_bytes=size_bytes)
+        account.ended_at = time.monotonic()
+        self.record(account, answer)
 
     def stream(self, login: Login, envelope: Envelope, transaction_id: str) -> Outgoing:
         """Return a message that is sent while its content still arrives."""
@@ -79,10 +98,9 @@ class Relay:
 
     async def acquire(self, account: _Account, *, new: bool) -> Connection:
         """Take a connection from the pool; `Outgoing` gives it back with `release`."""
-        login, asked = account.login, time.monotonic()
-        connection = await self._pool.acquire(login.account, partial(self._open, login), new=new)
-        self._waited(account, time.monotonic() - asked)
-        return connection
+        login = account.login
+        with self._measuring_wait(account):
+            return await self._pool.acquire(login.account, partial(self._open, login), new=new)
 
     def release(self, account: _Account, connection: Connection, *, in_doubt: bool) -> None:
         """Give a connection back."""
@@ -115,6 +133,21 @@ class Relay:
             **details,
         )
 
+    def record_cut(self, account: _Account) -> None:
+        """Log a transaction that ends without a reply of the provider's, at a stop's deadline.
+
+        The client is told 421 and will come again, so somebody may look for a duplicate.
+        """
+        _log.event(
+            logging.WARNING,
+            "outcome unknown",
+            id=account.transaction_id,
+            account=account.login.account.key,
+            error="cut at the deadline of a stop",
+            message_id=account.message_id,
+        )
+        self._metrics.provider(account.login.account.provider).cut()
+
     async def _attempt(self, account: _Account, content: Content) -> Reply:
         try:
             return await self._once(account, content, new=False)
@@ -122,16 +155,25 @@ class Relay:
             return await self._once(account, content, new=True)
 
     async def _once(self, account: _Account, content: Content, *, new: bool) -> Reply:
-        login, asked = account.login, time.monotonic()
-        async with self._pool.lease(
-            login.account, partial(self._open, login), new=new
-        ) as connection:
-            self._waited(account, time.monotonic() - asked)
-            return await transact(connection, account.envelope, content)
+        connection = await self.acquire(account, new=new)
+        try:
+            reply = await transact(connection, account.envelope, content)
+        except BaseException:
+            self.release(account, connection, in_doubt=True)
+            raise
+        self.release(account, connection, in_doubt=False)
+        return reply
 
-    def _waited(self, account: _Account, seconds: float) -> None:
-        account.waited_seconds += seconds
-        self._metrics.provider(account.login.account.provider).pool_wait_seconds.observe(seconds)
+    @contextmanager
+    def _measuring_wait(self, account: _Account) -> Iterator[None]:
+        asked = time.monotonic()
+        try:
+            yield
+        finally:
+            waited = time.monotonic() - asked
+            account.waited_seconds += waited
+            provider = account.login.account.provider
+            self._metrics.provider(provider).pool_wait_seconds.observe(waited)
 
     async def _open(self, login: Login) -> Connection:
         if login.access_token:
@@ -204,6 +246,7 @@ class Outgoing:
             self._answer = _fence(self._account.transaction_id)
             self._release(in_doubt=True)
         except BaseException:
+            self._relay.record_cut(self._account)
             self._release(in_doubt=True)
             raise
 

@@ -14,9 +14,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import platformdirs
+
 from xoauth2_proxy import __version__, log
 from xoauth2_proxy.app import Addresses, App
-from xoauth2_proxy.mock_tokens import MockTokens, load_signing_key
+from xoauth2_proxy.mock_tokens import MOCK_MAILBOXES, MockTokens, load_signing_key
 from xoauth2_proxy.oauth.refreshers.mock import MockRefresher
 from xoauth2_proxy.sandbox import Sandbox
 
@@ -77,18 +79,25 @@ def run(what: Run) -> int:
     try:
         with asyncio.Runner(loop_factory=what.loop.factory()) as runner:
             runner.run(_serve(what))
-    except (OSError, ModuleNotFoundError) as error:
+    except (CannotStart, ModuleNotFoundError) as error:
         sys.stderr.write(f"xoauth2-proxy: cannot start: {error}\n")
         return EXIT_FAILED
     return 0
+
+
+class CannotStart(Exception):
+    """An address is taken, a file cannot be read or the like; nothing was served."""
 
 
 async def _serve(what: Run) -> None:
     # Handlers first: a signal during the start must not leave half a relay behind.
     stop = asyncio.Event()
     _on_signals(stop)
-    app = App(what.config, _refreshers(what), Sandbox(what.state_dir) if what.sandbox else None)
-    addresses = await app.start()
+    try:
+        app = App(what.config, _refreshers(what), Sandbox(what.state_dir) if what.sandbox else None)
+        addresses = await app.start()
+    except (OSError, ValueError) as error:
+        raise CannotStart(error) from error
     try:
         for warning in what.config.warnings:
             _log.warning("%s", warning)
@@ -110,7 +119,7 @@ def _on_signals(stop: asyncio.Event) -> None:
         stop.set()
 
     loop = asyncio.get_running_loop()
-    for signal_number in (signal.SIGTERM, signal.SIGINT):
+    for signal_number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(signal_number, asked_to_stop, signal_number)
 
 
@@ -141,27 +150,48 @@ def _write_ready_file(file: Path, addresses: Addresses, sandbox: dict[str, str])
 
 
 def _welcome(what: Run, addresses: Addresses, sandbox: dict[str, str]) -> str:
-    host, port = addresses.smtp
-    admin = f"http://{_authority(addresses.admin)}"
+    """Return what a person wants to type next."""
+    host, port = _reachable(addresses.smtp)
+    admin = f"http://{_authority(_reachable(addresses.admin))}"
     tls = "STARTTLS" if what.config.listener.tls_cert else "no TLS"
-    login = what.config.accounts[0].email
-    is_default = (host, port) == ("127.0.0.1", 2525)
-    target = "" if is_default else f" --host {host} --port {port} --admin-url {admin}"
     lines = [
         f"xoauth2-proxy {__version__} is ready on {_authority(addresses.smtp)}. Ctrl+C stops it.",
-        f"  Mail client  server {host}, port {port}, {tls}; login {login}",
+        f"  Mail client  server {host}, port {port}, {tls}; login {what.config.accounts[0].email}",
     ]
     if sandbox:
-        lines += [
-            "               with the password from its account (sandbox mailboxes: secret)",
-            f"  Benchmark    {_bench_command()} --scenario quick --use-mock-tokens{target}",
-            f"  Received     {sandbox['http']}/messages",
-        ]
+        lines.append(
+            "               with the password from its account (sandbox mailboxes: secret)"
+        )
+        if {account.key for account in what.config.accounts} >= set(MOCK_MAILBOXES):
+            lines.append(f"  Benchmark    {_bench_command(what, (host, port), admin)}")
+        lines.append(f"  Received     {sandbox['http']}/messages")
     lines.append(f"  Health       {admin}/health   metrics: {admin}/metrics")
     return "\n".join(lines) + "\n"
 
 
-def _bench_command() -> str:
+def _reachable(address: tuple[str, int]) -> tuple[str, int]:
+    """Return an address that one can connect to: loopback for "every address"."""
+    host, port = address
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port  # noqa: S104
+
+
+def _bench_command(what: Run, smtp: tuple[str, int], admin: str) -> str:
+    words = [_bench_program(), "--scenario quick --use-mock-tokens"]
+    if smtp != ("127.0.0.1", 2525):
+        words.append(f"--host {smtp[0]} --port {smtp[1]} --admin-url {admin}")
+    if what.state_dir != default_state_dir():
+        words.append(f"--state-dir {what.state_dir}")
+    if what.config.listener.tls_cert is not None:
+        words.append(f"--tls starttls --ca-file {what.config.listener.tls_cert}")
+    return " ".join(words)
+
+
+def default_state_dir() -> Path:
+    """Return the platform's directory for state, e.g. ~/.local/state/xoauth2-proxy."""
+    return Path(platformdirs.user_state_dir("xoauth2-proxy", appauthor=False))
+
+
+def _bench_program() -> str:
     """Return what to type for the benchmarker, also where its folder is not on the PATH."""
     name = "xoauth2-bench"
     beside = Path(sys.executable).parent / name

@@ -16,20 +16,18 @@ import secrets
 import ssl
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from aiosmtpd.smtp import SMTP
 
 from xoauth2_proxy import log, replies, sasl
-from xoauth2_proxy.content import DataReader
-from xoauth2_proxy.errors import CredentialsRejected, ProxyError, UpstreamAuthRejected
+from xoauth2_proxy.content import DataReader, Refusal
+from xoauth2_proxy.errors import ProxyError
 from xoauth2_proxy.incoming import BadChunk, Incoming, parse_chunk
 from xoauth2_proxy.inlet import EndOfInput, Inlet, Interrupted, LineTooLong
 from xoauth2_proxy.smtp import Reply
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from xoauth2_proxy.authentication import Authenticator, Login
     from xoauth2_proxy.content import Collector
     from xoauth2_proxy.metrics import Metrics
@@ -40,6 +38,8 @@ _log = log.logger("session")
 # RFC 5321 §4.5.3.1.4 (512) and what SIZE, BODY, SMTPUTF8 and AUTH= add to MAIL, generously.
 _MAX_COMMAND_BYTES = 2048
 _MAX_AUTH_LINE_BYTES = sasl.MAX_LINE_BYTES + len("AUTH OAUTHBEARER \r\n")
+_COMMANDS_PER_TURN = 100  # of one client before others get their turn
+_LINGER_SECONDS = 10.0  # for the client to take our last words
 _MAX_BAD_COMMANDS = 10  # then the client is no SMTP client
 _MAX_AUTH_FAILURES = 5  # a connection; guessing costs a new connection each time
 _READ_BYTES = 262_144  # what an event loop reads at once
@@ -63,6 +63,18 @@ class SessionPolicy:
     may_auth_in_clear: bool
 
 
+class Doorkeeper(Protocol):
+    """Who counts the sessions (`listener.Listener`)."""
+
+    def admit(self, session: ClientSession) -> bool:
+        """Say whether one more client may come in."""
+        ...
+
+    def leave(self, session: ClientSession) -> None:
+        """Note that a client's connection is closed."""
+        ...
+
+
 class _Hangup(Exception):
     """The session ends; `last_word` is still said, if there is one."""
 
@@ -80,7 +92,7 @@ class ClientSession(SMTP):
         authenticator: Authenticator,
         relay: Relay,
         metrics: Metrics,
-        admit: Callable[[ClientSession], bool],
+        doorkeeper: Doorkeeper,
     ) -> None:
         # aiosmtpd keeps these in one dict for all connections and clears it for each new one;
         # this session checks lengths itself, so the shared dict is not even looked at.
@@ -95,18 +107,22 @@ class ClientSession(SMTP):
         self.id = secrets.token_hex(4)
         self._policy = policy
         self._sign_in = authenticator.authenticate
+        self._account_named = authenticator.known_account
         self._relay = relay
         self._metrics = metrics
-        self._admit = admit
+        self._admit, self._leave = doorkeeper.admit, doorkeeper.leave
         self._login: Login | None = None
         self._greeted = False  # EHLO or HELO was said
         self._is_secure = False
+        self._is_gone = False  # the connection is closed
+        self._linger: asyncio.TimerHandle | None = None
         self._is_draining = False
         self._awaits_command = False
         self._outgoing: Outgoing | None = None  # a message that is sent while it arrives
         self._incoming = self._new_transaction()
         self._pending: list[bytes] = []  # replies not yet written
         self._bad_commands = 0
+        self._commands = 0
         self._auth_failures = 0
         self._transactions = 0
 
@@ -130,7 +146,11 @@ class ClientSession(SMTP):
         """Stop reading. A relay under way is not cancelled (I2)."""
         # Not aiosmtpd's, which cancels the session's task.
         asyncio.StreamReaderProtocol.connection_lost(self, error)
+        self._is_gone = True
+        if self._linger is not None:
+            self._linger.cancel()
         self._inlet.feed_eof()
+        self._leave(self)
 
     def drain_session(self) -> None:
         """Say 421 at the next moment without a transaction, and hang up."""
@@ -170,12 +190,19 @@ class ClientSession(SMTP):
             self._abandon()
             self._say_last(last_word)
 
+    def abort(self) -> None:
+        """Close the connection at once."""
+        cast("asyncio.Transport", self._writer.transport).abort()
+
     def _say_last(self, last_word: Reply | None) -> None:
         if last_word is not None:
             self._answer(last_word)
         self._inlet.close()
         self._write_pending()
         self._writer.close()
+        if not self._is_gone:
+            # A client that does not read would keep the socket open for ever.
+            self._linger = self.loop.call_later(_LINGER_SECONDS, self.abort)
 
     async def _converse(self) -> None:
         self._pending.append(f"220 {self._policy.hostname} ESMTP xoauth2-proxy\r\n".encode())
@@ -184,7 +211,9 @@ class ClientSession(SMTP):
                 line = await self._next_command()
             except LineTooLong as error:
                 is_auth = error.start[:5].upper() == b"AUTH "
-                self._answer(replies.AUTH_LINE_TOO_LONG if is_auth else replies.COMMAND_TOO_LONG)
+                self._bad_command(
+                    replies.AUTH_LINE_TOO_LONG if is_auth else replies.COMMAND_TOO_LONG
+                )
                 continue
             try:
                 await self._execute(line)
@@ -194,6 +223,9 @@ class ClientSession(SMTP):
                 self._answer(replies.INTERNAL_ERROR)
 
     async def _next_command(self) -> bytes:
+        self._commands += 1
+        if self._commands % _COMMANDS_PER_TURN == 0:
+            await asyncio.sleep(0)  # a flood of commands may not keep the others waiting
         if self._is_draining and not self._incoming.has_begun:
             raise _Hangup(replies.SHUTTING_DOWN)
         self._awaits_command = True
@@ -209,7 +241,7 @@ class ClientSession(SMTP):
         if text is None:
             self._bad_command(replies.COMMAND_MALFORMED)
         elif len(line) > _MAX_COMMAND_BYTES and verb != "AUTH":
-            self._answer(replies.COMMAND_TOO_LONG)
+            self._bad_command(replies.COMMAND_TOO_LONG)
         elif not word.isascii() or (method := self._smtp_methods.get(verb)) is None:
             self._bad_command(replies.COMMAND_UNKNOWN)
         else:
@@ -368,7 +400,7 @@ class ClientSession(SMTP):
         mechanism = name.upper()
         refusal = self._auth_refusal(mechanism)
         if refusal is not None:
-            self._answer(refusal)
+            self._bad_command(refusal)
             return
         try:
             credentials = await self._exchange(mechanism, initial_response.strip())
@@ -430,19 +462,18 @@ class ClientSession(SMTP):
         answer = replies.at_auth(error)
         is_rejected = answer.code == 535
         self._count_auth(mechanism, "rejected" if is_rejected else "unavailable")
-        # The login is not logged: people type passwords into that field.
+        # A login that is no account's is not logged: people type passwords into that field.
         _log.event(
             logging.WARNING,
             "AUTH failed",
             session=self.id,
             peer=_host(self.session),
+            account=self._account_named(credentials.authcid),
             mechanism=mechanism,
             reply=answer,
             error=error,
         )
-        if isinstance(credentials, sasl.TokenLogin) and isinstance(
-            error, CredentialsRejected | UpstreamAuthRejected
-        ):
+        if is_rejected and isinstance(credentials, sasl.TokenLogin):
             with suppress(_ExchangeEnded):
                 await self._challenge(sasl.token_error_challenge(mechanism))
         self._answer(answer)
@@ -474,11 +505,15 @@ class ClientSession(SMTP):
 
     async def smtp_RCPT(self, argument: str) -> None:
         """RCPT (RFC 5321 §4.1.1.3). Judged by the provider only once the content is there."""
-        self._answer(self._incoming.rcpt(argument))
+        self._answer(self._auth_missing() or self._incoming.rcpt(argument))
+
+    def _auth_missing(self) -> Reply | None:
+        return replies.AUTH_REQUIRED if self._login is None else None
 
     async def smtp_DATA(self, argument: str) -> None:
         """DATA (RFC 5321 §4.1.1.4)."""
-        refusal = replies.ARGUMENT_MALFORMED if argument else self._incoming.data_refusal()
+        refusal = replies.ARGUMENT_MALFORMED if argument else None
+        refusal = refusal or self._auth_missing() or self._incoming.data_refusal()
         if refusal is not None:
             self._answer(refusal)
             return
@@ -499,7 +534,7 @@ class ClientSession(SMTP):
             raise _Hangup(replies.ARGUMENT_MALFORMED) from None
         if chunk.size_bytes > _ABSURD_CHUNK_FACTOR * self._policy.max_message_bytes:
             raise _Hangup(replies.TOO_LARGE)
-        refusal = self._incoming.chunk_refusal()
+        refusal = self._auth_missing() or self._incoming.chunk_refusal()
         collector = None if refusal else self._incoming.chunks
         await self._read_chunk(chunk.size_bytes, collector)
         if collector is not None and collector.is_too_large and not chunk.is_last:
@@ -546,12 +581,13 @@ class ClientSession(SMTP):
     async def _finish(self, collector: Collector, *, is_stuffed: bool) -> None:
         """Relay the message that was received whole, and answer with what came of it."""
         envelope, login, outgoing = self._incoming.envelope, self._login, self._outgoing
-        if collector.is_too_large:
-            answer = replies.TOO_LARGE
-        elif not collector.has_clean_line_ends:
-            answer = replies.BARE_LINE_ENDS
-        elif login is None:
+        refusal = collector.refusal()
+        if login is None:
             answer = replies.AUTH_REQUIRED
+        elif refusal is not None:
+            answer = replies.TOO_LARGE if refusal is Refusal.TOO_LARGE else replies.BARE_LINE_ENDS
+            transaction_id = self._next_transaction_id()
+            self._relay.refuse(login, envelope, collector.size_bytes, transaction_id, answer)
         elif outgoing is not None:
             answer = await outgoing.finish(collector.take())
             self._outgoing = None

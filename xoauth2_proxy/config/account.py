@@ -6,8 +6,11 @@ What is wrong with one account never hides what is wrong with another.
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
 
 from xoauth2_proxy.accounts import Account, Limits, LocalPassword, OAuthClient, Upstream, login_key
 from xoauth2_proxy.config.model import AccountSection
@@ -20,8 +23,8 @@ from xoauth2_proxy.config.providers import (
     check_use,
 )
 from xoauth2_proxy.config.secret import local_password
-from xoauth2_proxy.config.structure import structured
-from xoauth2_proxy.config.surroundings import Surroundings, check_file, is_loopback
+from xoauth2_proxy.config.structure import malformed_keys, structured
+from xoauth2_proxy.config.surroundings import Surroundings, check_authorities, is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -65,8 +68,19 @@ class AccountReader:
             self.disabled += 1
         if section is not None:
             self._assemble(section, path, problems)
+        elif isinstance(value, dict):
+            self._check_the_rest(value, path, problems)
         label = section.account_id if section else None
         self._problems.take(problems, f" (account_id {label})" if label else "")
+
+    def _check_the_rest(self, value: dict[str, Json], path: str, problems: Problems) -> None:
+        """Find what is wrong with an account beside its malformed keys, so that all is told."""
+        malformed = malformed_keys(AccountSection, value)
+        stand_ins = {"email": "anyone@example.com", "password": "any"}
+        rest = {key: one for key, one in value.items() if key not in malformed}
+        rest |= {key: stand_in for key, stand_in in stand_ins.items() if key in malformed}
+        with suppress(ValidationError):
+            self._assemble(AccountSection.model_validate(rest), path, problems)
 
     def warnings(self) -> list[str]:
         """Return what the operator should know although nothing is wrong."""
@@ -131,7 +145,7 @@ class AccountReader:
         check_use(provider, upstream, limits, path, problems)
         written = section.upstream
         if section.enabled and written and written.ca_file is not None and upstream.ca_file:
-            check_file(upstream.ca_file, join(path, "upstream", "ca_file"), problems)
+            check_authorities(upstream.ca_file, join(path, "upstream", "ca_file"), problems)
         is_mock = provider.refresher == MOCK
         if is_mock and not is_loopback(upstream.host) and not section.allow_remote_mock:
             has_host = written is not None and written.host is not None

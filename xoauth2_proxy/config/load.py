@@ -37,7 +37,13 @@ from xoauth2_proxy.config.settings import (
     RelayConfig,
 )
 from xoauth2_proxy.config.structure import structured, unknown_key
-from xoauth2_proxy.config.surroundings import Surroundings, check_file, is_loopback
+from xoauth2_proxy.config.surroundings import (
+    Surroundings,
+    check_authorities,
+    check_file,
+    check_key_pair,
+    is_loopback,
+)
 from xoauth2_proxy.mock_tokens import MOCK_MAILBOXES
 
 if TYPE_CHECKING:
@@ -162,7 +168,9 @@ class _Loading:
         provider = changed_provider(base, name, section, self.surroundings.directory)
         check_use(provider, provider.upstream, provider.limits, path, problems)
         if section.upstream and section.upstream.ca_file and provider.upstream.ca_file:
-            check_file(provider.upstream.ca_file, join(path, "upstream", "ca_file"), problems)
+            check_authorities(
+                provider.upstream.ca_file, join(path, "upstream", "ca_file"), problems
+            )
         return None if problems else provider
 
     def _listener(self) -> ListenerConfig | None:
@@ -191,6 +199,8 @@ class _Loading:
                 ("tls_cert", "tls_key") if listener.tls_cert is None else ("tls_key", "tls_cert")
             )
             self.problems.add(f"listener.{missing}", f"is required beside {present}")
+        elif listener.tls_cert is not None and listener.tls_key is not None:
+            check_key_pair(listener.tls_cert, listener.tls_key, "listener.tls_cert", self.problems)
         if listener.allow_insecure_auth:
             self.warnings.append(
                 f"allow_insecure_auth: clients of {listener.host} may send passwords and tokens "

@@ -59,6 +59,15 @@ def structured(model: type[_S], value: Json, path: str, problems: Problems) -> _
         return None
 
 
+def malformed_keys(model: type[Section], value: Json) -> set[str]:
+    """Return the keys of `value` at which it is no `model`."""
+    try:
+        model.model_validate(value)
+    except ValidationError as error:
+        return {str(detail["loc"][0]) for detail in error.errors() if detail["loc"]}
+    return set()
+
+
 def unknown_key(key: str, known: Iterable[str]) -> str:
     """Return the words for a key that is not one of `known`."""
     near = difflib.get_close_matches(key, known, n=1)

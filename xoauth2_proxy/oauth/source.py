@@ -63,7 +63,7 @@ class TokenSource:
         try:
             return await asyncio.shield(self._refresh_once(account))
         except TokenEndpointUnavailable:
-            if cached is not None and now < cached.expires_at:
+            if cached is not None and time.monotonic() < cached.expires_at:
                 return cached
             raise
 

@@ -37,6 +37,8 @@ class Connection(asyncio.Protocol):
         self._parser = ReplyParser()
         self._replies: deque[Reply] = deque()
         self._outstanding = 0
+        self._awaits_content = False  # in the midst of content
+        self.early_refusal: Reply | None = None  # a 4yz or 5yz that came in the midst of content
         self._gone = ""
         self._reply_waiter: asyncio.Future[None] | None = None
         self._drain_waiter: asyncio.Future[None] | None = None
@@ -61,18 +63,19 @@ class Connection(asyncio.Protocol):
         return time.monotonic() - self.last_used_at
 
     def send(self, octets: bytes, replies: int) -> None:
-        """Write `octets`, which draw this many replies.
+        """Write `octets`, which draw this many replies; 0 means content that is not the last.
 
         Raises `ConnectionGone` if nothing can be written any more.
         """
         if self._gone:
             raise ConnectionGone(self._gone)
         self._outstanding += replies
+        self._awaits_content = not replies
         self._transport.write(octets)
 
     async def drain(self, timeout_seconds: float) -> None:
         """Wait until the transport takes more octets. Raises `ConnectionGone`."""
-        if self._is_paused and not self._gone:
+        if self._is_paused and not self._gone and self.early_refusal is None:
             self._drain_waiter = self._loop.create_future()
             await self._wait(self._drain_waiter, timeout_seconds)
         if self._gone:
@@ -128,6 +131,11 @@ class Connection(asyncio.Protocol):
             replies = self._parser.feed(data)
         except MalformedReply as error:
             self.abort(str(error))
+            return
+        if self._awaits_content and replies and replies[0].code >= 400 and not self._outstanding:
+            # The provider has seen enough of the message and will not take it.
+            self.early_refusal = replies[0]
+            _wake(self._drain_waiter)
             return
         if len(replies) > self._outstanding:
             # Which of them is one too many cannot be known. They are believed only where that

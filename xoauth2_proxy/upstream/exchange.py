@@ -153,12 +153,20 @@ class Exchange:
         self._connection.send(octets, replies=0)
         self._lost = UpstreamDropped
         await self._connection.drain(_PIECE_SECONDS)
+        self._check_early_refusal()
 
     async def _send_last_piece(self, octets: bytes) -> Reply:
         """Send the octets that end the message and return the reply to it."""
+        self._check_early_refusal()
         self._connection.send(octets, replies=1)
         self._lost = OutcomeUnknown
         return await self._final_reply()
+
+    def _check_early_refusal(self) -> None:
+        refusal = self._connection.early_refusal
+        if refusal is not None:
+            self._connection.abort("content refused before its end")
+            raise Refused(refusal)
 
     async def _final_reply(self) -> Reply:
         """Read the reply to the whole message."""

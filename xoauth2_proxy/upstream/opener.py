@@ -7,8 +7,10 @@ our `Connection`. AUTH is ours because long tokens must go in a line of their ow
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import ssl
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol, cast
 
 import aiosmtplib
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 
 _CONNECT_SECONDS = 30.0  # each of TCP, greeting, EHLO, STARTTLS
 _AUTH_SECONDS = 60.0  # Microsoft holds a refusal back for about 5 s
+_LONG_WORD = re.compile(r"[A-Za-z0-9+/=_-]{32,}")  # base64 of a token is much longer
 _MAX_COMMAND_BYTES = 512  # RFC 5321 §4.5.3.1.4, CRLF included; Gmail answers 555 beyond it
 
 
@@ -156,7 +159,12 @@ async def _authenticate(connection: Connection, mailbox: str, access_token: str)
         # The challenge carries the error; the provider says 535 once it is acknowledged.
         reply = await _ask(connection, b"\r\n")
     if reply.code != 235:
-        raise UpstreamAuthRejected(reply)
+        raise UpstreamAuthRejected(_without_credentials(reply))
+
+
+def _without_credentials(reply: Reply) -> Reply:
+    """Return the reply without long words: servers that do not know AUTH echo the whole line."""
+    return replace(reply, text=tuple(_LONG_WORD.sub("…", line) for line in reply.text))
 
 
 async def _ask(connection: Connection, line: bytes) -> Reply:

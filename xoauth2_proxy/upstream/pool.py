@@ -16,7 +16,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from xoauth2_proxy.errors import Overloaded, ProxyError
+from xoauth2_proxy.errors import Overloaded, ProxyError, UpstreamUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -42,6 +42,11 @@ class _Shelf:
     idle: list[Connection] = field(default_factory=list)  # the last one was used most recently
     occupied: int = 0  # idle, leased and opening: the slots taken
     waiters: deque[asyncio.Future[Connection | None]] = field(default_factory=deque)
+
+    @property
+    def has_free_slot(self) -> bool:
+        """Whether one more connection may be opened."""
+        return self.occupied < self.limits.max_connections
 
 
 class Pool:
@@ -103,7 +108,7 @@ class Pool:
             self._drop_idle(shelf, shelf.idle[0], "replaced")
         if not new and (kept := self._take_idle(shelf)) is not None:
             return kept
-        if shelf.occupied < shelf.limits.max_connections:
+        if shelf.has_free_slot and not shelf.waiters:
             shelf.occupied += 1
             return await self._open(shelf, open_connection)
         handed = await self._wait(shelf)
@@ -167,15 +172,14 @@ class Pool:
         return connection
 
     def _open_failed(self, shelf: _Shelf, error: BaseException) -> None:
-        is_last = shelf.occupied == 1
-        if is_last and isinstance(error, ProxyError):
-            # Nothing is left that could serve the waiters: they learn it now, not one by one.
-            shelf.occupied -= 1
-            _fail_waiters(shelf, error)
-        elif isinstance(error, ProxyError):
-            shelf.occupied -= 1
-        else:
+        if not isinstance(error, UpstreamUnavailable):
+            # It says nothing of the provider: a token was refused, or the caller was cancelled.
             self._hand_over(shelf, None)
+            return
+        shelf.occupied -= 1
+        if shelf.occupied == 0:
+            # Nothing is left that could serve the waiters: they learn it now, not one by one.
+            _fail_waiters(shelf, error)
 
     async def _wait(self, shelf: _Shelf) -> Connection | None:
         """Wait for a connection, or for a free slot (None), which is then the caller's."""
@@ -205,6 +209,7 @@ class Pool:
             waiter = shelf.waiters.popleft()
             if not waiter.done():
                 waiter.set_result(connection)
+                self._offer_free_slots(shelf)
                 return
         if connection is None:
             shelf.occupied -= 1
@@ -216,6 +221,14 @@ class Pool:
             return
         connection.on_gone = lambda gone: self._drop_idle(shelf, gone, "lost")
         shelf.idle.append(connection)
+
+    def _offer_free_slots(self, shelf: _Shelf) -> None:
+        """Let waiters try slots that a failed open left free: not before something went well."""
+        while shelf.waiters and shelf.has_free_slot:
+            waiter = shelf.waiters.popleft()
+            if not waiter.done():
+                shelf.occupied += 1
+                waiter.set_result(None)
 
     def _drop_idle(self, shelf: _Shelf, connection: Connection, reason: str) -> None:
         shelf.idle.remove(connection)
