@@ -53,7 +53,8 @@ class Limits:
     max_messages_per_connection: int
     max_connection_age_seconds: float
     idle_seconds: float  # an idle connection older than this is closed
-    wait_seconds: float  # how long a message may wait for a free connection
+    wait_seconds: float  # how long a message may wait for its turn or a free connection
+    messages_per_minute: float = 0.0  # smoothed; 0: no limit
 
 
 @dataclass(frozen=True, slots=True)

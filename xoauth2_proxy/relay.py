@@ -148,7 +148,17 @@ class Relay:
         )
         self._metrics.provider(account.login.account.provider).cut()
 
+    async def wait_turn(self, account: _Account) -> None:
+        """Wait until the mailbox's rate allows one more message. Raises `Overloaded`."""
+        with self._measuring_wait(account):
+            await self._pool.wait_turn(account.login.account)
+
+    def note_reply(self, account: _Account, reply: Reply) -> None:
+        """Let the pool heed the provider's reply."""
+        self._pool.note_reply(account.login.account, reply)
+
     async def _attempt(self, account: _Account, content: Content) -> Reply:
+        await self.wait_turn(account)
         try:
             return await self._once(account, content, new=False)
         except UpstreamClosedEarly:
@@ -161,6 +171,7 @@ class Relay:
         except BaseException:
             self.release(account, connection, in_doubt=True)
             raise
+        self.note_reply(account, reply)
         self.release(account, connection, in_doubt=False)
         return reply
 
@@ -254,6 +265,7 @@ class Outgoing:
         if self._stream is not None:
             found.append(await self._stream.recipient(path))
             return
+        await self._relay.wait_turn(self._account)
         try:
             found.append(await (await self._acquire(new=False)).recipient(path))
         except UpstreamClosedEarly:
@@ -275,6 +287,7 @@ class Outgoing:
 
     async def _begin(self) -> Stream:
         """Send the envelope; once more on a new connection if the first was dead."""
+        await self._relay.wait_turn(self._account)
         try:
             stream = await self._acquire(new=False)
             await stream.begin()
@@ -291,6 +304,7 @@ class Outgoing:
 
     def _conclude(self, upstream: Reply) -> None:
         self._answer = replies.for_client(upstream)
+        self._relay.note_reply(self._account, upstream)
         if self._connection is not None:
             close_if_spent(self._connection, upstream)
         self._release(in_doubt=False)

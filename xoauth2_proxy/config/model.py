@@ -117,7 +117,10 @@ class LimitsSection(Section):
     )
     wait_seconds: Annotated[float, Field(ge=0, le=3600)] | None = Field(
         default=None,
-        description="How long a message may wait for a free connection; 0: not at all.",
+        description="How long a message may wait for its turn or a free connection; 0: not at all.",
+    )
+    messages_per_minute: Annotated[float, Field(ge=0, le=100_000)] | None = Field(
+        default=None, description="Messages a minute, smoothed; 0: no limit."
     )
 
 

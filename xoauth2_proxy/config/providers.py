@@ -67,6 +67,7 @@ def built_in_providers(state_dir: Path) -> dict[str, Provider]:
             max_connection_age_seconds=900.0,  # closed by the server after some 20 minutes
             idle_seconds=60.0,  # an idle session holds one of three
             wait_seconds=_WAIT_SECONDS,
+            messages_per_minute=30.0,  # Exchange Online; what is more is delayed or refused
         ),
         connections_allowed=3,  # Exchange Online: a fourth is answered 432 4.3.2
     )

@@ -16,7 +16,8 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from xoauth2_proxy.errors import Overloaded, ProxyError, UpstreamUnavailable
+from xoauth2_proxy.errors import Overloaded, ProxyError, UpstreamRejected, UpstreamUnavailable
+from xoauth2_proxy.upstream.pace import Pace
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -24,12 +25,15 @@ if TYPE_CHECKING:
 
     from xoauth2_proxy.accounts import Account, Limits
     from xoauth2_proxy.metrics import Metrics
+    from xoauth2_proxy.smtp import Reply
     from xoauth2_proxy.upstream.connection import Connection
 
     Open = Callable[[], Awaitable[Connection]]
 
 MAX_WAITING = 1000  # messages waiting for one mailbox; beyond it they are turned away at once
 _SWEEP_SECONDS = 1.0
+_COOL_DOWN_SECONDS = 60.0  # how long a provider's "too many connections" lowers a mailbox's cap
+_TOO_MANY = frozenset({421, 432})  # 432 4.3.2 is Exchange Online's, 421 everybody's
 _AGE_JITTER = 0.1  # lifetimes are up to a tenth shorter, so that connections do not end together
 
 
@@ -42,11 +46,32 @@ class _Shelf:
     idle: list[Connection] = field(default_factory=list)  # the last one was used most recently
     occupied: int = 0  # idle, leased and opening: the slots taken
     waiters: deque[asyncio.Future[Connection | None]] = field(default_factory=deque)
+    pace: Pace = field(default_factory=Pace)
+    ceiling: int = 0  # connections the provider showed it allows, until `ceiling_until`
+    ceiling_until: float = 0.0
+
+    @property
+    def max_connections(self) -> int:
+        """The cap in force now."""
+        if time.monotonic() < self.ceiling_until:
+            return min(self.ceiling, self.limits.max_connections)
+        return self.limits.max_connections
 
     @property
     def has_free_slot(self) -> bool:
         """Whether one more connection may be opened."""
-        return self.occupied < self.limits.max_connections
+        return self.occupied < self.max_connections
+
+    @property
+    def is_forgettable(self) -> bool:
+        """Whether nothing would be lost with the shelf."""
+        is_busy = self.occupied or self.waiters
+        return not is_busy and time.monotonic() > max(self.ceiling_until, self.pace.whole_at)
+
+    def lower(self) -> None:
+        """Allow one connection less than now for a while, but always one."""
+        self.ceiling = max(1, self.occupied - 1)
+        self.ceiling_until = time.monotonic() + _COOL_DOWN_SECONDS
 
 
 class Pool:
@@ -62,6 +87,24 @@ class Pool:
         occupied = sum(shelf.occupied for shelf in self._shelves.values())
         waiting = sum(len(shelf.waiters) for shelf in self._shelves.values())
         return f"<Pool {occupied - idle} leased or opening, {idle} idle, {waiting} waiting>"
+
+    async def wait_turn(self, account: Account) -> None:
+        """Wait until the account's rate allows one more message.
+
+        Raises:
+            Overloaded: its turn is further off than the account's `wait_seconds`.
+        """
+        limits, pace = account.limits, self._shelf(account).pace
+        delay = pace.reserve(time.monotonic(), limits.messages_per_minute, limits.wait_seconds)
+        if delay is None:
+            raise Overloaded("more messages than the provider allows a minute")
+        if delay:
+            await asyncio.sleep(delay)
+
+    def note_reply(self, account: Account, reply: Reply) -> None:
+        """Heed a provider that says the mailbox has too many connections."""
+        if reply.code == 432:
+            self._shelf(account).lower()
 
     def lease(self, account: Account, open_connection: Open, *, new: bool = False) -> Lease:
         """Return a context manager for one connection of `account`.
@@ -88,7 +131,7 @@ class Pool:
             for connection in list(shelf.idle):
                 if reason := _end_reason(connection, shelf.limits):
                     self._drop_idle(shelf, connection, reason)
-            if not shelf.occupied and not shelf.waiters:
+            if shelf.is_forgettable:
                 del self._shelves[key]
 
     def close(self) -> None:
@@ -104,7 +147,7 @@ class Pool:
         shelf = self._shelf(account)
         if self._is_closing:
             raise Overloaded("the pool is closing")
-        if new and shelf.idle and shelf.occupied >= shelf.limits.max_connections:
+        if new and shelf.idle and not shelf.has_free_slot:
             self._drop_idle(shelf, shelf.idle[0], "replaced")
         if not new and (kept := self._take_idle(shelf)) is not None:
             return kept
@@ -172,6 +215,8 @@ class Pool:
         return connection
 
     def _open_failed(self, shelf: _Shelf, error: BaseException) -> None:
+        if isinstance(error, UpstreamRejected) and error.reply.code in _TOO_MANY:
+            shelf.lower()
         if not isinstance(error, UpstreamUnavailable):
             # It says nothing of the provider: a token was refused, or the caller was cancelled.
             self._hand_over(shelf, None)
