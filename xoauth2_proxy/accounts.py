@@ -84,6 +84,9 @@ class Account:
     refresher: str  # which refresher gets its access tokens
     upstream: Upstream
     limits: Limits
+    # Each RCPT is put to the provider at once, for true replies, at the price of round trips and of
+    # a connection held from the first RCPT on; otherwise recipients are judged with the content.
+    verifies: bool = False
     password: LocalPassword | None  # None: any password is accepted (`allow_any_password`)
     oauth: OAuthClient = OAuthClient()
 

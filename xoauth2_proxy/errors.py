@@ -93,6 +93,16 @@ class UpstreamRejected(UpstreamError):
         return self.reply.is_transient
 
 
+class ExtensionMissing(UpstreamError):
+    """The provider lacks what the message needs; nothing was sent. `reply` is for the client."""
+
+    is_transient = False
+
+    def __init__(self, reply: Reply) -> None:
+        super().__init__(str(reply))
+        self.reply = reply
+
+
 class UpstreamAuthRejected(UpstreamRejected):
     """The provider refused the access token at AUTH."""
 

@@ -13,7 +13,13 @@ from xoauth2_proxy.content import Collector
 from xoauth2_proxy.smtp import BadParameter, BadPath, Envelope, Reply, parse_parameters, parse_path
 
 _CHUNK = re.compile(r"(\d{1,12})(?: +(LAST))?", re.IGNORECASE | re.ASCII)
-_MAIL_KEYWORDS = frozenset({"SIZE", "BODY", "SMTPUTF8", "AUTH"})
+_MAIL_KEYWORDS = frozenset({"SIZE", "BODY", "SMTPUTF8", "AUTH", "RET", "ENVID"})
+_RCPT_KEYWORDS = frozenset({"NOTIFY", "ORCPT"})
+# RFC 3461 §4: xtext is printable ASCII without "+" and "=", or "+" and two hexadecimal digits.
+_XTEXT = r"(?:[!-*,-<>-~]|\+[0-9A-F]{2})"
+_ENVID = re.compile(rf"{_XTEXT}{{1,100}}")
+_ORCPT = re.compile(rf"[A-Za-z0-9-]{{1,60}};{_XTEXT}{{1,500}}")
+_NOTIFY = re.compile(r"NEVER|(?:SUCCESS|FAILURE|DELAY)(?:,(?:SUCCESS|FAILURE|DELAY)){0,2}")
 
 
 class BadChunk(ValueError):
@@ -56,13 +62,10 @@ class Incoming:
         """Answer MAIL, and begin the transaction if it is good."""
         if self.has_begun:
             return replies.BAD_SEQUENCE
-        try:
-            reverse_path, rest = parse_path(argument, "FROM:")
-            parameters = parse_parameters(rest)
-        except BadPath:
-            return replies.SENDER_MALFORMED
-        except BadParameter:
-            return replies.ARGUMENT_MALFORMED
+        parsed = _parsed(argument, "FROM:", replies.SENDER_MALFORMED)
+        if isinstance(parsed, Reply):
+            return parsed
+        reverse_path, parameters = parsed
         envelope = Envelope(reverse_path)
         refusal = self._apply(envelope, parameters)
         if refusal is None and not (reverse_path.isascii() or envelope.smtputf8):
@@ -80,6 +83,12 @@ class Incoming:
         refusal = self._rcpt_refusal(argument)
         self._has_refused_recipients = self._has_refused_recipients or refusal is not None
         return refusal or replies.RECIPIENT_OK
+
+    def take_back_recipient(self) -> None:
+        """Forget the last recipient: the provider refused it."""
+        path = self.envelope.forward_paths.pop()
+        self.envelope.notifications.pop(path, None)
+        self._has_refused_recipients = True
 
     def data_refusal(self) -> Reply | None:
         """Say why DATA may not begin, or None."""
@@ -108,20 +117,23 @@ class Incoming:
         return replies.NO_VALID_RECIPIENTS if self._has_refused_recipients else replies.BAD_SEQUENCE
 
     def _rcpt_refusal(self, argument: str) -> Reply | None:
-        try:
-            forward_path, rest = parse_path(argument, "TO:")
-            parameters = parse_parameters(rest)
-        except BadPath:
-            return replies.RECIPIENT_MALFORMED
-        except BadParameter:
-            return replies.ARGUMENT_MALFORMED
+        parsed = _parsed(argument, "TO:", replies.RECIPIENT_MALFORMED)
+        if isinstance(parsed, Reply):
+            return parsed
+        forward_path, parameters = parsed
         if not forward_path or not (forward_path.isascii() or self.envelope.smtputf8):
             return replies.RECIPIENT_MALFORMED
-        if parameters:
+        if not _RCPT_KEYWORDS.issuperset(parameters):
             return replies.PARAMETER_UNKNOWN
+        if not _are_notifications(parameters):
+            return replies.ARGUMENT_MALFORMED
         if len(self.envelope.forward_paths) >= self._max_recipients:
             return replies.TOO_MANY_RECIPIENTS
         self.envelope.forward_paths.append(forward_path)
+        if parameters:
+            self.envelope.notifications[forward_path] = "".join(
+                f" {keyword}={value}" for keyword, value in parameters.items()
+            )
         return None
 
     def _apply(self, envelope: Envelope, parameters: dict[str, str]) -> Reply | None:
@@ -133,7 +145,32 @@ class Incoming:
             return replies.ARGUMENT_MALFORMED
         if body not in {"7BIT", "8BITMIME"} or parameters.get("SMTPUTF8"):
             return replies.ARGUMENT_MALFORMED
+        ret, envid = parameters.get("RET", "").upper(), parameters.get("ENVID", "")
+        if ("RET" in parameters and ret not in {"FULL", "HDRS"}) or (
+            "ENVID" in parameters and not _ENVID.fullmatch(envid)
+        ):
+            return replies.ARGUMENT_MALFORMED
+        envelope.ret, envelope.envid = ret, envid
         envelope.size_bytes = int(size)
         envelope.body_8bit = body == "8BITMIME"
         envelope.smtputf8 = "SMTPUTF8" in parameters
         return replies.TOO_LARGE if envelope.size_bytes > self._max_message_bytes else None
+
+
+def _parsed(argument: str, keyword: str, malformed: Reply) -> tuple[str, dict[str, str]] | Reply:
+    """Return the path and the parameters behind it, or the reply that refuses them."""
+    try:
+        path, rest = parse_path(argument, keyword)
+        return path, parse_parameters(rest)
+    except BadPath:
+        return malformed
+    except BadParameter:
+        return replies.ARGUMENT_MALFORMED
+
+
+def _are_notifications(parameters: dict[str, str]) -> bool:
+    """Whether NOTIFY and ORCPT are as RFC 3461 §4.1 and §4.2 want them."""
+    notify, orcpt = parameters.get("NOTIFY"), parameters.get("ORCPT")
+    return (notify is None or _NOTIFY.fullmatch(notify.upper()) is not None) and (
+        orcpt is None or _ORCPT.fullmatch(orcpt) is not None
+    )

@@ -16,7 +16,12 @@ from typing import TYPE_CHECKING
 
 from xoauth2_proxy import log, replies
 from xoauth2_proxy.content import DataFraming, message_id
-from xoauth2_proxy.errors import OutcomeUnknown, ProxyError, UpstreamClosedEarly
+from xoauth2_proxy.errors import (
+    ExtensionMissing,
+    OutcomeUnknown,
+    ProxyError,
+    UpstreamClosedEarly,
+)
 from xoauth2_proxy.upstream.exchange import Refused, close_if_spent
 from xoauth2_proxy.upstream.stream import Stream
 from xoauth2_proxy.upstream.transaction import transact
@@ -168,6 +173,9 @@ class Relay:
         connection = await self.acquire(account, new=new)
         try:
             reply = await transact(connection, account.envelope, content)
+        except ExtensionMissing:
+            self.release(account, connection, in_doubt=False)
+            raise
         except BaseException:
             self.release(account, connection, in_doubt=True)
             raise
@@ -202,15 +210,11 @@ class Outgoing:
     def __init__(self, relay: Relay, account: _Account) -> None:
         self._relay = relay
         self._account = account
-        self._framing = DataFraming(is_stuffed=True)
+        self._framing: DataFraming | None = None  # made when the content begins
         self._connection: Connection | None = None
         self._stream: Stream | None = None
         self._has_go_ahead = False
         self._answer: Reply | None = None
-
-    def frame(self, *, is_stuffed: bool) -> None:
-        """Say how the content comes: dot-stuffed, or verbatim."""
-        self._framing = DataFraming(is_stuffed=is_stuffed)
 
     async def recipient(self, path: str) -> Reply:
         """Ask the provider for one recipient and return the answer for the client.
@@ -222,33 +226,39 @@ class Outgoing:
             await self._guarded(self._ask_for(path, found))
         return self._answer or replies.for_client(found[0])
 
-    async def write(self, octets: bytes) -> None:
+    async def write(self, octets: bytes, *, is_stuffed: bool) -> None:
         """Pass content on, as slowly as the provider takes it."""
+        if self._framing is None:
+            self._framing = DataFraming(is_stuffed=is_stuffed)
         if not self._account.size_bytes:
             self._account.message_id = message_id(octets)
         self._account.size_bytes += len(octets)
         if self._answer is None and octets:
-            await self._guarded(self._pass_on(octets))
+            await self._guarded(self._pass_on(self._framing.feed(octets)))
 
-    async def finish(self, octets: bytes) -> Reply:
+    async def finish(self, octets: bytes, *, is_stuffed: bool) -> Reply:
         """Pass the last content on and return the final reply. Raises only cancellation."""
         self._account.ended_at = time.monotonic()
-        await self.write(octets)
+        await self.write(octets, is_stuffed=is_stuffed)
+        framing = self._framing or DataFraming(is_stuffed=is_stuffed)
         if self._answer is None:
-            await self._guarded(self._end())
+            await self._guarded(self._end(framing.finish()))
         answer = self._answer or replies.INTERNAL_ERROR
         self._relay.record(self._account, answer)
         return answer
 
     def abandon(self) -> None:
         """Stop without a reply: the provider never sees the end of the message."""
-        self._release(in_doubt=True)
+        self._release(in_doubt=self._has_go_ahead)
 
     async def _guarded(self, step: Awaitable[None]) -> None:
         try:
             await step
         except Refused as refusal:
             self._conclude(refusal.reply)
+        except ExtensionMissing as error:
+            self._answer = error.reply
+            self._release(in_doubt=False)
         except ProxyError as error:
             self._account.failure = error
             self._answer = replies.at_transaction(error)
@@ -267,23 +277,25 @@ class Outgoing:
             return
         await self._relay.wait_turn(self._account)
         try:
-            found.append(await (await self._acquire(new=False)).recipient(path))
+            stream = await self._acquire(new=False)
+            found.append(await stream.recipient(path))
         except UpstreamClosedEarly:
             self._release(in_doubt=True)
-            found.append(await (await self._acquire(new=True)).recipient(path))
+            stream = await self._acquire(new=True)
+            found.append(await stream.recipient(path))
 
     async def _pass_on(self, octets: bytes) -> None:
         stream = self._stream or await self._begin()
         if not self._has_go_ahead:
             await stream.go_ahead()
             self._has_go_ahead = True
-        await stream.write(self._framing.feed(octets))
+        await stream.write(octets)
 
-    async def _end(self) -> None:
+    async def _end(self, octets: bytes) -> None:
         stream = self._stream or await self._begin()
         if not self._has_go_ahead:
             await stream.go_ahead()
-        self._conclude(await stream.end(self._framing.finish()))
+        self._conclude(await stream.end(octets))
 
     async def _begin(self) -> Stream:
         """Send the envelope; once more on a new connection if the first was dead."""

@@ -56,6 +56,7 @@ NO_VALID_RECIPIENTS = reply(554, "5.1", "No valid recipients")
 TOO_LARGE = reply(552, "3.4", "Message size exceeds the limit")
 BARE_LINE_ENDS = reply(550, "6.0", "Message contains a bare CR or LF")
 SMTPUTF8_UNSUPPORTED = reply(553, "6.7", "The provider does not support SMTPUTF8")
+DSN_UNSUPPORTED = reply(555, "5.4", "The provider does not support RET, ENVID, NOTIFY, ORCPT")
 EIGHT_BIT_UNSUPPORTED = reply(554, "6.3", "The provider does not support 8BITMIME")
 
 # The way upstream.
@@ -113,6 +114,8 @@ def at_transaction(error: errors.ProxyError) -> Reply:
     """Return the final reply of a transaction that ended with `error`."""
     if isinstance(error, errors.UpstreamAuthRejected):
         return UPSTREAM_AUTH_REFUSED if _is_final(error.reply) else TOKEN_UNAVAILABLE
+    if isinstance(error, errors.ExtensionMissing):
+        return error.reply
     if isinstance(error, errors.UpstreamRejected):
         return for_client(error.reply)
     if isinstance(error, errors.UpstreamClosedEarly) and error.reply is not None:

@@ -504,8 +504,26 @@ class ClientSession(SMTP):
             self._answer(self._incoming.mail(argument))
 
     async def smtp_RCPT(self, argument: str) -> None:
-        """RCPT (RFC 5321 §4.1.1.3). Judged by the provider only once the content is there."""
-        self._answer(self._auth_missing() or self._incoming.rcpt(argument))
+        """RCPT (RFC 5321 §4.1.1.3).
+
+        Judged by the provider only once the content is there, unless the account wants its
+        recipients verified.
+        """
+        answer = self._auth_missing() or self._incoming.rcpt(argument)
+        login = self._login
+        if answer is replies.RECIPIENT_OK and login is not None and login.account.verifies:
+            answer = await self._verify_recipient(login)
+        self._answer(answer)
+
+    async def _verify_recipient(self, login: Login) -> Reply:
+        """Ask the provider about the recipient just added."""
+        envelope = self._incoming.envelope
+        if self._outgoing is None:
+            self._outgoing = self._relay.stream(login, envelope, self._next_transaction_id())
+        answer = await self._outgoing.recipient(envelope.forward_paths[-1])
+        if not answer.is_positive:
+            self._incoming.take_back_recipient()
+        return answer
 
     def _auth_missing(self) -> Reply | None:
         return replies.AUTH_REQUIRED if self._login is None else None
@@ -561,13 +579,12 @@ class ClientSession(SMTP):
         if not collector.is_acceptable:
             self._abandon()
         elif self._outgoing is not None:
-            await self._outgoing.write(collector.take())
+            await self._outgoing.write(collector.take(), is_stuffed=is_stuffed)
         elif collector.held_bytes > self._policy.buffer_bytes and self._login is not None:
             self._outgoing = self._relay.stream(
                 self._login, self._incoming.envelope, self._next_transaction_id()
             )
-            self._outgoing.frame(is_stuffed=is_stuffed)
-            await self._outgoing.write(collector.take())
+            await self._outgoing.write(collector.take(), is_stuffed=is_stuffed)
 
     def _abandon(self) -> None:
         if self._outgoing is not None:
@@ -589,7 +606,7 @@ class ClientSession(SMTP):
             transaction_id = self._next_transaction_id()
             self._relay.refuse(login, envelope, collector.size_bytes, transaction_id, answer)
         elif outgoing is not None:
-            answer = await outgoing.finish(collector.take())
+            answer = await outgoing.finish(collector.take(), is_stuffed=is_stuffed)
             self._outgoing = None
         else:
             content = collector.content(is_stuffed=is_stuffed)

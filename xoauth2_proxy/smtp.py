@@ -142,6 +142,16 @@ class Envelope:
     body_8bit: bool = False  # BODY=8BITMIME was declared (RFC 6152)
     smtputf8: bool = False  # SMTPUTF8 was declared (RFC 6531)
     size_bytes: int = 0  # SIZE= as declared, 0 when it was not (RFC 1870)
+    # Delivery status notifications (RFC 3461), as the client wrote them; "" where it did not.
+    ret: str = ""
+    envid: str = ""
+    # By forward path: NOTIFY= and ORCPT= as they stand behind it, with a leading space.
+    notifications: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def needs_dsn(self) -> bool:
+        """Whether the provider must support RFC 3461 for this message."""
+        return bool(self.ret or self.envid or self.notifications)
 
 
 class BadPath(ValueError):

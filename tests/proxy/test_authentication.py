@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.support.parts import Parts, parts
 from tests.support.refreshers import ScriptedRefresher
+from xoauth2_proxy import authentication
 from xoauth2_proxy.authentication import Login
 from xoauth2_proxy.errors import (
     CredentialsRejected,
@@ -150,12 +152,48 @@ async def test_a_token_cannot_be_judged_while_the_provider_is_away(unjudged: Par
 
 
 async def test_a_token_cannot_be_judged_while_every_connection_is_busy(unjudged: Parts) -> None:
-    token = unjudged.sandbox.tokens.mint("someone@example.com")
-    await unjudged.authenticator.authenticate(TokenLogin(LOGIN, token))
+    good, new = (unjudged.sandbox.tokens.mint("someone@example.com") for _ in range(2))
+    await unjudged.authenticator.authenticate(TokenLogin(LOGIN, good))
 
     async def never() -> object:
         raise AssertionError("the kept connection was not taken")
 
     async with unjudged.pool.lease(unjudged.account, never):  # type: ignore[arg-type]
         with pytest.raises(Overloaded):
-            await unjudged.authenticator.authenticate(TokenLogin(LOGIN, token))
+            await unjudged.authenticator.authenticate(TokenLogin(LOGIN, new))
+        # One that was proved needs no connection to be believed.
+        await unjudged.authenticator.authenticate(TokenLogin(LOGIN, good))
+    assert unjudged.sandbox.counters.auth_accepted == 1
+
+
+async def test_a_proved_token_is_believed_for_a_while_and_then_tried_again(
+    unjudged: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = unjudged.sandbox.tokens.mint("someone@example.com")
+    for _ in range(3):
+        await unjudged.authenticator.authenticate(TokenLogin(LOGIN, token))
+    assert unjudged.sandbox.counters.auth_accepted == 1
+    monkeypatch.setattr(authentication, "_PROOF_SECONDS", -1.0)
+    await unjudged.authenticator.authenticate(TokenLogin(LOGIN, token))
+    assert unjudged.sandbox.counters.auth_accepted == 2
+
+
+async def test_a_token_that_was_refused_is_not_believed_afterwards(unjudged: Parts) -> None:
+    for _ in range(2):
+        with pytest.raises(UpstreamAuthRejected):
+            await unjudged.authenticator.authenticate(TokenLogin(LOGIN, "made up"))
+    assert unjudged.sandbox.counters.auth_refused == 2
+
+
+async def test_tokens_of_one_account_are_proved_one_at_a_time(
+    tmp_path: Path, refresher: ScriptedRefresher
+) -> None:
+    async with parts(tmp_path, refresher, max_connections=10) as made:
+        made.sandbox.add_fault(Fault(Step.AUTH, Action.DELAY, nth=None, seconds=0.02))
+        tokens = [made.sandbox.tokens.mint("someone@example.com") for _ in range(4)]
+        logins = [made.authenticator.authenticate(TokenLogin(LOGIN, one)) for one in tokens]
+        attempts = [asyncio.create_task(login) for login in logins]
+        for number in range(1, 5):
+            await made.sandbox.arrived(Step.AUTH, number)
+            assert made.sandbox.arrivals(Step.CONNECT) == number
+        assert [one.access_token for one in await asyncio.gather(*attempts)] == tokens

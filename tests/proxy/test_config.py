@@ -8,6 +8,13 @@ from pathlib import Path
 
 import argon2
 import pytest
+import trustme
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -36,6 +43,14 @@ _HASH = argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash("o
 @pytest.fixture
 def config(tmp_path: Path) -> ConfigFile:
     return ConfigFile(tmp_path)
+
+
+@pytest.fixture
+def pem(config: ConfigFile, authority: trustme.CA) -> Path:
+    """A file beside the configuration, "there": a certificate with its chain and its key."""
+    path = config.directory / "there"
+    authority.issue_cert("relay.example").private_key_and_cert_chain_pem.write_to_path(str(path))
+    return path
 
 
 def with_provider(entry: dict[str, object]) -> dict[str, object]:
@@ -182,11 +197,12 @@ class TestKeys:
         assert keys == set(SETTINGS) | NOT_IN_THE_RESULT
 
     @pytest.mark.parametrize("key", SETTINGS)
-    def test_setting_a_key_changes_the_result(self, config: ConfigFile, key: str) -> None:
-        there = config.add("there")
+    def test_setting_a_key_changes_the_result(
+        self, config: ConfigFile, key: str, pem: Path
+    ) -> None:
         setting, where, expected = SETTINGS[key]
         if expected == "":
-            expected = there
+            expected = pem
         result = config.load(document_of(setting))
         before = config.load(document_of(account()))
         section, _, attribute = where.partition(".")
@@ -850,15 +866,14 @@ class TestSecrets:
 
 
 class TestListener:
-    def test_command_line_beats_the_file(self, config: ConfigFile) -> None:
-        config.add("there")
+    def test_command_line_beats_the_file(self, config: ConfigFile, pem: Path) -> None:
         given = Overrides(
             host="::1",
             port=1,
             admin_host="localhost",
             admin_port=2,
-            tls_cert=config.directory / "there",
-            tls_key=config.directory / "there",
+            tls_cert=pem,
+            tls_key=pem,
             allow_insecure_auth=False,
         )
         result = config.load(
@@ -871,7 +886,7 @@ class TestListener:
         )
         assert (result.listener.host, result.listener.port) == ("::1", 1)
         assert (result.admin.host, result.admin.port) == ("localhost", 2)
-        assert result.listener.tls_cert == result.listener.tls_key == config.directory / "there"
+        assert result.listener.tls_cert == result.listener.tls_key == pem
         assert result.listener.allow_insecure_auth is False
 
     def test_command_line_can_be_the_one_at_fault(self, config: ConfigFile) -> None:
@@ -891,8 +906,8 @@ class TestListener:
         problems = config.problems([account()], given)
         assert problems["--tls-key"] == f"the file {there} may not be read"
 
+    @pytest.mark.usefixtures("pem")
     def test_tls_opens_every_address(self, config: ConfigFile) -> None:
-        config.add("there")
         listener = {"host": "0.0.0.0", "tls_cert": "there", "tls_key": "there"}
         result = config.load({"accounts": [account()], "listener": listener})
         assert result.warnings == ()
@@ -1001,3 +1016,73 @@ def test_sections_of_the_file_are_all_covered() -> None:
         "listener",
         "admin",
     }
+
+
+class TestCertificates:
+    """What is wrong with a PEM file is told by `check`, not by the first client."""
+
+    @pytest.mark.parametrize("content", ["", "x", "-----BEGIN CERTIFICATE-----\nx\n"])
+    @pytest.mark.parametrize("place", ["account", "provider"])
+    def test_authorities_that_are_none(self, config: ConfigFile, content: str, place: str) -> None:
+        there = config.add("there", content)
+        document: object = [account(upstream={"ca_file": "there"})]
+        where = "accounts[0].upstream.ca_file"
+        if place == "provider":
+            upstream = {"host": "::1", "port": 1, "ca_file": "there"}
+            document = with_provider({"refresher": "mock", "upstream": upstream})
+            where = "providers.corp.upstream.ca_file"
+        assert config.problems(document)[where] == f"the file {there} holds no certificates (PEM)"
+
+    def test_authorities_of_a_disabled_account_need_not_exist(self, config: ConfigFile) -> None:
+        off = other(enabled=False, upstream={"ca_file": "gone.pem"})
+        assert config.problems([account(), off]) == {}
+
+    @pytest.mark.parametrize("fault", ["another's key", "no key", "no certificate", "encrypted"])
+    def test_a_pair_that_is_none(
+        self, config: ConfigFile, authority: trustme.CA, fault: str
+    ) -> None:
+        mine, another = (authority.issue_cert("relay.example") for _ in range(2))
+        cert, key = mine.cert_chain_pems[0].bytes(), mine.private_key_pem.bytes()
+        match fault:
+            case "another's key":
+                key = another.private_key_pem.bytes()
+            case "no key":
+                key = cert
+            case "no certificate":
+                cert = key
+            case _:
+                key = load_pem_private_key(key, None).private_bytes(
+                    Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret")
+                )
+        (config.directory / "cert.pem").write_bytes(cert)
+        (config.directory / "key.pem").write_bytes(key)
+        listener = {"tls_cert": "cert.pem", "tls_key": "key.pem"}
+        problems = config.problems({"accounts": [account()], "listener": listener})
+        assert set(problems) == {"listener.tls_cert"}
+        for word in ("cert.pem", "key.pem", "PEM", "encrypted"):
+            assert word in problems["listener.tls_cert"]
+
+
+class TestMalformedAccounts:
+    """A malformed key hides nothing else that is wrong with its account."""
+
+    @pytest.mark.parametrize(
+        ("malformed", "where"),
+        [
+            ({"enabled": "perhaps"}, "accounts[0].enabled"),
+            ({"emial": "x"}, "accounts[0].emial"),
+            ({"email": "none"}, "accounts[0].email"),
+            ({"limits": {"max_connections": 0}}, "accounts[0].limits.max_connections"),
+            ({"allow_remote_mock": 3}, "accounts[0].allow_remote_mock"),
+        ],
+    )
+    def test_its_other_problems_are_told_as_well(
+        self, config: ConfigFile, malformed: dict[str, object], where: str
+    ) -> None:
+        faulty = {"password": "${NOT_SET}", "upstream": {"host": "192.0.2.1"}}
+        problems = config.problems([account(**faulty | malformed), other()])
+        assert set(problems) == {where, "accounts[0].password", "accounts[0].upstream.host"}
+
+    def test_a_malformed_password_is_told_once(self, config: ConfigFile) -> None:
+        problems = config.problems([account(password=3, upstream={"ca_file": "gone.pem"}), other()])
+        assert set(problems) == {"accounts[0].password", "accounts[0].upstream.ca_file"}

@@ -81,7 +81,7 @@ async def test_everything_said_in_clear_is_forgotten(
         await client.envelope("to@example.net")
         await client.start_tls(context, "localhost")
         assert await client.command("MAIL FROM:<a@b>") == replies.HELLO_FIRST
-        assert await client.command("RCPT TO:<a@b>") == replies.BAD_SEQUENCE
+        assert await client.command("RCPT TO:<a@b>") == replies.AUTH_REQUIRED
         await client.ehlo()
         assert await client.command("MAIL FROM:<a@b>") == replies.AUTH_REQUIRED
         assert await client.auth_plain(MAILBOX, PASSWORD) == replies.AUTHENTICATED

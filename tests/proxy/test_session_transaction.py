@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.relay import MAILBOX
+from tests.support.relay import MAILBOX, PASSWORD
 from tests.support.smtp_client import message
 from xoauth2_proxy import replies
 from xoauth2_proxy.sandbox import Action, Fault, Step
@@ -37,8 +37,11 @@ async def pipelined(client: Client, *parts: str | bytes, count: int) -> list[Rep
 async def test_mail_needs_a_login(relay: Relay) -> None:
     async with await relay.connect() as client:
         await client.ehlo()
-        assert await client.command(MAIL) == replies.AUTH_REQUIRED
-        assert await client.command(RCPT) == replies.BAD_SEQUENCE
+        for line in (MAIL, RCPT, "DATA", "BDAT 0 LAST"):
+            assert await client.command(line) == replies.AUTH_REQUIRED
+        assert await client.auth_plain(MAILBOX, PASSWORD) == replies.AUTHENTICATED
+        for line in (RCPT, "DATA", "BDAT 0 LAST"):
+            assert await client.command(line) == replies.BAD_SEQUENCE
 
 
 @pytest.mark.parametrize("greeting", ["EHLO again.example", "HELO again.example", "RSET"])

@@ -419,6 +419,37 @@ async def test_max_message_bytes_is_announced_and_kept(start_relay: StartRelay) 
     assert [kept.content for kept in relay.sandbox.received] == [exact, exact]
 
 
+@shows("relay.buffer_bytes")
+@pytest.mark.parametrize("verb", ["DATA", "BDAT"])
+async def test_content_beyond_buffer_bytes_is_sent_on_while_it_arrives(
+    start_relay: StartRelay, verb: str
+) -> None:
+    relay = await start_relay(one_account() | {"relay": {"buffer_bytes": 4096}})
+    content = message(size_bytes=5000).replace(b"\r\n.", b"\r\n")
+    async with await relay.log_in() as client:
+        # As much as fits is held until the end of it is there.
+        await begin_content(client, verb, 4096)
+        client.write(b"x" * 4094 + b"\r\n.\r\n"[: None if verb == "DATA" else 2])
+        assert (await client.reply()).code == 250
+        assert relay.sandbox.arrivals(Step.DATA) == 0
+        await begin_content(client, verb, len(content))
+        client.write(content[:4900])
+        await relay.sandbox.arrived(Step.DATA)
+        await relay.sandbox.arrived(Step.CONTENT, 2)
+        client.write(content[4900:] + (b".\r\n" if verb == "DATA" else b""))
+        assert (await client.reply()).code == 250
+    assert [kept.via for kept in relay.sandbox.received] == ["BDAT", "DATA"]
+    assert list(relay.sandbox.received)[1].content == content
+
+
+async def begin_content(client: Client, verb: str, size_bytes: int) -> None:
+    await client.envelope("to@example.net")
+    if verb == "DATA":
+        assert (await client.command("DATA")).code == 354
+    else:
+        client.write(b"BDAT %d LAST\r\n" % size_bytes)
+
+
 @shows("relay.max_recipients")
 async def test_one_more_than_max_recipients_is_refused(start_relay: StartRelay) -> None:
     relay = await start_relay(one_account() | {"relay": {"max_recipients": 3}})

@@ -119,6 +119,7 @@ class AccountReader:
             refresher=provider.refresher,
             upstream=upstream,
             limits=limits,
+            verifies=section.recipients == "verified",
             password=password,
             oauth=oauth,
         )

@@ -6,7 +6,7 @@ means together with others is checked in `xoauth2_proxy.config.load`.
 
 import ipaddress
 import re
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 from pydantic_core import PydanticCustomError
@@ -173,6 +173,11 @@ class AccountSection(Section):
     refresh_token: Secret | None = Field(default=None, description="Refresh token (RFC 6749 §1.5).")
     tenant: Word | None = Field(
         default=None, description="Microsoft Entra tenant: an id, a domain, common or consumers."
+    )
+    recipients: Literal["deferred", "verified"] = Field(
+        default="deferred",
+        description="deferred: recipients are judged together with the message, which costs least; "
+        "verified: each RCPT is answered by the provider, for MTAs in front.",
     )
     allow_remote_mock: bool = Field(
         default=False, description="Let a mock account's upstream be another machine."

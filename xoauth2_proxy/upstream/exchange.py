@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from xoauth2_proxy import replies
 from xoauth2_proxy.errors import (
+    ExtensionMissing,
     OutcomeUnknown,
     UpstreamClosedEarly,
     UpstreamDropped,
@@ -61,18 +62,22 @@ class Exchange:
         return keyword in self._connection.extensions
 
     def _envelope_commands(self, content_bytes: int, *, is_ascii: bool) -> list[bytes]:
-        """Return RSET if it is due, MAIL, and a RCPT for each recipient. Raises `Refused`."""
+        """Return RSET if it is due, MAIL, and a RCPT for each recipient.
+
+        Raises `ExtensionMissing`.
+        """
         commands = [self._mail_command(content_bytes, is_ascii=is_ascii)]
         if self._connection.needs_reset:
             commands.insert(0, RSET)
         self._connection.transactions += 1
-        return commands + [rcpt_command(path) for path in self._recipients]
+        return commands + [rcpt_command(self._envelope, path) for path in self._recipients]
 
     def _mail_command(self, content_bytes: int, *, is_ascii: bool) -> bytes:
         """Return MAIL with the parameters this provider understands.
 
-        `content_bytes` is 0 and `is_ascii` False where it is not known yet. Raises `Refused` where
-        the provider lacks what the message needs (RFC 6152 §3, RFC 6531 §3.2).
+        `content_bytes` is 0 and `is_ascii` False where it is not known yet. Raises
+        `ExtensionMissing` where the provider lacks what the message needs (RFC 6152 §3, RFC 6531
+        §3.2, RFC 3461 §4).
         """
         envelope = self._envelope
         parameters = ""
@@ -82,14 +87,22 @@ class Exchange:
             if self._offers("8BITMIME"):
                 parameters += " BODY=8BITMIME"
             elif not is_ascii:
-                raise Refused(replies.EIGHT_BIT_UNSUPPORTED)
+                raise ExtensionMissing(replies.EIGHT_BIT_UNSUPPORTED)
         if envelope.smtputf8:
             paths = (envelope.reverse_path, *envelope.forward_paths)
             if self._offers("SMTPUTF8"):
                 parameters += " SMTPUTF8"
             elif not (is_ascii and all(path.isascii() for path in paths)):
-                raise Refused(replies.SMTPUTF8_UNSUPPORTED)
+                raise ExtensionMissing(replies.SMTPUTF8_UNSUPPORTED)
+        if envelope.needs_dsn:
+            parameters += self._dsn_parameters()
         return f"MAIL FROM:<{envelope.reverse_path}>{parameters}\r\n".encode()
+
+    def _dsn_parameters(self) -> str:
+        if not self._offers("DSN"):
+            raise ExtensionMissing(replies.DSN_UNSUPPORTED)
+        ret, envid = self._envelope.ret, self._envelope.envid
+        return (f" RET={ret}" if ret else "") + (f" ENVID={envid}" if envid else "")
 
     async def _command_reply(self) -> Reply:
         return await self._connection.reply(_COMMAND_SECONDS)
@@ -179,9 +192,9 @@ class Exchange:
         return reply
 
 
-def rcpt_command(path: str) -> bytes:
-    """Return RCPT for one recipient."""
-    return f"RCPT TO:<{path}>\r\n".encode()
+def rcpt_command(envelope: Envelope, path: str) -> bytes:
+    """Return RCPT for one recipient, with its parameters."""
+    return f"RCPT TO:<{path}>{envelope.notifications.get(path, '')}\r\n".encode()
 
 
 def close_if_spent(connection: Connection, reply: Reply) -> None:

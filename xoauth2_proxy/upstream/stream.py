@@ -40,7 +40,7 @@ class Stream(Exchange):
         with self._translating_loss():
             if not self._has_begun:
                 await self._begin_without_recipients()
-            self._connection.send(rcpt_command(path), replies=1)
+            self._connection.send(rcpt_command(self._envelope, path), replies=1)
             return await self._command_reply()
 
     async def go_ahead(self) -> None:
@@ -60,7 +60,7 @@ class Stream(Exchange):
             return await self._send_last_piece(octets)
 
     async def _begin_without_recipients(self) -> None:
-        self._recipients = []
         commands = self._envelope_commands(self._envelope.size_bytes, is_ascii=False)
-        await self._send_envelope(commands)
+        self._recipients, count = [], len(self._recipients)
+        await self._send_envelope(commands[: len(commands) - count])
         self._has_begun = True

@@ -39,6 +39,7 @@ async def transact(connection: Connection, envelope: Envelope, content: Content)
         UpstreamClosedEarly: the connection was lost, or closed with 421, before content left it.
         UpstreamDropped: it was lost while content was under way.
         OutcomeUnknown: it was lost after the last octet.
+        ExtensionMissing: the provider lacks what the message needs; nothing was sent.
     """
     try:
         reply = await _Transaction(connection, envelope, content).run()
