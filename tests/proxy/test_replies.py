@@ -29,7 +29,7 @@ _ABSTRACT = {errors.UpstreamError}
 
 
 def raised(kind: type[errors.ProxyError], refusal: Reply | None = None) -> errors.ProxyError:
-    if issubclass(kind, errors.UpstreamRejected):
+    if issubclass(kind, errors.UpstreamRejected | errors.ExtensionMissing):
         return kind(refusal or reply(550, "7.1", "No"))
     return kind("the cause, with ya29.secret")
 
