@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -27,7 +26,7 @@ from xoauth2_proxy.upstream.stream import Stream
 from xoauth2_proxy.upstream.transaction import transact
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Iterator
+    from collections.abc import Awaitable
 
     from xoauth2_proxy.authentication import Login
     from xoauth2_proxy.content import Content
@@ -103,9 +102,11 @@ class Relay:
 
     async def acquire(self, account: _Account, *, new: bool) -> Connection:
         """Take a connection from the pool; `Outgoing` gives it back with `release`."""
-        login = account.login
-        with self._measuring_wait(account):
+        login, asked = account.login, time.monotonic()
+        try:
             return await self._pool.acquire(login.account, partial(self._open, login), new=new)
+        finally:
+            self._waited(account, time.monotonic() - asked)
 
     def release(self, account: _Account, connection: Connection, *, in_doubt: bool) -> None:
         """Give a connection back."""
@@ -155,8 +156,13 @@ class Relay:
 
     async def wait_turn(self, account: _Account) -> None:
         """Wait until the mailbox's rate allows one more message. Raises `Overloaded`."""
-        with self._measuring_wait(account):
+        if not account.login.account.limits.messages_per_minute:
+            return
+        asked = time.monotonic()
+        try:
             await self._pool.wait_turn(account.login.account)
+        finally:
+            self._waited(account, time.monotonic() - asked)
 
     def note_reply(self, account: _Account, reply: Reply) -> None:
         """Let the pool heed the provider's reply."""
@@ -183,16 +189,9 @@ class Relay:
         self.release(account, connection, in_doubt=False)
         return reply
 
-    @contextmanager
-    def _measuring_wait(self, account: _Account) -> Iterator[None]:
-        asked = time.monotonic()
-        try:
-            yield
-        finally:
-            waited = time.monotonic() - asked
-            account.waited_seconds += waited
-            provider = account.login.account.provider
-            self._metrics.provider(provider).pool_wait_seconds.observe(waited)
+    def _waited(self, account: _Account, seconds: float) -> None:
+        account.waited_seconds += seconds
+        self._metrics.provider(account.login.account.provider).pool_wait_seconds.observe(seconds)
 
     async def _open(self, login: Login) -> Connection:
         if login.access_token:

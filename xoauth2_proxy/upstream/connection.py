@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 
+_WRITE_BUFFER_BYTES = 65_536  # the loops' default for TLS is 512 KiB a connection
+
+
 class ConnectionGone(Exception):
     """The connection closed, failed, timed out or lost its order; the text says which."""
 
@@ -46,6 +49,8 @@ class Connection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._deadline = math.inf  # of the wait under way
         self._timer: asyncio.TimerHandle | None = None
+        # Content waits with us, not in the transport, while the provider is slower than it comes.
+        transport.set_write_buffer_limits(high=_WRITE_BUFFER_BYTES)
         transport.set_protocol(self)
 
     def __repr__(self) -> str:

@@ -6,7 +6,6 @@ loss means something else at every stage, which is kept in `_lost`.
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from xoauth2_proxy import replies
@@ -21,8 +20,6 @@ from xoauth2_proxy.smtp import Reply
 from xoauth2_proxy.upstream.connection import ConnectionGone
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from xoauth2_proxy.smtp import Envelope
     from xoauth2_proxy.upstream.connection import Connection
 
@@ -51,12 +48,9 @@ class Exchange:
         self._recipients = envelope.forward_paths
         self._lost: type[UpstreamError] = UpstreamClosedEarly  # what losing the connection means
 
-    @contextmanager
-    def _translating_loss(self) -> Iterator[None]:
-        try:
-            yield
-        except ConnectionGone as error:
-            raise self._lost(str(error)) from None
+    def lost(self, error: ConnectionGone) -> UpstreamError:
+        """Return what losing the connection means at this stage."""
+        return self._lost(str(error))
 
     def _offers(self, keyword: str) -> bool:
         return keyword in self._connection.extensions

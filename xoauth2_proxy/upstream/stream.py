@@ -6,11 +6,15 @@ buffers. RFC 5321 §3.3, §4.1.1.4.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from xoauth2_proxy.upstream.connection import ConnectionGone
 from xoauth2_proxy.upstream.exchange import DATA, Exchange, rcpt_command
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from xoauth2_proxy.smtp import Envelope, Reply
     from xoauth2_proxy.upstream.connection import Connection
 
@@ -28,6 +32,13 @@ class Stream(Exchange):
     def __init__(self, connection: Connection, envelope: Envelope) -> None:
         super().__init__(connection, envelope)
         self._has_begun = False
+
+    @contextmanager
+    def _translating_loss(self) -> Iterator[None]:
+        try:
+            yield
+        except ConnectionGone as error:
+            raise self.lost(error) from None
 
     async def begin(self) -> None:
         """Send MAIL and RCPT for every recipient; all must be accepted."""

@@ -41,10 +41,13 @@ async def transact(connection: Connection, envelope: Envelope, content: Content)
         OutcomeUnknown: it was lost after the last octet.
         ExtensionMissing: the provider lacks what the message needs; nothing was sent.
     """
+    transaction = _Transaction(connection, envelope, content)
     try:
-        reply = await _Transaction(connection, envelope, content).run()
+        reply = await transaction.run()
     except Refused as refusal:
         reply = refusal.reply
+    except ConnectionGone as error:
+        raise transaction.lost(error) from None
     close_if_spent(connection, reply)
     return reply
 
@@ -60,14 +63,12 @@ class _Transaction(Exchange):
         is_fresh = self._connection.idle_seconds < FRESH_SECONDS
         is_alone = len(self._recipients) == 1
         may_chunk, may_pipeline = self._offers("CHUNKING"), self._offers("PIPELINING")
-        with self._translating_loss():
-            if may_chunk and may_pipeline and is_fresh and is_alone:
-                if len(octets) <= ONE_FLIGHT_BYTES:
-                    return await self._in_one_flight(commands)
-            elif may_pipeline and not may_chunk:
-                return await self._with_data_in_first_flight(commands)
-            await self._send_envelope(commands)
-            return await (self._send_chunk() if may_chunk else self._send_data())
+        if may_chunk and may_pipeline and is_fresh and is_alone and len(octets) <= ONE_FLIGHT_BYTES:
+            return await self._in_one_flight(commands)
+        if may_pipeline and not may_chunk:
+            return await self._with_data_in_first_flight(commands)
+        await self._send_envelope(commands)
+        return await (self._send_chunk() if may_chunk else self._send_data())
 
     async def _in_one_flight(self, commands: list[bytes]) -> Reply:
         octets = self._content.for_bdat()

@@ -1,0 +1,458 @@
+"""Fuzz targets: a client that says anything, in any pieces, and what it may bring about.
+
+The octets of a client and the replies it got are read side by side, by the rules of
+`reference`: one reply a command, nothing said unasked, and what the provider kept is exactly what
+was acknowledged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import ssl
+import zlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import trustme
+
+from tests.fuzz import reference
+from tests.fuzz.harness import Harness
+from tests.fuzz.provider import Kept, Provider
+from tests.fuzz.wire import Wire
+from tests.support.accounts import mailbox
+from xoauth2_proxy import incoming
+from xoauth2_proxy.authentication import Login
+from xoauth2_proxy.content import Collector
+from xoauth2_proxy.errors import CredentialsRejected, TokenEndpointUnavailable
+from xoauth2_proxy.metrics import Metrics
+from xoauth2_proxy.relay import Relay
+from xoauth2_proxy.sasl import Credentials, PasswordLogin
+from xoauth2_proxy.session import ClientSession, SessionPolicy
+from xoauth2_proxy.smtp import ReplyParser
+from xoauth2_proxy.upstream.pool import Pool
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+MAX_MESSAGE_BYTES = 3000
+BUFFER_BYTES = 400  # beyond it a message is streamed
+MAX_RECIPIENTS = 4
+MAX_INPUT_BYTES = 60_000
+LOG_IN = b"EHLO c.example\r\nAUTH PLAIN AHNvbWVvbmVAZXhhbXBsZS5jb20Ac2VjcmV0\r\n"
+_TICKS = 20_000  # of the event loop, within which a session must have come to its end
+_INLET_BYTES = 65_536  # where reading pauses
+
+_EXTENSIONS: tuple[tuple[str, ...], ...] = (
+    ("PIPELINING", "CHUNKING", "SIZE", "8BITMIME", "SMTPUTF8"),
+    ("PIPELINING", "SIZE", "8BITMIME", "SMTPUTF8"),
+    ("CHUNKING", "8BITMIME", "SMTPUTF8"),
+    ("SIZE", "8BITMIME", "SMTPUTF8"),
+)
+
+
+@dataclass
+class Gate:
+    """Says who may log in, and counts whom it let in."""
+
+    let_in: int = 0
+
+    async def authenticate(self, credentials: Credentials) -> Login:
+        await asyncio.sleep(0)
+        login = credentials.authcid.strip().lower()
+        is_password = isinstance(credentials, PasswordLogin)
+        shown = (
+            credentials.password
+            if isinstance(credentials, PasswordLogin)
+            else credentials.access_token
+        )
+        if shown == "later":
+            raise TokenEndpointUnavailable("try later")
+        if shown != "secret" or "@" not in login:
+            raise CredentialsRejected("no")
+        self.let_in += 1
+        return Login(mailbox(), "" if is_password else shown)
+
+    def known_account(self, login: str) -> str:
+        return ""
+
+
+@dataclass
+class Door:
+    """Counts who is inside."""
+
+    inside: int = 0
+
+    def admit(self, session: ClientSession) -> bool:
+        self.inside += 1
+        return True
+
+    def leave(self, session: ClientSession) -> None:
+        self.inside -= 1
+
+
+class Watched(Collector):
+    """A collector that may not hold more than the buffer and one piece."""
+
+    __slots__ = ()
+
+    def add(self, chunk: bytes) -> None:
+        before = self.held_bytes
+        super().add(chunk)
+        assert before <= BUFFER_BYTES, f"{before} octets were held back"
+
+
+@dataclass
+class Conversation:
+    """What one session heard, said and sent on."""
+
+    heard: bytes
+    said: bytes
+    provider: Provider
+    let_in: int
+    faults: list[str] = field(default_factory=list)
+
+
+class SessionTarget:
+    """Runs one session an input; `is_logged_in` puts a good login before it."""
+
+    max_bytes = MAX_INPUT_BYTES
+
+    def __init__(self, *, is_logged_in: bool) -> None:
+        self.tokens: tuple[bytes, ...] = TOKENS
+        self._prefix = LOG_IN if is_logged_in else b""
+        self._harness = Harness()
+        self._metrics = Metrics()
+        self._tls = None if is_logged_in else _tls_context()
+
+    def close(self) -> None:
+        self._harness.close()
+
+    def check(self, octets: bytes) -> object:
+        """Run `octets` in pieces that follow from them; return what was peculiar about the run."""
+        return self.check_in(pieces_of(octets), octets)
+
+    def check_in(self, pieces: Sequence[bytes], octets: bytes) -> object:
+        """Run `pieces`, which are `octets`, and check everything."""
+        whole = self._prefix + octets
+        extensions = _EXTENSIONS[zlib.crc32(octets[:200]) % len(_EXTENSIONS)]
+        provider = Provider(dict.fromkeys(extensions, ""))
+        given = [self._prefix, *pieces] if self._prefix else list(pieces)
+        spoken = self._harness.run(self._converse(given, provider))
+        conversation = Conversation(whole, *spoken[:1], provider, spoken[1], spoken[2])
+        conversation.faults += self._harness.complaints() + provider.all_faults()
+        assert not conversation.faults, conversation.faults
+        return judge(conversation)
+
+    async def _converse(
+        self, pieces: list[bytes], provider: Provider
+    ) -> tuple[bytes, int, list[str]]:
+        incoming.Collector = Watched  # type: ignore[misc]
+        gate, door, faults = Gate(), Door(), list[str]()
+        said = bytearray()
+        pool = Pool(self._metrics)
+        policy = SessionPolicy(
+            hostname="relay.example",
+            max_message_bytes=MAX_MESSAGE_BYTES,
+            max_recipients=MAX_RECIPIENTS,
+            buffer_bytes=BUFFER_BYTES,
+            idle_seconds=300.0,
+            tls_context=self._tls,
+            may_auth_in_clear=True,
+        )
+        relay = Relay(pool, provider, self._metrics)  # type: ignore[arg-type]
+        session = ClientSession(policy, gate, relay, self._metrics, door)  # type: ignore[arg-type]
+        wire = Wire(said.extend)
+        wire.set_protocol(session)
+        session.connection_made(wire)
+        try:
+            await _say_all(wire, session, pieces, faults)
+            if not await ticks_until(lambda: session.task.done() and wire.is_closing()):
+                faults.append(f"the session goes on after the client's end: {session.task}")
+                session.task.cancel()
+            await ticks_until(lambda: not door.inside)
+            await asyncio.gather(session.task, return_exceptions=True)
+            # What was abandoned is gone at once; what was sent is answered.
+            await ticks_until(lambda: "0 leased or opening" in repr(pool))
+            if "0 leased or opening" not in repr(pool):
+                faults.append(f"a lease outlives its session: {pool}")
+        finally:
+            incoming.Collector = Collector  # type: ignore[misc]
+            pool.close()
+            await asyncio.sleep(0)
+        return bytes(said), gate.let_in, faults + wire.faults
+
+
+async def _say_all(
+    wire: Wire, session: ClientSession, pieces: list[bytes], faults: list[str]
+) -> None:
+    turns = random.Random(len(pieces))
+    for piece in pieces:
+        if not await ticks_until(lambda: wire.is_reading() or wire.is_closing()):
+            faults.append("reading was paused for ever")
+        if wire.is_closing() or not wire.is_reading():
+            return
+        wire.feed(piece)
+        held = len(session._inlet._buffer)
+        if held > _INLET_BYTES + len(piece) + MAX_MESSAGE_BYTES:
+            faults.append(f"{held} octets wait to be read")
+        for _ in range(turns.choice((0, 0, 1, 4))):
+            await asyncio.sleep(0)
+    # A wire does not end while its protocol does not read, and neither does a socket.
+    await ticks_until(lambda: wire.is_reading() or wire.is_closing())
+    if not wire.is_closing():
+        wire.feed_eof()
+
+
+async def ticks_until(condition: Callable[[], bool]) -> bool:
+    """Let the event loop turn until `condition` holds; whether it came to that."""
+    for _ in range(_TICKS):
+        if condition():
+            return True
+        await asyncio.sleep(0)
+    return condition()
+
+
+def pieces_of(octets: bytes) -> list[bytes]:
+    """Cut `octets` in one of several ways, always the same for the same octets."""
+    choice = random.Random(zlib.crc32(octets))
+    longest = choice.choice((len(octets), len(octets), 1, 3, 40, 1500)) or 1
+    if len(octets) // longest > 3000:
+        longest = 1500
+    pieces, at = [], 0
+    while at < len(octets):
+        size = choice.randint(1, longest) if longest < len(octets) else longest
+        pieces.append(octets[at : at + size])
+        at += size
+    return pieces
+
+
+def _tls_context() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("relay.example").configure_cert(context)
+    return context
+
+
+# The judge.
+
+
+class _Replies:
+    """What the relay said, reply by reply."""
+
+    def __init__(self, said: bytes) -> None:
+        self.rest = said
+        self.codes: list[int] = []
+
+    def next(self, to: bytes) -> int | None:
+        """Return the code of the next reply; None when there is none."""
+        found = reference.next_reply(self.rest)
+        if found is None:
+            assert not self.rest, f"half a reply: {self.rest!r}"
+            return None
+        answer, rest = found
+        octets = self.rest[: len(self.rest) - len(rest)]
+        assert reference.is_well_formed(octets), f"to {to[:60]!r}: {octets!r}"
+        assert [one.code for one in ReplyParser().feed(octets)] == [answer.code]
+        assert b"Internal error" not in octets
+        self.rest = rest
+        self.codes.append(answer.code)
+        return answer.code
+
+
+class _Walk:
+    """Reads the client's octets the way the replies say the relay did."""
+
+    def __init__(self, conversation: Conversation) -> None:
+        self.octets = conversation.heard
+        self.replies = _Replies(conversation.said)
+        self.acknowledged: list[Kept] = []
+        self.logins = 0
+        self.has_ended = False  # the relay hung up, or the client's octets are used up
+        self._is_logged_in = False
+        self._greeted = False
+        self._sender: bytes | None = None
+        self._recipients: list[bytes] = []
+        self._chunks: bytes | None = None
+
+    def walk(self) -> None:
+        assert self.replies.next(b"the connection") == 220
+        while not self.has_ended:
+            line = self._line()
+            if line is not None:
+                self._command(line)
+        if self.replies.rest:
+            # A last word is said unasked; nothing else is.
+            assert self.replies.next(b"nothing") == 421, self.replies.rest[:100]
+        assert not self.replies.rest, f"unasked: {self.replies.rest[:100]!r}"
+
+    def _line(self) -> bytes | None:
+        line, ending, rest = self.octets.partition(b"\n")
+        if not ending:
+            self.has_ended = True
+            return None
+        self.octets = rest
+        return line + ending
+
+    def _code(self, to: bytes) -> int:
+        code = self.replies.next(to)
+        if code is None:
+            raise AssertionError(f"no reply to {to[:80]!r}")
+        if code == 421 and not self.replies.rest:
+            self.has_ended = True
+        return code
+
+    def _command(self, line: bytes) -> None:
+        if not line.endswith(b"\r\n") or any(o < 32 or o == 127 for o in line[:-2]):
+            code = self._code(line)
+            assert code in {500, 421}, f"{code} to {line!r}"
+            return
+        verb, _, argument = line.strip().partition(b" ")
+        verb = verb.upper()
+        if verb == b"BDAT" and len(line) <= 2048:
+            self._bdat(line, argument)
+            return
+        code = self._code(line)
+        if verb in {b"EHLO", b"HELO"} and code == 250:
+            self._greeted = True
+            self._forget()
+        elif verb == b"RSET" and code == 250:
+            self._forget()
+        elif verb == b"AUTH":
+            self._auth(line, code)
+        elif verb == b"MAIL" and code == 250:
+            assert self._is_logged_in
+            assert self._sender is None
+            self._sender = reference.path_in(argument)
+        elif verb == b"RCPT" and code == 250:
+            assert self._sender is not None
+            assert self._chunks is None
+            self._recipients.append(reference.path_in(argument))
+            assert len(self._recipients) <= MAX_RECIPIENTS
+        elif verb == b"DATA" and code == 354:
+            self._data()
+        elif verb == b"QUIT":
+            assert code in {221, 500, 421}
+            self.has_ended = code == 221
+        elif verb == b"STARTTLS" and code in {220, 554}:
+            # What follows is TLS, or the end.
+            self.has_ended = True
+            assert code == 220 or not self.replies.rest
+            assert not self.replies.rest or self.replies.rest[0] in {20, 21, 22, 23}
+            self.replies.rest = b""
+        else:
+            harmless = verb in {b"NOOP", b"HELP", b"VRFY"} and code in {250, 214, 252}
+            assert code >= 400 or harmless, f"{code} to {line[:80]!r}"
+
+    def _auth(self, line: bytes, code: int) -> None:
+        while code == 334:
+            response = self._line()
+            if response is None:
+                return
+            code = self._code(response)
+        if code == 235:
+            assert self._greeted
+            assert not self._is_logged_in
+            self._is_logged_in = True
+            self.logins += 1
+        else:
+            assert code >= 400, f"{code} to {line[:80]!r}"
+
+    def _data(self) -> None:
+        assert self._sender is not None
+        assert self._recipients
+        end = reference.end_of_data(self.octets)
+        if end is None:
+            self.has_ended = True
+            return
+        content, self.octets = self.octets[:end], self.octets[end + 3 :]
+        self._final(content, reference.unstuffed(content))
+
+    def _bdat(self, line: bytes, argument: bytes) -> None:
+        size, is_last = _chunk(argument)
+        if size is None or size > 4 * MAX_MESSAGE_BYTES:
+            assert self._code(line) in {501, 552, 421}
+            self.has_ended = True
+            return
+        if len(self.octets) < size:
+            self.has_ended = True
+            return
+        chunk, self.octets = self.octets[:size], self.octets[size:]
+        if self._recipients and self._is_logged_in:
+            self._chunks = (self._chunks or b"") + chunk
+        if is_last and self._recipients and self._chunks != b"VOID":
+            content = self._chunks or b""
+            self._final(content, reference.ended(content))
+            return
+        code = self._code(line)
+        if code == 250:
+            assert not is_last
+            assert self._chunks is not None
+            assert len(self._chunks) <= MAX_MESSAGE_BYTES
+        else:
+            assert code in {552, 503, 530, 554}, f"{code} to {line!r}"
+            if self._recipients:
+                self._chunks = b"VOID"
+
+    def _final(self, sent: bytes, content: bytes) -> None:
+        assert self._sender is not None
+        code = self._code(b"the message")
+        if len(sent) > MAX_MESSAGE_BYTES:
+            assert code == 552, f"{code} to {len(sent)} octets"
+        elif reference.has_bare_line_ends(sent):
+            assert code == 550, f"{code} to bare line ends"
+        elif self._sender.startswith(b"refuse"):
+            assert code == 550
+        elif self._sender.startswith(b"hangup"):
+            assert code == 451
+        elif any(one.startswith(b"refuse") for one in self._recipients):
+            assert code == 550
+        elif any(one.startswith(b"late") for one in self._recipients):
+            assert code == 554
+        else:
+            assert code == 250, f"{code} to a good message"
+            self.acknowledged.append(Kept(self._sender, tuple(self._recipients), content))
+        self._forget()
+
+    def _forget(self) -> None:
+        self._sender, self._recipients, self._chunks = None, [], None
+
+
+def _chunk(argument: bytes) -> tuple[int | None, bool]:
+    words = argument.split(b" ")
+    words = [word for word in words if word]
+    if not words or len(words) > 2 or len(words[0]) > 12:
+        return None, False
+    if any(octet not in b"0123456789" for octet in words[0]):
+        return None, False
+    if len(words) == 2 and words[1].upper() != b"LAST":
+        return None, False
+    return int(words[0]), len(words) == 2
+
+
+def judge(conversation: Conversation) -> object:
+    """Check a conversation; return its codes in short, to tell new behaviour from known."""
+    walk = _Walk(conversation)
+    walk.walk()
+    assert walk.logins == conversation.let_in
+    assert walk.acknowledged == conversation.provider.kept, (
+        walk.acknowledged,
+        conversation.provider.kept,
+    )
+    codes = walk.replies.codes
+    return tuple(code for at, code in enumerate(codes[:40]) if at == 0 or code != codes[at - 1])
+
+
+TOKENS = (
+    *(b"EHLO x\r\n", b"HELO x\r\n", b"NOOP\r\n", b"RSET\r\n", b"QUIT\r\n", b"DATA\r\n", b"HELP\r\n"),
+    *(b"MAIL FROM:<", b"MAIL FROM:<a@x>\r\n", b"RCPT TO:<", b"RCPT TO:<b@y>\r\n", b"VRFY b\r\n"),
+    *(b"STARTTLS\r\n", b"EXPN\r\n", b"ETRN\r\n", b"AUTH PLAIN ", b"AUTH LOGIN\r\n", b"AUTH XOAUTH2 "),
+    *(b"AUTH OAUTHBEARER ", b"*\r\n", b"=\r\n", b"c2VjcmV0\r\n", b"c29tZW9uZUBleGFtcGxlLmNvbQ==\r\n"),
+    *(b"BDAT 5\r\n", b"BDAT 5 LAST\r\n", b"BDAT 0 LAST\r\n", b"BDAT 2\r\na\r", b" LAST", b" SMTPUTF8"),
+    *(b" SIZE=100", b" SIZE=99999", b" BODY=8BITMIME", b" BODY=7BIT", b" AUTH=<>", b"refuse", b"late"),
+    *(b"hangup", b"@", b"<>", b">", b'"a b"@x', b"@r:", b"\xc3\xa9", b"\xff", b"\0", b"\x1a", b"\t"),
+    *(b"\r\n", b"\r", b"\n", b"\r\n.\r\n", b"\n.\n", b"\n.\r\n", b"\r.\r", b"\r\n.\n", b"\r\n.\r"),
+    *(b"\n.\r", b"\r.\r\n", b"\r\n.\0\r\n", b"\r\n..\r\n", b".\r\n", b"x" * 80, b"y" * 300 + b"\r\n"),
+    LOG_IN,
+    b"MAIL FROM:<a@x>\r\nRCPT TO:<b@y>\r\nDATA\r\nSubject: a\r\n\r\nb\r\n.\r\n",
+    b"MAIL FROM:<a@x>\r\nRCPT TO:<b@y>\r\nRCPT TO:<c@y>\r\nBDAT 4 LAST\r\nab\r\n",
+)
