@@ -58,7 +58,7 @@ async def test_the_envelope_is_forgotten_and_the_login_kept(relay: Relay, greeti
     [
         ("MAIL FROM:<a@b> SIZE=65537", replies.TOO_LARGE),
         ("MAIL FROM:<a@b> SIZE=x", replies.ARGUMENT_MALFORMED),
-        ("MAIL FROM:<a@b> RET=HDRS", replies.PARAMETER_UNKNOWN),
+        ("MAIL FROM:<a@b> MT-PRIORITY=1", replies.PARAMETER_UNKNOWN),
         ("MAIL FROM:<a@b@c>", replies.SENDER_MALFORMED),
         ("MAIL FROM:<é@b>", replies.SENDER_MALFORMED),
         ("MAIL FROM:<a@b> SIZE=65536 BODY=8BITMIME AUTH=<>", replies.SENDER_OK),

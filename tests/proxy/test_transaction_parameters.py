@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +14,7 @@ from tests.support.transactions import (
 )
 from xoauth2_proxy import replies
 from xoauth2_proxy.content import Content
+from xoauth2_proxy.errors import ExtensionMissing
 from xoauth2_proxy.smtp import Envelope, Reply
 from xoauth2_proxy.upstream.transaction import transact
 
@@ -61,6 +63,21 @@ async def test_mail_says_what_the_provider_understands(
     assert not (await sending).is_positive
 
 
+NOTIFY = Envelope("a@x", ["b@y"], notifications={"b@y": " NOTIFY=NEVER ORCPT=rfc822;b@y"})
+
+
+async def test_notifications_are_asked_for_as_the_client_did(network: Upstreams) -> None:
+    connection, peer = await network.connect({"PIPELINING": "", "DSN": ""})
+    to = replace(NOTIFY, ret="HDRS", envid="QQ+2B1")
+    sending = begin(connection, to)
+    await peer.expects(
+        b"MAIL FROM:<a@x> RET=HDRS ENVID=QQ+2B1\r\n"
+        b"RCPT TO:<b@y> NOTIFY=NEVER ORCPT=rfc822;b@y\r\nDATA\r\n"
+    )
+    peer.says("550 5.0.0 no", "503 no", "503 no")
+    assert not (await sending).is_positive
+
+
 @pytest.mark.parametrize(
     ("to", "content", "answer"),
     [
@@ -68,12 +85,17 @@ async def test_mail_says_what_the_provider_understands(
         (Envelope("a@x", ["b@y"], smtputf8=True), b"\xc3\xa9\r\n", replies.SMTPUTF8_UNSUPPORTED),
         (UTF8, b"a\r\n", replies.SMTPUTF8_UNSUPPORTED),
         (Envelope("a@x", ["é@y"], smtputf8=True), b"a\r\n", replies.SMTPUTF8_UNSUPPORTED),
+        (Envelope("a@x", ["b@y"], ret="HDRS"), b"a\r\n", replies.DSN_UNSUPPORTED),
+        (Envelope("a@x", ["b@y"], envid="id"), b"a\r\n", replies.DSN_UNSUPPORTED),
+        (NOTIFY, b"a\r\n", replies.DSN_UNSUPPORTED),
     ],
 )
 async def test_what_the_provider_cannot_take_is_refused_before_a_word_is_said(
     network: Upstreams, to: Envelope, content: bytes, answer: Reply
 ) -> None:
     connection, peer = await network.connect(BOTH)
-    assert await transact(connection, to, Content(content, is_stuffed=False)) == answer
+    with pytest.raises(ExtensionMissing) as missing:
+        await transact(connection, to, Content(content, is_stuffed=False))
+    assert missing.value.reply is answer
     connection.close()
     assert await peer.rest() == b"QUIT\r\n"
