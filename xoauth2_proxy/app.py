@@ -1,7 +1,8 @@
 """The composition root: builds the parts of one relay, starts, drains and stops them.
 
 Start: sandbox, admin, listener; stop: listener (drained), pool, admin, sandbox. Health answers 503
-from the first moment of draining, so that a load balancer looks elsewhere.
+from the first moment of draining, so that a load balancer looks elsewhere. One worker of several
+has no admin server and no sandbox: its parent has them.
 """
 
 from __future__ import annotations
@@ -28,12 +29,13 @@ from xoauth2_proxy.upstream.opener import Opener
 from xoauth2_proxy.upstream.pool import Pool
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Mapping
+    from collections.abc import Callable, Coroutine, Mapping, Sequence
 
     from xoauth2_proxy.accounts import Account
     from xoauth2_proxy.config import Config
     from xoauth2_proxy.oauth.refreshers import Refresher
     from xoauth2_proxy.sandbox import Sandbox
+    from xoauth2_proxy.upstream.slots import Slots
 
 _log = log.logger("app")
 
@@ -46,6 +48,15 @@ class Addresses:
     admin: tuple[str, int]
 
 
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What one worker of several has in common with the others."""
+
+    sockets: Sequence[socket.socket]  # they listen already
+    slots: Slots
+    count: Callable[[int], int]  # notes the worker's clients, returns all workers'
+
+
 class App:
     """One relay with its admin server, and the sandbox provider if it is embedded."""
 
@@ -54,16 +65,16 @@ class App:
         config: Config,
         refreshers: Mapping[str, Refresher],
         sandbox: Sandbox | None = None,
+        shared: Shared | None = None,
     ) -> None:
         self._config = config
         self._refreshers = refreshers
         self._sandbox = sandbox
+        self._shared = shared
         self.metrics = Metrics()
-        self.health = Health(
-            {"enabled": len(config.accounts), "disabled": config.disabled_accounts}
-        )
+        self.health = Health(account_states(config))
         self._tokens = TokenSource(refreshers, self.metrics)
-        self._pool = Pool(self.metrics)
+        self._pool = Pool(self.metrics, shared.slots if shared is not None else None)
         self._admin = AdminServer(self.health, self.metrics, config.admin.token)
         self._accounts: Accounts | None = None
         self._listener: Listener | None = None
@@ -84,15 +95,21 @@ class App:
         accounts = self._config.accounts
         if self._sandbox is not None:
             await self._sandbox.start()
-            accounts = tuple(self._at_sandbox(account, self._sandbox) for account in accounts)
-            host, port = self._sandbox.smtp_address
-            self.health.sandbox = {"smtp": f"{host}:{port}", "http": self._sandbox.http_url}
+            accounts = sandboxed(self._config, self._sandbox).accounts
+            self.health.sandbox = sandbox_addresses(self._sandbox)
         listener = self._listener = await self._assemble(accounts)
-        admin = await self._admin.start(self._config.admin.host, self._config.admin.port)
-        smtp = await listener.start(self._config.listener.host, self._config.listener.port)
+        addresses = await self._open_doors(listener)
         self._spawn(self._pool.sweep_forever(), "pool sweep")
         self._spawn(self.metrics.watch_event_loop(), "event loop watch")
         self.health.is_ready = True
+        return addresses
+
+    async def _open_doors(self, listener: Listener) -> Addresses:
+        if self._shared is not None:
+            listener.start_on(self._shared.sockets)
+            return Addresses(self._shared.sockets[0].getsockname()[:2], ("", 0))
+        admin = await self._admin.start(self._config.admin.host, self._config.admin.port)
+        smtp = await listener.start(self._config.listener.host, self._config.listener.port)
         return Addresses(smtp, admin)
 
     async def _assemble(self, accounts: tuple[Account, ...]) -> Listener:
@@ -110,14 +127,13 @@ class App:
             buffer_bytes=relaying.buffer_bytes,
             idle_seconds=listening.idle_seconds,
             tls_context=await asyncio.to_thread(self._tls_context),
+            proxies=frozenset(listening.proxies),
             may_auth_in_clear=listening.allow_insecure_auth or is_loopback(listening.host),
         )
+        relay = Relay(self._pool, opener, self.metrics)
+        count = {"count": self._shared.count} if self._shared is not None else {}
         return Listener(
-            policy,
-            listening.max_connections,
-            authenticator,
-            Relay(self._pool, opener, self.metrics),
-            self.metrics,
+            policy, listening.max_connections, authenticator, relay, self.metrics, **count
         )
 
     async def stop(self, drain_seconds: float | None = None) -> None:
@@ -140,12 +156,6 @@ class App:
         if self._sandbox is not None:
             await self._sandbox.stop()
 
-    def _at_sandbox(self, account: Account, sandbox: Sandbox) -> Account:
-        if account.key not in self._config.sandbox_accounts:
-            return account
-        host, port = sandbox.smtp_address
-        return replace(account, upstream=Upstream(host, port, TlsMode.STARTTLS, sandbox.ca_file))
-
     def _tls_context(self) -> ssl.SSLContext | None:
         listener = self._config.listener
         if listener.tls_cert is None or listener.tls_key is None:
@@ -164,6 +174,28 @@ class App:
         self._background.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.critical("%s died", task.get_name(), exc_info=error)
+
+
+def account_states(config: Config) -> dict[str, int]:
+    """Return how many accounts are in which state."""
+    return {"enabled": len(config.accounts), "disabled": config.disabled_accounts}
+
+
+def sandboxed(config: Config, sandbox: Sandbox) -> Config:
+    """Return the configuration whose mock accounts have the sandbox, which runs, as upstream."""
+    host, port = sandbox.smtp_address
+    upstream = Upstream(host, port, TlsMode.STARTTLS, sandbox.ca_file)
+    accounts = tuple(
+        replace(account, upstream=upstream) if account.key in config.sandbox_accounts else account
+        for account in config.accounts
+    )
+    return replace(config, accounts=accounts)
+
+
+def sandbox_addresses(sandbox: Sandbox) -> dict[str, str]:
+    """Return where the sandbox, which runs, can be reached."""
+    host, port = sandbox.smtp_address
+    return {"smtp": f"{host}:{port}", "http": sandbox.http_url}
 
 
 def _greeting_name(hostname: str) -> str:

@@ -14,7 +14,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from xoauth2_proxy import __version__, health_check, log, server
+from xoauth2_proxy import __version__, health_check, log, server, workers
 from xoauth2_proxy.config import Config, Overrides, json_schema, load_config
 from xoauth2_proxy.errors import ConfigError
 
@@ -52,6 +52,14 @@ def _print_version(is_asked: bool) -> None:
     if is_asked:
         typer.echo(f"xoauth2-proxy {__version__}")
         raise typer.Exit
+
+
+def _number_of_workers(text: str) -> int:
+    if text == "auto":
+        return workers.number_of_processors()
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= workers.MAX_WORKERS):
+        raise typer.BadParameter(f"must be auto or a number from 1 to {workers.MAX_WORKERS}")
+    return int(text)
 
 
 ConfigOption = Annotated[
@@ -107,6 +115,15 @@ FormatOption = Annotated[log.LogFormat, typer.Option(help="For a person or for a
 LoopOption = Annotated[
     server.EventLoop, typer.Option(help="uvloop where it is installed, or asyncio's own.")
 ]
+WorkersOption = Annotated[
+    int,
+    typer.Option(
+        parser=_number_of_workers,
+        metavar="N|auto",
+        help="Processes that share the port; auto: one per processor. Limits hold for all of them "
+        "together.",
+    ),
+]
 ReadyFileOption = Annotated[
     Path | None,
     typer.Option(
@@ -136,6 +153,7 @@ def serve(  # noqa: PLR0913 - one parameter an option
     log_level: LevelOption = log.LogLevel.INFO,
     log_format: FormatOption = log.LogFormat.TEXT,
     loop: LoopOption = server.EventLoop.AUTO,
+    workers_number: WorkersOption = 1,
     ready_file: ReadyFileOption = None,
     show_version: VersionOption = False,
 ) -> None:
@@ -168,7 +186,9 @@ def serve(  # noqa: PLR0913 - one parameter an option
         ready_file=ready_file,
         is_quiet=log_format is log.LogFormat.JSON,
     )
-    raise typer.Exit(server.run(run))
+    if workers_number == 1:
+        raise typer.Exit(server.run(run))
+    raise typer.Exit(workers.run(run, workers_number, workers.Logging(log_level, log_format)))
 
 
 @cli.command()

@@ -11,6 +11,7 @@ import math
 
 _HIGH_BYTES = 65_536  # above it reading pauses; one read of an event loop may exceed it
 _LOW_BYTES = 16_384
+_MAX_PROXY_LINE_BYTES = 256  # the header's version 1 has 107 octets at most
 _START_BYTES = 16  # of a line that is too long: enough to tell its command
 
 
@@ -134,6 +135,39 @@ class Inlet:
         while not self.has_octets:
             await self._more()
         return self._take(max_bytes)
+
+    async def readexactly(self, count: int) -> bytes:
+        """Return exactly `count` octets, for aiosmtpd's reader of PROXY headers.
+
+        Raises as `octets` does, and `asyncio.IncompleteReadError` at the end of input.
+        """
+        taken = b""
+        while len(taken) < count:
+            try:
+                taken += await self.octets(count - len(taken))
+            except EndOfInput:
+                raise asyncio.IncompleteReadError(taken, count) from None
+        return taken
+
+    async def read(self, count: int) -> bytes:
+        """Return up to `count` octets, b"" at the end of input."""
+        try:
+            return await self.octets(count)
+        except EndOfInput:
+            return b""
+
+    async def readuntil(self, separator: bytes = b"\n") -> bytes:
+        """Return the octets up to and with `separator`, which ends in LF.
+
+        Raises as `line` does, and `asyncio.IncompleteReadError` at the end of input.
+        """
+        taken = b""
+        while not taken.endswith(separator):
+            try:
+                taken += await self.line(_MAX_PROXY_LINE_BYTES)
+            except EndOfInput:
+                raise asyncio.IncompleteReadError(taken, None) from None
+        return taken
 
     def put_back(self, octets: bytes) -> None:
         """Return octets that were read too far."""

@@ -6,6 +6,9 @@ Names follow prometheus.io/docs/practices/naming: base units, `_total` on counte
 from __future__ import annotations
 
 import asyncio
+import os
+import resource
+from typing import TYPE_CHECKING
 
 from prometheus_client import (
     CollectorRegistry,
@@ -15,9 +18,18 @@ from prometheus_client import (
     Info,
     PlatformCollector,
     ProcessCollector,
+    values,
 )
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client.registry import Collector
 
 from xoauth2_proxy import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
+
+    from prometheus_client.metrics_core import Metric
 
 _RELAY_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 _WAIT_SECONDS = (0.001, 0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -56,9 +68,7 @@ class Metrics:
         self.registry = CollectorRegistry(auto_describe=True)
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
-        Info("xoauth2_proxy", "The running version", registry=self.registry).info(
-            {"version": __version__}
-        )
+        _show_version(self.registry)
         self.client_connections = self._counter(
             "client_connections", "Client connections, by what became of them", "result"
         )
@@ -124,7 +134,13 @@ class Metrics:
         return Counter(f"xoauth2_proxy_{name}", documentation, labels, registry=self.registry)
 
     def _gauge(self, name: str, documentation: str, *labels: str) -> Gauge:
-        return Gauge(f"xoauth2_proxy_{name}", documentation, labels, registry=self.registry)
+        return Gauge(
+            f"xoauth2_proxy_{name}",
+            documentation,
+            labels,
+            registry=self.registry,
+            multiprocess_mode="livesum",
+        )
 
     def _histogram(
         self, name: str, documentation: str, buckets: tuple[float, ...], *labels: str
@@ -140,3 +156,78 @@ class Metrics:
             due = loop.time() + _LAG_PERIOD_SECONDS
             await asyncio.sleep(_LAG_PERIOD_SECONDS)
             self.event_loop_lag_seconds.observe(max(0.0, loop.time() - due))
+
+
+def _show_version(registry: CollectorRegistry) -> None:
+    Info("xoauth2_proxy", "The running version", registry=registry).info({"version": __version__})
+
+
+def keep_in(directory: Path, worker: int) -> None:
+    """Keep the figures made from now on in files, for `MergedMetrics` of another process.
+
+    They are the worker's, not the process's: its next process goes on counting where this one
+    ended, so that counters never go back.
+    """
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(directory)
+    values.ValueClass = values.MultiProcessValue(lambda: worker)
+
+
+class MergedMetrics:
+    """The figures of all workers as if they were one process's."""
+
+    def __init__(self, directory: Path, processes: Callable[[], Iterable[int]]) -> None:
+        """`processes` gives the ids of the workers' processes that run now."""
+        self._directory = directory
+        self.registry = CollectorRegistry(auto_describe=False)
+        self.registry.register(_WorkersCollector(directory))
+        self.registry.register(_ProcessesCollector(processes))
+        PlatformCollector(registry=self.registry)
+        _show_version(self.registry)
+
+    def forget_present(self, worker: int) -> None:
+        """Drop what a worker whose process has ended said of its present: the gauges."""
+        mark_process_dead(worker, str(self._directory))
+
+
+class _WorkersCollector(Collector):
+    """Adds up the files of all workers, those of processes that have ended included."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def collect(self) -> Iterable[Metric]:
+        # A file just made is empty until its first octets are there.
+        files = [str(file) for file in self._directory.glob("*.db") if file.stat().st_size]
+        merged: Iterable[Metric] = MultiProcessCollector.merge(files)
+        return merged
+
+
+class _ProcessesCollector(Collector):
+    """Adds up what the system says of this process and the workers', under the usual names."""
+
+    def __init__(self, processes: Callable[[], Iterable[int]]) -> None:
+        self._processes = processes
+        self._cpu_seconds = 0.0  # as last shown
+
+    def collect(self) -> Iterator[Metric]:
+        # First those that have ended: one that ends in between must not be counted twice.
+        ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+        families = {one.name: one for one in ProcessCollector(registry=None).collect()}
+        for process in self._processes():
+            for one in ProcessCollector(pid=_constant(process), registry=None).collect():
+                if one.name in families and one.name != "process_start_time_seconds":
+                    _add(families[one.name], one.samples[0].value)
+        if (cpu := families.get("process_cpu_seconds")) is not None:
+            _add(cpu, ended.ru_utime + ended.ru_stime)
+            self._cpu_seconds = max(self._cpu_seconds, cpu.samples[0].value)
+            cpu.samples[0] = cpu.samples[0]._replace(value=self._cpu_seconds)
+        yield from families.values()
+
+
+def _constant(process: int) -> Callable[[], int]:
+    return lambda: process
+
+
+def _add(family: Metric, value: float) -> None:
+    sample = family.samples[0]
+    family.samples[0] = sample._replace(value=sample.value + value)

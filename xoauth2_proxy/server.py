@@ -1,4 +1,4 @@
-"""Runs one relay in this process until a signal ends it."""
+"""Runs one relay until a signal ends it: in this process, or as the parent of its workers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import platformdirs
 
@@ -25,6 +25,7 @@ from xoauth2_proxy.sandbox import Sandbox
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from xoauth2_proxy.admin.health import Health
     from xoauth2_proxy.config import Config
     from xoauth2_proxy.oauth.refreshers import Refresher
 
@@ -70,15 +71,33 @@ class Run:
     is_quiet: bool = False  # no word to a person
 
 
-def run(what: Run) -> int:
+class Service(Protocol):
+    """What is run: `App`, or the parent of several."""
+
+    health: Health
+
+    async def start(self) -> Addresses:
+        """Return once clients are accepted. Raises `OSError`, `ValueError`, `CannotStart`."""
+        ...
+
+    async def stop(self) -> None:
+        """Drain, then end everything."""
+        ...
+
+
+def run(
+    what: Run,
+    build: Callable[[Run], Service] | None = None,
+    interrupt: Callable[[], None] = lambda: None,
+) -> int:
     """Serve until SIGTERM or SIGINT, then drain; return the exit code.
 
-    A second SIGINT ends the process at once.
+    A second SIGINT calls `interrupt` and ends the process at once.
     """
     _raise_file_limit()
     try:
         with asyncio.Runner(loop_factory=what.loop.factory()) as runner:
-            runner.run(_serve(what))
+            runner.run(_serve(what, build or _build, interrupt))
     except (CannotStart, ModuleNotFoundError) as error:
         sys.stderr.write(f"xoauth2-proxy: cannot start: {error}\n")
         return EXIT_FAILED
@@ -89,12 +108,16 @@ class CannotStart(Exception):
     """An address is taken, a file cannot be read or the like; nothing was served."""
 
 
-async def _serve(what: Run) -> None:
+def _build(what: Run) -> App:
+    return App(what.config, refreshers(what), Sandbox(what.state_dir) if what.sandbox else None)
+
+
+async def _serve(what: Run, build: Callable[[Run], Service], interrupt: Callable[[], None]) -> None:
     # Handlers first: a signal during the start must not leave half a relay behind.
     stop = asyncio.Event()
-    _on_signals(stop)
+    _on_signals(stop, interrupt)
     try:
-        app = App(what.config, _refreshers(what), Sandbox(what.state_dir) if what.sandbox else None)
+        app = build(what)
         addresses = await app.start()
     except (OSError, ValueError) as error:
         raise CannotStart(error) from error
@@ -112,9 +135,10 @@ async def _serve(what: Run) -> None:
         await app.stop()
 
 
-def _on_signals(stop: asyncio.Event) -> None:
+def _on_signals(stop: asyncio.Event, interrupt: Callable[[], None]) -> None:
     def asked_to_stop(signal_number: int) -> None:
         if stop.is_set() and signal_number == signal.SIGINT:
+            interrupt()
             os._exit(EXIT_INTERRUPTED)
         stop.set()
 
@@ -123,7 +147,8 @@ def _on_signals(stop: asyncio.Event) -> None:
         loop.add_signal_handler(signal_number, asked_to_stop, signal_number)
 
 
-def _refreshers(what: Run) -> dict[str, Refresher]:
+def refreshers(what: Run) -> dict[str, Refresher]:
+    """Return what refreshes tokens, by name. Raises `OSError`, `ValueError`."""
     if not what.sandbox and all(account.refresher != "mock" for account in what.config.accounts):
         return {}
     return {"mock": MockRefresher(MockTokens(load_signing_key(what.state_dir)))}

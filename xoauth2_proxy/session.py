@@ -16,8 +16,9 @@ import secrets
 import ssl
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
+from aiosmtpd.proxy_protocol import get_proxy
 from aiosmtpd.smtp import SMTP
 
 from xoauth2_proxy import log, replies, sasl
@@ -45,6 +46,7 @@ _MAX_AUTH_FAILURES = 5  # a connection; guessing costs a new connection each tim
 _READ_BYTES = 65_536  # handled at once; others get their turn before the next
 _UNREAD_REPLY_BYTES = 32_768  # replies that the client does not read; beyond it we wait for it
 _TLS_HANDSHAKE_SECONDS = 30.0
+_PROXY_HEADER_SECONDS = 5.0  # it is sent at once, in one packet
 _ABSURD_CHUNK_FACTOR = 4  # a BDAT chunk this many times the limit is not worth reading to its end
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -61,6 +63,12 @@ class SessionPolicy:
     idle_seconds: float  # for every read from the client
     tls_context: ssl.SSLContext | None  # None: STARTTLS is not offered
     may_auth_in_clear: bool
+    # Peers whose connections begin with a PROXY header; nobody else's header is believed.
+    proxies: frozenset[str] = frozenset()
+
+    def speaks_proxy(self, peer: str) -> bool:
+        """Whether `peer` is a load balancer that says who its client is."""
+        return peer in self.proxies
 
 
 class Doorkeeper(Protocol):
@@ -94,15 +102,12 @@ class ClientSession(SMTP):
         metrics: Metrics,
         doorkeeper: Doorkeeper,
     ) -> None:
-        # aiosmtpd keeps these in one dict for all connections and clears it for each new one;
-        # this session checks lengths itself, so the shared dict is not even looked at.
-        self.command_size_limits: dict[str, int] = {}
-        super().__init__(
-            object(),
-            hostname=policy.hostname,
-            enable_SMTPUTF8=True,
-            auth_require_tls=not policy.may_auth_in_clear,
-            loop=asyncio.get_running_loop(),
+        # Not aiosmtpd's constructor: for each connection it finds every method by reflection and
+        # clears a dict that all connections share (what that costs: docs/benchmarks.md).
+        self.loop = asyncio.get_running_loop()
+        reader = asyncio.StreamReader(loop=self.loop)
+        asyncio.StreamReaderProtocol.__init__(
+            self, reader, self._cb_client_connected, loop=self.loop
         )
         self.id = secrets.token_hex(4)
         self._policy = policy
@@ -131,7 +136,10 @@ class ClientSession(SMTP):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start talking, if the listener admits one more client."""
         self._inlet = Inlet(cast("asyncio.Transport", transport), self._policy.idle_seconds)
-        super().connection_made(transport)
+        asyncio.StreamReaderProtocol.connection_made(self, transport)
+        self.transport = transport
+        self._peer = str((transport.get_extra_info("peername") or ("",))[0])
+        self._handler_coroutine = self.loop.create_task(self._handle_client())
 
     def data_received(self, data: bytes) -> None:
         """Keep octets until the session reads them."""
@@ -163,9 +171,6 @@ class ClientSession(SMTP):
         """The task that runs this session."""
         return cast("asyncio.Task[None]", self._handler_coroutine)
 
-    def _reset_timeout(self, duration: float | None = None) -> None:
-        """Do nothing: every read here has a timeout of its own, and so has every wait upstream."""
-
     # The command loop.
 
     async def _handle_client(self) -> None:
@@ -173,6 +178,8 @@ class ClientSession(SMTP):
         try:
             if not self._admit(self):
                 raise _Hangup(replies.TOO_MANY_CONNECTIONS)
+            if self._policy.speaks_proxy(self._peer):
+                await self._read_proxy_header()
             await self._converse()
         except _Hangup as hangup:
             last_word = hangup.last_word
@@ -203,6 +210,16 @@ class ClientSession(SMTP):
         if not self._is_gone:
             # A client that does not read would keep the socket open for ever.
             self._linger = self.loop.call_later(_LINGER_SECONDS, self.abort)
+
+    async def _read_proxy_header(self) -> None:
+        """Learn from a load balancer who the client is (PROXY protocol, versions 1 and 2)."""
+        async with asyncio.timeout(_PROXY_HEADER_SECONDS):
+            header = await get_proxy(self._inlet)
+        if not header.valid:
+            _log.event(logging.WARNING, "no PROXY header", session=self.id, peer=self._peer)
+            raise _Hangup
+        if header.src_addr:  # LOCAL and UNKNOWN carry none: the balancer's own health check
+            self._peer = str(header.src_addr)
 
     async def _converse(self) -> None:
         self._pending.append(f"220 {self._policy.hostname} ESMTP xoauth2-proxy\r\n".encode())
@@ -242,10 +259,10 @@ class ClientSession(SMTP):
             self._bad_command(replies.COMMAND_MALFORMED)
         elif len(line) > _MAX_COMMAND_BYTES and verb != "AUTH":
             self._bad_command(replies.COMMAND_TOO_LONG)
-        elif not word.isascii() or (method := self._smtp_methods.get(verb)) is None:
+        elif not word.isascii() or (method := _COMMANDS.get(verb)) is None:
             self._bad_command(replies.COMMAND_UNKNOWN)
         else:
-            await method(argument.strip())
+            await method(self, argument.strip())
 
     def _bad_command(self, reply: Reply) -> None:
         self._bad_commands += 1
@@ -255,11 +272,6 @@ class ClientSession(SMTP):
 
     def _answer(self, reply: Reply) -> None:
         self._pending.append(reply.encode())
-
-    async def push(self, status: str | bytes) -> None:
-        """Answer with a line of aiosmtpd's own."""
-        octets = status.encode() if isinstance(status, str) else status
-        self._pending.append(octets + b"\r\n")
 
     async def _flush(self) -> None:
         if not self._pending:
@@ -291,7 +303,7 @@ class ClientSession(SMTP):
         if not hostname:
             self._answer(replies.ARGUMENT_MALFORMED)
             return
-        self._greet(hostname, extended=False)
+        self._greet()
         self._pending.append(f"250 {self._policy.hostname}\r\n".encode())
 
     async def smtp_EHLO(self, hostname: str) -> None:
@@ -299,7 +311,7 @@ class ClientSession(SMTP):
         if not hostname:
             self._answer(replies.ARGUMENT_MALFORMED)
             return
-        self._greet(hostname, extended=True)
+        self._greet()
         lines = [self._policy.hostname, "PIPELINING", f"SIZE {self._policy.max_message_bytes}"]
         lines += ["8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "CHUNKING"]
         if self._policy.tls_context is not None and not self._is_secure:
@@ -308,11 +320,9 @@ class ClientSession(SMTP):
             lines.append("AUTH " + " ".join(sasl.MECHANISMS))
         self._answer(Reply(250, "", tuple(lines)))
 
-    def _greet(self, hostname: str, *, extended: bool) -> None:
+    def _greet(self) -> None:
         self._greeted = True
         self._incoming = self._new_transaction()
-        session = cast("Any", self.session)
-        session.host_name, session.extended_smtp = hostname, extended
 
     @property
     def _may_authenticate(self) -> bool:
@@ -467,7 +477,7 @@ class ClientSession(SMTP):
             logging.WARNING,
             "AUTH failed",
             session=self.id,
-            peer=_host(self.session),
+            peer=self._peer,
             account=self._account_named(credentials.authcid),
             mechanism=mechanism,
             reply=answer,
@@ -646,5 +656,9 @@ def _decoded(line: bytes) -> bytes:
         raise _ExchangeEnded(replies.AUTH_MALFORMED) from None
 
 
-def _host(session: Any) -> str:  # noqa: ANN401 - aiosmtpd is untyped
-    return str(session.peer[0]) if session.peer else ""
+# aiosmtpd dispatches by the names of methods; looked up once, not for each connection.
+_COMMANDS = {
+    name.removeprefix("smtp_"): getattr(ClientSession, name)
+    for name in dir(ClientSession)
+    if name.startswith("smtp_")
+}

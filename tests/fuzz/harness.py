@@ -56,9 +56,7 @@ class Harness:
             one.setLevel(level)
             one.propagate = propagate
 
-    def _on_loop_error(
-        self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]
-    ) -> None:
+    def _on_loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")
         # TLS that fails in the midst of a handshake is the other end's doing.
         self._errors.records.append(f"uncaught: {context['message']} {error!r}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 
 from xoauth2_proxy import __version__
@@ -18,12 +18,21 @@ class Status(StrEnum):
     DRAINING = "draining"
 
 
+@dataclass(frozen=True, slots=True)
+class WorkersHealth:
+    """What has become of the worker processes."""
+
+    running: int  # that accept clients
+    restarts: int  # since the start
+
+
 @dataclass(slots=True)
 class Health:
     """The state of one relay, kept by `app` and read by the admin server."""
 
     accounts: dict[str, int] = field(default_factory=dict)  # how many, by state
     sandbox: dict[str, str] = field(default_factory=dict)  # its addresses, when it is embedded
+    workers: WorkersHealth | None = None  # None: everything runs in this process
     is_ready: bool = False  # the listener accepts clients
     is_draining: bool = False
     started_at: float = field(default_factory=time.monotonic)
@@ -46,4 +55,6 @@ class Health:
             "uptime_seconds": round(time.monotonic() - self.started_at, 3),
             "accounts": self.accounts,
         }
+        if self.workers is not None:
+            body["workers"] = asdict(self.workers)
         return body | ({"sandbox": self.sandbox} if self.sandbox else {})

@@ -16,7 +16,7 @@ from xoauth2_proxy.admin.health import Health, Status
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from xoauth2_proxy.metrics import Metrics
+    from xoauth2_proxy.metrics import MergedMetrics, Metrics
 
     Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -26,7 +26,7 @@ _SHUTDOWN_SECONDS = 2.0
 class AdminServer:
     """Serves what operators and their monitoring ask for."""
 
-    def __init__(self, health: Health, metrics: Metrics, token: str) -> None:
+    def __init__(self, health: Health, metrics: Metrics | MergedMetrics, token: str) -> None:
         self._health = health
         self._metrics = metrics
         self._token = token.encode()

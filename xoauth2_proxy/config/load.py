@@ -187,6 +187,7 @@ class _Loading:
             tls_cert=self._tls_file(given.tls_cert, section.tls_cert, "tls_cert"),
             tls_key=self._tls_file(given.tls_key, section.tls_key, "tls_key"),
             allow_insecure_auth=section.allow_insecure_auth if insecure is None else insecure,
+            proxies=tuple(section.proxies),
             max_connections=section.max_connections,
             idle_seconds=section.idle_seconds,
         )

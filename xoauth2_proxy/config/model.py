@@ -60,6 +60,16 @@ def _word(word: str) -> str:
 
 Address = Annotated[str, AfterValidator(_address)]
 Host = Annotated[str, Field(min_length=1, max_length=253), AfterValidator(_host)]  # RFC 1035
+
+
+def _ip_address(text: str) -> str:
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        raise PydanticCustomError("address", "must be an IP address") from None
+
+
+IpAddress = Annotated[str, AfterValidator(_ip_address)]
 ListenPort = Annotated[int, Field(ge=0, le=65535)]
 FilePath = Annotated[str, Field(min_length=1, max_length=4096)]
 Word = Annotated[str, AfterValidator(_word)]
@@ -200,6 +210,11 @@ class ListenerSection(Section):
     allow_insecure_auth: bool = Field(
         default=_LISTENER.allow_insecure_auth,
         description="Offer AUTH without TLS on an address that is not loopback.",
+    )
+    proxies: list[IpAddress] = Field(
+        default=[],
+        description="Load balancers, by IP address, whose connections begin with a PROXY header "
+        "(version 1 or 2) that names the client.",
     )
     max_connections: Annotated[int, Field(ge=1, le=100_000)] = Field(
         default=_LISTENER.max_connections, description="Clients at one time; one more is told 421."

@@ -20,6 +20,7 @@ class ListenerConfig:
     tls_cert: Path | None = None  # PEM certificate chain; None: STARTTLS is not offered
     tls_key: Path | None = None  # PEM private key; given together with `tls_cert`
     allow_insecure_auth: bool = False  # AUTH without TLS although the address is not loopback
+    proxies: tuple[str, ...] = ()  # addresses whose connections begin with a PROXY header
     max_connections: int = 1000  # fits a soft limit of 1024 file descriptors, barely
     idle_seconds: float = 300.0  # RFC 5321 §4.5.3.2.7: a server waits at least 5 minutes
 

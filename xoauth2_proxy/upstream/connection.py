@@ -33,6 +33,7 @@ class Connection(asyncio.Protocol):
         self.extensions = extensions  # EHLO keywords, upper case, with their parameters
         self.opened_at = self.last_used_at = time.monotonic()
         self.expires_at = math.inf  # when it may carry no further transaction; the pool sets it
+        self.yields_at = 0.0  # when it may be closed in favour of another worker's; as well
         self.transactions = 0  # begun on this connection
         self.needs_reset = False  # a refused transaction is still open: RSET before the next MAIL
         self.on_gone: Callable[[Connection], None] | None = None
@@ -79,11 +80,14 @@ class Connection(asyncio.Protocol):
         self._transport.write(octets)
 
     async def drain(self, timeout_seconds: float) -> None:
-        """Wait until the transport takes more octets. Raises `ConnectionGone`."""
+        """Wait until the transport takes more octets, or an early refusal has come.
+
+        Raises `ConnectionGone`.
+        """
         if self._is_paused and not self._gone and self.early_refusal is None:
             self._drain_waiter = self._loop.create_future()
             await self._wait(self._drain_waiter, timeout_seconds)
-        if self._gone:
+        if self._gone and self.early_refusal is None:
             raise ConnectionGone(self._gone)
 
     async def reply(self, timeout_seconds: float) -> Reply:
@@ -153,7 +157,7 @@ class Connection(asyncio.Protocol):
         self._replies.extend(replies)
         if replies:
             _wake(self._reply_waiter)
-        if self._parser.is_mid_reply and not self._outstanding:
+        if self._parser.is_mid_reply and not self._outstanding and not self._awaits_content:
             self.abort("unasked octets")
 
     def eof_received(self) -> None:

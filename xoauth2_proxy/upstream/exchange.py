@@ -157,6 +157,7 @@ class Exchange:
 
     async def _send_piece(self, octets: bytes) -> None:
         """Send content that is not the last, and wait while the provider takes it more slowly."""
+        self._check_early_refusal()
         self._connection.send(octets, replies=0)
         self._lost = UpstreamDropped
         await self._connection.drain(_PIECE_SECONDS)

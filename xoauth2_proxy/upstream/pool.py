@@ -5,6 +5,10 @@ happens outside, with the slot already taken.
 I1: a connection is idle, leased or closed — never two of these.
 I2: a connection whose lease ended with an exception is aborted, not reused.
 I3: idle, leased and opening connections of an account never exceed its `max_connections`.
+
+One worker of several takes a slot that they share for each of them (`slots`), so that I3 holds for
+all workers together. Where somebody waits for one that another worker holds, it is asked for: idle
+connections are given up at once, busy ones after a while, to a worker that has none or many fewer.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ import random
 import time
 from collections import deque
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from xoauth2_proxy.errors import Overloaded, ProxyError, UpstreamRejected, UpstreamUnavailable
@@ -27,6 +32,7 @@ if TYPE_CHECKING:
     from xoauth2_proxy.metrics import Metrics
     from xoauth2_proxy.smtp import Reply
     from xoauth2_proxy.upstream.connection import Connection
+    from xoauth2_proxy.upstream.slots import MailboxSlots, Slots
 
     Open = Callable[[], Awaitable[Connection]]
 
@@ -35,6 +41,19 @@ _SWEEP_SECONDS = 1.0
 _COOL_DOWN_SECONDS = 60.0  # how long a provider's "too many connections" lowers a mailbox's cap
 _TOO_MANY = frozenset({421, 432})  # 432 4.3.2 is Exchange Online's, 421 everybody's
 _AGE_JITTER = 0.1  # lifetimes are up to a tenth shorter, so that connections do not end together
+
+
+# Between workers.
+_SEEK_SECONDS = (
+    0.05  # how often a slot that other workers hold is asked for, while it is waited for
+)
+_WANTED_SECONDS = 4 * _SEEK_SECONDS  # how long such a request counts
+_BETWEEN_MESSAGES_SECONDS = 0.05  # idle for longer: not just between two messages
+# What a connection may do before it is given up while it is needed here as well: five times what
+# its opening took, so that a sixth of the time at most goes into opening.
+_TENURE_OPENINGS = 5
+_MIN_TENURE_SECONDS = 0.25
+_MAX_TENURE_SECONDS = 5.0
 
 
 @dataclass(slots=True)
@@ -49,6 +68,10 @@ class _Shelf:
     pace: Pace = field(default_factory=Pace)
     ceiling: int = 0  # connections the provider showed it allows, until `ceiling_until`
     ceiling_until: float = 0.0
+    slots: MailboxSlots | None = None  # shared with other workers; None: there are none
+    is_short: bool = False  # the last time a slot was needed, other workers held them all
+    seeking: asyncio.TimerHandle | None = None
+    wanted_until: float = 0.0  # until then another worker wants a slot that is in use here
 
     @property
     def max_connections(self) -> int:
@@ -68,6 +91,23 @@ class _Shelf:
         is_busy = self.occupied or self.waiters
         return not is_busy and time.monotonic() > max(self.ceiling_until, self.pace.whole_at)
 
+    def occupy(self) -> bool:
+        """Take a slot, one of which is free as far as this worker goes; False if none is."""
+        self.is_short = self.slots is not None and not self.slots.take(self.limits.max_connections)
+        self.occupied += not self.is_short
+        return not self.is_short
+
+    def vacate(self) -> None:
+        """Give a slot back."""
+        self.occupied -= 1
+        if self.slots is not None:
+            self.slots.give_back()
+
+    def must_give_way(self, connection: Connection) -> bool:
+        """Whether this connection, which is or was in use, should make room for another worker's."""
+        now = time.monotonic()
+        return now < self.wanted_until and now >= connection.yields_at
+
     def lower(self) -> None:
         """Allow one connection less than now for a while, but always one."""
         self.ceiling = max(1, self.occupied - 1)
@@ -77,8 +117,9 @@ class _Shelf:
 class Pool:
     """Keeps authenticated connections between transactions and shares them out."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, slots: Slots | None = None) -> None:
         self._metrics = metrics
+        self._slots = slots
         self._shelves: dict[tuple[object, ...], _Shelf] = {}
         self._is_closing = False
 
@@ -94,8 +135,12 @@ class Pool:
         Raises:
             Overloaded: its turn is further off than the account's `wait_seconds`.
         """
-        limits, pace = account.limits, self._shelf(account).pace
-        delay = pace.reserve(time.monotonic(), limits.messages_per_minute, limits.wait_seconds)
+        limits, shelf = account.limits, self._shelf(account)
+        rate = limits.messages_per_minute
+        if shelf.slots is not None and rate:
+            delay = await shelf.slots.reserve(rate, limits.wait_seconds)
+        else:
+            delay = shelf.pace.reserve(time.monotonic(), rate, limits.wait_seconds)
         if delay is None:
             raise Overloaded("more messages than the provider allows a minute")
         if delay:
@@ -133,6 +178,8 @@ class Pool:
                     self._drop_idle(shelf, connection, reason)
             if shelf.is_forgettable:
                 del self._shelves[key]
+                if self._slots is not None and shelf.slots is not None:
+                    self._slots.forget(shelf.slots)
 
     def close(self) -> None:
         """Close idle connections, turn waiters away; leased ones are closed as they come back."""
@@ -147,12 +194,9 @@ class Pool:
         shelf = self._shelf(account)
         if self._is_closing:
             raise Overloaded("the pool is closing")
-        if new and shelf.idle and not shelf.has_free_slot:
-            self._drop_idle(shelf, shelf.idle[0], "replaced")
         if not new and (kept := self._take_idle(shelf)) is not None:
             return kept
-        if shelf.has_free_slot and not shelf.waiters:
-            shelf.occupied += 1
+        if self._claim_slot(shelf, replace=new):
             return await self._open(shelf, open_connection)
         handed = await self._wait(shelf)
         if handed is not None and new:
@@ -173,10 +217,14 @@ class Pool:
         reason = "doubt" if in_doubt else _end_reason(connection, shelf.limits)
         if not reason and self._is_closing:
             reason = "shutdown"
-        if reason:
+        gives_way = shelf.must_give_way(connection)
+        if reason or gives_way:
             connection.close()
-            self._closed(shelf, reason)
-            self._hand_over(shelf, None)
+            self._closed(shelf, reason or "wanted")
+            if gives_way:
+                self._make_room(shelf)
+            else:
+                self._hand_over(shelf, None)
         else:
             self._hand_over(shelf, connection)
 
@@ -185,8 +233,22 @@ class Pool:
         shelf = self._shelves.get(key)
         if shelf is None:
             shelf = self._shelves[key] = _Shelf(account.provider, account.limits)
+            if self._slots is not None:
+                give_way, retry = partial(self._give_way, shelf), partial(self._seek, shelf)
+                shelf.slots = self._slots.of(key, give_way, retry)
         shelf.limits = account.limits
         return shelf
+
+    def _claim_slot(self, shelf: _Shelf, *, replace: bool) -> bool:
+        """Take a free slot, not past those who wait; `replace`: else the oldest idle one's."""
+        if shelf.waiters:
+            return False
+        if shelf.has_free_slot and shelf.occupy():
+            return True
+        if not replace or not shelf.idle:
+            return False
+        self._drop_idle(shelf, shelf.idle[0], "replaced")
+        return shelf.has_free_slot and shelf.occupy()
 
     def _take_idle(self, shelf: _Shelf) -> Connection | None:
         while shelf.idle:
@@ -202,6 +264,7 @@ class Pool:
 
     async def _open(self, shelf: _Shelf, open_connection: Open) -> Connection:
         """Open a connection in a slot that is already taken."""
+        began = time.monotonic()
         try:
             connection = await open_connection()
         except BaseException as error:
@@ -212,6 +275,9 @@ class Pool:
         lifetime_seconds = shelf.limits.max_connection_age_seconds
         jitter = random.uniform(0, _AGE_JITTER)  # noqa: S311 - spreads load, guards nothing
         connection.expires_at = connection.opened_at + lifetime_seconds * (1 - jitter)
+        opened = time.monotonic()
+        tenure = _TENURE_OPENINGS * (opened - began)
+        connection.yields_at = opened + min(max(tenure, _MIN_TENURE_SECONDS), _MAX_TENURE_SECONDS)
         return connection
 
     def _open_failed(self, shelf: _Shelf, error: BaseException) -> None:
@@ -221,7 +287,8 @@ class Pool:
             # It says nothing of the provider: a token was refused, or the caller was cancelled.
             self._hand_over(shelf, None)
             return
-        shelf.occupied -= 1
+        shelf.vacate()
+        shelf.is_short = False
         if shelf.occupied == 0:
             # Nothing is left that could serve the waiters: they learn it now, not one by one.
             _fail_waiters(shelf, error)
@@ -232,6 +299,8 @@ class Pool:
             raise Overloaded("too many messages are waiting for this mailbox")
         waiter: asyncio.Future[Connection | None] = asyncio.get_running_loop().create_future()
         shelf.waiters.append(waiter)
+        if shelf.is_short and shelf.seeking is None:
+            self._ask(shelf)
         try:
             async with asyncio.timeout(shelf.limits.wait_seconds):
                 return await waiter
@@ -257,12 +326,12 @@ class Pool:
                 self._offer_free_slots(shelf)
                 return
         if connection is None:
-            shelf.occupied -= 1
+            shelf.vacate()
             return
         if self._is_closing or not connection.is_usable:
             connection.close()
             self._closed(shelf, "shutdown" if self._is_closing else "lost")
-            shelf.occupied -= 1
+            shelf.vacate()
             return
         connection.on_gone = lambda gone: self._drop_idle(shelf, gone, "lost")
         shelf.idle.append(connection)
@@ -270,14 +339,59 @@ class Pool:
     def _offer_free_slots(self, shelf: _Shelf) -> None:
         """Let waiters try slots that a failed open left free: not before something went well."""
         while shelf.waiters and shelf.has_free_slot:
+            if not shelf.waiters[0].done() and not shelf.occupy():
+                return
             waiter = shelf.waiters.popleft()
             if not waiter.done():
-                shelf.occupied += 1
                 waiter.set_result(None)
+
+    def _seek(self, shelf: _Shelf) -> None:
+        """Try for the slots that other workers hold, and go on as long as somebody waits."""
+        if shelf.seeking is not None:
+            shelf.seeking.cancel()
+            shelf.seeking = None
+        if shelf.is_short and shelf.waiters:
+            self._offer_free_slots(shelf)
+        if shelf.is_short and shelf.waiters:
+            self._ask(shelf)
+
+    def _ask(self, shelf: _Shelf) -> None:
+        if shelf.slots is not None:
+            shelf.slots.want()
+            self._seek_later(shelf)
+
+    def _seek_later(self, shelf: _Shelf) -> None:
+        loop = asyncio.get_running_loop()
+        shelf.seeking = loop.call_later(_SEEK_SECONDS, self._seek, shelf)
+
+    def _give_way(self, shelf: _Shelf, held_there: int) -> None:
+        """Make room for another worker, which wants a slot and holds `held_there`."""
+        if held_there == 0 or shelf.occupied > held_there + 1:
+            shelf.wanted_until = time.monotonic() + _WANTED_SECONDS
+        if not shelf.idle:
+            return
+        oldest = shelf.idle[0]
+        if oldest.idle_seconds > _BETWEEN_MESSAGES_SECONDS or shelf.must_give_way(oldest):
+            self._drop_idle(shelf, oldest, "wanted")
+            shelf.wanted_until = 0.0
+            if shelf.slots is not None:
+                shelf.slots.tell_freed()
+
+    def _make_room(self, shelf: _Shelf) -> None:
+        """Leave the slot of a connection that was closed to the worker that wants one."""
+        shelf.vacate()
+        shelf.wanted_until = 0.0
+        if shelf.slots is not None:
+            shelf.slots.tell_freed()
+        if shelf.waiters:
+            # Those who wait here ask for it back, but not before it could be taken.
+            shelf.is_short = True
+            if shelf.seeking is None:
+                self._seek_later(shelf)
 
     def _drop_idle(self, shelf: _Shelf, connection: Connection, reason: str) -> None:
         shelf.idle.remove(connection)
-        shelf.occupied -= 1
+        shelf.vacate()
         connection.on_gone = None
         connection.close()
         self._closed(shelf, reason)

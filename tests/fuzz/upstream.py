@@ -1,0 +1,324 @@
+"""Fuzz target: a provider that says anything at any time while a message is sent to it.
+
+An input is a line of words that choose the way of the message, then what the provider says, in
+blocks that end with NUL: a block is heard when the relay has nothing left to do but wait. After the
+last block the provider hangs up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from tests.fuzz import reference
+from tests.fuzz.harness import Harness
+from tests.fuzz.session import ticks_until
+from tests.fuzz.wire import Wire
+from tests.support.accounts import mailbox
+from xoauth2_proxy.authentication import Login
+from xoauth2_proxy.content import Content
+from xoauth2_proxy.errors import UpstreamUnavailable
+from xoauth2_proxy.metrics import Metrics
+from xoauth2_proxy.relay import Relay
+from xoauth2_proxy.smtp import Envelope
+from xoauth2_proxy.upstream.connection import Connection
+from xoauth2_proxy.upstream.pool import Pool
+
+if TYPE_CHECKING:
+    from xoauth2_proxy.accounts import Account
+    from xoauth2_proxy.smtp import Reply
+
+CONTENT = b"Subject: a\r\n\r\n.b\r\nRSET\r\n" + b"c" * 60 + b"\r\n"
+_TURNS = 6  # of the event loop, in which the relay does what it can without the provider
+_MAX_BLOCKS = 60
+_MAX_CONNECTIONS = 4
+
+WORDS = (b"pipelining", b"chunking", b"stream", b"verified", b"two", b"stale", b"slow", b"abrupt")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a message goes, and what the provider says to it."""
+
+    words: frozenset[bytes]
+    blocks: tuple[bytes, ...]
+
+    @property
+    def extensions(self) -> dict[str, str]:
+        offered = [word for word in (b"pipelining", b"chunking") if word in self.words]
+        return {word.decode().upper(): "" for word in offered}
+
+
+def plan_in(octets: bytes) -> Plan:
+    first, _, rest = octets.partition(b"\n")
+    words = frozenset(first.split()) & frozenset(WORDS)
+    blocks = rest.split(b"\0")
+    if blocks and not blocks[-1]:
+        blocks.pop()
+    return Plan(words, tuple(blocks[:_MAX_BLOCKS]))
+
+
+@dataclass
+class Line:
+    """One connection, with everything that was said on it and in which order."""
+
+    wire: Wire
+    connection: Connection
+    sent: bytes = b""  # by the relay
+    said: bytes = b""  # by the provider
+    # For every octet the provider said, how many commands were complete by then.
+    commands_before: list[int] = field(default_factory=list)
+
+    @property
+    def commands(self) -> list[bytes]:
+        """The commands sent in full so far; the content counts as one, b"." its name."""
+        return commands_in(self.sent, self.codes)
+
+    @property
+    def codes(self) -> list[int]:
+        """The codes of the replies said so far, up to what is none."""
+        codes, rest = [], self.said
+        while True:
+            try:
+                found = reference.next_reply(rest)
+            except ValueError:
+                return codes
+            if found is None:
+                return codes
+            codes.append(found[0].code)
+            rest = found[1]
+
+
+def commands_in(sent: bytes, codes: list[int]) -> list[bytes]:
+    """Read what the relay sent as a provider does that gave these replies, one a command."""
+    commands: list[bytes] = []
+    while sent:
+        if commands and commands[-1] == b"DATA" and codes[len(commands) - 1 :][:1] == [354]:
+            end = reference.end_of_data(sent)
+            if end is None:
+                return [*commands]
+            assert reference.unstuffed(sent[:end]) == CONTENT
+            commands.append(b".")
+            sent = sent[end + 3 :]
+            continue
+        line, ending, rest = sent.partition(b"\r\n")
+        if not ending:
+            return commands
+        if line.startswith(b"BDAT "):
+            size = int(line.split()[1])
+            if len(rest) < size:
+                return commands
+            assert rest[:size] == CONTENT
+            rest = rest[size:]
+            line = b"."
+        else:
+            assert line.split(b" ")[0] in {b"MAIL", b"RCPT", b"DATA", b"RSET", b"QUIT"}, line
+        commands.append(line)
+        sent = rest
+    return commands
+
+
+class _Provider:
+    """Opens connections for the relay and speaks the blocks on the one that is waiting."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.lines: list[Line] = []
+        self._plan = plan
+
+    async def open(self, account: Account) -> Connection:
+        if len(self.lines) >= _MAX_CONNECTIONS:
+            raise UpstreamUnavailable("enough")
+        number = len(self.lines)
+        wire = Wire(lambda octets: self._hear(number, octets))
+        connection = Connection(wire, self._plan.extensions)
+        if b"stale" in self._plan.words:
+            connection.last_used_at -= 60.0
+        self.lines.append(Line(wire, connection))
+        return connection
+
+    async def open_with(self, account: Account, access_token: str) -> Connection:
+        return await self.open(account)
+
+    def _hear(self, number: int, octets: bytes) -> None:
+        line = self.lines[number]
+        line.sent += octets
+        if b"slow" in self._plan.words:
+            line.connection.pause_writing()
+
+    def say(self, octets: bytes) -> None:
+        line = self.lines[-1]
+        if line.wire.is_closing():
+            return
+        line.connection.resume_writing()
+        line.said += octets
+        line.commands_before += [len(line.commands)] * len(octets)
+        if octets:
+            line.wire.feed(octets)
+
+    def hang_up(self) -> None:
+        for line in self.lines:
+            if line.wire.is_closing():
+                continue
+            if b"abrupt" not in self._plan.words:
+                line.wire.feed_eof()
+            line.wire.close()
+
+
+class UpstreamTarget:
+    """Sends one message an input."""
+
+    max_bytes = 4000
+    tokens: tuple[bytes, ...] = (
+        *(b"\0", b"\0\0", b"\r\n", b"\n", b"-", b" ", b"250 2.0.0 kept\r\n", b"250 2.1.0 ok\r\n\0"),
+        *(b"250 2.1.5 ok\r\n\0", b"354 go\r\n\0", b"354 go\r\n", b"550 5.1.1 no\r\n", b"421 bye\r\n"),
+        *(b"250-a\r\n250 b\r\n", b"432 4.3.2 slow\r\n", b"451 4.3.0 later\r\n", b"503 order\r\n"),
+        *(b"250 2.1.0 a\r\n250 2.1.5 b\r\n250 2.0.0 kept\r\n\0", b"220 x\r\n", b"334 \r\n", b"250\r\n"),
+        *(b"552 5.3.4 large\r\n\0", b"250 2.1.0 a\r\n250 2.1.5 b\r\n354 go\r\n\x00250 kept\r\n\0"),
+        *(word + b" " for word in WORDS),
+    )
+
+    def __init__(self) -> None:
+        self._harness = Harness()
+        self._metrics = Metrics()
+
+    def close(self) -> None:
+        self._harness.close()
+
+    def check(self, octets: bytes) -> object:
+        plan = plan_in(octets)
+        provider = _Provider(plan)
+        answer = self._harness.run(self._send(plan, provider))
+        complaints = self._harness.complaints()
+        assert not complaints, complaints
+        for line in provider.lines:
+            assert not line.wire.faults, line.wire.faults
+        judge(plan, provider.lines, answer)
+        codes = [tuple(line.codes[:12]) for line in provider.lines]
+        return plan.words, answer.code, tuple(codes)
+
+    async def _send(self, plan: Plan, provider: _Provider) -> Reply:
+        pool = Pool(self._metrics)
+        relay = Relay(pool, provider, self._metrics)  # type: ignore[arg-type]
+        recipients = ["b@y", "c@z"] if b"two" in plan.words else ["b@y"]
+        envelope = Envelope("a@x", recipients)
+        way = _streamed if plan.words & {b"stream", b"verified"} else _whole
+        sending = asyncio.create_task(way(relay, envelope, is_verified=b"verified" in plan.words))
+        await _speak(plan, provider, sending)
+        answer = await sending
+        # Whoever comes next gets what he is told on a connection that was kept.
+        for line in provider.lines:
+            if line.connection.is_usable:
+                await _use_again(line)
+        pool.close()
+        await asyncio.sleep(0)
+        return answer
+
+
+async def _speak(plan: Plan, provider: _Provider, sending: asyncio.Task[Reply]) -> None:
+    for block in plan.blocks:
+        for _ in range(_TURNS):
+            await asyncio.sleep(0)
+        if sending.done():
+            break
+        provider.say(block)
+    for _ in range(_MAX_CONNECTIONS + 1):
+        for _ in range(_TURNS):
+            await asyncio.sleep(0)
+        if sending.done():
+            return
+        provider.hang_up()
+    if not await ticks_until(sending.done):
+        sending.cancel()
+        raise AssertionError("the message hangs after the provider's end")
+
+
+async def _whole(relay: Relay, envelope: Envelope, *, is_verified: bool) -> Reply:
+    content = Content(CONTENT, is_stuffed=False)
+    return await relay.relay(Login(mailbox()), envelope, content, "id")
+
+
+async def _streamed(relay: Relay, envelope: Envelope, *, is_verified: bool) -> Reply:
+    outgoing = relay.stream(Login(mailbox()), envelope, "id")
+    outgoing.frame(is_stuffed=False)
+    if is_verified:
+        paths, envelope.forward_paths = envelope.forward_paths, []
+        for path in paths:
+            answer = await outgoing.recipient(path)
+            if answer.is_positive:
+                envelope.forward_paths.append(path)
+        if not envelope.forward_paths:
+            outgoing.abandon()
+            return answer
+    await outgoing.write(CONTENT[:10])
+    await outgoing.write(CONTENT[10:50])
+    return await outgoing.finish(CONTENT[50:])
+
+
+async def _use_again(line: Line) -> None:
+    codes = line.codes
+    assert len(codes) == len(line.commands), (line.commands, codes)
+    assert commands_in(line.sent + b"NOOP?", codes) == line.commands, "in the midst of content"
+    is_open = False
+    for command, code in zip(line.commands, codes, strict=True):
+        if command.startswith(b"MAIL") and code < 400:
+            is_open = True
+        elif command == b"RSET" or (command == b"." and code == 250):
+            is_open = False
+    assert line.connection.needs_reset or not is_open, "the transaction is still open"
+    line.connection.send(b"RSET\r\n", replies=1)
+    line.wire.feed(b"250 2.0.0 again\r\n")
+    assert (await line.connection.reply(1.0)).text == ("again",)
+    line.connection.abort()
+
+
+def judge(plan: Plan, lines: list[Line], answer: Reply) -> None:
+    """Check the answer against what was said on every connection."""
+    ended = [line for line in lines if b"." in line.commands]
+    delivered = [line for line in ended if _may_be_delivered(line)]
+    if answer.is_positive:
+        assert delivered, f"{answer} was made up: {[line.said for line in lines]}"
+    assert len(ended) <= 1 or not delivered, "sent again after it was accepted"
+    for line in lines:
+        if _is_flawless(line):
+            assert answer.is_positive, f"{answer} to a message that was accepted: {line.said!r}"
+
+
+def _may_be_delivered(line: Line) -> bool:
+    """Whether the reply in the place of the message's is 250, and those before it allowed it."""
+    commands, codes = line.commands, line.codes
+    at = commands.index(b".")
+    if codes[at : at + 1] != [250]:
+        return False
+    before = zip(commands[:at], codes, strict=False)
+    is_any_recipient = False
+    for command, code in before:
+        if command.startswith(b"MAIL") and not 200 <= code < 300:
+            return False
+        if command == b"DATA" and code != 354:
+            return False
+        if command.startswith(b"RCPT"):
+            is_any_recipient = is_any_recipient or 200 <= code < 300
+    return is_any_recipient
+
+
+def _is_flawless(line: Line) -> bool:
+    """Whether every command got one good reply, after it was sent, and nothing else was said."""
+    commands, codes = line.commands, line.codes
+    if not commands or commands[-1] != b"." or len(codes) != len(commands):
+        return False
+    rest, at, last = line.said, 0, b""
+    for number, command in enumerate(commands):
+        found = reference.next_reply(rest)
+        assert found is not None
+        at += len(rest) - len(found[1])
+        rest, last = found[1], found[0].lines[0]
+        if line.commands_before[at - 1] <= number and command != b".":
+            return False
+        if line.commands_before[at - 1] < number + 1:
+            return False
+        good = {b".": {250}, b"DATA": {354}}.get(command, set(range(200, 300)))
+        if found[0].code not in good:
+            return False
+    speaks_of_address = last.startswith(b"2.1.")
+    return not rest and not speaks_of_address

@@ -1,0 +1,261 @@
+"""Fuzz targets: everything pure that reads octets of strangers, and the configuration file."""
+
+from __future__ import annotations
+
+import base64
+import json
+import random
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+from tests.fuzz import reference
+from xoauth2_proxy import sasl
+from xoauth2_proxy.config import Overrides, load_config
+from xoauth2_proxy.errors import ConfigError
+from xoauth2_proxy.mock_tokens import MockTokenInvalid, MockTokens
+from xoauth2_proxy.replies import for_client
+from xoauth2_proxy.smtp import (
+    MAX_REPLY_LINE_BYTES,
+    MAX_REPLY_LINES,
+    BadParameter,
+    BadPath,
+    MalformedReply,
+    Reply,
+    ReplyParser,
+    parse_parameters,
+    parse_path,
+)
+from xoauth2_proxy.upstream.exchange import rcpt_command
+
+
+class _Pure:
+    tokens: tuple[bytes, ...] = ()
+    max_bytes = 2000
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class RepliesTarget(_Pure):
+    """A provider's replies: cut in any way they are the same, and what is passed on is clean."""
+
+    max_bytes = 12_000
+    tokens = (
+        *(b"250 ", b"250-", b"250", b"550 5.1.1 ", b"354 ", b"199 ", b"600 ", b"\r\n", b"\n", b"\r"),
+        *(b"2.0.0 ", b"5.7.1\t", b"\xff", b"\xc2", b"\0", b"a" * 600, b"x" * 4090, b"250-a\r\n" * 100),
+        *("٢٥٠ ".encode(), b"250\t"),
+    )
+
+    def check(self, octets: bytes) -> object:
+        whole, error = self._parsed([octets])
+        cuts = random.Random(len(octets))
+        sizes = (1, 2, 13)[len(octets) % 3]
+        pieces, at = [], 0
+        while at < len(octets):
+            size = cuts.randint(1, sizes)
+            pieces.append(octets[at : at + size])
+            at += size
+        in_pieces, error_in_pieces = self._parsed(pieces)
+        # Replies in front of a malformed one count only if they came earlier.
+        assert in_pieces[: len(whole)] == whole
+        assert error == error_in_pieces
+        if not error:
+            assert in_pieces == whole
+        self._compare(octets, in_pieces, error)
+        for one in in_pieces:
+            encoded = for_client(one).encode()
+            assert reference.is_well_formed(encoded), encoded
+            (again,) = ReplyParser().feed(encoded)
+            assert again.is_positive == one.is_positive or one.code in range(300, 400)
+        return tuple(one.code for one in whole[:10]), error
+
+    @staticmethod
+    def _parsed(pieces: list[bytes]) -> tuple[list[Reply], bool]:
+        parser = ReplyParser()
+        found: list[Reply] = []
+        for piece in pieces:
+            try:
+                found += parser.feed(piece)
+            except MalformedReply:
+                return found, True
+            assert len(parser._rest) <= MAX_REPLY_LINE_BYTES
+            assert len(parser._lines) < MAX_REPLY_LINES
+        return found, False
+
+    @staticmethod
+    def _compare(octets: bytes, found: list[Reply], error: bool) -> None:
+        expected = []
+        with suppress(ValueError):
+            while (one := reference.next_reply(octets)) is not None:
+                expected.append(one[0].code)
+                octets = one[1]
+        codes = [one.code for one in found]
+        assert codes == (expected[: len(codes)] if error else expected)
+
+
+class SaslTarget(_Pure):
+    """Responses of a client: the first line names the mechanism, the others are its responses."""
+
+    tokens = (
+        *(b"PLAIN\n", b"LOGIN\n", b"XOAUTH2\n", b"OAUTHBEARER\n", b"\n", b"\0", b"\x01", b"\x01\x01"),
+        *(b"user=", b"auth=Bearer ", b"n,a=", b"y,a=", b",", b"=2C", b"=3D", b"host=", b"\xff", b"\r"),
+    )
+
+    def check(self, octets: bytes) -> object:
+        name, _, rest = octets.partition(b"\n")
+        names = list(sasl.MECHANISMS)
+        mechanism = name.decode("ascii", "replace")
+        if mechanism not in sasl.MECHANISMS:
+            mechanism = names[sum(name) % len(names)]
+        exchange = sasl.MECHANISMS[mechanism]()
+        next(exchange)
+        try:
+            for response in [*rest.split(b"\n"), b"", b""]:
+                challenge = exchange.send(response)
+                base64.b64encode(challenge)
+        except sasl.MalformedResponse:
+            return mechanism, "malformed"
+        except StopIteration as done:
+            return mechanism, self._judge(done.value)
+        raise AssertionError("the exchange does not end")
+
+    @staticmethod
+    def _judge(credentials: sasl.Credentials) -> str:
+        if isinstance(credentials, sasl.PasswordLogin):
+            shown = credentials.password
+        else:
+            shown = credentials.access_token
+            assert not any(ord(letter) <= 32 or ord(letter) == 127 for letter in shown)
+            with suppress(ValueError):
+                # What goes upstream says the same, or it does not go.
+                octets = base64.b64decode(sasl.xoauth2_response(credentials.authcid, shown))
+                (again,) = _ended(sasl.xoauth2(), octets)
+                assert again == credentials
+        if len(shown) > 8 and shown not in credentials.authcid:
+            assert shown not in repr(credentials)
+        return type(credentials).__name__
+
+
+def _ended(exchange: sasl.Exchange, octets: bytes) -> list[sasl.Credentials]:
+    next(exchange)
+    try:
+        exchange.send(octets)
+    except StopIteration as done:
+        return [done.value]
+    return []
+
+
+class PathTarget(_Pure):
+    """Arguments of MAIL and RCPT: what is accepted is one path, for the provider as well."""
+
+    tokens = (
+        *(b"FROM:", b"TO:", b"<>", b"<", b">", b"@", b'"', b"\\", b"@r:", b"[1.2.3.4]", b" SIZE=1"),
+        *(b" BODY=8BITMIME", b" SMTPUTF8", b" AUTH=<>", b"a" * 65, b"b" * 256, b"\xc3\xa9", b"\t"),
+        *("\u2028".encode(), "\u00a0".encode(), "\u0085".encode(), b" ", b"=", b"-"),
+    )
+
+    def check(self, octets: bytes) -> object:
+        text = octets.decode("utf-8", "replace")
+        keyword = "TO:" if text[:2].upper() == "TO" else "FROM:"
+        try:
+            mailbox, rest = parse_path(text, keyword)
+        except BadPath:
+            return "bad path"
+        command = rcpt_command(mailbox)
+        assert command.startswith(b"RCPT TO:<")
+        assert command.endswith(b">\r\n")
+        assert not any(octet < 32 or octet == 127 for octet in command[:-2])
+        assert len(command) <= 512
+        assert reference.path_in(command) == mailbox.encode()
+        assert parse_path(f"{keyword}<{mailbox}>", keyword) == (mailbox, "")
+        try:
+            parameters = parse_parameters(rest)
+        except BadParameter:
+            return "bad parameter"
+        for key, value in parameters.items():
+            assert key == key.upper()
+            assert not set(key + value) & set(" =\r\n\0\t")
+        return "good", bool(mailbox), len(parameters)
+
+
+class TokenTarget(_Pure):
+    """Mock tokens: nothing but what was minted opens a mailbox."""
+
+    _KEY = b"k" * 32
+
+    def __init__(self) -> None:
+        self._tokens = MockTokens(self._KEY)
+        self._strangers = MockTokens(b"s" * 32)
+        self._minted = self._tokens.mint("a@gmail.com")
+        header, payload, signature = self._minted.removeprefix("ya29.").split(".")
+        self.tokens = tuple(
+            word.encode()
+            for word in (
+                *("ya29.", "EwAoA8l6BAAURNvFLcaAUzrq", ".", "..", "=", header, payload, signature),
+                *(_b64({"alg": "none", "typ": "JWT"}), _b64({"alg": "HS512"}), _b64({"alg": 5})),
+                *(_b64({"sub": "a@gmail.com", "exp": 9e99}), _b64([]), _b64("x"), _b64({"exp": "x"})),
+                *(self._minted, self._strangers.mint("a@gmail.com")),
+            )
+        )
+
+    def check(self, octets: bytes) -> object:
+        token = octets.decode("utf-8", "replace")
+        try:
+            claims = self._tokens.read(token)
+        except MockTokenInvalid as error:
+            assert token not in str(error) or len(token) < 12
+            return error.reason
+        header, payload, _ = token.removeprefix("ya29.").split(".")
+        assert [header, payload] == self._minted.removeprefix("ya29.").split(".")[:2]
+        assert claims.mailbox == "a@gmail.com"
+        return "valid"
+
+
+def _b64(value: object) -> str:
+    return base64.urlsafe_b64encode(json.dumps(value).encode()).decode().rstrip("=")
+
+
+class ConfigTarget(_Pure):
+    """A configuration file: it loads, or every problem has a place and no secret."""
+
+    max_bytes = 4000
+    tokens = (
+        *(b'"accounts"', b'"email"', b'"provider"', b'"mock"', b'"gmail"', b'"outlook"', b'"password"'),
+        *(b'"secret-42"', b'"limits"', b'"providers"', b'"upstream"', b'"host"', b'"port"', b'"tls"'),
+        *(b'"listener"', b'"relay"', b'"admin"', b'"token"', b"{", b"}", b"[", b"]", b":", b",", b'"'),
+        *(b"null", b"true", b"false", b"-1", b"1e999", b"NaN", b"0", b"9" * 30, b'"${HOME}"', b"[" * 400),
+        *(b'{"file": "x"}', b"\xef\xbb\xbf", b'"_comment"', b'"\\ud800"', b"\xff", b'"idle_seconds"'),
+        *(b'"max_connections"', b'"buffer_bytes"', b'"enabled"', b'"oauth"', b'"recipients"'),
+    )
+
+    def __init__(self) -> None:
+        self._directory = tempfile.TemporaryDirectory(prefix="fuzz-config-")
+        self._file = Path(self._directory.name) / "accounts.json"
+
+    def close(self) -> None:
+        self._directory.cleanup()
+
+    def check(self, octets: bytes) -> object:
+        if b"dev/" in octets or b"proc/" in octets:  # files that never end
+            return "left out"
+        self._file.write_bytes(octets)
+        try:
+            config = load_config(
+                self._file,
+                Overrides(sandbox=True),
+                state_dir=Path(self._directory.name),
+                known_refreshers={"mock", "gmail", "outlook"},
+                environ={"SECRET": "secret-43"},
+            )
+        except ConfigError as error:
+            assert error.problems
+            said = json.dumps(error.problems)
+            assert "secret-43" not in said
+            # A misplaced word may be named as a key or a number of a path; a value never is.
+            if octets.count(b"secret-42") == octets.count(b'"password": "secret-42"'):
+                assert "secret-42" not in said, said
+            return "problems", frozenset(problem[:12] for _, problem in error.problems)
+        assert config.accounts
+        assert "secret-4" not in repr(config.accounts[0].password)
+        return "loads", len(config.accounts)
