@@ -131,10 +131,10 @@ class App:
             may_auth_in_clear=listening.allow_insecure_auth or is_loopback(listening.host),
         )
         relay = Relay(self._pool, opener, self.metrics)
-        count = {"count": self._shared.count} if self._shared is not None else {}
-        return Listener(
-            policy, listening.max_connections, authenticator, relay, self.metrics, **count
-        )
+        listener = Listener(policy, listening.max_connections, authenticator, relay, self.metrics)
+        if self._shared is not None:
+            listener.count = self._shared.count
+        return listener
 
     async def stop(self, drain_seconds: float | None = None) -> None:
         """Drain for at most this long (default: as configured), then stop everything."""

@@ -118,6 +118,7 @@ LoopOption = Annotated[
 WorkersOption = Annotated[
     int,
     typer.Option(
+        "--workers",
         parser=_number_of_workers,
         metavar="N|auto",
         help="Processes that share the port; auto: one per processor. Limits hold for all of them "
@@ -153,7 +154,7 @@ def serve(  # noqa: PLR0913 - one parameter an option
     log_level: LevelOption = log.LogLevel.INFO,
     log_format: FormatOption = log.LogFormat.TEXT,
     loop: LoopOption = server.EventLoop.AUTO,
-    workers_number: WorkersOption = 1,
+    number_of_workers: WorkersOption = "1",  # type: ignore[assignment] - it goes through the parser
     ready_file: ReadyFileOption = None,
     show_version: VersionOption = False,
 ) -> None:

@@ -72,16 +72,15 @@ class Listener:
         authenticator: Authenticator,
         relay: Relay,
         metrics: Metrics,
-        count: Callable[[int], int] = _only_mine,
     ) -> None:
-        """`count` notes how many clients are here and returns how many all workers have."""
+        # Notes how many clients are here, and returns how many there are in all workers.
+        self.count: Callable[[int], int] = _only_mine
         self._policy = policy
         self._max_connections = max_connections
         self._authenticator = authenticator
         self._relay = relay
         self._metrics = metrics
         self._sessions: set[ClientSession] = set()
-        self._count = count
         self._server: asyncio.Server | None = None
         self._shared: list[socket.socket] = []
         self._arriving: set[asyncio.Task[object]] = set()
@@ -175,8 +174,8 @@ class Listener:
     def admit(self, session: ClientSession) -> bool:
         """Count a session in, unless there are too many or the end has begun."""
         clients = len(self._sessions)
-        if self._is_draining or self._count(clients + 1) > self._max_connections:
-            self._count(clients)
+        if self._is_draining or self.count(clients + 1) > self._max_connections:
+            self.count(clients)
             self._metrics.client_connections.labels("refused").inc()
             return False
         self._sessions.add(session)
@@ -188,7 +187,7 @@ class Listener:
         """Count a session out: its connection is closed."""
         if session in self._sessions:
             self._sessions.remove(session)
-            self._count(len(self._sessions))
+            self.count(len(self._sessions))
             self._metrics.client_sessions.dec()
         if not self._sessions:
             self._is_empty.set()

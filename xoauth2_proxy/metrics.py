@@ -169,7 +169,7 @@ def keep_in(directory: Path, worker: int) -> None:
     ended, so that counters never go back.
     """
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(directory)
-    values.ValueClass = values.MultiProcessValue(lambda: worker)
+    values.ValueClass = values.MultiProcessValue(lambda: worker)  # type: ignore[no-untyped-call]
 
 
 class MergedMetrics:
@@ -186,7 +186,7 @@ class MergedMetrics:
 
     def forget_present(self, worker: int) -> None:
         """Drop what a worker whose process has ended said of its present: the gauges."""
-        mark_process_dead(worker, str(self._directory))
+        mark_process_dead(worker, str(self._directory))  # type: ignore[no-untyped-call]
 
 
 class _WorkersCollector(Collector):
@@ -198,7 +198,7 @@ class _WorkersCollector(Collector):
     def collect(self) -> Iterable[Metric]:
         # A file just made is empty until its first octets are there.
         files = [str(file) for file in self._directory.glob("*.db") if file.stat().st_size]
-        merged: Iterable[Metric] = MultiProcessCollector.merge(files)
+        merged: Iterable[Metric] = MultiProcessCollector.merge(files)  # type: ignore[no-untyped-call]
         return merged
 
 

@@ -590,6 +590,7 @@ class ClientSession(SMTP):
             self._abandon()
         elif self._outgoing is not None:
             await self._outgoing.write(collector.take(), is_stuffed=is_stuffed)
+            await asyncio.sleep(0)  # a large message may not keep the others waiting
         elif collector.held_bytes > self._policy.buffer_bytes and self._login is not None:
             self._outgoing = self._relay.stream(
                 self._login, self._incoming.envelope, self._next_transaction_id()

@@ -15,11 +15,6 @@ class ContentTarget:
     """Reads, judges and frames the octets of one input."""
 
     max_bytes = 4000
-    tokens: tuple[bytes, ...] = (
-        *(b"\r\n", b"\r", b"\n", b".", b"..", b"\r\n.", b"\r\n.\r\n", b"\n.\n", b"\n.\r\n", b"\r.\r"),
-        *(b"\r\n.\n", b"\r\n.\r", b"\n.\r", b"\r.\r\n", b"\0", b"\r\n.\0\r\n", b"\r\r\n", b"\r\n\n"),
-        *(b"MAIL FROM:<a@x>\r\n", b"\r\n..\r\n", b"x" * 50),
-    )
 
     def close(self) -> None:
         """Nothing is held."""
@@ -58,12 +53,12 @@ class ContentTarget:
             content = octets[:expected_end]
             self._check_verdict(collector, content, max_bytes)
             if collector.refusal() is None:
-                self._check_framing(collector.content(is_stuffed=True), reference.unstuffed(content))
+                self._check_framing(
+                    collector.content(is_stuffed=True), reference.unstuffed(content)
+                )
         return expected_end
 
-    def _check_chunks(
-        self, pieces: list[bytes], octets: bytes, max_bytes: int
-    ) -> Refusal | None:
+    def _check_chunks(self, pieces: list[bytes], octets: bytes, max_bytes: int) -> Refusal | None:
         collector, line_ends = Collector(max_bytes), LineEnds()
         for piece in pieces:
             collector.add(piece)

@@ -18,8 +18,10 @@ from xoauth2_proxy.upstream.connection import Connection
 if TYPE_CHECKING:
     from xoauth2_proxy.accounts import Account
 
-MAIL = re.compile(rb"MAIL FROM:<(.*)>((?: SIZE=\d+)?(?: BODY=8BITMIME)?(?: SMTPUTF8)?)")
-RCPT = re.compile(rb"RCPT TO:<(.+)>")
+MAIL = re.compile(
+    rb"MAIL FROM:<(.*)>(?: SIZE=\d+| BODY=8BITMIME| SMTPUTF8| RET=(?:FULL|HDRS)| ENVID=[!-~]+)*"
+)
+RCPT = re.compile(rb"RCPT TO:<(.+)>(?: NOTIFY=[A-Z,]+| ORCPT=[!-~]+)*")
 BDAT = re.compile(rb"BDAT (\d+) LAST")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -27,7 +28,6 @@ class Target(Protocol):
     """What takes any octets and asserts what must hold for all."""
 
     max_bytes: int
-    tokens: tuple[bytes, ...]  # words of its language, for mutations
 
     def check(self, octets: bytes) -> object:
         """Run one input; the value tells new behaviour from known. Raises if something broke."""
@@ -39,8 +39,9 @@ class Target(Protocol):
 
 
 TARGETS: dict[str, Callable[[], Target]] = {
-    "session": lambda: SessionTarget(is_logged_in=False),
+    "session": SessionTarget,
     "transaction": lambda: SessionTarget(is_logged_in=True),
+    "verified": lambda: SessionTarget(is_logged_in=True, verifies=True),
     "content": ContentTarget,
     "upstream": UpstreamTarget,
     "replies": RepliesTarget,
@@ -51,7 +52,26 @@ TARGETS: dict[str, Callable[[], Target]] = {
 }
 
 
+# Targets that read the same language.
+_SEEDS = {"verified": "transaction"}
+_WORDS = {"transaction": "session", "verified": "session"}
+_ESCAPE = re.compile(rb"\\x([0-9a-f]{2})")
+
+
 def seeds(name: str) -> dict[str, bytes]:
     """Return the seeds of a target by file name."""
-    files = sorted((FOLDER / "seeds" / name).iterdir())
+    files = sorted((FOLDER / "seeds" / _SEEDS.get(name, name)).iterdir())
     return {file.name: file.read_bytes() for file in files}
+
+
+def dictionary(name: str) -> Path:
+    """Return the file of the target's words, in libFuzzer's format."""
+    return FOLDER / "words" / f"{_WORDS.get(name, name)}.dict"
+
+
+def words(name: str) -> list[bytes]:
+    """Return the target's words."""
+    lines = dictionary(name).read_text().splitlines()
+    return [
+        _ESCAPE.sub(lambda match: bytes([int(match[1], 16)]), line[1:-1].encode()) for line in lines
+    ]

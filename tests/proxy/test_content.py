@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xoauth2_proxy.content import Collector, Content, DataReader, LineEnds, message_id
+from xoauth2_proxy.content import Collector, Content, DataFraming, DataReader, LineEnds, message_id
 
 PLENTY = 1_000_000
 
@@ -270,6 +270,60 @@ def test_empty_content() -> None:
     for is_stuffed in (True, False):
         content = Content(b"", is_stuffed)
         assert (content.for_data(), content.for_bdat()) == (b".\r\n", b"")
+
+
+# Content that is framed for DATA while it arrives.
+
+
+@given(st.data(), _lines, st.booleans())
+def test_framing_in_chunks_is_what_the_whole_would_be(
+    data: st.DataObject, content: bytes, is_stuffed: bool
+) -> None:
+    octets = stuffed(content) if is_stuffed else content
+    framing = DataFraming(is_stuffed=is_stuffed)
+    framed = b"".join(framing.feed(chunk) for chunk in data.draw(cut(octets)))
+    assert framed + framing.finish() == Content(octets, is_stuffed).for_data()
+
+
+@pytest.mark.parametrize("is_stuffed", [True, False])
+@pytest.mark.parametrize("content", [b"", b".\r\n", b"\r\n.\r\n..\r\n", b"a\r\n.b\r\n\r\n.\r\n"])
+def test_framing_is_the_same_over_every_chunking(content: bytes, is_stuffed: bool) -> None:
+    octets = stuffed(content) if is_stuffed else content
+    whole = Content(octets, is_stuffed).for_data()
+    for cuts in range(1 << max(0, len(octets) - 1)):
+        framing = DataFraming(is_stuffed=is_stuffed)
+        framed, at = b"", 0
+        for end in [*(n + 1 for n in range(len(octets) - 1) if cuts >> n & 1), len(octets)]:
+            framed += framing.feed(octets[at:end])
+            at = end
+        assert framed + framing.finish() == whole
+
+
+@given(st.data(), _octets)
+def test_framing_ends_with_a_dot_on_a_line_of_its_own(data: st.DataObject, octets: bytes) -> None:
+    framing = DataFraming(is_stuffed=False)
+    framed = b"".join(framing.feed(chunk) for chunk in data.draw(cut(octets)))
+    assert b"\r\n.\r\n" not in b"\r\n" + framed
+    framed += framing.finish()
+    assert (b"\r\n" + framed).endswith(b"\r\n.\r\n")
+    assert (b"\r\n" + framed).count(b"\r\n.\r\n") == 1
+
+
+@given(st.data(), _octets)
+def test_collector_gives_everything_once_however_it_is_taken(
+    data: st.DataObject, octets: bytes
+) -> None:
+    collector = Collector(PLENTY)
+    taken_so_far = b""
+    for chunk in data.draw(cut(octets)):
+        collector.add(chunk)
+        if data.draw(st.booleans()):
+            taken_so_far += collector.take()
+            assert collector.held_bytes == 0
+    if collector.is_acceptable:
+        assert taken_so_far + collector.take() == octets
+    else:
+        assert collector.take() == b""
 
 
 # The message's own name.

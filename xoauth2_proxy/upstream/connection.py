@@ -33,7 +33,7 @@ class Connection(asyncio.Protocol):
         self.extensions = extensions  # EHLO keywords, upper case, with their parameters
         self.opened_at = self.last_used_at = time.monotonic()
         self.expires_at = math.inf  # when it may carry no further transaction; the pool sets it
-        self.yields_at = 0.0  # when it may be closed in favour of another worker's; as well
+        self.yields_at = 0.0  # when it may make room for another worker's; the pool sets it too
         self.transactions = 0  # begun on this connection
         self.needs_reset = False  # a refused transaction is still open: RSET before the next MAIL
         self.on_gone: Callable[[Connection], None] | None = None

@@ -104,7 +104,7 @@ class _Shelf:
             self.slots.give_back()
 
     def must_give_way(self, connection: Connection) -> bool:
-        """Whether this connection, which is or was in use, should make room for another worker's."""
+        """Whether this connection, even if it is needed here, makes room for another worker's."""
         now = time.monotonic()
         return now < self.wanted_until and now >= connection.yields_at
 
@@ -299,7 +299,7 @@ class Pool:
             raise Overloaded("too many messages are waiting for this mailbox")
         waiter: asyncio.Future[Connection | None] = asyncio.get_running_loop().create_future()
         shelf.waiters.append(waiter)
-        if shelf.is_short and shelf.seeking is None:
+        if shelf.seeking is None:
             self._ask(shelf)
         try:
             async with asyncio.timeout(shelf.limits.wait_seconds):
@@ -323,7 +323,8 @@ class Pool:
             waiter = shelf.waiters.popleft()
             if not waiter.done():
                 waiter.set_result(connection)
-                self._offer_free_slots(shelf)
+                if shelf.seeking is None:
+                    self._offer_free_slots(shelf)
                 return
         if connection is None:
             shelf.vacate()
@@ -352,11 +353,12 @@ class Pool:
             shelf.seeking = None
         if shelf.is_short and shelf.waiters:
             self._offer_free_slots(shelf)
-        if shelf.is_short and shelf.waiters:
-            self._ask(shelf)
+        self._ask(shelf)
 
     def _ask(self, shelf: _Shelf) -> None:
-        if shelf.slots is not None:
+        """Ask for a slot that another worker holds, if that is what those who wait here need."""
+        is_needed = shelf.is_short and shelf.waiters and shelf.has_free_slot
+        if shelf.slots is not None and is_needed:
             shelf.slots.want()
             self._seek_later(shelf)
 

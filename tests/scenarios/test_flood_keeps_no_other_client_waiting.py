@@ -1,0 +1,112 @@
+"""A client that sends commands without end gets its turn, and no more."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.documents import one_account
+from tests.support.smtp_client import message
+from tests.support.waiting import until
+from xoauth2_proxy import session
+
+if TYPE_CHECKING:
+    from tests.conftest import StartRelay
+    from tests.support.relay import Relay
+    from tests.support.smtp_client import Client
+
+SESSIONS = "xoauth2_proxy_client_sessions"
+NOOPS = 100_000
+ANSWER = b"250 2.0.0 OK\r\n"
+
+
+async def answered(flooding: Client, count: int) -> None:
+    """Read until so many NOOPs were answered."""
+    left = count * len(ANSWER)
+    while left:
+        octets = await flooding._reader.read(min(left, 65_536))
+        assert octets
+        left -= len(octets)
+
+
+async def test_another_client_is_answered_while_a_flood_is(relay: Relay) -> None:
+    async with await relay.connect() as flooding, await relay.log_in() as other:
+        flood = asyncio.create_task(answered(flooding, NOOPS))
+        flooding.write(b"NOOP\r\n" * NOOPS)
+        # Each of these takes several turns of the relay; together they are a fraction of a flood.
+        for _ in range(3):
+            assert (await other.command("NOOP")).code == 250
+        assert not flood.done()
+        assert (await other.send(message())).code == 250
+        assert not flood.done()
+        async with asyncio.timeout(15):
+            await flood
+
+
+async def written(flooding: Client, octets: bytes, at_most: int) -> int:
+    """Write until the relay takes no more, or all of it was taken; return how much that was."""
+    taken = 0
+    with suppress(TimeoutError, ConnectionError):
+        while taken < at_most:
+            flooding.write(octets)
+            async with asyncio.timeout(0.5):
+                await flooding.writer.drain()
+            taken += len(octets)
+    return taken
+
+
+async def test_a_flood_whose_answers_nobody_reads_is_held_back(relay: Relay) -> None:
+    # The answers are kept for the client; what it does not read may not grow without end.
+    flooding = await relay.connect()
+    flooding.writer.transport.pause_reading()  # type: ignore[attr-defined]
+    octets = b"NOOP\r\n" * 50_000
+    assert await written(flooding, octets, 30_000_000) < 20_000_000
+    flooding.writer.transport.abort()
+    await flooding.close()
+
+
+@pytest.mark.parametrize("octets", [b"NOOP\r\n" * 50_000, b"EHLO x\r\n" * 40_000])
+async def test_a_client_that_never_reads_is_shown_out_and_counted_until_then(
+    start_relay: StartRelay, monkeypatch: pytest.MonkeyPatch, octets: bytes
+) -> None:
+    monkeypatch.setattr(session, "_LINGER_SECONDS", 0.3)
+    listener = {"idle_seconds": 0.2, "max_connections": 2}
+    relay = await start_relay(one_account() | {"listener": listener})
+    flooding = await relay.connect()
+    flooding.writer.transport.pause_reading()  # type: ignore[attr-defined]
+    await written(flooding, octets, 30_000_000)
+    flooding.writer.transport.abort()
+    await until(lambda: has_sessions(relay, 0))
+    await flooding.close()
+
+
+async def test_a_socket_that_lingers_for_its_last_words_is_counted(
+    start_relay: StartRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "_LINGER_SECONDS", 0.5)
+    relay = await start_relay(one_account() | {"listener": {"max_connections": 1}})
+    # Kept small, so that not even the answers to one HELP after the other fit.
+    flooding = await relay.connect()
+    flooding.writer.transport.pause_reading()  # type: ignore[attr-defined]
+    flooding.write(b"HELP\r\n" * 200_000 + b"QUIT\r\n")
+    (one,) = relay.app._listener._sessions  # type: ignore[union-attr]
+    await until(lambda: one._writer.transport.get_write_buffer_size() > 0)
+    assert await has_sessions(relay, 1)
+    async with await relay.connect() as turned_away:
+        assert turned_away.greeting.code == 421
+    monkeypatch.setattr(session, "_LINGER_SECONDS", 0.2)
+    one.task.cancel()  # as at the end of an idle session: its last words are said, nobody reads
+    await until(lambda: one.task.done())
+    assert await has_sessions(relay, 1)
+    await until(lambda: has_sessions(relay, 0))
+    async with await relay.connect() as next_one:
+        assert next_one.greeting.code == 220
+    flooding.writer.transport.abort()
+    await flooding.close()
+
+
+async def has_sessions(relay: Relay, count: int) -> bool:
+    return await relay.metric(SESSIONS) == count

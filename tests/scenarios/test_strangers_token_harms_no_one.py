@@ -1,0 +1,118 @@
+"""Made-up tokens cost their stranger an answer, and the mailbox's own clients nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.documents import upstream_at
+from tests.support.smtp_client import encoded, message
+from tests.support.waiting import until
+from xoauth2_proxy.sandbox import Action, Fault, Sandbox, Step
+
+if TYPE_CHECKING:
+    from tests.conftest import StartRelay
+    from tests.support.relay import Relay
+    from tests.support.smtp_client import Client
+    from xoauth2_proxy.smtp import Reply
+
+REAL = "someone@gmail.com"
+WAITING = "<Pool 1 leased or opening, 0 idle, 1 waiting>"
+
+
+def one_connection(provider: Sandbox) -> dict[str, object]:
+    """Return an account whose clients bring tokens, and which may have one connection."""
+    account = {"email": REAL, "provider": "gmail", "allow_any_password": True}
+    limits = {"max_connections": 1}
+    return {"accounts": [account | {"upstream": upstream_at(provider), "limits": limits}]}
+
+
+def auth(token: str) -> str:
+    return "AUTH XOAUTH2 " + encoded(f"user={REAL}\x01auth=Bearer {token}\x01\x01")
+
+
+async def greeted(relay: Relay) -> Client:
+    client = await relay.connect()
+    await client.ehlo()
+    return client
+
+
+async def turned_away(stranger: Client) -> Reply:
+    """Return the answer to the token that the stranger has sent."""
+    answer = await stranger.reply()
+    return await stranger.command("") if answer.code == 334 else answer
+
+
+async def test_a_message_that_waits_behind_a_strangers_attempt_is_delivered(
+    start_relay: StartRelay, provider: Sandbox
+) -> None:
+    relay = await start_relay(one_connection(provider))
+    token = provider.tokens.mint(REAL)
+    async with await greeted(relay) as good, await greeted(relay) as stranger:
+        assert (await good.command(auth(token))).code == 235
+        provider.add_fault(Fault(Step.AUTH, Action.DELAY, seconds=0.1))
+        stranger.write(auth("ya29.made-up").encode() + b"\r\n")
+        await provider.arrived(Step.AUTH, 2)
+        sending = asyncio.create_task(good.send(message()))
+        await until(lambda: repr(relay.app._pool) == WAITING)
+        assert (await turned_away(stranger)).code == 535
+        assert (await sending).code == 250
+    assert [kept.mailbox for kept in provider.received] == [REAL]
+    assert provider.counters.peak_by_mailbox == {REAL: 1}
+
+
+@pytest.mark.parametrize("answer", ["535 5.7.8 No", "454 4.7.0 Later", "421 4.7.0 Go away"])
+async def test_whatever_the_provider_says_of_a_strangers_token(
+    start_relay: StartRelay, provider: Sandbox, answer: str
+) -> None:
+    relay = await start_relay(one_connection(provider))
+    token = provider.tokens.mint(REAL)
+    async with await greeted(relay) as good, await greeted(relay) as stranger:
+        assert (await good.command(auth(token))).code == 235
+        # The reply to the stranger comes late: the good client's message waits for it.
+        provider.add_fault(Fault(Step.EHLO, Action.DELAY, seconds=0.1))
+        provider.add_fault(Fault.reply(Step.AUTH, answer))
+        stranger.write(auth("ya29.made-up").encode() + b"\r\n")
+        await provider.arrived(Step.EHLO, 3)
+        sending = asyncio.create_task(good.send(message()))
+        await until(lambda: repr(relay.app._pool) == WAITING)
+        assert (await turned_away(stranger)).code in {454, 535}
+        assert (await sending).code == 250
+    assert provider.received.total == 1
+
+
+async def test_many_strangers_crowd_nobody_out(start_relay: StartRelay, provider: Sandbox) -> None:
+    relay = await start_relay(one_connection(provider))
+    token = provider.tokens.mint(REAL)
+    strangers = [await greeted(relay) for _ in range(20)]
+    async with await greeted(relay) as good:
+        assert (await good.command(auth(token))).code == 235
+        for number, stranger in enumerate(strangers):
+            stranger.write(auth(f"ya29.made-up-{number}").encode() + b"\r\n")
+        for number in range(10):
+            assert (await good.send(message(f"number {number}"))).code == 250
+        for stranger in strangers:
+            assert (await turned_away(stranger)).code == 535
+            await stranger.close()
+    assert provider.received.total == 10
+    assert provider.counters.peak_by_mailbox == {REAL: 1}
+
+
+async def test_a_token_once_proved_lets_in_while_a_stranger_is_tried(
+    start_relay: StartRelay, provider: Sandbox
+) -> None:
+    relay = await start_relay(one_connection(provider))
+    token = provider.tokens.mint(REAL)
+    async with (
+        await greeted(relay) as first,
+        await greeted(relay) as again,
+        await greeted(relay) as stranger,
+    ):
+        assert (await first.command(auth(token))).code == 235
+        provider.add_fault(Fault(Step.AUTH, Action.STALL))
+        stranger.write(auth("ya29.made-up").encode() + b"\r\n")
+        await provider.arrived(Step.AUTH, 2)
+        async with asyncio.timeout(2):
+            assert (await again.command(auth(token))).code == 235

@@ -1,0 +1,106 @@
+"""What the parent and a worker say to each other, over a socket that nobody else has.
+
+First the parent sends the `Setup`, pickled: it holds secrets, which have no place in arguments or
+in the environment. Then both send lines of words. The end of the channel is the end of the other
+process.
+
+From the parent: `ping`, `drain`. From a worker: `ready`, `failed <reason>`, `pong`. From worker to
+worker, through the parent: `wanted`, `freed` (`upstream.slots`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+import signal
+import struct
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import socket
+    from pathlib import Path
+
+    from xoauth2_proxy.log import LogFormat, LogLevel
+    from xoauth2_proxy.server import Run
+
+# Held back in a worker from its first moment until it can mind them.
+HELD_BACK = frozenset({signal.SIGINT, signal.SIGHUP, signal.SIGTERM})
+
+_LENGTH = struct.Struct("!I")
+_MAX_UNSENT_BYTES = 65_536  # a process that does not read its lines gets no more of them
+_MAX_LINE = 1000  # characters
+
+
+@dataclass(frozen=True, slots=True)
+class Logging:
+    """What every process writes to standard error."""
+
+    level: LogLevel
+    format: LogFormat
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """All that a worker needs to know."""
+
+    run: Run
+    logging: Logging
+    number: int  # of the worker, from 0
+    sockets: tuple[int, ...]  # descriptors of the listening sockets
+    directory: Path  # for this run of the proxy, private
+
+
+class Channel:
+    """One end of the channel, once the setup is through."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    @classmethod
+    async def over(cls, end: socket.socket) -> Channel:
+        """Return a channel over a connected socket."""
+        return cls(*await asyncio.open_unix_connection(sock=end))
+
+    def say(self, line: str) -> None:
+        """Send a line; it is lost if the other process has stopped reading."""
+        if self._writer.transport.get_write_buffer_size() <= _MAX_UNSENT_BYTES:
+            self._writer.write(" ".join(line.split())[:_MAX_LINE].encode() + b"\n")
+
+    async def send(self, setup: Setup) -> None:
+        """Send the setup. Raises `ConnectionError`."""
+        octets = pickle.dumps(setup)
+        self._writer.write(_LENGTH.pack(len(octets)) + octets)
+        await self._writer.drain()
+
+    async def line(self) -> str:
+        """Return the next line; "" once the other process has ended."""
+        try:
+            return (await self._reader.readline()).decode("utf-8", "replace").rstrip("\n")
+        except (ConnectionError, ValueError):
+            return ""
+
+    async def close(self) -> None:
+        """Send what is unsent; the other process learns that nobody is here any more."""
+        self._writer.close()
+        with suppress(ConnectionError):
+            await self._writer.wait_closed()
+
+
+def receive_setup(end: socket.socket) -> Setup:
+    """Wait for the setup, blocking. Raises `EOFError`."""
+    (length,) = _LENGTH.unpack(_receive(end, _LENGTH.size))
+    setup: Setup = pickle.loads(_receive(end, length))  # noqa: S301 - from the parent alone
+    return setup
+
+
+def _receive(end: socket.socket, length: int) -> bytes:
+    octets = bytearray()
+    while len(octets) < length:
+        more = end.recv(length - len(octets))
+        if not more:
+            raise EOFError("the parent has ended")
+        octets += more
+    return bytes(octets)

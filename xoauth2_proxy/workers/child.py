@@ -1,0 +1,107 @@
+"""The process of one worker: a relay on sockets that were opened by its parent.
+
+It ends when the parent says so, or when the parent has ended; either way transactions in flight
+are finished first. Ctrl+C in a terminal reaches it too, but only the parent heeds it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from functools import partial
+from typing import TYPE_CHECKING
+
+from xoauth2_proxy import log, metrics, server
+from xoauth2_proxy.app import App, Shared
+from xoauth2_proxy.upstream.slots import Slots
+from xoauth2_proxy.workers import layout
+from xoauth2_proxy.workers.channel import HELD_BACK, Channel, receive_setup
+from xoauth2_proxy.workers.seats import Seats
+
+if TYPE_CHECKING:
+    from xoauth2_proxy.workers.channel import Setup
+
+_CHANNEL = 0  # standard input
+
+_log = log.logger("workers")
+
+
+def main() -> int:
+    """Be a worker until the end; return the exit code."""
+    for ignored in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(ignored, signal.SIG_IGN)
+    end = socket.socket(fileno=os.dup(_CHANNEL))
+    _silence(_CHANNEL)
+    try:
+        setup = receive_setup(end)
+    except EOFError:
+        return server.EXIT_FAILED
+    log.configure(setup.logging.level, setup.logging.format)
+    metrics.keep_in(layout.figures(setup.directory), setup.number)
+    with asyncio.Runner(loop_factory=setup.run.loop.factory()) as runner:
+        return runner.run(_serve(setup, end))
+
+
+def _silence(descriptor: int) -> None:
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, descriptor)
+    os.close(nothing)
+
+
+async def _serve(setup: Setup, end: socket.socket) -> int:
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_BACK)
+    channel = await Channel.over(end)
+    try:
+        slots = _slots(setup, channel)
+        app = _build(setup, slots)
+        await app.start()
+    except (OSError, ValueError) as error:
+        channel.say(f"failed {error}")
+        await channel.close()
+        return server.EXIT_FAILED
+    listening = asyncio.create_task(_listen(channel, slots, stop), name="parent's words")
+    channel.say("ready")
+    try:
+        await stop.wait()
+    finally:
+        await app.stop()
+        listening.cancel()
+        await asyncio.gather(listening, return_exceptions=True)
+        await channel.close()
+    return 0
+
+
+def _slots(setup: Setup, channel: Channel) -> Slots:
+    return Slots(layout.slots(setup.run.state_dir), layout.rates(setup.directory), channel.say)
+
+
+def _build(setup: Setup, slots: Slots) -> App:
+    sockets = [socket.socket(fileno=descriptor) for descriptor in setup.sockets]
+    seats = Seats(layout.seats(setup.directory))
+    shared = Shared(sockets, slots, partial(seats.count, setup.number))
+    return App(setup.run.config, server.refreshers(setup.run), shared=shared)
+
+
+async def _listen(channel: Channel, slots: Slots, stop: asyncio.Event) -> None:
+    """Heed the parent until it has ended."""
+    try:
+        while line := await channel.line():
+            if line == "ping":
+                channel.say("pong")
+            elif line == "drain":
+                stop.set()
+            else:
+                slots.heard(line)
+    except Exception:
+        _log.critical("a worker does not hear its parent any more", exc_info=True)
+    finally:
+        stop.set()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

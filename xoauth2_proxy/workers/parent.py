@@ -1,0 +1,172 @@
+"""The parent: what there is only one of, and the workers' keeper.
+
+Start: port, sandbox, admin, workers; stop: port, workers (drained), admin, sandbox. The port stays
+open while workers come and go, so clients wait for the next worker instead of being refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from xoauth2_proxy import log, server
+from xoauth2_proxy.admin.health import Health, WorkersHealth
+from xoauth2_proxy.admin.server import AdminServer
+from xoauth2_proxy.app import Addresses, account_states, sandbox_addresses, sandboxed
+from xoauth2_proxy.listener import listening_sockets
+from xoauth2_proxy.metrics import MergedMetrics
+from xoauth2_proxy.sandbox import Sandbox
+from xoauth2_proxy.workers import layout
+from xoauth2_proxy.workers.channel import Setup
+from xoauth2_proxy.workers.seats import Seats
+from xoauth2_proxy.workers.worker import Timing, Worker
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Iterator
+
+    from xoauth2_proxy.server import Run
+    from xoauth2_proxy.workers.channel import Logging
+
+MAX_WORKERS = 64  # each is a whole relay, of some 60 MB
+_GRACE_SECONDS = 5.0  # beyond the time to drain: last words, and the end of a process
+
+_log = log.logger("workers")
+
+
+def number_of_processors() -> int:
+    """Return how many processors this process may use."""
+    return min(len(os.sched_getaffinity(0)), MAX_WORKERS)
+
+
+def run(what: Run, workers: int, logging: Logging) -> int:
+    """Serve with this many worker processes; otherwise as `server.run`."""
+    parent = Parent(what, workers, logging)
+    return server.run(what, lambda _: parent, parent.kill)
+
+
+class Parent:
+    """One relay of several processes."""
+
+    def __init__(
+        self, what: Run, workers: int, logging: Logging, timing: Timing | None = None
+    ) -> None:
+        self.health = Health(account_states(what.config))
+        self.workers: list[Worker] = []
+        self._what = what
+        self._number = workers
+        self._logging = logging
+        self._timing = timing or Timing()
+        self._sandbox = Sandbox(what.state_dir) if what.sandbox else None
+        self._sockets: list[socket.socket] = []
+        self._keeping: list[asyncio.Task[None]] = []
+        self._directory: Path | None = None
+        self._seats: Seats | None = None
+        self._metrics: MergedMetrics | None = None
+        self._admin: AdminServer | None = None
+
+    async def start(self) -> Addresses:
+        """Start everything, and return once a worker accepts clients and each had its chance.
+
+        Raises:
+            OSError: an address cannot be listened on; what was started is stopped again.
+            CannotStart: no worker got ready; the same.
+        """
+        try:
+            return await self._start()
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def _start(self) -> Addresses:
+        config = self._what.config
+        directory = self._directory = Path(tempfile.mkdtemp(prefix="xoauth2-proxy-"))
+        layout.prepare(directory)
+        self._seats = Seats.create(layout.seats(directory), self._number)
+        self._metrics = MergedMetrics(layout.figures(directory), self._processes)
+        self._sockets = await asyncio.to_thread(
+            listening_sockets, config.listener.host, config.listener.port
+        )
+        if self._sandbox is not None:
+            await self._sandbox.start()
+            config = sandboxed(config, self._sandbox)
+            self.health.sandbox = sandbox_addresses(self._sandbox)
+        self._admin = AdminServer(self.health, self._metrics, config.admin.token)
+        admin = await self._admin.start(config.admin.host, config.admin.port)
+        await self._start_workers(replace(self._what, config=config), directory)
+        return Addresses(self._sockets[0].getsockname()[:2], admin)
+
+    async def _start_workers(self, what: Run, directory: Path) -> None:
+        for number in range(self._number):
+            setup = Setup(
+                run=what,
+                logging=self._logging,
+                number=number,
+                sockets=tuple(one.fileno() for one in self._sockets),
+                directory=directory,
+            )
+            self.workers.append(Worker(setup, self._timing, self._pass_on, self._has_changed))
+        self._keeping = [
+            asyncio.create_task(worker.keep(), name=f"worker {worker.number}")
+            for worker in self.workers
+        ]
+        reasons = await asyncio.gather(*(worker.first for worker in self.workers))
+        if all(reasons):
+            raise server.CannotStart(f"no worker could start: {reasons[0]}")
+
+    async def stop(self) -> None:
+        """Let the workers drain for as long as configured, then stop everything."""
+        self.health.is_draining = True
+        for one in self._sockets:
+            one.close()
+        for worker in self.workers:
+            worker.drain()
+        if self._keeping:
+            patience = self._what.config.relay.drain_seconds + _GRACE_SECONDS
+            _, running = await asyncio.wait(self._keeping, timeout=patience)
+            if running:
+                _log.error("%d workers did not end in time; killed", len(running))
+                self._kill_workers()
+            await asyncio.gather(*self._keeping)
+        if self._admin is not None:
+            await self._admin.stop()
+        if self._sandbox is not None:
+            await self._sandbox.stop()
+        self._clear()
+
+    def kill(self) -> None:
+        """End the workers at once."""
+        self._kill_workers()
+        self._clear()
+
+    def _kill_workers(self) -> None:
+        for worker in self.workers:
+            worker.kill()
+
+    def _clear(self) -> None:
+        if self._directory is not None:
+            shutil.rmtree(self._directory, ignore_errors=True)
+
+    def _processes(self) -> Iterator[int]:
+        return (worker.pid for worker in self.workers if worker.pid is not None)
+
+    def _pass_on(self, sender: Worker, line: str) -> None:
+        for worker in self.workers:
+            if worker is not sender:
+                worker.say(line)
+
+    def _has_changed(self, worker: Worker) -> None:
+        if not worker.is_ready:
+            assert self._seats is not None  # noqa: S101 - made before the first worker
+            assert self._metrics is not None  # noqa: S101 - the same
+            self._seats.count(worker.number, 0)
+            self._metrics.forget_present(worker.number)
+        running = sum(one.is_ready for one in self.workers)
+        restarts = sum(one.restarts for one in self.workers)
+        self.health.workers = WorkersHealth(running, restarts)
+        self.health.is_ready = running > 0

@@ -1,0 +1,181 @@
+"""One worker as its parent sees it: a process, started again whenever it ends unasked."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from xoauth2_proxy import log
+from xoauth2_proxy.workers.channel import HELD_BACK, Channel
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from xoauth2_proxy.workers.channel import Setup
+
+_log = log.logger("workers")
+
+_REAP_SECONDS = 5.0  # for a process that has let go of its channel to end by itself
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How long things may take between parent and worker."""
+
+    ping_seconds: float = 5.0
+    max_unanswered: int = 6  # pings; then the worker's event loop is believed to be stuck
+    min_delay_seconds: float = 0.1  # before a restart; it doubles
+    max_delay_seconds: float = 10.0
+    good_life_seconds: float = 30.0  # a worker that lived so long is restarted without delay
+
+
+class Worker:
+    """A worker process, and its successors."""
+
+    def __init__(
+        self,
+        setup: Setup,
+        timing: Timing,
+        tell_others: Callable[[Worker, str], None],
+        has_changed: Callable[[Worker], None],
+    ) -> None:
+        """`has_changed` is called when the worker has become ready, and when its process ended."""
+        self.number = setup.number
+        self.is_ready = False
+        self.restarts = 0
+        # What became of the first process: "" if it got ready, else why it did not.
+        self.first: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._setup = setup
+        self._timing = timing
+        self._tell_others = tell_others
+        self._has_changed = has_changed
+        self._process: subprocess.Popen[bytes] | None = None
+        self._channel: Channel | None = None
+        self._unanswered = 0
+        self._is_ending = asyncio.Event()
+
+    @property
+    def pid(self) -> int | None:
+        """The process that runs now."""
+        return self._process.pid if self._process is not None else None
+
+    async def keep(self) -> None:
+        """Run the process, again and again, until `drain` was called and it has ended."""
+        delay = self._timing.min_delay_seconds
+        while not self._is_ending.is_set():
+            began = time.monotonic()
+            code = await self._live()
+            if self._is_ending.is_set():
+                break
+            self._settle(f"it ended with code {code}")
+            if time.monotonic() - began >= self._timing.good_life_seconds:
+                delay = self._timing.min_delay_seconds
+            _log.event(
+                logging.ERROR, "worker ended", worker=self.number, code=code, restart_seconds=delay
+            )
+            with suppress(TimeoutError):
+                async with asyncio.timeout(delay):
+                    await self._is_ending.wait()
+            delay = min(2 * delay, self._timing.max_delay_seconds)
+            self.restarts += not self._is_ending.is_set()
+        self._settle("the proxy is stopping")
+
+    def say(self, line: str) -> None:
+        """Send a line to the process, if there is one."""
+        if self._channel is not None:
+            self._channel.say(line)
+
+    def drain(self) -> None:
+        """Ask the process to finish, and start it no more."""
+        self._is_ending.set()
+        self.say("drain")
+
+    def kill(self) -> None:
+        """End the process at once."""
+        if self._process is not None:
+            self._process.kill()
+
+    async def _live(self) -> int:
+        """Run one process from its start to its end, and return its exit code."""
+        here, there = socket.socketpair()
+        with there:
+            self._process = _spawn(there, self._setup.sockets)
+        self._unanswered = 0
+        channel = self._channel = await Channel.over(here)
+        pinging = asyncio.create_task(self._ping(channel), name=f"ping worker {self.number}")
+        try:
+            with suppress(ConnectionError):
+                await channel.send(self._setup)
+            if self._is_ending.is_set():
+                self.say("drain")
+            while line := await channel.line():
+                self._heard(line)
+        finally:
+            pinging.cancel()
+            self._channel = None
+            await channel.close()
+            code = await asyncio.to_thread(_reap, self._process)
+            self._process = None
+            self.is_ready = False
+            self._has_changed(self)
+        return code
+
+    async def _ping(self, channel: Channel) -> None:
+        while True:
+            await asyncio.sleep(self._timing.ping_seconds)
+            if self._unanswered >= self._timing.max_unanswered:
+                _log.event(logging.ERROR, "worker does not answer; killed", worker=self.number)
+                self.kill()
+                return
+            self._unanswered += 1
+            channel.say("ping")
+
+    def _heard(self, line: str) -> None:
+        word, _, rest = line.partition(" ")
+        if word == "pong":
+            self._unanswered = 0
+        elif word == "ready":
+            self.is_ready = True
+            self._settle("")
+            self._has_changed(self)
+        elif word == "failed":
+            self._settle(rest)
+            _log.event(logging.ERROR, "worker cannot start", worker=self.number, error=rest)
+        else:
+            self._tell_others(self, line)
+
+    def _settle(self, reason: str) -> None:
+        if not self.first.done():
+            self.first.set_result(reason)
+
+
+def _spawn(channel: socket.socket, sockets: tuple[int, ...]) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "xoauth2_proxy.workers.child"]
+    with _signals_held_back():
+        return subprocess.Popen(command, stdin=channel.fileno(), pass_fds=sockets)  # noqa: S603 - our own
+
+
+@contextmanager
+def _signals_held_back() -> Iterator[None]:
+    """Let a process be born that signals do not reach yet: it unblocks them when it is ready."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _reap(process: subprocess.Popen[bytes]) -> int:
+    try:
+        return process.wait(_REAP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait()
