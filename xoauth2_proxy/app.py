@@ -29,8 +29,9 @@ from xoauth2_proxy.upstream.opener import Opener
 from xoauth2_proxy.upstream.pool import Pool
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Mapping, Sequence
+    from collections.abc import Coroutine, Mapping, Sequence
 
+    from xoauth2_proxy.acceptor import Seats
     from xoauth2_proxy.accounts import Account
     from xoauth2_proxy.config import Config
     from xoauth2_proxy.oauth.refreshers import Refresher
@@ -54,7 +55,7 @@ class Shared:
 
     sockets: Sequence[socket.socket]  # they listen already
     slots: Slots
-    count: Callable[[int], int]  # notes the worker's clients, returns all workers'
+    seats: Seats
 
 
 class App:
@@ -106,7 +107,7 @@ class App:
 
     async def _open_doors(self, listener: Listener) -> Addresses:
         if self._shared is not None:
-            listener.start_on(self._shared.sockets)
+            listener.start_on(self._shared.sockets, self._shared.seats)
             return Addresses(self._shared.sockets[0].getsockname()[:2], ("", 0))
         admin = await self._admin.start(self._config.admin.host, self._config.admin.port)
         smtp = await listener.start(self._config.listener.host, self._config.listener.port)
@@ -131,10 +132,7 @@ class App:
             may_auth_in_clear=listening.allow_insecure_auth or is_loopback(listening.host),
         )
         relay = Relay(self._pool, opener, self.metrics)
-        listener = Listener(policy, listening.max_connections, authenticator, relay, self.metrics)
-        if self._shared is not None:
-            listener.count = self._shared.count
-        return listener
+        return Listener(policy, listening.max_connections, authenticator, relay, self.metrics)
 
     async def stop(self, drain_seconds: float | None = None) -> None:
         """Drain for at most this long (default: as configured), then stop everything."""

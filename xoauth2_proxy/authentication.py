@@ -87,10 +87,18 @@ class Authenticator:
         # kept, so the first message finds it open. One at a time: strangers with made-up tokens
         # may not crowd out the mailbox's own connections.
         digest = hashlib.sha256(access_token.encode()).digest()
-        async with self._proving.setdefault(account.key, asyncio.Lock()):
-            proved, proved_at = self._proved.get(account.key, (b"", 0.0))
-            if proved != digest or time.monotonic() - proved_at > _PROOF_SECONDS:
-                open_connection = partial(self._opener.open_with, account, access_token)
-                async with self._pool.lease(account, open_connection, new=True):
+        if not self._is_proved(account, digest):
+            async with self._proving.setdefault(account.key, asyncio.Lock()):
+                if not self._is_proved(account, digest):
+                    await self._prove(account, access_token)
                     self._proved[account.key] = digest, time.monotonic()
         return Login(account, access_token)
+
+    def _is_proved(self, account: Account, digest: bytes) -> bool:
+        proved, proved_at = self._proved.get(account.key, (b"", 0.0))
+        return proved == digest and time.monotonic() - proved_at < _PROOF_SECONDS
+
+    async def _prove(self, account: Account, access_token: str) -> None:
+        open_connection = partial(self._opener.open_with, account, access_token)
+        async with self._pool.lease(account, open_connection, new=True):
+            pass

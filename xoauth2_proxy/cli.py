@@ -54,7 +54,8 @@ def _print_version(is_asked: bool) -> None:
         raise typer.Exit
 
 
-def _number_of_workers(text: str) -> int:
+def _read_number_of_workers(given: str | int) -> int:
+    text = str(given)
     if text == "auto":
         return workers.number_of_processors()
     if not (text.isascii() and text.isdigit() and 1 <= int(text) <= workers.MAX_WORKERS):
@@ -119,7 +120,7 @@ WorkersOption = Annotated[
     int,
     typer.Option(
         "--workers",
-        parser=_number_of_workers,
+        parser=_read_number_of_workers,
         metavar="N|auto",
         help="Processes that share the port; auto: one per processor. Limits hold for all of them "
         "together.",
@@ -154,7 +155,7 @@ def serve(  # noqa: PLR0913 - one parameter an option
     log_level: LevelOption = log.LogLevel.INFO,
     log_format: FormatOption = log.LogFormat.TEXT,
     loop: LoopOption = server.EventLoop.AUTO,
-    number_of_workers: WorkersOption = "1",  # type: ignore[assignment] - it goes through the parser
+    number_of_workers: WorkersOption = 1,
     ready_file: ReadyFileOption = None,
     show_version: VersionOption = False,
 ) -> None:
@@ -187,9 +188,9 @@ def serve(  # noqa: PLR0913 - one parameter an option
         ready_file=ready_file,
         is_quiet=log_format is log.LogFormat.JSON,
     )
-    if workers_number == 1:
+    if number_of_workers == 1:
         raise typer.Exit(server.run(run))
-    raise typer.Exit(workers.run(run, workers_number, workers.Logging(log_level, log_format)))
+    raise typer.Exit(workers.run(run, number_of_workers, workers.Logging(log_level, log_format)))
 
 
 @cli.command()

@@ -136,23 +136,23 @@ class Inlet:
             await self._more()
         return self._take(max_bytes)
 
-    async def readexactly(self, count: int) -> bytes:
-        """Return exactly `count` octets, for aiosmtpd's reader of PROXY headers.
+    async def readexactly(self, n: int) -> bytes:
+        """Return exactly `n` octets, for aiosmtpd's reader of PROXY headers.
 
         Raises as `octets` does, and `asyncio.IncompleteReadError` at the end of input.
         """
         taken = b""
-        while len(taken) < count:
+        while len(taken) < n:
             try:
-                taken += await self.octets(count - len(taken))
+                taken += await self.octets(n - len(taken))
             except EndOfInput:
-                raise asyncio.IncompleteReadError(taken, count) from None
+                raise asyncio.IncompleteReadError(taken, n) from None
         return taken
 
-    async def read(self, count: int) -> bytes:
-        """Return up to `count` octets, b"" at the end of input."""
+    async def read(self, n: int = _HIGH_BYTES) -> bytes:
+        """Return up to `n` octets, b"" at the end of input."""
         try:
-            return await self.octets(count)
+            return await self.octets(n)
         except EndOfInput:
             return b""
 

@@ -6,60 +6,23 @@ Draining: stop accepting, tell idle clients 421, let transactions finish, then c
 from __future__ import annotations
 
 import asyncio
-import socket
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from xoauth2_proxy import log
+from xoauth2_proxy.acceptor import Acceptor
 from xoauth2_proxy.session import ClientSession, SessionPolicy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    import socket
+    from collections.abc import Sequence
 
+    from xoauth2_proxy.acceptor import Seats
     from xoauth2_proxy.authentication import Authenticator
     from xoauth2_proxy.metrics import Metrics
     from xoauth2_proxy.relay import Relay
 
 _BACKLOG = 1024  # connections the kernel holds while the event loop is busy
 _LAST_WORDS_SECONDS = 2.0  # for clients to take what was still said to them
-_OUT_OF_FILES_SECONDS = 1.0  # a pause when the system has no file descriptor for one more client
-
-_log = log.logger("listener")
-
-
-def listening_sockets(host: str, port: int) -> list[socket.socket]:
-    """Return sockets that listen on every address of `host`, for processes to share.
-
-    Raises:
-        OSError: an address cannot be listened on.
-    """
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    sockets: list[socket.socket] = []
-    try:
-        for family, kind, protocol, _, address in dict.fromkeys(found):
-            sockets.append(socket.socket(family, kind, protocol))
-            _listen(sockets[-1], address)
-    except BaseException:
-        for one in sockets:
-            one.close()
-        raise
-    return sockets
-
-
-def _listen(unbound: socket.socket, address: object) -> None:
-    unbound.setblocking(False)
-    unbound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if unbound.family == socket.AF_INET6:
-        unbound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-    try:
-        unbound.bind(address)  # type: ignore[arg-type]
-    except OSError as error:
-        raise OSError(error.errno, f"cannot listen on {address}: {error.strerror}") from None
-    unbound.listen(_BACKLOG)
-
-
-def _only_mine(clients: int) -> int:
-    return clients
 
 
 class Listener:
@@ -73,8 +36,6 @@ class Listener:
         relay: Relay,
         metrics: Metrics,
     ) -> None:
-        # Notes how many clients are here, and returns how many there are in all workers.
-        self.count: Callable[[int], int] = _only_mine
         self._policy = policy
         self._max_connections = max_connections
         self._authenticator = authenticator
@@ -82,8 +43,8 @@ class Listener:
         self._metrics = metrics
         self._sessions: set[ClientSession] = set()
         self._server: asyncio.Server | None = None
-        self._shared: list[socket.socket] = []
-        self._arriving: set[asyncio.Task[object]] = set()
+        self._acceptor: Acceptor | None = None
+        self._seats: Seats | None = None  # None: there are no other workers
         self._is_draining = False
         self._is_empty = asyncio.Event()
 
@@ -95,49 +56,13 @@ class Listener:
         address = self._server.sockets[0].getsockname()
         return address[0], address[1]
 
-    def start_on(self, sockets: Sequence[socket.socket]) -> None:
-        """Accept clients from sockets that other processes accept from as well.
+    def start_on(self, sockets: Sequence[socket.socket], seats: Seats) -> None:
+        """Take part in accepting clients from sockets that listen already."""
+        self._seats = seats
+        self._acceptor = Acceptor(sockets, self._new_session, self._sessions.__len__, seats)
 
-        One client at a time, so that a burst is shared out: the loops' own servers accept as many
-        as there are.
-        """
-        self._shared = list(sockets)
-        for one in self._shared:
-            self._accept_from(one)
-
-    def _accept_from(self, one: socket.socket) -> None:
-        if one in self._shared:
-            asyncio.get_running_loop().add_reader(one, self._accept, one)
-
-    def _accept(self, one: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
-        try:
-            client, _ = one.accept()
-        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-            return  # another process was faster, or the client is gone
-        except OSError as error:
-            _log.error("cannot accept clients: %s", error)
-            loop.remove_reader(one)
-            loop.call_later(_OUT_OF_FILES_SECONDS, self._accept_from, one)
-            return
-        client.setblocking(False)
-        task = loop.create_task(self._receive(client))
-        self._arriving.add(task)
-        task.add_done_callback(self._arriving.discard)
-
-    async def _receive(self, client: socket.socket) -> None:
-        try:
-            await asyncio.get_running_loop().connect_accepted_socket(self._new_session, client)
-        except OSError:
-            client.close()  # it left before it was greeted
-
-    def _stop_accepting(self) -> None:
-        if self._server is not None:
-            self._server.close()
-        sockets, self._shared = self._shared, []
-        for one in sockets:
-            asyncio.get_running_loop().remove_reader(one)
-            one.close()
+    def _count(self, clients: int) -> int:
+        return clients if self._seats is None else self._seats.count(clients)
 
     async def drain(self, deadline_seconds: float) -> int:
         """Let every session come to its end, and return how many had to be cut.
@@ -145,7 +70,10 @@ class Listener:
         Accepts nothing from here on. Cancelling the call leaves the sessions running.
         """
         self._is_draining = True
-        self._stop_accepting()
+        if self._server is not None:
+            self._server.close()
+        if self._acceptor is not None:
+            self._acceptor.close()
         for session in list(self._sessions):
             session.drain_session()
         tasks = [session.task for session in self._sessions]
@@ -174,8 +102,8 @@ class Listener:
     def admit(self, session: ClientSession) -> bool:
         """Count a session in, unless there are too many or the end has begun."""
         clients = len(self._sessions)
-        if self._is_draining or self.count(clients + 1) > self._max_connections:
-            self.count(clients)
+        if self._is_draining or self._count(clients + 1) > self._max_connections:
+            self._count(clients)
             self._metrics.client_connections.labels("refused").inc()
             return False
         self._sessions.add(session)
@@ -187,7 +115,7 @@ class Listener:
         """Count a session out: its connection is closed."""
         if session in self._sessions:
             self._sessions.remove(session)
-            self.count(len(self._sessions))
+            self._count(len(self._sessions))
             self._metrics.client_sessions.dec()
         if not self._sessions:
             self._is_empty.set()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import resource
 from typing import TYPE_CHECKING
 
 from prometheus_client import (
@@ -211,14 +210,14 @@ class _ProcessesCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         # First those that have ended: one that ends in between must not be counted twice.
-        ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+        ended = os.times()
         families = {one.name: one for one in ProcessCollector(registry=None).collect()}
         for process in self._processes():
             for one in ProcessCollector(pid=_constant(process), registry=None).collect():
                 if one.name in families and one.name != "process_start_time_seconds":
                     _add(families[one.name], one.samples[0].value)
         if (cpu := families.get("process_cpu_seconds")) is not None:
-            _add(cpu, ended.ru_utime + ended.ru_stime)
+            _add(cpu, ended.children_user + ended.children_system)
             self._cpu_seconds = max(self._cpu_seconds, cpu.samples[0].value)
             cpu.samples[0] = cpu.samples[0]._replace(value=self._cpu_seconds)
         yield from families.values()

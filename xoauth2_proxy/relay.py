@@ -284,28 +284,36 @@ class Outgoing:
             found.append(await stream.recipient(path))
 
     async def _pass_on(self, octets: bytes) -> None:
+        stream = await self._ready()
+        await stream.write(octets)
+
+    async def _end(self, octets: bytes) -> None:
+        stream = await self._ready()
+        self._conclude(await stream.end(octets))
+
+    async def _ready(self) -> Stream:
+        """Return the stream once the provider waits for content."""
+        if self._stream is not None and self._has_go_ahead:
+            return self._stream
         stream = self._stream or await self._begin()
         if not self._has_go_ahead:
             await stream.go_ahead()
             self._has_go_ahead = True
-        await stream.write(octets)
-
-    async def _end(self, octets: bytes) -> None:
-        stream = self._stream or await self._begin()
-        if not self._has_go_ahead:
-            await stream.go_ahead()
-        self._conclude(await stream.end(octets))
+        return stream
 
     async def _begin(self) -> Stream:
-        """Send the envelope; once more on a new connection if the first was dead."""
+        """Send envelope and DATA; once more on a new connection if the first was dead."""
         await self._relay.wait_turn(self._account)
         try:
-            stream = await self._acquire(new=False)
-            await stream.begin()
+            return await self._begin_on(await self._acquire(new=False))
         except UpstreamClosedEarly:
             self._release(in_doubt=True)
-            stream = await self._acquire(new=True)
-            await stream.begin()
+            return await self._begin_on(await self._acquire(new=True))
+
+    async def _begin_on(self, stream: Stream) -> Stream:
+        await stream.begin()
+        await stream.go_ahead()
+        self._has_go_ahead = True
         return stream
 
     async def _acquire(self, *, new: bool) -> Stream:

@@ -228,8 +228,9 @@ class ClientSession(SMTP):
                 line = await self._next_command()
             except LineTooLong as error:
                 is_auth = error.start[:5].upper() == b"AUTH "
-                self._bad_command(
-                    replies.AUTH_LINE_TOO_LONG if is_auth else replies.COMMAND_TOO_LONG
+                self._bad_line(
+                    error.start,
+                    replies.AUTH_LINE_TOO_LONG if is_auth else replies.COMMAND_TOO_LONG,
                 )
                 continue
             try:
@@ -242,6 +243,7 @@ class ClientSession(SMTP):
     async def _next_command(self) -> bytes:
         self._commands += 1
         if self._commands % _COMMANDS_PER_TURN == 0:
+            await self._flush()
             await asyncio.sleep(0)  # a flood of commands may not keep the others waiting
         if self._is_draining and not self._incoming.has_begun:
             raise _Hangup(replies.SHUTTING_DOWN)
@@ -256,13 +258,19 @@ class ClientSession(SMTP):
         word, _, argument = (text or "").partition(" ")
         verb = word.upper()
         if text is None:
-            self._bad_command(replies.COMMAND_MALFORMED)
+            self._bad_line(line, replies.COMMAND_MALFORMED)
         elif len(line) > _MAX_COMMAND_BYTES and verb != "AUTH":
-            self._bad_command(replies.COMMAND_TOO_LONG)
+            self._bad_line(line, replies.COMMAND_TOO_LONG)
         elif not word.isascii() or (method := _COMMANDS.get(verb)) is None:
             self._bad_command(replies.COMMAND_UNKNOWN)
         else:
             await method(self, argument.strip())
+
+    def _bad_line(self, line: bytes, reply: Reply) -> None:
+        if line[:4].upper() == b"BDAT":
+            # A chunk follows, and nobody knows where it ends: it may not be read as commands.
+            raise _Hangup(reply)
+        self._bad_command(reply)
 
     def _bad_command(self, reply: Reply) -> None:
         self._bad_commands += 1
@@ -567,6 +575,7 @@ class ClientSession(SMTP):
         await self._read_chunk(chunk.size_bytes, collector)
         if collector is not None and collector.is_too_large and not chunk.is_last:
             refusal = replies.TOO_LARGE
+            self._record_refusal(collector, refusal)
         if refusal is not None or collector is None:
             self._incoming.fail()
             self._answer(refusal or replies.BAD_SEQUENCE)
@@ -597,6 +606,11 @@ class ClientSession(SMTP):
             )
             await self._outgoing.write(collector.take(), is_stuffed=is_stuffed)
 
+    def _record_refusal(self, collector: Collector, answer: Reply) -> None:
+        if self._login is not None:
+            envelope, transaction_id = self._incoming.envelope, self._next_transaction_id()
+            self._relay.refuse(self._login, envelope, collector.size_bytes, transaction_id, answer)
+
     def _abandon(self) -> None:
         if self._outgoing is not None:
             self._outgoing.abandon()
@@ -614,8 +628,7 @@ class ClientSession(SMTP):
             answer = replies.AUTH_REQUIRED
         elif refusal is not None:
             answer = replies.TOO_LARGE if refusal is Refusal.TOO_LARGE else replies.BARE_LINE_ENDS
-            transaction_id = self._next_transaction_id()
-            self._relay.refuse(login, envelope, collector.size_bytes, transaction_id, answer)
+            self._record_refusal(collector, answer)
         elif outgoing is not None:
             answer = await outgoing.finish(collector.take(), is_stuffed=is_stuffed)
             self._outgoing = None

@@ -104,24 +104,9 @@ class _Served:
         if any(octet < 32 or octet == 127 for octet in line):
             self._fault(f"a control in a command: {line!r}")
         if match := MAIL.fullmatch(line):
-            if self._sender is not None:
-                self._fault("MAIL within a transaction")
-            elif match[1].startswith(b"refuse"):
-                self._say(b"550 5.7.1 not from you")
-            elif match[1].startswith(b"hangup"):
-                self._say(b"421 4.3.2 come again")
-                self._loop.call_soon(self._hang_up)
-            else:
-                self._sender = match[1]
-                self._say(b"250 2.1.0 sender")
+            self._mail(match[1])
         elif match := RCPT.fullmatch(line):
-            if match[1].startswith(b"refuse"):
-                self._say(b"550 5.1.1 nobody")
-            elif self._sender is None:
-                self._say(b"503 5.5.1 MAIL first")
-            else:
-                self._recipients.append(match[1])
-                self._say(b"250 2.1.5 recipient")
+            self._rcpt(match[1])
         elif line == b"DATA":
             self._is_in_data = bool(self._recipients)
             self._say(b"354 go on" if self._recipients else b"503 5.5.1 RCPT first")
@@ -132,6 +117,27 @@ class _Served:
             self._loop.call_soon(self._hang_up)
         else:
             self._fault(f"no command: {line[:60]!r}")
+
+    def _mail(self, sender: bytes) -> None:
+        if self._sender is not None:
+            self._fault("MAIL within a transaction")
+        elif sender.startswith(b"refuse"):
+            self._say(b"550 5.7.1 not from you")
+        elif sender.startswith(b"hangup"):
+            self._say(b"421 4.3.2 come again")
+            self._loop.call_soon(self._hang_up)
+        else:
+            self._sender = sender
+            self._say(b"250 2.1.0 sender")
+
+    def _rcpt(self, recipient: bytes) -> None:
+        if recipient.startswith(b"refuse"):
+            self._say(b"550 5.1.1 nobody")
+        elif self._sender is None:
+            self._say(b"503 5.5.1 MAIL first")
+        else:
+            self._recipients.append(recipient)
+            self._say(b"250 2.1.5 recipient")
 
     def _finish(self, sent: bytes, content: bytes) -> None:
         if reference.has_bare_line_ends(sent) or reference.ended(content) != content:

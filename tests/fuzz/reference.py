@@ -96,15 +96,12 @@ def is_well_formed(octets: bytes) -> bool:
 
 def path_in(argument: bytes) -> bytes:
     """Return what stands between the angle brackets, without a source route."""
-    inside, is_quoted, is_escaped = bytearray(), False, False
-    for octet in argument[argument.index(b"<") + 1 :]:
-        if is_quoted:
-            is_quoted = is_escaped or octet != ord('"')
-            is_escaped = octet == ord("\\") and not is_escaped
-        elif octet == ord(">"):
-            break
-        else:
-            is_quoted = octet == ord('"')
-        inside.append(octet)
-    path = bytes(inside)
-    return path.partition(b":")[2] if path.startswith(b"@") else path
+    rest = argument[argument.index(b"<") + 1 :]
+    if rest.startswith(b"@"):
+        rest = rest.partition(b":")[2]
+    quoted = 0
+    if rest.startswith(b'"'):
+        quoted = 1
+        while rest[quoted : quoted + 1] != b'"':
+            quoted += 2 if rest[quoted : quoted + 1] == b"\\" else 1
+    return rest[: rest.index(b">", quoted)]

@@ -14,6 +14,7 @@ import zlib
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+import pytest
 import trustme
 
 from tests.fuzz import reference
@@ -21,7 +22,7 @@ from tests.fuzz.harness import Harness
 from tests.fuzz.provider import Kept, Provider
 from tests.fuzz.wire import Wire
 from tests.support.accounts import mailbox
-from xoauth2_proxy import incoming
+from xoauth2_proxy import incoming, inlet
 from xoauth2_proxy.authentication import Login
 from xoauth2_proxy.content import Collector
 from xoauth2_proxy.errors import CredentialsRejected, TokenEndpointUnavailable
@@ -43,7 +44,7 @@ MAX_RECIPIENTS = 4
 MAX_INPUT_BYTES = 60_000
 LOG_IN = b"EHLO c.example\r\nAUTH PLAIN AHNvbWVvbmVAZXhhbXBsZS5jb20Ac2VjcmV0\r\n"
 _TICKS = 20_000  # of the event loop, within which a session must have come to its end
-_INLET_BYTES = 65_536  # where reading pauses
+_INLET_BYTES = 16_384  # where reading pauses; less than it is, so that inputs reach it
 
 _EXTENSIONS: tuple[tuple[str, ...], ...] = (
     ("PIPELINING", "CHUNKING", "SIZE", "8BITMIME", "SMTPUTF8", "DSN"),
@@ -141,7 +142,11 @@ class SessionTarget:
         extensions = _EXTENSIONS[zlib.crc32(octets[:200]) % len(_EXTENSIONS)]
         provider = Provider(dict.fromkeys(extensions, ""))
         given = [self._prefix, *pieces] if self._prefix else list(pieces)
-        spoken = self._harness.run(self._converse(given, provider))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(incoming, "Collector", Watched)
+            patch.setattr(inlet, "_HIGH_BYTES", _INLET_BYTES)
+            patch.setattr(inlet, "_LOW_BYTES", _INLET_BYTES // 4)
+            spoken = self._harness.run(self._converse(given, provider))
         conversation = Conversation(whole, *spoken[:1], provider, spoken[1], spoken[2])
         conversation.faults += self._harness.complaints() + provider.all_faults()
         assert not conversation.faults, conversation.faults
@@ -150,7 +155,6 @@ class SessionTarget:
     async def _converse(
         self, pieces: list[bytes], provider: Provider
     ) -> tuple[bytes, int, list[str]]:
-        incoming.Collector = Watched  # type: ignore[misc]
         gate, door, faults = Gate(self._account), Door(), list[str]()
         said = bytearray()
         pool = Pool(self._metrics)
@@ -180,7 +184,6 @@ class SessionTarget:
             if "0 leased or opening" not in repr(pool):
                 faults.append(f"a lease outlives its session: {pool}")
         finally:
-            incoming.Collector = Collector  # type: ignore[misc]
             pool.close()
             await asyncio.sleep(0)
         return bytes(said), gate.let_in, faults + wire.faults
@@ -197,7 +200,7 @@ async def _say_all(
             return
         wire.feed(piece)
         held = len(session._inlet._buffer)
-        if held > _INLET_BYTES + len(piece) + MAX_MESSAGE_BYTES:
+        if held > _INLET_BYTES + 2 * len(piece):
             faults.append(f"{held} octets wait to be read")
         for _ in range(turns.choice((0, 0, 1, 4))):
             await asyncio.sleep(0)
@@ -267,6 +270,7 @@ class _Walk:
 
     def __init__(self, conversation: Conversation) -> None:
         self.octets = conversation.heard
+        self._has_dsn = "DSN" in conversation.provider.extensions
         self.replies = _Replies(conversation.said)
         self.acknowledged: list[Kept] = []
         self.logins = 0
@@ -277,6 +281,7 @@ class _Walk:
         self._recipients: list[bytes] = []
         self._chunks: bytes | None = None
         self._is_void = False  # a chunk was refused
+        self._wants_dsn = False
 
     def walk(self) -> None:
         assert self.replies.next(b"the connection") == 220
@@ -306,32 +311,29 @@ class _Walk:
         return code
 
     def _command(self, line: bytes) -> None:
-        if not line.endswith(b"\r\n") or any(o < 32 or o == 127 for o in line[:-2]):
+        verb, _, argument = line.removesuffix(b"\r\n").partition(b" ")
+        verb, argument = verb.upper(), argument.decode(errors="replace").strip().encode()
+        if not _is_line_of_smtp(line):
             code = self._code(line)
             assert code in {500, 421}, f"{code} to {line!r}"
-            return
-        verb, _, argument = line.strip().partition(b" ")
-        verb = verb.upper()
-        if verb == b"BDAT" and len(line) <= 2048:
+            # The chunk behind a broken BDAT would be read as commands.
+            self.has_ended = self.has_ended or line[:4].upper() == b"BDAT"
+        elif verb == b"BDAT":
             self._bdat(line, argument)
-            return
-        code = self._code(line)
-        if verb in {b"EHLO", b"HELO"} and code == 250:
-            self._greeted = True
-            self._forget()
-        elif verb == b"RSET" and code == 250:
-            self._forget()
         elif verb == b"AUTH":
-            self._auth(line, code)
-        elif verb == b"MAIL" and code == 250:
-            assert self._is_logged_in
-            assert self._sender is None
-            self._sender = reference.path_in(argument)
-        elif verb == b"RCPT" and code == 250:
-            assert self._sender is not None
-            assert self._chunks is None
-            self._recipients.append(reference.path_in(argument))
-            assert len(self._recipients) <= MAX_RECIPIENTS
+            self._auth(line, self._code(line))
+        else:
+            self._simple(line, verb, argument)
+
+    def _simple(self, line: bytes, verb: bytes, argument: bytes) -> None:
+        code = self._code(line)
+        if verb in {b"EHLO", b"HELO", b"RSET"} and code == 250:
+            self._greeted = self._greeted or verb != b"RSET"
+            self._forget()
+        elif verb in {b"MAIL", b"RCPT"} and code == 250:
+            self._address(verb, reference.path_in(argument))
+            asked = (b"RET=", b"ENVID=", b"NOTIFY=", b"ORCPT=")
+            self._wants_dsn = self._wants_dsn or any(word in argument.upper() for word in asked)
         elif verb == b"DATA" and code == 354:
             self._data()
         elif verb == b"QUIT":
@@ -346,6 +348,17 @@ class _Walk:
         else:
             harmless = verb in {b"NOOP", b"HELP", b"VRFY"} and code in {250, 214, 252}
             assert code >= 400 or harmless, f"{code} to {line[:80]!r}"
+
+    def _address(self, verb: bytes, path: bytes) -> None:
+        assert self._is_logged_in
+        assert self._chunks is None
+        if verb == b"MAIL":
+            assert self._sender is None
+            self._sender = path
+        else:
+            assert self._sender is not None
+            self._recipients.append(path)
+            assert len(self._recipients) <= MAX_RECIPIENTS
 
     def _auth(self, line: bytes, code: int) -> None:
         while code == 334:
@@ -381,7 +394,7 @@ class _Walk:
             self.has_ended = True
             return
         chunk, self.octets = self.octets[:size], self.octets[size:]
-        if self._recipients and self._is_logged_in:
+        if self._recipients and not self._is_void:
             self._chunks = (self._chunks or b"") + chunk
         if is_last and self._recipients and not self._is_void:
             content = self._chunks or b""
@@ -393,9 +406,8 @@ class _Walk:
             assert self._chunks is not None
             assert len(self._chunks) <= MAX_MESSAGE_BYTES
         else:
-            assert code in {552, 503, 530, 554}, f"{code} to {line!r}"
-            if self._recipients:
-                self._is_void = True
+            assert code in {552, 503, 530, 554} or self.has_ended, f"{code} to {line!r}"
+            self._is_void = self._sender is not None
 
     def _final(self, sent: bytes, content: bytes) -> None:
         assert self._sender is not None
@@ -404,6 +416,8 @@ class _Walk:
             assert code == 552, f"{code} to {len(sent)} octets"
         elif reference.has_bare_line_ends(sent):
             assert code == 550, f"{code} to bare line ends"
+        elif self._wants_dsn and not self._has_dsn and code == 555:
+            pass
         elif self._sender.startswith(b"refuse"):
             assert code == 550
         elif self._sender.startswith(b"hangup"):
@@ -419,7 +433,17 @@ class _Walk:
 
     def _forget(self) -> None:
         self._sender, self._recipients, self._chunks = None, [], None
-        self._is_void = False
+        self._is_void = self._wants_dsn = False
+
+
+def _is_line_of_smtp(line: bytes) -> bool:
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        return False
+    has_controls = any(octet < 32 or octet == 127 for octet in line[:-2])
+    is_auth = line[:5].upper() == b"AUTH " or line[:6].upper() == b"AUTH\r\n"
+    return line.endswith(b"\r\n") and not has_controls and (is_auth or len(line) <= 2048)
 
 
 def _chunk(argument: bytes) -> tuple[int | None, bool]:

@@ -78,7 +78,8 @@ class Line:
     @property
     def codes(self) -> list[int]:
         """The codes of the replies said so far, up to what is none."""
-        codes, rest = [], self.said
+        codes: list[int] = []
+        rest = self.said
         while True:
             try:
                 found = reference.next_reply(rest)
@@ -113,7 +114,7 @@ def commands_in(sent: bytes, codes: list[int]) -> list[bytes]:
             rest = rest[size:]
             line = b"."
         else:
-            assert line.split(b" ")[0] in {b"MAIL", b"RCPT", b"DATA", b"RSET", b"QUIT"}, line
+            assert line.split(b" ")[0] in {b"MAIL", b"RCPT", b"DATA", b"RSET", b"QUIT", b"NOOP"}
         commands.append(line)
         sent = rest
     return commands
@@ -234,13 +235,12 @@ async def _streamed(relay: Relay, envelope: Envelope, *, is_verified: bool) -> R
     outgoing = relay.stream(Login(mailbox()), envelope, "id")
     if is_verified:
         paths, envelope.forward_paths = envelope.forward_paths, []
-        for path in paths:
-            answer = await outgoing.recipient(path)
-            if answer.is_positive:
-                envelope.forward_paths.append(path)
-        if not envelope.forward_paths:
+        answers = [await outgoing.recipient(path) for path in paths]
+        accepted = [path for path, answer in zip(paths, answers, strict=True) if answer.is_positive]
+        envelope.forward_paths += accepted
+        if not accepted:
             outgoing.abandon()
-            return answer
+            return answers[-1]
     await outgoing.write(CONTENT[:10], is_stuffed=False)
     await outgoing.write(CONTENT[10:50], is_stuffed=False)
     return await outgoing.finish(CONTENT[50:], is_stuffed=False)
@@ -249,7 +249,8 @@ async def _streamed(relay: Relay, envelope: Envelope, *, is_verified: bool) -> R
 async def _use_again(line: Line) -> None:
     codes = line.codes
     assert len(codes) == len(line.commands), (line.commands, codes)
-    assert commands_in(line.sent + b"NOOP?", codes) == line.commands, "in the midst of content"
+    then = commands_in(line.sent + b"NOOP\r\n", codes)
+    assert then == [*line.commands, b"NOOP"], "in the midst of content"
     is_open = False
     for command, code in zip(line.commands, codes, strict=True):
         if command.startswith(b"MAIL") and code < 400:

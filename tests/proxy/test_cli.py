@@ -60,8 +60,9 @@ def command(*arguments: object) -> list[str]:
 # Commands that only say something.
 
 
-def test_version() -> None:
-    result = run("version")
+@pytest.mark.parametrize("word", ["version", "--version"])
+def test_version(word: str) -> None:
+    result = run(word)
     assert (result.exit_code, result.stdout) == (0, f"xoauth2-proxy {__version__}\n")
 
 
@@ -148,6 +149,46 @@ def test_every_problem_is_told_at_once_by_its_path(
     assert SECRET not in result.output
 
 
+def test_check_takes_the_options_of_the_proxy_itself(config: Path, tmp_path: Path) -> None:
+    before = ("--config", config, "--sandbox", "--state-dir", tmp_path)
+    result = run(*before, "check")
+    assert (result.exit_code, result.stdout.partition(":")[0]) == (0, str(config))
+    result = run(*before, "--host", "0.0.0.0", "check")
+    assert result.exit_code == 2
+    assert "--host: nobody could log in on 0.0.0.0" in result.stderr
+    result = run(*before, "--host", "0.0.0.0", "--allow-insecure-auth", "check")
+    assert result.exit_code == 0
+    assert "warning: allow_insecure_auth" in result.stderr
+
+
+def test_options_behind_check_beat_those_before_it(config: Path, tmp_path: Path) -> None:
+    result = run("--config", tmp_path / "gone.json", "check", "--config", config, "--sandbox")
+    assert result.exit_code == 0
+    assert result.stdout.startswith(f"{config}: ")
+
+
+def test_a_pem_file_that_is_none_is_a_problem_of_the_file(config: Path) -> None:
+    (config.parent / "empty.pem").write_text("")
+    listener = {"tls_cert": "empty.pem", "tls_key": "empty.pem"}
+    account = ACCOUNT | {"upstream": {"ca_file": "empty.pem"}}
+    config.write_text(json.dumps({"accounts": [account], "listener": listener}))
+    result = run("check", "--config", config)
+    assert result.exit_code == 2
+    assert f"xoauth2-proxy: 2 problems in {config}:" in result.stderr
+    assert "listener.tls_cert: " in result.stderr
+    assert "accounts[0].upstream.ca_file: " in result.stderr
+    assert "holds no certificates (PEM)" in result.stderr
+
+
+def test_a_malformed_key_hides_no_other_problem_of_its_account(config: Path) -> None:
+    account = ACCOUNT | {"enabled": "perhaps", "password": "${NOT_SET_ANYWHERE}"}
+    config.write_text(json.dumps([account]))
+    result = run("check", "--config", config)
+    assert result.exit_code == 2
+    for path in ("accounts[0].enabled: ", "accounts[0].password: "):
+        assert path in result.stderr
+
+
 def test_one_problem_is_one_problem(config: Path) -> None:
     config.write_text("{")
     result = run("check", "--config", config)
@@ -196,6 +237,23 @@ def test_a_port_in_use_is_1_and_said_clearly(tmp_path: Path, loop: str) -> None:
     assert "in use" in ended.stderr
     assert "Traceback" not in ended.stderr
     assert "is ready" not in ended.stdout
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_a_signing_key_that_is_none_is_1_and_said_clearly(tmp_path: Path, loop: str) -> None:
+    (tmp_path / "sandbox").mkdir()
+    (tmp_path / "sandbox" / "signing-key").write_bytes(b"short")
+    ended = subprocess.run(
+        command("--sandbox", "--state-dir", tmp_path, "--port", 0, "--admin-port", 0,
+                "--loop", loop),
+        capture_output=True, text=True, timeout=WAIT_SECONDS, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 1
+    assert ended.stdout == ""
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith("xoauth2-proxy: cannot start: ")
+    assert str(tmp_path / "sandbox" / "signing-key") in line
+    assert "too short" in line
 
 
 def test_serves_tells_where_and_stops_when_asked(tmp_path: Path) -> None:

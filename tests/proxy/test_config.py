@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from operator import attrgetter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import argon2
 import pytest
-import trustme
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -34,6 +34,9 @@ from xoauth2_proxy.config.model import (
 )
 from xoauth2_proxy.errors import ConfigError
 from xoauth2_proxy.mock_tokens import MOCK_MAILBOXES
+
+if TYPE_CHECKING:
+    import trustme
 
 EXAMPLE = Path(__file__).parents[2] / "accounts.example.json"
 
@@ -78,6 +81,7 @@ SETTINGS: dict[str, tuple[dict[str, object], str, object]] = {
     "account.client_secret": (account(client_secret="s"), "account.oauth.client_secret", "s"),
     "account.refresh_token": (account(refresh_token="r"), "account.oauth.refresh_token", "r"),
     "account.tenant": (account(tenant="common"), "account.oauth.tenant", "common"),
+    "account.recipients": (account(recipients="verified"), "account.verifies", True),
     "account.allow_remote_mock": (
         account(upstream={"host": "mx.example.com"}, allow_remote_mock=True),
         "account.upstream.host",
@@ -118,6 +122,11 @@ SETTINGS: dict[str, tuple[dict[str, object], str, object]] = {
         "account.limits.wait_seconds",
         0.0,
     ),
+    "limits.messages_per_minute": (
+        account(limits={"messages_per_minute": 12}),
+        "account.limits.messages_per_minute",
+        12.0,
+    ),
     "provider.refresher": (
         with_provider(CORP | {"refresher": "oidc"}),
         "account.refresher",
@@ -145,6 +154,11 @@ SETTINGS: dict[str, tuple[dict[str, object], str, object]] = {
         {"listener": {"allow_insecure_auth": True}},
         "listener.allow_insecure_auth",
         True,
+    ),
+    "listener.proxies": (
+        {"listener": {"proxies": ["192.0.2.1", "::1"]}},
+        "listener.proxies",
+        ("192.0.2.1", "::1"),
     ),
     "listener.max_connections": (
         {"listener": {"max_connections": 5}},
@@ -218,7 +232,11 @@ class TestKeys:
         result = config.load_one()
         for name in ("listener", "admin", "relay"):
             written = SECTIONS[name]().model_dump(exclude_none=True)
-            assert {key: getattr(getattr(result, name), key) for key in written} == written
+            found = {key: getattr(getattr(result, name), key) for key in written}
+            assert found == {
+                key: tuple(value) if isinstance(value, list) else value
+                for key, value in written.items()
+            }
 
     def test_account_id_is_named_in_problems(self, config: ConfigFile) -> None:
         problems = config.problems_of_one(account_id="gmail_01", provider="gmial")

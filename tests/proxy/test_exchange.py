@@ -1,4 +1,4 @@
-"""What every way of sending has in common: MAIL's parameters, joined refusals, spent connections."""
+"""What every way of sending has in common: MAIL's parameters, joined refusals, spent sessions."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from tests.support.relay import MAILBOX
 from tests.support.smtp_client import message
 from xoauth2_proxy import replies
+from xoauth2_proxy.log import LOGGER_NAME
 from xoauth2_proxy.sandbox import Action, Fault, Step
 
 if TYPE_CHECKING:
@@ -134,3 +136,26 @@ async def test_at_the_deadline_what_is_left_is_cut_and_not_acknowledged(relay: R
 
 async def test_draining_without_clients_ends_at_once(relay: Relay) -> None:
     assert await (await drain(relay)) == 0
+
+
+@pytest.mark.parametrize("size_bytes", [100, 500_000], ids=["whole", "streamed"])
+async def test_a_cut_transaction_is_told_as_unknown_by_its_name(
+    relay: Relay, size_bytes: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, LOGGER_NAME)
+    relay.sandbox.add_fault(Fault(Step.END, Action.STALL))
+    async with await relay.log_in() as client:
+        await client.envelope("to@example.net")
+        assert (await client.command("DATA")).code == 354
+        client.write(b"Message-ID: <cut@example.com>\r\n" + message(size_bytes=size_bytes))
+        client.write(b".\r\n")
+        await relay.sandbox.arrived(Step.END)
+        draining = await drain(relay, deadline_seconds=0.05)
+        assert await client.reply() == replies.SHUTTING_DOWN
+        assert await draining == 1
+    (record,) = (one for one in caplog.records if one.name == f"{LOGGER_NAME}.relay")
+    assert record.getMessage() == "outcome unknown"
+    assert record.fields["message_id"] == "<cut@example.com>"  # type: ignore[attr-defined]
+    assert record.fields["account"] == MAILBOX  # type: ignore[attr-defined]
+    assert await relay.metric("xoauth2_proxy_messages_total", reply="cut") == 1
+    assert await relay.metric("xoauth2_proxy_messages_total") == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import traceback
 from typing import TYPE_CHECKING
 
 import pytest
@@ -177,3 +178,46 @@ async def test_a_cancelled_opening_leaves_no_connection_behind(opener: Opener) -
         with pytest.raises(asyncio.CancelledError):
             await opening
         await ended.wait()
+
+
+LONG_TOKEN = "ya29." + "A1b2-C3d4_" * 30
+UNASKED = "with a yes behind"
+ECHOES = {
+    "the line": lambda line: f"500 5.5.1 Unrecognized: {line}",
+    "its argument": lambda line: f"535 5.7.8 Refused {line.split()[-1]} at last",
+    "in several lines": lambda line: f"535-5.7.8 Refused\r\n535 5.7.8 {line}",
+    "decoded": lambda line: "550 " + base64.b64decode(line.split()[-1]).decode(),
+    "as an error in passing": lambda line: f"454 4.7.0 Later: {line}",
+    UNASKED: lambda line: f"454 4.7.0 Later: {line}\r\n250 2.0.0 {line}",
+}
+
+
+@pytest.mark.parametrize("token", [TOKEN + "x" * 30, LONG_TOKEN, LONG_TOKEN * 3])
+@pytest.mark.parametrize("echo", ECHOES)
+async def test_a_provider_that_echoes_credentials_spreads_them_nowhere(
+    opener: Opener, token: str, echo: str
+) -> None:
+    async def script(peer: Peer) -> None:
+        peer.says("220 provider.example")
+        await peer.line()
+        peer.says("250-provider.example", "250 AUTH XOAUTH2")
+        line = await peer.line()
+        if len(line.split()) < 3:
+            peer.says("334 ")
+            line = await peer.line()
+        peer.says(ECHOES[echo](line.decode()).replace("\x01", " "))
+        await peer.rest()
+
+    async with serving(script) as port:
+        account = mailbox(upstream=Upstream("localhost", port, TlsMode.NONE))
+        with pytest.raises(ProxyError) as caught:
+            await opener.open_with(account, token)
+    error = caught.value
+    shown = f"{error} {error!r} {getattr(error, 'reply', '')!r} {traceback_of(error)}"
+    credentials = base64.b64encode(f"user={account.email}\x01auth=Bearer {token}".encode()).decode()
+    assert token[5:] not in shown
+    assert not [at for at in range(0, 40, 4) if credentials[at : at + 24] in shown]
+
+
+def traceback_of(error: BaseException) -> str:
+    return "".join(traceback.format_exception(error))

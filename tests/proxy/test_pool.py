@@ -11,8 +11,14 @@ import pytest
 from tests.support.accounts import mailbox
 from tests.support.leases import Holder, Opened, held, settled, used
 from tests.support.peers import PATIENCE_SECONDS, upstreams
-from xoauth2_proxy.errors import Overloaded, UpstreamUnavailable
+from xoauth2_proxy.errors import (
+    Overloaded,
+    UpstreamAuthRejected,
+    UpstreamRejected,
+    UpstreamUnavailable,
+)
 from xoauth2_proxy.metrics import Metrics
+from xoauth2_proxy.smtp import reply
 from xoauth2_proxy.upstream import pool as pool_module
 from xoauth2_proxy.upstream.pool import Pool
 
@@ -228,4 +234,104 @@ async def test_cancelled_open_leaves_the_slot_to_the_next(pool: Pool, opened: Op
     opened.may_open.set()
     await waiter.connection()
     await waiter.give_back()
+    assert repr(pool) == "<Pool 0 leased or opening, 1 idle, 0 waiting>"
+
+
+# Slots that a failed open left free.
+
+
+async def test_a_slot_left_free_is_offered_once_something_goes_well(
+    pool: Pool, opened: Opened
+) -> None:
+    account = mailbox(max_connections=2, wait_seconds=1000.0)
+    async with held(pool, account, opened, 1) as (holder,):
+        opened.may_open.clear()
+        opening = Holder(pool, account, opened)
+        await settled()
+        waiters = [Holder(pool, account, opened) for _ in range(3)]
+        await settled()
+        opened.fails_with = UpstreamUnavailable("refused")
+        opened.may_open.set()
+        with pytest.raises(UpstreamUnavailable):
+            await opening.connection()
+        await settled()
+        assert not any(waiter.has_connection for waiter in waiters)
+        assert len(opened.connections) == 1, "one failure after the other"
+        await holder.give_back()
+        first, second = await waiters[0].connection(), await waiters[1].connection()
+        assert (first, second) == tuple(opened.connections)
+        assert not waiters[2].has_connection
+        for waiter in waiters:
+            await waiter.connection()
+            await waiter.give_back()
+    assert repr(pool) == "<Pool 0 leased or opening, 2 idle, 0 waiting>"
+
+
+@pytest.mark.parametrize("new", [False, True])
+async def test_a_newcomer_does_not_overtake_who_waits(
+    pool: Pool, opened: Opened, new: bool
+) -> None:
+    account = mailbox(max_connections=2, wait_seconds=1000.0)
+    async with held(pool, account, opened, 1) as (holder,):
+        opened.may_open.clear()
+        opening = Holder(pool, account, opened)
+        await settled()
+        waiter = Holder(pool, account, opened)
+        await settled()
+        opened.fails_with = UpstreamUnavailable("refused")
+        opened.may_open.set()
+        with pytest.raises(UpstreamUnavailable):
+            await opening.connection()
+        newcomer = Holder(pool, account, opened, new=new)
+        await settled()
+        assert not newcomer.has_connection, "a slot is free, but somebody waits already"
+        assert len(opened.connections) == 1
+        await holder.give_back()
+        assert await waiter.connection() is opened.connections[0]
+        assert await newcomer.connection() is opened.connections[1]
+        await newcomer.give_back()
+        await waiter.give_back()
+
+
+@pytest.mark.parametrize(
+    "error", [UpstreamAuthRejected(reply(535, "7.8", "no")), RuntimeError("x"), Overloaded("x")]
+)
+async def test_a_refused_token_fails_nobody_else(
+    pool: Pool, opened: Opened, error: Exception
+) -> None:
+    account = mailbox(max_connections=1, wait_seconds=1000.0)
+    opened.may_open.clear()
+    opening = Holder(pool, account, opened, new=True)
+    await settled()
+    waiters = [Holder(pool, account, opened) for _ in range(2)]
+    await settled()
+    opened.fails_with = error
+    opened.may_open.set()
+    with pytest.raises(type(error)):
+        await opening.connection()
+    for waiter in waiters:
+        assert await waiter.connection() is opened.connections[0]
+        await waiter.give_back()
+
+
+async def test_waiters_do_not_knock_one_after_the_other_where_the_provider_wants_fewer(
+    pool: Pool, opened: Opened
+) -> None:
+    account = mailbox(max_connections=2, wait_seconds=1000.0)
+    async with held(pool, account, opened, 1) as (holder,):
+        opened.may_open.clear()
+        opening = Holder(pool, account, opened)
+        await settled()
+        waiter = Holder(pool, account, opened)
+        await settled()
+        opened.fails_with = UpstreamRejected(reply(432, "3.2", "Too many connections"))
+        opened.may_open.set()
+        with pytest.raises(UpstreamRejected):
+            await opening.connection()
+        await settled()
+        assert len(opened.connections) == 1
+        assert not waiter.task.done()
+        await holder.give_back()
+        assert await waiter.connection() is opened.connections[0]
+        await waiter.give_back()
     assert repr(pool) == "<Pool 0 leased or opening, 1 idle, 0 waiting>"

@@ -3,41 +3,77 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from contextlib import AsyncExitStack
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from tests.support.accounts import mailbox
+from tests.support.leases import Holder, Opened, held, settled
 from tests.support.peers import PATIENCE_SECONDS, upstreams
-from xoauth2_proxy.errors import ProxyError, UpstreamUnavailable
+from xoauth2_proxy.errors import (
+    Overloaded,
+    ProxyError,
+    UpstreamAuthRejected,
+    UpstreamRejected,
+    UpstreamUnavailable,
+)
 from xoauth2_proxy.metrics import Metrics
+from xoauth2_proxy.smtp import Reply
 from xoauth2_proxy.upstream.pool import Pool, _Shelf
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
     from typing import Any
 
+    from xoauth2_proxy.accounts import Account
     from xoauth2_proxy.upstream.connection import Connection
 
-MAX_CONNECTIONS = 2
-ACCOUNT = mailbox(max_connections=MAX_CONNECTIONS, wait_seconds=1000.0)
+PER_MINUTE = 30.0
+PATIENCE = 20.0  # longer than any example takes in real time
+BURST_SECONDS = 10.0  # of the rate may go at once
+COOL_DOWN_SECONDS = 60.0  # how long "too many connections" counts
+
+
+def account_with(max_connections: int) -> Account:
+    """The mailbox as it is after a reload that changes its limits."""
+    return mailbox(
+        max_connections=max_connections, wait_seconds=PATIENCE, messages_per_minute=PER_MINUTE
+    )
+
+
+ACCOUNTS = {number: account_with(number) for number in (1, 2, 3)}
+ACCOUNT = ACCOUNTS[2]
+LIMITS = st.sampled_from([0, 0, *ACCOUNTS])  # of a reload; 0: there was none
+TOO_MANY = Reply(432, "4.3.2", ("concurrent connections limit exceeded",))
+# What opening may end with: nobody there, the token refused, one too many, and what none expects.
+FAILURES = {
+    "unavailable": UpstreamUnavailable("refused"),
+    "token refused": UpstreamAuthRejected(Reply(535, "5.7.8", ("no",))),
+    "too many at AUTH": UpstreamAuthRejected(TOO_MANY),
+    "too many": UpstreamRejected(Reply(421, "4.3.2", ("too many",))),
+    "unexpected": RuntimeError("refused"),
+}
 _EXPECTED = (ProxyError, RuntimeError, asyncio.CancelledError, ZeroDivisionError)
 
 
 class Client:
     """Somebody who asks for a lease, and what has become of the request."""
 
-    def __init__(self, pool: Pool, *, new: bool) -> None:
+    def __init__(self, pool: Pool, account: Account, *, new: bool) -> None:
+        self._account = account
         self.connection: Connection | None = None
         self.opening: asyncio.Future[Connection] | None = None  # decides what opening brings
         self._end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.task = asyncio.create_task(self._hold(pool, new=new))
 
     async def _hold(self, pool: Pool, *, new: bool) -> None:
-        async with pool.lease(ACCOUNT, self._open, new=new) as connection:
+        async with pool.lease(self._account, self._open, new=new) as connection:
             self.connection = connection
             try:
                 await self._end
@@ -70,6 +106,16 @@ class PoolStates(RuleBasedStateMachine):
         self.runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
         self.stack = AsyncExitStack()
         self.network = self.run(self.stack.enter_async_context(upstreams()))
+        self.now = 1_000_000.0  # moves by `time_passes` alone
+        self.patch = pytest.MonkeyPatch()
+        for module in ("pool", "connection"):
+            clock = SimpleNamespace(monotonic=lambda: self.now)
+            self.patch.setattr(f"xoauth2_proxy.upstream.{module}.time", clock)
+        self.account = ACCOUNT
+        self.ceiling, self.ceiling_until = 0, 0.0  # of the model
+        self.occupied_before = 0
+        self.turns: list[float] = []  # when each message may go
+        self.waiting_turns: list[asyncio.Task[None]] = []
         self.metrics = Metrics()
         self.pool = Pool(self.metrics)
         self.clients: list[Client] = []
@@ -89,6 +135,15 @@ class PoolStates(RuleBasedStateMachine):
         return next(iter(self.pool._shelves.values()), _Shelf(ACCOUNT.provider, ACCOUNT.limits))
 
     @property
+    def cap(self) -> int:
+        limit = self.shelf.limits.max_connections
+        return min(limit, self.ceiling) if self.now < self.ceiling_until else limit
+
+    def lower(self) -> None:
+        self.ceiling = max(1, self.shelf.occupied - 1)
+        self.ceiling_until = self.now + COOL_DOWN_SECONDS
+
+    @property
     def leased(self) -> list[Client]:
         return [one for one in self.clients if one.connection is not None]
 
@@ -102,10 +157,34 @@ class PoolStates(RuleBasedStateMachine):
 
     # What may happen.
 
-    @rule(new=st.booleans())
-    def ask(self, new: bool) -> None:
+    @rule(new=st.booleans(), limit=LIMITS)
+    def ask(self, new: bool, limit: int) -> None:
+        self.reload(limit)
+
         async def step() -> None:
-            self.clients.append(Client(self.pool, new=new))
+            self.clients.append(Client(self.pool, self.account, new=new))
+            await self.settle()
+
+        self.run(step())
+
+    @precondition(lambda self: not self.is_closed)
+    @rule(messages=st.integers(2, 3), limit=LIMITS)
+    def burst_leaves_idle_connections(self, messages: int, limit: int) -> None:
+        self.reload(limit)
+
+        async def step() -> None:
+            burst = [Client(self.pool, self.account, new=False) for _ in range(messages)]
+            self.clients += burst
+            await self.settle()
+            for client in burst:
+                if client.opening is not None:
+                    connection, _ = await self.network.connect()
+                    self.made.append(connection)
+                    client.opening.set_result(connection)
+            await self.settle()
+            for client in burst:
+                if client.connection is not None:
+                    client.give_back(in_doubt=False)
             await self.settle()
 
         self.run(step())
@@ -124,15 +203,67 @@ class PoolStates(RuleBasedStateMachine):
         self.run(step())
 
     @precondition(lambda self: self.opening)
-    @rule(pick=st.integers(0), error=st.sampled_from([UpstreamUnavailable, RuntimeError]))
-    def opening_fails(self, pick: int, error: type[Exception]) -> None:
+    @rule(pick=st.integers(0), how=st.sampled_from(sorted(FAILURES)))
+    def opening_fails(self, pick: int, how: str) -> None:
         async def step() -> None:
             opening = self.opening[pick % len(self.opening)].opening
             assert opening is not None
-            opening.set_exception(error("refused"))
+            if how.startswith("too many") and how != "too many at AUTH":
+                self.lower()  # at AUTH it may be a stranger's token that is refused
+            opening.set_exception(FAILURES[how])
             await self.settle()
 
         self.run(step())
+
+    @rule(reply=st.sampled_from([TOO_MANY, Reply(250, "", ("kept",)), Reply(451, "", ("later",))]))
+    def provider_answers(self, reply: Reply) -> None:
+        self.pool.note_reply(self.account, reply)
+        if reply is TOO_MANY:
+            self.lower()
+
+    def reload(self, limit: int) -> None:
+        """Use the account with another limit from now on; 0 changes nothing."""
+        self.account = ACCOUNTS.get(limit, self.account)
+
+    @rule(seconds=st.sampled_from([0.5, 2.0, 11.0, 61.0, 300.0]), is_swept=st.booleans())
+    def time_passes(self, seconds: float, is_swept: bool) -> None:
+        async def step() -> None:
+            self.now += seconds
+            if is_swept:
+                self.pool.sweep()
+            await self.settle()
+
+        self.run(step())
+
+    @rule(messages=st.integers(1, 8))
+    def messages_wait_for_their_turns(self, messages: int) -> None:
+        async def step() -> None:
+            for _ in range(messages):
+                turn = asyncio.create_task(self.pool.wait_turn(self.account))
+                await asyncio.sleep(0)
+                await self._judge_turn(turn)
+
+        self.run(step())
+
+    async def _judge_turn(self, turn: asyncio.Task[None]) -> None:
+        interval = 60.0 / PER_MINUTE
+        expected = self._next_turn(interval)
+        if expected - self.now > PATIENCE:
+            with pytest.raises(Overloaded):
+                await turn
+            return
+        assert turn.done() is (expected <= self.now)
+        self.turns.append(expected)
+        self.waiting_turns.append(turn)
+
+    def _next_turn(self, interval: float) -> float:
+        """The first moment at which no window holds more than the rate and its burst allow."""
+        allowance = BURST_SECONDS / interval
+        at = self.now
+        for number, first in enumerate(reversed(self.turns), start=1):
+            # The last `number` turns and this one need their time, less the burst.
+            at = max(at, first + (number + 1 - allowance) * interval)
+        return at
 
     @precondition(lambda self: self.leased)
     @rule(pick=st.integers(0), in_doubt=st.booleans())
@@ -210,7 +341,19 @@ class PoolStates(RuleBasedStateMachine):
     def slots_are_counted_right_and_never_exceeded(self) -> None:
         taken = len(self.shelf.idle) + len(self.leased) + len(self.opening)
         assert self.shelf.occupied == taken
-        assert taken <= MAX_CONNECTIONS
+        # A lowered cap closes nothing, but nothing is opened above it.
+        assert taken <= max(self.cap, self.occupied_before)
+        self.occupied_before = taken
+
+    @invariant()
+    def the_cap_is_what_provider_and_limits_say(self) -> None:
+        assert self.shelf.max_connections == self.cap
+        assert self.cap >= 1
+
+    @invariant()
+    def the_rate_is_kept(self) -> None:
+        a_minute = Counter(int(turn // 60.0) for turn in self.turns)
+        assert max(a_minute.values(), default=0) <= PER_MINUTE * (1 + BURST_SECONDS / 60.0) + 1
 
     @invariant()
     def a_connection_is_idle_or_leased_or_closed(self) -> None:
@@ -245,6 +388,9 @@ class PoolStates(RuleBasedStateMachine):
             self.pool.close()
             for client in self.clients:
                 client.task.cancel()
+            for turn in self.waiting_turns:
+                turn.cancel()
+            await asyncio.gather(*self.waiting_turns, return_exceptions=True)
             async with asyncio.timeout(PATIENCE_SECONDS):
                 ends = await asyncio.gather(
                     *(one.task for one in self.clients), return_exceptions=True
@@ -257,8 +403,76 @@ class PoolStates(RuleBasedStateMachine):
         try:
             self.run(end())
         finally:
+            self.patch.undo()
             self.runner.close()
 
 
 PoolStates.TestCase.settings = settings(max_examples=120, stateful_step_count=40, deadline=None)
 test_pool_keeps_its_promises = PoolStates.TestCase
+
+
+# What the machine found and does not go into, until it is mended.
+
+
+async def test_432_lowers_the_cap_for_those_who_wait() -> None:
+    async with upstreams() as network:
+        pool, account = Pool(Metrics()), account_with(3)
+        opened = Opened(network)
+        holders = [Holder(pool, account, opened) for _ in range(3)]
+        for holder in holders:
+            await holder.connection()
+        waiting = Holder(pool, account, opened)
+        await settled()
+        pool.note_reply(account, TOO_MANY)
+        await holders[0].cancel()  # its connection is closed, as after a 432
+        await settled()
+        opened_above = len(opened.connections) + opened.under_way
+        for holder in (waiting, *holders):
+            await holder.cancel()
+        pool.close()
+        assert opened_above == 3
+
+
+async def test_421_at_an_opening_is_not_tried_again_by_everyone_who_waits() -> None:
+    async with upstreams() as network:
+        pool, account = Pool(Metrics()), account_with(3)
+        opened = Opened(network)
+        holders = [Holder(pool, account, opened) for _ in range(2)]
+        for holder in holders:
+            await holder.connection()
+        attempts = 0
+
+        async def refuse() -> Connection:
+            nonlocal attempts
+            attempts += 1
+            await asyncio.sleep(0)
+            raise FAILURES["too many"]
+
+        async def ask() -> None:
+            async with pool.lease(account, refuse):
+                raise AssertionError("it was refused")
+
+        asking = [asyncio.create_task(ask()) for _ in range(5)]
+        await settled()
+        seen = attempts
+        for task in asking:
+            task.cancel()
+        await asyncio.gather(*asking, return_exceptions=True)
+        for holder in holders:
+            await holder.cancel()
+        pool.close()
+        assert seen == 1
+
+
+async def test_new_connection_is_had_above_a_lowered_cap() -> None:
+    async with upstreams() as network:
+        pool, opened = Pool(Metrics()), Opened(network)
+        async with held(pool, account_with(3), opened, 3) as holders:
+            for holder in holders:
+                await holder.give_back()
+        asking = Holder(pool, account_with(1), opened, new=True)  # after a reload
+        await settled()
+        is_waiting = not opened.under_way and not asking.has_connection
+        await asking.cancel()
+        pool.close()
+        assert not is_waiting, "it waits for idle connections"

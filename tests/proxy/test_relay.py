@@ -227,3 +227,24 @@ async def test_a_message_is_counted_and_logged(
     assert made.count("message_bytes_total") == len(CONTENT.octets)
     assert made.count("relay_duration_seconds_count") == 1
     assert made.count("pool_wait_seconds_count") == 1
+
+
+async def test_a_wait_in_vain_is_measured_as_well(tmp_path: Path) -> None:
+    async with parts(tmp_path, max_connections=1, wait_seconds=0.05) as made:
+        made.sandbox.add_fault(Fault(Step.END, Action.STALL))
+        stalled = asyncio.create_task(send(made))
+        await made.sandbox.arrived(Step.END)
+        before = made.count("pool_wait_seconds_count"), made.count("pool_wait_seconds_sum")
+        assert await send(made) is replies.UPSTREAM_BUSY
+        assert made.count("pool_wait_seconds_count") > before[0]
+        assert made.count("pool_wait_seconds_sum") >= before[1] + 0.05
+        stalled.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await stalled
+
+
+async def test_an_opening_in_vain_is_measured_as_well(made: Parts) -> None:
+    made.sandbox.add_fault(Fault(Step.CONNECT, Action.DROP))
+    assert await send(made) is replies.UPSTREAM_UNREACHABLE
+    assert made.count("pool_wait_seconds_count") >= 1
+    assert made.count("pool_wait_seconds_sum") > 0

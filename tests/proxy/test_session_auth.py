@@ -15,6 +15,7 @@ from tests.support.smtp_client import encoded, message
 from xoauth2_proxy import replies
 from xoauth2_proxy.errors import GrantRevoked, TokenEndpointUnavailable
 from xoauth2_proxy.log import LOGGER_NAME
+from xoauth2_proxy.sandbox import Fault, Step
 
 if TYPE_CHECKING:
     from tests.conftest import StartRelay
@@ -250,3 +251,60 @@ async def test_no_secret_and_no_mistyped_login_reaches_the_log(
     assert len(shown) >= 3
     assert "hunter2" not in "".join(shown)
     assert encoded("hunter2")[:9] not in "".join(shown)
+
+
+@pytest.mark.parametrize(
+    ("login", "named"),
+    [(MAILBOX.upper(), MAILBOX), ("hunter2", ""), ("nobody@example.com", "")],
+)
+@pytest.mark.parametrize("mechanism", ["PLAIN", "LOGIN", "XOAUTH2", "OAUTHBEARER"])
+async def test_a_failure_names_the_account_and_no_login_that_is_none(
+    relay: Relay, caplog: pytest.LogCaptureFixture, mechanism: str, login: str, named: str
+) -> None:
+    lines = {
+        "PLAIN": [encoded(f"\0{login}\0wrong")],
+        "LOGIN": [encoded(login), encoded("wrong")],
+        "XOAUTH2": [encoded(f"user={login}\x01auth=Bearer wrong\x01\x01"), ""],
+        "OAUTHBEARER": [encoded(f"n,a={login},\x01auth=Bearer wrong\x01\x01"), "AQ=="],
+    }[mechanism]
+    async with await greeted(relay) as client:
+        answer = await client.command(f"AUTH {mechanism}")
+        for line in lines:
+            answer = await client.command(line)
+    assert answer == replies.CREDENTIALS_INVALID
+    (record,) = (one for one in caplog.records if one.getMessage() == "AUTH failed")
+    assert record.fields["account"] == named  # type: ignore[attr-defined]
+    assert named or login not in str(record.fields)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("mechanism", ["XOAUTH2", "OAUTHBEARER"])
+@pytest.mark.parametrize("error", [TokenEndpointUnavailable("x"), None], ids=["token", "upstream"])
+async def test_passing_trouble_is_told_without_a_challenge(
+    start_relay: StartRelay, mechanism: str, error: TokenEndpointUnavailable | None
+) -> None:
+    refresher = ScriptedRefresher()
+    relay = await start_relay(refreshers={"mock": refresher})
+    refresher.fails_with = error
+    relay.sandbox.add_fault(Fault.reply(Step.AUTH, "454 4.7.0 Later"))
+    (response,) = responses(mechanism, relay)
+    async with await greeted(relay) as client:
+        client.write(f"AUTH {mechanism} {response}\r\nNOOP\r\n".encode())
+        assert await client.reply() == replies.AUTH_UNAVAILABLE
+        assert await client.reply() == replies.OK
+
+
+@pytest.mark.parametrize(
+    "line", ["AUTH NONSENSE", "AUTH", "AUTH PLAIN !", "AUTH PLAIN " + "x" * 20_000]
+)
+async def test_nonsense_instead_of_a_login_is_not_listened_to_for_ever(
+    relay: Relay, line: str
+) -> None:
+    async with await greeted(relay) as client:
+        answer = await client.command(line)
+        for _ in range(20):
+            if answer.code == 421:
+                break
+            client.write(line.encode() + b"\r\n")
+            answer = await client.reply()
+        assert answer in {replies.TOO_MANY_BAD_COMMANDS, replies.TOO_MANY_AUTH_FAILURES}
+        assert await client.closed()

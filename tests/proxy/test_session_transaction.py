@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import struct
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ import pytest
 from tests.support.relay import MAILBOX, PASSWORD
 from tests.support.smtp_client import message
 from xoauth2_proxy import replies
+from xoauth2_proxy.log import LOGGER_NAME
 from xoauth2_proxy.sandbox import Action, Fault, Step
 
 if TYPE_CHECKING:
@@ -234,3 +236,27 @@ async def test_half_a_message_goes_nowhere(relay: Relay, end: bytes) -> None:
     assert {line[:3] for line in said.splitlines()} <= {b"250", b"354"}
     assert said.count(b"\r\n") == 2 + end.startswith(b"DATA")
     assert relay.sandbox.counters.connections_opened == 0
+
+
+@pytest.mark.parametrize("verb", ["DATA", "BDAT"])
+@pytest.mark.parametrize("fault", ["too large", "bare LF"])
+async def test_content_refused_here_is_counted_and_logged(
+    start_relay: StartRelay, verb: str, fault: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, LOGGER_NAME)
+    relay = await start_relay(SMALL)
+    content = b"x" * LIMIT + b"\r\n" if fault == "too large" else b"bare\nline feed\r\n"
+    answer = replies.TOO_LARGE if fault == "too large" else replies.BARE_LINE_ENDS
+    async with await relay.log_in() as client:
+        await client.envelope("one@example.net", "two@example.net")
+        if verb == "DATA":
+            assert await client.data(content) == answer
+        else:
+            client.write(b"BDAT %d LAST\r\n" % len(content) + content)
+            assert await client.reply() == answer
+    (record,) = (one for one in caplog.records if one.name == f"{LOGGER_NAME}.relay")
+    assert record.getMessage() == "transaction"
+    fields = record.fields  # type: ignore[attr-defined]
+    assert (fields["account"], fields["recipients"]) == (MAILBOX, 2)
+    assert (fields["bytes"], fields["reply"]) == (len(content), answer)
+    assert await relay.metric("xoauth2_proxy_messages_total", reply="5xx") == 1

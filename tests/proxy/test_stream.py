@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.peers import PATIENCE_SECONDS, Peer, upstreams
 from tests.support.transactions import KEPT, MAIL, RCPT, TWO, envelope
+from tests.support.waiting import until
 from xoauth2_proxy.errors import OutcomeUnknown, UpstreamClosedEarly, UpstreamDropped, UpstreamError
 from xoauth2_proxy.smtp import Reply
 from xoauth2_proxy.upstream import exchange
@@ -68,13 +69,6 @@ async def lost(step: Awaitable[object], kind: type[UpstreamError]) -> str:
         await step
     assert caught.type is kind
     return str(caught.value)
-
-
-async def ended(connection: Connection) -> None:
-    """Wait until the connection is of no use any more."""
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while connection.is_usable or not repr(connection).startswith("<Connection"):
-            await asyncio.sleep(0)
 
 
 # The way of a message.
@@ -200,12 +194,11 @@ async def test_a_refusal_at_the_end_is_the_reply(network: Upstreams) -> None:
 # An early refusal: the provider has seen enough.
 
 
-async def refuse_early(connection: Connection, peer: Peer, *lines: str) -> None:
+async def refuse_early(connection: Connection, peer: Peer, line: str) -> None:
+    """Say something in the midst of content, and wait until it was heard."""
     await peer.expects(b"a\r\n")
-    peer.says(*lines)
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while connection.early_refusal is None and "outstanding" in repr(connection):
-            await asyncio.sleep(0)
+    peer.says(line)
+    await until(lambda: connection.early_refusal is not None or not connection.is_usable)
 
 
 async def test_an_early_refusal_ends_the_next_write(network: Upstreams) -> None:
@@ -302,7 +295,7 @@ async def test_lost_between_two_pieces_is_dropped(network: Upstreams) -> None:
     stream, connection, peer = await going(network)
     await stream.write(b"a\r\n")
     peer.hangs_up()
-    await ended(connection)
+    await until(lambda: not connection.is_usable)
     await lost(stream.end(b".\r\n"), UpstreamDropped)
 
 

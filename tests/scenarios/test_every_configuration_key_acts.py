@@ -15,7 +15,7 @@ import pytest
 
 from tests.support.documents import account, one_account, upstream_at
 from tests.support.relay import MAILBOX, OTHER_MAILBOX, PASSWORD, Relay
-from tests.support.smtp_client import message
+from tests.support.smtp_client import Client, message
 from tests.support.waiting import until
 from xoauth2_proxy.config import Overrides, json_schema, load_config
 from xoauth2_proxy.errors import ConfigError
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     import trustme
 
     from tests.conftest import StartRelay
-    from tests.support.smtp_client import Client
 
 Test = TypeVar("Test")
 
@@ -280,6 +279,35 @@ async def test_a_connection_unused_for_idle_seconds_is_closed(start_relay: Start
     assert closed == 1
 
 
+@shows("limits.messages_per_minute")
+async def test_messages_beyond_a_mailboxs_rate_wait_or_are_put_off(
+    start_relay: StartRelay,
+) -> None:
+    limits = {"messages_per_minute": 6, "wait_seconds": 0}
+    relay = await start_relay(one_account(limits=limits))
+    async with await relay.log_in() as client:
+        assert await taken(client)
+        answer = str(await client.send(message()))
+        assert answer == "451 4.3.2 Too many messages at once for this mailbox; try again"
+    assert relay.sandbox.received.total == 1
+
+
+@shows("account.recipients")
+@pytest.mark.parametrize("recipients", ["deferred", "verified"])
+async def test_recipients_are_judged_with_the_message_or_at_once(
+    start_relay: StartRelay, recipients: str
+) -> None:
+    relay = await start_relay(one_account(recipients=recipients))
+    relay.sandbox.add_fault(Fault.reply(Step.RCPT, "550 5.1.1 No such user"))
+    async with await relay.log_in() as client:
+        assert (await client.command("MAIL FROM:<a@example.com>")).code == 250
+        answer = await client.command("RCPT TO:<b@example.net>")
+        if recipients == "deferred":
+            assert answer.code == 250
+            answer = await client.data(message())
+        assert str(answer) == "550 5.1.1 No such user"
+
+
 @shows("limits.wait_seconds")
 @pytest.mark.parametrize("seconds", [0, 0.1])
 async def test_a_message_waits_for_wait_seconds(start_relay: StartRelay, seconds: float) -> None:
@@ -350,6 +378,26 @@ async def test_allow_insecure_auth_is_needed_off_loopback(start_relay: StartRela
     relay = await start_relay(one_account() | {"listener": listener})
     relay.host = "127.0.0.1"
     assert await accepted_password(relay, PASSWORD)
+
+
+@shows("listener.proxies")
+@pytest.mark.parametrize("is_listed", [True, False])
+async def test_a_listed_balancer_names_its_client(
+    start_relay: StartRelay, caplog: pytest.LogCaptureFixture, is_listed: bool
+) -> None:
+    proxies = ["127.0.0.1"] if is_listed else ["192.0.2.9"]
+    relay = await start_relay(one_account() | {"listener": {"proxies": proxies}})
+    client = Client(*await asyncio.open_connection(relay.host, relay.port))
+    async with client:
+        client.write(b"PROXY TCP4 192.0.2.1 127.0.0.1 4000 25\r\n")
+        assert (await client.reply()).code == 220
+        if not is_listed:
+            assert (await client.reply()).code == 500  # like any word that is no command
+        await client.ehlo()
+        assert (await client.auth_plain(MAILBOX, "wrong")).code == 535
+    (record,) = (one for one in caplog.records if one.getMessage() == "AUTH failed")
+    peer = record.fields["peer"]  # type: ignore[attr-defined]
+    assert peer == ("192.0.2.1" if is_listed else "127.0.0.1")
 
 
 @shows("listener.max_connections")

@@ -15,6 +15,7 @@ import argon2
 import pytest
 
 from tests.support.documents import upstream_at
+from tests.support.peers import serving
 from tests.support.proxy_process import ROOT
 from tests.support.relay import MAILBOX, OTHER_MAILBOX
 from tests.support.smtp_client import encoded
@@ -22,10 +23,11 @@ from xoauth2_proxy.mock_tokens import MOCK_MAILBOXES
 from xoauth2_proxy.sandbox import Action, Fault, Step
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
     from tests.scenarios.conftest import StartProcess
+    from tests.support.peers import Peer
     from tests.support.proxy_process import ProxyProcess
     from tests.support.smtp_client import Client
     from xoauth2_proxy.sandbox import Sandbox
@@ -52,6 +54,7 @@ PLANTED = (
     *(ADMIN_TOKEN, WRONG, MISPLACED, MALFORMED, CANCELLED, STRAY, CONTENT, PARAMETER),
 )
 REAL = "someone@gmail.com"
+ECHOED = "echoed@example.com"
 # How access tokens begin, and what stands before one in XOAUTH2.
 TOKEN_MARKS = ("ya29.", "EwAoA8l6", "eyJ", "auth=Bearer ")
 
@@ -79,7 +82,17 @@ async def test_the_search_finds_what_it_looks_for() -> None:
     assert leaked(f"x {CLEAR}", (CLEAR, WRONG)) == {CLEAR}
 
 
-def document(provider: Sandbox, tmp_path: Path) -> dict[str, object]:
+async def echo(peer: Peer) -> None:
+    """Be a provider that knows no AUTH and shows what it was sent."""
+    peer.says("220 echo.example")
+    while line := (await peer.line()).decode():
+        if line.startswith("EHLO"):
+            peer.says("250-echo.example", "250 AUTH XOAUTH2")
+        else:
+            peer.says(f"500 5.5.1 Unrecognized command: {line}")
+
+
+def document(provider: Sandbox, tmp_path: Path, echo_port: int) -> dict[str, object]:
     (tmp_path / "password").write_text(FROM_FILE + "\n")
     upstream = upstream_at(provider)
     oauth = {"client_id": "id", "client_secret": CLIENT_SECRET, "refresh_token": REFRESH_TOKEN}
@@ -89,6 +102,8 @@ def document(provider: Sandbox, tmp_path: Path) -> dict[str, object]:
         for mailbox, password in zip(MOCK_MAILBOXES, passwords, strict=True)
     ]
     accounts.append({"email": REAL, "provider": "gmail", "password": CLEAR, "upstream": upstream})
+    echoing = {"host": "localhost", "port": echo_port, "tls": "none"}
+    accounts.append({"email": ECHOED, "provider": "mock", "password": CLEAR, "upstream": echoing})
     return {"accounts": accounts, "admin": {"token": "${ADMIN_TOKEN}"}}
 
 
@@ -169,6 +184,13 @@ async def fail_to_send(proxy: ProxyProcess, provider: Sandbox) -> None:
         assert (await client.command("RSET")).code == 250
 
 
+async def be_echoed(proxy: ProxyProcess) -> None:
+    async with await log_in(proxy, ECHOED, CLEAR) as client:
+        answer = await client.send(f"{CONTENT}\r\n".encode())
+        assert answer.code == 451
+        assert not leaked(str(answer), TOKEN_MARKS)
+
+
 async def bring_a_token(proxy: ProxyProcess, good: str, bad: str) -> None:
     for token, code in ((good, 235), (bad, 334)):
         async with await proxy.connect() as client:
@@ -182,12 +204,22 @@ async def bring_a_token(proxy: ProxyProcess, good: str, bad: str) -> None:
         assert (await client.auth_plain(REAL, CLEAR)).code == 454  # no way to fetch a token
 
 
+@pytest.fixture
+async def echo_port() -> AsyncIterator[int]:
+    async with serving(echo) as port:
+        yield port
+
+
 @pytest.mark.parametrize("log_format", ["text", "json"])
 async def test_nothing_that_the_process_says_holds_a_secret(
-    start_process: StartProcess, provider: Sandbox, tmp_path: Path, log_format: str
+    start_process: StartProcess,
+    provider: Sandbox,
+    tmp_path: Path,
+    echo_port: int,
+    log_format: str,
 ) -> None:
     proxy = await start_process(
-        document(provider, tmp_path),
+        document(provider, tmp_path, echo_port),
         *("--log-level", "debug", "--log-format", log_format),
         environ={"RELAY_PASSWORD": FROM_ENVIRONMENT, "ADMIN_TOKEN": ADMIN_TOKEN},
     )
@@ -196,6 +228,7 @@ async def test_nothing_that_the_process_says_holds_a_secret(
     await fail_to_log_in(proxy, bad)
     await fail_to_send(proxy, provider)
     await bring_a_token(proxy, good, bad)
+    await be_echoed(proxy)
     said = [proxy.command_line.decode()]
     for path in ("/metrics", "/health", "/health/ready", "/health/live", "/nowhere"):
         for header in (f"Bearer {ADMIN_TOKEN}", f"Bearer {WRONG}", ""):
@@ -205,6 +238,7 @@ async def test_nothing_that_the_process_says_holds_a_secret(
     assert await proxy.stop() == 0
     assert "AUTH failed" in proxy.stderr
     assert "outcome unknown" in proxy.stderr
+    assert "Unrecognized command" in proxy.stderr, "the echo was not heard"
     if log_format == "json":
         assert all(json.loads(line) for line in proxy.stderr.splitlines())
     said += [proxy.stdout, proxy.stderr]

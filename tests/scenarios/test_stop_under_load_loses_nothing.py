@@ -1,4 +1,4 @@
-"""SIGTERM or SIGINT under load: what was acknowledged is at the provider, exactly once.
+"""SIGTERM, SIGINT or SIGHUP under load: what was acknowledged is at the provider, exactly once.
 
 The real process, with its provider outside of it.
 """
@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])
 
 CLIENTS = 20
-BOTH = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda n: n.name)
+EACH = pytest.mark.parametrize(
+    "number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP], ids=lambda n: n.name
+)
 
 
 def document(provider: Sandbox, **relay: object) -> dict[str, object]:
@@ -66,7 +68,7 @@ async def send_until_shown_out(proxy: ProxyProcess, number: int, acknowledged: l
     return said
 
 
-@BOTH
+@EACH
 async def test_every_acknowledged_message_is_at_the_provider_once(
     start_process: StartProcess, provider: Sandbox, number: signal.Signals
 ) -> None:
@@ -89,7 +91,7 @@ async def test_every_acknowledged_message_is_at_the_provider_once(
     assert Counter(farewells) == {"421 4.3.2 Service shutting down; try again": CLIENTS}
 
 
-@BOTH
+@EACH
 async def test_a_transaction_in_flight_is_finished_and_idle_clients_are_told(
     start_process: StartProcess, provider: Sandbox, number: signal.Signals
 ) -> None:
@@ -116,7 +118,7 @@ async def test_a_transaction_in_flight_is_finished_and_idle_clients_are_told(
     assert "stopping" in proxy.stderr
 
 
-@BOTH
+@EACH
 async def test_a_client_in_the_middle_of_a_transaction_may_finish_it(
     start_process: StartProcess, provider: Sandbox, number: signal.Signals
 ) -> None:
@@ -176,7 +178,7 @@ async def test_a_second_sigint_exits_at_once(
     assert provider.received.total == 0
 
 
-@BOTH
+@EACH
 async def test_an_idle_proxy_stops_at_once(
     start_process: StartProcess, provider: Sandbox, number: signal.Signals
 ) -> None:

@@ -1,4 +1,4 @@
-"""A message that breaks off, or turns out bad, while it is sent on: nobody gets it, nothing stays."""
+"""A message that breaks off or turns out bad while it is sent on: nobody gets it, nothing stays."""
 
 from __future__ import annotations
 
@@ -105,6 +105,21 @@ def transactions(caplog: pytest.LogCaptureFixture) -> list[dict[str, object]]:
         for record in caplog.records
         if record.name == f"{LOGGER_NAME}.relay"
     ]
+
+
+async def test_a_chunk_over_the_limit_is_counted_and_logged(
+    start_relay: StartRelay, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, LOGGER_NAME)
+    relay = await start_relay(streaming(LIMIT))
+    async with await relay.log_in() as client:
+        await client.envelope("to@example.net")
+        client.write(b"BDAT %d\r\n" % (LIMIT + 1) + b"x" * (LIMIT + 1))
+        assert await client.reply() == replies.TOO_LARGE
+        assert await client.command("RSET") == replies.RESET
+    assert await relay.metric(MESSAGES, reply="5xx") == 1
+    (line,) = transactions(caplog)
+    assert (line["reply"], line["bytes"]) == (replies.TOO_LARGE, LIMIT + 1)
 
 
 # A client that stops.
@@ -218,6 +233,8 @@ async def test_a_provider_lost_behind_the_end_is_an_unknown_outcome(
         (Step.MAIL, Action.REPLY),
         (Step.RCPT, Action.DROP),
         (Step.RCPT, Action.RESET),
+        (Step.DATA, Action.DROP),
+        (Step.DATA, Action.RESET),
     ],
 )
 @pytest.mark.parametrize("withhold", [frozenset[str](), frozenset({"PIPELINING"})])

@@ -151,7 +151,8 @@ class Connection(asyncio.Protocol):
             # makes no difference: where all of them say yes, or all of them no.
             if len({reply.code // 100 for reply in replies}) == 1:
                 self._replies.extend(replies[: self._outstanding])
-            self.abort(f"unasked reply: {replies[-1]}")
+            # Only its code: a provider that knows no AUTH may echo a token in its text.
+            self.abort(f"unasked reply: {replies[-1].code}")
             return
         self._outstanding -= len(replies)
         self._replies.extend(replies)

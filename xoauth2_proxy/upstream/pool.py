@@ -21,7 +21,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
-from xoauth2_proxy.errors import Overloaded, ProxyError, UpstreamRejected, UpstreamUnavailable
+from xoauth2_proxy.errors import (
+    Overloaded,
+    ProxyError,
+    UpstreamAuthRejected,
+    UpstreamError,
+    UpstreamRejected,
+)
 from xoauth2_proxy.upstream.pace import Pace
 
 if TYPE_CHECKING:
@@ -171,11 +177,18 @@ class Pool:
             self.sweep()
 
     def sweep(self) -> None:
-        """Close idle connections that idled or lived too long, and forget empty shelves."""
+        """Close idle connections whose time is up or that are too many; forget empty shelves.
+
+        Slots that are free by now are offered to those who wait.
+        """
         for key, shelf in list(self._shelves.items()):
             for connection in list(shelf.idle):
                 if reason := _end_reason(connection, shelf.limits):
                     self._drop_idle(shelf, connection, reason)
+            while shelf.idle and shelf.occupied > shelf.max_connections:
+                self._drop_idle(shelf, shelf.idle[0], "cap")
+            if shelf.seeking is None:
+                self._offer_free_slots(shelf)
             if shelf.is_forgettable:
                 del self._shelves[key]
                 if self._slots is not None and shelf.slots is not None:
@@ -245,10 +258,13 @@ class Pool:
             return False
         if shelf.has_free_slot and shelf.occupy():
             return True
-        if not replace or not shelf.idle:
+        if not replace:
             return False
-        self._drop_idle(shelf, shelf.idle[0], "replaced")
-        return shelf.has_free_slot and shelf.occupy()
+        while shelf.idle:
+            self._drop_idle(shelf, shelf.idle[0], "replaced")
+            if shelf.has_free_slot and shelf.occupy():
+                return True
+        return False
 
     def _take_idle(self, shelf: _Shelf) -> Connection | None:
         while shelf.idle:
@@ -281,12 +297,12 @@ class Pool:
         return connection
 
     def _open_failed(self, shelf: _Shelf, error: BaseException) -> None:
-        if isinstance(error, UpstreamRejected) and error.reply.code in _TOO_MANY:
-            shelf.lower()
-        if not isinstance(error, UpstreamUnavailable):
+        if isinstance(error, UpstreamAuthRejected) or not isinstance(error, UpstreamError):
             # It says nothing of the provider: a token was refused, or the caller was cancelled.
             self._hand_over(shelf, None)
             return
+        if isinstance(error, UpstreamRejected) and error.reply.code in _TOO_MANY:
+            shelf.lower()
         shelf.vacate()
         shelf.is_short = False
         if shelf.occupied == 0:
@@ -319,6 +335,9 @@ class Pool:
 
     def _hand_over(self, shelf: _Shelf, connection: Connection | None) -> None:
         """Give a connection, or a free slot (None), to the oldest waiter; else shelve it."""
+        if connection is None and shelf.occupied > shelf.max_connections:
+            shelf.vacate()  # the cap was lowered meanwhile
+            return
         while shelf.waiters:
             waiter = shelf.waiters.popleft()
             if not waiter.done():

@@ -11,7 +11,6 @@ import os
 import signal
 import socket
 import sys
-from functools import partial
 from typing import TYPE_CHECKING
 
 from xoauth2_proxy import log, metrics, server
@@ -19,7 +18,7 @@ from xoauth2_proxy.app import App, Shared
 from xoauth2_proxy.upstream.slots import Slots
 from xoauth2_proxy.workers import layout
 from xoauth2_proxy.workers.channel import HELD_BACK, Channel, receive_setup
-from xoauth2_proxy.workers.seats import Seats
+from xoauth2_proxy.workers.seats import Hall
 
 if TYPE_CHECKING:
     from xoauth2_proxy.workers.channel import Setup
@@ -58,13 +57,13 @@ async def _serve(setup: Setup, end: socket.socket) -> int:
     channel = await Channel.over(end)
     try:
         slots = _slots(setup, channel)
+        listening = asyncio.create_task(_listen(channel, slots, stop), name="parent's words")
         app = _build(setup, slots)
         await app.start()
     except (OSError, ValueError) as error:
         channel.say(f"failed {error}")
         await channel.close()
         return server.EXIT_FAILED
-    listening = asyncio.create_task(_listen(channel, slots, stop), name="parent's words")
     channel.say("ready")
     try:
         await stop.wait()
@@ -82,8 +81,8 @@ def _slots(setup: Setup, channel: Channel) -> Slots:
 
 def _build(setup: Setup, slots: Slots) -> App:
     sockets = [socket.socket(fileno=descriptor) for descriptor in setup.sockets]
-    seats = Seats(layout.seats(setup.directory))
-    shared = Shared(sockets, slots, partial(seats.count, setup.number))
+    seats = Hall(layout.seats(setup.directory)).seats(setup.number)
+    shared = Shared(sockets, slots, seats)
     return App(setup.run.config, server.refreshers(setup.run), shared=shared)
 
 

@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xoauth2_proxy import log, server
+from xoauth2_proxy.acceptor import listening_sockets
 from xoauth2_proxy.admin.health import Health, WorkersHealth
 from xoauth2_proxy.admin.server import AdminServer
 from xoauth2_proxy.app import Addresses, account_states, sandbox_addresses, sandboxed
-from xoauth2_proxy.listener import listening_sockets
 from xoauth2_proxy.metrics import MergedMetrics
 from xoauth2_proxy.sandbox import Sandbox
 from xoauth2_proxy.workers import layout
 from xoauth2_proxy.workers.channel import Setup
-from xoauth2_proxy.workers.seats import Seats
+from xoauth2_proxy.workers.seats import Hall
 from xoauth2_proxy.workers.worker import Timing, Worker
 
 if TYPE_CHECKING:
@@ -41,7 +41,8 @@ _log = log.logger("workers")
 
 def number_of_processors() -> int:
     """Return how many processors this process may use."""
-    return min(len(os.sched_getaffinity(0)), MAX_WORKERS)
+    usable = getattr(os, "sched_getaffinity", None)  # Linux only
+    return min(len(usable(0)) if usable is not None else os.cpu_count() or 1, MAX_WORKERS)
 
 
 def run(what: Run, workers: int, logging: Logging) -> int:
@@ -66,7 +67,7 @@ class Parent:
         self._sockets: list[socket.socket] = []
         self._keeping: list[asyncio.Task[None]] = []
         self._directory: Path | None = None
-        self._seats: Seats | None = None
+        self._hall: Hall | None = None
         self._metrics: MergedMetrics | None = None
         self._admin: AdminServer | None = None
 
@@ -87,7 +88,7 @@ class Parent:
         config = self._what.config
         directory = self._directory = Path(tempfile.mkdtemp(prefix="xoauth2-proxy-"))
         layout.prepare(directory)
-        self._seats = Seats.create(layout.seats(directory), self._number)
+        self._hall = Hall.create(layout.seats(directory), self._number)
         self._metrics = MergedMetrics(layout.figures(directory), self._processes)
         self._sockets = await asyncio.to_thread(
             listening_sockets, config.listener.host, config.listener.port
@@ -131,7 +132,7 @@ class Parent:
             _, running = await asyncio.wait(self._keeping, timeout=patience)
             if running:
                 _log.error("%d workers did not end in time; killed", len(running))
-                self._kill_workers()
+                self.kill_workers()
             await asyncio.gather(*self._keeping)
         if self._admin is not None:
             await self._admin.stop()
@@ -141,10 +142,11 @@ class Parent:
 
     def kill(self) -> None:
         """End the workers at once."""
-        self._kill_workers()
+        self.kill_workers()
         self._clear()
 
-    def _kill_workers(self) -> None:
+    def kill_workers(self) -> None:
+        """End the workers' processes at once; without a stop they are started again."""
         for worker in self.workers:
             worker.kill()
 
@@ -162,9 +164,9 @@ class Parent:
 
     def _has_changed(self, worker: Worker) -> None:
         if not worker.is_ready:
-            assert self._seats is not None  # noqa: S101 - made before the first worker
+            assert self._hall is not None  # noqa: S101 - made before the first worker
             assert self._metrics is not None  # noqa: S101 - the same
-            self._seats.count(worker.number, 0)
+            self._hall.seats(worker.number).count(0)
             self._metrics.forget_present(worker.number)
         running = sum(one.is_ready for one in self.workers)
         restarts = sum(one.restarts for one in self.workers)

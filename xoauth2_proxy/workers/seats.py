@@ -9,9 +9,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _CELL_BYTES = 4  # of a C int: format "i"
+_SLACK = 4  # clients that a worker may have beyond its share before it lets the others go first
 
 
-class Seats:
+class Hall:
     """One number a worker: only the worker writes it, all of them read it."""
 
     def __init__(self, file: Path) -> None:
@@ -20,16 +21,32 @@ class Seats:
             self._cells = memoryview(mmap.mmap(opened.fileno(), 0)).cast("i")
 
     @classmethod
-    def create(cls, file: Path, workers: int) -> Seats:
+    def create(cls, file: Path, workers: int) -> Hall:
         """Make the file for this many workers. Raises `OSError`."""
         file.write_bytes(bytes(_CELL_BYTES * workers))
         return cls(file)
 
-    def count(self, worker: int, clients: int) -> int:
-        """Note how many clients a worker has, and return how many all have.
+    def seats(self, worker: int) -> WorkerSeats:
+        """Return what one worker uses."""
+        return WorkerSeats(self._cells, worker)
 
-        Two workers that count a client each at the same time both see both, so that a limit on the
-        sum cannot be passed.
+
+class WorkerSeats:
+    """The hall as one worker sees it."""
+
+    def __init__(self, cells: memoryview[int], worker: int) -> None:
+        self._cells = cells
+        self._worker = worker
+
+    def count(self, clients: int) -> int:
+        """Note how many clients the worker has, and return how many all have.
+
+        Of two workers that count a client each at the same time, at least one sees both, so that a
+        limit on the sum cannot be passed.
         """
-        self._cells[worker] = clients
+        self._cells[self._worker] = clients
         return sum(self._cells)
+
+    def is_ahead(self, clients: int) -> bool:
+        """Whether a worker with so many should leave the next one to the others."""
+        return clients > sum(self._cells) / len(self._cells) + _SLACK

@@ -1,0 +1,130 @@
+"""Accepts clients from a port that several processes share.
+
+One client at a time, so that a burst is shared out: the event loops' own servers take as many as
+there are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import TYPE_CHECKING, Protocol
+
+from xoauth2_proxy import log
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+_BACKLOG = 1024  # connections the kernel holds while the event loops are busy
+_AFTER_YOU_SECONDS = 0.002  # for workers with fewer clients to take the next one
+_OUT_OF_FILES_SECONDS = 1.0  # a pause when the system has no file descriptor for one more client
+
+_log = log.logger("acceptor")
+
+
+class Seats(Protocol):
+    """Who knows how many clients the other workers have."""
+
+    def count(self, clients: int) -> int:
+        """Note how many clients are here, and return how many there are in all workers."""
+        ...
+
+    def is_ahead(self, clients: int) -> bool:
+        """Whether a worker with so many should leave the next one to the others."""
+        ...
+
+
+def listening_sockets(host: str, port: int) -> list[socket.socket]:
+    """Return sockets that listen on every address of `host`, for processes to share.
+
+    Raises:
+        OSError: an address cannot be listened on.
+    """
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    sockets: list[socket.socket] = []
+    try:
+        for family, kind, protocol, _, address in dict.fromkeys(found):
+            sockets.append(socket.socket(family, kind, protocol))
+            _listen(sockets[-1], address)
+    except BaseException:
+        for one in sockets:
+            one.close()
+        raise
+    return sockets
+
+
+class Acceptor:
+    """Takes clients from listening sockets as they come, until it is closed."""
+
+    def __init__(
+        self,
+        sockets: Sequence[socket.socket],
+        new_session: Callable[[], asyncio.Protocol],
+        clients: Callable[[], int],
+        seats: Seats,
+    ) -> None:
+        """`clients` says how many there are here."""
+        self._sockets = list(sockets)
+        self._new_session = new_session
+        self._clients = clients
+        self._seats = seats
+        self._loop = asyncio.get_running_loop()
+        self._arriving: set[asyncio.Task[None]] = set()
+        for one in self._sockets:
+            self._watch(one)
+
+    def close(self) -> None:
+        """Accept nobody any more; the port stays open as long as another process has it."""
+        sockets, self._sockets = self._sockets, []
+        for one in sockets:
+            self._loop.remove_reader(one)
+            one.close()
+
+    def _watch(self, one: socket.socket) -> None:
+        if one in self._sockets:
+            self._loop.add_reader(one, self._noticed, one)
+
+    def _noticed(self, one: socket.socket) -> None:
+        """Take the client that waits, unless others should have the time to take it."""
+        if self._seats.is_ahead(self._clients() + len(self._arriving)):
+            self._loop.remove_reader(one)
+            self._loop.call_later(_AFTER_YOU_SECONDS, self._accept, one)
+        else:
+            self._accept(one)
+
+    def _accept(self, one: socket.socket) -> None:
+        if one not in self._sockets:
+            return
+        try:
+            client, _ = one.accept()
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            pass  # another worker was faster, or the client is gone
+        except OSError as error:
+            _log.error("cannot accept clients: %s", error)
+            self._loop.remove_reader(one)
+            self._loop.call_later(_OUT_OF_FILES_SECONDS, self._watch, one)
+            return
+        else:
+            client.setblocking(False)
+            task = self._loop.create_task(self._receive(client))
+            self._arriving.add(task)
+            task.add_done_callback(self._arriving.discard)
+        self._watch(one)
+
+    async def _receive(self, client: socket.socket) -> None:
+        try:
+            await self._loop.connect_accepted_socket(self._new_session, client)
+        except OSError:
+            client.close()  # it left before it was greeted
+
+
+def _listen(unbound: socket.socket, address: object) -> None:
+    unbound.setblocking(False)
+    unbound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if unbound.family == socket.AF_INET6:
+        unbound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    try:
+        unbound.bind(address)  # type: ignore[arg-type]
+    except OSError as error:
+        raise OSError(error.errno, f"cannot listen on {address}: {error.strerror}") from None
+    unbound.listen(_BACKLOG)
