@@ -6,14 +6,14 @@ import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-import pytest
-
 from tests.support.documents import one_account
 from tests.support.smtp_client import message
 from tests.support.waiting import until
 from xoauth2_proxy import session
 
 if TYPE_CHECKING:
+    import pytest
+
     from tests.conftest import StartRelay
     from tests.support.relay import Relay
     from tests.support.smtp_client import Client
