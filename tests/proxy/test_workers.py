@@ -29,6 +29,7 @@ from xoauth2_proxy.metrics import MergedMetrics
 from xoauth2_proxy.server import CannotStart, Run
 from xoauth2_proxy.workers import parent as parent_module
 from xoauth2_proxy.workers.channel import Channel, Logging, Setup, receive_setup
+from xoauth2_proxy.workers.layout import RunDirectory
 from xoauth2_proxy.workers.parent import Parent
 from xoauth2_proxy.workers.seats import Hall
 from xoauth2_proxy.workers.worker import Timing
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LOGGING = Logging(LogLevel.INFO, LogFormat.TEXT)
-QUICK = Timing(ping_seconds=0.05, max_unanswered=60, min_delay_seconds=0.01, max_delay_seconds=0.04)
+QUICK = Timing(ping_seconds=0.05, max_unanswered=40, min_delay_seconds=0.01, max_delay_seconds=0.04)
 ONE_LOOP = pytest.mark.asyncio(loop_factories=["uvloop"])  # processes are slow to start
 
 
@@ -103,6 +104,20 @@ def test_a_worker_with_more_than_its_share_lets_the_others_go_first(tmp_path: Pa
     assert not theirs.is_ahead(0)
     theirs.count(8)
     assert not ours.is_ahead(10)
+
+
+# The directory of a run.
+
+
+def test_what_a_killed_run_left_is_removed_but_not_what_is_in_use(tmp_path: Path) -> None:
+    left, in_use = RunDirectory(tmp_path), RunDirectory(tmp_path)
+    left._lock.close()  # as the kernel does when a process ends
+    ours = RunDirectory(tmp_path)
+    assert set(tmp_path.glob("run-*")) == {in_use.path, ours.path}
+    assert ours.path.stat().st_mode & 0o777 == 0o700
+    ours.remove()
+    in_use.remove()
+    assert not list(tmp_path.glob("run-*"))
 
 
 # The channel.
@@ -260,8 +275,7 @@ async def test_when_no_worker_can_start_nothing_is_left_running(tmp_path: Path) 
     parent = Parent(run_of(tmp_path), 2, LOGGING, QUICK)
     with pytest.raises(CannotStart, match="File exists"):
         await parent.start()
-    assert parent._directory is not None
-    assert not parent._directory.exists()
+    assert not [name for name in os.listdir(tmp_path) if name.startswith("run-")]
     assert not any(worker.pid for worker in parent.workers)
 
 

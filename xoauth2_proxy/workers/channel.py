@@ -85,7 +85,7 @@ class Channel:
     async def close(self) -> None:
         """Send what is unsent; the other process learns that nobody is here any more."""
         self._writer.close()
-        with suppress(ConnectionError):
+        with suppress(OSError):
             await self._writer.wait_closed()
 
 

@@ -10,7 +10,6 @@ import asyncio
 import os
 import signal
 import socket
-import sys
 from typing import TYPE_CHECKING
 
 from xoauth2_proxy import log, metrics, server
@@ -100,7 +99,3 @@ async def _listen(channel: Channel, slots: Slots, stop: asyncio.Event) -> None:
         _log.critical("a worker does not hear its parent any more", exc_info=True)
     finally:
         stop.set()
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import fcntl
+import shutil
+import tempfile
+from contextlib import suppress
+from pathlib import Path
 
-if TYPE_CHECKING:
-    from pathlib import Path
+_PREFIX = "run-"
+_LOCK = "lock"  # held as long as the parent lives
 
 
 def slots(state_dir: Path) -> Path:
@@ -28,7 +32,28 @@ def seats(directory: Path) -> Path:
     return directory / "seats"
 
 
-def prepare(directory: Path) -> None:
-    """Make the folders of a run. Raises `OSError`."""
-    for folder in (figures(directory), rates(directory)):
-        folder.mkdir(mode=0o700)
+class RunDirectory:
+    """What the processes of this run of the proxy share; it ends with the run."""
+
+    def __init__(self, state_dir: Path) -> None:
+        """Make the directory; remove those of runs that were killed. Raises `OSError`."""
+        state_dir.mkdir(parents=True, exist_ok=True)
+        for left in state_dir.glob(f"{_PREFIX}*"):
+            _remove_if_left(left)
+        self.path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=state_dir))
+        for folder in (figures(self.path), rates(self.path)):
+            folder.mkdir(mode=0o700)
+        self._lock = (self.path / _LOCK).open("w")
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+
+    def remove(self) -> None:
+        """Remove the directory."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        self._lock.close()
+
+
+def _remove_if_left(directory: Path) -> None:
+    # One without its lock's file is being made this very moment.
+    with suppress(OSError), (directory / _LOCK).open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(directory, ignore_errors=True)

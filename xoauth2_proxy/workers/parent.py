@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
-import tempfile
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xoauth2_proxy import log, server
@@ -29,6 +26,7 @@ from xoauth2_proxy.workers.worker import Timing, Worker
 if TYPE_CHECKING:
     import socket
     from collections.abc import Iterator
+    from pathlib import Path
 
     from xoauth2_proxy.server import Run
     from xoauth2_proxy.workers.channel import Logging
@@ -66,7 +64,7 @@ class Parent:
         self._sandbox = Sandbox(what.state_dir) if what.sandbox else None
         self._sockets: list[socket.socket] = []
         self._keeping: list[asyncio.Task[None]] = []
-        self._directory: Path | None = None
+        self._directory: layout.RunDirectory | None = None
         self._hall: Hall | None = None
         self._metrics: MergedMetrics | None = None
         self._admin: AdminServer | None = None
@@ -86,8 +84,8 @@ class Parent:
 
     async def _start(self) -> Addresses:
         config = self._what.config
-        directory = self._directory = Path(tempfile.mkdtemp(prefix="xoauth2-proxy-"))
-        layout.prepare(directory)
+        self._directory = layout.RunDirectory(self._what.state_dir)
+        directory = self._directory.path
         self._hall = Hall.create(layout.seats(directory), self._number)
         self._metrics = MergedMetrics(layout.figures(directory), self._processes)
         self._sockets = await asyncio.to_thread(
@@ -152,7 +150,7 @@ class Parent:
 
     def _clear(self) -> None:
         if self._directory is not None:
-            shutil.rmtree(self._directory, ignore_errors=True)
+            self._directory.remove()
 
     def _processes(self) -> Iterator[int]:
         return (worker.pid for worker in self.workers if worker.pid is not None)

@@ -11,6 +11,7 @@ import sys
 import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xoauth2_proxy import log
@@ -23,6 +24,12 @@ if TYPE_CHECKING:
 
 _log = log.logger("workers")
 
+# Not "-m", which would look for modules in the working directory first.
+_START = (
+    "import sys; sys.path.append(sys.argv[1]); "
+    "from xoauth2_proxy.workers.child import main; sys.exit(main())"
+)
+_PACKAGES = Path(__file__).parents[2]  # where this package is, installed or not
 _REAP_SECONDS = 5.0  # for a process that has let go of its channel to end by itself
 
 
@@ -72,14 +79,21 @@ class Worker:
         delay = self._timing.min_delay_seconds
         while not self._is_ending.is_set():
             began = time.monotonic()
-            code = await self._live()
+            try:
+                reason = f"it ended with code {await self._live()}"
+            except OSError as error:  # no process, no file descriptor
+                reason = str(error)
             if self._is_ending.is_set():
                 break
-            self._settle(f"it ended with code {code}")
+            self._settle(reason)
             if time.monotonic() - began >= self._timing.good_life_seconds:
                 delay = self._timing.min_delay_seconds
             _log.event(
-                logging.ERROR, "worker ended", worker=self.number, code=code, restart_seconds=delay
+                logging.ERROR,
+                "worker ended",
+                worker=self.number,
+                reason=reason,
+                restart_seconds=delay,
             )
             with suppress(TimeoutError):
                 async with asyncio.timeout(delay):
@@ -158,7 +172,7 @@ class Worker:
 
 
 def _spawn(channel: socket.socket, sockets: tuple[int, ...]) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "xoauth2_proxy.workers.child"]
+    command = [sys.executable, "-P", "-c", _START, str(_PACKAGES)]
     with _signals_held_back():
         return subprocess.Popen(command, stdin=channel.fileno(), pass_fds=sockets)  # noqa: S603 - our own
 
