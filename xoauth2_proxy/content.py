@@ -114,11 +114,10 @@ class Collector:
     Beyond the limit, or behind a bare CR or LF, it counts and keeps nothing.
     """
 
-    __slots__ = ("_chunks", "_held_bytes", "_line_ends", "_max_bytes", "size_bytes")
+    __slots__ = ("_held", "_line_ends", "_max_bytes", "size_bytes")
 
     def __init__(self, max_bytes: int) -> None:
-        self._chunks: list[bytes] = []
-        self._held_bytes = 0
+        self._held = bytearray()  # one buffer: a client that trickles would make a list of pieces
         self._line_ends = LineEnds()
         self._max_bytes = max_bytes
         self.size_bytes = 0
@@ -149,20 +148,19 @@ class Collector:
         self.size_bytes += len(chunk)
         self._line_ends.add(chunk)
         if not self.is_acceptable:
-            self._clear()
+            self._held.clear()
             return
-        self._chunks.append(chunk)
-        self._held_bytes += len(chunk)
+        self._held += chunk
 
     @property
     def held_bytes(self) -> int:
         """How much was gathered since the last `take`."""
-        return self._held_bytes
+        return len(self._held)
 
     def take(self) -> bytes:
         """Return what was gathered since the last time, and keep it no longer."""
-        octets = b"".join(self._chunks)
-        self._clear()
+        octets = bytes(self._held)
+        self._held.clear()
         return octets
 
     def content(self, *, is_stuffed: bool) -> Content:
@@ -170,14 +168,10 @@ class Collector:
 
         A next hop may use DATA, where content always ends with CRLF (RFC 3030 §3).
         """
-        octets = b"".join(self._chunks)
+        octets = bytes(self._held)
         if octets and not octets.endswith(b"\r\n"):
             octets += b"\r\n"
         return Content(octets, is_stuffed)
-
-    def _clear(self) -> None:
-        self._chunks.clear()
-        self._held_bytes = 0
 
 
 class DataReader:
