@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
+from collections import Counter
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
-from xoauth2_proxy.errors import CredentialsRejected
+from xoauth2_proxy.errors import CredentialsRejected, Overloaded
 from xoauth2_proxy.oauth.refreshers import ChecksTokens
 from xoauth2_proxy.sasl import Credentials, PasswordLogin
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import AsyncIterator, Mapping
 
     from xoauth2_proxy.accounts import Account, Accounts
     from xoauth2_proxy.oauth.refreshers import Refresher
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from xoauth2_proxy.upstream.opener import Opener
     from xoauth2_proxy.upstream.pool import Pool
 
+_MAX_IN_LINE = 5  # different tokens of one account waiting to be tried: a mailbox has one or two
 _PROOF_SECONDS = 300.0  # a token tried upstream is believed this long; they live for about an hour
 
 
@@ -53,6 +56,7 @@ class Authenticator:
         # most one entry an account, for only accounts get here.
         self._proved: dict[str, tuple[bytes, float]] = {}
         self._proving: dict[str, asyncio.Lock] = {}
+        self._in_line: dict[str, Counter[bytes]] = {}  # how many clients wait with which token
 
     async def authenticate(self, credentials: Credentials) -> Login:
         """Return the login that `credentials` open.
@@ -88,11 +92,32 @@ class Authenticator:
         # may not crowd out the mailbox's own connections.
         digest = hashlib.sha256(access_token.encode()).digest()
         if not self._is_proved(account, digest):
-            async with self._proving.setdefault(account.key, asyncio.Lock()):
+            async with self._turn(account, digest):
                 if not self._is_proved(account, digest):
                     await self._prove(account, access_token)
                     self._proved[account.key] = digest, time.monotonic()
         return Login(account, access_token)
+
+    @asynccontextmanager
+    async def _turn(self, account: Account, digest: bytes) -> AsyncIterator[None]:
+        """Wait until no other token of the account is being tried. Raises `Overloaded`."""
+        line = self._in_line.setdefault(account.key, Counter())
+        if digest not in line and len(line) >= _MAX_IN_LINE:
+            raise Overloaded("too many different tokens are waiting to be tried")
+        line[digest] += 1
+        lock = self._proving.setdefault(account.key, asyncio.Lock())
+        try:
+            async with asyncio.timeout(account.limits.wait_seconds):
+                await lock.acquire()
+        except TimeoutError:
+            raise Overloaded("the token could not be tried in time") from None
+        finally:
+            line[digest] -= 1
+            line += Counter()  # drops what nobody waits with any more
+        try:
+            yield
+        finally:
+            lock.release()
 
     def _is_proved(self, account: Account, digest: bytes) -> bool:
         proved, proved_at = self._proved.get(account.key, (b"", 0.0))

@@ -107,13 +107,17 @@ class Listener:
             self._metrics.client_connections.labels("refused").inc()
             return False
         self._sessions.add(session)
+        session.task.add_done_callback(lambda _: self.leave(session))
         self._metrics.client_connections.labels("accepted").inc()
         self._metrics.client_sessions.inc()
         return True
 
     def leave(self, session: ClientSession) -> None:
-        """Count a session out: its connection is closed."""
-        if session in self._sessions:
+        """Count a session out once its connection is closed and its work is done.
+
+        A client that vanished may have left a message on its way: it is waited for, and counts.
+        """
+        if session in self._sessions and session.is_gone and session.task.done():
             self._sessions.remove(session)
             self._count(len(self._sessions))
             self._metrics.client_sessions.dec()

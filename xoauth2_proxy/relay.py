@@ -21,7 +21,7 @@ from xoauth2_proxy.errors import (
     ProxyError,
     UpstreamClosedEarly,
 )
-from xoauth2_proxy.upstream.exchange import Refused, close_if_spent
+from xoauth2_proxy.upstream.exchange import Refused, close_if_spent, is_spent
 from xoauth2_proxy.upstream.stream import Stream
 from xoauth2_proxy.upstream.transaction import transact
 
@@ -248,6 +248,10 @@ class Outgoing:
 
     def abandon(self) -> None:
         """Stop without a reply: the provider never sees the end of the message."""
+        if self._answer is not None:
+            # It had failed already, and the client knows.
+            self._account.ended_at = time.monotonic()
+            self._relay.record(self._account, self._answer)
         self._release(in_doubt=self._has_go_ahead)
 
     async def _guarded(self, step: Awaitable[None]) -> None:
@@ -271,17 +275,21 @@ class Outgoing:
             raise
 
     async def _ask_for(self, path: str, found: list[Reply]) -> None:
+        reply = await self._recipient_reply(path)
+        if is_spent(reply):
+            self._conclude(reply)
+        else:
+            found.append(reply)
+
+    async def _recipient_reply(self, path: str) -> Reply:
         if self._stream is not None:
-            found.append(await self._stream.recipient(path))
-            return
+            return await self._stream.recipient(path)
         await self._relay.wait_turn(self._account)
         try:
-            stream = await self._acquire(new=False)
-            found.append(await stream.recipient(path))
+            return await (await self._acquire(new=False)).recipient(path)
         except UpstreamClosedEarly:
             self._release(in_doubt=True)
-            stream = await self._acquire(new=True)
-            found.append(await stream.recipient(path))
+            return await (await self._acquire(new=True)).recipient(path)
 
     async def _pass_on(self, octets: bytes) -> None:
         stream = await self._ready()

@@ -122,7 +122,7 @@ class ClientSession(SMTP):
         self._is_gone = False  # the connection is closed
         self._linger: asyncio.TimerHandle | None = None
         self._is_draining = False
-        self._awaits_command = False
+        self._awaits_line = False
         self._outgoing: Outgoing | None = None  # a message that is sent while it arrives
         self._incoming = self._new_transaction()
         self._pending: list[bytes] = []  # replies not yet written
@@ -163,8 +163,13 @@ class ClientSession(SMTP):
     def drain_session(self) -> None:
         """Say 421 at the next moment without a transaction, and hang up."""
         self._is_draining = True
-        if self._awaits_command and not self._incoming.has_begun:
+        if self._awaits_line and not self._incoming.has_begun:
             self._inlet.interrupt()
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the connection is closed; a relay may still be under way."""
+        return self._is_gone
 
     @property
     def task(self) -> asyncio.Task[None]:
@@ -247,11 +252,7 @@ class ClientSession(SMTP):
             await asyncio.sleep(0)  # a flood of commands may not keep the others waiting
         if self._is_draining and not self._incoming.has_begun:
             raise _Hangup(replies.SHUTTING_DOWN)
-        self._awaits_command = True
-        try:
-            return await self._line()
-        finally:
-            self._awaits_command = False
+        return await self._line()
 
     async def _execute(self, line: bytes) -> None:
         text = _command_text(line)
@@ -297,7 +298,11 @@ class ClientSession(SMTP):
     async def _line(self) -> bytes:
         if not self._inlet.has_line:
             await self._flush()
-        return await self._inlet.line(_MAX_AUTH_LINE_BYTES)
+        self._awaits_line = True
+        try:
+            return await self._inlet.line(_MAX_AUTH_LINE_BYTES)
+        finally:
+            self._awaits_line = False
 
     async def _octets(self, max_bytes: int) -> bytes:
         if not self._inlet.has_octets:

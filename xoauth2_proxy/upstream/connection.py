@@ -143,7 +143,7 @@ class Connection(asyncio.Protocol):
             return
         if self._awaits_content and replies and replies[0].code >= 400 and not self._outstanding:
             # The provider has seen enough of the message and will not take it.
-            self.early_refusal = replies[0]
+            self.early_refusal = self.early_refusal or replies[0]
             _wake(self._drain_waiter)
             return
         if len(replies) > self._outstanding:

@@ -192,9 +192,14 @@ def rcpt_command(envelope: Envelope, path: str) -> bytes:
     return f"RCPT TO:<{path}>{envelope.notifications.get(path, '')}\r\n".encode()
 
 
+def is_spent(reply: Reply) -> bool:
+    """Whether the provider says with `reply` that the connection is of no further use."""
+    return reply.code in {421, 432} or replies.is_about_session(reply)
+
+
 def close_if_spent(connection: Connection, reply: Reply) -> None:
     """Close a connection whose provider said that it is of no further use."""
-    if reply.code in {421, 432} or replies.is_about_session(reply):
+    if is_spent(reply):
         connection.close()
 
 
