@@ -332,3 +332,15 @@ async def begun_patiently(
     with monkeypatch.context() as patient:
         patient.setattr(exchange, "_COMMAND_SECONDS", PATIENCE_SECONDS)
         return await begun(network)
+
+
+async def test_the_first_early_refusal_counts_and_no_later_one(network: Upstreams) -> None:
+    connection, peer = await network.connect({})
+    stream = Stream(connection, envelope())
+    await stream.write(b"some\r\n")
+    await peer.expects(b"some\r\n")
+    connection.data_received(b"552 5.3.4 too big\r\n")
+    connection.data_received(b"421 4.4.2 closing\r\n")
+    with pytest.raises(Refused) as refused:
+        await stream.write(b"more\r\n")
+    assert refused.value.reply.code == 552
