@@ -376,6 +376,8 @@ class ClientSession(SMTP):
         # flight of the handshake.
         self.transport = secure
         self._inlet.move_to(secure)
+        # The old writer is kept: from Python 3.13 on its end would close the transport under TLS.
+        self._plain_writer = self._writer
         self._writer = asyncio.StreamWriter(secure, self, None, self.loop)
         # Everything said in clear is forgotten (RFC 3207 §4.2).
         self._is_secure = True
