@@ -114,6 +114,8 @@ class Parent:
             asyncio.create_task(worker.keep(), name=f"worker {worker.number}")
             for worker in self.workers
         ]
+        for task in self._keeping:
+            task.add_done_callback(_keeper_ended)
         reasons = await asyncio.gather(*(worker.first for worker in self.workers))
         if all(reasons):
             raise server.CannotStart(f"no worker could start: {reasons[0]}")
@@ -170,3 +172,8 @@ class Parent:
         restarts = sum(one.restarts for one in self.workers)
         self.health.workers = WorkersHealth(running, restarts)
         self.health.is_ready = running > 0
+
+
+def _keeper_ended(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        _log.critical("%s is kept no more", task.get_name(), exc_info=error)
