@@ -4,6 +4,7 @@ VENV ?= .venv
 T ?=
 SECONDS ?= 300
 BIN := $(VENV)/bin
+IDP := tests/support/identity_provider
 
 .PHONY: help run test check format bench fuzz clean
 
@@ -21,7 +22,7 @@ run: $(VENV)/.installed
 bench: $(VENV)/.installed
 	@exec $(BIN)/xoauth2-bench --scenario quick --use-mock-tokens
 
-test: $(VENV)/.installed-dev
+test: $(VENV)/.installed-dev $(VENV)/.installed-idp
 	$(BIN)/pytest $(if $(T),-k "$(T)")
 
 check: $(VENV)/.installed-dev
@@ -51,6 +52,13 @@ $(VENV)/.installed: $(VENV)/.created pyproject.toml
 $(VENV)/.installed-dev: $(VENV)/.created pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@ $(VENV)/.installed
+
+# The identity provider that signing in is tested with; without npm its tests are skipped.
+$(VENV)/.installed-idp: $(IDP)/package.json | $(VENV)/.created
+	@if command -v npm >/dev/null; then \
+		cd $(IDP) && npm install --no-package-lock --no-audit --no-fund --silent; \
+	else echo "npm is missing: tests with an identity provider are skipped"; fi
+	@touch $@
 
 # Without atheris, which has no wheel for every platform, inputs are found by behaviour alone.
 $(VENV)/.installed-fuzz: $(VENV)/.installed-dev

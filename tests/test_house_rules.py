@@ -31,7 +31,7 @@ def test_the_example_configuration_loads_as_it_is(tmp_path: Path) -> None:
         environ={},
     )
     assert len(config.accounts) == 4
-    assert config.disabled_accounts == 2
+    assert config.disabled_accounts == 5
 
 
 @pytest.mark.parametrize("command", ["xoauth2_proxy", "bench"])
@@ -57,7 +57,10 @@ def test_every_option_in_the_readme_exists(command: str) -> None:
 
 
 def _commands(package: str) -> list[list[str]]:
-    sub = {"xoauth2_proxy": ["check", "health", "schema"], "bench": ["cost", "sandbox"]}
+    sub = {
+        "xoauth2_proxy": ["check", "doctor", "health", "login", "schema", "status"],
+        "bench": ["cost", "sandbox"],
+    }
     return [[], *([name] for name in sub[package])]
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import argon2
 
 from xoauth2_proxy.errors import CredentialsRejected, Overloaded
+from xoauth2_proxy.oauth_client import OAuthClient
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -66,16 +67,6 @@ class LocalPassword:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OAuthClient:
-    """The static OAuth settings of an account (RFC 6749 §2.2, §1.5); "" where not configured."""
-
-    client_id: str = ""
-    client_secret: str = field(default="", repr=False)
-    refresh_token: str = field(default="", repr=False)
-    tenant: str = ""  # Microsoft Entra only
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Account:
     """One mailbox: its login, its provider and how much of it may be used."""
 
@@ -88,7 +79,7 @@ class Account:
     # a connection held from the first RCPT on; otherwise recipients are judged with the content.
     verifies: bool = False
     password: LocalPassword | None  # None: any password is accepted (`allow_any_password`)
-    oauth: OAuthClient = OAuthClient()
+    oauth: OAuthClient = field(default_factory=OAuthClient)
 
     @property
     def key(self) -> str:
@@ -124,6 +115,17 @@ class Accounts:
     def find(self, login: str) -> Account | None:
         """Return the account whose e-mail address is `login`, in any letter case."""
         return self._by_key.get(login_key(login))
+
+    async def replace(self, accounts: Iterable[Account]) -> None:
+        """Let these accounts take the place of all; passwords that did not change stay verified."""
+        by_key = {account.key: account for account in accounts}
+        hashes = [a.password.argon2_hash for a in by_key.values() if a.password]
+        self._decoy_hash = await asyncio.to_thread(_decoy, hashes)
+        for key in list(self._verified):
+            new, old = by_key.get(key), self._by_key.get(key)
+            if new is None or old is None or new.password != old.password:
+                del self._verified[key]
+        self._by_key = by_key
 
     async def authenticate(self, login: str, password: str) -> Account:
         """Return the account that `login` and `password` open.
@@ -173,7 +175,8 @@ class Accounts:
             self._hashing -= 1
         if account is None or not stored or not matches:
             return False
-        self._verified[account.key] = digest
+        if self._by_key.get(account.key) is account:  # not replaced while it was verified
+            self._verified[account.key] = digest
         return True
 
     def _hash_matches(self, stored: str, password: str) -> bool:

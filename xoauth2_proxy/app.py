@@ -1,8 +1,9 @@
 """The composition root: builds the parts of one relay, starts, drains and stops them.
 
-Start: sandbox, admin, listener; stop: listener (drained), pool, admin, sandbox. Health answers 503
+Start: sandbox, administration, listener; stop: listener (drained), pool, tokens, administration,
+sandbox. Health answers 503
 from the first moment of draining, so that a load balancer looks elsewhere. One worker of several
-has no admin server and no sandbox: its parent has them.
+has neither administration nor sandbox: its parent has them.
 """
 
 from __future__ import annotations
@@ -17,9 +18,11 @@ from typing import TYPE_CHECKING
 from xoauth2_proxy import log
 from xoauth2_proxy.accounts import Accounts, TlsMode, Upstream
 from xoauth2_proxy.admin.health import Health
-from xoauth2_proxy.admin.server import AdminServer
+from xoauth2_proxy.administration import Administration, Parts
 from xoauth2_proxy.authentication import Authenticator
+from xoauth2_proxy.config import needs_restart
 from xoauth2_proxy.config.surroundings import is_loopback
+from xoauth2_proxy.knowledge import Explanations
 from xoauth2_proxy.listener import Listener
 from xoauth2_proxy.metrics import Metrics
 from xoauth2_proxy.oauth.source import TokenSource
@@ -29,12 +32,12 @@ from xoauth2_proxy.upstream.opener import Opener
 from xoauth2_proxy.upstream.pool import Pool
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Mapping, Sequence
+    from collections.abc import Coroutine, Sequence
 
     from xoauth2_proxy.acceptor import Seats
     from xoauth2_proxy.accounts import Account
     from xoauth2_proxy.config import Config
-    from xoauth2_proxy.oauth.refreshers import Refresher
+    from xoauth2_proxy.equipment import Equipment
     from xoauth2_proxy.sandbox import Sandbox
     from xoauth2_proxy.upstream.slots import Slots
 
@@ -56,6 +59,7 @@ class Shared:
     sockets: Sequence[socket.socket]  # they listen already
     slots: Slots
     seats: Seats
+    sandbox: Upstream | None  # the embedded sandbox's, which the parent runs
 
 
 class App:
@@ -64,22 +68,45 @@ class App:
     def __init__(
         self,
         config: Config,
-        refreshers: Mapping[str, Refresher],
+        equipment: Equipment,
         sandbox: Sandbox | None = None,
         shared: Shared | None = None,
     ) -> None:
+        """Raises `OSError`: what the refreshers need cannot be had."""
         self._config = config
-        self._refreshers = refreshers
+        self._equipment = equipment
         self._sandbox = sandbox
+        self._sandbox_upstream = shared.sandbox if shared is not None else None
         self._shared = shared
         self.metrics = Metrics()
         self.health = Health(account_states(config))
-        self._tokens = TokenSource(refreshers, self.metrics)
+        refreshers = equipment.refreshers(config)
+        self._explanations = Explanations()
+        self._tokens = TokenSource(
+            refreshers, self.metrics, equipment.store, explanations=self._explanations
+        )
         self._pool = Pool(self.metrics, shared.slots if shared is not None else None)
-        self._admin = AdminServer(self.health, self.metrics, config.admin.token)
-        self._accounts: Accounts | None = None
+        self._accounts = Accounts(())
+        self._opener = Opener(self._tokens)
+        self._administration = self._with_administration() if shared is None else None
+        self._authenticator = Authenticator(
+            self._accounts, self._tokens, refreshers, self._pool, self._opener
+        )
+        self._reloading = asyncio.Lock()
         self._listener: Listener | None = None
         self._background: set[asyncio.Task[None]] = set()
+
+    def _with_administration(self) -> Administration:
+        parts = Parts(
+            service=self,
+            equipment=self._equipment,
+            tokens=self._tokens,
+            opener=self._opener,
+            health=self.health,
+            metrics=self.metrics,
+            shown=self.metrics,
+        )
+        return Administration(parts, self._config)
 
     async def start(self) -> Addresses:
         """Start everything, and return once clients are accepted.
@@ -93,12 +120,12 @@ class App:
             raise
 
     async def _start(self) -> Addresses:
-        accounts = self._config.accounts
         if self._sandbox is not None:
             await self._sandbox.start()
-            accounts = sandboxed(self._config, self._sandbox).accounts
+            self._sandbox_upstream = sandbox_upstream(self._sandbox)
             self.health.sandbox = sandbox_addresses(self._sandbox)
-        listener = self._listener = await self._assemble(accounts)
+        await self._use(self._config)
+        listener = self._listener = await self._assemble()
         addresses = await self._open_doors(listener)
         self._spawn(self._pool.sweep_forever(), "pool sweep")
         self._spawn(self.metrics.watch_event_loop(), "event loop watch")
@@ -109,17 +136,46 @@ class App:
         if self._shared is not None:
             listener.start_on(self._shared.sockets, self._shared.seats)
             return Addresses(self._shared.sockets[0].getsockname()[:2], ("", 0))
-        admin = await self._admin.start(self._config.admin.host, self._config.admin.port)
+        assert self._administration is not None  # noqa: S101 - there is, without a parent
+        admin = await self._administration.start()
         smtp = await listener.start(self._config.listener.host, self._config.listener.port)
         return Addresses(smtp, admin)
 
-    async def _assemble(self, accounts: tuple[Account, ...]) -> Listener:
-        hostname = await asyncio.to_thread(_own_hostname)
-        self._accounts = Accounts(accounts)
-        opener = Opener(self._tokens, hostname)
-        authenticator = Authenticator(
-            self._accounts, self._tokens, self._refreshers, self._pool, opener
-        )
+    async def reload(self) -> None:
+        """Read the configuration again and go on with its accounts and providers.
+
+        Transactions in flight end as they began. What only a restart can change is logged.
+
+        Raises:
+            ConfigError: nothing has changed.
+            OSError: the same.
+        """
+        async with self._reloading:
+            config = await asyncio.to_thread(self._equipment.load)
+            warn_of_changes(self._config, config)
+            await self._use(config)
+
+    def forget(self, mailbox: str) -> None:
+        """Drop what a mailbox can be sent with: its grant was replaced or revoked."""
+        self._tokens.forget(mailbox)
+        self._authenticator.forget(mailbox)
+        self._pool.drop(mailbox)
+
+    async def _use(self, config: Config) -> None:
+        refreshers = self._equipment.refreshers(config)
+        accounts = sandboxed(config, self._sandbox_upstream)
+        await self._accounts.replace(accounts)
+        self._config = config
+        self._authenticator.refreshers = refreshers
+        self._tokens.use(refreshers, accounts)
+        self._pool.use(accounts)
+        self._opener.forget_authorities()
+        if self._administration is not None:
+            self._administration.use(config, accounts)
+        self.health.accounts = account_states(config)
+
+    async def _assemble(self) -> Listener:
+        hostname = self._opener.hostname = await asyncio.to_thread(_own_hostname)
         listening, relaying = self._config.listener, self._config.relay
         policy = SessionPolicy(
             hostname=_greeting_name(hostname),
@@ -131,8 +187,8 @@ class App:
             proxies=frozenset(listening.proxies),
             may_auth_in_clear=listening.allow_insecure_auth or is_loopback(listening.host),
         )
-        relay = Relay(self._pool, opener, self.metrics)
-        return Listener(policy, listening.max_connections, authenticator, relay, self.metrics)
+        relay = Relay(self._pool, self._opener, self.metrics, self._explanations)
+        return Listener(policy, listening.max_connections, self._authenticator, relay, self.metrics)
 
     async def stop(self, drain_seconds: float | None = None) -> None:
         """Drain for at most this long (default: as configured), then stop everything."""
@@ -148,9 +204,10 @@ class App:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
         await self._tokens.close()
-        if self._accounts is not None:
-            self._accounts.close()
-        await self._admin.stop()
+        self._accounts.close()
+        if self._administration is not None:
+            await self._administration.stop()
+        self._equipment.close()
         if self._sandbox is not None:
             await self._sandbox.stop()
 
@@ -179,15 +236,28 @@ def account_states(config: Config) -> dict[str, int]:
     return {"enabled": len(config.accounts), "disabled": config.disabled_accounts}
 
 
-def sandboxed(config: Config, sandbox: Sandbox) -> Config:
-    """Return the configuration whose mock accounts have the sandbox, which runs, as upstream."""
-    host, port = sandbox.smtp_address
-    upstream = Upstream(host, port, TlsMode.STARTTLS, sandbox.ca_file)
-    accounts = tuple(
+def sandboxed(config: Config, upstream: Upstream | None) -> tuple[Account, ...]:
+    """Return the accounts; the mock ones have the sandbox, if there is one, as upstream."""
+    if upstream is None:
+        return config.accounts
+    return tuple(
         replace(account, upstream=upstream) if account.key in config.sandbox_accounts else account
         for account in config.accounts
     )
-    return replace(config, accounts=accounts)
+
+
+def sandbox_upstream(sandbox: Sandbox) -> Upstream:
+    """Return the upstream that a sandbox, which runs, is."""
+    host, port = sandbox.smtp_address
+    return Upstream(host, port, TlsMode.STARTTLS, sandbox.ca_file)
+
+
+def warn_of_changes(old: Config, new: Config) -> None:
+    """Log what the new configuration changes to no effect, and what it warns of."""
+    for path in needs_restart(old, new):
+        _log.warning("%s has changed; it takes effect after a restart", path)
+    for warning in new.warnings:
+        _log.warning("%s", warning)
 
 
 def sandbox_addresses(sandbox: Sandbox) -> dict[str, str]:

@@ -49,7 +49,7 @@ class Authenticator:
     ) -> None:
         self._accounts = accounts
         self._tokens = tokens
-        self._refreshers = refreshers
+        self.refreshers = refreshers  # replaced when the configuration is read again
         self._pool = pool
         self._opener = opener
         # By account: the digest of the token last proved and when, and the lock around proving. At
@@ -76,15 +76,19 @@ class Authenticator:
             raise CredentialsRejected("login unknown")
         return await self._with_token(account_or_none, credentials.access_token)
 
+    def forget(self, key: str) -> None:
+        """Let no token of this account count as proved."""
+        self._proved.pop(key, None)
+
     def known_account(self, login: str) -> str:
         """Return the account's key if `login` is one, else "": fit for a log."""
         account = self._accounts.find(login)
         return account.key if account else ""
 
     async def _with_token(self, account: Account, access_token: str) -> Login:
-        refresher = self._refreshers.get(account.refresher)
+        refresher = self.refreshers.get(account.refresher)
         if isinstance(refresher, ChecksTokens):
-            refresher.check(account, access_token)
+            refresher.check(account.key, access_token)
             await self._tokens.token_for(account)
             return Login(account)
         # Only the provider can tell whether a token is good. The connection that proved it is

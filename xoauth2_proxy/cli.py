@@ -1,22 +1,36 @@
 """The command line: options, exit codes, and what is said to the person who types them.
 
-Exit codes: 0 stopped as asked, 1 could not start, 2 wrong usage or configuration, 130 a second
-Ctrl+C.
+Exit codes: 0 stopped as asked, or all is well; 1 could not start, or something is not well; 2 wrong
+usage or configuration; 130 interrupted.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
-from dataclasses import dataclass, replace
+import sys
+import webbrowser
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from xoauth2_proxy import __version__, health_check, log, server, workers
-from xoauth2_proxy.config import Config, Overrides, json_schema, load_config
+from xoauth2_proxy.commands import doctor, login, status
+from xoauth2_proxy.commands.screen import Screen
+from xoauth2_proxy.commands.terminal import Terminal
+from xoauth2_proxy.commands.ways import Way
+from xoauth2_proxy.config import Config, ConfigSource, Overrides, StoreKind, json_schema
+from xoauth2_proxy.equipment import opened
 from xoauth2_proxy.errors import ConfigError
+from xoauth2_proxy.oauth.refreshers import registry
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Coroutine
+
+    from xoauth2_proxy.oauth.stores import TokenStore
 
 EXIT_USAGE = 2
 
@@ -28,6 +42,12 @@ Try everything without an account:  xoauth2-proxy --sandbox
 Run with your own accounts:  xoauth2-proxy --config accounts.json
 
 See what is wrong with a configuration:  xoauth2-proxy check --config accounts.json
+
+Sign a mailbox in:  xoauth2-proxy --config accounts.json login alice@example.com
+
+See which mailbox needs somebody:  xoauth2-proxy --config accounts.json status
+
+Find out why mail does not go:  xoauth2-proxy --config accounts.json doctor alice@example.com
 """
 
 cli = typer.Typer(
@@ -37,15 +57,6 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,  # a traceback with local variables would show secrets
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Given:
-    """What to load, as the command line says."""
-
-    config: Path | None
-    overrides: Overrides
-    state_dir: Path
 
 
 def _print_version(is_asked: bool) -> None:
@@ -139,6 +150,10 @@ VersionOption = Annotated[
 ]
 
 
+MailboxArgument = Annotated[str, typer.Argument(help="Its e-mail address.", metavar="MAILBOX")]
+JsonOption = Annotated[bool, typer.Option("--json", help="For a machine.")]
+
+
 @cli.callback(invoke_without_command=True, epilog=_EPILOG)
 def serve(  # noqa: PLR0913 - one parameter an option
     context: typer.Context,
@@ -175,14 +190,14 @@ def serve(  # noqa: PLR0913 - one parameter an option
         sandbox=sandbox,
     )
     state = state_dir or server.default_state_dir()
-    context.obj = Given(config, overrides, state)
+    source = context.obj = ConfigSource(config, overrides, state)
     if context.invoked_subcommand is not None:
         return
-    loaded = _load(context.obj)
+    loaded = _load(source)
     log.configure(log_level, log_format)
     run = server.Run(
         config=loaded,
-        state_dir=state,
+        source=source,
         sandbox=sandbox,
         loop=loop,
         ready_file=ready_file,
@@ -205,16 +220,11 @@ def check(
     The options of the proxy itself, such as --host, are checked with it when they are written
     before `check`.
     """
-    before: Given = context.obj
-    given = Given(
-        config or before.config,
-        replace(before.overrides, sandbox=sandbox or before.overrides.sandbox),
-        state_dir or before.state_dir,
-    )
+    given = _given(context, config, state_dir, sandbox=sandbox)
     loaded = _load(given)
     for warning in loaded.warnings:
         typer.echo(f"warning: {warning}", err=True)
-    typer.echo(f"{given.config or 'sandbox'}: {_described(loaded)}; no problems found")
+    typer.echo(f"{given.path or 'sandbox'}: {_described(loaded)}; no problems found")
 
 
 @cli.command()
@@ -244,22 +254,180 @@ def health(
     raise typer.Exit(0 if answer.is_well else 1)
 
 
+@cli.command("login")
+def log_in(  # noqa: PLR0913 - one parameter an option
+    context: typer.Context,
+    mailbox: MailboxArgument,
+    provider: Annotated[
+        str, typer.Option(help="Add the mailbox, which is not configured, with this provider.")
+    ] = "",
+    is_web: Annotated[bool, typer.Option("--web", help="By a browser on this machine.")] = False,
+    is_device: Annotated[
+        bool, typer.Option("--device", help="By a code to type on any other device.")
+    ] = False,
+    is_paste: Annotated[
+        bool, typer.Option("--paste", help="By an address whose answer is pasted back here.")
+    ] = False,
+    port: Annotated[
+        int,
+        typer.Option(
+            min=0, max=65535, help="Of the redirect address, where the client has it registered."
+        ),
+    ] = 0,
+    config: ConfigOption = None,
+    state_dir: StateOption = None,
+) -> None:
+    """Sign a mailbox in with its provider, once; the proxy renews its tokens from then on.
+
+    Without --web, --device or --paste it picks what suits this machine, and says so.
+    """
+    chosen = {Way.WEB: is_web, Way.DEVICE: is_device, Way.PASTE: is_paste}
+    ways = [way for way, is_chosen in chosen.items() if is_chosen]
+    if len(ways) > 1:
+        raise typer.BadParameter("choose one of --web, --device and --paste")
+    source = _given(context, config, state_dir)
+    asked = login.Asked(
+        mailbox=mailbox, provider=provider, way=ways[0] if ways else None, port=port
+    )
+    terminal = Terminal(
+        output=sys.stdout,
+        errors=sys.stderr,
+        input=sys.stdin,
+        environ=os.environ,
+        open_browser=webbrowser.open,
+    )
+    try:
+        code = _run(login.run(asked, source, terminal))
+    except ConfigError as error:
+        _refuse(source.path, error)
+    raise typer.Exit(code)
+
+
+@cli.command("status")
+def show_status(  # noqa: PLR0913 - one parameter an option
+    context: typer.Context,
+    mailboxes: Annotated[
+        list[str] | None,
+        typer.Argument(help="Which ones; all if none is named.", metavar="MAILBOX"),
+    ] = None,
+    is_json: JsonOption = False,
+    is_all: Annotated[
+        bool, typer.Option("--all", help="Every mailbox in the table, however many.")
+    ] = False,
+    warn_days: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Exit code 1 if somebody is needed within so many days. "
+            "[dim]default: alerts.warn_days[/dim]",
+        ),
+    ] = None,
+    url: Annotated[
+        str,
+        typer.Option(
+            help="Ask the proxy that runs, by its admin server, instead of reading its store.",
+            envvar="XOAUTH2_PROXY_ADMIN_URL",
+        ),
+    ] = "",
+    config: ConfigOption = None,
+    state_dir: StateOption = None,
+    sandbox: SandboxOption = False,
+) -> None:
+    """Tell how each mailbox stands, and which needs a person before its mail stops.
+
+    A bearer token for --url, if one is needed, comes from the environment:
+    XOAUTH2_PROXY_ADMIN_TOKEN.
+    """
+    loaded = _load(_given(context, config, state_dir, sandbox=sandbox))
+    asked = status.Asked(
+        mailboxes=tuple(mailboxes or ()),
+        is_json=is_json,
+        is_all=is_all,
+        warn_days=loaded.alerts.warn_days if warn_days is None else warn_days,
+    )
+    screen = Screen.of_process()
+    if loaded.store.kind is StoreKind.MEMORY and not url:
+        url = f"http://{loaded.admin.host}:{loaded.admin.port}"
+    if url:
+        token = os.environ.get("XOAUTH2_PROXY_ADMIN_TOKEN", loaded.admin.token)
+        raise typer.Exit(_run(status.run_remote(url, token, asked, screen)))
+    store = _store(loaded)
+    raise typer.Exit(_run(_closing(store, status.run(loaded.accounts, store, asked, screen))))
+
+
+@cli.command("doctor")
+def examine(  # noqa: PLR0913 - one parameter an option
+    context: typer.Context,
+    mailbox: MailboxArgument,
+    send_to: Annotated[
+        str, typer.Option(help="Send a test message there at the end.", metavar="ADDRESS")
+    ] = "",
+    is_json: JsonOption = False,
+    config: ConfigOption = None,
+    state_dir: StateOption = None,
+    sandbox: SandboxOption = False,
+) -> None:
+    """Go a message's whole way, step by step, and name what fails first and what mends it."""
+    source = _given(context, config, state_dir, sandbox=sandbox)
+    loaded = _load(source)
+    refreshers = registry.Registry(source.state_dir)
+    means = doctor.Means(
+        store=_store(loaded),
+        is_store_shared=loaded.store.kind is not StoreKind.MEMORY,
+        refreshers=refreshers.refreshers(account.refresher for account in loaded.accounts),
+    )
+    asked = doctor.Asked(mailbox=mailbox, send_to=send_to, is_json=is_json)
+    try:
+        code = _run(doctor.run(loaded.accounts, asked, means, Screen.of_process()))
+    finally:
+        refreshers.close()
+    raise typer.Exit(code)
+
+
 def main() -> None:
     """Run the command line."""
     cli()
 
 
-def _load(given: Given) -> Config:
+def _run(work: Coroutine[object, object, int]) -> int:
     try:
-        return load_config(
-            given.config,
-            given.overrides,
-            state_dir=given.state_dir,
-            known_refreshers=server.REFRESHERS,
-            environ=os.environ,
-        )
+        return asyncio.run(work)
+    except KeyboardInterrupt:
+        return server.EXIT_INTERRUPTED
+
+
+def _store(config: Config) -> TokenStore:
+    try:
+        return opened(config.store)
+    except ValueError as error:
+        typer.echo(f"xoauth2-proxy: {error}", err=True)
+        raise typer.Exit(server.EXIT_FAILED) from None
+
+
+async def _closing(store: TokenStore, work: Awaitable[int]) -> int:
+    try:
+        return await work
+    finally:
+        await store.close()
+
+
+def _given(
+    context: typer.Context, config: Path | None, state_dir: Path | None, *, sandbox: bool = False
+) -> ConfigSource:
+    """Return what to load: options of the sub-command, else those before it."""
+    before: ConfigSource = context.obj
+    return ConfigSource(
+        config or before.path,
+        replace(before.overrides, sandbox=sandbox or before.overrides.sandbox),
+        state_dir or before.state_dir,
+    )
+
+
+def _load(source: ConfigSource) -> Config:
+    try:
+        return source.load(registry.names(), os.environ)
     except ConfigError as error:
-        _refuse(given.config, error)
+        _refuse(source.path, error)
 
 
 def _refuse(config: Path | None, error: ConfigError) -> NoReturn:

@@ -32,6 +32,10 @@ class CredentialsRejected(ProxyError):
 class TokenError(ProxyError):
     """No access token can be had."""
 
+    def __init__(self, message: str = "", *, oauth_error: str = "") -> None:
+        super().__init__(message)
+        self.oauth_error = oauth_error  # the endpoint's word (RFC 6749 §5.2); "": it said none
+
 
 class GrantRevoked(TokenError):
     """`invalid_grant` (RFC 6749 §5.2): a person must sign the mailbox in again."""
@@ -46,9 +50,21 @@ class TokenEndpointUnavailable(TokenError):
 
     is_transient = True
 
-    def __init__(self, message: str, retry_after_seconds: float = 0.0) -> None:
-        super().__init__(message)
+    def __init__(
+        self, message: str, retry_after_seconds: float = 0.0, *, oauth_error: str = ""
+    ) -> None:
+        super().__init__(message, oauth_error=oauth_error)
         self.retry_after_seconds = retry_after_seconds  # 0: the endpoint named no time
+
+
+class TokenStoreUnavailable(TokenError):
+    """The place where grants are kept cannot be read or written."""
+
+    is_transient = True
+
+
+class SignInRefused(ProxyError):
+    """A sign-in came to nothing; the text tells the person who tried why, and what to do."""
 
 
 class UpstreamError(ProxyError):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from prometheus_client import (
     CollectorRegistry,
@@ -19,6 +19,7 @@ from prometheus_client import (
     ProcessCollector,
     values,
 )
+from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.registry import Collector
 
@@ -28,8 +29,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-    from prometheus_client.metrics_core import Metric
+    from prometheus_client.samples import Sample
 
+
+_PREFIX = "xoauth2_proxy_"
 _RELAY_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 _WAIT_SECONDS = (0.001, 0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _LAG_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1)
@@ -114,6 +117,14 @@ class Metrics:
         self.token_refresh_seconds = self._histogram(
             "token_refresh_duration_seconds", "Token refreshes", _WAIT_SECONDS, "provider"
         )
+        self.mailboxes = self._gauge(
+            # Whoever looks sees all of them, so processes are not added up.
+            "mailboxes",
+            "Mailboxes, by provider and how they stand",
+            "provider",
+            "state",
+            merged="livemax",
+        )
         self.event_loop_lag_seconds = self._histogram(
             "event_loop_lag_seconds",
             f"How late a timer fires, sampled every {_LAG_PERIOD_SECONDS} s",
@@ -130,22 +141,28 @@ class Metrics:
         return series
 
     def _counter(self, name: str, documentation: str, *labels: str) -> Counter:
-        return Counter(f"xoauth2_proxy_{name}", documentation, labels, registry=self.registry)
+        return Counter(f"{_PREFIX}{name}", documentation, labels, registry=self.registry)
 
-    def _gauge(self, name: str, documentation: str, *labels: str) -> Gauge:
+    def _gauge(
+        self,
+        name: str,
+        documentation: str,
+        *labels: str,
+        merged: Literal["livesum", "livemax"] = "livesum",
+    ) -> Gauge:
         return Gauge(
-            f"xoauth2_proxy_{name}",
+            f"{_PREFIX}{name}",
             documentation,
             labels,
             registry=self.registry,
-            multiprocess_mode="livesum",
+            multiprocess_mode=merged,
         )
 
     def _histogram(
         self, name: str, documentation: str, buckets: tuple[float, ...], *labels: str
     ) -> Histogram:
         return Histogram(
-            f"xoauth2_proxy_{name}", documentation, labels, registry=self.registry, buckets=buckets
+            f"{_PREFIX}{name}", documentation, labels, registry=self.registry, buckets=buckets
         )
 
     async def watch_event_loop(self) -> None:
@@ -172,13 +189,15 @@ def keep_in(directory: Path, worker: int) -> None:
 
 
 class MergedMetrics:
-    """The figures of all workers as if they were one process's."""
+    """The figures of all workers, and the parent's own, as if they were one process's."""
 
-    def __init__(self, directory: Path, processes: Callable[[], Iterable[int]]) -> None:
+    def __init__(
+        self, directory: Path, processes: Callable[[], Iterable[int]], own: Metrics
+    ) -> None:
         """`processes` gives the ids of the workers' processes that run now."""
         self._directory = directory
         self.registry = CollectorRegistry(auto_describe=False)
-        self.registry.register(_WorkersCollector(directory))
+        self.registry.register(_WorkersCollector(directory, own))
         self.registry.register(_ProcessesCollector(processes))
         PlatformCollector(registry=self.registry)
         _show_version(self.registry)
@@ -191,14 +210,19 @@ class MergedMetrics:
 class _WorkersCollector(Collector):
     """Adds up the files of all workers, those of processes that have ended included."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, own: Metrics) -> None:
         self._directory = directory
+        self._own = own
 
     def collect(self) -> Iterable[Metric]:
         # A file just made is empty until its first octets are there.
         files = [str(file) for file in self._directory.glob("*.db") if file.stat().st_size]
         merged: Iterable[Metric] = MultiProcessCollector.merge(files)  # type: ignore[no-untyped-call]
-        return merged
+        families = {one.name: one for one in merged}
+        for own in self._own.registry.collect():
+            if own.name.startswith(_PREFIX) and own.samples and own.type != "info":
+                _join(families.setdefault(own.name, Metric(own.name, "", own.type)), own)
+        return families.values()
 
 
 class _ProcessesCollector(Collector):
@@ -230,3 +254,22 @@ def _constant(process: int) -> Callable[[], int]:
 def _add(family: Metric, value: float) -> None:
     sample = family.samples[0]
     family.samples[0] = sample._replace(value=sample.value + value)
+
+
+def _join(family: Metric, other: Metric) -> None:
+    """Add the samples of another process's family of the same name."""
+    family.documentation = other.documentation
+    known = {_series(sample): place for place, sample in enumerate(family.samples)}
+    for sample in other.samples:
+        if sample.name.endswith("_created"):
+            continue  # files of workers have none
+        place = known.get(_series(sample))
+        if place is None:
+            family.samples.append(sample)
+        else:
+            present = family.samples[place]
+            family.samples[place] = present._replace(value=present.value + sample.value)
+
+
+def _series(sample: Sample) -> tuple[str, frozenset[tuple[str, str]]]:
+    return sample.name, frozenset(sample.labels.items())

@@ -6,7 +6,6 @@ other. Nothing but the sandbox accepts them, so they are worth nothing outside t
 
 from __future__ import annotations
 
-import contextlib
 import os
 import secrets
 import time
@@ -15,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import jwt
 
+from xoauth2_proxy.files import written_beside
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 MOCK_MAILBOXES = (
@@ -144,25 +144,6 @@ def sandbox_directory(state_dir: Path) -> Path:
     state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     directory.mkdir(mode=0o700, exist_ok=True)
     return directory
-
-
-@contextlib.contextmanager
-def written_beside(path: Path, octets: bytes, mode: int) -> Iterator[Path]:
-    """Yield a temporary file next to `path`, on disk with `octets`; it is gone afterwards.
-
-    Linking or renaming it to `path` makes a whole file appear at once or not at all.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
-    try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with open(descriptor, "wb") as file:
-            file.write(octets)
-            file.flush()
-            os.fchmod(file.fileno(), mode)
-            os.fsync(file.fileno())
-        yield temporary
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _create_or_read(path: Path, octets: bytes) -> bytes:

@@ -21,6 +21,7 @@ from xoauth2_proxy.errors import (
     ProxyError,
     UpstreamClosedEarly,
 )
+from xoauth2_proxy.knowledge import Explanations
 from xoauth2_proxy.upstream.exchange import Refused, close_if_spent, is_spent
 from xoauth2_proxy.upstream.stream import Stream
 from xoauth2_proxy.upstream.transaction import transact
@@ -51,15 +52,23 @@ class _Account:
     waited_seconds: float = 0.0  # for a connection, opening included
     ended_at: float = 0.0  # when the client's last octet was there
     failure: ProxyError | None = None
+    refusal: Reply | None = None  # the provider's, in its own words
 
 
 class Relay:
     """Sends messages on behalf of logins."""
 
-    def __init__(self, pool: Pool, opener: Opener, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        opener: Opener,
+        metrics: Metrics,
+        explanations: Explanations | None = None,
+    ) -> None:
         self._pool = pool
         self._opener = opener
         self._metrics = metrics
+        self.explanations = explanations or Explanations()
 
     async def relay(
         self, login: Login, envelope: Envelope, content: Content, transaction_id: str
@@ -125,6 +134,7 @@ class Relay:
         if isinstance(failure, OutcomeUnknown):
             # Whoever looks into a possible duplicate needs the message's own name.
             details["message_id"] = account.message_id
+        details |= self._explained(account)
         _log.event(
             level,
             "outcome unknown" if isinstance(failure, OutcomeUnknown) else "transaction",
@@ -166,6 +176,7 @@ class Relay:
 
     def note_reply(self, account: _Account, reply: Reply) -> None:
         """Let the pool heed the provider's reply."""
+        account.refusal = None if reply.is_positive else reply
         self._pool.note_reply(account.login.account, reply)
 
     async def _attempt(self, account: _Account, content: Content) -> Reply:
@@ -188,6 +199,15 @@ class Relay:
         self.note_reply(account, reply)
         self.release(account, connection, in_doubt=False)
         return reply
+
+    def _explained(self, account: _Account) -> dict[str, str]:
+        refused: ProxyError | Reply | None = account.refusal or account.failure
+        if isinstance(refused, UpstreamClosedEarly):
+            refused = refused.reply
+        if refused is None:
+            return {}
+        mailbox = account.login.account
+        return self.explanations.fields(str(refused), mailbox.refresher, mailbox.key)
 
     def _waited(self, account: _Account, seconds: float) -> None:
         account.waited_seconds += seconds

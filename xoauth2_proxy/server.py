@@ -18,20 +18,19 @@ import platformdirs
 
 from xoauth2_proxy import __version__, log
 from xoauth2_proxy.app import Addresses, App
-from xoauth2_proxy.mock_tokens import MOCK_MAILBOXES, MockTokens, load_signing_key
-from xoauth2_proxy.oauth.refreshers.mock import MockRefresher
+from xoauth2_proxy.equipment import StandardEquipment
+from xoauth2_proxy.errors import ConfigError
+from xoauth2_proxy.mock_tokens import MOCK_MAILBOXES
 from xoauth2_proxy.sandbox import Sandbox
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from xoauth2_proxy.admin.health import Health
-    from xoauth2_proxy.config import Config
-    from xoauth2_proxy.oauth.refreshers import Refresher
+    from xoauth2_proxy.config import Config, ConfigSource
 
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells count
-REFRESHERS = frozenset({"mock"})  # what this version can refresh tokens with
 
 _log = log.logger("server")
 
@@ -64,11 +63,16 @@ class Run:
     """What to run, and how."""
 
     config: Config
-    state_dir: Path
+    source: ConfigSource  # where `config` comes from, to read it again
     sandbox: bool = False
     loop: EventLoop = EventLoop.AUTO
     ready_file: Path | None = None
     is_quiet: bool = False  # no word to a person
+
+    @property
+    def state_dir(self) -> Path:
+        """Where tokens and keys are kept."""
+        return self.source.state_dir
 
 
 class Service(Protocol):
@@ -78,6 +82,10 @@ class Service(Protocol):
 
     async def start(self) -> Addresses:
         """Return once clients are accepted. Raises `OSError`, `ValueError`, `CannotStart`."""
+        ...
+
+    async def reload(self) -> None:
+        """Read the configuration again and go on with it. Raises `ConfigError`, `OSError`."""
         ...
 
     async def stop(self) -> None:
@@ -92,7 +100,8 @@ def run(
 ) -> int:
     """Serve until SIGTERM or SIGINT, then drain; return the exit code.
 
-    A second SIGINT calls `interrupt` and ends the process at once.
+    SIGHUP reads the configuration again, without touching transactions in flight. A second SIGINT
+    calls `interrupt` and ends the process at once.
     """
     _raise_file_limit()
     try:
@@ -109,18 +118,25 @@ class CannotStart(Exception):
 
 
 def _build(what: Run) -> App:
-    return App(what.config, refreshers(what), Sandbox(what.state_dir) if what.sandbox else None)
+    sandbox = Sandbox(what.state_dir) if what.sandbox else None
+    return App(what.config, equipment(what), sandbox)
+
+
+def equipment(what: Run) -> StandardEquipment:
+    """Return what gets and keeps tokens in this run. Raises `ValueError`."""
+    return StandardEquipment(what.source, what.config)
 
 
 async def _serve(what: Run, build: Callable[[Run], Service], interrupt: Callable[[], None]) -> None:
     # Handlers first: a signal during the start must not leave half a relay behind.
-    stop = asyncio.Event()
-    _on_signals(stop, interrupt)
+    stop, again = asyncio.Event(), asyncio.Event()
+    _on_signals(stop, again, interrupt)
     try:
         app = build(what)
         addresses = await app.start()
     except (OSError, ValueError) as error:
         raise CannotStart(error) from error
+    reloading = asyncio.create_task(_reload_forever(app, again), name="reload")
     try:
         for warning in what.config.warnings:
             _log.warning("%s", warning)
@@ -132,10 +148,12 @@ async def _serve(what: Run, build: Callable[[Run], Service], interrupt: Callable
         await stop.wait()
         _log.info("stopping: letting transactions in flight finish")
     finally:
+        reloading.cancel()
+        await asyncio.gather(reloading, return_exceptions=True)
         await app.stop()
 
 
-def _on_signals(stop: asyncio.Event, interrupt: Callable[[], None]) -> None:
+def _on_signals(stop: asyncio.Event, again: asyncio.Event, interrupt: Callable[[], None]) -> None:
     def asked_to_stop(signal_number: int) -> None:
         if stop.is_set() and signal_number == signal.SIGINT:
             interrupt()
@@ -143,15 +161,23 @@ def _on_signals(stop: asyncio.Event, interrupt: Callable[[], None]) -> None:
         stop.set()
 
     loop = asyncio.get_running_loop()
-    for signal_number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    for signal_number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signal_number, asked_to_stop, signal_number)
+    loop.add_signal_handler(signal.SIGHUP, again.set)
 
 
-def refreshers(what: Run) -> dict[str, Refresher]:
-    """Return what refreshes tokens, by name. Raises `OSError`, `ValueError`."""
-    if not what.sandbox and all(account.refresher != "mock" for account in what.config.accounts):
-        return {}
-    return {"mock": MockRefresher(MockTokens(load_signing_key(what.state_dir)))}
+async def _reload_forever(service: Service, again: asyncio.Event) -> None:
+    while True:
+        await again.wait()
+        again.clear()
+        try:
+            await service.reload()
+        except ConfigError as error:
+            _log.error("configuration not read again, the one before stays: %s", error)
+        except Exception:
+            _log.exception("configuration not read again, the one before stays")
+        else:
+            _log.info("configuration read again")
 
 
 def _raise_file_limit() -> None:
@@ -179,9 +205,11 @@ def _welcome(what: Run, addresses: Addresses, sandbox: dict[str, str]) -> str:
     host, port = _reachable(addresses.smtp)
     admin = f"http://{_authority(_reachable(addresses.admin))}"
     tls = "STARTTLS" if what.config.listener.tls_cert else "no TLS"
+    mailboxes = [account.email for account in what.config.accounts]
+    login = f"login {mailboxes[0]}" if mailboxes else "no mailbox yet"
     lines = [
         f"xoauth2-proxy {__version__} is ready on {_authority(addresses.smtp)}. Ctrl+C stops it.",
-        f"  Mail client  server {host}, port {port}, {tls}; login {what.config.accounts[0].email}",
+        f"  Mail client  server {host}, port {port}, {tls}; {login}",
     ]
     if sandbox:
         lines.append(
@@ -190,6 +218,7 @@ def _welcome(what: Run, addresses: Addresses, sandbox: dict[str, str]) -> str:
         if {account.key for account in what.config.accounts} >= set(MOCK_MAILBOXES):
             lines.append(f"  Benchmark    {_bench_command(what, (host, port), admin)}")
         lines.append(f"  Received     {sandbox['http']}/messages")
+    lines.append(f"  Mailboxes    {admin}/")
     lines.append(f"  Health       {admin}/health   metrics: {admin}/metrics")
     return "\n".join(lines) + "\n"
 

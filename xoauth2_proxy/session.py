@@ -23,7 +23,7 @@ from aiosmtpd.smtp import SMTP
 
 from xoauth2_proxy import log, replies, sasl
 from xoauth2_proxy.content import DataReader, Refusal
-from xoauth2_proxy.errors import ProxyError
+from xoauth2_proxy.errors import ProxyError, UpstreamAuthRejected
 from xoauth2_proxy.incoming import BadChunk, Incoming, parse_chunk
 from xoauth2_proxy.inlet import EndOfInput, Inlet, Interrupted, LineTooLong
 from xoauth2_proxy.smtp import Reply
@@ -488,15 +488,20 @@ class ClientSession(SMTP):
         is_rejected = answer.code == 535
         self._count_auth(mechanism, "rejected" if is_rejected else "unavailable")
         # A login that is no account's is not logged: people type passwords into that field.
+        account = self._account_named(credentials.authcid)
+        explanation = {}
+        if isinstance(error, UpstreamAuthRejected):
+            explanation = self._relay.explanations.fields(str(error), "", account)
         _log.event(
             logging.WARNING,
             "AUTH failed",
             session=self.id,
             peer=self._peer,
-            account=self._account_named(credentials.authcid),
+            account=account,
             mechanism=mechanism,
             reply=answer,
             error=error,
+            **explanation,
         )
         if is_rejected and isinstance(credentials, sasl.TokenLogin):
             with suppress(_ExchangeEnded):

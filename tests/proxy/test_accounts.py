@@ -14,12 +14,12 @@ from xoauth2_proxy.accounts import (
     Accounts,
     Limits,
     LocalPassword,
-    OAuthClient,
     TlsMode,
     Upstream,
     login_key,
 )
 from xoauth2_proxy.errors import CredentialsRejected
+from xoauth2_proxy.oauth_client import OAuthClient
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

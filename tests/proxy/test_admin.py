@@ -143,8 +143,13 @@ async def test_the_configured_token_is_asked_for(start_relay: StartRelay) -> Non
 
 
 async def test_other_pages_are_not_there(relay: Relay) -> None:
-    assert (await relay.get("/"))[0] == 404
-    assert (await relay.get("/accounts"))[0] == 404
+    assert (await relay.get("/nowhere"))[0] == 404
+
+
+async def test_without_mailboxes_there_are_health_and_metrics_alone() -> None:
+    async with admin(Health({"enabled": 1}, is_ready=True)) as address:
+        for path in ("/", "/accounts", "/login", "/static/admin.css"):
+            assert (await get(address, path))[0] == 404
 
 
 # Metrics.

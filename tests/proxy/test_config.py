@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
+from datetime import date
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import argon2
 import pytest
+import trustme
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -20,23 +23,25 @@ from hypothesis import strategies as st
 
 from tests.support.config_files import ConfigFile, account
 from xoauth2_proxy.accounts import TlsMode
-from xoauth2_proxy.config import Overrides, load_config
+from xoauth2_proxy.config import Overrides, StoreKind, load_config
 from xoauth2_proxy.config.model import (
     AccountSection,
     AdminSection,
+    AlertsSection,
     FileSection,
     LimitsSection,
     ListenerSection,
     ProviderSection,
     RelaySection,
-    Section,
+    StoreSection,
     UpstreamSection,
 )
 from xoauth2_proxy.errors import ConfigError
 from xoauth2_proxy.mock_tokens import MOCK_MAILBOXES
+from xoauth2_proxy.oauth_client import GrantType
 
 if TYPE_CHECKING:
-    import trustme
+    from xoauth2_proxy.config.values import Section
 
 EXAMPLE = Path(__file__).parents[2] / "accounts.example.json"
 
@@ -48,11 +53,20 @@ def config(tmp_path: Path) -> ConfigFile:
     return ConfigFile(tmp_path)
 
 
+@pytest.fixture(scope="module")
+def certificate(authority: trustme.CA) -> bytes:
+    """A certificate with its key, as Microsoft Entra takes it; RSA takes a while to make."""
+    leaf = authority.issue_cert("relay.example", key_type=trustme.KeyType.RSA)
+    return leaf.private_key_and_cert_chain_pem.bytes()
+
+
 @pytest.fixture
-def pem(config: ConfigFile, authority: trustme.CA) -> Path:
-    """A file beside the configuration, "there": a certificate with its chain and its key."""
+def pem(config: ConfigFile, certificate: bytes) -> Path:
+    """Files beside the configuration: "there", a certificate with its key, and "key.json"."""
     path = config.directory / "there"
-    authority.issue_cert("relay.example").private_key_and_cert_chain_pem.write_to_path(str(path))
+    path.write_bytes(certificate)
+    key = certificate.decode().partition("-----BEGIN CERTIFICATE-----")[0]
+    config.add("key.json", json.dumps({"client_email": "me@cloud.example", "private_key": key}))
     return path
 
 
@@ -65,8 +79,37 @@ CORP: dict[str, object] = {
     "upstream": {"host": "127.0.0.2", "port": 26},
 }
 
-# Every key of the file once: the document that sets it, where the result shows it, what it shows.
-# "" as the expected value of a path stands for the file of that name beside the configuration.
+
+@dataclass(frozen=True)
+class Beside:
+    """The path of a file beside the configuration, as an expected value."""
+
+    name: str = "there"
+
+
+# OAuth keys, which accounts and providers have in common: value, field of the client, its value.
+OAUTH: dict[str, tuple[object, str, object]] = {
+    "client_id": ("me", "client_id", "me"),
+    "client_secret": ("s", "client_secret", "s"),
+    "grant": ("client_credentials", "grant_type", GrantType.CLIENT_CREDENTIALS),
+    "scopes": ("mail offline_access", "scopes", ("mail", "offline_access")),
+    "parameters": ({"audience": "smtp"}, "parameters", (("audience", "smtp"),)),
+    "oauth_token_url": ("https://a.example/t", "token_endpoint", "https://a.example/t"),
+    "authorization_url": ("https://a.example/a", "authorization_endpoint", "https://a.example/a"),
+    "issuer": ("https://a.example/x/", "issuer", "https://a.example/x/"),
+    "authority": ("https://a.example/", "authority", "https://a.example"),
+    "tenant": ("common", "tenant", "common"),
+    "ca_file": ("there", "ca_file", Beside()),
+    "certificate": ("there", "certificate", Beside()),
+    "service_account": ("key.json", "service_account", Beside("key.json")),
+    "command": (["/bin/sh", "-c", "token"], "command", ("/bin/sh", "-c", "token")),
+    "client_secret_expires": ("2027-01-31", "secret_expires_on", date(2027, 1, 31)),
+    "refresh_token_days": (7, "refresh_token_days", 7),
+    "refresh_window_seconds": (60, "refresh_window_seconds", 60.0),
+}
+
+# Every other key of the file once: the document that sets it, where the result shows it, and what
+# it shows.
 SETTINGS: dict[str, tuple[dict[str, object], str, object]] = {
     "account.email": (account(email="other@example.com"), "account.email", "other@example.com"),
     "account.provider": (account(provider="gmail"), "account.refresher", "gmail"),
@@ -77,10 +120,16 @@ SETTINGS: dict[str, tuple[dict[str, object], str, object]] = {
         "account.password",
         None,
     ),
-    "account.client_id": (account(client_id="me"), "account.oauth.client_id", "me"),
-    "account.client_secret": (account(client_secret="s"), "account.oauth.client_secret", "s"),
+    **{
+        f"account.{key}": (account(**{key: value}), f"account.oauth.{where}", expected)
+        for key, (value, where, expected) in OAUTH.items()
+    },
+    **{
+        f"provider.{key}": (with_provider(CORP | {key: value}), f"account.oauth.{where}", expected)
+        for key, (value, where, expected) in OAUTH.items()
+    },
     "account.refresh_token": (account(refresh_token="r"), "account.oauth.refresh_token", "r"),
-    "account.tenant": (account(tenant="common"), "account.oauth.tenant", "common"),
+    "account.sign_in_as": (account(sign_in_as="boss"), "account.oauth.sign_in_as", "boss"),
     "account.recipients": (account(recipients="verified"), "account.verifies", True),
     "account.allow_remote_mock": (
         account(upstream={"host": "mx.example.com"}, allow_remote_mock=True),
@@ -96,7 +145,11 @@ SETTINGS: dict[str, tuple[dict[str, object], str, object]] = {
         "account.upstream.tls",
         TlsMode.IMPLICIT,
     ),
-    "upstream.ca_file": (account(upstream={"ca_file": "there"}), "account.upstream.ca_file", ""),
+    "upstream.ca_file": (
+        account(upstream={"ca_file": "there"}),
+        "account.upstream.ca_file",
+        Beside(),
+    ),
     "limits.max_connections": (
         account(limits={"max_connections": 3}),
         "account.limits.max_connections",
@@ -143,12 +196,12 @@ SETTINGS: dict[str, tuple[dict[str, object], str, object]] = {
     "listener.tls_cert": (
         {"listener": {"tls_cert": "there", "tls_key": "there"}},
         "listener.tls_cert",
-        "",
+        Beside(),
     ),
     "listener.tls_key": (
         {"listener": {"tls_cert": "there", "tls_key": "there"}},
         "listener.tls_key",
-        "",
+        Beside(),
     ),
     "listener.allow_insecure_auth": (
         {"listener": {"allow_insecure_auth": True}},
@@ -169,6 +222,11 @@ SETTINGS: dict[str, tuple[dict[str, object], str, object]] = {
     "admin.host": ({"admin": {"host": "::1"}}, "admin.host", "::1"),
     "admin.port": ({"admin": {"port": 0}}, "admin.port", 0),
     "admin.token": ({"admin": {"token": "t"}}, "admin.token", "t"),
+    "admin.public_url": (
+        {"admin": {"public_url": "https://relay.example.com"}},
+        "admin.public_url",
+        "https://relay.example.com",
+    ),
     "relay.max_message_bytes": (
         {"relay": {"max_message_bytes": 70_000}},
         "relay.max_message_bytes",
@@ -177,6 +235,21 @@ SETTINGS: dict[str, tuple[dict[str, object], str, object]] = {
     "relay.buffer_bytes": ({"relay": {"buffer_bytes": 9000}}, "relay.buffer_bytes", 9000),
     "relay.max_recipients": ({"relay": {"max_recipients": 9}}, "relay.max_recipients", 9),
     "relay.drain_seconds": ({"relay": {"drain_seconds": 0}}, "relay.drain_seconds", 0.0),
+    "store.kind": ({"store": {"kind": "memory"}}, "store.kind", StoreKind.MEMORY),
+    "store.directory": ({"store": {"directory": "there"}}, "store.directory", Beside()),
+    "store.url": (
+        {"store": {"kind": "redis", "url": "rediss://cache.example"}},
+        "store.url",
+        "rediss://cache.example",
+    ),
+    "store.key": ({"store": {"key": "sixteen-letters."}}, "store.key", "sixteen-letters."),
+    "store.keyring": ({"store": {"keyring": True}}, "store.is_key_in_keyring", True),
+    "alerts.warn_days": ({"alerts": {"warn_days": 3}}, "alerts.warn_days", 3),
+    "alerts.webhook": (
+        {"alerts": {"webhook": "http://127.0.0.1:8000/hook?a=b"}},
+        "alerts.webhook",
+        "http://127.0.0.1:8000/hook?a=b",
+    ),
 }
 
 # `account_id` shows in problems only, and the sections of the file are covered by their keys.
@@ -190,6 +263,8 @@ SECTIONS: dict[str, type[Section]] = {
     "listener": ListenerSection,
     "admin": AdminSection,
     "relay": RelaySection,
+    "store": StoreSection,
+    "alerts": AlertsSection,
 }
 
 
@@ -215,8 +290,8 @@ class TestKeys:
         self, config: ConfigFile, key: str, pem: Path
     ) -> None:
         setting, where, expected = SETTINGS[key]
-        if expected == "":
-            expected = pem
+        if isinstance(expected, Beside):
+            expected = pem.parent / expected.name
         result = config.load(document_of(setting))
         before = config.load(document_of(account()))
         section, _, attribute = where.partition(".")
@@ -230,7 +305,7 @@ class TestKeys:
 
     def test_documented_defaults_are_the_ones_in_force(self, config: ConfigFile) -> None:
         result = config.load_one()
-        for name in ("listener", "admin", "relay"):
+        for name in ("listener", "admin", "relay", "alerts"):
             written = SECTIONS[name]().model_dump(exclude_none=True)
             found = {key: getattr(getattr(result, name), key) for key in written}
             assert found == {
@@ -248,8 +323,9 @@ class TestForms:
         result = load_config(
             EXAMPLE, Overrides(), state_dir=tmp_path, known_refreshers={"mock"}, environ={}
         )
+        assert result.store.directory == tmp_path / "tokens"
         assert tuple(account.email for account in result.accounts) == MOCK_MAILBOXES
-        assert result.disabled_accounts == 2
+        assert result.disabled_accounts == 5
         assert result.sandbox_accounts == frozenset(MOCK_MAILBOXES)
         assert result.warnings == ()
 
@@ -413,7 +489,6 @@ PROBLEMS: dict[str, tuple[object, str, str]] = {
         "accounts[0].account_id",
         "must not be null; leave the key out",
     ),
-    "no account": ([], "accounts", "no account is enabled"),
     "no enabled account": ([account(enabled=False)], "accounts", "no account is enabled"),
     "duplicate mailbox": (
         [account(), account(email="SOMEONE@Example.COM")],
@@ -433,7 +508,7 @@ PROBLEMS: dict[str, tuple[object, str, str]] = {
     "unknown provider": (
         [account(provider="gmial")],
         "accounts[0].provider",
-        "there is no gmial; there are gmail, mock, outlook",
+        "there is no gmial; there are aol, comcast, fastmail, gmail, mailru, mock, oidc, outlook,",
     ),
     "unknown provider of a disabled account": (
         [account(), other(provider="gmial", enabled=False)],
@@ -612,13 +687,12 @@ class TestProblems:
         ("key", "words"),
         [
             ("oauth_endpoint", "upstream.host and upstream.port"),
-            ("oauth_token_url", "remove it"),
             ("ip_address", "remove it"),
             ("vmta_name", "remove it"),
             ("max_concurrent_messages", "limits.max_connections"),
-            ("max_messages_per_hour", "remove it"),
+            ("max_messages_per_hour", "limits.messages_per_minute"),
             ("connection_settings", "limits.max_messages_per_connection"),
-            ("rate_limiting", "remove it"),
+            ("rate_limiting", "limits.messages_per_minute"),
             ("retry", "remove it"),
             ("circuit_breaker", "remove it"),
         ],
@@ -754,33 +828,6 @@ class TestProviders:
     def test_entry_with_an_upstream_places_its_accounts(self, config: ConfigFile) -> None:
         document = {"accounts": [account()], "providers": {"mock": {"upstream": {"port": 26}}}}
         assert config.load(document).sandbox_accounts == frozenset()
-
-
-class TestRefreshers:
-    @pytest.mark.parametrize("key", ["client_id", "client_secret", "refresh_token", "tenant"])
-    def test_oauth_settings_nothing_would_use(self, config: ConfigFile, key: str) -> None:
-        problem = config.problems_of_one(provider="gmail", **{key: "x"})["accounts[0].provider"]
-        assert "cannot refresh tokens for gmail" in problem
-        assert f"remove {key}" in problem
-        assert '"enabled": false' in problem
-
-    def test_clients_may_bring_their_own_tokens(self, config: ConfigFile) -> None:
-        result = config.load([account(provider="gmail"), other(provider="gmail")])
-        (warning,) = result.warnings
-        assert "2 account(s) of provider gmail" in warning
-        assert "XOAUTH2" in warning
-
-    def test_refresher_that_this_version_has(self, config: ConfigFile) -> None:
-        config.known_refreshers = frozenset({"gmail", "mock"})
-        result = config.load_one(provider="gmail", client_id="me", refresh_token="r")
-        assert result.accounts[0].oauth.refresh_token == "r"
-        assert result.warnings == ()
-
-    def test_disabled_account_may_wait_for_its_refresher(self, config: ConfigFile) -> None:
-        off = other(provider="gmail", enabled=False, refresh_token="${UNSET_VARIABLE}")
-        result = config.load([account(), off])
-        assert (len(result.accounts), result.disabled_accounts) == (1, 1)
-        assert result.warnings == ()
 
 
 class TestSecrets:
@@ -965,10 +1012,12 @@ def near_misses() -> st.SearchStrategy[object]:
         {},
         optional={
             "email": st.just("a@example.com") | json_values,
-            "provider": st.sampled_from(["mock", "gmail", "corp", "outlook"]) | json_values,
+            "provider": st.sampled_from(["mock", "gmail", "corp", "outlook", "oidc", "yahoo"])
+            | json_values,
             "password": st.just("p") | json_values,
             "upstream": sections["upstream"],
             "limits": sections["limits"],
+            **{key: st.sampled_from([*SAMPLES]) | json_values for key in OAUTH},
         },
     )
     return st.fixed_dictionaries(
@@ -980,6 +1029,8 @@ def near_misses() -> st.SearchStrategy[object]:
             "listener": sections["listener"],
             "admin": sections["admin"],
             "relay": sections["relay"],
+            "store": sections["store"],
+            "alerts": sections["alerts"],
         },
     )
 
@@ -992,6 +1043,9 @@ SAMPLES = (
     "starttls",
     "\ud800",
     "\0",
+    "https://a.example/x",
+    "2027-01-31",
+    "client_credentials",
     1e308,
     2**70,
 )
@@ -1033,6 +1087,8 @@ def test_sections_of_the_file_are_all_covered() -> None:
         "relay",
         "listener",
         "admin",
+        "store",
+        "alerts",
     }
 
 

@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from xoauth2_proxy.config import json_schema
+from xoauth2_proxy.config.oauth_keys import OAuthSection
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,6 +20,8 @@ SECTIONS = {
     "ListenerSection",
     "AdminSection",
     "RelaySection",
+    "StoreSection",
+    "AlertsSection",
 }
 
 
@@ -77,8 +80,10 @@ def test_every_reference_leads_somewhere() -> None:
 
 def test_secrets_are_text_or_a_file() -> None:
     account = schema()["$defs"]["AccountSection"]["properties"]
-    for key in ("password", "client_id", "client_secret", "refresh_token"):
-        text, file = account[key]["oneOf"]
+    store = schema()["$defs"]["StoreSection"]["properties"]
+    secrets = [account[key] for key in ("password", "client_id", "client_secret", "refresh_token")]
+    for secret in (*secrets, store["url"], store["key"]):
+        text, file = secret["oneOf"]
         assert text["type"] == "string"
         assert file["required"] == ["file"]
 
@@ -90,3 +95,19 @@ def test_required_keys_are_the_ones_the_loader_asks_for() -> None:
         "FileSection": ["accounts"],
         "AccountSection": ["email", "provider"],
     }
+
+
+def test_dates_and_urls_say_so() -> None:
+    account = schema()["$defs"]["AccountSection"]["properties"]
+    assert account["client_secret_expires"]["format"] == "date"
+    for key in ("oauth_token_url", "authorization_url", "issuer", "authority"):
+        assert account[key]["format"] == "uri"
+
+
+def test_accounts_and_providers_have_the_same_oauth_keys() -> None:
+    definitions = schema()["$defs"]
+    account, provider = (
+        definitions[name]["properties"] for name in ("AccountSection", "ProviderSection")
+    )
+    for key in OAuthSection.model_fields:
+        assert account[key] == provider[key], key

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
 # Each has few values, all of them the relay's own words.
-BOUNDED_LABELS = {"provider", "result", "mechanism", "reply", "reason"}
+BOUNDED_LABELS = {"provider", "result", "mechanism", "reply", "reason", "state"}
 
 
 def own(figures: Metrics) -> list[Metric]:

@@ -132,7 +132,9 @@ class PoolStates(RuleBasedStateMachine):
 
     @property
     def shelf(self) -> _Shelf:
-        return next(iter(self.pool._shelves.values()), _Shelf(ACCOUNT.provider, ACCOUNT.limits))
+        return next(
+            iter(self.pool._shelves.values()), _Shelf(ACCOUNT.key, ACCOUNT.provider, ACCOUNT.limits)
+        )
 
     @property
     def cap(self) -> int:

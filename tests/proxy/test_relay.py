@@ -156,7 +156,7 @@ async def test_a_refusal_is_not_tried_again(made: Parts, answer: str) -> None:
     [
         (GrantRevoked("invalid_grant"), replies.UPSTREAM_AUTH_REFUSED),
         (TokenEndpointUnavailable("503"), replies.TOKEN_UNAVAILABLE),
-        (ValueError("ya29.secret"), replies.INTERNAL_ERROR),
+        (ValueError("ya29.secret"), replies.TOKEN_UNAVAILABLE),
     ],
 )
 async def test_no_error_escapes(

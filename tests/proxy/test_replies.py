@@ -16,8 +16,8 @@ def subclasses(kind: type[errors.ProxyError]) -> list[type[errors.ProxyError]]:
     return [kind, *(below for child in kind.__subclasses__() for below in subclasses(child))]
 
 
-# ConfigError ends the start; the two others are only ever raised as one of their subclasses.
-_NEVER_MEETS_A_CLIENT = {errors.ProxyError, errors.ConfigError}
+# ConfigError ends the start, SignInRefused a sign-in; the root is raised as its subclasses only.
+_NEVER_MEETS_A_CLIENT = {errors.ProxyError, errors.ConfigError, errors.SignInRefused}
 _ERRORS = [
     kind
     for kind in subclasses(errors.ProxyError)

@@ -9,7 +9,7 @@ import pytest
 from tests.support.config_files import account
 from xoauth2_proxy import server
 from xoauth2_proxy.app import Addresses
-from xoauth2_proxy.config import Overrides, load_config
+from xoauth2_proxy.config import ConfigSource, Overrides
 from xoauth2_proxy.mock_tokens import MOCK_MAILBOXES
 from xoauth2_proxy.server import Run
 
@@ -28,14 +28,9 @@ def welcome(
     if accounts is not None:
         file = Path(state_dir) / "accounts.json"
         file.write_text(repr(accounts).replace("'", '"'))
-    config = load_config(
-        file,
-        Overrides(sandbox=True),
-        state_dir=state_dir,
-        known_refreshers={"mock"},
-        environ={},
-    )
-    return server._welcome(Run(config=config, state_dir=state_dir), addresses, sandbox)
+    source = ConfigSource(file, Overrides(sandbox=True), state_dir)
+    run = Run(config=source.load({"mock"}, {}), source=source)
+    return server._welcome(run, addresses, sandbox)
 
 
 @pytest.mark.parametrize(

@@ -209,7 +209,7 @@ async def test_trouble_with_tokens_is_no_failure_of_the_clients(start_relay: Sta
         for _ in range(6):
             assert await client.auth_plain(MAILBOX, PASSWORD) == replies.AUTH_UNAVAILABLE
         refresher.fails_with = GrantRevoked("invalid_grant")
-        assert await client.auth_plain(MAILBOX, PASSWORD) == replies.SIGN_IN_AGAIN
+        assert await client.auth_plain(OTHER_MAILBOX, PASSWORD) == replies.SIGN_IN_AGAIN
 
 
 async def test_a_token_that_only_the_provider_can_judge(start_relay: StartRelay) -> None:

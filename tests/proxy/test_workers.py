@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING
 import pytest
 from typer.testing import CliRunner
 
-from tests.support.relay import relay_settings
 from tests.support.smtp_client import Client
 from tests.support.waiting import until
 from tests.support.workers import pids
 from xoauth2_proxy import workers
 from xoauth2_proxy.acceptor import listening_sockets
 from xoauth2_proxy.cli import cli
+from xoauth2_proxy.config import ConfigSource, Overrides
 from xoauth2_proxy.log import LogFormat, LogLevel
-from xoauth2_proxy.metrics import MergedMetrics
+from xoauth2_proxy.metrics import MergedMetrics, Metrics
 from xoauth2_proxy.server import CannotStart, Run
 from xoauth2_proxy.workers import parent as parent_module
 from xoauth2_proxy.workers.channel import Channel, Logging, Setup, receive_setup
@@ -43,8 +43,8 @@ ONE_LOOP = pytest.mark.asyncio(loop_factories=["uvloop"])  # processes are slow 
 
 
 def run_of(directory: Path) -> Run:
-    config, _, _ = relay_settings(None, directory, None, None)
-    return Run(config=config, state_dir=directory, sandbox=True, is_quiet=True)
+    source = ConfigSource(None, Overrides(sandbox=True, port=0, admin_port=0), directory)
+    return Run(config=source.load({"mock"}, {}), source=source, sandbox=True, is_quiet=True)
 
 
 @asynccontextmanager
@@ -124,7 +124,12 @@ def test_what_a_killed_run_left_is_removed_but_not_what_is_in_use(tmp_path: Path
 
 async def test_lines_and_setup_get_through_whole(tmp_path: Path) -> None:
     setup = Setup(
-        run=run_of(tmp_path), logging=LOGGING, number=3, sockets=(7, 8), directory=tmp_path
+        run=run_of(tmp_path),
+        logging=LOGGING,
+        number=3,
+        sockets=(7, 8),
+        directory=tmp_path,
+        sandbox=None,
     )
     one, other = socket.socketpair()
     here = await Channel.over(one)
@@ -201,7 +206,7 @@ def count_in_a_process(directory: Path, worker: int) -> None:
 
 
 def test_a_workers_next_process_goes_on_counting(tmp_path: Path) -> None:
-    merged = MergedMetrics(tmp_path, list)
+    merged = MergedMetrics(tmp_path, list, Metrics())
     show = merged.registry.get_sample_value
     accepted = ("xoauth2_proxy_client_connections_total", {"result": "accepted"})
     for worker in (0, 1):
@@ -221,7 +226,7 @@ def test_processor_time_of_processes_that_ended_is_kept(tmp_path: Path) -> None:
     busy = "while True: pass"
     with subprocess.Popen([sys.executable, "-c", busy]) as process:
         alive = [process.pid]
-        merged = MergedMetrics(tmp_path, lambda: alive)
+        merged = MergedMetrics(tmp_path, lambda: alive, Metrics())
         show = merged.registry.get_sample_value
         start = show("process_cpu_seconds_total") or 0.0
         while (before := show("process_cpu_seconds_total") or 0.0) < start + 0.1:

@@ -1,31 +1,41 @@
 """Every key of the configuration changes what the relay does; none is only read.
 
-Each test names the keys it shows; the last one compares them with the schema.
+Each test names the keys it shows; the last one compares them with the schema. The OAuth
+keys have a file of their own, `test_every_oauth_key_acts.py`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 import time
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 import argon2
 import pytest
+from aiohttp import web
 
 from tests.support.documents import account, one_account, upstream_at
+from tests.support.equipment import TestEquipment
+from tests.support.keyrings import Keyring, keyring_in_use
+from tests.support.redis_server import redis_server
 from tests.support.relay import MAILBOX, OTHER_MAILBOX, PASSWORD, Relay
 from tests.support.smtp_client import Client, message
 from tests.support.waiting import until
-from xoauth2_proxy.config import Overrides, json_schema, load_config
+from xoauth2_proxy.config import ConfigSource, Overrides, StoreKind, json_schema
+from xoauth2_proxy.config.oauth_keys import OAuthSection
+from xoauth2_proxy.equipment import opened
 from xoauth2_proxy.errors import ConfigError
 from xoauth2_proxy.mock_tokens import MockTokens, load_signing_key
 from xoauth2_proxy.oauth.refreshers.mock import MockRefresher
+from xoauth2_proxy.oauth.stores import StoredGrant
 from xoauth2_proxy.sandbox import Action, Fault, Sandbox, Step
 from xoauth2_proxy.upstream import opener
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
 
     import trustme
@@ -36,11 +46,10 @@ Test = TypeVar("Test")
 
 SHOWN: set[str] = {
     # The sections themselves.
-    *("accounts", "providers", "relay", "listener", "admin"),
+    *("accounts", "providers", "relay", "listener", "admin", "store", "alerts"),
     *("account.limits", "account.upstream", "provider.limits", "provider.upstream"),
-    # For the refreshers to come: they are read and checked, and the mock one needs none of them.
-    *("account.client_id", "account.client_secret", "account.refresh_token", "account.tenant"),
 }
+OAUTH_KEYS = {*OAuthSection.model_fields, "refresh_token", "sign_in_as"}
 SECTIONS = {
     "FileSection": "",
     "AccountSection": "account.",
@@ -50,6 +59,8 @@ SECTIONS = {
     "RelaySection": "relay.",
     "ListenerSection": "listener.",
     "AdminSection": "admin.",
+    "StoreSection": "store.",
+    "AlertsSection": "alerts.",
 }
 
 
@@ -337,15 +348,11 @@ async def test_hosts_and_ports_are_where_it_listens(tmp_path: Path) -> None:
         f'"listener": {{"host": "127.0.0.2", "port": {smtp}}}, '
         f'"admin": {{"host": "127.0.0.3", "port": {admin}}}}}'
     )
-    config = load_config(
-        file,
-        Overrides(sandbox=True),
-        state_dir=tmp_path,
-        known_refreshers={"mock"},
-        environ={},
-    )
+    source = ConfigSource(file, Overrides(sandbox=True), tmp_path)
+    config = source.load({"mock"}, {})
     refresher = MockRefresher(MockTokens(load_signing_key(tmp_path)))
-    async with Relay(config, {"mock": refresher}, Sandbox(tmp_path)) as relay:
+    equipment = TestEquipment(source, config, {"mock": refresher})
+    async with Relay(config, equipment, Sandbox(tmp_path)) as relay:
         assert (relay.host, relay.port) == ("127.0.0.2", smtp)
         assert relay.admin_url == f"http://127.0.0.3:{admin}"
         async with await relay.log_in() as client:
@@ -443,6 +450,63 @@ async def test_the_admin_token_is_asked_for(start_relay: StartRelay) -> None:
         assert (await relay.get(page, Authorization="Bearer let me see"))[0] == 200
 
 
+@shows("admin.public_url")
+async def test_the_public_url_is_a_name_that_browsers_may_use(start_relay: StartRelay) -> None:
+    known = {"admin": {"public_url": "https://relay.example.com"}}
+    relay = await start_relay(one_account() | known)
+    assert (await relay.get("/", Host="relay.example.com"))[0] == 200
+    assert (await relay.get("/", Host="elsewhere.example.com"))[0] == 403
+
+
+# Alerts.
+
+
+@asynccontextmanager
+async def webhook() -> AsyncIterator[tuple[str, asyncio.Queue[dict[str, object]]]]:
+    """Give the address of a webhook, and what it was told."""
+    told: asyncio.Queue[dict[str, object]] = asyncio.Queue()
+
+    async def hear(request: web.Request) -> web.Response:
+        told.put_nowait(await request.json())
+        return web.Response()
+
+    app = web.Application()
+    app.router.add_post("/told", hear)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}/told", told
+    finally:
+        await runner.cleanup()
+
+
+@shows("alerts.webhook", "alerts.warn_days")
+@pytest.mark.parametrize(("warn_days", "state"), [(8, "attention"), (6, "unused")])
+async def test_the_webhook_is_told_so_many_days_ahead(
+    start_relay: StartRelay, warn_days: int, state: str
+) -> None:
+    in_testing = account(
+        provider="gmail", client_id="id", refresh_token="1//token", refresh_token_days=7
+    )
+    async with webhook() as (url, told):
+        alerts = {"webhook": url, "warn_days": warn_days}
+        relay = await start_relay({"accounts": [in_testing], "alerts": alerts})
+        gauge = {"provider": "gmail", "state": state}
+        await until(lambda: _is_one(relay.metric("xoauth2_proxy_mailboxes", **gauge)))
+        if state == "unused":
+            assert told.empty()
+        else:
+            async with asyncio.timeout(10):
+                notice = await told.get()
+            assert notice["mailbox"] == MAILBOX
+            assert notice["event"] == "needs_a_person"
+
+
+async def _is_one(value: Awaitable[float]) -> bool:
+    return await value == 1.0
+
+
 # What one message may be.
 
 
@@ -527,6 +591,55 @@ async def test_a_stop_takes_drain_seconds_at_most(start_relay: StartRelay) -> No
         await stop
 
 
+# Where grants are kept.
+
+
+async def keep_a_grant(place: Path, **store: object) -> Path:
+    """Keep a grant as the configuration says; return the directory that its file would be in."""
+    file = place / "accounts.json"
+    file.write_text(json.dumps(one_account() | {"store": store}))
+    config = ConfigSource(file, Overrides(), place).load({"mock"}, {}).store
+    first = opened(config)
+    await first.save(MAILBOX, StoredGrant(refresh_token="PLANTED"))
+    await first.close()
+    second = opened(config)
+    is_kept = await second.load(MAILBOX) is not None
+    await second.close()
+    assert is_kept is (config.kind is not StoreKind.MEMORY)
+    return config.directory
+
+
+@shows("store.kind", "store.directory")
+@pytest.mark.parametrize("kind", ["file", "memory"])
+async def test_grants_are_kept_in_the_directory_or_nowhere(tmp_path: Path, kind: str) -> None:
+    directory = await keep_a_grant(tmp_path, kind=kind)
+    assert directory == tmp_path / "tokens"
+    assert directory.exists() is (kind == "file")
+    if kind == "file":
+        directory = await keep_a_grant(tmp_path, directory="elsewhere")
+        assert "PLANTED" in written_in(tmp_path / "elsewhere")
+
+
+@shows("store.key", "store.keyring")
+@pytest.mark.parametrize("key", [{"key": "sixteen-letters."}, {"keyring": True}])
+async def test_grants_are_encrypted_with_the_key(tmp_path: Path, key: dict[str, object]) -> None:
+    with keyring_in_use(Keyring()):
+        directory = await keep_a_grant(tmp_path, **key)
+    assert "sealed" in written_in(directory)
+    assert "PLANTED" not in written_in(directory)
+
+
+@shows("store.url")
+async def test_grants_are_kept_at_the_url(tmp_path: Path) -> None:
+    with redis_server() as server:
+        directory = await keep_a_grant(tmp_path, kind="redis", url=server.url)
+    assert not directory.exists()
+
+
+def written_in(directory: Path) -> str:
+    return "".join(path.read_text() for path in directory.glob("*.json"))
+
+
 # The forms of the file.
 
 
@@ -545,7 +658,10 @@ async def test_every_key_of_the_schema_is_shown() -> None:
     sections = json_schema()["$defs"]
     assert isinstance(sections, dict)
     keys = {
-        prefix + key for name, prefix in SECTIONS.items() for key in sections[name]["properties"]
+        prefix + key
+        for name, prefix in SECTIONS.items()
+        for key in sections[name]["properties"]
+        if prefix not in {"account.", "provider."} or key not in OAUTH_KEYS
     }
     assert keys == SHOWN
-    assert set(sections) - set(SECTIONS) == {"TlsMode"}
+    assert set(sections) - set(SECTIONS) == {"TlsMode", "GrantType", "StoreKind"}

@@ -70,11 +70,25 @@ async def test_a_token_refused_twice_is_told_as_permanent(
         assert str(answer) == "550 5.7.8 The provider refused the mailbox's access token"
         assert relay.sandbox.counters.auth_refused == 2
         assert refresher.requests == 2
-        # Nothing is remembered against the mailbox: the next message tries again.
+        # The next message tries again, for the provider may have minded something else; but a new
+        # token is not asked for within the minute.
         relay.sandbox.clear_faults()
-        await client.send(message())
-    assert relay.sandbox.arrivals(Step.AUTH) == 4
+        assert (await client.send(message())).code == 550
+    assert relay.sandbox.arrivals(Step.AUTH) == 3
+    assert refresher.requests == 2
     assert relay.sandbox.received.total == 0
+
+
+async def test_a_provider_that_minded_something_else_is_served_once_it_is_mended(
+    relay: Relay,
+) -> None:
+    said = "535 5.7.139 SmtpClientAuthentication is disabled"
+    for nth in (1, 2):
+        relay.sandbox.add_fault(Fault.reply(Step.AUTH, said, nth=nth))
+    async with await relay.log_in() as client:
+        assert (await client.send(message())).code == 550
+        assert (await client.send(message())).code == 250
+    assert await relay.metric(REFRESHES) == 2
 
 
 @pytest.mark.parametrize("said", ["454 4.7.0 Try again", "421 4.7.0 Try again", "432 4.7.12 No"])

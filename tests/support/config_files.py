@@ -31,7 +31,7 @@ class ConfigFile:
 
     directory: Path
     environ: dict[str, str] = field(default_factory=dict)
-    known_refreshers: frozenset[str] = frozenset({"mock"})
+    known_refreshers: frozenset[str] = frozenset({"gmail", "outlook", "oidc", "command", "mock"})
 
     @property
     def path(self) -> Path:

@@ -139,10 +139,11 @@ class Tokens:
         assert account.email == "someone@example.com"
         return self._current
 
-    def invalidate(self, account: Account, token: AccessToken) -> None:
+    def invalidate(self, account: Account, token: AccessToken) -> bool:
         assert token is self._current
         self.invalidated.append(token.value)
         self._current = self._token(len(self.invalidated) + 1)
+        return True
 
     @staticmethod
     def _token(number: int) -> AccessToken:

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Self
 
 import aiohttp
 
+from tests.support.equipment import TestEquipment
 from tests.support.smtp_client import Client
 from xoauth2_proxy.app import App
-from xoauth2_proxy.config import Config, Overrides, load_config
+from xoauth2_proxy.config import Config, ConfigSource, Overrides
 from xoauth2_proxy.mock_tokens import MockTokens, load_signing_key
+from xoauth2_proxy.oauth.refreshers import registry
 from xoauth2_proxy.oauth.refreshers.mock import MockRefresher
 from xoauth2_proxy.sandbox import Sandbox
 
@@ -31,30 +33,25 @@ def relay_settings(
     directory: Path,
     sandbox: Sandbox | None,
     refreshers: Mapping[str, Refresher] | None,
-) -> tuple[Config, Mapping[str, Refresher], Sandbox]:
+) -> tuple[Config, TestEquipment, Sandbox]:
     """Return what `Relay` takes, from a configuration file's content (None: `--sandbox` alone)."""
     file = None
     if document is not None:
         file = directory / "accounts.json"
         file.write_text(json.dumps(document))
     chosen = refreshers or {"mock": MockRefresher(MockTokens(load_signing_key(directory)))}
-    config = load_config(
-        file,
-        Overrides(sandbox=True, port=0, admin_port=0),
-        state_dir=directory,
-        known_refreshers=chosen.keys(),
-        environ={},
-    )
-    return config, chosen, sandbox or Sandbox(directory)
+
+    source = ConfigSource(file, Overrides(sandbox=True, port=0, admin_port=0), directory)
+    config = source.load(registry.names() | chosen.keys(), {})
+    return config, TestEquipment(source, config, chosen), sandbox or Sandbox(directory)
 
 
 class Relay:
     """A running relay; its sandbox is at hand for faults and for what arrived."""
 
-    def __init__(
-        self, config: Config, refreshers: Mapping[str, Refresher], sandbox: Sandbox
-    ) -> None:
-        self.app = App(config, refreshers, sandbox)
+    def __init__(self, config: Config, equipment: TestEquipment, sandbox: Sandbox) -> None:
+        self.app = App(config, equipment, sandbox)
+        self.equipment = equipment
         self.sandbox = sandbox
         self.host = ""
         self.port = 0

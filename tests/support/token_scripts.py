@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import TYPE_CHECKING
 
-from xoauth2_proxy.oauth.grant import AccessToken, Monotonic
+from xoauth2_proxy.errors import GrantRevoked
+from xoauth2_proxy.oauth.grant import Issued
 from xoauth2_proxy.oauth.refreshers.mock import LIFETIME_SECONDS, MockRefresher
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from xoauth2_proxy.accounts import Account
     from xoauth2_proxy.errors import TokenError
     from xoauth2_proxy.mock_tokens import MockTokens
+    from xoauth2_proxy.oauth.grant import Grant
 
 
 class GatedRefresher:
@@ -27,12 +27,27 @@ class GatedRefresher:
         self._gated = gated  # None: everyone
         self._inner = MockRefresher(tokens)
 
-    async def refresh(self, account: Account) -> AccessToken:
-        self.requests.append(account.key)
-        if self._gated is None or account.key in self._gated:
+    async def refresh(self, grant: Grant) -> Issued:
+        self.requests.append(grant.mailbox.lower())
+        if self._gated is None or grant.mailbox.lower() in self._gated:
             self.asked.set()
             await self.gate.wait()
-        return await self._inner.refresh(account)
+        return await self._inner.refresh(grant)
+
+
+class PartlyDeadRefresher:
+    """Gives out good tokens, but the grants of some mailboxes are dead."""
+
+    def __init__(self, tokens: MockTokens, dead: Collection[str]) -> None:
+        self.requests: list[str] = []  # whose, in order
+        self._dead = dead
+        self._inner = MockRefresher(tokens)
+
+    async def refresh(self, grant: Grant) -> Issued:
+        self.requests.append(grant.mailbox.lower())
+        if grant.mailbox.lower() in self._dead:
+            raise GrantRevoked("Token has been revoked", oauth_error="invalid_grant")
+        return await self._inner.refresh(grant)
 
 
 class WrittenRefresher:
@@ -45,9 +60,9 @@ class WrittenRefresher:
         self.requests = 0
         self._script = list(script)
 
-    async def refresh(self, account: Account) -> AccessToken:
+    async def refresh(self, grant: Grant) -> Issued:
         self.requests += 1
         item = self._script.pop(0) if len(self._script) > 1 else self._script[0]
         if isinstance(item, str):
-            return AccessToken.issued(item, Monotonic(time.monotonic()), LIFETIME_SECONDS)
+            return Issued(access_token=item, lifetime_seconds=LIFETIME_SECONDS)
         raise item

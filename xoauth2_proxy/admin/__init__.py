@@ -1,1 +1,1 @@
-"""The operator's side over HTTP: health and metrics."""
+"""The operator's side over HTTP: health, metrics, and the mailboxes for programs and people."""

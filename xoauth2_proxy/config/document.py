@@ -34,11 +34,24 @@ def read_document(path: Path, array_path: str, problems: Problems) -> Json:
         ConfigError: the file cannot be read, or is not JSON in UTF-8.
     """
     try:
-        value = _parsed(_content(path))
+        content = _content(path)
+    except (OSError, ValueError) as error:
+        return problems.fail(str(path), _in_words(error))
+    return parsed_document(content, str(path), array_path, problems)
+
+
+def parsed_document(content: bytes, name: str, array_path: str, problems: Problems) -> Json:
+    """Return the values in the JSON text `content`, as `read_document` does.
+
+    Raises:
+        ConfigError: it is not JSON in UTF-8; the problem's path is `name`.
+    """
+    try:
+        value = _parsed(content.decode("utf-8-sig"))  # some editors write a byte order mark
         root = "" if isinstance(value, _Pairs) else array_path
         return _without_comments(value, root, problems)
-    except (OSError, RecursionError, ValueError) as error:
-        return problems.fail(str(path), _in_words(error))
+    except (RecursionError, ValueError) as error:
+        return problems.fail(name, _in_words(error))
 
 
 def _in_words(error: Exception) -> str:
@@ -55,12 +68,12 @@ def _in_words(error: Exception) -> str:
             return str(error)
 
 
-def _content(path: Path) -> str:
+def _content(path: Path) -> bytes:
     with path.open("rb") as file:
         content = file.read(_MAX_FILE_BYTES + 1)
     if len(content) > _MAX_FILE_BYTES:
         raise ValueError(f"is larger than {_MAX_FILE_BYTES} bytes")
-    return content.decode("utf-8-sig")  # some editors write a byte order mark
+    return content
 
 
 def _parsed(text: str) -> object:

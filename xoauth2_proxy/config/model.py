@@ -1,94 +1,40 @@
 """The shape of the configuration file: every key, its type, its bounds and its description.
 
-The JSON Schema is made from these models, so a key is described here and nowhere else. What a key
-means together with others is checked in `xoauth2_proxy.config.load`.
+The JSON Schema is made from these models, so a key is described here (the OAuth ones in
+`oauth_keys`) and nowhere else. What a key means together with others is checked in
+`xoauth2_proxy.config.load`.
 """
 
-import ipaddress
-import re
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Field
 
 from xoauth2_proxy.accounts import TlsMode
+from xoauth2_proxy.config.oauth_keys import OAuthSection
 from xoauth2_proxy.config.secret import Secret
-from xoauth2_proxy.config.settings import AdminConfig, ListenerConfig, RelayConfig
-
-_MAX_ADDRESS_BYTES = 254  # RFC 5321 §4.5.3.1.3: 256 with the angle brackets
-_DAY_SECONDS = 86_400.0
-
-# One unquoted "@"; the local part may be a quoted string (RFC 5321 §4.1.2).
-_ADDRESS = re.compile(r'(?:"(?:[^"\\]|\\.)+"|[^@"\s]+)@[^@"\s]+')
-
-# Names that reach log lines and metric labels.
-WORD = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
-WORD_RULE = "must be 1 to 64 letters, digits, dots, hyphens or underscores"
+from xoauth2_proxy.config.settings import (
+    AdminConfig,
+    AlertsConfig,
+    ListenerConfig,
+    RelayConfig,
+    StoreKind,
+)
+from xoauth2_proxy.config.values import (
+    Address,
+    FilePath,
+    Host,
+    IpAddress,
+    ListenPort,
+    Seconds,
+    Section,
+    Url,
+    Word,
+)
 
 _LISTENER = ListenerConfig()
 _ADMIN = AdminConfig()
 _RELAY = RelayConfig()
-
-
-def _address(address: str) -> str:
-    # `isprintable` also keeps 0x01 out, which would end the user field of XOAUTH2.
-    if not _ADDRESS.fullmatch(address) or not address.isprintable():
-        raise PydanticCustomError("address", "must be one e-mail address, like name@example.com")
-    if len(address.encode()) > _MAX_ADDRESS_BYTES:
-        raise PydanticCustomError("address", "must not be longer than 254 octets")
-    return address
-
-
-def _host(host: str) -> str:
-    if not host.isprintable() or any(character.isspace() for character in host):
-        raise PydanticCustomError("host", "must be a host name or an IP address")
-    if ":" in host:
-        try:
-            ipaddress.IPv6Address(host)
-        except ValueError:
-            raise PydanticCustomError(
-                "host", "must be a host name or an IP address alone; the port has its own key"
-            ) from None
-    return host
-
-
-def _word(word: str) -> str:
-    if not WORD.fullmatch(word):
-        raise PydanticCustomError("word", WORD_RULE)
-    return word
-
-
-Address = Annotated[str, AfterValidator(_address)]
-Host = Annotated[str, Field(min_length=1, max_length=253), AfterValidator(_host)]  # RFC 1035
-
-
-def _ip_address(text: str) -> str:
-    try:
-        return str(ipaddress.ip_address(text))
-    except ValueError:
-        raise PydanticCustomError("address", "must be an IP address") from None
-
-
-IpAddress = Annotated[str, AfterValidator(_ip_address)]
-ListenPort = Annotated[int, Field(ge=0, le=65535)]
-FilePath = Annotated[str, Field(min_length=1, max_length=4096)]
-Word = Annotated[str, AfterValidator(_word)]
-Seconds = Annotated[float, Field(gt=0, le=_DAY_SECONDS)]
-
-
-class Section(BaseModel):
-    """An object of the file: no unknown keys, no conversions, no null."""
-
-    model_config = ConfigDict(
-        extra="forbid", strict=True, frozen=True, allow_inf_nan=False, hide_input_in_errors=True
-    )
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _refuse_null(cls, value: object) -> object:
-        if value is None:
-            raise PydanticCustomError("null", "must not be null; leave the key out")
-        return value
+_ALERTS = AlertsConfig()
 
 
 class UpstreamSection(Section):
@@ -134,12 +80,13 @@ class LimitsSection(Section):
     )
 
 
-class ProviderSection(Section):
-    """A provider of your own, or changes to gmail, outlook or mock."""
+class ProviderSection(OAuthSection):
+    """A provider of your own, or changes to a built-in one. Its OAuth keys are its accounts'."""
 
     refresher: Word | None = Field(
         default=None,
-        description="What gets access tokens: gmail, outlook, mock. Required for a new name.",
+        description="What gets access tokens: gmail, outlook, oidc, command, mock or a plug-in. "
+        "Required for a new name.",
     )
     upstream: UpstreamSection | None = Field(
         default=None,
@@ -148,13 +95,15 @@ class ProviderSection(Section):
     limits: LimitsSection | None = Field(default=None, description="Its limits per mailbox.")
 
 
-class AccountSection(Section):
+class AccountSection(OAuthSection):
     """One mailbox that may be used through the relay."""
 
     email: Address = Field(
         description="The mailbox, which is also the login; letter case does not matter."
     )
-    provider: Word = Field(description="gmail, outlook, mock or a name under `providers`.")
+    provider: Word = Field(
+        description="gmail, outlook, another built-in provider or a name under `providers`."
+    )
     account_id: Annotated[str, Field(min_length=1, max_length=200)] | None = Field(
         default=None, description="A name of your own for the account; shown in messages about it."
     )
@@ -176,13 +125,15 @@ class AccountSection(Section):
     limits: LimitsSection | None = Field(
         default=None, description="Changes to the provider's limits."
     )
-    client_id: Secret | None = Field(default=None, description="OAuth client id (RFC 6749 §2.2).")
-    client_secret: Secret | None = Field(
-        default=None, description="OAuth client secret (RFC 6749 §2.3)."
+    refresh_token: Secret | None = Field(
+        default=None,
+        description="A refresh token that was got elsewhere (RFC 6749 §1.5); without one, a person "
+        "signs in.",
     )
-    refresh_token: Secret | None = Field(default=None, description="Refresh token (RFC 6749 §1.5).")
-    tenant: Word | None = Field(
-        default=None, description="Microsoft Entra tenant: an id, a domain, common or consumers."
+    sign_in_as: Annotated[str, Field(min_length=1, max_length=254)] | None = Field(
+        default=None,
+        description="Who signs in where that is not the mailbox's own address, as for a shared "
+        "mailbox.",
     )
     recipients: Literal["deferred", "verified"] = Field(
         default="deferred",
@@ -232,6 +183,11 @@ class AdminSection(Section):
     token: Secret | None = Field(
         default=None, description="Bearer token to ask for; required where host is not loopback."
     )
+    public_url: Url | None = Field(
+        default=None,
+        description="Where browsers reach the admin pages, if that is not where they are served: "
+        "behind a proxy that adds TLS, as https://relay.example.com.",
+    )
 
 
 class RelaySection(Section):
@@ -255,6 +211,44 @@ class RelaySection(Section):
     )
 
 
+class StoreSection(Section):
+    """Where refresh tokens are kept."""
+
+    kind: Annotated[StoreKind, Field(strict=False)] = Field(
+        default=StoreKind.FILE,
+        description="file: a directory; memory: nowhere, a restart forgets them; redis: a server, "
+        "for several machines.",
+    )
+    directory: FilePath | None = Field(
+        default=None,
+        description="Directory of the file store, relative to this file; by default tokens, in "
+        "the state directory.",
+    )
+    url: Secret | None = Field(
+        default=None, description="Redis server: rediss://, redis:// or unix:// URL."
+    )
+    key: Secret | None = Field(
+        default=None,
+        description="Encrypts what is kept: 16 characters at least, best from a random generator.",
+    )
+    keyring: bool = Field(
+        default=False,
+        description="Encrypt with a key that is made and kept in the operating system's keyring.",
+    )
+
+
+class AlertsSection(Section):
+    """Who is told when a mailbox needs a person."""
+
+    warn_days: Annotated[int, Field(ge=0, le=365)] = Field(
+        default=_ALERTS.warn_days,
+        description="How many days before a sign-in or a client secret ends.",
+    )
+    webhook: Secret | None = Field(
+        default=None, description="URL that is posted each warning as JSON."
+    )
+
+
 class FileSection(Section):
     """The whole file. A bare list of accounts is read as well."""
 
@@ -265,3 +259,5 @@ class FileSection(Section):
     relay: RelaySection = RelaySection()
     listener: ListenerSection = ListenerSection()
     admin: AdminSection = AdminSection()
+    store: StoreSection = StoreSection()
+    alerts: AlertsSection = AlertsSection()

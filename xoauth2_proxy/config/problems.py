@@ -19,19 +19,23 @@ class Problems:
     """Pairs of a JSON path and what is wrong there, in the order they were found."""
 
     def __init__(self) -> None:
-        self._found: list[tuple[str, str]] = []
+        self._found: dict[tuple[str, str], None] = {}  # each once, in order
 
     def __bool__(self) -> bool:
         return bool(self._found)
 
     def add(self, path: str, problem: str) -> None:
-        """Note a problem; what a terminal cannot show is escaped."""
-        self._found.append((_printable(path), _printable(problem)))
+        """Note a problem, once; what a terminal cannot show is escaped."""
+        self._found[_printable(path), _printable(problem)] = None
 
     def take(self, others: Problems, note: str = "") -> None:
         """Note the problems of `others` too, each ending in `note`."""
         for path, problem in others._found:
             self.add(path, problem + note)
+
+    def listed(self) -> list[tuple[str, str]]:
+        """Return what was noted."""
+        return list(self._found)
 
     def fail(self, path: str, problem: str) -> NoReturn:
         """Note a problem after which nothing else can be checked.

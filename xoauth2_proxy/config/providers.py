@@ -1,13 +1,14 @@
-"""The providers this version knows by name, and how an entry of the file changes or adds one."""
+"""What the accounts of a provider have in common, and how an entry of the file changes that."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from xoauth2_proxy.accounts import Limits, TlsMode, Upstream
 from xoauth2_proxy.config.problems import Problems, join
 from xoauth2_proxy.config.surroundings import is_loopback
+from xoauth2_proxy.oauth_client import OAuthClient
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,82 +26,22 @@ class Provider:
     refresher: str
     upstream: Upstream
     limits: Limits
+    oauth: OAuthClient = field(default_factory=OAuthClient)  # built in, without `entry`
+    application_scopes: tuple[str, ...] = ()  # instead of the scopes for client_credentials
     connections_allowed: int | None = None  # the provider's own cap per mailbox; None: unknown
     is_upstream_written: bool = False  # the file says where the upstream is
+    entry: ProviderSection | None = None  # of the file; its secrets are not looked for yet
 
 
-# How long a message waits for a connection: half of the minute for which Outlook, unless told
-# otherwise, waits for a server, so that a client hears a 4yz instead of nothing.
-_WAIT_SECONDS = 30.0
-
-# For a provider of the file that sets no limits: modest enough for any server.
-CAUTIOUS_LIMITS = Limits(
-    max_connections=5,  # Postfix's initial_destination_concurrency
-    max_messages_per_connection=100,  # as for Gmail
-    max_connection_age_seconds=600.0,
-    idle_seconds=60.0,  # a fifth of what RFC 5321 §4.5.3.2.7 makes a server wait
-    wait_seconds=_WAIT_SECONDS,
-)
-
-
-def built_in_providers(state_dir: Path) -> dict[str, Provider]:
-    """Return the built-in providers by name; the mock one trusts the sandbox's authority."""
-    gmail = Provider(
-        name="gmail",
-        refresher="gmail",
-        upstream=Upstream("smtp.gmail.com", 587, TlsMode.STARTTLS),
-        limits=Limits(
-            max_connections=10,  # no published limit; ten are known to work
-            max_messages_per_connection=100,  # no published limit
-            max_connection_age_seconds=600.0,  # sessions of ten minutes are known to work
-            idle_seconds=240.0,  # within the 5 minutes of RFC 5321 §4.5.3.2.7
-            wait_seconds=_WAIT_SECONDS,
-        ),
-    )
-    outlook = Provider(
-        name="outlook",
-        refresher="outlook",
-        upstream=Upstream("smtp.office365.com", 587, TlsMode.STARTTLS),
-        limits=Limits(
-            max_connections=2,  # one below the cap, for a person's own mail client
-            max_messages_per_connection=100,  # no published limit
-            max_connection_age_seconds=900.0,  # closed by the server after some 20 minutes
-            idle_seconds=60.0,  # an idle session holds one of three
-            wait_seconds=_WAIT_SECONDS,
-            messages_per_minute=30.0,  # Exchange Online; what is more is delayed or refused
-        ),
-        connections_allowed=3,  # Exchange Online: a fourth is answered 432 4.3.2
-    )
-    mock = Provider(
-        name="mock",
-        refresher=MOCK,
-        upstream=Upstream(
-            "localhost", 2600, TlsMode.STARTTLS, state_dir.absolute() / "sandbox" / "ca.pem"
-        ),
-        limits=Limits(  # nobody else's server: wide enough never to be what a benchmark measures
-            max_connections=50,
-            max_messages_per_connection=1000,
-            max_connection_age_seconds=3600.0,
-            idle_seconds=240.0,
-            wait_seconds=_WAIT_SECONDS,
-        ),
-    )
-    return {provider.name: provider for provider in (gmail, outlook, mock)}
-
-
-def changed_provider(
-    base: Provider | None, name: str, section: ProviderSection, directory: Path
-) -> Provider:
-    """Return `base` with what `section` writes, or a provider of its own where there is no base."""
-    base = base or Provider(
-        name=name, refresher="", upstream=Upstream("", 0, TlsMode.STARTTLS), limits=CAUTIOUS_LIMITS
-    )
+def changed_provider(base: Provider, section: ProviderSection, directory: Path) -> Provider:
+    """Return `base` with what `section` writes, all but its OAuth keys."""
     return replace(
         base,
         refresher=section.refresher or base.refresher,
         upstream=changed_upstream(base.upstream, section.upstream, directory),
         limits=changed_limits(base.limits, section.limits),
         is_upstream_written=bool(section.upstream and section.upstream.model_fields_set),
+        entry=section,
     )
 
 
@@ -132,7 +73,7 @@ def check_use(
     provider: Provider, upstream: Upstream, limits: Limits, path: str, problems: Problems
 ) -> None:
     """Note what may not be done with the provider: TLS left out, or its own cap exceeded."""
-    if upstream.tls is TlsMode.NONE and not is_loopback(upstream.host):
+    if upstream.tls is TlsMode.NONE and upstream.host and not is_loopback(upstream.host):
         problems.add(
             join(path, "upstream", "tls"),
             f"none is for loopback only, and {upstream.host} is not; write starttls or implicit",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from xoauth2_proxy.accounts import Account
+    from xoauth2_proxy.oauth_client import OAuthClient
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +34,7 @@ class AdminConfig:
     host: str = "127.0.0.1"
     port: int = 9090  # 0: any free port
     token: str = field(default="", repr=False)  # bearer token (RFC 6750); "": none is asked for
+    public_url: str = ""  # where browsers reach it; "": where it listens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,15 +48,55 @@ class RelayConfig:
     drain_seconds: float = 30.0  # transactions in flight at a stop; most take under a second
 
 
+class StoreKind(StrEnum):
+    """Where grants outlive the process."""
+
+    FILE = "file"
+    MEMORY = "memory"  # they do not
+    REDIS = "redis"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreConfig:
+    """Where grants are kept, and whether they are encrypted there."""
+
+    kind: StoreKind = StoreKind.FILE
+    directory: Path  # of the file store
+    url: str = field(default="", repr=False)  # redis://… or rediss://…; it may hold a password
+    key: str = field(default="", repr=False)  # encrypts what is kept; "": it is not encrypted
+    is_key_in_keyring: bool = False  # the key is made and kept in the operating system's keyring
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlertsConfig:
+    """Who is told when a mailbox needs a person, and how long before."""
+
+    warn_days: int = 14  # two working weeks: long enough for a holiday
+    webhook: str = field(default="", repr=False)  # URL; it may hold a secret. "": none
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderConfig:
+    """A provider that accounts can name, and what their OAuth client is unless they change it."""
+
+    name: str
+    refresher: str
+    oauth: OAuthClient
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """Everything the proxy is started with."""
 
-    accounts: tuple[Account, ...]  # the enabled ones
+    accounts: tuple[Account, ...]  # the enabled ones, of the file and of those added since
     disabled_accounts: int
+    providers: tuple[ProviderConfig, ...]  # the built-in ones and the file's
     listener: ListenerConfig
     admin: AdminConfig
     relay: RelayConfig
+    store: StoreConfig
+    alerts: AlertsConfig
+    added: frozenset[str]  # keys of the accounts that were added while running
     sandbox_accounts: frozenset[str]  # keys of mock accounts whose upstream nobody wrote
     warnings: tuple[str, ...]  # for the operator's eyes at the start
 

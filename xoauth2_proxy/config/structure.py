@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import ValidationError
 
-from xoauth2_proxy.config.model import AccountSection, Section
+from xoauth2_proxy.config.model import AccountSection
 from xoauth2_proxy.config.problems import Problems, join
+from xoauth2_proxy.config.values import Section
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-    from xoauth2_proxy.config.document import Json
 
 _S = TypeVar("_S", bound=Section)
 
@@ -27,26 +26,25 @@ _NO_COUNTERPART = "has no counterpart in this relay; remove it"
 # The keys of the system this one replaces, and what to write in their place.
 _FORMER_ACCOUNT_KEYS = {
     "oauth_endpoint": "write it as upstream.host and upstream.port",
-    "oauth_token_url": "this version reads no token endpoint; remove it",
     "ip_address": _NO_COUNTERPART,
     "vmta_name": _NO_COUNTERPART,
     "max_concurrent_messages": "write limits.max_connections",
-    "max_messages_per_hour": _NO_COUNTERPART,
+    "max_messages_per_hour": "write limits.messages_per_minute, or remove it",
     "connection_settings": "write limits.max_connections, limits.max_messages_per_connection, "
     "limits.max_connection_age_seconds and limits.idle_seconds",
-    "rate_limiting": _NO_COUNTERPART,
+    "rate_limiting": "write limits.messages_per_minute",
     "retry": _NO_COUNTERPART,
     "circuit_breaker": _NO_COUNTERPART,
 }
 
 
-def structured(model: type[_S], value: Json, path: str, problems: Problems) -> _S | None:
+def structured(model: type[_S], value: object, path: str, problems: Problems) -> _S | None:
     """Return `value` as a `model`, or None with what is wrong in `problems`."""
     try:
         return model.model_validate(value)
     except ValidationError as error:
         for detail in error.errors(include_url=False, include_input=False):
-            where, kind = detail["loc"], detail["type"]
+            where, kind = _place(detail["loc"]), detail["type"]
             if kind == "extra_forbidden":
                 text = _unknown(model, where)
             elif kind == "missing":
@@ -59,7 +57,7 @@ def structured(model: type[_S], value: Json, path: str, problems: Problems) -> _
         return None
 
 
-def malformed_keys(model: type[Section], value: Json) -> set[str]:
+def malformed_keys(model: type[Section], value: object) -> set[str]:
     """Return the keys of `value` at which it is no `model`."""
     try:
         model.model_validate(value)
@@ -72,6 +70,11 @@ def unknown_key(key: str, known: Iterable[str]) -> str:
     """Return the words for a key that is not one of `known`."""
     near = difflib.get_close_matches(key, known, n=1)
     return f"unknown key; did you mean {near[0]}?" if near else "unknown key"
+
+
+def _place(where: tuple[str | int, ...]) -> tuple[str | int, ...]:
+    # pydantic's mark for what is wrong with a key itself, not with its value.
+    return where[:-1] if where[-1:] == ("[key]",) else where
 
 
 def _unknown(model: type[Section], where: tuple[str | int, ...]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ class Surroundings:
     """The directory that relative paths start from, and the environment."""
 
     directory: Path
-    environ: Mapping[str, str]
+    environ: Mapping[str, str] = field(repr=False)
 
     def secret(self, reference: SecretReference, path: str, problems: Problems) -> str:
         """Return the secret behind `reference`, or "" with a problem at `path`."""

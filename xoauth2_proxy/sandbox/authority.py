@@ -7,23 +7,18 @@ The key stays in the state directory, readable by its owner only. Name constrain
 from __future__ import annotations
 
 import datetime as dt
-import fcntl
 import ipaddress
 import ssl
 import tempfile
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from xoauth2_proxy.mock_tokens import sandbox_directory, written_beside
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from xoauth2_proxy.files import locked, written_beside
+from xoauth2_proxy.mock_tokens import sandbox_directory
 
 _LIFETIME = dt.timedelta(days=365)
 _RENEW_BEFORE = dt.timedelta(days=1)
@@ -56,7 +51,7 @@ class Authority:
         """
         directory = sandbox_directory(state_dir)
         path, ca_file = directory / "authority.pem", directory / "ca.pem"
-        with _locked(directory / "authority.lock"):
+        with locked(directory / "authority.lock"):
             try:
                 authority = cls(*_parse(path.read_bytes()), ca_file)
             except (FileNotFoundError, ValueError):
@@ -173,13 +168,6 @@ def _replace(path: Path, octets: bytes, mode: int) -> None:
         return
     with written_beside(path, octets, mode) as temporary:
         temporary.replace(path)
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("wb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # released when the file is closed
-        yield
 
 
 def _now() -> dt.datetime:

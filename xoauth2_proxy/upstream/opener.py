@@ -47,18 +47,22 @@ class Tokens(Protocol):
         """Return a valid access token."""
         ...
 
-    def invalidate(self, account: Account, token: AccessToken) -> None:
-        """Forget a token that was refused."""
+    def invalidate(self, account: Account, token: AccessToken) -> bool:
+        """Forget a token that was refused; return whether another is worth a try."""
         ...
 
 
 class Opener:
     """Opens authenticated connections for accounts."""
 
-    def __init__(self, tokens: Tokens, hostname: str) -> None:
+    def __init__(self, tokens: Tokens, hostname: str = "[127.0.0.1]") -> None:
+        self.hostname = hostname  # what EHLO says: a domain or an address literal
         self._tokens = tokens
-        self._hostname = hostname  # what EHLO says: a domain or an address literal
         self._tls_contexts: dict[Path | None, ssl.SSLContext] = {}
+
+    def forget_authorities(self) -> None:
+        """Read the files of certificate authorities again when they are next needed."""
+        self._tls_contexts.clear()
 
     async def open(self, account: Account) -> Connection:
         """Return a connection authenticated with a token of the account's own.
@@ -75,9 +79,8 @@ class Opener:
         try:
             return await self.open_with(account, token.value)
         except UpstreamAuthRejected as error:
-            if error.is_transient:
+            if error.is_transient or not self._tokens.invalidate(account, token):
                 raise
-            self._tokens.invalidate(account, token)
         return await self.open_with(account, (await self._tokens.token_for(account)).value)
 
     async def open_with(self, account: Account, access_token: str) -> Connection:
@@ -105,7 +108,7 @@ class Opener:
         client = aiosmtplib.SMTP(
             hostname=upstream.host,
             port=upstream.port,
-            local_hostname=self._hostname,
+            local_hostname=self.hostname,
             timeout=_CONNECT_SECONDS,
             use_tls=upstream.tls is TlsMode.IMPLICIT,
             # True requires it: a server that does not offer STARTTLS is refused, never downgraded.

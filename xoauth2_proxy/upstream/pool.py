@@ -31,7 +31,7 @@ from xoauth2_proxy.errors import (
 from xoauth2_proxy.upstream.pace import Pace
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
     from types import TracebackType
 
     from xoauth2_proxy.accounts import Account, Limits
@@ -66,6 +66,7 @@ _MAX_TENURE_SECONDS = 5.0
 class _Shelf:
     """One account's connections."""
 
+    account: str  # its key
     provider: str
     limits: Limits
     idle: list[Connection] = field(default_factory=list)  # the last one was used most recently
@@ -127,6 +128,7 @@ class Pool:
         self._metrics = metrics
         self._slots = slots
         self._shelves: dict[tuple[object, ...], _Shelf] = {}
+        self._current: dict[str, Account] | None = None  # by key; None: whoever comes
         self._is_closing = False
 
     def __repr__(self) -> str:
@@ -170,6 +172,28 @@ class Pool:
         """
         return Lease(self, account, open_connection, new=new)
 
+    def use(self, accounts: Iterable[Account]) -> None:
+        """Go on with these accounts; idle connections of others, and of changed ones, are closed.
+
+        Clients that logged in before may go on with an account as it was, but not beyond the
+        limits that it has now.
+        """
+        self._current = {account.key: account for account in accounts}
+        for shelf in self._shelves.values():
+            current = self._current.get(shelf.account)
+            if current is not None:
+                shelf.limits = current.limits
+        for key, shelf in self._shelves.items():
+            current = self._current.get(shelf.account)
+            if current is None or key != _shelf_key(current):
+                self._close_idle(shelf, "reload")
+
+    def drop(self, mailbox: str) -> None:
+        """Close the idle connections of a mailbox, whose grant ended; it is its account's key."""
+        for shelf in self._shelves.values():
+            if shelf.account == mailbox:
+                self._close_idle(shelf, "revoked")
+
     async def sweep_forever(self) -> None:
         """Close idle connections whose time is up, until cancelled."""
         while True:
@@ -198,8 +222,7 @@ class Pool:
         """Close idle connections, turn waiters away; leased ones are closed as they come back."""
         self._is_closing = True
         for shelf in self._shelves.values():
-            for connection in list(shelf.idle):
-                self._drop_idle(shelf, connection, "shutdown")
+            self._close_idle(shelf, "shutdown")
             _fail_waiters(shelf, Overloaded("the pool is closing"))
 
     async def acquire(self, account: Account, open_connection: Open, *, new: bool) -> Connection:
@@ -242,14 +265,17 @@ class Pool:
             self._hand_over(shelf, connection)
 
     def _shelf(self, account: Account) -> _Shelf:
-        key = (account.key, account.upstream)
+        key = _shelf_key(account)
         shelf = self._shelves.get(key)
         if shelf is None:
-            shelf = self._shelves[key] = _Shelf(account.provider, account.limits)
+            shelf = self._shelves[key] = _Shelf(account.key, account.provider, account.limits)
             if self._slots is not None:
                 give_way, retry = partial(self._give_way, shelf), partial(self._seek, shelf)
                 shelf.slots = self._slots.of(key, give_way, retry)
-        shelf.limits = account.limits
+        if self._current is None:
+            shelf.limits = account.limits
+        elif (current := self._current.get(account.key)) is not None:
+            shelf.limits = current.limits
         return shelf
 
     def _claim_slot(self, shelf: _Shelf, *, replace: bool) -> bool:
@@ -410,6 +436,10 @@ class Pool:
             if shelf.seeking is None:
                 self._seek_later(shelf)
 
+    def _close_idle(self, shelf: _Shelf, reason: str) -> None:
+        for connection in list(shelf.idle):
+            self._drop_idle(shelf, connection, reason)
+
     def _drop_idle(self, shelf: _Shelf, connection: Connection, reason: str) -> None:
         shelf.idle.remove(connection)
         shelf.vacate()
@@ -461,6 +491,10 @@ def _end_reason(connection: Connection, limits: Limits) -> str:
     if now - connection.last_used_at >= limits.idle_seconds:
         return "idle"
     return ""
+
+
+def _shelf_key(account: Account) -> tuple[object, ...]:
+    return account.key, account.upstream
 
 
 def _fail_waiters(shelf: _Shelf, error: ProxyError) -> None:

@@ -4,8 +4,9 @@ First the parent sends the `Setup`, pickled: it holds secrets, which have no pla
 in the environment. Then both send lines of words. The end of the channel is the end of the other
 process.
 
-From the parent: `ping`, `drain`. From a worker: `ready`, `failed <reason>`, `pong`. From worker to
-worker, through the parent: `wanted`, `freed` (`upstream.slots`).
+From the parent: `ping`, `drain`, `reload`, `forget <mailbox>`. From a worker: `ready`,
+`failed <reason>`, `pong`. From worker to worker, through the parent: `wanted`, `freed`
+(`upstream.slots`).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     import socket
     from pathlib import Path
 
+    from xoauth2_proxy.accounts import Upstream
     from xoauth2_proxy.log import LogFormat, LogLevel
     from xoauth2_proxy.server import Run
 
@@ -50,6 +52,7 @@ class Setup:
     number: int  # of the worker, from 0
     sockets: tuple[int, ...]  # descriptors of the listening sockets
     directory: Path  # for this run of the proxy, private
+    sandbox: Upstream | None  # the embedded sandbox, which the parent runs
 
 
 class Channel:

@@ -11,9 +11,11 @@ import os
 import signal
 import socket
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 from xoauth2_proxy import log, metrics, server
 from xoauth2_proxy.app import App, Shared
+from xoauth2_proxy.errors import ConfigError
 from xoauth2_proxy.upstream.slots import Slots
 from xoauth2_proxy.workers import layout
 from xoauth2_proxy.workers.channel import HELD_BACK, Channel, receive_setup
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from xoauth2_proxy.workers.channel import Setup
 
 _CHANNEL = 0  # standard input
+_FORGET = "forget "
 
 _log = log.logger("workers")
 
@@ -56,8 +59,8 @@ async def _serve(setup: Setup, end: socket.socket) -> int:
     channel = await Channel.over(end)
     try:
         slots = _slots(setup, channel)
-        listening = asyncio.create_task(_listen(channel, slots, stop), name="parent's words")
         app = _build(setup, slots)
+        listening = asyncio.create_task(_listen(channel, app, slots, stop), name="parent's words")
         await app.start()
     except (OSError, ValueError) as error:
         channel.say(f"failed {error}")
@@ -81,11 +84,21 @@ def _slots(setup: Setup, channel: Channel) -> Slots:
 def _build(setup: Setup, slots: Slots) -> App:
     sockets = [socket.socket(fileno=descriptor) for descriptor in setup.sockets]
     seats = Hall(layout.seats(setup.directory)).seats(setup.number)
-    shared = Shared(sockets, slots, seats)
-    return App(setup.run.config, server.refreshers(setup.run), shared=shared)
+    shared = Shared(sockets, slots, seats, setup.sandbox)
+    return App(setup.run.config, server.equipment(setup.run), shared=shared)
 
 
-async def _listen(channel: Channel, slots: Slots, stop: asyncio.Event) -> None:
+async def _reload(app: App) -> None:
+    """Read the configuration again; the parent has done so before and found nothing wrong."""
+    try:
+        await app.reload()
+    except (ConfigError, OSError) as error:
+        _log.error("configuration not read again, the one before stays: %s", error)
+    else:
+        _log.info("configuration read again")
+
+
+async def _listen(channel: Channel, app: App, slots: Slots, stop: asyncio.Event) -> None:
     """Heed the parent until it has ended."""
     try:
         while line := await channel.line():
@@ -93,6 +106,10 @@ async def _listen(channel: Channel, slots: Slots, stop: asyncio.Event) -> None:
                 channel.say("pong")
             elif line == "drain":
                 stop.set()
+            elif line == "reload":
+                await _reload(app)
+            elif line.startswith(_FORGET):
+                app.forget(unquote(line.removeprefix(_FORGET)))
             else:
                 slots.heard(line)
     except Exception:

@@ -10,14 +10,24 @@ import asyncio
 import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from xoauth2_proxy import log, server
 from xoauth2_proxy.acceptor import listening_sockets
 from xoauth2_proxy.admin.health import Health, WorkersHealth
-from xoauth2_proxy.admin.server import AdminServer
-from xoauth2_proxy.app import Addresses, account_states, sandbox_addresses, sandboxed
-from xoauth2_proxy.metrics import MergedMetrics
+from xoauth2_proxy.administration import Administration, Parts
+from xoauth2_proxy.app import (
+    Addresses,
+    account_states,
+    sandbox_addresses,
+    sandbox_upstream,
+    sandboxed,
+    warn_of_changes,
+)
+from xoauth2_proxy.metrics import MergedMetrics, Metrics
+from xoauth2_proxy.oauth.source import TokenSource
 from xoauth2_proxy.sandbox import Sandbox
+from xoauth2_proxy.upstream.opener import Opener
 from xoauth2_proxy.workers import layout
 from xoauth2_proxy.workers.channel import Setup
 from xoauth2_proxy.workers.seats import Hall
@@ -26,8 +36,8 @@ from xoauth2_proxy.workers.worker import Timing, Worker
 if TYPE_CHECKING:
     import socket
     from collections.abc import Iterator
-    from pathlib import Path
 
+    from xoauth2_proxy.config import Config
     from xoauth2_proxy.server import Run
     from xoauth2_proxy.workers.channel import Logging
 
@@ -62,12 +72,18 @@ class Parent:
         self._logging = logging
         self._timing = timing or Timing()
         self._sandbox = Sandbox(what.state_dir) if what.sandbox else None
+        self._equipment = server.equipment(what)
+        self._reloading = asyncio.Lock()
         self._sockets: list[socket.socket] = []
         self._keeping: list[asyncio.Task[None]] = []
         self._directory: layout.RunDirectory | None = None
         self._hall: Hall | None = None
         self._metrics: MergedMetrics | None = None
-        self._admin: AdminServer | None = None
+        self._own_metrics = Metrics()
+        self._tokens = TokenSource(
+            self._equipment.refreshers(what.config), self._own_metrics, self._equipment.store
+        )
+        self._administration: Administration | None = None
 
     async def start(self) -> Addresses:
         """Start everything, and return once a worker accepts clients and each had its chance.
@@ -87,29 +103,71 @@ class Parent:
         self._directory = layout.RunDirectory(self._what.state_dir)
         directory = self._directory.path
         self._hall = Hall.create(layout.seats(directory), self._number)
-        self._metrics = MergedMetrics(layout.figures(directory), self._processes)
+        self._metrics = MergedMetrics(layout.figures(directory), self._processes, self._own_metrics)
         self._sockets = await asyncio.to_thread(
             listening_sockets, config.listener.host, config.listener.port
         )
         if self._sandbox is not None:
             await self._sandbox.start()
-            config = sandboxed(config, self._sandbox)
             self.health.sandbox = sandbox_addresses(self._sandbox)
-        self._admin = AdminServer(self.health, self._metrics, config.admin.token)
-        admin = await self._admin.start(config.admin.host, config.admin.port)
-        await self._start_workers(replace(self._what, config=config), directory)
+        self._administration = self._with_administration(self._metrics)
+        self._use(config)
+        admin = await self._administration.start()
+        await self._start_workers()
         return Addresses(self._sockets[0].getsockname()[:2], admin)
 
-    async def _start_workers(self, what: Run, directory: Path) -> None:
-        for number in range(self._number):
-            setup = Setup(
-                run=what,
-                logging=self._logging,
-                number=number,
-                sockets=tuple(one.fileno() for one in self._sockets),
-                directory=directory,
-            )
-            self.workers.append(Worker(setup, self._timing, self._pass_on, self._has_changed))
+    async def reload(self) -> None:
+        """Read the configuration again and let the workers do so. Raises as `App.reload`."""
+        async with self._reloading:
+            config = await asyncio.to_thread(self._equipment.load)
+            warn_of_changes(self._what.config, config)
+            self._what = replace(self._what, config=config)
+            self._use(config)
+            for worker in self.workers:
+                worker.reload(self._setup(worker.number))
+
+    def forget(self, mailbox: str) -> None:
+        """Drop, in every process, what a mailbox (its account's key) can be sent with."""
+        self._tokens.forget(mailbox)
+        for worker in self.workers:
+            worker.say(f"forget {quote(mailbox, safe='@')}")
+
+    def _use(self, config: Config) -> None:
+        self.health.accounts = account_states(config)
+        upstream = sandbox_upstream(self._sandbox) if self._sandbox is not None else None
+        accounts = sandboxed(config, upstream)
+        self._tokens.use(self._equipment.refreshers(config), accounts)
+        if self._administration is not None:
+            self._administration.use(config, accounts)
+
+    def _with_administration(self, shown: MergedMetrics) -> Administration:
+        parts = Parts(
+            service=self,
+            equipment=self._equipment,
+            tokens=self._tokens,
+            opener=Opener(self._tokens),
+            health=self.health,
+            metrics=self._own_metrics,
+            shown=shown,
+        )
+        return Administration(parts, self._what.config)
+
+    def _setup(self, number: int) -> Setup:
+        assert self._directory is not None  # noqa: S101 - made before the first worker
+        return Setup(
+            run=self._what,
+            logging=self._logging,
+            number=number,
+            sockets=tuple(one.fileno() for one in self._sockets),
+            directory=self._directory.path,
+            sandbox=sandbox_upstream(self._sandbox) if self._sandbox is not None else None,
+        )
+
+    async def _start_workers(self) -> None:
+        self.workers = [
+            Worker(self._setup(number), self._timing, self._pass_on, self._has_changed)
+            for number in range(self._number)
+        ]
         self._keeping = [
             asyncio.create_task(worker.keep(), name=f"worker {worker.number}")
             for worker in self.workers
@@ -134,8 +192,10 @@ class Parent:
                 _log.error("%d workers did not end in time; killed", len(running))
                 self.kill_workers()
             await asyncio.gather(*self._keeping)
-        if self._admin is not None:
-            await self._admin.stop()
+        await self._tokens.close()
+        if self._administration is not None:
+            await self._administration.stop()
+        self._equipment.close()
         if self._sandbox is not None:
             await self._sandbox.stop()
         self._clear()

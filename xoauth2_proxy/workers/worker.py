@@ -102,6 +102,11 @@ class Worker:
             self.restarts += not self._is_ending.is_set()
         self._settle("the proxy is stopping")
 
+    def reload(self, setup: Setup) -> None:
+        """Let the process read the configuration again, and its successors begin with `setup`."""
+        self._setup = setup
+        self.say("reload")
+
     def say(self, line: str) -> None:
         """Send a line to the process, if there is one."""
         if self._channel is not None:

@@ -1,7 +1,7 @@
 """The ways to get an access token, by the name an account's provider gives.
 
-`gmail`, `outlook` and `oidc` have no refresher yet; an account of theirs works for clients that
-bring their own token.
+A way of your own is a factory under the entry point group `xoauth2_proxy.refreshers`
+(`oauth.refreshers.registry`).
 """
 
 from __future__ import annotations
@@ -9,15 +9,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from xoauth2_proxy.accounts import Account
-    from xoauth2_proxy.oauth.grant import AccessToken
+    from xoauth2_proxy.oauth.grant import Grant, Issued
 
 
 class Refresher(Protocol):
-    """One way to get access tokens. It keeps no cache: `oauth.source` does."""
+    """One way to get access tokens. It keeps nothing: `oauth.source` does."""
 
-    async def refresh(self, account: Account) -> AccessToken:
-        """Return a new access token for `account`.
+    async def refresh(self, grant: Grant) -> Issued:
+        """Return a new access token, and the refresh token if it was replaced.
+
+        It is called for one mailbox at a time, and may be cancelled. It ends within 30 s.
 
         Raises:
             GrantRevoked: a person must sign the mailbox in again.
@@ -31,8 +32,8 @@ class Refresher(Protocol):
 class ChecksTokens(Protocol):
     """A refresher that can also judge a token which a client brought, without asking anyone."""
 
-    def check(self, account: Account, access_token: str) -> None:
-        """Return if the token opens the account's mailbox.
+    def check(self, mailbox: str, access_token: str) -> None:
+        """Return if the token opens the mailbox, whose key (`Account.key`) is given.
 
         Raises:
             CredentialsRejected: it is another mailbox's, expired or forged.

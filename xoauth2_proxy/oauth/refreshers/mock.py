@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 from xoauth2_proxy.errors import CredentialsRejected
 from xoauth2_proxy.mock_tokens import MockTokenInvalid
-from xoauth2_proxy.oauth.grant import AccessToken, Monotonic
+from xoauth2_proxy.oauth.grant import Issued
 
 if TYPE_CHECKING:
-    from xoauth2_proxy.accounts import Account
     from xoauth2_proxy.mock_tokens import MockTokens
+    from xoauth2_proxy.oauth.grant import Grant
 
 LIFETIME_SECONDS = 3600.0  # what Google and Microsoft usually grant
 
@@ -23,20 +22,20 @@ class MockRefresher:
         self._tokens = tokens
         self._lifetime_seconds = lifetime_seconds
 
-    async def refresh(self, account: Account) -> AccessToken:
+    async def refresh(self, grant: Grant) -> Issued:
         """Return a freshly signed token."""
-        value = self._tokens.mint(account.key, ttl_seconds=self._lifetime_seconds)
-        return AccessToken.issued(value, Monotonic(time.monotonic()), self._lifetime_seconds)
+        value = self._tokens.mint(grant.mailbox, ttl_seconds=self._lifetime_seconds)
+        return Issued(access_token=value, lifetime_seconds=self._lifetime_seconds)
 
-    def check(self, account: Account, access_token: str) -> None:
-        """Return if the token is signed by this machine's key, valid now and the account's.
+    def check(self, mailbox: str, access_token: str) -> None:
+        """Return if the token is signed by this machine's key, valid now and the mailbox's.
 
         Raises:
             CredentialsRejected: it is not.
         """
         try:
-            mailbox = self._tokens.verify(access_token)
+            opened = self._tokens.verify(access_token)
         except MockTokenInvalid as error:
             raise CredentialsRejected(f"mock token: {error.reason}") from None
-        if mailbox != account.key:
+        if opened != mailbox:
             raise CredentialsRejected("mock token: another mailbox's")

@@ -1,0 +1,193 @@
+"""SIGHUP: the file is read again, and mail goes on as if nothing had happened.
+
+The real process, alone and as a parent of workers, with its provider outside of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.documents import account, id_in, upstream_at
+from tests.support.relay import MAILBOX, OTHER_MAILBOX, PASSWORD
+from tests.support.smtp_client import Client, message
+from tests.support.waiting import until
+from xoauth2_proxy.sandbox import Action, Fault, Step
+
+if TYPE_CHECKING:
+    from tests.scenarios.conftest import StartProcess
+    from tests.support.proxy_process import ProxyProcess
+    from xoauth2_proxy.sandbox import Sandbox
+
+pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])
+
+EACH = pytest.mark.parametrize("workers", ["1", "2"])
+CLIENTS = 10
+READ_AGAIN = "configuration read again"
+
+
+class Written:
+    """The configuration that the proxy reads, as an operator edits it."""
+
+    def __init__(self, provider: Sandbox) -> None:
+        self._upstream = upstream_at(provider)
+
+    def accounts(self, *mailboxes: str, **changes: object) -> dict[str, object]:
+        accounts = [account(one, upstream=self._upstream, **changes) for one in mailboxes]
+        return {"accounts": accounts}
+
+
+def rewrite(proxy: ProxyProcess, document: object) -> None:
+    (proxy.directory / "proxy.json").write_text(json.dumps(document))
+
+
+async def reload(proxy: ProxyProcess, document: object, workers: str = "1") -> None:
+    """Write the document, have it read, and wait until every process has done so."""
+    rewrite(proxy, document)
+    before = proxy.stderr.count(READ_AGAIN)
+    proxy.signal(signal.SIGHUP)
+    readers = 1 if workers == "1" else 1 + int(workers)
+    await until(lambda: proxy.stderr.count(READ_AGAIN) == before + readers)
+
+
+async def answer_to(proxy: ProxyProcess, mailbox: str, password: str = PASSWORD) -> int:
+    async with await proxy.connect() as client:
+        await client.ehlo()
+        return (await client.auth_plain(mailbox, password)).code
+
+
+async def log_in(proxy: ProxyProcess, mailbox: str = MAILBOX) -> Client:
+    client = await proxy.connect()
+    await client.ehlo()
+    assert (await client.auth_plain(mailbox, PASSWORD)).code == 235
+    return client
+
+
+@EACH
+async def test_accounts_come_and_go(
+    start_process: StartProcess, provider: Sandbox, workers: str
+) -> None:
+    written = Written(provider)
+    proxy = await start_process(written.accounts(MAILBOX), "--workers", workers)
+    assert await answer_to(proxy, MAILBOX) == 235
+    assert await answer_to(proxy, OTHER_MAILBOX) == 535
+    await reload(proxy, written.accounts(OTHER_MAILBOX), workers)
+    for _ in range(4):  # whichever worker answers
+        assert await answer_to(proxy, OTHER_MAILBOX) == 235
+        assert await answer_to(proxy, MAILBOX) == 535
+    health = json.loads((await proxy.get("/health"))[1])
+    assert health["accounts"]["enabled"] == 1
+    assert await proxy.stop() == 0
+
+
+async def test_a_deleted_account_serves_its_clients_until_their_next_login(
+    start_process: StartProcess, provider: Sandbox
+) -> None:
+    written = Written(provider)
+    proxy = await start_process(written.accounts(MAILBOX, OTHER_MAILBOX))
+    async with await log_in(proxy) as client:
+        before = id_in(await client.send(message("before")))
+        await client.envelope("to@example.net")
+        await reload(proxy, written.accounts(OTHER_MAILBOX))
+        after = id_in(await client.data(message("after")))
+    assert [one.id for one in provider.received] == [before, after]
+    assert await answer_to(proxy, MAILBOX) == 535
+
+
+async def test_a_changed_password_replaces_the_old_one(
+    start_process: StartProcess, provider: Sandbox
+) -> None:
+    written = Written(provider)
+    proxy = await start_process(written.accounts(MAILBOX))
+    assert await answer_to(proxy, MAILBOX) == 235
+    await reload(proxy, written.accounts(MAILBOX, password="another one"))
+    assert await answer_to(proxy, MAILBOX) == 535
+    assert await answer_to(proxy, MAILBOX, "another one") == 235
+
+
+async def test_changed_limits_hold_at_once(start_process: StartProcess, provider: Sandbox) -> None:
+    written = Written(provider)
+    generous = {"max_connections": 5, "wait_seconds": 0.2}
+    proxy = await start_process(written.accounts(MAILBOX, limits=generous))
+    await reload(proxy, written.accounts(MAILBOX, limits={**generous, "max_connections": 1}))
+    provider.add_fault(Fault(Step.END, Action.STALL))
+    async with await log_in(proxy) as first, await log_in(proxy) as second:
+        await first.envelope("to@example.net")
+        assert (await first.command("DATA")).code == 354
+        first.write(message() + b".\r\n")
+        await provider.arrived(Step.END)
+        assert (await second.send(message())).code == 451
+        assert "too" in proxy.stderr or provider.received.total == 0
+
+
+async def test_an_old_login_does_not_bring_old_limits_back(
+    start_process: StartProcess, provider: Sandbox
+) -> None:
+    written = Written(provider)
+    one = {"max_connections": 1, "wait_seconds": 0.2}
+    proxy = await start_process(written.accounts(MAILBOX, limits={**one, "max_connections": 5}))
+    async with await log_in(proxy) as old, await log_in(proxy) as older:
+        await reload(proxy, written.accounts(MAILBOX, limits=one))
+        provider.add_fault(Fault(Step.END, Action.STALL))
+        await old.envelope("to@example.net")
+        assert (await old.command("DATA")).code == 354
+        old.write(message() + b".\r\n")
+        await provider.arrived(Step.END)
+        assert (await older.send(message())).code == 451
+
+
+@EACH
+async def test_a_broken_file_changes_nothing_and_is_named(
+    start_process: StartProcess, provider: Sandbox, workers: str
+) -> None:
+    written = Written(provider)
+    proxy = await start_process(written.accounts(MAILBOX), "--workers", workers)
+    rewrite(proxy, {"accounts": [account(MAILBOX, colour="red")]})
+    proxy.signal(signal.SIGHUP)
+    await until(lambda: "the one before stays" in proxy.stderr)
+    assert "accounts[0].colour: unknown key" in proxy.stderr
+    assert await answer_to(proxy, MAILBOX) == 235
+    assert await proxy.stop() == 0
+
+
+async def test_what_needs_a_restart_is_named(
+    start_process: StartProcess, provider: Sandbox
+) -> None:
+    written = Written(provider)
+    proxy = await start_process(written.accounts(MAILBOX))
+    changed = written.accounts(MAILBOX) | {"listener": {"idle_seconds": 7}}
+    await reload(proxy, changed)
+    assert "listener.idle_seconds has changed; it takes effect after a restart" in proxy.stderr
+
+
+@EACH
+async def test_under_load_nothing_is_lost_or_refused(
+    start_process: StartProcess, provider: Sandbox, workers: str
+) -> None:
+    written = Written(provider)
+    proxy = await start_process(written.accounts(MAILBOX), "--workers", workers)
+    acknowledged: list[str] = []
+    enough = asyncio.Event()
+
+    async def send_on() -> None:
+        async with await log_in(proxy) as client:
+            while not enough.is_set():
+                acknowledged.append(id_in(await client.send(message())))
+
+    clients = [asyncio.create_task(send_on()) for _ in range(CLIENTS)]
+    for number in range(3):
+        await provider.received.wait_until(100 * (number + 1))
+        mailboxes = (MAILBOX, OTHER_MAILBOX)[: 1 + number % 2]
+        await reload(proxy, written.accounts(*mailboxes), workers)
+    enough.set()
+    async with asyncio.timeout(20):
+        await asyncio.gather(*clients)
+    kept = Counter(one.id for one in provider.received)
+    assert set(kept.values()) == {1}
+    assert sorted(acknowledged) == sorted(kept)
+    assert await proxy.stop() == 0

@@ -1,0 +1,57 @@
+"""Tokens that end every other second while mail flows: every message arrives, and arrives once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.documents import id_in, one_account
+from tests.support.smtp_client import message
+from xoauth2_proxy.mock_tokens import MockTokens, load_signing_key
+from xoauth2_proxy.oauth.refreshers.mock import MockRefresher
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.conftest import StartRelay
+
+# One loop is enough: it takes seconds, for each message costs a login upstream.
+pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])
+
+LIFETIME_SECONDS = 1.5  # the sandbox refuses a token from then on
+CONNECTIONS = 10
+MESSAGES = 1000  # at least; and as many as it takes to see several tokens end
+LIVES = 3
+
+
+async def test_no_message_is_lost_or_doubled_when_tokens_end(
+    start_relay: StartRelay, tmp_path: Path
+) -> None:
+    tokens = MockTokens(load_signing_key(tmp_path))
+    relay = await start_relay(
+        one_account(limits={"max_connections": CONNECTIONS, "max_messages_per_connection": 1}),
+        refreshers={"mock": MockRefresher(tokens, lifetime_seconds=LIFETIME_SECONDS)},
+    )
+    sent: list[str] = []  # the ids that clients were told
+
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+
+    async def submit(connection: int) -> None:
+        async with await relay.log_in() as client:
+            while len(sent) < MESSAGES or loop.time() < started + LIVES * LIFETIME_SECONDS:
+                answer = await client.send(message(f"{connection}, after {len(sent)}"))
+                sent.append(id_in(answer))
+
+    async with asyncio.timeout(55):
+        await asyncio.gather(*(submit(connection) for connection in range(CONNECTIONS)))
+    lives = (loop.time() - started) / LIFETIME_SECONDS
+    assert Counter(one.id for one in relay.sandbox.received) == Counter(sent)
+    opened = relay.sandbox.counters.connections_opened
+    assert opened >= len(sent), "tokens were hardly ever presented"
+    renewals = await relay.metric("xoauth2_proxy_token_refreshes_total", result="ok")
+    assert lives - 1 <= renewals <= 3 * lives + 1
+    assert await relay.metric("xoauth2_proxy_token_refreshes_total") == renewals

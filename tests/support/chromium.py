@@ -1,0 +1,49 @@
+"""A real browser: Chromium of the distribution, driven by Playwright, on loopback only."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+from playwright.async_api import async_playwright
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from playwright.async_api import Page
+
+_QUIET = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE 127.0.0.1",
+)
+
+
+@asynccontextmanager
+async def page() -> AsyncIterator[Page]:
+    """Open an empty page in a new browser, which takes the certificates of the tests' servers.
+
+    Skips the test where there is no Chromium; fails it there in CI.
+    """
+    path = shutil.which("chromium") or shutil.which("chromium-browser")
+    if path is None:
+        reason = "Chromium is not installed (Debian package chromium)"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=path, args=list(_QUIET))
+        try:
+            # The relay verifies the certificate; that the browser does is not ours to test.
+            context = await browser.new_context(ignore_https_errors=True)
+            yield await context.new_page()
+        finally:
+            await browser.close()

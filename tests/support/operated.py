@@ -1,0 +1,243 @@
+"""The operator's side of a relay without its listener: configuration, store, tokens, admin server.
+
+What the application does with its mail connections is left out; the rest is the real thing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from xoauth2_proxy.admin.health import Health
+from xoauth2_proxy.admin.server import AdminServer
+from xoauth2_proxy.config import Config, ConfigSource, Overrides, added_accounts, check_account
+from xoauth2_proxy.config.added import accounts_directory
+from xoauth2_proxy.errors import ConfigError
+from xoauth2_proxy.mailboxes import Mailboxes, Means, ProviderInfo
+from xoauth2_proxy.metrics import Metrics
+from xoauth2_proxy.oauth.grant import Issued
+from xoauth2_proxy.oauth.source import TokenSource
+from xoauth2_proxy.oauth.stores.memory import MemoryStore
+from xoauth2_proxy.oauth_client import OAuthClient
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+
+    from xoauth2_proxy.accounts import Account
+    from xoauth2_proxy.oauth.grant import AccessToken, Grant
+    from xoauth2_proxy.oauth.refreshers import Refresher
+    from xoauth2_proxy.oauth.stores import TokenStore
+
+FROM_FILE = "written@example.com"
+REFRESHERS = frozenset({"gmail", "outlook", "oidc", "command", "mock"})
+
+
+def gmail(email: str, **more: object) -> dict[str, Any]:
+    """A Gmail account with everything it needs to get tokens."""
+    return {
+        "email": email,
+        "provider": "gmail",
+        "password": "opens sesame",
+        "client_id": "a-client",
+        "client_secret": "a-client-secret",
+        "refresh_token": f"refresh-of-{email}",
+        **more,
+    }
+
+
+def usual_document() -> dict[str, Any]:
+    """A configuration with one mailbox."""
+    return {"accounts": [gmail(FROM_FILE)]}
+
+
+@dataclass
+class Answers:
+    """A refresher whose answers a test writes, by mailbox; tokens unless told otherwise."""
+
+    by_mailbox: dict[str, Exception] = field(default_factory=dict)
+    asked: list[tuple[str, str]] = field(default_factory=list)  # mailbox, refresh token
+    held: dict[str, asyncio.Event] = field(default_factory=dict)  # by mailbox: its answer waits
+    may_answer: asyncio.Event = field(default_factory=asyncio.Event)
+    is_asked: asyncio.Event = field(default_factory=asyncio.Event)
+    most_at_once: int = 0
+    _at_once: int = 0
+
+    def __post_init__(self) -> None:
+        self.may_answer.set()
+
+    async def refresh(self, grant: Grant) -> Issued:
+        self.asked.append((grant.mailbox, grant.refresh_token))
+        self.is_asked.set()
+        self._at_once += 1
+        self.most_at_once = max(self.most_at_once, self._at_once)
+        try:
+            await self.may_answer.wait()
+            if grant.mailbox in self.held:
+                await self.held[grant.mailbox].wait()
+            await asyncio.sleep(0)
+        finally:
+            self._at_once -= 1
+        if (error := self.by_mailbox.get(grant.mailbox)) is not None:
+            raise error
+        number = len(self.asked)
+        return Issued(access_token=f"access-{number}", refresh_token=f"rotated-{number}")
+
+
+class Operated:
+    """A relay that runs, as far as its operator is concerned."""
+
+    def __init__(
+        self,
+        directory: Path,
+        document: dict[str, Any],
+        refreshers: Mapping[str, Refresher],
+        store: TokenStore | None = None,
+    ) -> None:
+        self.file = directory / "accounts.json"
+        self.write(document)
+        self.answers = Answers()
+        self.metrics = Metrics()
+        self.store = store or MemoryStore()
+        self.forgotten: list[str] = []
+        self.proved: list[tuple[str, str]] = []
+        self._refreshers = {"gmail": self.answers, "mock": self.answers, **refreshers}
+        self._source = ConfigSource(self.file, Overrides(), directory / "state")
+        self.config = self._load()
+        self.kept = added_accounts(directory / "state", self.config.store)
+        self.tokens = TokenSource(self._refreshers, self.metrics, self.store)
+        self._threads = ThreadPoolExecutor(4)
+        self.mailboxes = Mailboxes(
+            Means(
+                running=self,
+                kept=self.kept,
+                store=self.store,
+                metrics=self.metrics,
+                threads=self._threads,
+                warn_days=14,
+            )
+        )
+
+    def write(self, document: dict[str, Any]) -> None:
+        self.file.write_text(json.dumps(document))
+
+    async def close(self) -> None:
+        await self.tokens.close()
+        self._threads.shutdown(wait=False)
+
+    # What the application offers (`mailboxes.Running`).
+
+    @property
+    def accounts(self) -> Mapping[str, Account]:
+        return {account.key: account for account in self.config.accounts}
+
+    @property
+    def added(self) -> Collection[str]:
+        return self.config.added
+
+    @property
+    def providers(self) -> Sequence[ProviderInfo]:
+        clients = {
+            "gmail": OAuthClient(client_id="a-client", scopes=("https://mail.google.com/",)),
+            "outlook": OAuthClient(),
+            "mock": OAuthClient(),
+        }
+        described = json.loads(self.file.read_text()).get("providers", {})
+        for name, entry in described.items():
+            clients[name] = OAuthClient(
+                client_id=entry.get("client_id", ""), issuer=entry.get("issuer", "")
+            )
+        return [
+            ProviderInfo(name, described.get(name, {}).get("refresher", name), client)
+            for name, client in clients.items()
+        ]
+
+    def check(
+        self, documents: Sequence[tuple[str, dict[str, Any]]], replaced: Collection[str]
+    ) -> list[Account]:
+        with tempfile.TemporaryDirectory() as state:
+            source = ConfigSource(self.file, Overrides(), Path(state))
+            beside = added_accounts(Path(state), self.config.store)
+            if accounts_directory(self._source.state_dir).exists():
+                shutil.copytree(
+                    accounts_directory(self._source.state_dir), accounts_directory(Path(state))
+                )
+            for key in replaced:
+                beside.remove(key)
+            problems: list[tuple[str, str]] = []
+            found: list[Account] = []
+            for path, document in documents:
+                try:
+                    found.append(
+                        check_account(document, source, known_refreshers=REFRESHERS, environ={})
+                    )
+                    beside.add(document)
+                except ConfigError as error:
+                    problems += [
+                        (".".join(filter(None, (path, where))), text)
+                        for where, text in error.problems
+                    ]
+            if problems:
+                raise ConfigError(problems)
+            return found
+
+    def refresher(self, name: str) -> Refresher | None:
+        return self._refreshers.get(name)
+
+    async def renew(self, account: Account) -> AccessToken:
+        return await self.tokens.renew(account)
+
+    async def prove(self, account: Account, access_token: str) -> None:
+        self.proved.append((account.key, access_token))
+
+    async def reload(self) -> None:
+        self.config = await asyncio.to_thread(self._load)
+        self.tokens.use(self._refreshers, self.config.accounts)
+
+    def forget(self, mailbox: str) -> None:
+        self.forgotten.append(mailbox)
+        self.tokens.forget(mailbox)
+
+    def _load(self) -> Config:
+        return self._source.load(REFRESHERS, {})
+
+
+@asynccontextmanager
+async def operated(
+    directory: Path,
+    document: dict[str, Any] | None = None,
+    refreshers: Mapping[str, Refresher] | None = None,
+    store: TokenStore | None = None,
+) -> AsyncIterator[Operated]:
+    """Run the operator's side of a relay."""
+    relay = Operated(directory, document or usual_document(), refreshers or {}, store)
+    try:
+        yield relay
+    finally:
+        await relay.close()
+
+
+@asynccontextmanager
+async def administered(
+    directory: Path,
+    document: dict[str, Any] | None = None,
+    *,
+    token: str = "",
+    public_url: str = "",
+    refreshers: Mapping[str, Refresher] | None = None,
+) -> AsyncIterator[tuple[Operated, str]]:
+    """Run it with its admin server; the second is the server's URL."""
+    async with operated(directory, document, refreshers) as relay:
+        health = Health({"enabled": 1}, is_ready=True)
+        server = AdminServer(health, relay.metrics, token, relay.mailboxes, public_url)
+        try:
+            _, port = await server.start("127.0.0.1", 0)
+            yield relay, f"http://127.0.0.1:{port}"
+        finally:
+            await server.stop()

@@ -1,0 +1,239 @@
+"""The accounts as JSON over HTTP: list, add, remove, refresh, revoke, reload. No secret is told.
+
+A password is the exception: one that was made for a mailbox is told once, to who added it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from aiohttp import web
+
+from xoauth2_proxy import log
+from xoauth2_proxy.admin.guard import BODY_SECONDS, Kind
+from xoauth2_proxy.admin.refusals import Refusal, refusal
+from xoauth2_proxy.errors import ConfigError, TokenError, TokenStoreUnavailable
+from xoauth2_proxy.mailboxes import Proposal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from xoauth2_proxy.mailboxes import Added, Mailbox, Mailboxes, ProviderInfo
+
+MAX_BATCH = 100
+MAX_BODY_BYTES = 1024 * 1024
+_COMMENT = "_comment"  # a key that begins so is ignored, as in accounts.json
+
+_log = log.logger("admin")
+
+
+class AccountsApi:
+    """Serves `/accounts` and what belongs to it."""
+
+    def __init__(self, mailboxes: Mailboxes) -> None:
+        self._mailboxes = mailboxes
+
+    def routes(self) -> Iterator[tuple[Kind, web.RouteDef]]:
+        """Return what is served, and to whom."""
+        for route in (
+            web.get("/accounts", self._list),
+            web.post("/accounts", self._add),
+            web.delete("/accounts", self._remove_all),
+            web.post("/accounts/batch", self._add_batch),
+            web.delete("/accounts/invalid", self._remove_invalid),
+            web.get("/accounts/{email}", self._show),
+            web.delete("/accounts/{email}", self._remove),
+            web.post("/accounts/{email}/refresh", self._refresh),
+            web.post("/accounts/{email}/revoke", self._revoke),
+            web.post("/reload", self._reload),
+            web.get("/oauth/providers", self._list_providers),
+        ):
+            yield Kind.API, route
+
+    async def _list(self, _request: web.Request) -> web.Response:
+        accounts = [described(one) for one in await self._mailboxes.listing()]
+        return _answer(total_accounts=len(accounts), accounts=accounts)
+
+    async def _show(self, request: web.Request) -> web.Response:
+        return _answer(account=described(await self._mailboxes.find(_email(request))))
+
+    async def _add(self, request: web.Request) -> web.Response:
+        proposals = _proposals([("", await _json(request))])
+        result = await self._mailboxes.add(proposals)
+        if result.failed:
+            return refused(_not_added(result.failed[0][1]))
+        (added,) = result.added
+        _noted("mailbox added", request, added.mailbox)
+        mailbox = described(await self._mailboxes.find(added.mailbox))
+        return _answer(201 if added.is_new else 200, account=mailbox | _password(added))
+
+    async def _add_batch(self, request: web.Request) -> web.Response:
+        documents = await _json(request)
+        if not isinstance(documents, list) or not 0 < len(documents) <= MAX_BATCH:
+            _fail("", f"must be an array of 1 to {MAX_BATCH} accounts")
+        proposals = _proposals([(f"[{number}]", one) for number, one in enumerate(documents)])
+        result = await self._mailboxes.add(proposals)
+        for added in result.added:
+            _noted("mailbox added", request, added.mailbox)
+        failed = [{"email": email, "error": str(error)} for email, error in result.failed]
+        success: bool | str = "partial" if result.added and failed else not failed
+        status = {True: 200, "partial": 206, False: 400}[success]
+        return _answer(
+            status,
+            success=success,
+            added_count=len(result.added),
+            failed_count=len(failed),
+            added_accounts=[{"email": one.mailbox} | _password(one) for one in result.added],
+            failed_accounts=failed,
+        )
+
+    async def _remove(self, request: web.Request) -> web.Response:
+        await self._mailboxes.remove(_email(request))
+        _noted("mailbox removed", request, _email(request))
+        return _answer(removed=[_email(request)])
+
+    async def _remove_all(self, request: web.Request) -> web.Response:
+        if request.query.get("confirm") != "true":
+            _fail("confirm", "must be true in the query, for this removes every added mailbox")
+        removed = await self._mailboxes.remove_all()
+        if not removed:
+            return refused(Refusal(404, "no mailbox was added while the relay ran"))
+        for mailbox in removed:
+            _noted("mailbox removed", request, mailbox)
+        return _answer(removed_count=len(removed), removed=removed)
+
+    async def _remove_invalid(self, request: web.Request) -> web.Response:
+        pruned = await self._mailboxes.remove_invalid()
+        for mailbox in pruned.removed:
+            _noted("mailbox removed", request, mailbox)
+        undecided = [{"email": email, "error": str(error)} for email, error in pruned.undecided]
+        return _answer(
+            removed_count=len(pruned.removed), removed=pruned.removed, undecided=undecided
+        )
+
+    async def _refresh(self, request: web.Request) -> web.Response:
+        mailbox = await self._mailboxes.refresh(_email(request))
+        _noted("mailbox refreshed", request, mailbox.account.key)
+        return _answer(account=described(mailbox))
+
+    async def _revoke(self, request: web.Request) -> web.Response:
+        revoked = await self._mailboxes.revoke(_email(request))
+        _noted("grant revoked", request, revoked.mailbox.account.key)
+        return _answer(account=described(revoked.mailbox), warnings=revoked.left_over)
+
+    async def _reload(self, request: web.Request) -> web.Response:
+        await self._mailboxes.reload()
+        _log.event(logging.INFO, "configuration read again", by=request.remote)
+        return _answer()
+
+    async def _list_providers(self, _request: web.Request) -> web.Response:
+        return _answer(providers=[_provider(one) for one in self._mailboxes.providers])
+
+
+def described(mailbox: Mailbox) -> dict[str, object]:
+    """Return a mailbox as JSON has it."""
+    standing = mailbox.standing.to_json()
+    return {
+        "email": standing.pop("mailbox"),
+        **standing,
+        "source": "added" if mailbox.is_added else "file",
+        "can_sign_in": not mailbox.obstacle,
+    }
+
+
+def refused(what: Refusal) -> web.Response:
+    """Return a refusal as JSON has it."""
+    return web.json_response(what.to_json(), status=what.status)
+
+
+def _answer(status: int = 200, **body: object) -> web.Response:
+    return web.json_response({"success": True} | body, status=status)
+
+
+def _email(request: web.Request) -> str:
+    return request.match_info["email"]
+
+
+def _password(added: Added) -> dict[str, str]:
+    return {"password": added.password} if added.password else {}
+
+
+def _not_added(error: TokenError) -> Refusal:
+    """Return what is told of a mailbox that has no token: a refusal makes its document wrong."""
+    told = refusal(error)
+    status = told.status if isinstance(error, TokenStoreUnavailable) or error.is_transient else 400
+    return Refusal(status, f"not added, for no access token can be had: {told.text}")
+
+
+def _provider(provider: ProviderInfo) -> dict[str, object]:
+    return {
+        "name": provider.name,
+        "display_name": provider.display_name,
+        "refresher": provider.refresher,
+        "flows": provider.flows,
+        "scopes": provider.client.scopes,
+        "can_sign_in": not provider.obstacle,
+        "reason": provider.obstacle,
+    }
+
+
+def _proposals(documents: list[tuple[str, Any]]) -> list[tuple[str, Proposal]]:
+    return [(path, _proposal(path, document)) for path, document in documents]
+
+
+def _proposal(path: str, document: Any) -> Proposal:  # noqa: ANN401 - as it came
+    if not isinstance(document, dict):
+        _fail(path, "must be an object")
+    options = {"verify": True, "overwrite": False}
+    for key in options:
+        value = document.pop(key, options[key])
+        if not isinstance(value, bool):
+            _fail(f"{path}.{key}" if path else key, "must be true or false")
+        options[key] = value
+    return Proposal(document, **options)
+
+
+async def _json(request: web.Request) -> Any:  # noqa: ANN401 - as it came
+    if request.content_type != "application/json":
+        raise web.HTTPUnsupportedMediaType(text="the body must be application/json")
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            octets = await request.read()
+        return json.loads(
+            octets.decode("utf-8-sig"), object_pairs_hook=_object, parse_constant=_no_number
+        )
+    except TimeoutError:
+        raise web.HTTPRequestTimeout(text="the body did not arrive in time") from None
+    except json.JSONDecodeError as error:
+        _fail("", f"line {error.lineno}, column {error.colno}: {error.msg}")
+    except UnicodeDecodeError as error:
+        _fail("", f"is not UTF-8 text (octet {error.start})")
+    except RecursionError:
+        _fail("", "is nested too deeply")
+    except ValueError as error:
+        _fail("", str(error))
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in members:
+            raise ValueError(f"{key[:80]} is written twice in one object")
+        if not key.startswith(_COMMENT):
+            members[key] = value
+    return members
+
+
+def _no_number(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not a JSON number (RFC 8259 §6)")
+
+
+def _fail(path: str, problem: str) -> NoReturn:
+    raise ConfigError([(path, problem)])
+
+
+def _noted(what: str, request: web.Request, mailbox: str) -> None:
+    _log.event(logging.INFO, what, account=mailbox, by=request.remote)

@@ -1,0 +1,198 @@
+"""The mailboxes as pages for people. No script.
+
+A change is a form that is sent; signing in is a link, for a browser does not follow a form to
+another site (`form-action` in the content security policy holds for redirects too).
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
+
+from aiohttp import web
+
+from xoauth2_proxy import log
+from xoauth2_proxy.admin.guard import Kind, form_of
+from xoauth2_proxy.admin.refusals import refusal
+from xoauth2_proxy.admin.views import LOOKS, listing, row
+from xoauth2_proxy.errors import ProxyError
+from xoauth2_proxy.mailboxes import Proposal
+from xoauth2_proxy.oauth.standing import State
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from xoauth2_proxy.admin.guard import Guard
+    from xoauth2_proxy.admin.refusals import Refusal
+    from xoauth2_proxy.admin.theme import Theme
+    from xoauth2_proxy.mailboxes import Mailboxes
+
+_MAX_SEARCH = 254  # characters; an address
+_ASKED = ("email", "provider")
+_OPTIONAL = ("sign_in_as", "client_id", "client_secret", "tenant")
+_SHOWN_AGAIN = ("email", "provider", "sign_in_as", "client_id", "tenant")  # no secrets
+
+# What the list says after a change; the mailbox is named after it.
+_DONE = {
+    "refreshed": "A new access token was got for",
+    "revoked": "The grant was revoked, and forgotten here, of",
+    "removed": "Removed:",
+    "reloaded": "The configuration was read again.",
+}
+
+_log = log.logger("admin")
+
+
+class Pages:
+    """Serves the list of mailboxes and what can be done with them."""
+
+    def __init__(self, mailboxes: Mailboxes, guard: Guard, theme: Theme) -> None:
+        self._mailboxes = mailboxes
+        self._guard = guard
+        self._theme = theme
+
+    def routes(self) -> Iterator[tuple[Kind, web.RouteDef]]:
+        """Return what is served, and to whom."""
+        for route in (
+            web.get("/", self._list),
+            web.get("/mailboxes/new", self._ask_for_new),
+            web.post("/mailboxes/new", self._add),
+            web.post("/mailboxes/refresh", self._refresh),
+            web.get("/mailboxes/revoke", self._confirm_revoking),
+            web.post("/mailboxes/revoke", self._revoke),
+            web.get("/mailboxes/remove", self._confirm_removing),
+            web.post("/mailboxes/remove", self._remove),
+            web.post("/configuration/reload", self._reload),
+        ):
+            yield Kind.PAGE, route
+
+    async def _list(self, request: web.Request) -> web.Response:
+        if name := self._guard.local_name(request):
+            raise web.HTTPFound(f"{name}{request.path_qs}")
+        query = request.query
+        state = query.get("state", "")
+        shown = listing(
+            await self._mailboxes.listing(),
+            search=query.get("q", "")[:_MAX_SEARCH].strip(),
+            state=state if state in set(State) else "",
+            page=_number(query.get("page", "")),
+            now=time.time(),
+        )
+        return self._theme.page(
+            request,
+            "mailboxes.html",
+            list=shown,
+            looks=LOOKS,
+            here=_place(query),
+            links={page: _place(query, page=page) for page in _near(shown.page, shown.pages)},
+            done=_DONE.get(query.get("done", ""), ""),
+            done_with=query.get("mailbox", ""),
+        )
+
+    async def _ask_for_new(self, request: web.Request) -> web.Response:
+        return self._form_for_new(request, request.query)
+
+    def _form_for_new(
+        self, request: web.Request, values: Mapping[str, str], told: Refusal | None = None
+    ) -> web.Response:
+        problems = dict(told.problems) if told else {}
+        known = {*_ASKED, *_OPTIONAL}
+        return self._theme.page(
+            request,
+            "new.html",
+            told.status if told else 200,
+            providers=self._mailboxes.providers,
+            values={name: values.get(name, "") for name in _SHOWN_AGAIN},
+            problems={path: text for path, text in problems.items() if path in known},
+            others=[text for path, text in problems.items() if path not in known]
+            or ([told.text] if told and not problems else []),
+        )
+
+    async def _add(self, request: web.Request) -> web.Response:
+        form = {name: value.strip() for name, value in (await form_of(request)).items()}
+        document: dict[str, Any] = {name: form.get(name, "") for name in _ASKED}
+        document |= {name: form[name] for name in _OPTIONAL if form.get(name)}
+        try:
+            result = await self._mailboxes.add([("", Proposal(document))])
+            if result.failed:
+                raise result.failed[0][1]
+        except (ProxyError, OSError) as error:
+            return self._form_for_new(request, form, refusal(error))
+        (added,) = result.added
+        _noted("mailbox added", request, added.mailbox)
+        mailbox = await self._mailboxes.find(added.mailbox)
+        return self._theme.page(
+            request, "added.html", 201, mailbox=row(mailbox, time.time()), password=added.password
+        )
+
+    async def _refresh(self, request: web.Request) -> web.Response:
+        form = await form_of(request)
+        mailbox = await self._mailboxes.refresh(form.get("mailbox", ""))
+        _noted("mailbox refreshed", request, mailbox.account.key)
+        return _done("refreshed", form, mailbox.account.email)
+
+    async def _confirm_revoking(self, request: web.Request) -> web.Response:
+        return await self._confirm(request, "revoke.html")
+
+    async def _confirm_removing(self, request: web.Request) -> web.Response:
+        return await self._confirm(request, "remove.html")
+
+    async def _confirm(self, request: web.Request, template: str) -> web.Response:
+        mailbox = await self._mailboxes.find(request.query.get("mailbox", ""))
+        return self._theme.page(
+            request, template, mailbox=row(mailbox, time.time()), here=_place(request.query)
+        )
+
+    async def _revoke(self, request: web.Request) -> web.Response:
+        form = await form_of(request)
+        revoked = await self._mailboxes.revoke(form.get("mailbox", ""))
+        address = revoked.mailbox.account.email
+        _noted("grant revoked", request, revoked.mailbox.account.key)
+        if revoked.left_over:
+            return self._theme.page(
+                request, "revoked.html", address=address, left_over=revoked.left_over
+            )
+        return _done("revoked", form, address)
+
+    async def _remove(self, request: web.Request) -> web.Response:
+        form = await form_of(request)
+        address = form.get("mailbox", "")
+        await self._mailboxes.remove(address)
+        _noted("mailbox removed", request, address)
+        return _done("removed", form, address)
+
+    async def _reload(self, request: web.Request) -> web.Response:
+        await self._mailboxes.reload()
+        _log.event(logging.INFO, "configuration read again", by=request.remote)
+        return _done("reloaded", {}, "")
+
+
+def _done(what: str, form: Mapping[str, str], address: str) -> web.Response:
+    place = dict(_pairs(form)) | {"done": what} | ({"mailbox": address} if address else {})
+    return web.Response(status=303, headers={"Location": f"/?{urlencode(place)}"})
+
+
+def _place(query: Mapping[str, str], **changed: object) -> str:
+    """Return the query of a view of the list: what was searched for, and which page."""
+    return urlencode(dict(_pairs(query)) | changed)
+
+
+def _pairs(query: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    for name in ("q", "state", "page"):
+        if query.get(name):
+            yield name, query[name]
+
+
+def _near(page: int, pages: int) -> list[int]:
+    """Return the pages that are linked to: the first, the last and those around."""
+    return sorted({1, pages, *range(max(1, page - 2), min(pages, page + 2) + 1)})
+
+
+def _number(text: str) -> int:
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 7 else 1
+
+
+def _noted(what: str, request: web.Request, mailbox: str) -> None:
+    _log.event(logging.INFO, what, account=mailbox, by=request.remote)

@@ -1,0 +1,146 @@
+"""`xoauth2-proxy doctor`: goes a message's whole way step by step, and names what fails first.
+
+Exit codes: 0 all is well, 1 something is not, 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from xoauth2_proxy.accounts import login_key
+from xoauth2_proxy.commands.examination import STEPS
+from xoauth2_proxy.commands.examination.patient import NotNeeded, Patient, Trouble
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from xoauth2_proxy.accounts import Account
+    from xoauth2_proxy.commands.examination import Step
+    from xoauth2_proxy.commands.screen import Screen
+    from xoauth2_proxy.oauth.refreshers import Refresher
+    from xoauth2_proxy.oauth.stores import TokenStore
+
+EXIT_WELL, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
+
+_VERSION = 1  # of the JSON document
+_SYMBOLS = {"ok": ("✓", "green"), "failed": ("✗", "red"), "skipped": ("–", "dim")}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What the person at the command line wants to know."""
+
+    mailbox: str
+    send_to: str = ""  # whom a test message goes to; "": none is sent
+    is_json: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Means:
+    """What the examination needs of the proxy's own parts."""
+
+    store: TokenStore  # closed by `run`
+    is_store_shared: bool  # False for the kind memory
+    refreshers: Mapping[str, Refresher]
+    hostname: str = "[127.0.0.1]"  # for EHLO
+
+
+@dataclass(frozen=True, slots=True)
+class _Result:
+    step: str
+    result: str  # ok, failed, skipped
+    seconds: float
+    finding: str
+    remedy: str = ""
+    source: str = ""
+
+    def to_json(self) -> dict[str, object]:
+        return {
+            "step": self.step,
+            "result": self.result,
+            "seconds": round(self.seconds, 3),
+            "finding": self.finding,
+            "remedy": self.remedy,
+            "source": self.source,
+        }
+
+
+async def run(accounts: Iterable[Account], asked: Asked, means: Means, screen: Screen) -> int:
+    """Examine one mailbox, show each step as it ends, and return the exit code."""
+    key = login_key(asked.mailbox)
+    account = next((one for one in accounts if one.key == key), None)
+    if account is None:
+        screen.complain(f"there is no enabled account {asked.mailbox}")
+        return EXIT_USAGE
+    patient = Patient(
+        account=account,
+        store=means.store,
+        is_store_shared=means.is_store_shared,
+        refreshers=means.refreshers,
+        hostname=means.hostname,
+        send_to=asked.send_to,
+    )
+    try:
+        results = await _examine(patient, asked, screen)
+    finally:
+        patient.close()
+        await means.store.close()
+    failed = next((one for one in results if one.result == "failed"), None)
+    if asked.is_json:
+        document = {
+            "version": _VERSION,
+            "mailbox": account.email,
+            "is_well": failed is None,
+            "steps": [one.to_json() for one in results],
+        }
+        screen.out.file.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+    else:
+        _conclude(account, failed, screen)
+    return EXIT_WELL if failed is None else EXIT_FAILED
+
+
+async def _examine(patient: Patient, asked: Asked, screen: Screen) -> list[_Result]:
+    results: list[_Result] = []
+    has_failed = False
+    for name, step in STEPS:
+        if has_failed:
+            result = _Result(name, "skipped", 0.0, "")
+        else:
+            result = await _taken(name, step, patient)
+            has_failed = result.result == "failed"
+        results.append(result)
+        if not asked.is_json:
+            _show(result, screen)
+    return results
+
+
+async def _taken(name: str, step: Step, patient: Patient) -> _Result:
+    started = time.monotonic()
+    try:
+        finding = await step(patient)
+    except NotNeeded as reason:
+        return _Result(name, "skipped", time.monotonic() - started, str(reason))
+    except Trouble as trouble:
+        duration = time.monotonic() - started
+        return _Result(name, "failed", duration, trouble.text, trouble.remedy, trouble.source)
+    return _Result(name, "ok", time.monotonic() - started, finding)
+
+
+def _show(result: _Result, screen: Screen) -> None:
+    symbol, colour = _SYMBOLS[result.result]
+    duration = f"{result.seconds * 1000:6.0f} ms" if result.result != "skipped" else " " * 9
+    screen.say(f"{symbol} {result.step:<30}{duration}  {result.finding}".rstrip(), colour)
+
+
+def _conclude(account: Account, failed: _Result | None, screen: Screen) -> None:
+    screen.say("")
+    if failed is None:
+        screen.say(f"{account.email} is well.")
+        return
+    screen.say(f"Fails first: {failed.step}: {failed.finding}")
+    screen.say(f"What to do:  {failed.remedy}")
+    if failed.source:
+        screen.say(f"Source:      {failed.source}")

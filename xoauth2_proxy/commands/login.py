@@ -1,0 +1,239 @@
+"""`xoauth2-proxy login`: signs a mailbox in, for a relay that runs or will.
+
+I1: of a mailbox that is new, nothing is kept unless its owner has signed in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import argon2
+
+from xoauth2_proxy.accounts import login_key
+from xoauth2_proxy.commands.ways import Way, best_way, by_browser, by_copying, by_device
+from xoauth2_proxy.config import StoreKind, added_accounts, check_account
+from xoauth2_proxy.equipment import opened
+from xoauth2_proxy.errors import ConfigError, ProxyError, TokenEndpointRefused
+from xoauth2_proxy.mailboxes.running import sign_in_obstacle
+from xoauth2_proxy.oauth import sign_in
+from xoauth2_proxy.oauth.authorization import AuthorizationServer
+from xoauth2_proxy.oauth.grant import EpochSeconds
+from xoauth2_proxy.oauth.refreshers import registry
+from xoauth2_proxy.upstream.opener import Opener
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from xoauth2_proxy.accounts import Account
+    from xoauth2_proxy.commands.terminal import Terminal
+    from xoauth2_proxy.config import Config, ConfigSource, StoreConfig
+    from xoauth2_proxy.config.document import Json
+    from xoauth2_proxy.oauth.authorization import SignedIn
+    from xoauth2_proxy.oauth.grant import AccessToken
+    from xoauth2_proxy.oauth.stores import TokenStore
+
+DONE, REFUSED, WRONG_USAGE = 0, 1, 2  # exit codes
+
+_THREADS = 2  # one request at a time, and one that nobody waits for any more
+_PASSWORD_BYTES = 18  # 24 characters: far beyond guessing, and still typed without error
+_WAYS = {Way.WEB: by_browser, Way.DEVICE: by_device, Way.PASTE: by_copying}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What the command line says."""
+
+    mailbox: str
+    provider: str = ""  # of a mailbox that is not configured; "": it is
+    way: Way | None = None  # None: whichever suits
+    port: int = 0  # of the redirect's address, for clients that have it registered; 0: any
+
+
+@dataclass(frozen=True, slots=True)
+class _New:
+    """A mailbox that is not configured yet."""
+
+    document: dict[str, Json] = field(repr=False)
+    password: str = field(repr=False)
+
+
+class _Usage(Exception):
+    """What was asked for cannot be done; the text says why, and what can."""
+
+
+async def run(asked: Asked, source: ConfigSource, terminal: Terminal) -> int:
+    """Sign the mailbox in and return the exit code.
+
+    Raises:
+        ConfigError: the configuration cannot be used.
+    """
+    config = await asyncio.to_thread(source.load, registry.names(), terminal.environ)
+    try:
+        account, new = await _account(asked, config, source, terminal)
+        with ThreadPoolExecutor(_THREADS, "oauth") as threads:
+            async with _opened_store(config.store) as store:
+                server = AuthorizationServer(account, threads)
+                signed_in = await _sign_in(asked, server, store, terminal)
+        if new is not None:
+            await asyncio.to_thread(
+                added_accounts(source.state_dir, config.store).add, new.document
+            )
+    except _Usage as error:
+        terminal.complain(str(error))
+        return WRONG_USAGE
+    except ProxyError as error:
+        if isinstance(error, ConfigError):
+            raise
+        terminal.complain(f"{asked.mailbox} was not signed in: {error}")
+        return REFUSED
+    except OSError as error:
+        terminal.complain(f"{asked.mailbox} cannot be kept: {error.strerror}")
+        return REFUSED
+    _report(account, signed_in, config.store, new, terminal)
+    return DONE
+
+
+async def _account(
+    asked: Asked, config: Config, source: ConfigSource, terminal: Terminal
+) -> tuple[Account, _New | None]:
+    account, new = await _configured_or_new(asked, config, source, terminal)
+    if obstacle := sign_in_obstacle(account.refresher, account.oauth):
+        raise _Usage(f"{account.email} cannot be signed in: {obstacle}")
+    if config.store.kind is StoreKind.MEMORY:
+        raise _Usage(
+            "the store is `memory`, which this command does not share with a relay: sign in on "
+            'the admin pages, or write "store": {"kind": "file"}'
+        )
+    return account, new
+
+
+async def _configured_or_new(
+    asked: Asked, config: Config, source: ConfigSource, terminal: Terminal
+) -> tuple[Account, _New | None]:
+    key = login_key(asked.mailbox)
+    for account in config.accounts:
+        if account.key != key:
+            continue
+        if asked.provider not in ("", account.provider):
+            raise _Usage(f"{account.email} is configured as one of {account.provider}")
+        return account, None
+    if not asked.provider:
+        raise _Usage(
+            f"{asked.mailbox} is not configured; --provider NAME adds it, as --provider gmail"
+        )
+    new = await asyncio.to_thread(_new, asked)
+    account = await asyncio.to_thread(
+        check_account,
+        new.document,
+        source,
+        known_refreshers=registry.names(),
+        environ=terminal.environ,
+    )
+    return account, new
+
+
+def _new(asked: Asked) -> _New:
+    password = secrets.token_urlsafe(_PASSWORD_BYTES)
+    return _New(
+        {
+            "email": asked.mailbox,
+            "provider": asked.provider,
+            "password": argon2.PasswordHasher().hash(password),
+        },
+        password,
+    )
+
+
+@asynccontextmanager
+async def _opened_store(config: StoreConfig) -> AsyncIterator[TokenStore]:
+    try:
+        store = await asyncio.to_thread(opened, config)
+    except ValueError as error:
+        raise _Usage(f"the store cannot be opened: {error}") from None
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+async def _sign_in(
+    asked: Asked, server: AuthorizationServer, store: TokenStore, terminal: Terminal
+) -> SignedIn:
+    account = server.account
+    await server.metadata()
+    if asked.way is Way.DEVICE and server.is_google:
+        raise _Usage(
+            "Google's device flow grants no scope for mail; use --paste instead, which needs no "
+            "browser on this machine either"
+        )
+    if asked.way is Way.DEVICE and not server.can_use_device:
+        raise _Usage(f"{server.name} offers no device flow; use --paste instead")
+    way, reason = (asked.way, "") if asked.way else best_way(server, terminal)
+    terminal.say(f"Signing in {account.email} at {server.name}. {reason}".rstrip())
+
+    async def prove(access_token: str) -> None:
+        connection = await Opener(_NoTokens()).open_with(account, access_token)
+        connection.close()
+
+    async def conclude(signed_in: SignedIn) -> SignedIn:
+        now = EpochSeconds(time.time())
+        await sign_in.adopt(store, account, signed_in, now, prove)
+        return signed_in
+
+    return await _WAYS[way](server, terminal, conclude, asked.port)
+
+
+class _NoTokens:
+    """Where no token is to be had: the one to be tried is given."""
+
+    async def token_for(self, account: Account) -> AccessToken:
+        raise TokenEndpointRefused(f"{account.email} has no token yet")
+
+    def invalidate(self, account: Account, token: AccessToken) -> bool:
+        return False
+
+
+def _report(
+    account: Account,
+    signed_in: SignedIn,
+    store: StoreConfig,
+    new: _New | None,
+    terminal: Terminal,
+) -> None:
+    who = (
+        f", as {signed_in.identity}" if signed_in.identity else "; its mail server takes the token"
+    )
+    terminal.say(f"Signed in: {account.email}{who}")
+    terminal.say(f"Kept in:   {_place(store)}")
+    terminal.say(f"Good:      {_life(account, signed_in)}")
+    if new is not None:
+        terminal.say(f"Password:  {new.password}  (for mail clients; it is not shown again)")
+        terminal.say("A relay that runs takes the new mailbox up when it gets SIGHUP.")
+    terminal.say("Next:      xoauth2-proxy status")
+
+
+def _place(store: StoreConfig) -> str:
+    if store.kind is StoreKind.FILE:
+        return str(store.directory)
+    parts = urlsplit(store.url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"  # without a password
+
+
+def _life(account: Account, signed_in: SignedIn) -> str:
+    client, seconds = account.oauth, signed_in.issued.refresh_token_lifetime_seconds
+    if not seconds and client.refresh_token_days:
+        seconds = client.refresh_token_days * 86_400.0
+    if seconds:
+        ends = datetime.fromtimestamp(time.time() + seconds).astimezone()
+        return f"until {ends:%Y-%m-%d %H:%M %Z}; sign in again before then"
+    if client.idle_days:
+        return f"as long as it is used every {client.idle_days} days, which a running relay sees to"
+    return "until somebody revokes it; the provider names no other end"

@@ -1,0 +1,198 @@
+"""`xoauth2-proxy status`: how the mailboxes stand, for a person or for a machine.
+
+Reads the configuration and the store, so no proxy need run; where grants live in the memory of the
+proxy alone, it is asked. Exit codes: 0 nobody is needed, 1 somebody is, or nothing could be
+learned; 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+from rich.table import Table
+from rich.text import Text
+
+from xoauth2_proxy.accounts import login_key
+from xoauth2_proxy.oauth.grant import EpochSeconds
+from xoauth2_proxy.oauth.standing import IS_WELL, Standing, State
+from xoauth2_proxy.oauth.watch import standings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from rich.console import Console
+
+    from xoauth2_proxy.accounts import Account
+    from xoauth2_proxy.commands.screen import Screen
+    from xoauth2_proxy.oauth.stores import TokenStore
+
+EXIT_WELL, EXIT_NEEDED, EXIT_USAGE = 0, 1, 2
+
+_VERSION = 1  # of the JSON document
+_SHOWN = 50  # mailboxes in a table for a person; those that need somebody are all shown
+_TIMEOUT = aiohttp.ClientTimeout(total=30.0)
+
+# Symbol, words and colour: none tells anything that another does not.
+_WORDS: dict[State, tuple[str, str, str]] = {
+    State.SIGN_IN_NEEDED: ("✗", "sign-in needed", "red"),
+    State.MISCONFIGURED: ("✗", "set-up is wrong", "red"),
+    State.ATTENTION: ("!", "needs you soon", "yellow"),
+    State.TROUBLE: ("~", "in trouble", "yellow"),
+    State.UNUSED: ("·", "not used yet", ""),
+    State.OK: ("✓", "ok", "green"),
+    State.OWN_TOKEN: ("·", "clients' own tokens", ""),
+    State.MOCK: ("·", "sandbox", ""),
+}
+_URGENCY = {state: rank for rank, state in enumerate(_WORDS)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What the person at the command line wants to know."""
+
+    mailboxes: tuple[str, ...] = ()  # none: all
+    is_json: bool = False
+    is_all: bool = False  # every mailbox in the table, however many
+    warn_days: int = 14
+
+
+async def run(accounts: Sequence[Account], store: TokenStore, asked: Asked, screen: Screen) -> int:
+    """Show how the accounts stand by the store; return the exit code."""
+    present = {account.key: account for account in accounts}
+    wanted = [login_key(mailbox) for mailbox in asked.mailboxes] or list(present)
+    for mailbox, key in zip(asked.mailboxes, wanted, strict=False):
+        if key not in present:
+            return _unknown(mailbox, screen)
+    now = EpochSeconds(time.time())
+    chosen = [present[key] for key in dict.fromkeys(wanted)]
+    return _show(await standings(chosen, store, now, asked.warn_days), asked, screen)
+
+
+async def run_remote(url: str, token: str, asked: Asked, screen: Screen) -> int:
+    """Show how the accounts of the running proxy stand, whose admin server is at `url`.
+
+    For the store kind memory, which nobody else can look into.
+    """
+    try:
+        found = await _listing(url, token)
+    except (aiohttp.ClientError, OSError, ValueError) as error:
+        # Not the error's text: it may quote the request, token and all.
+        why = str(error) if isinstance(error, _Refused) else type(error).__name__
+        screen.complain(
+            f"tokens live in the proxy's memory alone, and it could not be asked at {url}: {why}; "
+            'start it, or set "store" to file'
+        )
+        return EXIT_NEEDED
+    present = {login_key(one.mailbox): one for one in found}
+    for mailbox in asked.mailboxes:
+        if login_key(mailbox) not in present:
+            return _unknown(mailbox, screen)
+    wanted = dict.fromkeys(map(login_key, asked.mailboxes)) or present
+    return _show([_judged(present[key], asked.warn_days) for key in wanted], asked, screen)
+
+
+class _Refused(ValueError):
+    pass
+
+
+async def _listing(url: str, token: str) -> list[Standing]:
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    async with (
+        aiohttp.ClientSession(timeout=_TIMEOUT, headers=headers) as http,
+        http.get(f"{url.rstrip('/')}/accounts", allow_redirects=False) as response,
+    ):
+        if response.status in (401, 403):
+            raise _Refused("it wants its token: XOAUTH2_PROXY_ADMIN_TOKEN")
+        if response.status != 200:
+            raise _Refused(f"HTTP {response.status}")
+        document: Any = json.loads(await response.text())
+    listed = document.get("accounts") if isinstance(document, dict) else None
+    if not isinstance(listed, list) or not all(isinstance(one, dict) for one in listed):
+        raise _Refused("the answer is no list of accounts")
+    # The admin server calls a mailbox by the configuration's word.
+    return [Standing.from_json({"mailbox": one.get("email")} | one) for one in listed]
+
+
+def _judged(one: Standing, warn_days: int) -> Standing:
+    """Return the standing by our own `warn_days`: the proxy's may be shorter."""
+    is_due = one.days_left is not None and one.days_left <= warn_days
+    if is_due and one.state in (State.OK, State.UNUSED):
+        return replace(one, state=State.ATTENTION)
+    return one
+
+
+def _unknown(mailbox: str, screen: Screen) -> int:
+    screen.complain(f"there is no enabled account {mailbox}")
+    return EXIT_USAGE
+
+
+def _show(found: Iterable[Standing], asked: Asked, screen: Screen) -> int:
+    ranked = sorted(found, key=_rank)
+    if asked.is_json:
+        document = {"version": _VERSION, "mailboxes": [one.to_json() for one in ranked]}
+        screen.out.file.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+    else:
+        _show_table(ranked, asked, screen.out)
+    return EXIT_NEEDED if any(one.needs_a_person or one.is_unread for one in ranked) else EXIT_WELL
+
+
+def _rank(one: Standing) -> tuple[int, float, str]:
+    days_left = float("inf") if one.days_left is None else one.days_left
+    return _URGENCY[one.state], days_left, one.mailbox.lower()
+
+
+def _show_table(ranked: list[Standing], asked: Asked, out: Console) -> None:
+    needing = sum(one.state not in IS_WELL for one in ranked)
+    shown = ranked if asked.is_all else ranked[: max(_SHOWN, needing)]
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("Mailbox", overflow="fold")
+    table.add_column("State", no_wrap=True)
+    for heading in ("Last token", "Next", "Days left"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("What to do", overflow="fold", ratio=1)
+    now = time.time()
+    for one in shown:
+        symbol, words, colour = _WORDS[one.state]
+        table.add_row(
+            Text(one.mailbox),
+            Text(f"{symbol} {words}", style=colour),
+            Text(f"{span(now - one.last_success)} ago" if one.last_success else "–"),
+            Text(f"in {span(one.next_refresh - now)}" if one.next_refresh else "–"),
+            Text("–" if one.days_left is None else f"{one.days_left:.0f}"),
+            Text(" ".join(filter(None, (_sentence(one.reason), _sentence(one.remedy))))),
+        )
+    if shown:
+        out.print(table)
+    if len(shown) < len(ranked):
+        out.print(Text(f"… and {len(ranked) - len(shown):,} more that are well (--all shows them)"))
+    out.print(Text(_summary(ranked)))
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:].rstrip('.')}." if text else ""
+
+
+def _summary(ranked: list[Standing]) -> str:
+    count = len(ranked)
+    needing = sum(one.needs_a_person for one in ranked)
+    troubled = sum(one.state is State.TROUBLE for one in ranked)
+    parts = [f"{count:,} mailbox{'es'[: 2 * (count != 1)]}"]
+    parts.append(
+        f"{needing:,} need{'s'[: needing == 1]} somebody" if needing else "nobody is needed"
+    )
+    if troubled:
+        parts.append(f"{troubled:,} in trouble that may pass")
+    return "; ".join(parts)
+
+
+def span(seconds: float) -> str:
+    """Return a length of time in its largest unit: 40 s, 5 min, 3 h, 12 d."""
+    seconds = max(0.0, seconds)
+    for unit, length, limit in (("s", 1, 60), ("min", 60, 3600), ("h", 3600, 48 * 3600)):
+        if seconds < limit:
+            return f"{int(seconds // length)} {unit}"
+    return f"{int(seconds // 86_400)} d"

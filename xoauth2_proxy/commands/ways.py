@@ -1,0 +1,117 @@
+"""The ways in which a person can sign in: in a browser here, on another device, or by copying.
+
+Each says what to do and returns what `conclude` made of the tokens, so that a page can show it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from enum import StrEnum
+from typing import TYPE_CHECKING, TypeAlias
+from urllib.parse import urlsplit
+
+from xoauth2_proxy.errors import SignInRefused
+from xoauth2_proxy.oauth.loopback import Loopback, answer_in
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from xoauth2_proxy.commands.terminal import Terminal
+    from xoauth2_proxy.oauth.authorization import AuthorizationServer, SignedIn
+
+    Conclude: TypeAlias = Callable[[SignedIn], Awaitable[SignedIn]]
+
+_PASTE_SECONDS = 900.0  # over to another machine and back, with a second factor on a third
+_FREE_PORTS = range(49_152, 65_536)  # RFC 6335 §6: nobody's, so no page answers there
+
+
+class Way(StrEnum):
+    """How the person signs in."""
+
+    WEB = "web"
+    DEVICE = "device"
+    PASTE = "paste"
+
+
+def best_way(server: AuthorizationServer, terminal: Terminal) -> tuple[Way, str]:
+    """Return the way that suits this terminal, and why, as a sentence."""
+    obstacle = terminal.lacks_browser
+    if not obstacle:
+        return Way.WEB, "Your browser opens; sign in there."
+    begin = obstacle[0].upper() + obstacle[1:]
+    if server.can_use_device:
+        return Way.DEVICE, f"{begin}, so you sign in on any device that has a browser."
+    reason = "Google's device flow grants no scope for mail" if server.is_google else ""
+    reason = reason or f"{server.name} offers no device flow"
+    return Way.PASTE, f"{begin}, and {reason}, so you copy an address from a browser elsewhere."
+
+
+async def by_browser(
+    server: AuthorizationServer, terminal: Terminal, conclude: Conclude, port: int = 0
+) -> SignedIn:
+    """Sign in with a browser on this machine, which the provider sends back to us.
+
+    Raises:
+        SignInRefused: it came to nothing.
+        ProxyError: something could not be asked.
+    """
+    host = urlsplit(server.redirect_uri(port)).hostname or ""
+    async with Loopback(port=port, host=host) as loopback:
+        attempt = await server.begin(server.redirect_uri(loopback.port))
+        terminal.say("If no page appears, open this address in a browser on this machine:")
+        terminal.say(f"\n  {attempt.url}\n")
+        terminal.show(attempt.url)
+
+        async def finish(answer: Mapping[str, str]) -> SignedIn:
+            return await conclude(await server.finish(attempt, answer))
+
+        return await loopback.result(attempt.state, finish)
+
+
+async def by_device(
+    server: AuthorizationServer, terminal: Terminal, conclude: Conclude, port: int = 0
+) -> SignedIn:
+    """Sign in on another device; `port` is of no use here. Raises: as `by_browser`."""
+    attempt = await server.begin_device()
+    terminal.say(f"Open {attempt.verification_uri} on any device and type this code:")
+    terminal.say(f"\n  {attempt.user_code}\n")
+    if attempt.verification_uri_complete:
+        terminal.say(f"Or open {attempt.verification_uri_complete}, which holds the code.")
+    minutes = max(1, round(attempt.expires_in_seconds / 60))
+    terminal.say(f"The code is good for {minutes} minutes. Waiting …")
+    return await conclude(await server.finish_device(attempt))
+
+
+async def by_copying(
+    server: AuthorizationServer, terminal: Terminal, conclude: Conclude, port: int = 0
+) -> SignedIn:
+    """Sign in with a browser anywhere, and copy the address that it ends at.
+
+    Raises: as `by_browser`.
+    """
+    port = port or secrets.choice(_FREE_PORTS)
+    attempt = await server.begin(server.redirect_uri(port))
+    terminal.say("1. Open this address in a browser on any machine, and sign in:")
+    terminal.say(f"\n  {attempt.url}\n")
+    terminal.say(
+        "2. The browser then shows that it cannot open a page of "
+        f"{urlsplit(attempt.redirect_uri).netloc}. That is right."
+    )
+    terminal.say("3. Copy the whole address of that page, paste it here and press Enter:")
+    try:
+        async with asyncio.timeout(_PASTE_SECONDS):
+            answer = answer_in(await terminal.line())
+    except TimeoutError:
+        raise SignInRefused(f"nothing was pasted within {_PASTE_SECONDS / 60:.0f} min") from None
+    if not answer:
+        raise SignInRefused("nothing was pasted")
+    if answer.keys() == {"code"}:
+        # The code alone: the code verifier, which nobody else has, still ties it to this attempt.
+        answer["state"] = attempt.state
+    if not answer.keys() & {"code", "error"}:
+        raise SignInRefused(
+            "this is not the address of the page that failed to load: it holds no code; copy "
+            "the one that the browser shows after you have signed in"
+        )
+    return await conclude(await server.finish(attempt, answer))

@@ -1,0 +1,140 @@
+"""Accounts that were added while the relay ran: one file each, read beside the configuration.
+
+A file is replaced whole, is its owner's alone and may be sealed. What is wrong with one hides no
+other and stops nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from xoauth2_proxy.accounts import login_key
+from xoauth2_proxy.config.document import Json, parsed_document
+from xoauth2_proxy.config.problems import Problems
+from xoauth2_proxy.errors import ConfigError
+from xoauth2_proxy.files import private_directory, replace_durably, sync_directory
+from xoauth2_proxy.oauth.stores.opening import open_seal
+from xoauth2_proxy.oauth.stores.sealing import NO_SEAL, Seal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from xoauth2_proxy.config.settings import StoreConfig
+
+Document = dict[str, Json]  # one account, as an element of `accounts`
+
+
+@dataclass(slots=True)
+class Found:
+    """What the directory holds; the first of each pair is the file's name, for messages."""
+
+    documents: list[tuple[str, Document]] = field(default_factory=list)
+    unreadable: list[tuple[str, str]] = field(default_factory=list)  # and why
+
+
+class AddedAccounts:
+    """The directory of accounts that were added; every method blocks."""
+
+    def __init__(self, directory: Path, seal: Seal = NO_SEAL) -> None:
+        self._directory = directory
+        self._seal = seal
+
+    def read(self) -> Found:
+        """Return the accounts, and the files that cannot be read."""
+        found = Found()
+        try:
+            paths = self._paths()
+        except OSError as error:
+            found.unreadable.append((str(self._directory), _in_words(error)))
+            return found
+        for path in paths:
+            try:
+                found.documents.append((str(path), self._document(path)))
+            except OSError as error:
+                found.unreadable.append((str(path), _in_words(error)))
+            except ValueError as error:
+                found.unreadable.append((str(path), str(error)))
+        return found
+
+    def documents(self) -> list[tuple[str, Document]]:
+        """Return the accounts that can be read, each with its file's name for messages."""
+        return self.read().documents
+
+    def keys(self) -> frozenset[str]:
+        """Return the keys of the accounts that can be read."""
+        return frozenset(account_key(document) for _, document in self.documents())
+
+    def add(self, document: Mapping[str, object]) -> None:
+        """Keep the account, in the place of an earlier one of the same key. Raises `OSError`.
+
+        On return it survives a crash. Whether it is a right account is for `check_account`.
+        """
+        private_directory(self._directory)
+        octets = json.dumps(dict(document), indent=2).encode()
+        replace_durably(self._path(account_key(document)), self._seal.close(octets))
+
+    def remove(self, key: str) -> bool:
+        """Forget the account; return whether there was one. Raises `OSError`."""
+        paths = {path for path in self._paths() if path == self._path(key) or self._has(path, key)}
+        for path in paths:
+            path.unlink(missing_ok=True)
+        if paths:
+            sync_directory(self._directory)
+        return bool(paths)
+
+    def _paths(self) -> list[Path]:
+        if not self._directory.exists():
+            return []
+        private_directory(self._directory)
+        return sorted(self._directory.glob("*.json"))
+
+    def _path(self, key: str) -> Path:
+        return self._directory / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
+
+    def _has(self, path: Path, key: str) -> bool:
+        # Somebody may have put a file there by hand, under a name of its own.
+        with suppress(OSError, ValueError):
+            return account_key(self._document(path)) == key
+        return False
+
+    def _document(self, path: Path) -> Document:
+        """Return the account in a file. Raises `OSError`; `ValueError` that says what is wrong."""
+        problems = Problems()
+        octets = self._seal.open(path.read_bytes())
+        with suppress(ConfigError):
+            document = parsed_document(octets, "", "", problems)
+            if not isinstance(document, dict):
+                problems.add("", "must hold one account, an object")
+            elif not problems:
+                return document
+        raise ValueError("; ".join(": ".join(filter(None, one)) for one in problems.listed()))
+
+
+def added_accounts(state_dir: Path, store: StoreConfig) -> AddedAccounts:
+    """Return the accounts added to the relay of this state directory, sealed as its store is.
+
+    Raises:
+        ValueError: the key cannot be had from the keyring.
+    """
+    seal = open_seal(store.directory, store.key, is_key_in_keyring=store.is_key_in_keyring)
+    return AddedAccounts(accounts_directory(state_dir), seal)
+
+
+def accounts_directory(state_dir: Path) -> Path:
+    """Return where accounts that are added are kept."""
+    return state_dir.absolute() / "accounts"
+
+
+def account_key(document: Mapping[str, object]) -> str:
+    """Return the key of the account that the document describes; "" if it names no mailbox."""
+    email = document.get("email")
+    return login_key(email) if isinstance(email, str) else ""
+
+
+def _in_words(error: OSError) -> str:
+    return f"cannot be read: {error.strerror}" if error.strerror else str(error)

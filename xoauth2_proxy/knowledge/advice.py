@@ -1,0 +1,62 @@
+"""One row of knowledge: a provider's words, their cause and the remedy."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+
+MAILBOX = "{mailbox}"  # stands in a remedy where the mailbox's address goes
+SIGN_IN_AGAIN = f"sign in again: xoauth2-proxy login {MAILBOX}"
+ASK_THE_DOCTOR = f"see what is wrong: xoauth2-proxy doctor {MAILBOX}"
+
+_MAX_TEXT = 4096  # characters that are looked at; a reply line has some 500
+_WORD = re.compile(r"[0-9]+(?:\.[0-9]+)+|[a-z0-9_#]+")
+_VENDORS = frozenset({"gmail", "outlook"})  # a mailbox of one never gets the other's rows
+
+
+class Retry(StrEnum):
+    """Whether the same attempt may succeed."""
+
+    NEVER = "never"  # until the remedy is applied
+    LATER = "later"
+    FRESH_TOKEN = "after a fresh token"  # noqa: S105 - words for a person
+    TOMORROW = "tomorrow"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Advice:
+    """What a provider says, what it means and what to do."""
+
+    # Each must occur, as whole words; " | " stands between alternatives, "^" for the very first.
+    says: tuple[str, ...]
+    cause: str  # one sentence
+    remedy: str  # the step itself; `remedy_for` puts the mailbox in
+    retry: Retry = Retry.NEVER
+    source: str  # the provider's page or RFC; "field report" where none says it
+    example: str  # such words, as they come
+    provider: str = ""  # whose words: gmail, outlook, yahoo; "": anyone's
+    is_for_provider_alone: bool = False  # others say the same and mean something else
+
+    def remedy_for(self, mailbox: str) -> str:
+        """Return the remedy with the mailbox's address in its commands."""
+        return self.remedy.replace(MAILBOX, mailbox)
+
+    def fits(self, words: str, provider: str) -> bool:
+        """Whether the row speaks of these words (`normalised`), said by this provider."""
+        if self.provider and provider in _VENDORS and provider != self.provider:
+            return False
+        if self.is_for_provider_alone and provider != self.provider:
+            return False
+        return all(any(_occurs(one, words) for one in part.split(" | ")) for part in self.says)
+
+
+def normalised(text: str) -> str:
+    """Return the words of `text` in lower case, one blank around each; dots stay in numbers."""
+    return f" {' '.join(_WORD.findall(text[:_MAX_TEXT].lower()))} "
+
+
+def _occurs(phrase: str, words: str) -> bool:
+    if phrase.startswith("^"):
+        return words.startswith(f" {phrase[1:]} ")
+    return f" {phrase} " in words

@@ -1,0 +1,30 @@
+"""What an operator can do with mailboxes while the relay runs. Knows nothing of HTTP or pages."""
+
+from xoauth2_proxy.mailboxes.adding import Added, Additions, Proposal
+from xoauth2_proxy.mailboxes.mailboxes import Mailboxes, Means
+from xoauth2_proxy.mailboxes.running import (
+    AlreadyThere,
+    KeptAccounts,
+    Mailbox,
+    NotPossible,
+    ProviderInfo,
+    Running,
+    UnknownMailbox,
+    WrittenInFile,
+)
+
+__all__ = [
+    "Added",
+    "Additions",
+    "AlreadyThere",
+    "KeptAccounts",
+    "Mailbox",
+    "Mailboxes",
+    "Means",
+    "NotPossible",
+    "Proposal",
+    "ProviderInfo",
+    "Running",
+    "UnknownMailbox",
+    "WrittenInFile",
+]

@@ -1,0 +1,265 @@
+"""What is asked of an authorization server for a sign-in. Blocking, for threads.
+
+Authlib makes the requests, `endpoint` sends them and judges the answers.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote_plus, urlencode
+
+import requests
+from authlib.integrations.requests_client.oauth2_session import OAuth2ClientAuth
+from authlib.oauth2.client import OAuth2Client
+
+from xoauth2_proxy.errors import SignInRefused, TokenEndpointRefused, TokenEndpointUnavailable
+from xoauth2_proxy.oauth import endpoint
+from xoauth2_proxy.oauth.authorization import identity
+from xoauth2_proxy.oauth.authorization.attempts import Attempt, DeviceAttempt, SignedIn
+from xoauth2_proxy.oauth.discovery import discover
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from xoauth2_proxy.oauth.authorization.provider_profile import Profile
+    from xoauth2_proxy.oauth.grant import Issued
+
+_DEVICE_CODE = "urn:ietf:params:oauth:grant-type:device_code"  # RFC 8628 §3.4
+_INTERVAL_SECONDS = 5.0  # RFC 8628 §3.2: where the server names none
+_MAX_INTERVAL_SECONDS = 60.0
+_DEVICE_SECONDS = 900.0  # Microsoft's; RFC 8628 §3.2 requires that the server names it
+_MAX_DEVICE_SECONDS = 3600.0
+_DEAD = frozenset({"invalid_token", "invalid_grant"})
+
+
+class _Client(OAuth2Client):  # type: ignore[misc] # Authlib has no types
+    client_auth_class = OAuth2ClientAuth  # the one that requests can call
+
+
+def find(session: requests.Session, profile: Profile) -> dict[str, Any]:
+    """Return the provider's metadata, with the configured endpoints in place of its own.
+
+    Raises:
+        TokenError: they cannot be had, or lack an endpoint.
+    """
+    client = profile.account.oauth
+    found = _discovered(session, profile) if profile.issuer else {}
+    configured = {
+        "authorization_endpoint": client.authorization_endpoint,
+        "token_endpoint": client.token_endpoint,
+    }
+    found |= {name: url for name, url in configured.items() if url}
+    if not found.get("token_endpoint"):
+        raise TokenEndpointRefused(f"{profile.name}: neither issuer nor oauth_token_url is given")
+    return found
+
+
+def _discovered(session: requests.Session, profile: Profile) -> dict[str, Any]:
+    return dict(discover(session, profile.issuer, ca_file=profile.account.oauth.ca_file))
+
+
+def authorization_url(
+    profile: Profile, redirect_uri: str, state: str, code_verifier: str, nonce: str
+) -> str:
+    """Return where the person signs in; nothing is sent. Raises `TokenEndpointRefused`."""
+    url = profile.metadata.get("authorization_endpoint")
+    if not isinstance(url, str) or not url:
+        raise TokenEndpointRefused(f"{profile.name} has no authorization_endpoint")
+    wishes = profile.wishes | ({"nonce": nonce} if nonce else {})
+    client = _authlib(profile, None, redirect_uri)
+    location, _ = client.create_authorization_url(
+        url, state=state, code_verifier=code_verifier, **wishes
+    )
+    return str(location)
+
+
+def exchange_code(
+    session: requests.Session, profile: Profile, attempt: Attempt, code: str
+) -> SignedIn:
+    """Return the tokens that the code stands for, and whose they are. RFC 6749 §4.1.3.
+
+    Raises: as `AuthorizationServer.finish`, beside `GrantRevoked` for a code that is no good.
+    """
+    issued = _fetch(
+        session,
+        profile,
+        redirect_uri=attempt.redirect_uri,
+        grant_type="authorization_code",
+        code=code,
+        code_verifier=attempt.code_verifier,
+    )
+    return _signed_in(session, profile, issued, attempt.nonce)
+
+
+def ask_for_device_code(session: requests.Session, profile: Profile) -> DeviceAttempt:
+    """Return the code that the person shall type. RFC 8628 §3.1–3.2. Raises `TokenError`."""
+    url = str(profile.metadata["device_authorization_endpoint"])
+    client = profile.account.oauth
+    form = {"scope": profile.scope} | profile.targets
+    authlib = _authlib(profile, session)
+    auth = _authentication(profile) or authlib.client_auth(profile.authentication_method)
+    try:
+        response = session.post(url, data=form, auth=auth)
+    except requests.RequestException as error:
+        raise endpoint.unreachable(error, url) from None
+    return _device_attempt(endpoint.document(response, (client.client_secret,)))
+
+
+def poll(session: requests.Session, profile: Profile, device_code: str) -> SignedIn:
+    """Return the tokens once the person has signed in. RFC 8628 §3.4.
+
+    Raises:
+        TokenError: with the `oauth_error` of RFC 8628 §3.5 until then.
+    """
+    issued = _fetch(session, profile, grant_type=_DEVICE_CODE, device_code=device_code)
+    return _signed_in(session, profile, issued, nonce="")
+
+
+def revoke(session: requests.Session, profile: Profile, refresh_token: str) -> bool:
+    """Return True once the token is dead, False where tokens cannot be revoked. RFC 7009.
+
+    Raises:
+        TokenError: it may live on.
+    """
+    url = profile.metadata.get("revocation_endpoint")
+    if not isinstance(url, str) or not url:
+        return False
+    try:
+        response = _authlib(profile, session).revoke_token(
+            url, token=refresh_token, auth=_authentication(profile)
+        )
+    except requests.RequestException as error:
+        raise endpoint.unreachable(error, url) from None
+    if response.ok:
+        return True
+    try:
+        body = response.json()
+    except ValueError:
+        body = None
+    refused = endpoint.refusal(
+        response.status_code,
+        body if isinstance(body, dict) else {},
+        response.headers,
+        (refresh_token, profile.account.oauth.client_secret),
+    )
+    # For a token that is dead already RFC 7009 §2.2 wants 200; Google says this instead.
+    if refused.oauth_error in _DEAD:
+        return True
+    if refused.oauth_error == "unsupported_token_type":  # RFC 7009 §2.2.1
+        return False
+    raise refused
+
+
+def _authlib(profile: Profile, session: requests.Session | None, redirect_uri: str = "") -> Any:  # noqa: ANN401 - Authlib has no types
+    client = profile.account.oauth
+    method = profile.authentication_method
+    authlib = _Client(
+        session,
+        client_id=client.client_id,
+        client_secret=client.client_secret or None,
+        token_endpoint_auth_method=method,
+        revocation_endpoint_auth_method=method,
+        scope=profile.scope,
+        redirect_uri=redirect_uri or None,
+        code_challenge_method="S256",
+    )
+    secrets = (client.client_secret, client.refresh_token)
+
+    def judge(response: requests.Response) -> requests.Response:
+        endpoint.document(response, secrets)
+        return response
+
+    authlib.register_compliance_hook("access_token_response", judge)
+    return authlib
+
+
+def _authentication(profile: Profile) -> tuple[str, str] | None:
+    """Return name and password for HTTP; None: Authlib puts them into the body.
+
+    RFC 6749 §2.3.1 has them form-encoded, which Authlib leaves out.
+    """
+    client = profile.account.oauth
+    if profile.authentication_method != "client_secret_basic":
+        return None
+    return quote_plus(client.client_id), quote_plus(client.client_secret)
+
+
+def _fetch(
+    session: requests.Session, profile: Profile, *, redirect_uri: str = "", **request: str
+) -> Issued:
+    url = str(profile.metadata["token_endpoint"])
+    # As a body, not as arguments: those would reach requests under names like `verify`.
+    more = urlencode(profile.account.oauth.parameters)
+    authlib = _authlib(profile, session, redirect_uri)
+    try:
+        token: Mapping[str, object] = authlib.fetch_token(
+            url, body=more, auth=_authentication(profile), **request
+        )
+    except requests.RequestException as error:
+        raise endpoint.unreachable(error, url) from None
+    except (ValueError, TypeError):  # Authlib's, of an `expires_in` that is no number
+        raise TokenEndpointUnavailable("the answer cannot be read") from None
+    return endpoint.issued(token)
+
+
+def _signed_in(session: requests.Session, profile: Profile, issued: Issued, nonce: str) -> SignedIn:
+    _check_right(profile, issued)
+    client = profile.account.oauth
+    person = identity.Identity()
+    if issued.id_token and profile.has_openid:
+        person = identity.proven(
+            session, profile.metadata, issued.id_token, client.client_id, nonce
+        )
+    if not person.name and not profile.is_microsoft:  # Microsoft's takes tokens for Graph only
+        person = identity.told(session, profile.metadata, issued.access_token, person.subject)
+    return SignedIn(issued=issued, identity=person.name, subject=person.subject)
+
+
+def _check_right(profile: Profile, issued: Issued) -> None:
+    """Refuse tokens that would not carry the relay beyond an hour, or not to mail at all."""
+    granted = issued.scope.split()
+    missing = [scope for scope in profile.account.oauth.scopes if scope not in granted]
+    if profile.is_google and granted and missing:
+        # Google shows a box for each scope, and people leave them empty.
+        raise SignInRefused(
+            f"Google did not give the right {missing[0]}: sign in again and tick its box"
+        )
+    if issued.refresh_token:
+        return
+    if profile.is_google:
+        raise SignInRefused(
+            "Google gave no refresh token although consent was asked for: is the OAuth client of "
+            "the type Desktop app or Web application?"
+        )
+    raise SignInRefused(
+        f"{profile.name} gave no refresh token, so the mailbox could send for an hour only: allow "
+        "this client offline access (the scope offline_access, the grant type refresh_token), add "
+        "the scope to `scopes` if the provider does not list it, and sign in again"
+    )
+
+
+def _device_attempt(answer: Mapping[str, object]) -> DeviceAttempt:
+    texts = {
+        name: value
+        for name in ("device_code", "user_code", "verification_uri", "verification_uri_complete")
+        if isinstance(value := answer.get(name), str)
+    }
+    # Some servers, Google's among them, use the name of an early draft.
+    texts.setdefault("verification_uri", str(answer.get("verification_url", "")))
+    if not (texts.get("device_code") and texts.get("user_code") and texts["verification_uri"]):
+        raise TokenEndpointUnavailable("the answer to the device request cannot be read")
+    return DeviceAttempt(
+        **texts,
+        expires_in_seconds=_seconds(answer.get("expires_in"), _DEVICE_SECONDS, _MAX_DEVICE_SECONDS),
+        interval_seconds=_seconds(answer.get("interval"), _INTERVAL_SECONDS, _MAX_INTERVAL_SECONDS),
+    )
+
+
+def _seconds(value: object, default: float, maximum: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return default
+    try:
+        seconds = float(value)
+    except (ValueError, OverflowError):
+        return default
+    return min(max(seconds, 1.0), maximum) if seconds == seconds else default

@@ -1,0 +1,209 @@
+"""What a token endpoint's answer means: tokens, or one of our three errors. RFC 6749 §5.
+
+Error texts are for an operator's log: the endpoint's own words, without anything secret in them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from math import isfinite
+from typing import TYPE_CHECKING
+
+from xoauth2_proxy.errors import (
+    GrantRevoked,
+    TokenEndpointRefused,
+    TokenEndpointUnavailable,
+    TokenError,
+)
+from xoauth2_proxy.oauth.grant import Issued
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    import requests
+
+    from xoauth2_proxy.oauth.grant import Grant
+
+_REVOKED = frozenset(
+    {"invalid_grant", "interaction_required", "consent_required", "login_required"}
+)
+_TRANSIENT = frozenset(
+    {
+        "temporarily_unavailable",  # RFC 6749 §4.1.2.1
+        "server_error",
+        "slow_down",  # RFC 8628 §3.5
+        "internal_failure",  # Google
+        "rate_limit_exceeded",
+        "too_many_requests",
+    }
+)
+# Microsoft says `invalid_grant` here, but nothing is wrong with the grant: smart lockout; a client
+# in a loop; services that are down or slow.
+# https://learn.microsoft.com/entra/identity-platform/reference-error-codes (2026-11)
+_TRANSIENT_AADSTS = frozenset({50053, 50196, 90033, 90006, 90012, 50000, 90024})
+_TRANSIENT_STATUSES = frozenset({408, 425, 429})
+
+_MAX_RETRY_AFTER_SECONDS = 3600.0  # what msal heeds; a later hour is tried all the same
+_MAX_LIFETIME_SECONDS = 366 * 86400.0
+_MAX_WORDS = 300  # characters of an error's description
+_ERROR_WORD = re.compile(r"[\w.:/ -]{1,64}", re.ASCII)
+_LONG_WORD = re.compile(r"[A-Za-z0-9+/=_~-]{32,}")
+_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_AADSTS = re.compile(r"\bAADSTS(\d{4,8})\b")
+
+
+def document(
+    response: requests.Response, secrets: Collection[str] = (), *, is_signed_in: bool = True
+) -> dict[str, object]:
+    """Return the JSON object of a good answer.
+
+    An `error` in it makes it a bad one whatever its status says. For the arguments see `refusal`.
+
+    Raises:
+        TokenError: the answer is another.
+    """
+    try:
+        body = json.loads(response.content)
+    except (ValueError, RecursionError):
+        body = None
+    if not response.ok or (isinstance(body, dict) and body.get("error")):
+        answer = body if isinstance(body, dict) else {}
+        headers = response.headers
+        raise refusal(response.status_code, answer, headers, secrets, is_signed_in=is_signed_in)
+    if not isinstance(body, dict):
+        raise TokenEndpointUnavailable("the answer is not a JSON object")
+    return body
+
+
+def issued(body: Mapping[str, object]) -> Issued:
+    """Return the tokens of a good answer. RFC 6749 §5.1.
+
+    Raises:
+        TokenEndpointUnavailable: there is no access token in it, or one that could not be sent on.
+    """
+    access_token = _text(body.get("access_token"))
+    if not access_token:
+        raise TokenEndpointUnavailable("the answer holds no access token")
+    if not (access_token.isascii() and access_token.isprintable()):  # RFC 6749 appendix A.12
+        raise TokenEndpointUnavailable("the answer's access token is garbled")
+    # Google's, Keycloak's and Microsoft's names for what no standard has.
+    refresh_seconds = _seconds(body.get("refresh_token_expires_in")) or _seconds(
+        body.get("refresh_expires_in")
+    )
+    got = Issued(
+        access_token=access_token,
+        refresh_token=_text(body.get("refresh_token")),
+        refresh_token_lifetime_seconds=refresh_seconds,
+        id_token=_text(body.get("id_token")),
+        scope=_text(body.get("scope")),
+    )
+    seconds = _seconds(body.get("expires_in"))
+    return replace(got, lifetime_seconds=seconds) if seconds else got
+
+
+def refusal(
+    status: int,
+    body: Mapping[str, object],
+    headers: Mapping[str, str],
+    secrets: Collection[str] = (),
+    *,
+    is_signed_in: bool = True,
+) -> TokenError:
+    """Return what an endpoint's refusal means. RFC 6749 §5.2.
+
+    `secrets` are what the request held: the error's text does not quote them. Without a person
+    who signed in (`is_signed_in`), nobody can sign in again, and the operator must act.
+    """
+    error = _error_word(body)
+    description = _told(_description(body), secrets)
+    text = error or f"HTTP {status}"
+    if suberror := _told(_text(body.get("suberror") or body.get("error_subtype")), secrets):
+        text += f" ({suberror})"
+    if description:
+        text += f": {description}"
+    is_transient = (
+        status >= 500
+        or status in _TRANSIENT_STATUSES
+        or not error
+        or error in _TRANSIENT
+        or not _TRANSIENT_AADSTS.isdisjoint(_aadsts(body))
+    )
+    if is_transient:
+        return TokenEndpointUnavailable(text, _retry_after_seconds(headers), oauth_error=error)
+    if error in _REVOKED and is_signed_in:
+        return GrantRevoked(text, oauth_error=error)
+    return TokenEndpointRefused(text, oauth_error=error)
+
+
+def secrets_of(grant: Grant) -> list[str]:
+    """Return what a request for the grant may hold that no text should quote."""
+    client = grant.client
+    # Shorter values are words like "true", without which a text could not be understood.
+    values = [value for _, value in client.parameters if len(value) >= 8]
+    return [grant.refresh_token, client.refresh_token, client.client_secret, *values]
+
+
+def _error_word(body: Mapping[str, object]) -> str:
+    error = body.get("error")
+    if isinstance(error, dict):  # Google's other form: {"error": {"status": …, "message": …}}
+        error = error.get("status")
+    word = _text(error)
+    return word if _ERROR_WORD.fullmatch(word) and not _LONG_WORD.search(word) else ""
+
+
+def _description(body: Mapping[str, object]) -> str:
+    error = body.get("error")
+    if isinstance(error, dict):
+        return _text(error.get("message"))
+    return _text(body.get("error_description"))
+
+
+def _aadsts(body: Mapping[str, object]) -> set[int]:
+    codes = {int(code) for code in _AADSTS.findall(_description(body))}
+    listed = body.get("error_codes")
+    if isinstance(listed, list):
+        codes |= {code for code in listed if isinstance(code, int)}
+    return codes
+
+
+def _told(text: str, secrets: Collection[str]) -> str:
+    """Return the text on one line, shortened, without secrets and what looks like one."""
+    for secret in sorted(filter(None, secrets), key=len, reverse=True):
+        text = text.replace(secret, "…")
+    text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    text = _LONG_WORD.sub(lambda word: word[0] if _UUID.fullmatch(word[0]) else "…", text)
+    return text if len(text) <= _MAX_WORDS else text[: _MAX_WORDS - 1] + "…"
+
+
+def _retry_after_seconds(headers: Mapping[str, str]) -> float:
+    """Return the seconds of `Retry-After` (RFC 9110 §10.2.3); 0 if it says nothing of use."""
+    value = next((headers[name] for name in headers if name.lower() == "retry-after"), "").strip()
+    if value.isascii() and value.isdecimal():
+        seconds = float(value[:9])
+    else:
+        try:
+            until = parsedate_to_datetime(value)
+            left = until.replace(tzinfo=until.tzinfo or UTC) - datetime.now(UTC)
+        except (ValueError, OverflowError, TypeError):  # as the date is odd in one way or another
+            return 0.0
+        seconds = left.total_seconds()
+    return min(max(seconds, 0.0), _MAX_RETRY_AFTER_SECONDS)
+
+
+def _seconds(value: object) -> float:
+    """Return a positive number of seconds, 0 for anything else; some endpoints send strings."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return 0.0
+    try:
+        seconds = float(value)
+    except (ValueError, OverflowError):
+        return 0.0
+    return min(seconds, _MAX_LIFETIME_SECONDS) if isfinite(seconds) and seconds > 0 else 0.0
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""

@@ -1,0 +1,293 @@
+"""HTTP(S) to token endpoints, blocking, for threads: bounded in time and size, and never insecure.
+
+I1: TLS is verified, whatever a library asks for; plain HTTP goes to loopback only.
+I2: an exchange ends within its seconds, also if each of its octets comes late.
+I3: secrets go where they were sent: no redirect is followed, no .netrc is read.
+
+requests and urllib3 bound each wait, not the whole: a server that sends an octet now and then
+would hold a thread for hours. So connections and responses are of classes of our own, that count
+down to one deadline.
+"""
+
+from __future__ import annotations
+
+import http.client
+import io
+import os
+import socket
+import ssl
+import time
+from contextvars import ContextVar
+from functools import lru_cache
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import requests
+import urllib3
+from requests.adapters import HTTPAdapter
+from requests.utils import get_environ_proxies
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+from xoauth2_proxy.errors import TokenEndpointRefused
+from xoauth2_proxy.oauth.endpoint.failures import Unusable, unreachable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from _typeshed import WriteableBuffer
+    from urllib3 import PoolManager
+
+EXCHANGE_SECONDS = 10.0  # from the first address tried to the last octet of the answer
+MAX_BODY_BYTES = 256 * 1024  # decoded; the largest real answer is some 20 KiB of metadata
+
+_MIN_ATTEMPT_SECONDS = 1.0  # what one of a host's addresses is given at least: Linux repeats SYN
+_CHUNK_BYTES = 16 * 1024
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+
+_deadline: ContextVar[float] = ContextVar("_deadline")  # of the exchange under way; monotonic
+
+
+def open_session(
+    ca_file: Path | None = None, exchange_seconds: float = EXCHANGE_SECONDS
+) -> requests.Session:
+    """Return a session for requests to token endpoints; close it, and use it in one thread only.
+
+    It is meant for one refresh: refreshes are rare, an idle connection would be closed by the
+    peer in between, and `requests.Session` does not promise to be safe among threads.
+    Its requests raise `requests.RequestException` (see `unreachable`), and `TokenEndpointRefused`
+    for plain HTTP to anywhere but loopback. The seconds do not bound the look-up of a host name,
+    which the system's resolver bounds itself.
+
+    Raises:
+        TokenEndpointRefused: `ca_file` cannot be read or is not of PEM certificates.
+    """
+    session = requests.Session()
+    guard(session, ca_file, exchange_seconds)
+    return session
+
+
+def guard(
+    session: requests.Session,
+    ca_file: Path | None = None,
+    exchange_seconds: float = EXCHANGE_SECONDS,
+) -> None:
+    """Make a session that a library created keep the rules of `open_session`."""
+    adapter = _Adapter(_tls_context(ca_file), exchange_seconds)
+    session.trust_env = False  # .netrc and REQUESTS_CA_BUNDLE; proxies are the adapter's matter
+    for prefix in ("https://", "http://"):
+        session.mount(prefix, adapter)
+
+
+def ask(
+    session: requests.Session,
+    method: str,
+    url: str,
+    form: Mapping[str, str] | bytes | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> requests.Response:
+    """Return the answer, good or bad.
+
+    Raises:
+        TokenEndpointUnavailable: there was none.
+        TokenEndpointRefused: the URL is not safe to ask.
+    """
+    try:
+        return session.request(method, url, data=form, headers=dict(headers or {}))
+    except requests.RequestException as error:
+        raise unreachable(error, url) from None
+
+
+class _Adapter(HTTPAdapter):
+    """Sends a request and reads its whole answer, within the limits."""
+
+    def __init__(self, tls_context: ssl.SSLContext, exchange_seconds: float) -> None:
+        self._tls_context = tls_context
+        self._exchange_seconds = exchange_seconds
+        super().__init__()
+        self.poolmanager.pool_classes_by_scheme = _POOLS
+
+    def send(
+        self,
+        request: requests.PreparedRequest,
+        stream: bool = False,
+        timeout: object = None,
+        verify: object = True,
+        cert: object = None,
+        proxies: Mapping[str, str] | None = None,
+    ) -> requests.Response:
+        """Return the answer, read to its end; `timeout` and `verify` are not heeded."""
+        url = request.url or ""
+        is_near = _is_loopback(urlsplit(url).hostname or "")
+        if not is_near and not url.lower().startswith("https:"):
+            raise TokenEndpointRefused("token endpoints are asked by https, but on loopback")
+        proxies = {} if is_near else get_environ_proxies(url, no_proxy=None)
+        started = _deadline.set(time.monotonic() + self._exchange_seconds)
+        try:
+            response = super().send(
+                request, stream=True, timeout=self._exchange_seconds, proxies=proxies
+            )
+            _read(response)
+        finally:
+            _deadline.reset(started)
+        return response
+
+    def build_connection_pool_key_attributes(
+        self, request: requests.PreparedRequest, verify: object, cert: object = None
+    ) -> tuple[Any, Any]:
+        """Return what tells connections apart: the host, and always our own rules for TLS."""
+        host, _ = super().build_connection_pool_key_attributes(request, True, None)
+        return host, {"ssl_context": self._tls_context, "cert_reqs": "CERT_REQUIRED"}
+
+    def cert_verify(self, conn: object, url: object, verify: object, cert: object) -> None:
+        """Leave the connection with the rules it has; requests would add its own authorities."""
+
+    def proxy_manager_for(self, proxy: str, **proxy_kwargs: object) -> PoolManager:
+        """Return the pools of a proxy, with our connections; those of SOCKS stay as they are."""
+        manager: PoolManager = super().proxy_manager_for(proxy, **proxy_kwargs)
+        if not proxy.lower().startswith("socks"):
+            manager.pool_classes_by_scheme = _POOLS
+        return manager
+
+
+def _read(response: requests.Response) -> None:
+    """Replace the answer's stream by what it holds."""
+    body = bytearray()
+    try:
+        if response.status_code in _REDIRECTS:
+            raise Unusable("redirects, and is not followed", request=response.request)
+        for chunk in response.raw.stream(_CHUNK_BYTES, decode_content=True):
+            body += chunk
+            if len(body) > MAX_BODY_BYTES:
+                raise Unusable("answers at too great length", request=response.request)
+    except urllib3.exceptions.HTTPError as error:
+        raise requests.ConnectionError(error, request=response.request) from error
+    finally:
+        response.raw.close()
+    response.raw = io.BytesIO(body)
+
+
+class _CountingDown(io.RawIOBase):
+    """What a socket sends, until the deadline."""
+
+    def __init__(self, stream: io.RawIOBase, sock: socket.socket) -> None:
+        self._stream = stream
+        self._sock = sock
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int | None:
+        self._sock.settimeout(_left_seconds())
+        return self._stream.readinto(buffer)
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
+
+
+class _Response(http.client.HTTPResponse):
+    def __init__(
+        self,
+        sock: socket.socket,
+        debuglevel: int = 0,
+        method: str | None = None,
+        url: str | None = None,
+    ) -> None:
+        super().__init__(sock, debuglevel, method, url)
+        self.fp = io.BufferedReader(_CountingDown(self.fp.detach(), sock))
+
+
+class _HttpConnection(HTTPConnection):
+    response_class = _Response
+
+    def _new_conn(self) -> socket.socket:
+        return _connect(self)
+
+
+class _HttpsConnection(HTTPSConnection):
+    response_class = _Response
+
+    def _new_conn(self) -> socket.socket:
+        return _connect(self)
+
+
+class _HttpPool(HTTPConnectionPool):
+    ConnectionCls = _HttpConnection
+
+
+class _HttpsPool(HTTPSConnectionPool):
+    ConnectionCls = _HttpsConnection
+
+
+_POOLS = {"http": _HttpPool, "https": _HttpsPool}
+
+
+def _connect(connection: HTTPConnection) -> socket.socket:
+    """Return a socket to the first of the host's addresses that answers.
+
+    Each gets its share of the time that is left: where a firewall drops packets, all of them
+    would be waited for in full, and Microsoft's login host has sixteen.
+    """
+    addresses = _look_up(connection.host, connection.port)
+    failure: OSError = TimeoutError()
+    for count, (family, kind, protocol, _, address) in enumerate(addresses):
+        share_seconds = _left_seconds() / (len(addresses) - count)
+        sock = socket.socket(family, kind, protocol)
+        try:
+            for option in connection.socket_options or ():
+                sock.setsockopt(*option)
+            sock.settimeout(min(max(share_seconds, _MIN_ATTEMPT_SECONDS), _left_seconds()))
+            sock.connect(address)
+            sock.settimeout(_left_seconds())
+        except OSError as error:
+            sock.close()
+            failure = error
+        else:
+            return sock
+    raise failure
+
+
+def _look_up(host: str, port: int) -> list[Any]:
+    try:
+        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except UnicodeError:  # an empty label, or one that is too long
+        raise socket.gaierror(socket.EAI_NONAME, "not a host name") from None
+
+
+def _left_seconds() -> float:
+    left_seconds = _deadline.get() - time.monotonic()
+    if left_seconds <= 0:
+        raise TimeoutError
+    return left_seconds
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _tls_context(ca_file: Path | None) -> ssl.SSLContext:
+    """Return the rules for TLS; reading the authorities takes 20 ms, so only when they changed."""
+    if ca_file is not None:
+        places = [str(ca_file)]
+    else:
+        system = ssl.get_default_verify_paths()
+        places = [place for place in (system.cafile, system.capath) if place]
+    try:
+        stamps = tuple(os.stat(place).st_mtime_ns for place in places)
+        return _read_authorities(ca_file, stamps)
+    except OSError as error:  # ssl.SSLError is one
+        reason = error.strerror or "it holds no PEM certificates"
+        raise TokenEndpointRefused(f"ca_file {ca_file} cannot be used: {reason}") from None
+
+
+@lru_cache(maxsize=32)
+def _read_authorities(ca_file: Path | None, stamps: tuple[int, ...]) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=ca_file)

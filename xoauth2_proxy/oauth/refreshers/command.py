@@ -1,0 +1,210 @@
+"""Asks a program of the operator's for access tokens: pizauth, oama, mutt_oauth2 or one's own.
+
+The program and its arguments are the configuration's; no shell reads them. It finds the mailbox in
+`XOAUTH2_PROXY_MAILBOX` and wherever an argument says `{mailbox}`. It inherits the relay's
+environment, because such programs need HOME, PATH and the way to a keyring, without the variables
+that configure the relay itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import signal
+import time
+from contextlib import suppress
+from pathlib import PurePath
+from typing import TYPE_CHECKING, cast
+
+from xoauth2_proxy.errors import (
+    GrantRevoked,
+    TokenEndpointRefused,
+    TokenEndpointUnavailable,
+    TokenError,
+)
+from xoauth2_proxy.oauth.refreshers.printed import TokenUnreadable, last_line, printed_token
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from xoauth2_proxy.oauth.grant import Grant, Issued
+
+MAILBOX_VARIABLE = "XOAUTH2_PROXY_MAILBOX"
+
+_OWN_VARIABLES = "XOAUTH2_PROXY_"
+_TIMEOUT_SECONDS = 25.0  # within the 30 s a refresher may take
+_GRACE_SECONDS = 1.0  # for what a program that has ended left in its pipes
+_MAX_OUTPUT_BYTES = 64 * 1024
+_MAX_COMPLAINT_BYTES = 4 * 1024
+
+_STDOUT, _STDERR = 1, 2
+
+_EX_NOPERM = 77  # sysexits.h
+_EX_CONFIG = 78  # sysexits.h
+_NOT_EXECUTABLE, _NOT_FOUND = 126, 127  # a shell's words, for scripts around other programs
+_SHORTAGES = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
+
+
+class CommandRefresher:
+    """Runs `OAuthClient.command` and reads the token that it prints."""
+
+    def __init__(self, timeout_seconds: float = _TIMEOUT_SECONDS) -> None:
+        self._timeout_seconds = timeout_seconds
+
+    async def refresh(self, grant: Grant) -> Issued:
+        """Return the token that the program printed.
+
+        A program that is still running when the caller is cancelled or the time is up is killed,
+        with everything it started in its process group.
+
+        Raises:
+            GrantRevoked: it ended with 77 (EX_NOPERM): a person must sign in again.
+            TokenEndpointRefused: it cannot be run, or ended with 78 (EX_CONFIG).
+            TokenEndpointUnavailable: it failed otherwise, took too long or printed no token.
+        """
+        words = _words(grant)
+        name = PurePath(words[0]).name
+        child = await _start(words, name, grant.mailbox)
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                await child.ended()
+        except TimeoutError:
+            raise TokenEndpointUnavailable(
+                f"{name} printed no token in {self._timeout_seconds:g} s"
+            ) from None
+        finally:
+            await child.close()
+        return _issued(child, name)
+
+
+class _Child(asyncio.SubprocessProtocol):
+    """A running program and what it has printed so far, up to the limits."""
+
+    def __init__(self) -> None:
+        self.output = bytearray()
+        self.complaint = bytearray()  # the end of what it wrote to standard error
+        self.status: int | None = None  # None: running; negative: ended by that signal
+        self._transport: asyncio.SubprocessTransport | None = None
+        self._open = {_STDOUT, _STDERR}
+        self._is_over = asyncio.Event()  # it has ended, or printed more than is read
+        self._is_silent = asyncio.Event()
+        self._is_gone = asyncio.Event()
+
+    @property
+    def prints_too_much(self) -> bool:
+        """Whether the output is longer than any token."""
+        return len(self.output) > _MAX_OUTPUT_BYTES
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the hold on the program."""
+        self._transport = cast("asyncio.SubprocessTransport", transport)
+
+    def pipe_data_received(self, fd: int, data: bytes) -> None:
+        """Keep the start of the output and the end of the complaints."""
+        if fd == _STDERR:
+            self.complaint += data
+            del self.complaint[:-_MAX_COMPLAINT_BYTES]
+        elif not self.prints_too_much:
+            self.output += data[: _MAX_OUTPUT_BYTES + 1]
+            if self.prints_too_much:
+                self._is_over.set()
+
+    def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
+        """Note that nothing more comes from there."""
+        self._open.discard(fd)
+        if not self._open:
+            self._is_silent.set()
+
+    def process_exited(self) -> None:
+        """Note how the program ended."""
+        assert self._transport is not None  # noqa: S101 - a program that ends has been started
+        self.status = self._transport.get_returncode()
+        self._is_over.set()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Note that the program has ended and its pipes are closed."""
+        self._is_gone.set()
+
+    async def ended(self) -> None:
+        """Return when the program has ended and all it printed is here.
+
+        Something it left running, as an agent for its keys, may keep the pipes open; nobody waits
+        for that.
+        """
+        await self._is_over.wait()
+        if self.status is not None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_GRACE_SECONDS):
+                    await self._is_silent.wait()
+
+    async def close(self) -> None:
+        """End the program's whole process group if it still runs, and release its pipes."""
+        transport = self._transport
+        assert transport is not None  # noqa: S101 - `_start` returns started programs only
+        if self.status is None:
+            with suppress(ProcessLookupError):
+                os.killpg(transport.get_pid(), signal.SIGKILL)
+        transport.close()
+        with suppress(TimeoutError):
+            # A killed program is gone at once, unless the kernel itself waits, as for a dead disk.
+            async with asyncio.timeout(_GRACE_SECONDS):
+                await self._is_gone.wait()
+
+
+def _words(grant: Grant) -> list[str]:
+    if not grant.client.command:
+        raise TokenEndpointRefused("no command is configured")
+    program, *arguments = grant.client.command
+    words = [argument.replace("{mailbox}", grant.mailbox) for argument in arguments]
+    for argument, word in zip(arguments, words, strict=True):
+        if word.startswith("-") and not argument.startswith("-"):
+            raise TokenEndpointRefused("the mailbox's address would be read as an option")
+    if any("\0" in word for word in (program, *words)):  # uvloop would cut the word off there
+        raise TokenEndpointRefused("the command has a word that no program can be given")
+    return [program, *words]
+
+
+async def _start(words: Sequence[str], name: str, mailbox: str) -> _Child:
+    environment = {
+        key: value for key, value in os.environ.items() if not key.startswith(_OWN_VARIABLES)
+    }
+    try:
+        _, child = await asyncio.get_running_loop().subprocess_exec(
+            _Child,
+            *words,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env={**environment, MAILBOX_VARIABLE: mailbox},
+            start_new_session=True,  # a process group of its own, which can be killed as a whole
+        )
+    except OSError as error:
+        kind = TokenEndpointUnavailable if error.errno in _SHORTAGES else TokenEndpointRefused
+        raise kind(f"{name} cannot be run: {error.strerror}") from None
+    except ValueError:  # a lone surrogate
+        raise TokenEndpointRefused("the command has a word that no program can be given") from None
+    return child
+
+
+def _issued(child: _Child, name: str) -> Issued:
+    if child.prints_too_much:
+        raise TokenEndpointUnavailable(f"{name} printed more than {_MAX_OUTPUT_BYTES} octets")
+    if child.status != 0:
+        raise _failure(child, name)
+    try:
+        return printed_token(bytes(child.output), time.time())
+    except TokenUnreadable as error:
+        raise TokenEndpointUnavailable(f"{name} printed {error}") from None
+
+
+def _failure(child: _Child, name: str) -> TokenError:
+    status = child.status or 0
+    ending = f"signal {-status}" if status < 0 else f"exit code {status}"
+    said = last_line(child.complaint.decode("utf-8", "replace"))
+    text = f"{name} ended with {ending}: {said}" if said else f"{name} ended with {ending}"
+    if status == _EX_NOPERM:
+        return GrantRevoked(text)
+    if status in (_EX_CONFIG, _NOT_EXECUTABLE, _NOT_FOUND):
+        return TokenEndpointRefused(text)
+    return TokenEndpointUnavailable(text)

@@ -1,0 +1,163 @@
+"""Encryption of what is kept: Fernet (AES-128-CBC and HMAC-SHA256) under the operator's key.
+
+A sealed document says so in its first line, so that documents from before a key was configured are
+still read; they are sealed when they are next written. The second line is the salt.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import os
+import re
+import threading
+
+from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+
+_MAGIC = b"xoauth2-proxy sealed 1\n"
+_SALT_BYTES = 16
+_MIN_KEY_LENGTH = 16  # characters
+# OWASP, Password Storage Cheat Sheet (2023): N=2^15, r=8, p=3 is one of the equivalent minima.
+_SCRYPT_N, _SCRYPT_R, _SCRYPT_P = 2**15, 8, 3
+_SCRYPT_BYTES = 64 * 2**20  # what OpenSSL may use; it needs half
+_MAX_SALTS = 256  # whose keys are remembered
+
+_SERVICE = "xoauth2-proxy"
+_ENTRY = "store key"
+
+
+class Seal:
+    """Seals and opens documents with one key, or opens with several: the first one seals.
+
+    A key is a text of 16 characters or more, or one that `Fernet.generate_key` made. Keys are
+    separated by commas or white space; with none, nothing is sealed.
+
+    A text is stretched with a salt, about a fifth of a second for each new salt, so what was sealed
+    by others decides which salt is used next: those who share a place come to share the salt.
+    """
+
+    def __init__(self, key: str = "") -> None:
+        """Raises `ValueError`: a key is too short."""
+        self._keys = [one for one in re.split(r"[,\s]+", key) if one]
+        if any(len(one) < _MIN_KEY_LENGTH for one in self._keys):
+            raise ValueError(
+                f"a key needs {_MIN_KEY_LENGTH} characters or more; commas and spaces separate keys"
+            )
+        self._ready = {one: fernet for one in self._keys if (fernet := _fernet(one)) is not None}
+        self._salt = b""
+        self._stretched: dict[bytes, MultiFernet] = {}
+        self._lock = threading.Lock()
+
+    def __bool__(self) -> bool:
+        """Whether documents are sealed at all."""
+        return bool(self._keys)
+
+    def close(self, octets: bytes) -> bytes:
+        """Return the document, sealed if there is a key. It may take a while: not for the loop."""
+        if not self._keys:
+            return octets
+        salt = b"" if self._keys[0] in self._ready else self._own_salt()
+        line = base64.urlsafe_b64encode(salt)
+        return _MAGIC + line + b"\n" + self._fernets(salt).encrypt(octets) + b"\n"
+
+    def open(self, octets: bytes) -> bytes:
+        """Return what was sealed; a document that is not sealed comes back as it is.
+
+        Raises:
+            ValueError: it was sealed with a key that is not among ours, or it is damaged.
+        """
+        if not octets.startswith(_MAGIC):
+            return octets
+        if not self._keys:
+            raise ValueError("it is sealed; configure the key it was sealed with (store.key)")
+        line, _, token = octets.removeprefix(_MAGIC).partition(b"\n")
+        try:
+            salt = base64.b64decode(line, b"-_", validate=True)
+            opened = self._fernets(salt).decrypt(token.rstrip())
+        except (binascii.Error, InvalidToken):
+            raise ValueError(
+                "it was sealed with another key, or is damaged; "
+                "configure that key after the present one, separated by a comma (store.key)"
+            ) from None
+        if salt and not self._salt:
+            self._salt = salt
+        return opened
+
+    def _own_salt(self) -> bytes:
+        with self._lock:
+            if not self._salt:
+                self._salt = os.urandom(_SALT_BYTES)
+            return self._salt
+
+    def _fernets(self, salt: bytes) -> MultiFernet:
+        """Return the keys for documents with this salt; an empty one goes with generated keys."""
+        with self._lock:  # so that threads do not all stretch the same key
+            known = self._stretched.get(salt)
+            if known is None:
+                fernets = [
+                    self._ready.get(one) or _stretched(one, salt)
+                    for one in self._keys
+                    if salt or one in self._ready
+                ]
+                if not fernets:
+                    raise InvalidToken
+                if len(self._stretched) >= _MAX_SALTS:
+                    del self._stretched[next(iter(self._stretched))]
+                known = self._stretched[salt] = MultiFernet(fernets)
+        return known
+
+
+NO_SEAL = Seal()
+
+
+def key_from_keyring() -> str:
+    """Return the key in the operating system's keyring; the first call makes one and keeps it.
+
+    It may wait for a person to unlock the keyring. Two first calls at one time may differ: it is
+    for the caller to make them one after the other.
+
+    Raises:
+        ValueError: there is no keyring, or it keeps nothing; the text says what to do.
+    """
+    try:
+        import keyring
+        from keyring.errors import KeyringError
+    except ImportError:
+        raise ValueError(
+            "the module keyring is not installed: pip install 'xoauth2-proxy[keyring]'"
+        ) from None
+    try:
+        key = keyring.get_password(_SERVICE, _ENTRY)
+        if not key:
+            key = Fernet.generate_key().decode()
+            keyring.set_password(_SERVICE, _ENTRY, key)
+            if keyring.get_password(_SERVICE, _ENTRY) != key:
+                raise ValueError("the operating system's keyring does not keep what it is given")
+    except KeyringError as error:
+        raise ValueError(
+            f"the operating system's keyring cannot be used ({type(error).__name__}); "
+            "a server without one can have its key from a file or the environment (store.key)"
+        ) from None
+    return key
+
+
+def _fernet(key: str) -> Fernet | None:
+    """Return a generated key's Fernet; None: the key is a text."""
+    try:
+        return Fernet(key)
+    except ValueError:
+        return None
+
+
+def _stretched(key: str, salt: bytes) -> Fernet:
+    octets = hashlib.scrypt(
+        key.encode(),
+        salt=salt,
+        n=_SCRYPT_N,
+        r=_SCRYPT_R,
+        p=_SCRYPT_P,
+        maxmem=_SCRYPT_BYTES,
+        dklen=32,
+    )
+    return Fernet(base64.urlsafe_b64encode(octets))

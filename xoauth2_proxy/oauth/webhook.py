@@ -1,0 +1,137 @@
+"""Sends notices to the operator's webhook. Its URL may hold a secret and is never logged whole.
+
+Each notice is one POST, a JSON object:
+
+    {"version": 1, "event": "needs_a_person" or "well", "mailbox": "alice@example.com",
+     "provider": "outlook", "state": "attention", "days_left": 6.5, "reason": "…", "remedy": "…",
+     "at": "2026-11-01T12:00:00Z"}
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+import time
+import urllib.request
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from xoauth2_proxy import __version__, log
+from xoauth2_proxy.oauth.standing import rfc3339
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from xoauth2_proxy.oauth.asking import Clock
+    from xoauth2_proxy.oauth.grant import EpochSeconds
+    from xoauth2_proxy.oauth.standing import Standing
+
+_TIMEOUT = aiohttp.ClientTimeout(total=10.0)
+_TRIES = 3
+_COMPLAIN_SECONDS = 3600.0  # a webhook that stays down is told of once an hour
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+
+_log = log.logger("webhook")
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """What the webhook is told."""
+
+    is_well: bool
+    standing: Standing
+    at: EpochSeconds
+
+    def to_json(self) -> dict[str, object]:
+        """Return the body of the request."""
+        shown = self.standing.to_json()
+        kept = ("mailbox", "provider", "state", "days_left", "reason", "remedy")
+        return {
+            "version": 1,
+            "event": "well" if self.is_well else "needs_a_person",
+            **{key: shown[key] for key in kept},
+            "at": rfc3339(self.at),
+        }
+
+
+class Webhook:
+    """Posts notices as JSON, one a request."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        tls_context: ssl.SSLContext | None = None,
+        pause_seconds: float = 2.0,
+        clock: Clock = time,
+    ) -> None:
+        """`tls_context` stands for the system's authorities, as a test's own."""
+        parts = urlsplit(url)
+        self._url = url
+        self._shown = f"{parts.scheme}://{parts.hostname or ''}"  # paths and queries hold secrets
+        self._proxy = _proxy_for(parts.scheme, parts.hostname or "")
+        self._tls_context = tls_context
+        self._pause_seconds = pause_seconds
+        self._clock = clock
+        self._complained_at = float("-inf")
+
+    async def deliver(self, notices: Sequence[Notice]) -> int:
+        """Return how many notices, from the first on, need not be sent again.
+
+        One that is refused for good counts as sent; the first that cannot be delivered ends it.
+        """
+        if self._tls_context is None:
+            # Reads the certificate authorities from disk, so not on the event loop.
+            self._tls_context = await asyncio.to_thread(ssl.create_default_context)
+        connector = aiohttp.TCPConnector(ssl=self._tls_context)
+        headers = {"User-Agent": f"xoauth2-proxy/{__version__}"}
+        async with aiohttp.ClientSession(
+            connector=connector, timeout=_TIMEOUT, headers=headers
+        ) as http:
+            for number, notice in enumerate(notices):
+                if not await self._delivered(http, notice):
+                    return number
+        return len(notices)
+
+    async def _delivered(self, http: aiohttp.ClientSession, notice: Notice) -> bool:
+        problem, is_final = await self._post(http, notice)
+        for attempt in range(1, _TRIES):
+            if not problem or is_final:
+                break
+            await asyncio.sleep(self._pause_seconds * attempt)
+            problem, is_final = await self._post(http, notice)
+        if problem:
+            self._complain(problem)
+        return is_final or not problem
+
+    async def _post(self, http: aiohttp.ClientSession, notice: Notice) -> tuple[str, bool]:
+        """Return what went wrong ("": nothing), and whether trying again is useless."""
+        try:
+            async with http.post(
+                self._url, json=notice.to_json(), proxy=self._proxy, allow_redirects=False
+            ) as response:
+                status = response.status
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            # Not the text: it may quote the URL.
+            return f"cannot be reached ({type(error).__name__})", False
+        if 200 <= status < 300:
+            return "", False
+        is_final = 300 <= status < 500 and status not in (408, 429)
+        return f"answers with HTTP {status}", is_final
+
+    def _complain(self, problem: str) -> None:
+        now = self._clock.monotonic()
+        if now - self._complained_at >= _COMPLAIN_SECONDS:
+            self._complained_at = now
+            _log.event(logging.WARNING, "webhook failed", webhook=self._shown, error=problem)
+
+
+def _proxy_for(scheme: str, host: str) -> str | None:
+    """Return the HTTP proxy that the environment names for the host."""
+    if host in _LOOPBACK or urllib.request.proxy_bypass(host):
+        return None
+    return urllib.request.getproxies().get(scheme)
