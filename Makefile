@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 T ?=
 SECONDS ?= 300
+JOBS ?= 2
 BIN := $(VENV)/bin
 IDP := tests/support/identity_provider
 
@@ -11,7 +12,7 @@ IDP := tests/support/identity_provider
 help:
 	@echo "make run             the proxy with four mock mailboxes, on 127.0.0.1:2525"
 	@echo "make bench           the quick benchmark, through the proxy that runs (or one of its own)"
-	@echo "make test [T=pool]   the tests (those whose name contains T)"
+	@echo "make test [T=pool]   the tests (those whose name contains T), in JOBS=2 processes"
 	@echo "make check           format, lint, types, import contracts, tests: what a change must pass"
 	@echo "make fuzz            fuzz what reads input, for SECONDS=300; finds go to tests/fuzz/found"
 	@echo "make format          put the code in its format"
@@ -23,7 +24,7 @@ bench: $(VENV)/.installed
 	@exec $(BIN)/xoauth2-bench --scenario quick --use-mock-tokens
 
 test: $(VENV)/.installed-dev $(VENV)/.installed-idp
-	$(BIN)/pytest $(if $(T),-k "$(T)")
+	$(BIN)/pytest --numprocesses $(JOBS) --dist loadscope $(if $(T),-k "$(T)")
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .

@@ -79,7 +79,9 @@ async def test_a_crowd_and_one_relay_only(tmp_path: Path, place: dict[str, str])
     (crowd,) = workloads["crowd"]["results"]
     assert crowd["medians"]["idle_crowd_ratio"] > 0
     assert crowd["medians"]["trickling_crowd_ratio"] > 0
-    assert crowd["event_loop_lag"] is None or crowd["event_loop_lag"]["p99_ms_at_most"] > 0
+    if crowd["event_loop_lag"] is not None:
+        at_most = crowd["event_loop_lag"]["p99_ms_at_most"]
+        assert at_most is None or at_most > 0  # none: beyond the last bucket, on a busy machine
 
 
 async def test_a_relay_that_dies_is_an_error_of_its_row_alone(

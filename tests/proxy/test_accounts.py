@@ -119,7 +119,7 @@ async def test_login_in_any_letter_case(accounts: Accounts, login: str) -> None:
         ("clear@example.com", ""),
         ("hashed@example.com", "opens sesame"),
         ("hashed@example.com", ""),
-        ("hashed@example.com", HASHED.argon2_hash),
+        pytest.param("hashed@example.com", HASHED.argon2_hash, id="its-hash"),
         ("unknown@example.com", "opens sesame"),
         ("unknown@example.com", ""),
         ("", ""),

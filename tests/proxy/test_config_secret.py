@@ -116,7 +116,9 @@ def test_anything_else_is_clear_text(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "broken", [_HASH[:-50], _HASH + "\n", _HASH + "$", _HASH.replace("m=", ""), "$argon2id$"]
+    "broken",
+    [_HASH[:-50], _HASH + "\n", _HASH + "$", _HASH.replace("m=", ""), "$argon2id$"],
+    ids=["cut", "newline", "dollar", "no parameter", "beginning"],
 )
 def test_part_of_an_argon2_hash_is_refused(broken: str) -> None:
     with pytest.raises(ValueError, match="argon2") as caught:

@@ -98,6 +98,20 @@ async def test_a_token_that_another_process_got_lives_no_longer_than_it_does(
         assert getattr(second, moment) == pytest.approx(getattr(first, moment), abs=1.0)
 
 
+async def test_a_tokens_life_begins_before_its_answer_arrives(
+    one: Process, refresher: ScriptedRefresher, store: FragileStore, clock: Clock
+) -> None:
+    refresher.may_answer.clear()
+    begun, begun_on = clock.monotonic(), clock.time()
+    call = asyncio.create_task(one.renewals.renew(ACCOUNT))
+    await refresher.is_asked.wait()
+    clock.ahead_seconds += 20.0
+    refresher.may_answer.set()
+    assert (await call).expires_at == pytest.approx(begun + 3600.0, abs=5.0)
+    expires_on = (await store.grant()).access_token_expires_at
+    assert expires_on == pytest.approx(begun_on + 3600.0, abs=5.0)
+
+
 async def test_a_token_due_for_renewal_is_not_taken(
     one: Process, other: Process, clock: Clock
 ) -> None:

@@ -23,7 +23,7 @@ TEXT = "correct-horse-battery-staple"
 OLD_TEXT = "an-older-key-of-the-operator"
 GENERATED = Fernet.generate_key().decode()
 OCTETS = b'{"refresh_token": "rt-secret"}'
-KEYS = [TEXT, GENERATED]
+KEYS = [pytest.param(TEXT, id="text"), pytest.param(GENERATED, id="generated")]
 
 
 def salt_of(document: bytes) -> bytes:
@@ -67,7 +67,7 @@ def test_a_sealed_document_needs_a_key(key: str) -> None:
 
 
 @pytest.mark.parametrize("key", KEYS)
-@pytest.mark.parametrize("other", [OLD_TEXT, Fernet.generate_key().decode()])
+@pytest.mark.parametrize("other", [OLD_TEXT, Fernet.generate_key().decode()], ids=["text", "key"])
 def test_another_key_does_not_open_it(key: str, other: str) -> None:
     with pytest.raises(ValueError, match="another key") as caught:
         Seal(other).open(Seal(key).close(OCTETS))
@@ -89,7 +89,9 @@ def test_a_changed_document_does_not_open(key: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("new", "old"), [(TEXT, OLD_TEXT), (TEXT, GENERATED), (GENERATED, OLD_TEXT)]
+    ("new", "old"),
+    [(TEXT, OLD_TEXT), (TEXT, GENERATED), (GENERATED, OLD_TEXT)],
+    ids=["text for text", "text for key", "key for text"],
 )
 def test_a_new_key_takes_over_from_an_old_one(new: str, old: str) -> None:
     both = Seal(f"{new},{old}")

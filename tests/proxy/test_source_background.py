@@ -13,7 +13,12 @@ from tests.support.accounts import mailbox
 from tests.support.fragile_store import FragileStore
 from tests.support.refreshers import FIRST_REFRESH_TOKEN, Clock, ScriptedRefresher, signed_in
 from tests.support.waiting import until
-from xoauth2_proxy.errors import GrantRevoked, TokenEndpointUnavailable, TokenError
+from xoauth2_proxy.errors import (
+    GrantRevoked,
+    TokenEndpointUnavailable,
+    TokenError,
+    TokenStoreUnavailable,
+)
 from xoauth2_proxy.metrics import Metrics
 from xoauth2_proxy.oauth.source import TokenSource
 from xoauth2_proxy.oauth_client import GrantType
@@ -190,6 +195,15 @@ async def test_idle_grants_are_not_all_used_at_the_start(
     assert max(after - before for before, after in pairwise(requests)) < 50
 
 
+async def test_a_new_sign_in_is_kept_alive_as_well(
+    source: TokenSource, refresher: ScriptedRefresher, clock: Clock
+) -> None:
+    source.keep_alive([ACCOUNT])
+    source.forget(ACCOUNT.key)
+    await pass_seconds(clock, 3 * DAY, step=600.0)
+    assert 3 <= len(refresher.asked) <= 4
+
+
 async def test_processes_keep_a_grant_alive_together(
     source: TokenSource, refresher: ScriptedRefresher, store: FragileStore, clock: Clock
 ) -> None:
@@ -218,6 +232,20 @@ async def test_an_idle_grant_whose_endpoint_is_in_trouble_is_tried_once_an_hour(
     source.keep_alive([ACCOUNT])
     await pass_seconds(clock, 2 * DAY, step=60.0)
     assert 36 <= len(refresher.asked) <= 60
+
+
+async def test_an_idle_grant_that_the_store_did_not_take_is_brought_there_soon(
+    source: TokenSource, refresher: ScriptedRefresher, store: FragileStore, clock: Clock
+) -> None:
+    refresher.rotates = True
+    await source.renew(ACCOUNT)  # nobody's use
+    store.is_writable = False
+    with pytest.raises(TokenStoreUnavailable):
+        await source.renew(ACCOUNT)
+    store.is_writable = True
+    await pass_seconds(clock, 5.0, step=0.5)
+    assert (await store.grant()).refresh_token == "refresh-2"
+    assert len(refresher.asked) == 2
 
 
 async def test_a_dead_idle_grant_is_tried_once_a_day(
@@ -302,6 +330,29 @@ async def test_a_renewal_under_way_is_no_other_configurations(
     assert (await source.token_for(changed)).value == "token-2"
 
 
+async def test_a_forgotten_accounts_renewal_is_its_last(
+    source: TokenSource, refresher: ScriptedRefresher, clock: Clock
+) -> None:
+    refresher.may_answer.clear()
+    call = asyncio.create_task(source.token_for(ACCOUNT))
+    await refresher.is_asked.wait()
+    source.use({"mock": refresher}, [])
+    source.forget(ACCOUNT.key)
+    refresher.may_answer.set()
+    await call
+    await pass_seconds(clock, 2 * DAY, step=600.0)
+    assert len(refresher.asked) == 1
+
+
+async def test_another_configuration_does_not_put_off_the_next_token(
+    source: TokenSource, refresher: ScriptedRefresher, clock: Clock
+) -> None:
+    await source.token_for(ACCOUNT)
+    source.use({"mock": refresher}, [ACCOUNT])
+    await pass_seconds(clock, 3050.0)
+    assert len(refresher.asked) == 2
+
+
 # The end.
 
 
@@ -379,9 +430,11 @@ async def test_after_closing_nothing_happens_any_more(
     await source.token_for(ACCOUNT)
     source.keep_alive([NEIGHBOUR])
     await source.close()
+    loads = store.loads
     await pass_seconds(clock, 2 * DAY, step=600.0)
     for ask in (source.token_for, source.renew):
         with pytest.raises(TokenEndpointUnavailable, match="stopping"):
             await ask(ACCOUNT)
     await source.close()
     assert len(refresher.asked) == 1
+    assert store.loads == loads

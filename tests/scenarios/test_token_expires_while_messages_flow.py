@@ -52,6 +52,8 @@ async def test_no_message_is_lost_or_doubled_when_tokens_end(
     assert Counter(one.id for one in relay.sandbox.received) == Counter(sent)
     opened = relay.sandbox.counters.connections_opened
     assert opened >= len(sent), "tokens were hardly ever presented"
+    # On a slow machine a token may end on its way to the provider, once or so; it is replaced.
+    assert relay.sandbox.counters.auth_refused <= CONNECTIONS
     renewals = await relay.metric("xoauth2_proxy_token_refreshes_total", result="ok")
     assert lives - 1 <= renewals <= 3 * lives + 1
     assert await relay.metric("xoauth2_proxy_token_refreshes_total") == renewals

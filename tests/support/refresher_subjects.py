@@ -126,7 +126,11 @@ class CommandSubject(Subject):
 
     def leftovers(self) -> Collection[str]:
         pid = self._pid.read_text().strip()
-        return [pid] if Path(f"/proc/{pid}").exists() else []
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            return []
+        return [] if state in {"Z", "X"} else [pid]  # dead; its parent has yet to notice
 
 
 class LocalSubject(Subject):

@@ -70,7 +70,7 @@ class Renewals:
         self._clock = clock
         self._asking = Asking(refreshers, metrics, clock)
         self._unsaved: dict[str, _Unsaved] = {}
-        self._failed: dict[str, tuple[object, ...]] = {}  # marks of grants that failed last
+        self._failed: dict[str, tuple[object, ...]] = {}  # origins of grants that failed last
 
     async def renew(
         self,
@@ -107,7 +107,7 @@ class Renewals:
             kept = self._current(account, await self._store_of(account).load(account.key))
         except TokenStoreUnavailable:
             return False
-        return self._failed.get(account.key, ()) != _mark(kept)
+        return self._failed.get(account.key, ()) != _origin(kept)
 
     async def unused_seconds(self, account: Account) -> float:
         """Return how long ago the grant was last used by anyone; infinite if that is not known."""
@@ -183,7 +183,7 @@ class Renewals:
         if failure is None or failure.kind != "revoked":
             return
         if abs(self._clock.time() - failure.at) < REVOKED_SECONDS:
-            self._failed[account.key] = _mark(kept)
+            self._failed[account.key] = _origin(kept)
             raise GrantRevoked(failure.text, oauth_error=failure.oauth_error)
 
     async def _refresh(self, account: Account, kept: StoredGrant) -> AccessToken:
@@ -195,9 +195,8 @@ class Renewals:
             kept = await self._keep(account, kept, renewed_grant(kept, issued, asked_on))
             _check(issued)
         except TokenError as error:
-            self._failed[account.key] = _mark(await self._noted(account, kept, error))
+            self._failed[account.key] = _origin(await self._noted(account, kept, error))
             raise
-        self._failed.pop(account.key, None)
         # A token's life begins before its answer arrives.
         return AccessToken.issued(
             issued.access_token,
@@ -285,10 +284,5 @@ def _check(issued: Issued) -> None:
 
 
 def _origin(grant: StoredGrant) -> tuple[object, ...]:
-    """Return what another refresh, a new sign-in or another configuration changes."""
+    """Return what every refresh, sign-in and change of the configuration changes."""
     return grant.refresh_token, grant.refreshed_at
-
-
-def _mark(grant: StoredGrant) -> tuple[object, ...]:
-    """Return what tells whether somebody has mended the grant meanwhile."""
-    return fingerprint(grant.refresh_token), grant.refreshed_at, grant.failure is None

@@ -125,11 +125,10 @@ class TokenSource:
         return await _outcome(self._renewal(kept))
 
     def forget(self, key: str) -> None:
-        """Drop what is known of an account: its grant was replaced, revoked or removed."""
-        self._renewals.forget(key)
-        kept = self._kept.pop(key, None)
-        if kept is not None and kept.timer is not None:
-            kept.timer.cancel()
+        """Start anew with an account: its grant was replaced or revoked."""
+        kept = self._drop(key)
+        if kept is not None:
+            self.keep_alive([kept.account])
 
     def use(self, refreshers: Mapping[str, Refresher], accounts: Iterable[Account]) -> None:
         """Go on with another configuration; what it leaves alone stays.
@@ -140,12 +139,10 @@ class TokenSource:
         present = {account.key: account for account in accounts}
         for key, kept in list(self._kept.items()):
             account = present.get(key)
-            if account is not None and _asks_as(account) == _asks_as(kept.account):
-                kept.account = account
-                continue
-            self.forget(key)
-            if account is not None:
-                self._of(account).must_force = True
+            if account is None or _asks_as(account) != _asks_as(kept.account):
+                self._drop(key)
+                if account is not None:
+                    self._of(account).must_force = True
         self.keep_alive(present.values())
 
     def keep_alive(self, accounts: Iterable[Account]) -> None:
@@ -162,7 +159,7 @@ class TokenSource:
         self._is_closing = True
         self._renewals.stop()
         for key in list(self._kept):
-            self.forget(key)
+            self._drop(key)
         if self._tasks:
             _, late = await asyncio.wait(self._tasks, timeout=_CLOSE_SECONDS)
             for task in late:
@@ -174,6 +171,13 @@ class TokenSource:
         kept = self._kept.get(account.key)
         if kept is None:
             kept = self._kept[account.key] = _Kept(account=account)
+        return kept
+
+    def _drop(self, key: str) -> _Kept | None:
+        self._renewals.forget(key)
+        kept = self._kept.pop(key, None)
+        if kept is not None and kept.timer is not None:
+            kept.timer.cancel()
         return kept
 
     def _is_usable(self, kept: _Kept, token: AccessToken) -> bool:
