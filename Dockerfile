@@ -16,6 +16,8 @@ RUN groupadd --system --gid 10001 relay \
     && install -d -o relay -g relay -m 0700 /var/lib/xoauth2-proxy
 COPY --from=build /opt/xoauth2-proxy /opt/xoauth2-proxy
 ENV PATH="/opt/xoauth2-proxy/bin:$PATH" \
+    XOAUTH2_PROXY_CONFIG=/etc/xoauth2-proxy/accounts.json \
+    XOAUTH2_PROXY_STATE_DIR=/var/lib/xoauth2-proxy \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1
 USER 10001:10001
@@ -26,4 +28,4 @@ HEALTHCHECK --interval=30s --timeout=6s --start-period=10s --retries=3 \
     CMD ["xoauth2-proxy", "health"]
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["xoauth2-proxy"]
-CMD ["--config", "/etc/xoauth2-proxy/accounts.json", "--host", "0.0.0.0", "--state-dir", "/var/lib/xoauth2-proxy", "--log-format", "json"]
+CMD ["--host", "0.0.0.0", "--log-format", "json"]

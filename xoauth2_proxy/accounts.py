@@ -120,7 +120,7 @@ class Accounts:
         """Let these accounts take the place of all; passwords that did not change stay verified."""
         by_key = {account.key: account for account in accounts}
         hashes = [a.password.argon2_hash for a in by_key.values() if a.password]
-        self._decoy_hash = await asyncio.to_thread(_decoy, hashes)
+        self._decoy_hash = await asyncio.to_thread(_decoy, hashes, self._decoy_hash)
         for key in list(self._verified):
             new, old = by_key.get(key), self._by_key.get(key)
             if new is None or old is None or new.password != old.password:
@@ -193,10 +193,15 @@ def _octets(password: str) -> bytes:
     return password.encode("utf-8", "surrogateescape")
 
 
-def _decoy(hashes: list[str]) -> str:
-    """Return a hash of nothing, as costly to verify as the costliest of `hashes`; "" for none."""
+def _decoy(hashes: list[str], former: str = "") -> str:
+    """Return a hash of nothing, as costly to verify as the costliest of `hashes`; "" for none.
+
+    It is the former one if that will do, for making one is as costly.
+    """
     parameters = [argon2.extract_parameters(one) for one in hashes if one]
     if not parameters:
         return ""
     costliest = max(parameters, key=lambda one: one.time_cost * one.memory_cost)
+    if former and argon2.extract_parameters(former) == costliest:
+        return former
     return argon2.PasswordHasher.from_parameters(costliest).hash(secrets.token_hex())

@@ -74,11 +74,12 @@ class Administration:
             threads=self._threads,
             warn_days=config.alerts.warn_days,
         )
+        self._mailboxes = Mailboxes(means)
         self._server = AdminServer(
             parts.health,
             parts.shown,
             config.admin.token,
-            Mailboxes(means),
+            self._mailboxes,
             config.admin.public_url,
         )
         webhook = config.alerts.webhook
@@ -98,11 +99,12 @@ class Administration:
         return address
 
     async def stop(self) -> None:
-        """End both."""
+        """End both, while the store is still open."""
         if self._watching is not None:
             self._watching.cancel()
             await asyncio.gather(self._watching, return_exceptions=True)
         await self._server.stop()
+        await self._mailboxes.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def use(self, config: Config, accounts: Sequence[Account]) -> None:

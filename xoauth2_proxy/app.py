@@ -124,7 +124,8 @@ class App:
             await self._sandbox.start()
             self._sandbox_upstream = sandbox_upstream(self._sandbox)
             self.health.sandbox = sandbox_addresses(self._sandbox)
-        await self._use(self._config)
+        async with self._reloading:  # a parent may have something newer already
+            await self._use(self._config)
         listener = self._listener = await self._assemble()
         addresses = await self._open_doors(listener)
         self._spawn(self._pool.sweep_forever(), "pool sweep")
@@ -151,8 +152,13 @@ class App:
             OSError: the same.
         """
         async with self._reloading:
-            config = await asyncio.to_thread(self._equipment.load)
-            warn_of_changes(self._config, config)
+            old, config = self._config, await asyncio.to_thread(self._equipment.load)
+            await self._use(in_force(old, config))
+            warn_of_changes(old, config)
+
+    async def take_up(self, config: Config) -> None:
+        """Go on with what the parent has read, as after `reload`. Raises `OSError`."""
+        async with self._reloading:
             await self._use(config)
 
     def forget(self, mailbox: str) -> None:
@@ -162,11 +168,11 @@ class App:
         self._pool.drop(mailbox)
 
     async def _use(self, config: Config) -> None:
-        refreshers = self._equipment.refreshers(config)
+        refreshers = await asyncio.to_thread(self._equipment.refreshers, config)
         accounts = sandboxed(config, self._sandbox_upstream)
         await self._accounts.replace(accounts)
         self._config = config
-        self._authenticator.refreshers = refreshers
+        self._authenticator.use(refreshers)
         self._tokens.use(refreshers, accounts)
         self._pool.use(accounts)
         self._opener.forget_authorities()
@@ -175,7 +181,7 @@ class App:
         self.health.accounts = account_states(config)
 
     async def _assemble(self) -> Listener:
-        hostname = self._opener.hostname = await asyncio.to_thread(_own_hostname)
+        hostname = self._opener.hostname = await asyncio.to_thread(own_hostname)
         listening, relaying = self._config.listener, self._config.relay
         policy = SessionPolicy(
             hostname=_greeting_name(hostname),
@@ -203,10 +209,10 @@ class App:
         for task in self._background:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
-        await self._tokens.close()
         self._accounts.close()
         if self._administration is not None:
             await self._administration.stop()
+        await self._tokens.close()
         self._equipment.close()
         if self._sandbox is not None:
             await self._sandbox.stop()
@@ -252,6 +258,22 @@ def sandbox_upstream(sandbox: Sandbox) -> Upstream:
     return Upstream(host, port, TlsMode.STARTTLS, sandbox.ca_file)
 
 
+def in_force(old: Config, new: Config) -> Config:
+    """Return the new configuration with the old one's values for what only a restart can change.
+
+    A worker that is started later would otherwise differ from the others, and keep grants in
+    another store than they do.
+    """
+    return replace(
+        new,
+        listener=old.listener,
+        admin=old.admin,
+        relay=old.relay,
+        store=old.store,
+        alerts=old.alerts,
+    )
+
+
 def warn_of_changes(old: Config, new: Config) -> None:
     """Log what the new configuration changes to no effect, and what it warns of."""
     for path in needs_restart(old, new):
@@ -272,7 +294,7 @@ def _greeting_name(hostname: str) -> str:
     return hostname if not hostname.startswith("[") or not short.isascii() else short
 
 
-def _own_hostname() -> str:
+def own_hostname() -> str:
     """Return what EHLO says of us: a domain, or an address literal (RFC 5321 §4.1.4).
 
     Gmail turns away clients that call themselves "localhost".

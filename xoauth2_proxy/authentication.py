@@ -7,7 +7,7 @@ import hashlib
 import time
 from collections import Counter
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -49,7 +49,8 @@ class Authenticator:
     ) -> None:
         self._accounts = accounts
         self._tokens = tokens
-        self.refreshers = refreshers  # replaced when the configuration is read again
+        self._refreshers = refreshers
+        self._generation = 0  # of what proofs hold for
         self._pool = pool
         self._opener = opener
         # By account: the digest of the token last proved and when, and the lock around proving. At
@@ -76,9 +77,31 @@ class Authenticator:
             raise CredentialsRejected("login unknown")
         return await self._with_token(account_or_none, credentials.access_token)
 
+    def of_today(self, login: Login) -> Login | None:
+        """Return the login with its account as it is now; None if it must be made again.
+
+        So a session outlives a reload, but not its account's removal or another password; and a
+        token that a client brought goes to the server that it was brought for.
+        """
+        before, now = login.account, self._accounts.find(login.account.email)
+        if now is before:
+            return login
+        if now is None or now.password != before.password:
+            return None
+        if login.access_token and now.upstream != before.upstream:
+            return None
+        return replace(login, account=now)
+
+    def use(self, refreshers: Mapping[str, Refresher]) -> None:
+        """Go on with another configuration: what was proved under the one before is not."""
+        self._refreshers = refreshers
+        self._proved.clear()
+        self._generation += 1
+
     def forget(self, key: str) -> None:
-        """Let no token of this account count as proved."""
+        """Let no token of this account count as proved, nor one that is being tried."""
         self._proved.pop(key, None)
+        self._generation += 1
 
     def known_account(self, login: str) -> str:
         """Return the account's key if `login` is one, else "": fit for a log."""
@@ -86,7 +109,7 @@ class Authenticator:
         return account.key if account else ""
 
     async def _with_token(self, account: Account, access_token: str) -> Login:
-        refresher = self.refreshers.get(account.refresher)
+        refresher = self._refreshers.get(account.refresher)
         if isinstance(refresher, ChecksTokens):
             refresher.check(account.key, access_token)
             await self._tokens.token_for(account)
@@ -98,8 +121,10 @@ class Authenticator:
         if not self._is_proved(account, digest):
             async with self._turn(account, digest):
                 if not self._is_proved(account, digest):
+                    generation = self._generation
                     await self._prove(account, access_token)
-                    self._proved[account.key] = digest, time.monotonic()
+                    if generation == self._generation:
+                        self._proved[account.key] = digest, time.monotonic()
         return Login(account, access_token)
 
     @asynccontextmanager

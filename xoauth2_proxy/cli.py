@@ -7,6 +7,7 @@ usage or configuration; 130 interrupted.
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
 import sys
@@ -19,6 +20,8 @@ import typer
 
 from xoauth2_proxy import __version__, health_check, log, server, workers
 from xoauth2_proxy.commands import doctor, login, status
+from xoauth2_proxy.commands.invocation import Invocation
+from xoauth2_proxy.commands.owner import other_user
 from xoauth2_proxy.commands.screen import Screen
 from xoauth2_proxy.commands.terminal import Terminal
 from xoauth2_proxy.commands.ways import Way
@@ -76,7 +79,13 @@ def _read_number_of_workers(given: str | int) -> int:
 
 ConfigOption = Annotated[
     Path | None,
-    typer.Option("--config", "-c", help="The accounts and settings, a JSON file.", metavar="FILE"),
+    typer.Option(
+        "--config",
+        "-c",
+        help="The accounts and settings, a JSON file.",
+        metavar="FILE",
+        envvar="XOAUTH2_PROXY_CONFIG",
+    ),
 ]
 SandboxOption = Annotated[
     bool,
@@ -92,6 +101,7 @@ StateOption = Annotated[
         "--state-dir",
         help="Where tokens and keys are kept. Default: the platform's state directory.",
         metavar="DIR",
+        envvar="XOAUTH2_PROXY_STATE_DIR",
     ),
 ]
 HostOption = Annotated[
@@ -271,7 +281,10 @@ def log_in(  # noqa: PLR0913 - one parameter an option
     port: Annotated[
         int,
         typer.Option(
-            min=0, max=65535, help="Of the redirect address, where the client has it registered."
+            min=0,
+            max=65535,
+            show_default="any free one",
+            help="Of the redirect address, where the client has it registered.",
         ),
     ] = 0,
     config: ConfigOption = None,
@@ -295,11 +308,14 @@ def log_in(  # noqa: PLR0913 - one parameter an option
         input=sys.stdin,
         environ=os.environ,
         open_browser=webbrowser.open,
+        invocation=_invocation(source),
     )
     try:
         code = _run(login.run(asked, source, terminal))
     except ConfigError as error:
         _refuse(source.path, error)
+    if code == server.EXIT_INTERRUPTED:
+        terminal.complain(f"interrupted; {mailbox} was not signed in")
     raise typer.Exit(code)
 
 
@@ -338,20 +354,21 @@ def show_status(  # noqa: PLR0913 - one parameter an option
     A bearer token for --url, if one is needed, comes from the environment:
     XOAUTH2_PROXY_ADMIN_TOKEN.
     """
-    loaded = _load(_given(context, config, state_dir, sandbox=sandbox))
+    source = _given(context, config, state_dir, sandbox=sandbox)
+    loaded = _load(source)
     asked = status.Asked(
         mailboxes=tuple(mailboxes or ()),
         is_json=is_json,
         is_all=is_all,
         warn_days=loaded.alerts.warn_days if warn_days is None else warn_days,
     )
-    screen = Screen.of_process()
+    screen = Screen.of_process(_invocation(source))
     if loaded.store.kind is StoreKind.MEMORY and not url:
         url = f"http://{loaded.admin.host}:{loaded.admin.port}"
     if url:
         token = os.environ.get("XOAUTH2_PROXY_ADMIN_TOKEN", loaded.admin.token)
         raise typer.Exit(_run(status.run_remote(url, token, asked, screen)))
-    store = _store(loaded)
+    store = _store(loaded, source)
     raise typer.Exit(_run(_closing(store, status.run(loaded.accounts, store, asked, screen))))
 
 
@@ -372,13 +389,14 @@ def examine(  # noqa: PLR0913 - one parameter an option
     loaded = _load(source)
     refreshers = registry.Registry(source.state_dir)
     means = doctor.Means(
-        store=_store(loaded),
+        store=_store(loaded, source),
         is_store_shared=loaded.store.kind is not StoreKind.MEMORY,
         refreshers=refreshers.refreshers(account.refresher for account in loaded.accounts),
     )
+    screen = Screen.of_process(_invocation(source))
     asked = doctor.Asked(mailbox=mailbox, send_to=send_to, is_json=is_json)
     try:
-        code = _run(doctor.run(loaded.accounts, asked, means, Screen.of_process()))
+        code = _run(doctor.run(loaded.accounts, asked, means, screen))
     finally:
         refreshers.close()
     raise typer.Exit(code)
@@ -386,6 +404,9 @@ def examine(  # noqa: PLR0913 - one parameter an option
 
 def main() -> None:
     """Run the command line."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # where the terminal has no ✓, it shows a ?
     cli()
 
 
@@ -396,7 +417,15 @@ def _run(work: Coroutine[object, object, int]) -> int:
         return server.EXIT_INTERRUPTED
 
 
-def _store(config: Config) -> TokenStore:
+def _invocation(source: ConfigSource) -> Invocation:
+    is_usual = source.state_dir == server.default_state_dir()
+    return Invocation(source.path, None if is_usual else source.state_dir)
+
+
+def _store(config: Config, source: ConfigSource) -> TokenStore:
+    if whose := other_user(source.state_dir, config.store):
+        typer.echo(f"xoauth2-proxy: {whose}", err=True)
+        raise typer.Exit(EXIT_USAGE)
     try:
         return opened(config.store)
     except ValueError as error:
@@ -432,7 +461,8 @@ def _load(source: ConfigSource) -> Config:
 
 def _refuse(config: Path | None, error: ConfigError) -> NoReturn:
     count = len(error.problems)
-    where = f" in {config}" if config else ""
+    is_typed = all(path == "MAILBOX" or path.startswith("--") for path, _ in error.problems)
+    where = f" in {config}" if config and not is_typed else ""
     typer.echo(f"xoauth2-proxy: {count} problem{'s'[: count > 1]}{where}:", err=True)
     for path, problem in error.problems:
         typer.echo(f"  {path}: {problem}", err=True)

@@ -10,7 +10,7 @@ from xoauth2_proxy.oauth.refreshers import registry
 from xoauth2_proxy.oauth.stores.opening import open_store
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from xoauth2_proxy.accounts import Account
     from xoauth2_proxy.config import AddedAccounts, Config, ConfigSource, StoreConfig
@@ -54,17 +54,18 @@ class StandardEquipment:
     def __init__(self, source: ConfigSource, config: Config) -> None:
         """Raises `ValueError`: the store cannot be opened."""
         self._source = source
+        self._has_token = bool(config.admin.token)  # the running server's: it is read once
         self._registry = registry.Registry(source.state_dir)
         self.store = opened(config.store)
         self.added = added_accounts(source.state_dir, config.store)
 
     def refreshers(self, config: Config) -> Mapping[str, Refresher]:
         """Return the refreshers that the configuration's accounts use. Raises `OSError`."""
-        return self._registry.refreshers({account.refresher for account in config.accounts})
+        return self._refreshers({account.refresher for account in config.accounts})
 
     def refresher(self, name: str) -> Refresher | None:
         """Return one refresher, whoever uses it. Raises `OSError`."""
-        return self._registry.refreshers([name]).get(name)
+        return self._refreshers([name]).get(name)
 
     def load(self) -> Config:
         """Read the configuration again, blocking. Raises `ConfigError`."""
@@ -80,11 +81,20 @@ class StandardEquipment:
             known_refreshers=registry.names(),
             environ=os.environ,
             replaced=replaced,
+            has_token=self._has_token,
         )
 
     def close(self) -> None:
         """Release threads."""
         self._registry.close()
+
+    def _refreshers(self, wanted: Iterable[str]) -> Mapping[str, Refresher]:
+        try:
+            return self._registry.refreshers(wanted)
+        except ValueError as error:  # a key that is none: to whoever asks, a file like any other
+            unusable = OSError(str(error))
+            unusable.strerror = str(error)
+            raise unusable from None
 
 
 def opened(config: StoreConfig) -> TokenStore:

@@ -73,7 +73,10 @@ def private_directory(path: Path) -> os.stat_result:
     state = path.stat()
     name = shlex.quote(str(path))
     if state.st_uid != os.geteuid():
-        raise PermissionError(f"{path} belongs to another user: chown {os.geteuid()} {name}")
+        raise PermissionError(
+            f"{path} belongs to another user (its id is {state.st_uid}): run as that user, or give "
+            f"the directory to the one who runs the relay: chown -R {os.geteuid()} {name}"
+        )
     if state.st_mode & _OTHERS:
         raise PermissionError(f"{path} is open to other users: chmod 700 {name}")
     return state

@@ -37,6 +37,8 @@ def ask(url: str, token: str) -> Answer:
     except urllib.error.HTTPError as error:
         with error:
             body = error.read(_MAX_ANSWER_BYTES).decode("utf-8", "replace")
+        if error.code == 401:
+            body = "its admin.token is needed, in XOAUTH2_PROXY_ADMIN_TOKEN"
         return Answer(False, f"HTTP {error.code}: {body}")
     except OSError as error:
         return Answer(False, f"{address}: {error}")

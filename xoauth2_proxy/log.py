@@ -55,11 +55,19 @@ def configure(level: LogLevel, log_format: LogFormat) -> None:
     Third-party loggers stay at WARNING: aiosmtpd writes whole command lines at INFO.
     """
     handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(_without_quotation)
     handler.setFormatter(_JsonFormatter() if log_format is LogFormat.JSON else _TextFormatter())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger(LOGGER_NAME).setLevel(level.upper())
     # aiosmtpd logs through "mail.log", which other libraries may have turned up.
     logging.getLogger("mail").setLevel(logging.ERROR)
+
+
+def _without_quotation(record: logging.LogRecord) -> bool:
+    """Take aiohttp's error off a line about a request that it could not read: it quotes that."""
+    if record.exc_info and type(record.exc_info[1]).__module__ == "aiohttp.http_exceptions":
+        record.exc_info = None
+    return True
 
 
 def _fields(record: logging.LogRecord) -> dict[str, object]:

@@ -24,7 +24,7 @@ SEND_CONTENT = reply(354, "", "End data with <CR><LF>.<CR><LF>")
 
 # Logging in.
 CREDENTIALS_INVALID = reply(535, "7.8", "Authentication credentials invalid")
-SIGN_IN_AGAIN = reply(535, "7.8", "The mailbox must be signed in again at the relay")
+SIGN_IN_AGAIN = reply(535, "7.8", "The mailbox must be signed in at the relay")
 AUTH_UNAVAILABLE = reply(454, "7.0", "Temporary authentication failure")
 AUTH_NEEDS_TLS = reply(538, "7.11", "Encryption required; use STARTTLS first")
 AUTH_REQUIRED = reply(530, "7.0", "Authentication required")
@@ -65,11 +65,13 @@ UPSTREAM_NOT_FOUND = reply(451, "4.3", "The provider's host name does not resolv
 UPSTREAM_INSECURE = reply(451, "7.5", "No secure connection to the provider")
 UPSTREAM_LOST = reply(451, "4.2", "Connection to the provider lost")
 UPSTREAM_CONFUSED = reply(451, "3.0", "The provider did not accept the relay's session")
-UPSTREAM_AUTH_REFUSED = reply(550, "7.8", "The provider refused the mailbox's access token")
+UPSTREAM_AUTH_REFUSED = reply(550, "7.8", "The provider refused the relay's login")
+GRANT_ENDED = reply(550, "7.8", "The mailbox must be signed in at the relay")
 TOKEN_UNAVAILABLE = reply(451, "7.0", "Temporary authentication failure")
 UPSTREAM_BUSY = reply(451, "3.2", "Too many messages at once for this mailbox; try again")
 
 # The relay itself.
+LOG_IN_AGAIN = reply(421, "7.0", "The mailbox's settings have changed; log in again")
 SHUTTING_DOWN = reply(421, "3.2", "Service shutting down; try again")
 TOO_MANY_CONNECTIONS = reply(421, "3.2", "Too many connections; try again later")
 IDLE_TOO_LONG = reply(421, "4.2", "Idle for too long")
@@ -88,7 +90,7 @@ _AT_AUTH: tuple[tuple[type[errors.ProxyError], Reply], ...] = (
 
 # What a client is told at the end of its transaction.
 _AT_TRANSACTION: tuple[tuple[type[errors.ProxyError], Reply], ...] = (
-    (errors.GrantRevoked, UPSTREAM_AUTH_REFUSED),
+    (errors.GrantRevoked, GRANT_ENDED),
     (errors.TokenError, TOKEN_UNAVAILABLE),
     (errors.UpstreamNotFound, UPSTREAM_NOT_FOUND),
     (errors.UpstreamInsecure, UPSTREAM_INSECURE),
@@ -113,7 +115,7 @@ def at_auth(error: errors.ProxyError) -> Reply:
 def at_transaction(error: errors.ProxyError) -> Reply:
     """Return the final reply of a transaction that ended with `error`."""
     if isinstance(error, errors.UpstreamAuthRejected):
-        return UPSTREAM_AUTH_REFUSED if _is_final(error.reply) else TOKEN_UNAVAILABLE
+        return _login_refused(error.reply) if _is_final(error.reply) else TOKEN_UNAVAILABLE
     if isinstance(error, errors.ExtensionMissing):
         return error.reply
     if isinstance(error, errors.UpstreamRejected):
@@ -121,6 +123,13 @@ def at_transaction(error: errors.ProxyError) -> Reply:
     if isinstance(error, errors.UpstreamClosedEarly) and error.reply is not None:
         return for_client(error.reply)
     return _first_match(error, _AT_TRANSACTION)
+
+
+def _login_refused(upstream: Reply) -> Reply:
+    """Return our reply, with the provider's words: they are what people look for."""
+    own = UPSTREAM_AUTH_REFUSED
+    code = f"{upstream.code} {upstream.enhanced}".rstrip()
+    return Reply(own.code, own.enhanced, (*own.text, *(f"{code} {one}" for one in upstream.text)))
 
 
 def for_client(upstream: Reply) -> Reply:

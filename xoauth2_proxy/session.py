@@ -113,6 +113,7 @@ class ClientSession(SMTP):
         self._policy = policy
         self._sign_in = authenticator.authenticate
         self._account_named = authenticator.known_account
+        self._of_today = authenticator.of_today
         self._relay = relay
         self._metrics = metrics
         self._admit, self._leave = doorkeeper.admit, doorkeeper.leave
@@ -531,6 +532,10 @@ class ClientSession(SMTP):
         elif self._login is None:
             self._answer(replies.AUTH_REQUIRED)
         else:
+            if not self._incoming.has_begun:
+                self._login = self._of_today(self._login)
+                if self._login is None:
+                    raise _Hangup(replies.LOG_IN_AGAIN)
             self._answer(self._incoming.mail(argument))
 
     async def smtp_RCPT(self, argument: str) -> None:

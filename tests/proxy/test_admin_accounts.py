@@ -324,6 +324,19 @@ async def test_a_refresh_tells_what_the_provider_said(
     assert (await api.ask("POST", "/accounts/nobody@example.com/refresh"))[0] == 404
 
 
+async def test_a_provider_is_not_asked_on_and_on(api: Api) -> None:
+    await api.ask("POST", "/accounts", gmail(NEW))
+    asked = api.relay.answers.asked
+    assert (await api.ask("POST", f"/accounts/{NEW}/refresh"))[0] == 200
+    count = len(asked)
+    for method, path in (("POST", f"/accounts/{NEW}/refresh"), ("DELETE", "/accounts/invalid")):
+        async with api.http.request(method, path) as answer:
+            assert answer.status == 429
+            assert 0 < int(answer.headers["Retry-After"]) <= 61
+            assert "less than a minute ago" in (await answer.json())["error"]
+    assert len(asked) == count
+
+
 async def test_revoking_what_nobody_granted_is_refused(tmp_path: Path) -> None:
     own = {"email": "own@example.com", "provider": "outlook", "password": "x"}
     async with api_of(tmp_path, {"accounts": [own]}) as api:

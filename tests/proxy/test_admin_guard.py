@@ -121,7 +121,24 @@ async def test_wrong_tokens_are_counted_and_then_not_looked_at(tmp_path: Path) -
         answer = await browser.enter(TOKEN)
         assert answer.status == 429
         assert 0 < int(answer.headers["Retry-After"]) <= 61
-        assert (await browser.get("/accounts", **BEARER)).status == 200
+
+
+async def test_programs_may_not_guess_more_often_than_people(tmp_path: Path) -> None:
+    async with (
+        administered(tmp_path, token=TOKEN) as (relay, url),
+        Browser(url) as browser,
+        Browser(url) as earlier,
+    ):
+        await earlier.enter()
+        for path in ("/health", "/metrics", "/accounts", "/", "/nowhere"):
+            assert (await browser.get(path, Authorization="Bearer wrong")).status == 401
+        for header in ("Bearer wrong", BEARER["Authorization"]):
+            answer = await browser.get("/accounts", Authorization=header)
+            assert answer.status == 429
+            assert 0 < int(answer.headers["Retry-After"]) <= 61
+            assert await change(browser, Authorization=header) == 429
+        assert untouched(relay)
+        assert (await earlier.get("/accounts")).status == 200
 
 
 async def test_the_entrance_is_closed_to_other_sites_forms(tmp_path: Path) -> None:

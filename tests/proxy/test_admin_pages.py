@@ -158,6 +158,16 @@ async def test_a_page_says_what_did_not_work(
     assert 'role="alert"' in page.text
 
 
+async def test_a_page_says_when_to_refresh_again(visit: tuple[Operated, Browser]) -> None:
+    relay, browser = visit
+    assert (await send(browser, "/mailboxes/refresh", mailbox=FROM_FILE)).status == 303
+    page = await send(browser, "/mailboxes/refresh", mailbox=FROM_FILE)
+    assert page.status == 429
+    assert 0 < int(page.headers["Retry-After"]) <= 61
+    assert "less than a minute ago; wait" in text_of(page)
+    assert len(relay.answers.asked) == 1
+
+
 async def test_unknown_mailboxes_and_old_forms_have_pages_too(
     visit: tuple[Operated, Browser],
 ) -> None:

@@ -18,6 +18,7 @@ from xoauth2_proxy.errors import (
     TokenEndpointUnavailable,
 )
 from xoauth2_proxy.oauth.authorization import AuthorizationServer
+from xoauth2_proxy.oauth.authorization.provider_profile import Profile
 from xoauth2_proxy.oauth.grant import Grant
 from xoauth2_proxy.oauth.refreshers.gmail import GmailRefresher
 from xoauth2_proxy.oauth.refreshers.oidc import OidcRefresher
@@ -60,7 +61,7 @@ async def test_a_person_signs_in_and_is_known(
     signed_in = await sign_in(
         AuthorizationServer(account(identity_provider, kind=kind), threads), identity_provider
     )
-    assert signed_in.identity == ALICE
+    assert (signed_in.identity, signed_in.is_vouched) == (ALICE, True)
     assert signed_in.subject
     assert signed_in.issued.refresh_token
     assert signed_in.issued.lifetime_seconds == 3600
@@ -231,7 +232,45 @@ async def test_an_answer_of_another_issuer_is_refused_before_the_code_is_sent(
     assert answer["iss"] == identity_provider.issuer
     with pytest.raises(SignInRefused, match="iss"):
         await server.finish(attempt, answer | {"iss": "https://elsewhere.example"})
+    del answer["iss"]
+    for nameless in (answer, {"state": attempt.state, "error": "access_denied"}):
+        with pytest.raises(SignInRefused, match="its iss is missing"):
+            await server.finish(attempt, nameless)
     assert identity_provider.counters().token_requests() == 0
+
+
+async def test_a_code_that_was_copied_by_itself_needs_no_issuer(
+    identity_provider: IdentityProvider, threads: ThreadPoolExecutor
+) -> None:
+    server = AuthorizationServer(account(identity_provider), threads)
+    attempt, other = await server.begin(REDIRECT), await server.begin(REDIRECT)
+    async with Person(identity_provider) as person:
+        code = query(await person.sign_in(attempt.url, ALICE))["code"]
+        stranger = query(await person.sign_in(attempt.url, ALICE))["code"]
+    assert (await server.finish_with_code(attempt, code)).identity == ALICE
+    with pytest.raises(SignInRefused, match="invalid_grant"):
+        await server.finish_with_code(other, stranger)
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "is_of_many"),
+    [
+        ("outlook", {"tenant": "common"}, True),
+        ("outlook", {"tenant": "Organizations"}, True),
+        ("outlook", {"tenant": "consumers"}, True),
+        ("outlook", {"tenant": ""}, True),
+        ("outlook", {"tenant": "example.com"}, False),
+        ("oidc", {}, False),
+        ("gmail", {}, False),
+    ],
+)
+def test_nobody_vouches_for_the_names_of_organisations_left_open(
+    identity_provider: IdentityProvider, kind: str, settings: dict[str, str], is_of_many: bool
+) -> None:
+    mine = account(identity_provider, kind=kind, **settings)
+    assert Profile(mine, {}).is_of_many is is_of_many
+    # Whatever the refresher is called, the metadata of many organisations show it.
+    assert Profile(mine, {"issuer": "https://login.example/{tenantid}/v2.0"}).is_of_many
 
 
 @pytest.mark.parametrize("says_no_to", ["login", "consent"])
@@ -255,8 +294,8 @@ async def test_an_error_of_a_redirect_is_told_short_and_without_control_characte
     server = AuthorizationServer(account(identity_provider), threads)
     attempt = await server.begin(REDIRECT)
     answer = {"state": attempt.state, "error": "no\r\n\x1b[2J", "error_description": "x" * 9000}
-    with pytest.raises(SignInRefused) as caught:
-        await server.finish(attempt, answer)
+    with pytest.raises(SignInRefused, match="says no") as caught:
+        await server.finish(attempt, answer | {"iss": identity_provider.issuer})
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 500
 
@@ -369,7 +408,7 @@ async def test_a_provider_without_revocation_says_so(
 
 
 @pytest.mark.parametrize(
-    ("kind", "expected"), [("outlook", "http://localhost:8/"), ("oidc", "http://127.0.0.1:8/")]
+    ("kind", "expected"), [("outlook", "http://localhost:8"), ("oidc", "http://127.0.0.1:8/")]
 )
 def test_the_redirect_has_the_host_that_the_provider_allows(
     identity_provider: IdentityProvider, threads: ThreadPoolExecutor, kind: str, expected: str

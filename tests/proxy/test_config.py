@@ -983,6 +983,13 @@ class TestListener:
         assert "192.0.2.1" in warning
         assert "without TLS" in warning
 
+    def test_a_short_admin_token_is_warned_of(self, config: ConfigFile) -> None:
+        document = {"accounts": [account()], "admin": {"token": "PLANTED"}}
+        (warning,) = config.load(document).warnings
+        assert warning.startswith("admin.token: has fewer than 16 characters")
+        assert "PLANTED" not in warning
+        assert config.load(document | {"admin": {"token": "x" * 16}}).warnings == ()
+
     @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "mail.example.com"])
     def test_any_password_is_for_loopback_only(self, config: ConfigFile, host: str) -> None:
         anyone = account(password=None, allow_any_password=True)

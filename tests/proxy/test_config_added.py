@@ -25,6 +25,13 @@ if TYPE_CHECKING:
     from xoauth2_proxy.accounts import Account
 
 KEY = "a-key-of-sixteen-letters-or-more"
+TOKEN = "a token of sixteen letters or more"
+WHOLE_ORGANISATION = {
+    "grant": "client_credentials",
+    "client_id": "ours",
+    "client_secret": "hidden",
+    "tenant": "example.com",
+}
 
 
 @pytest.fixture
@@ -127,7 +134,7 @@ class TestReading:
             ("{", "line 1, column 2"),
             ("[]", "must hold one account, an object"),
             (json.dumps(new(provider="gone")), "provider: there is no gone"),
-            (json.dumps(new(password="${UNSET}")), "password: the environment variable UNSET"),
+            (json.dumps(new(password="${UNSET}")), "password: must be the text itself"),
             (json.dumps(new(colour="PLANTED")), "colour: unknown key"),
             (
                 json.dumps(account(email="SOMEONE@example.com")),
@@ -149,6 +156,38 @@ class TestReading:
         (warning,) = result.warnings
         assert f"{wrong}: {words}" in warning
         assert "PLANTED" not in warning
+
+    @pytest.mark.parametrize(
+        "directions",
+        [
+            {"oauth_token_url": "https://elsewhere.example/token"},
+            {"authorization_url": "https://elsewhere.example/authorize"},
+            {"upstream": {"host": "elsewhere.example"}},
+            {"scopes": "everything"},
+        ],
+    )
+    def test_a_client_that_was_registered_since_is_sent_nowhere_else(
+        self, config: ConfigFile, added: AddedAccounts, directions: dict[str, object]
+    ) -> None:
+        added.add(new(provider="gmail", **directions))
+        before = config.load_one()
+        assert before.added == {"new@example.com"}
+        entry = {"client_id": "ours", "client_secret": "hidden"}
+        result = config.load({"accounts": [account()], "providers": {"gmail": entry}})
+        assert result.added == set()
+        assert len(result.accounts) == 1
+        (warning,) = result.warnings
+        assert f"{next(iter(directions))}: cannot be changed here" in warning
+
+    def test_a_client_for_a_whole_organisation_is_theirs_only_behind_a_token(
+        self, config: ConfigFile, added: AddedAccounts
+    ) -> None:
+        added.add(new(provider="outlook"))
+        document = {"accounts": [account()], "providers": {"outlook": WHOLE_ORGANISATION}}
+        result = config.load(document)
+        assert result.added == set()
+        assert "provider: opens every mailbox" in result.warnings[0]
+        assert config.load(document | {"admin": {"token": TOKEN}}).added == {"new@example.com"}
 
     def test_a_directory_open_to_others_is_not_read(
         self, config: ConfigFile, added: AddedAccounts
@@ -304,6 +343,63 @@ class TestAdmission:
         problems = Door(config).problems(**asked)
         assert set(problems) == {*asked, "upstream.ca_file"} - {"upstream"}
         assert "PLANTED" not in str(problems)
+
+    def test_it_does_not_say_what_a_providers_client_is_used_for(self, config: ConfigFile) -> None:
+        entry = {"client_id": "ours", "client_secret": "hidden", "tenant": "example.com"}
+        door = Door(config, providers={"outlook": entry}, admin={"token": TOKEN})
+        wishes = {"grant": "client_credentials", "scopes": "more", "tenant": "other.example"}
+        problems = door.problems(provider="outlook", **wishes)
+        assert problems == dict.fromkeys(
+            wishes, "cannot be changed here: outlook has a client of its own"
+        )
+
+    @pytest.mark.parametrize("entry", [WHOLE_ORGANISATION, {"service_account": "robot.json"}])
+    def test_a_client_for_a_whole_organisation_needs_a_token_on_the_way_in(
+        self, config: ConfigFile, entry: dict[str, object]
+    ) -> None:
+        name = "gmail" if "service_account" in entry else "outlook"
+        document = {"providers": {name: entry}}
+        problems = Door(config, **document).problems(provider=name)
+        assert "set admin.token" in problems["provider"]
+        guarded = Door(config, **document, admin={"token": TOKEN})
+        asked = [("", new(provider=name))]
+        known = config.known_refreshers
+        with pytest.raises(ConfigError, match=r"set admin\.token and restart"):
+            # The server that runs was started before there was one.
+            check_accounts(
+                asked, guarded.source, known_refreshers=known, environ={}, has_token=False
+            )
+        if name == "outlook":
+            assert guarded.check(provider=name).oauth.client_id == "ours"
+
+    @pytest.mark.parametrize(
+        "email",
+        [
+            '"; rm -rf ~"@example.com',
+            "../../token@example.com",
+            "$(id)@example.com",
+            "-rf@example.com",
+            "häns@example.com",
+        ],
+    )
+    def test_a_program_is_given_plain_addresses_only(self, config: ConfigFile, email: str) -> None:
+        upstream = {"host": "mx.example.com", "port": 587}
+        entry = {"refresher": "command", "command": ["/bin/echo", "x"], "upstream": upstream}
+        door = Door(config, providers={"own": entry})
+        assert "might misread" in door.problems(provider="own", email=email)["email"]
+        admitted = door.check(provider="own", email="some.one+tag_1-x@example.com")
+        assert admitted.refresher == "command"
+        assert door.check(email=email).email == email
+
+    def test_a_code_is_sent_to_the_host_that_gave_it_out(self, config: ConfigFile) -> None:
+        own = {"provider": "oidc", "upstream": {"host": "mx.example.com"}, "client_id": "me"}
+        begin = {"authorization_url": "https://login.example/authorize"}
+        door = Door(config)
+        problems = door.problems(**own, **begin, oauth_token_url="https://elsewhere.example/token")
+        assert set(problems) == {"oauth_token_url"}
+        assert "same host" in problems["oauth_token_url"]
+        admitted = door.check(**own, **begin, oauth_token_url="https://LOGIN.example:8443/token")
+        assert admitted.oauth.token_host == "LOGIN.example:8443"
 
     @pytest.mark.parametrize("key", ["authority", "authorization_url", "issuer", "oauth_token_url"])
     @pytest.mark.parametrize("own", [{}, {"client_id": "shared"}])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import string
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xoauth2_proxy.knowledge import TABLE, Advice, Explanations, Retry, explain
+from xoauth2_proxy.knowledge.advice import MAILBOX as PLACE
 from xoauth2_proxy.smtp import ReplyParser
 
 if TYPE_CHECKING:
@@ -46,6 +48,14 @@ def test_the_other_vendors_rows_are_left_out() -> None:
         other = {"gmail": "outlook", "outlook": "gmail"}.get(row.provider)
         if other is not None:
             assert explain(row.example, other) is not row
+
+
+def test_the_mailbox_stands_in_a_command_so_that_a_shell_takes_it_as_one_word() -> None:
+    odd = '"a b;$(id)"@example.com'
+    commands = [one for one in TABLE if one.remedy.endswith(f" login {PLACE}")]
+    assert commands
+    for row in commands:
+        assert row.remedy_for(odd).endswith(f" login {shlex.quote(odd)}")
 
 
 def test_the_mailbox_stands_in_the_command_to_type() -> None:

@@ -154,7 +154,7 @@ async def test_a_refusal_is_not_tried_again(made: Parts, answer: str) -> None:
 @pytest.mark.parametrize(
     ("error", "answer"),
     [
-        (GrantRevoked("invalid_grant"), replies.UPSTREAM_AUTH_REFUSED),
+        (GrantRevoked("invalid_grant"), replies.GRANT_ENDED),
         (TokenEndpointUnavailable("503"), replies.TOKEN_UNAVAILABLE),
         (ValueError("ya29.secret"), replies.TOKEN_UNAVAILABLE),
     ],

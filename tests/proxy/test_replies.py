@@ -62,6 +62,7 @@ def test_own_replies_survive_the_wire(name: str) -> None:
         (replies.AUTH_UNAVAILABLE, 454, "4.7.0"),
         (replies.SIGN_IN_AGAIN, 535, "5.7.8"),
         (replies.UPSTREAM_AUTH_REFUSED, 550, "5.7.8"),
+        (replies.GRANT_ENDED, 550, "5.7.8"),
         (replies.TOKEN_UNAVAILABLE, 451, "4.7.0"),
         (replies.AUTH_NEEDS_TLS, 538, "5.7.11"),
         (replies.AUTH_REQUIRED, 530, "5.7.0"),
@@ -83,6 +84,7 @@ def test_own_replies_survive_the_wire(name: str) -> None:
         (replies.RECIPIENT_MALFORMED, 553, "5.1.3"),
         (replies.SENDER_MALFORMED, 553, "5.1.7"),
         (replies.SHUTTING_DOWN, 421, "4.3.2"),
+        (replies.LOG_IN_AGAIN, 421, "4.7.0"),
         (replies.IDLE_TOO_LONG, 421, "4.4.2"),
         (replies.COMMAND_TOO_LONG, 500, "5.5.2"),
         (replies.BAD_SEQUENCE, 503, "5.5.1"),
@@ -164,7 +166,7 @@ def test_at_auth(error: errors.ProxyError, answer: Reply) -> None:
 @pytest.mark.parametrize(
     ("error", "answer"),
     [
-        (errors.GrantRevoked(), replies.UPSTREAM_AUTH_REFUSED),
+        (errors.GrantRevoked(), replies.GRANT_ENDED),
         (errors.TokenEndpointRefused(), replies.TOKEN_UNAVAILABLE),
         (errors.TokenEndpointUnavailable(""), replies.TOKEN_UNAVAILABLE),
         (errors.UpstreamUnavailable(), replies.UPSTREAM_UNREACHABLE),
@@ -173,13 +175,27 @@ def test_at_auth(error: errors.ProxyError, answer: Reply) -> None:
         (errors.UpstreamClosedEarly(), replies.UPSTREAM_LOST),
         (errors.UpstreamDropped(), replies.UPSTREAM_LOST),
         (errors.OutcomeUnknown(), replies.UPSTREAM_LOST),
-        (errors.UpstreamAuthRejected(reply(535, "7.8")), replies.UPSTREAM_AUTH_REFUSED),
         (errors.UpstreamAuthRejected(reply(454, "7.0")), replies.TOKEN_UNAVAILABLE),
         (errors.Overloaded(), replies.UPSTREAM_BUSY),
     ],
 )
 def test_at_transaction(error: errors.ProxyError, answer: Reply) -> None:
     assert replies.at_transaction(error) is answer
+
+
+def test_a_refused_login_is_told_with_the_providers_words() -> None:
+    error = errors.UpstreamAuthRejected(
+        reply(535, "7.139", "Authentication unsuccessful", "SmtpClientAuthentication is disabled")
+    )
+    assert replies.at_transaction(error) == Reply(
+        550,
+        "5.7.8",
+        (
+            "The provider refused the relay's login",
+            "535 5.7.139 Authentication unsuccessful",
+            "535 5.7.139 SmtpClientAuthentication is disabled",
+        ),
+    )
 
 
 @pytest.mark.parametrize("code", [500, 502, 503, 504, 530, 538, 555])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urlsplit
@@ -28,7 +30,7 @@ from xoauth2_proxy.oauth_client import fingerprint
 from xoauth2_proxy.smtp import Reply
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
 
     from tests.support.identity_server import IdentityProvider
 
@@ -58,7 +60,12 @@ def query(url: str) -> dict[str, str]:
 
 def signed_in(identity: str = ALICE, **issued: str | float) -> SignedIn:
     tokens = {"access_token": "access", "refresh_token": "refresh"} | issued
-    return SignedIn(issued=Issued(**tokens), identity=identity, subject="s1")  # type: ignore[arg-type]
+    return SignedIn(
+        issued=Issued(**tokens),  # type: ignore[arg-type]
+        identity=identity,
+        subject="s1",
+        is_vouched=bool(identity),
+    )
 
 
 async def test_an_answer_finds_its_attempt_once(
@@ -194,6 +201,75 @@ async def test_a_person_without_a_name_is_known_by_the_mail_server(
     assert tried == ["access", "access"]
 
 
+@pytest.mark.parametrize("other", ["Ke\u212ale@example.com", "\u212aekle@example.com"])
+async def test_letters_that_only_become_ascii_are_not_the_mailboxs(
+    identity_provider: IdentityProvider, other: str
+) -> None:
+    assert other.lower() == "kekle@example.com"
+    store, mine = MemoryStore(), account(identity_provider, "kekle@example.com")
+    with pytest.raises(SignInRefused, match="signed in, but the mailbox is"):
+        await adopt(store, mine, signed_in(other), NOW)
+    await adopt(store, mine, signed_in("KEKLE@example.COM"), NOW)
+
+
+async def test_a_name_that_nobody_vouches_for_needs_the_mail_server(
+    identity_provider: IdentityProvider,
+) -> None:
+    store, tried = MemoryStore(), list[str]()
+
+    async def takes(access_token: str) -> None:
+        tried.append(access_token)
+
+    async def refuses(access_token: str) -> None:
+        raise UpstreamAuthRejected(Reply(535, "5.7.8", ("Bad credentials",)))
+
+    mine = account(identity_provider)
+    claimed = replace(signed_in(), is_vouched=False)
+    with pytest.raises(SignInRefused, match="does not vouch"):
+        await adopt(store, mine, claimed, NOW)
+    with pytest.raises(SignInRefused, match="535"):
+        await adopt(store, mine, claimed, NOW, refuses)
+    with pytest.raises(SignInRefused, match=BOB):
+        await adopt(store, mine, replace(claimed, identity=BOB), NOW, takes)
+    assert await store.load(ALICE) is None
+    assert tried == []
+    await adopt(store, mine, claimed, NOW, takes)
+    assert await store.load(ALICE)
+    assert tried == ["access"]
+
+
+async def test_a_grant_is_kept_when_it_is_its_turn(identity_provider: IdentityProvider) -> None:
+    store, mine = MemoryStore(), account(identity_provider)
+
+    @asynccontextmanager
+    async def never() -> AsyncIterator[None]:
+        raise SignInRefused("too late")
+        yield
+
+    with pytest.raises(SignInRefused, match="too late"):
+        await adopt(store, mine, signed_in(), NOW, turn=never())
+    assert await store.load(ALICE) is None
+
+
+async def test_revoking_waits_for_a_thread_only_so_long(
+    identity_provider: IdentityProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("xoauth2_proxy.oauth.sign_in.REVOKE_SECONDS", 0.05)
+    store, mine = MemoryStore(), account(identity_provider)
+    await adopt(store, mine, signed_in(), NOW)
+    is_over = threading.Event()
+    with ThreadPoolExecutor(1) as busy:
+        busy.submit(is_over.wait)
+        try:
+            with pytest.raises(TokenEndpointUnavailable, match="could not be told"):
+                await revoke(store, mine, busy)
+            assert await store.load(ALICE)
+            async with store.lock(ALICE):
+                pass
+        finally:
+            is_over.set()
+
+
 async def test_revoking_ends_the_right_at_the_provider_and_here(
     identity_provider: IdentityProvider, threads: ThreadPoolExecutor
 ) -> None:
@@ -224,9 +300,9 @@ async def test_where_nothing_can_be_revoked_the_grant_is_forgotten_all_the_same(
 async def test_a_provider_that_is_away_leaves_the_grant(
     identity_provider: IdentityProvider, threads: ThreadPoolExecutor, unused_tcp_port: int
 ) -> None:
-    store, mine = MemoryStore(), account(identity_provider)
+    store = MemoryStore()
+    mine = account(identity_provider, issuer=f"https://127.0.0.1:{unused_tcp_port}")
     await adopt(store, mine, signed_in(), NOW)
-    client = replace(mine.oauth, issuer=f"https://127.0.0.1:{unused_tcp_port}")
     with pytest.raises(TokenEndpointUnavailable):
-        await revoke(store, replace(mine, oauth=client), threads)
+        await revoke(store, mine, threads)
     assert await store.load(mine.key)

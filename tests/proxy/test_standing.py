@@ -114,6 +114,23 @@ def test_a_revoked_grant_needs_a_sign_in() -> None:
     assert found.next_refresh == 0.0
 
 
+@pytest.mark.parametrize(
+    "grant",
+    [
+        StoredGrant(),
+        failed("revoked", "", "no idea"),
+        failed("refused", "", "no idea"),
+        failed("revoked", "invalid_grant", "AADSTS50173: The provided grant has expired."),
+    ],
+)
+def test_a_command_can_be_pasted_whatever_the_mailbox_is_called(grant: StoredGrant) -> None:
+    odd = '"a b;$(id)"@example.com'
+    account = replace(ACCOUNT, email=odd, oauth=replace(CLIENT, refresh_token=""))
+    remedy = standing(account, grant, NOW, 14).remedy
+    assert "xoauth2-proxy" in remedy
+    assert f"'{odd}'" in remedy
+
+
 def test_the_provider_s_words_tell_the_reason() -> None:
     words = "invalid_grant: AADSTS50173: The provided grant has expired due to it being revoked."
     found = seen(failed("revoked", "invalid_grant", words))

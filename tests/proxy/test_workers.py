@@ -247,8 +247,9 @@ async def test_a_worker_whose_loop_is_stuck_is_killed_and_replaced(tmp_path: Pat
         stuck = parent.workers[0].pid
         assert stuck is not None
         os.kill(stuck, signal.SIGSTOP)
-        await until(lambda: state(parent) == (2, 1), 15.0)
-        assert stuck not in pids(os.getpid())
+        # On a busy machine a worker that is just starting may be taken for stuck as well.
+        await until(lambda: stuck not in pids(os.getpid()) and state(parent)[0] == 2, 30.0)
+        assert state(parent)[1] >= 1
 
 
 @ONE_LOOP

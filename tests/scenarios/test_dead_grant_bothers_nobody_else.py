@@ -47,7 +47,7 @@ async def test_a_dead_grant_is_asked_for_once_while_its_neighbour_sends(
     *told, codes = await asyncio.gather(
         log_in_again_and_again(relay), log_in_again_and_again(relay), neighbour_sends()
     )
-    again = "535 5.7.8 The mailbox must be signed in again at the relay"
+    again = "535 5.7.8 The mailbox must be signed in at the relay"
     assert told == [{again}, {again}]
     assert codes == {250}
     assert relay.sandbox.received.total == MESSAGES

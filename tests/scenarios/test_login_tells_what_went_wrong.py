@@ -119,7 +119,7 @@ async def test_who_keeps_guessing_is_shown_out(relay: Relay) -> None:
         ),
         (
             GrantRevoked("invalid_grant"),
-            "535 5.7.8 The mailbox must be signed in again at the relay",
+            "535 5.7.8 The mailbox must be signed in at the relay",
             "revoked",
         ),
     ],

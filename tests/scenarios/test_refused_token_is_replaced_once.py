@@ -67,7 +67,8 @@ async def test_a_token_refused_twice_is_told_as_permanent(
         relay.sandbox.add_fault(Fault.reply(Step.AUTH, f"{code} 5.7.9 No", nth=None))
     async with await relay.log_in() as client:
         answer = await client.send(message())
-        assert str(answer) == "550 5.7.8 The provider refused the mailbox's access token"
+        assert (answer.code, answer.enhanced) == (550, "5.7.8")
+        assert answer.text[0] == "The provider refused the relay's login"
         assert relay.sandbox.counters.auth_refused == 2
         assert refresher.requests == 2
         # The next message tries again, for the provider may have minded something else; but a new

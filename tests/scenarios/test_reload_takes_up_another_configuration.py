@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import signal
 from collections import Counter
 from typing import TYPE_CHECKING
@@ -17,12 +18,13 @@ from tests.support.documents import account, id_in, upstream_at
 from tests.support.relay import MAILBOX, OTHER_MAILBOX, PASSWORD
 from tests.support.smtp_client import Client, message
 from tests.support.waiting import until
-from xoauth2_proxy.sandbox import Action, Fault, Step
+from xoauth2_proxy.sandbox import Action, Fault, Sandbox, Step
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.scenarios.conftest import StartProcess
     from tests.support.proxy_process import ProxyProcess
-    from xoauth2_proxy.sandbox import Sandbox
 
 pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])
 
@@ -85,7 +87,7 @@ async def test_accounts_come_and_go(
     assert await proxy.stop() == 0
 
 
-async def test_a_deleted_account_serves_its_clients_until_their_next_login(
+async def test_a_deleted_account_may_finish_its_transaction_and_no_more(
     start_process: StartProcess, provider: Sandbox
 ) -> None:
     written = Written(provider)
@@ -95,8 +97,37 @@ async def test_a_deleted_account_serves_its_clients_until_their_next_login(
         await client.envelope("to@example.net")
         await reload(proxy, written.accounts(OTHER_MAILBOX))
         after = id_in(await client.data(message("after")))
+        answer = await client.command("MAIL FROM:<a@example.com>")
+        assert str(answer) == "421 4.7.0 The mailbox's settings have changed; log in again"
+        assert await client.closed()
     assert [one.id for one in provider.received] == [before, after]
     assert await answer_to(proxy, MAILBOX) == 535
+
+
+async def test_a_changed_password_ends_the_sessions_of_the_old_one(
+    start_process: StartProcess, provider: Sandbox
+) -> None:
+    written = Written(provider)
+    proxy = await start_process(written.accounts(MAILBOX))
+    async with await log_in(proxy) as client:
+        await reload(proxy, written.accounts(MAILBOX, password="another one"))
+        assert (await client.command("MAIL FROM:<a@example.com>")).code == 421
+
+
+async def test_a_session_goes_on_with_the_account_as_it_is_now(
+    start_process: StartProcess, provider: Sandbox, tmp_path: Path
+) -> None:
+    written = Written(provider)
+    proxy = await start_process(written.accounts(MAILBOX))
+    other_place = tmp_path / "elsewhere"
+    other_place.mkdir()
+    shutil.copytree(tmp_path / "sandbox", other_place / "sandbox")
+    async with Sandbox(other_place, http_port=None) as moved, await log_in(proxy) as client:
+        assert (await client.send(message("before"))).code == 250
+        await reload(proxy, Written(moved).accounts(MAILBOX))
+        answer = await client.send(message("after"))
+        assert [one.id for one in moved.received] == [id_in(answer)]
+    assert provider.received.total == 1
 
 
 async def test_a_changed_password_replaces_the_old_one(

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import html
 import json
 import sys
 from typing import TYPE_CHECKING
+from urllib.parse import quote, quote_plus
 
 import argon2
 import pytest
 
 from tests.support.documents import upstream_at
 from tests.support.peers import serving
+from tests.support.planted import TOKEN_MARKS, leaked
 from tests.support.proxy_process import ROOT
 from tests.support.relay import MAILBOX, OTHER_MAILBOX
 from tests.support.smtp_client import encoded
@@ -23,7 +26,7 @@ from xoauth2_proxy.mock_tokens import MOCK_MAILBOXES
 from xoauth2_proxy.sandbox import Action, Fault, Step
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from tests.scenarios.conftest import StartProcess
@@ -49,37 +52,30 @@ CANCELLED = "Cancelled-exchange-2Pe8"
 STRAY = "Stray-command-line-7Xc6"
 CONTENT = "Private-content-9Wk2"
 PARAMETER = "Parameter-of-mail-5Ju1"
+ODD = "9kq2 /+\"\\&%<é'8zr3"
 PLANTED = (
     *(CLEAR, FROM_ENVIRONMENT, FROM_FILE, HASHED, HASH, CLIENT_SECRET, REFRESH_TOKEN),
     *(ADMIN_TOKEN, WRONG, MISPLACED, MALFORMED, CANCELLED, STRAY, CONTENT, PARAMETER),
 )
 REAL = "someone@gmail.com"
 ECHOED = "echoed@example.com"
-# How access tokens begin, and what stands before one in XOAUTH2.
-TOKEN_MARKS = ("ya29.", "EwAoA8l6", "eyJ", "auth=Bearer ")
-
-_TELLING = 8  # shorter pieces of base64 occur by chance
-
-
-def forms(secret: str) -> Iterator[str]:
-    """Yield the secret, and what of it is the same in every base64 text that holds it."""
-    yield secret
-    for shift in range(3):
-        octets = bytes(shift) + secret.encode()
-        whole = octets[: len(octets) - len(octets) % 3]
-        text = base64.b64encode(whole).decode()[4 if shift else 0 :]
-        if len(text) >= _TELLING:
-            yield text
-
-
-def leaked(text: str, secrets: tuple[str, ...]) -> set[str]:
-    return {secret for secret in secrets if any(form in text for form in forms(secret))}
 
 
 async def test_the_search_finds_what_it_looks_for() -> None:
     for before in ("", "\0", "user=x\x01auth=Bearer "):
         assert leaked(encoded(f"{before}{CLEAR} and more"), (CLEAR,)) == {CLEAR}
     assert leaked(f"x {CLEAR}", (CLEAR, WRONG)) == {CLEAR}
+    for write in (
+        *(quote, quote_plus, lambda text: quote(text, safe="").lower()),
+        *(json.dumps, lambda text: json.dumps(text, ensure_ascii=False), repr, html.escape),
+        *(
+            lambda text: json.dumps({"x": json.dumps(text)}),
+            lambda text: json.dumps(repr(repr(text))),
+        ),
+        lambda text: text.encode().hex(),
+        lambda text: base64.urlsafe_b64encode(f"id:{quote_plus(text)}".encode()).decode(),
+    ):
+        assert leaked(f"x={write(ODD)}&y", (ODD, WRONG)) == {ODD}
 
 
 async def echo(peer: Peer) -> None:
@@ -259,6 +255,33 @@ BAD_DOCUMENTS = {
                 {"email": "i@j", "provider": "mock", "passwort": CLEAR},
             ],
             "admin": {"token": [ADMIN_TOKEN]},
+        }
+    ),
+    "OAuth": json.dumps(
+        {
+            "accounts": [
+                {
+                    "email": "someone@example.com",
+                    "provider": "own",
+                    "password": CLEAR,
+                    "client_id": "id",
+                    "client_secret": {"text": CLIENT_SECRET},
+                    "refresh_token": [REFRESH_TOKEN],
+                    "client_secret_expires": CLIENT_SECRET,
+                    "scopes": [REFRESH_TOKEN, 1],
+                    "parameters": {"client_secret": CLIENT_SECRET},
+                    "oauth_token_url": f"https://me:{CLIENT_SECRET}@example.com/",
+                    "certificate": "key.pem",
+                }
+            ],
+            "providers": {"own": {"refresher": "oidc", "client_secert": CLIENT_SECRET}},
+            "admin": {"token": {"text": ADMIN_TOKEN}},
+            "store": {
+                "kind": "redis",
+                "url": f"http://:{CLIENT_SECRET}@localhost",
+                "key": WRONG[:9],
+            },
+            "alerts": {"webhook": f"http://hooks.example.com/{ADMIN_TOKEN}"},
         }
     ),
     "no refresher": json.dumps(

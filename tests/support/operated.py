@@ -9,6 +9,7 @@ import asyncio
 import json
 import shutil
 import tempfile
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -113,6 +114,7 @@ class Operated:
         self.kept = added_accounts(directory / "state", self.config.store)
         self.tokens = TokenSource(self._refreshers, self.metrics, self.store)
         self._threads = ThreadPoolExecutor(4)
+        self.later_seconds = 0.0  # by how much the operator's clock is put forward
         self.mailboxes = Mailboxes(
             Means(
                 running=self,
@@ -121,13 +123,15 @@ class Operated:
                 metrics=self.metrics,
                 threads=self._threads,
                 warn_days=14,
-            )
+            ),
+            clock=lambda: time.monotonic() + self.later_seconds,
         )
 
     def write(self, document: dict[str, Any]) -> None:
         self.file.write_text(json.dumps(document))
 
     async def close(self) -> None:
+        await self.mailboxes.close()
         await self.tokens.close()
         self._threads.shutdown(wait=False)
 

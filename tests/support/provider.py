@@ -133,6 +133,7 @@ class Tokens:
 
     def __init__(self) -> None:
         self.invalidated: list[str] = []
+        self.refusals: list[str] = []  # of whole logins; "": it succeeded
         self._current = self._token(1)
 
     async def token_for(self, account: Account) -> AccessToken:
@@ -144,6 +145,9 @@ class Tokens:
         self.invalidated.append(token.value)
         self._current = self._token(len(self.invalidated) + 1)
         return True
+
+    def note_login(self, account: Account, refusal: str = "") -> None:
+        self.refusals.append(refusal)
 
     @staticmethod
     def _token(number: int) -> AccessToken:

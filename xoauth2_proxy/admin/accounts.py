@@ -146,7 +146,7 @@ def described(mailbox: Mailbox) -> dict[str, object]:
 
 def refused(what: Refusal) -> web.Response:
     """Return a refusal as JSON has it."""
-    return web.json_response(what.to_json(), status=what.status)
+    return web.json_response(what.to_json(), status=what.status, headers=what.headers)
 
 
 def _answer(status: int = 200, **body: object) -> web.Response:

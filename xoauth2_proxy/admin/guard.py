@@ -39,9 +39,13 @@ class Kind(Enum):
     """What a route is for, which decides who may use it and how refusals look."""
 
     MONITOR = "monitor"  # health, metrics, and what is not there
+    PROBE = "probe"  # a word for an orchestrator, which has no token
     API = "api"
     PAGE = "page"
     OPEN = "open"  # the way in: no token is asked for
+
+
+_MONITORING = frozenset({Kind.MONITOR, Kind.PROBE})
 
 
 class Guard:
@@ -69,10 +73,10 @@ class Guard:
     async def admit(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Answer the request, or refuse it."""
         kind = self.kind(request)
-        if kind is not Kind.MONITOR and not self.has_token:
+        if kind not in _MONITORING and not self.has_token:
             self._check_host(request)
         is_bearer = self._authorize(request, kind)
-        if kind is not Kind.MONITOR and request.method not in _SAFE and not is_bearer:
+        if kind not in _MONITORING and request.method not in _SAFE and not is_bearer:
             await self._check_intent(request, kind)
         return await handler(request)
 
@@ -169,11 +173,15 @@ class Guard:
             raise web.HTTPForbidden(text="this server goes by another host name")
 
     def _authorize(self, request: web.Request, kind: Kind) -> bool:
-        """Return whether a program presented the token. Raises for who may not ask."""
-        if not self.has_token:
+        """Return whether a program presented the token. Raises for who may not ask.
+
+        Wrong ones count as on the form, and beyond the limit none is looked at: else a program
+        could go on guessing where a form may not.
+        """
+        if not self.has_token or kind is Kind.PROBE:
             return False
         scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() == "bearer" and self._matches(given.strip()):
+        if scheme.lower() == "bearer" and self.is_token(request, given.strip()):
             return True
         if kind is Kind.OPEN:
             return False

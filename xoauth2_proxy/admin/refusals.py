@@ -13,7 +13,13 @@ from xoauth2_proxy.errors import (
     TokenStoreUnavailable,
     UpstreamError,
 )
-from xoauth2_proxy.mailboxes import AlreadyThere, NotPossible, UnknownMailbox, WrittenInFile
+from xoauth2_proxy.mailboxes import (
+    AlreadyThere,
+    NotPossible,
+    TooSoon,
+    UnknownMailbox,
+    WrittenInFile,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,6 +32,13 @@ class Refusal:
     status: int
     text: str
     problems: Sequence[tuple[str, str]] = ()  # JSON path, what is wrong there
+    retry_after_seconds: int = 0  # 0: nobody can tell
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The HTTP headers that tell it too."""
+        seconds = self.retry_after_seconds
+        return {"Retry-After": str(seconds)} if seconds else {}
 
     def to_json(self) -> dict[str, object]:
         """Return the body for a program."""
@@ -52,6 +65,8 @@ def refusal(error: ProxyError | OSError) -> Refusal:
     if isinstance(error, OSError):
         why = error.strerror or type(error).__name__
         return Refusal(500, f"a file cannot be read or written: {why}")
+    if isinstance(error, TooSoon):
+        return Refusal(429, str(error), retry_after_seconds=int(error.wait_seconds) + 1)
     status = _STATUSES.get(type(error))
     if status is None:
         is_far = error.is_transient or isinstance(error, UpstreamError)

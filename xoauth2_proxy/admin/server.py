@@ -64,8 +64,8 @@ class AdminServer:
 
     def _routes(self, mailboxes: Mailboxes | None) -> Iterator[tuple[Kind, web.RouteDef]]:
         yield Kind.MONITOR, web.get("/health", self._get_health)
-        yield Kind.MONITOR, web.get("/health/live", self._get_live)
-        yield Kind.MONITOR, web.get("/health/ready", self._get_ready)
+        yield Kind.PROBE, web.get("/health/live", self._get_live)
+        yield Kind.PROBE, web.get("/health/ready", self._get_ready)
         yield Kind.MONITOR, web.get("/metrics", self._get_metrics)
         if mailboxes is not None:
             theme = self._theme = Theme(self._guard)
@@ -102,7 +102,9 @@ class AdminServer:
         return response
 
     def _told(self, request: web.Request, error: web.HTTPException) -> web.StreamResponse:
-        if self._guard.kind(request) is Kind.MONITOR and not _is_for_programs(request):
+        if self._guard.kind(request) in {Kind.MONITOR, Kind.PROBE} and not _is_for_programs(
+            request
+        ):
             return error
         response = self._refused(request, Refusal(error.status, error.text or error.reason))
         for name in ("WWW-Authenticate", "Retry-After", "Allow"):
@@ -111,9 +113,11 @@ class AdminServer:
         return response
 
     def _refused(self, request: web.Request, what: Refusal) -> web.Response:
-        if self._theme is None or self._guard.kind(request) in {Kind.API, Kind.MONITOR}:
+        if self._theme is None or self._guard.kind(request) in {Kind.API, Kind.MONITOR, Kind.PROBE}:
             return refused(what)
-        return self._theme.page(request, "refused.html", what.status, what=what)
+        page = self._theme.page(request, "refused.html", what.status, what=what)
+        page.headers.update(what.headers)
+        return page
 
     async def _get_health(self, _request: web.Request) -> web.Response:
         is_well = self._health.status is Status.HEALTHY

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from xoauth2_proxy.accounts import login_key
 from xoauth2_proxy.commands.examination import STEPS
 from xoauth2_proxy.commands.examination.patient import NotNeeded, Patient, Trouble
+from xoauth2_proxy.commands.names import likely
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -27,6 +28,8 @@ EXIT_WELL, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
 
 _VERSION = 1  # of the JSON document
 _SYMBOLS = {"ok": ("✓", "green"), "failed": ("✗", "red"), "skipped": ("–", "dim")}
+_STEP_COLUMNS = 2 + max(len(name) for name, _ in STEPS) + 2  # with a symbol before it
+_SLOW_SECONDS = 1.0  # what took longer is worth a word
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,9 +74,13 @@ class _Result:
 async def run(accounts: Iterable[Account], asked: Asked, means: Means, screen: Screen) -> int:
     """Examine one mailbox, show each step as it ends, and return the exit code."""
     key = login_key(asked.mailbox)
-    account = next((one for one in accounts if one.key == key), None)
+    present = {account.key: account for account in accounts}
+    account = present.get(key)
     if account is None:
-        screen.complain(f"there is no enabled account {asked.mailbox}")
+        guess = likely(asked.mailbox, [one.email for one in present.values()])
+        words = filter(None, (f"there is no enabled account {asked.mailbox}", guess))
+        screen.complain("; ".join(words))
+        await means.store.close()
         return EXIT_USAGE
     patient = Patient(
         account=account,
@@ -131,8 +138,9 @@ async def _taken(name: str, step: Step, patient: Patient) -> _Result:
 
 def _show(result: _Result, screen: Screen) -> None:
     symbol, colour = _SYMBOLS[result.result]
-    duration = f"{result.seconds * 1000:6.0f} ms" if result.result != "skipped" else " " * 9
-    screen.say(f"{symbol} {result.step:<30}{duration}  {result.finding}".rstrip(), colour)
+    took = f" ({result.seconds:.1f} s)" if result.seconds >= _SLOW_SECONDS else ""
+    begin = ((f"{symbol} ", colour), (result.step, "dim" if result.result == "skipped" else ""))
+    screen.tell(result.finding + took, _STEP_COLUMNS, begin)
 
 
 def _conclude(account: Account, failed: _Result | None, screen: Screen) -> None:
@@ -140,7 +148,7 @@ def _conclude(account: Account, failed: _Result | None, screen: Screen) -> None:
     if failed is None:
         screen.say(f"{account.email} is well.")
         return
-    screen.say(f"Fails first: {failed.step}: {failed.finding}")
-    screen.say(f"What to do:  {failed.remedy}")
+    screen.tell(f"{failed.step}: {failed.finding}", 13, [("Fails first:", "bold")])
+    screen.say(f"What to do:  {screen.typed(failed.remedy)}")
     if failed.source:
         screen.say(f"Source:      {failed.source}")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import shlex
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -18,16 +19,18 @@ from urllib.parse import urlsplit
 import argon2
 
 from xoauth2_proxy.accounts import login_key
+from xoauth2_proxy.commands.names import likely
+from xoauth2_proxy.commands.owner import other_user
 from xoauth2_proxy.commands.ways import Way, best_way, by_browser, by_copying, by_device
 from xoauth2_proxy.config import StoreKind, added_accounts, check_account
 from xoauth2_proxy.equipment import opened
-from xoauth2_proxy.errors import ConfigError, ProxyError, TokenEndpointRefused
+from xoauth2_proxy.errors import ConfigError, ProxyError
 from xoauth2_proxy.mailboxes.running import sign_in_obstacle
 from xoauth2_proxy.oauth import sign_in
 from xoauth2_proxy.oauth.authorization import AuthorizationServer
 from xoauth2_proxy.oauth.grant import EpochSeconds
 from xoauth2_proxy.oauth.refreshers import registry
-from xoauth2_proxy.upstream.opener import Opener
+from xoauth2_proxy.upstream.opener import NoTokens, Opener
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -37,13 +40,14 @@ if TYPE_CHECKING:
     from xoauth2_proxy.config import Config, ConfigSource, StoreConfig
     from xoauth2_proxy.config.document import Json
     from xoauth2_proxy.oauth.authorization import SignedIn
-    from xoauth2_proxy.oauth.grant import AccessToken
     from xoauth2_proxy.oauth.stores import TokenStore
 
 DONE, REFUSED, WRONG_USAGE = 0, 1, 2  # exit codes
 
 _THREADS = 2  # one request at a time, and one that nobody waits for any more
 _PASSWORD_BYTES = 18  # 24 characters: far beyond guessing, and still typed without error
+# What the command line calls the keys of a new account.
+_OPTIONS = {"email": "MAILBOX", "provider": "--provider"}
 _WAYS = {Way.WEB: by_browser, Way.DEVICE: by_device, Way.PASTE: by_copying}
 
 
@@ -77,9 +81,12 @@ async def run(asked: Asked, source: ConfigSource, terminal: Terminal) -> int:
     """
     config = await asyncio.to_thread(source.load, registry.names(), terminal.environ)
     try:
+        if whose := await asyncio.to_thread(other_user, source.state_dir, config.store):
+            raise _Usage(whose)
         account, new = await _account(asked, config, source, terminal)
         with ThreadPoolExecutor(_THREADS, "oauth") as threads:
             async with _opened_store(config.store) as store:
+                await store.load(account.key)  # else a person would sign in for nothing
                 server = AuthorizationServer(account, threads)
                 signed_in = await _sign_in(asked, server, store, terminal)
         if new is not None:
@@ -126,18 +133,27 @@ async def _configured_or_new(
             raise _Usage(f"{account.email} is configured as one of {account.provider}")
         return account, None
     if not asked.provider:
-        raise _Usage(
-            f"{asked.mailbox} is not configured; --provider NAME adds it, as --provider gmail"
-        )
+        raise _Usage(_unknown(asked.mailbox, config))
     new = await asyncio.to_thread(_new, asked)
-    account = await asyncio.to_thread(
-        check_account,
-        new.document,
-        source,
-        known_refreshers=registry.names(),
-        environ=terminal.environ,
-    )
+    try:
+        account = await asyncio.to_thread(
+            check_account,
+            new.document,
+            source,
+            known_refreshers=registry.names(),
+            environ=terminal.environ,
+        )
+    except ConfigError as error:
+        words = [(_OPTIONS.get(path, path), problem) for path, problem in error.problems]
+        raise ConfigError(words) from None
     return account, new
+
+
+def _unknown(mailbox: str, config: Config) -> str:
+    guess = likely(mailbox, [account.email for account in config.accounts])
+    guess = f" {guess[0].upper()}{guess[1:]}" if guess else ""
+    adding = f"xoauth2-proxy login {shlex.quote(mailbox)} --provider NAME, for example gmail"
+    return f"{mailbox} is not configured.{guess} To add it: {adding}"
 
 
 def _new(asked: Asked) -> _New:
@@ -168,19 +184,21 @@ async def _sign_in(
     asked: Asked, server: AuthorizationServer, store: TokenStore, terminal: Terminal
 ) -> SignedIn:
     account = server.account
-    await server.metadata()
     if asked.way is Way.DEVICE and server.is_google:
         raise _Usage(
             "Google's device flow grants no scope for mail; use --paste instead, which needs no "
             "browser on this machine either"
         )
+    await server.metadata()
     if asked.way is Way.DEVICE and not server.can_use_device:
         raise _Usage(f"{server.name} offers no device flow; use --paste instead")
     way, reason = (asked.way, "") if asked.way else best_way(server, terminal)
-    terminal.say(f"Signing in {account.email} at {server.name}. {reason}".rstrip())
+    terminal.tell(f"Signing in {account.email} at {server.name}.")
+    if reason:
+        terminal.tell(reason)
 
     async def prove(access_token: str) -> None:
-        connection = await Opener(_NoTokens()).open_with(account, access_token)
+        connection = await Opener(NoTokens()).open_with(account, access_token)
         connection.close()
 
     async def conclude(signed_in: SignedIn) -> SignedIn:
@@ -189,16 +207,6 @@ async def _sign_in(
         return signed_in
 
     return await _WAYS[way](server, terminal, conclude, asked.port)
-
-
-class _NoTokens:
-    """Where no token is to be had: the one to be tried is given."""
-
-    async def token_for(self, account: Account) -> AccessToken:
-        raise TokenEndpointRefused(f"{account.email} has no token yet")
-
-    def invalidate(self, account: Account, token: AccessToken) -> bool:
-        return False
 
 
 def _report(
@@ -216,7 +224,10 @@ def _report(
     terminal.say(f"Good:      {_life(account, signed_in)}")
     if new is not None:
         terminal.say(f"Password:  {new.password}  (for mail clients; it is not shown again)")
-        terminal.say("A relay that runs takes the new mailbox up when it gets SIGHUP.")
+        terminal.tell(
+            "A proxy that runs takes the new mailbox up when it reads its configuration again: "
+            'with SIGHUP, or "Read again" on its admin page.'
+        )
     terminal.say("Next:      xoauth2-proxy status")
 
 

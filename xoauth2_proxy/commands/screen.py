@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import textwrap
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.text import Text
+
+from xoauth2_proxy.commands.invocation import Invocation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_PIPED_COLUMNS = 200  # where nobody says how wide it is, lines stay whole for grep
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,16 +25,40 @@ class Screen:
 
     out: Console
     err: Console
+    invocation: Invocation = Invocation()  # noqa: RUF009 - it is immutable
 
     @classmethod
-    def of_process(cls) -> Screen:
+    def of_process(cls, invocation: Invocation) -> Screen:
         """Return the process's own standard output and standard error."""
-        return cls(Console(), Console(stderr=True))
+        is_unknown = not sys.stdout.isatty() and "COLUMNS" not in os.environ
+        out = Console(width=_PIPED_COLUMNS if is_unknown else None)
+        return cls(out, Console(stderr=True), invocation)
 
     def say(self, text: str, style: str = "") -> None:
-        """Show a line as it is: brackets in addresses and replies are no markup."""
+        """Show a line as it is: brackets in addresses and replies are no markup.
+
+        It is not broken, so that a command or an address in it can be copied.
+        """
         self.out.print(Text(text, style=style), soft_wrap=True)
+
+    def tell(self, text: str, indent: int = 0, first: Iterable[tuple[str, str]] = ()) -> None:
+        """Show prose, broken between words; `first`, in styles, stands left of it."""
+        line = Text.assemble(*first)
+        line.pad_right(max(0, indent - line.cell_len))
+        lines = textwrap.wrap(
+            text,
+            max(20, self.out.width - indent),
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        line.append(f"\n{' ' * indent}".join(lines))
+        line.rstrip()
+        self.out.print(line, soft_wrap=True)
+
+    def typed(self, text: str) -> str:
+        """Return `text` with our own commands as they are to be typed here."""
+        return self.invocation.typed(text)
 
     def complain(self, text: str) -> None:
         """Say what is wrong."""
-        self.err.print(Text(f"xoauth2-proxy: {text}"), soft_wrap=True)
+        self.err.print(Text(f"xoauth2-proxy: {self.typed(text)}"), soft_wrap=True)

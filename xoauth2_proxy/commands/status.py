@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import defaultdict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,14 +18,13 @@ from rich.table import Table
 from rich.text import Text
 
 from xoauth2_proxy.accounts import login_key
+from xoauth2_proxy.commands.names import likely
 from xoauth2_proxy.oauth.grant import EpochSeconds
 from xoauth2_proxy.oauth.standing import IS_WELL, Standing, State
 from xoauth2_proxy.oauth.watch import standings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-
-    from rich.console import Console
 
     from xoauth2_proxy.accounts import Account
     from xoauth2_proxy.commands.screen import Screen
@@ -34,6 +34,7 @@ EXIT_WELL, EXIT_NEEDED, EXIT_USAGE = 0, 1, 2
 
 _VERSION = 1  # of the JSON document
 _SHOWN = 50  # mailboxes in a table for a person; those that need somebody are all shown
+_NAMED = 3  # mailboxes with the same trouble that are named before it
 _TIMEOUT = aiohttp.ClientTimeout(total=30.0)
 
 # Symbol, words and colour: none tells anything that another does not.
@@ -44,9 +45,10 @@ _WORDS: dict[State, tuple[str, str, str]] = {
     State.TROUBLE: ("~", "in trouble", "yellow"),
     State.UNUSED: ("·", "not used yet", ""),
     State.OK: ("✓", "ok", "green"),
-    State.OWN_TOKEN: ("·", "clients' own tokens", ""),
+    State.OWN_TOKEN: ("·", "clients' tokens", ""),
     State.MOCK: ("·", "sandbox", ""),
 }
+_UNREAD = ("?", "not known", "yellow")
 _URGENCY = {state: rank for rank, state in enumerate(_WORDS)}
 
 
@@ -66,7 +68,7 @@ async def run(accounts: Sequence[Account], store: TokenStore, asked: Asked, scre
     wanted = [login_key(mailbox) for mailbox in asked.mailboxes] or list(present)
     for mailbox, key in zip(asked.mailboxes, wanted, strict=False):
         if key not in present:
-            return _unknown(mailbox, screen)
+            return _unknown(mailbox, [one.email for one in accounts], screen)
     now = EpochSeconds(time.time())
     chosen = [present[key] for key in dict.fromkeys(wanted)]
     return _show(await standings(chosen, store, now, asked.warn_days), asked, screen)
@@ -90,7 +92,7 @@ async def run_remote(url: str, token: str, asked: Asked, screen: Screen) -> int:
     present = {login_key(one.mailbox): one for one in found}
     for mailbox in asked.mailboxes:
         if login_key(mailbox) not in present:
-            return _unknown(mailbox, screen)
+            return _unknown(mailbox, [one.mailbox for one in found], screen)
     wanted = dict.fromkeys(map(login_key, asked.mailboxes)) or present
     return _show([_judged(present[key], asked.warn_days) for key in wanted], asked, screen)
 
@@ -125,8 +127,9 @@ def _judged(one: Standing, warn_days: int) -> Standing:
     return one
 
 
-def _unknown(mailbox: str, screen: Screen) -> int:
-    screen.complain(f"there is no enabled account {mailbox}")
+def _unknown(mailbox: str, known: Iterable[str], screen: Screen) -> int:
+    words = filter(None, (f"there is no enabled account {mailbox}", likely(mailbox, known)))
+    screen.complain("; ".join(words))
     return EXIT_USAGE
 
 
@@ -136,7 +139,7 @@ def _show(found: Iterable[Standing], asked: Asked, screen: Screen) -> int:
         document = {"version": _VERSION, "mailboxes": [one.to_json() for one in ranked]}
         screen.out.file.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
     else:
-        _show_table(ranked, asked, screen.out)
+        _show_table(ranked, asked, screen)
     return EXIT_NEEDED if any(one.needs_a_person or one.is_unread for one in ranked) else EXIT_WELL
 
 
@@ -145,7 +148,7 @@ def _rank(one: Standing) -> tuple[int, float, str]:
     return _URGENCY[one.state], days_left, one.mailbox.lower()
 
 
-def _show_table(ranked: list[Standing], asked: Asked, out: Console) -> None:
+def _show_table(ranked: list[Standing], asked: Asked, screen: Screen) -> None:
     needing = sum(one.state not in IS_WELL for one in ranked)
     shown = ranked if asked.is_all else ranked[: max(_SHOWN, needing)]
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -153,37 +156,53 @@ def _show_table(ranked: list[Standing], asked: Asked, out: Console) -> None:
     table.add_column("State", no_wrap=True)
     for heading in ("Last token", "Next", "Days left"):
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("What to do", overflow="fold", ratio=1)
     now = time.time()
     for one in shown:
-        symbol, words, colour = _WORDS[one.state]
+        symbol, words, colour = _UNREAD if one.is_unread else _WORDS[one.state]
         table.add_row(
             Text(one.mailbox),
             Text(f"{symbol} {words}", style=colour),
             Text(f"{span(now - one.last_success)} ago" if one.last_success else "–"),
             Text(f"in {span(one.next_refresh - now)}" if one.next_refresh else "–"),
             Text("–" if one.days_left is None else f"{one.days_left:.0f}"),
-            Text(" ".join(filter(None, (_sentence(one.reason), _sentence(one.remedy))))),
         )
     if shown:
-        out.print(table)
+        screen.out.print(table)
+    _show_remedies(shown, screen)
     if len(shown) < len(ranked):
-        out.print(Text(f"… and {len(ranked) - len(shown):,} more that are well (--all shows them)"))
-    out.print(Text(_summary(ranked)))
+        screen.say(f"… and {len(ranked) - len(shown):,} more that are well (--all shows them)")
+    screen.say(_summary(ranked))
 
 
-def _sentence(text: str) -> str:
-    return f"{text[:1].upper()}{text[1:].rstrip('.')}." if text else ""
+def _show_remedies(shown: list[Standing], screen: Screen) -> None:
+    """Say what is the matter and what to do, once for all that have the same trouble."""
+    alike = defaultdict[tuple[str, str], list[str]](list)
+    for one in shown:
+        if one.reason or one.remedy:
+            alike[one.reason, one.remedy].append(one.mailbox)
+    if alike:
+        screen.say("")
+    for (reason, remedy), mailboxes in alike.items():
+        more = f" and {len(mailboxes) - _NAMED} more" if len(mailboxes) > _NAMED else ""
+        screen.tell(f"{', '.join(mailboxes[:_NAMED])}{more}: {reason}")
+        if remedy:
+            screen.say(f"  → {screen.typed(remedy)}")
+    if alike:
+        screen.say("")
 
 
 def _summary(ranked: list[Standing]) -> str:
     count = len(ranked)
     needing = sum(one.needs_a_person for one in ranked)
-    troubled = sum(one.state is State.TROUBLE for one in ranked)
+    unread = sum(one.is_unread for one in ranked)
+    troubled = sum(one.state is State.TROUBLE for one in ranked) - unread
     parts = [f"{count:,} mailbox{'es'[: 2 * (count != 1)]}"]
-    parts.append(
-        f"{needing:,} need{'s'[: needing == 1]} somebody" if needing else "nobody is needed"
-    )
+    if needing:
+        parts.append(f"{needing:,} need{'s'[: needing == 1]} somebody")
+    elif not unread:
+        parts.append("nobody is needed")
+    if unread:
+        parts.append(f"nothing is known of {unread:,}")
     if troubled:
         parts.append(f"{troubled:,} in trouble that may pass")
     return "; ".join(parts)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import sys
+import textwrap
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TextIO
+
+from xoauth2_proxy.commands.invocation import Invocation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -21,16 +25,24 @@ class Terminal:
     output: TextIO
     errors: TextIO
     input: TextIO
-    environ: Mapping[str, str]
+    environ: Mapping[str, str] = field(repr=False)
     open_browser: Callable[[str], bool]  # as `webbrowser.open`
+    invocation: Invocation = Invocation()  # noqa: RUF009 - it is immutable
 
     def say(self, text: str = "") -> None:
-        """Write a line, at once."""
+        """Write a line, at once and unbroken, so that what it holds can be copied."""
+        print(self.invocation.typed(text), file=self.output, flush=True)
+
+    def tell(self, text: str) -> None:
+        """Write prose, broken between words where a person looks on."""
+        if self.output.isatty():
+            columns = shutil.get_terminal_size().columns
+            text = textwrap.fill(text, columns, break_long_words=False, break_on_hyphens=False)
         print(text, file=self.output, flush=True)
 
     def complain(self, text: str) -> None:
         """Write a line about what went wrong."""
-        print(f"xoauth2-proxy: {text}", file=self.errors, flush=True)
+        print(f"xoauth2-proxy: {self.invocation.typed(text)}", file=self.errors, flush=True)
 
     async def line(self) -> str:
         """Return what the person types next; "" at the end of the input. It may be cancelled."""

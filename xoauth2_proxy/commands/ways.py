@@ -59,7 +59,7 @@ async def by_browser(
     host = urlsplit(server.redirect_uri(port)).hostname or ""
     async with Loopback(port=port, host=host) as loopback:
         attempt = await server.begin(server.redirect_uri(loopback.port))
-        terminal.say("If no page appears, open this address in a browser on this machine:")
+        terminal.tell("If no page appears, open this address in a browser on this machine:")
         terminal.say(f"\n  {attempt.url}\n")
         terminal.show(attempt.url)
 
@@ -79,7 +79,7 @@ async def by_device(
     if attempt.verification_uri_complete:
         terminal.say(f"Or open {attempt.verification_uri_complete}, which holds the code.")
     minutes = max(1, round(attempt.expires_in_seconds / 60))
-    terminal.say(f"The code is good for {minutes} minutes. Waiting …")
+    terminal.tell(f"The code is good for {minutes} minutes. Waiting …")
     return await conclude(await server.finish_device(attempt))
 
 
@@ -92,13 +92,16 @@ async def by_copying(
     """
     port = port or secrets.choice(_FREE_PORTS)
     attempt = await server.begin(server.redirect_uri(port))
-    terminal.say("1. Open this address in a browser on any machine, and sign in:")
+    terminal.tell("1. Open this address in a browser on any machine, and sign in:")
     terminal.say(f"\n  {attempt.url}\n")
-    terminal.say(
-        "2. The browser then shows that it cannot open a page of "
+    terminal.tell(
+        "2. The browser then says that it cannot reach "
         f"{urlsplit(attempt.redirect_uri).netloc}. That is right."
     )
-    terminal.say("3. Copy the whole address of that page, paste it here and press Enter:")
+    terminal.tell(
+        "3. Copy the whole address of that page from the address bar, paste it here and press "
+        "Enter:"
+    )
     try:
         async with asyncio.timeout(_PASTE_SECONDS):
             answer = answer_in(await terminal.line())
@@ -108,7 +111,7 @@ async def by_copying(
         raise SignInRefused("nothing was pasted")
     if answer.keys() == {"code"}:
         # The code alone: the code verifier, which nobody else has, still ties it to this attempt.
-        answer["state"] = attempt.state
+        return await conclude(await server.finish_with_code(attempt, answer["code"]))
     if not answer.keys() & {"code", "error"}:
         raise SignInRefused(
             "this is not the address of the page that failed to load: it holds no code; copy "

@@ -76,6 +76,7 @@ class OAuthSection(Section):
     )
     parameters: dict[Parameter, Annotated[str, Field(max_length=10_000)]] | None = Field(
         default=None,
+        repr=False,  # somebody may not have heeded the last words
         description="More parameters for token requests, as audience or resource. No secrets.",
     )
     oauth_token_url: Url | None = Field(

@@ -1,18 +1,21 @@
 """Reads who the relay is for: the providers, the file's accounts, and those added while it ran.
 
 What is wrong in the file is a problem. An added account that is wrong is left out with a warning:
-it was right when it was added, and must not keep the relay from starting.
+it was right when it was added, and must not keep the relay from starting. What such an account may
+not say (`admission`) is asked of every one, also of those that the operator put there by hand.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from xoauth2_proxy.config.account import AccountReader, Premises
 from xoauth2_proxy.config.added import account_key, accounts_directory, added_accounts
+from xoauth2_proxy.config.admission import check_reach
 from xoauth2_proxy.config.built_in import blank_provider, built_in_providers
-from xoauth2_proxy.config.model import ProviderSection
+from xoauth2_proxy.config.model import AdminSection, ProviderSection
 from xoauth2_proxy.config.oauth_rules import check_fit
 from xoauth2_proxy.config.problems import Problems, join
 from xoauth2_proxy.config.providers import (
@@ -26,7 +29,7 @@ from xoauth2_proxy.config.surroundings import check_authorities, is_loopback
 from xoauth2_proxy.config.values import WORD, WORD_RULE
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from xoauth2_proxy.config.document import Json
     from xoauth2_proxy.config.reading import Reading
@@ -40,11 +43,7 @@ class Roster:
     reader: AccountReader
     added: frozenset[str]  # keys of the accounts that are not the file's
     providers: Mapping[str, Provider | None]
-
-    def entry_of(self, provider: str) -> ProviderSection | None:
-        """Return what the file writes of a provider, if anything."""
-        found = self.providers.get(provider)
-        return found.entry if found else None
+    is_guarded: bool  # the file has a token for the admin server
 
 
 def read_roster(
@@ -69,17 +68,28 @@ def read_roster(
     else:
         for number, value in enumerate(accounts):
             reader.read(value, join("accounts", number))
-    added = _read_added(reading, reader, store, without)
+    is_guarded = _is_guarded(reading)
+    judge = partial(check_reach, path="", providers=providers, is_guarded=is_guarded)
+    added = _read_added(reading, reader, store, without, judge)
     if isinstance(accounts, list) and not reader.enabled:
         if accounts and not added:
             reading.problems.add("accounts", "no account is enabled")
         elif not accounts:
             reading.warnings.append("there is no account yet: nobody can log in")
-    return Roster(reader, added, providers)
+    return Roster(reader, added, providers, is_guarded)
+
+
+def _is_guarded(reading: Reading) -> bool:
+    section = structured(AdminSection, reading.document.get("admin", {}), "admin", Problems())
+    return section is not None and section.token is not None
 
 
 def _read_added(
-    reading: Reading, reader: AccountReader, store: StoreConfig, without: Collection[str]
+    reading: Reading,
+    reader: AccountReader,
+    store: StoreConfig,
+    without: Collection[str],
+    judge: Callable[..., None],
 ) -> frozenset[str]:
     if not accounts_directory(reading.state_dir).exists():
         return frozenset()  # and no key is asked of a keyring
@@ -94,7 +104,10 @@ def _read_added(
     for file, document in found.documents:
         if account_key(document) in without:
             continue
-        key, problems = reader.read_added(document, file)
+        key, problems = "", Problems()
+        judge(document, problems=problems)
+        if not problems:
+            key, problems = reader.read_added(document, file)
         if problems:
             left_out += [f"{file}: {where}: {what}" for where, what in problems.listed()]
         else:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from xoauth2_proxy.config.reading import Reading
 
+_MIN_TOKEN_CHARACTERS = 16  # as for store.key
 _REDIS_SCHEMES = ("redis", "rediss", "unix")
 
 
@@ -99,6 +100,10 @@ def admin_config(reading: Reading) -> AdminConfig:
         token = reading.surroundings.secret(section.token, "admin.token", reading.problems)
     elif not is_loopback(host):
         reading.problems.add("admin.token", f"is required on {host}, which is not loopback")
+    if 0 < len(token) < _MIN_TOKEN_CHARACTERS:
+        reading.warnings.append(
+            f"admin.token: has fewer than {_MIN_TOKEN_CHARACTERS} characters and can be guessed"
+        )
     port = section.port if given.admin_port is None else given.admin_port
     return AdminConfig(host=host, port=port, token=token, public_url=section.public_url or "")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -39,8 +40,8 @@ class Advice:
     is_for_provider_alone: bool = False  # others say the same and mean something else
 
     def remedy_for(self, mailbox: str) -> str:
-        """Return the remedy with the mailbox's address in its commands."""
-        return self.remedy.replace(MAILBOX, mailbox)
+        """Return the remedy with the mailbox's address in its commands, quoted for a shell."""
+        return self.remedy.replace(MAILBOX, shlex.quote(mailbox))
 
     def fits(self, words: str, provider: str) -> bool:
         """Whether the row speaks of these words (`normalised`), said by this provider."""

@@ -9,6 +9,7 @@ from xoauth2_proxy.mailboxes.running import (
     NotPossible,
     ProviderInfo,
     Running,
+    TooSoon,
     UnknownMailbox,
     WrittenInFile,
 )
@@ -25,6 +26,7 @@ __all__ = [
     "Proposal",
     "ProviderInfo",
     "Running",
+    "TooSoon",
     "UnknownMailbox",
     "WrittenInFile",
 ]

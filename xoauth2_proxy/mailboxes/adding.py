@@ -1,27 +1,36 @@
 """Adds mailboxes: checked all together, tried with their provider, kept and put in force.
 
-I1: nothing is kept of a mailbox whose token request failed.
+I1: nothing is kept of a mailbox whose token request failed, or that could not be put in force; the
+former one is there again.
 I2: additions under way at the same time never lose one another; a mailbox is added by one of them.
 I3: a password is kept as a hash.
+I4: a grant never follows its mailbox to another server.
+I5: what was begun is brought to its end though who asked has gone away: it may hold a refresh token
+that the provider gives out only once.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
-import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import argon2
 
+from xoauth2_proxy import log
 from xoauth2_proxy.accounts import login_key
-from xoauth2_proxy.errors import ConfigError, TokenEndpointRefused, TokenError
+from xoauth2_proxy.errors import (
+    ConfigError,
+    TokenEndpointRefused,
+    TokenError,
+    TokenStoreUnavailable,
+)
+from xoauth2_proxy.mailboxes.errands import Errands
 from xoauth2_proxy.mailboxes.running import MOCK, AlreadyThere, WrittenInFile
-from xoauth2_proxy.oauth.grant import EpochSeconds
-from xoauth2_proxy.oauth.renewal import Renewals, current_grant
-from xoauth2_proxy.oauth.stores.memory import MemoryStore
+from xoauth2_proxy.mailboxes.trial import Trials, leads_elsewhere, save_patiently
 from xoauth2_proxy.oauth_client import GrantType
 
 if TYPE_CHECKING:
@@ -34,6 +43,8 @@ if TYPE_CHECKING:
 
 AT_ONCE = 4  # token requests at one time, as many as `oauth.renewal` allows one token host
 _PASSWORD_BYTES = 18  # 24 characters: far beyond guessing, and still typed without error
+
+_log = log.logger("mailboxes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +81,8 @@ class _Candidate:
     is_new: bool
     grant: StoredGrant | None = None  # what the provider answered, if it is not kept yet
     error: TokenError | None = None
+    is_placed: bool = False  # the store has `grant` (None: nothing) in place of `former_grant`
+    former_grant: StoredGrant | None = None
 
 
 class Adding:
@@ -86,7 +99,8 @@ class Adding:
         self._running = running
         self._kept = kept
         self._store = store
-        self._metrics = metrics
+        self._trials = Trials(running, store, metrics)
+        self._errands = Errands()
         self._lock = lock  # held while the set of accounts is changed, never for a provider
         self._places = asyncio.Semaphore(AT_ONCE)
         self._under_way: set[str] = set()
@@ -95,12 +109,21 @@ class Adding:
     async def add(self, proposals: Sequence[tuple[str, Proposal]]) -> Additions:
         """Add what can be added; each proposal comes with the JSON path that problems begin with.
 
+        Cancelling does not stop it.
+
         Raises:
             ConfigError: some are not right; nothing was added.
             AlreadyThere, WrittenInFile: some are there already; nothing was added.
             TokenStoreUnavailable: nothing was added.
             OSError: they cannot be kept.
         """
+        return await self._errands.run(self._add(proposals), "add mailboxes")
+
+    async def close(self) -> None:
+        """Let additions under way end, for some seconds."""
+        await self._errands.close()
+
+    async def _add(self, proposals: Sequence[tuple[str, Proposal]]) -> Additions:
         documents = [(path, *_with_password(one.document)) for path, one in proposals]
         keys = {_key(proposal.document) for _, proposal in proposals} - {""}
         with self._reserved(keys):
@@ -152,56 +175,66 @@ class Adding:
     async def _verify(self, candidate: _Candidate) -> None:
         async with self._places:
             try:
-                candidate.grant = await self._tried(candidate.account)
+                candidate.grant = await self._trials.grant_of(candidate.account)
             except TokenError as error:
                 candidate.error = error
             except OSError as error:
                 candidate.error = TokenEndpointRefused(f"no refresher: {error.strerror}")
 
-    async def _tried(self, account: Account) -> StoredGrant | None:
-        """Ask for a token; return the grant to keep, None if it is kept. Raises `TokenError`.
-
-        It is made beside the store, so that a failure leaves no trace. But where the account goes
-        on with the store's grant, that one's refresh token may have been replaced, and whoever uses
-        the mailbox meanwhile needs the new one.
-        """
-        refresher = await asyncio.to_thread(self._running.refresher, account.refresher)
-        if refresher is None:
-            raise TokenEndpointRefused(f"there is no refresher {account.refresher}")
-        async with self._store.lock(account.key):
-            kept = await self._store.load(account.key)
-            beside = MemoryStore()
-            if kept is not None:
-                await beside.save(account.key, kept)
-            renewals = Renewals({account.refresher: refresher}, beside, self._metrics)
-            await renewals.renew(account, is_forced=True)
-            grant = await beside.load(account.key)
-            goes_on = current_grant(account, kept, EpochSeconds(time.time())) is kept
-            if grant is not None and goes_on:
-                await self._store.save(account.key, grant)
-                return None
-        return grant
-
     async def _keep(self, candidates: Sequence[_Candidate]) -> None:
         documents = [await asyncio.to_thread(self._hashed, one.document) for one in candidates]
         async with self._lock:
-            for candidate in candidates:
-                key = candidate.account.key
-                if candidate.grant is not None:
-                    async with self._store.lock(key):
-                        await self._store.save(key, candidate.grant)
-            for document in documents:
-                await asyncio.to_thread(self._kept.add, document)
+            former: dict[str, Document] = {}
+            if not all(one.is_new for one in candidates):
+                kept = await asyncio.to_thread(self._kept.documents)
+                former = {_key(document): document for _, document in kept}
             try:
-                await self._running.reload()
-            except (ConfigError, OSError):
-                # Nothing new is in force; what is new must not be there at the next start either.
                 for candidate in candidates:
-                    if candidate.is_new:
-                        await asyncio.to_thread(self._kept.remove, candidate.account.key)
+                    await self._place(candidate)
+                for document in documents:
+                    await asyncio.to_thread(self._kept.add, document)
+                await self._running.reload()
+            except (ConfigError, OSError, TokenStoreUnavailable):
+                # Nothing new is in force; nor must it be at the next start.
+                for candidate in candidates:
+                    await self._restore(candidate, former.get(candidate.account.key))
                 raise
         for candidate in candidates:
             self._running.forget(candidate.account.key)
+
+    async def _place(self, candidate: _Candidate) -> None:
+        """Put the grant that was got into the store; take one away that must not follow."""
+        account = candidate.account
+        is_elsewhere = leads_elsewhere(self._running.accounts.get(account.key), account)
+        if candidate.grant is None and not is_elsewhere:
+            return
+        async with self._store.lock(account.key):
+            candidate.former_grant = await self._store.load(account.key)
+            if candidate.grant is not None:
+                await save_patiently(self._store, account.key, candidate.grant)
+            elif candidate.former_grant is not None:
+                await self._store.delete(account.key)
+            candidate.is_placed = True
+        if is_elsewhere:
+            self._running.forget(account.key)  # before its token could go there
+
+    async def _restore(self, candidate: _Candidate, former: Document | None) -> None:
+        key = candidate.account.key
+        try:
+            if former is not None:
+                await asyncio.to_thread(self._kept.add, former)
+            else:
+                await asyncio.to_thread(self._kept.remove, key)
+            if candidate.is_placed:
+                async with self._store.lock(key):
+                    if await self._store.load(key) != candidate.grant:
+                        return  # somebody has signed it in meanwhile
+                    if candidate.former_grant is not None:
+                        await self._store.save(key, candidate.former_grant)
+                    else:
+                        await self._store.delete(key)
+        except (OSError, TokenStoreUnavailable) as error:
+            _log.event(logging.ERROR, "mailbox not as it was", account=key, error=error)
 
     def _hashed(self, document: Document) -> Document:
         password = document.get("password", "")

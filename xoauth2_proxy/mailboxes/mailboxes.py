@@ -4,25 +4,35 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
 from xoauth2_proxy.accounts import login_key
-from xoauth2_proxy.errors import GrantRevoked, TokenError, TokenStoreUnavailable
-from xoauth2_proxy.mailboxes.adding import AT_ONCE, Adding
-from xoauth2_proxy.mailboxes.running import Mailbox, NotPossible, UnknownMailbox, WrittenInFile
+from xoauth2_proxy.errors import SignInRefused
+from xoauth2_proxy.mailboxes.adding import Adding
+from xoauth2_proxy.mailboxes.forced import Forced
+from xoauth2_proxy.mailboxes.removing import Removing
+from xoauth2_proxy.mailboxes.running import (
+    Mailbox,
+    NotPossible,
+    UnknownMailbox,
+    WrittenInFile,
+    asks_alike,
+)
 from xoauth2_proxy.oauth import sign_in
 from xoauth2_proxy.oauth.grant import EpochSeconds
 from xoauth2_proxy.oauth.standing import State
 from xoauth2_proxy.oauth.watch import standings
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
     from concurrent.futures import Executor
 
     from xoauth2_proxy.accounts import Account
     from xoauth2_proxy.mailboxes.adding import Additions, Proposal
+    from xoauth2_proxy.mailboxes.removing import Pruned
     from xoauth2_proxy.mailboxes.running import KeptAccounts, ProviderInfo, Running
     from xoauth2_proxy.metrics import Metrics
     from xoauth2_proxy.oauth.authorization import Attempt
@@ -42,14 +52,6 @@ class Means:
 
 
 @dataclass(frozen=True, slots=True)
-class Pruned:
-    """What became of the mailboxes whose grants were tried."""
-
-    removed: list[str]
-    undecided: list[tuple[str, TokenError]]  # kept: nobody could say whether the grant is dead
-
-
-@dataclass(frozen=True, slots=True)
 class Revoked:
     """A mailbox whose grant is forgotten."""
 
@@ -60,13 +62,19 @@ class Revoked:
 class Mailboxes:
     """The mailboxes of a relay that runs."""
 
-    def __init__(self, means: Means) -> None:
+    def __init__(self, means: Means, clock: Callable[[], float] = time.monotonic) -> None:
         self._means = means
         self._running = means.running
         self._store = means.store
         self._lock = asyncio.Lock()  # held while the set of accounts is changed
         self._adding = Adding(means.running, means.kept, means.store, means.metrics, self._lock)
         self._sign_ins = sign_in.SignIns(means.threads)
+        self._forced = Forced(clock)
+        self._removing = Removing(means.running, means.kept, means.store, self._forced, self._lock)
+
+    async def close(self) -> None:
+        """Let what must not be cut short end, for some seconds, while the store is still open."""
+        await self._adding.close()
 
     @property
     def providers(self) -> Sequence[ProviderInfo]:
@@ -89,6 +97,8 @@ class Mailboxes:
     async def remove(self, email: str) -> None:
         """Remove a mailbox that was added while the relay ran, and forget its grant.
 
+        The grant stays if the mailbox is in the configuration file as well.
+
         Raises:
             UnknownMailbox: there is none.
             WrittenInFile: it can be removed there alone.
@@ -101,42 +111,26 @@ class Mailboxes:
             raise WrittenInFile(
                 f"{account.email} is written in the configuration file: remove it there and reload"
             )
-        await self._remove([key])
+        await self._removing.remove([key])
 
     async def remove_all(self) -> list[str]:
         """Remove every mailbox that was added; return their keys. Raises as `remove`."""
         keys = sorted(await self._added())
         if keys:
-            await self._remove(keys)
+            await self._removing.remove(keys)
         return keys
 
     async def remove_invalid(self) -> Pruned:
         """Remove the added mailboxes whose provider says, asked now, that their grant is dead.
 
         Anything else a provider or the network does removes nothing. Raises as `remove`.
+
+        Raises:
+            TooSoon: some were asked for within the last minute; nothing was done.
         """
         accounts = self._running.accounts
         tried = [accounts[key] for key in sorted(await self._added()) if key in accounts]
-        places = asyncio.Semaphore(AT_ONCE)
-
-        async def failure_of(account: Account) -> TokenError | None:
-            async with places:
-                return await self._failure_of(account)
-
-        failures = await asyncio.gather(*map(failure_of, tried))
-        dead = [
-            account.key
-            for account, failure in zip(tried, failures, strict=True)
-            if failure is not None and await self._is_dead(account, failure)
-        ]
-        if dead:
-            await self._remove(dead)
-        undecided = [
-            (account.email, failure)
-            for account, failure in zip(tried, failures, strict=True)
-            if failure is not None and account.key not in dead
-        ]
-        return Pruned(dead, undecided)
+        return await self._removing.prune(tried)
 
     async def refresh(self, email: str) -> Mailbox:
         """Get a new access token from the provider now; return how the mailbox stands then.
@@ -144,12 +138,14 @@ class Mailboxes:
         Raises:
             UnknownMailbox: there is none.
             NotPossible: its clients bring their own tokens.
+            TooSoon: the provider was asked within the last minute.
             TokenError: why there is no token.
         """
         account = self._account(email)
         mailbox = await self.find(email)
         if mailbox.standing.state is State.OWN_TOKEN:
             raise NotPossible(f"clients of {account.email} bring their own tokens")
+        self._forced.note([account.key])
         await self._running.renew(account)
         return await self.find(email)
 
@@ -168,6 +164,7 @@ class Mailboxes:
         if not (mailbox.has_grant and has_token):
             raise NotPossible(f"{account.email} has no grant that could be revoked")
         is_ended = await sign_in.revoke(self._store, account, self._means.threads)
+        self._forced.forget(account.key)
         self._running.forget(account.key)
         return Revoked(await self.find(email), _left_over(mailbox, is_ended=is_ended))
 
@@ -191,21 +188,41 @@ class Mailboxes:
         """Keep the grant that a person has given, as the answer to an attempt says.
 
         Raises:
-            SignInRefused: they have not, or it is somebody else's, or the attempt is over.
+            SignInRefused: they have not, or it is somebody else's, or the attempt is over, or the
+                mailbox's settings are no longer those that it began with.
+            UnknownMailbox: the mailbox was removed meanwhile.
             TokenError, UpstreamError: the provider or the store is in trouble.
         """
         account, signed_in = await self._sign_ins.finish(answer)
-        current = self._account(account.email)
+        self._check_unchanged(account)
         now = EpochSeconds(time.time())
-        prove = partial(self._running.prove, current)
-        await sign_in.adopt(self._store, current, signed_in, now, prove)
-        self._running.forget(current.key)
-        return await self.find(current.email)
+        prove = partial(self._running.prove, account)
+        turn = self._while_unchanged(account)
+        await sign_in.adopt(self._store, account, signed_in, now, prove, turn)
+        self._forced.forget(account.key)
+        self._running.forget(account.key)
+        return await self.find(account.email)
 
     async def reload(self) -> None:
         """Read the configuration again. Raises `ConfigError`, `OSError`: nothing has changed."""
         async with self._lock:
             await self._running.reload()
+            await self._removing.forget_gone()
+
+    @asynccontextmanager
+    async def _while_unchanged(self, account: Account) -> AsyncIterator[None]:
+        async with self._lock:
+            self._check_unchanged(account)
+            yield
+
+    def _check_unchanged(self, account: Account) -> None:
+        """Raise unless the account is in force, and its tokens go where they went."""
+        now = self._account(account.email)
+        if not asks_alike(now, account) or now.upstream != account.upstream:
+            raise SignInRefused(
+                f"the settings of {account.email} have changed since this sign-in began; begin it "
+                "again"
+            )
 
     def _account(self, email: str) -> Account:
         account = self._running.accounts.get(login_key(email))
@@ -225,40 +242,6 @@ class Mailboxes:
             Mailbox(account, standing, account.key in added)
             for account, standing in zip(accounts, found, strict=True)
         ]
-
-    async def _failure_of(self, account: Account) -> TokenError | None:
-        """Return why the account has no token, asking now; None if it has, or lives on no grant."""
-        if account.oauth.is_empty:
-            return None
-        try:
-            await self._running.renew(account)
-        except TokenError as error:
-            return error
-        return None
-
-    async def _is_dead(self, account: Account, failure: TokenError) -> bool:
-        # `GrantRevoked` alone is not enough: a second factor that is asked for comes as one too,
-        # and a mailbox that nobody has signed in yet is none that died.
-        if not isinstance(failure, GrantRevoked) or failure.oauth_error != "invalid_grant":
-            return False
-        try:
-            grant = await self._store.load(account.key)
-        except TokenStoreUnavailable:
-            return False
-        # Somebody may have signed it in since.
-        return grant is not None and grant.failure is not None and grant.failure.kind == "revoked"
-
-    async def _remove(self, keys: Sequence[str]) -> None:
-        async with self._lock:
-            for key in keys:
-                await asyncio.to_thread(self._means.kept.remove, key)
-            try:
-                await self._running.reload()
-            finally:
-                for key in keys:
-                    async with self._store.lock(key):
-                        await self._store.delete(key)
-                    self._running.forget(key)
 
 
 def _left_over(mailbox: Mailbox, *, is_ended: bool) -> list[str]:

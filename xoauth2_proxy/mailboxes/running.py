@@ -34,6 +34,16 @@ class AlreadyThere(ProxyError):
     """The mailbox exists, and was not to be replaced."""
 
 
+class TooSoon(ProxyError):
+    """The provider was asked a moment ago."""
+
+    is_transient = True
+
+    def __init__(self, message: str, wait_seconds: float) -> None:
+        super().__init__(message)
+        self.wait_seconds = wait_seconds  # until it may be asked again
+
+
 class WrittenInFile(ProxyError):
     """The mailbox is written in the configuration file, so it cannot be changed from here."""
 
@@ -160,6 +170,10 @@ class KeptAccounts(Protocol):
         """Return whose accounts are kept. Raises `OSError`."""
         ...
 
+    def documents(self) -> Sequence[tuple[str, Document]]:
+        """Return the accounts that are kept, each with its file's name. Raises `OSError`."""
+        ...
+
     def add(self, document: Document) -> None:
         """Keep an account, in place of the mailbox's former one. Raises `OSError`."""
         ...
@@ -167,6 +181,15 @@ class KeptAccounts(Protocol):
     def remove(self, key: str) -> bool:
         """Keep the account no longer; return whether it was kept. Raises `OSError`."""
         ...
+
+
+def asks_alike(one: Account, other: Account) -> bool:
+    """Whether both ask for tokens in the same way, so that the token of one is the other's."""
+    return _asks_as(one) == _asks_as(other)
+
+
+def _asks_as(account: Account) -> tuple[object, ...]:
+    return account.provider, account.refresher, account.email, account.oauth
 
 
 def sign_in_obstacle(refresher: str, client: OAuthClient) -> str:

@@ -38,6 +38,7 @@ _IDLE_RETRY_SECONDS = 3600.0  # nobody waits for a mailbox that is only kept ali
 _EARLY = 0.2  # a renewal begins up to a fifth of its window earlier
 _LATE = 0.1  # a retry that nobody asks for comes up to a tenth later
 _MIN_WAKE_SECONDS = 1.0  # whatever an endpoint says of its tokens, it is not asked in a circle
+_REFUSAL_KEPT_SECONDS = 3600.0  # a renewal, which knows nothing of it, comes about as often
 _NEVER = float("-inf")
 _FAMILIES = (GrantRevoked, TokenEndpointRefused, TokenEndpointUnavailable, TokenStoreUnavailable)
 
@@ -54,6 +55,8 @@ class Cached:
     _used_at: float = _NEVER
     _forced_at: float = _NEVER  # when a token was last given up because it was refused
     _looked_at: float = _NEVER  # into the store, for a mended grant
+    _login_refusal: str = ""  # by the mail server, at the last login; "": it let the mailbox in
+    _refusal_kept_at: float = _NEVER
 
     @property
     def unwanted(self) -> str:
@@ -90,6 +93,17 @@ class Cached:
                 return False
             self._forced_at = now
         self.token, self.refused = None, token.value
+        return True
+
+    def note_login(self, refusal: str, now: float) -> bool:
+        """Note whether the mail server refused the mailbox; return whether that is worth keeping.
+
+        It is when something has changed, and for a refusal that goes on once an hour.
+        """
+        is_news = refusal != self._login_refusal
+        if not is_news and (not refusal or now - self._refusal_kept_at < _REFUSAL_KEPT_SECONDS):
+            return False
+        self._login_refusal, self._refusal_kept_at = refusal, now
         return True
 
     def may_look(self, now: float) -> bool:

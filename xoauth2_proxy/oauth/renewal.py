@@ -117,6 +117,21 @@ class Renewals:
             return float("inf")
         return self._clock.time() - kept.refreshed_at if kept.refreshed_at else float("inf")
 
+    async def note_login(self, account: Account, refusal: str) -> None:
+        """Keep beside the grant that the mail server refused the mailbox, or does so no more."""
+        failure = None
+        if refusal:
+            at = EpochSeconds(self._clock.time())
+            failure = Failure(kind="refused", oauth_error="", text=refusal, at=at)
+        store = self._store_of(account)
+        with suppress(TokenStoreUnavailable):
+            async with store.lock(account.key):
+                kept = await store.load(account.key)
+                if kept is not None and self._current(account, kept) is kept:
+                    is_ours = kept.failure is None or not kept.failure.oauth_error
+                    if is_ours and kept.failure != failure:
+                        await store.save(account.key, replace(kept, failure=failure))
+
     def use(self, refreshers: Mapping[str, Refresher]) -> None:
         """Ask other refreshers from now on."""
         self._asking.refreshers = refreshers
@@ -240,8 +255,13 @@ class Renewals:
 
 
 def issued_to(account: Account) -> str:
-    """Return what tells whose tokens the account's are: provider and client."""
-    return f"{account.provider} {account.oauth.client_id}"
+    """Return what tells whose tokens the account's are: provider, client, authorization server.
+
+    A refresh token is shown to nobody but the server that gave it out.
+    """
+    client = account.oauth
+    server = (client.issuer, client.token_endpoint, client.authority, client.tenant)
+    return " ".join((account.provider, client.client_id, *filter(None, server)))
 
 
 def current_grant(account: Account, kept: StoredGrant | None, now: EpochSeconds) -> StoredGrant:

@@ -1,18 +1,19 @@
 """Who may sign a mailbox in: attempts under way, and the grant that comes of them.
 
 I1: an attempt is found by its state, once, and within its time.
-I2: a grant is kept only if it is the mailbox's: the provider names who signed in, or its mail
-server takes the token.
+I2: a grant is kept only if it is the mailbox's: the provider names who signed in and answers for
+the name, or its mail server takes the token.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from xoauth2_proxy.accounts import login_key
-from xoauth2_proxy.errors import SignInRefused, UpstreamAuthRejected
+from xoauth2_proxy.errors import SignInRefused, TokenEndpointUnavailable, UpstreamAuthRejected
 from xoauth2_proxy.oauth.authorization import AuthorizationServer
 from xoauth2_proxy.oauth.grant import EpochSeconds
 from xoauth2_proxy.oauth.renewal import current_grant, issued_to, renewed_grant
@@ -22,6 +23,7 @@ from xoauth2_proxy.oauth_client import fingerprint
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
     from concurrent.futures import Executor
+    from contextlib import AbstractAsyncContextManager
 
     from xoauth2_proxy.accounts import Account
     from xoauth2_proxy.oauth.authorization import Attempt, SignedIn
@@ -31,6 +33,9 @@ if TYPE_CHECKING:
 
 ATTEMPT_SECONDS = 300.0  # a password manager and a second factor take their time
 MAX_ATTEMPTS = 100  # beyond it the oldest is given up
+# For metadata and revocation, 10 s each, and a thread that is free: within what others wait for the
+# store's lock (`stores.turns.LOCK_SECONDS`).
+REVOKE_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,25 +108,31 @@ async def adopt(
     signed_in: SignedIn,
     now: EpochSeconds,
     prove: Prove | None = None,
+    turn: AbstractAsyncContextManager[object] | None = None,
 ) -> None:
     """Keep the tokens as the account's grant, in place of the one before.
 
     `prove` logs in at the provider's mail server as the mailbox, with the access token it is given;
-    it is asked where the provider does not say who signed in.
+    it is asked wherever the provider does not say who signed in, or does not answer for what it
+    says, as Microsoft for organisations that it leaves open. Without it such a sign-in is refused.
+    `turn` is entered once it is known who signed in, and held while the grant is kept.
 
     Raises:
         SignInRefused: somebody else signed in, or nobody can say who.
         UpstreamError: `prove` found the mail server in trouble.
         TokenStoreUnavailable: the store did not take the grant.
+        ProxyError: whatever `turn` raises; nothing is kept then.
     """
-    await _check_identity(account, signed_in, prove)
+    _check_name(account, signed_in)
+    if not (signed_in.identity and signed_in.is_vouched):
+        await _check_token(account, signed_in, prove)
     new = StoredGrant(
         issued_to=issued_to(account),
         descends_from=fingerprint(account.oauth.refresh_token),
         signed_in_at=now,
         subject=signed_in.subject,
     )
-    async with store.lock(account.key):
+    async with turn or nullcontext(), store.lock(account.key):
         await store.save(account.key, renewed_grant(new, signed_in.issued, now))
 
 
@@ -140,24 +151,41 @@ async def revoke(
         grant = current_grant(account, await store.load(account.key), moment)
         is_revoked = False
         if grant.refresh_token:
-            is_revoked = await AuthorizationServer(account, threads).revoke(grant.refresh_token)
+            is_revoked = await _give_back(account, grant.refresh_token, threads)
         await store.delete(account.key)
     return is_revoked
 
 
-async def _check_identity(account: Account, signed_in: SignedIn, prove: Prove | None) -> None:
+async def _give_back(account: Account, refresh_token: str, threads: Executor) -> bool:
+    try:
+        async with asyncio.timeout(REVOKE_SECONDS):
+            return await AuthorizationServer(account, threads).revoke(refresh_token)
+    except TimeoutError:
+        raise TokenEndpointUnavailable(
+            f"the provider could not be told within {REVOKE_SECONDS:.0f} s"
+        ) from None
+
+
+def _check_name(account: Account, signed_in: SignedIn) -> None:
+    """Raise if the provider names somebody who may not sign the mailbox in."""
     wanted = [name for name in (account.email, account.oauth.sign_in_as) if name]
-    if signed_in.identity:
-        if login_key(signed_in.identity) not in map(login_key, wanted):
-            raise SignInRefused(
-                f"{signed_in.identity} signed in, but the mailbox is {' or '.join(wanted)}: sign "
-                "out at the provider and sign in again, or write "
-                f'"sign_in_as": "{signed_in.identity}" if this is how the mailbox\'s owner is '
-                "called there"
-            )
-        return
+    if signed_in.identity and _lower(signed_in.identity) not in map(_lower, wanted):
+        raise SignInRefused(
+            f"{signed_in.identity} signed in, but the mailbox is {' or '.join(wanted)}: sign "
+            "out at the provider and sign in again, or write "
+            f'"sign_in_as": "{signed_in.identity}" if this is how the mailbox\'s owner is '
+            "called there"
+        )
+
+
+async def _check_token(account: Account, signed_in: SignedIn, prove: Prove | None) -> None:
+    """Raise unless the mail server lets the mailbox in with the token."""
     if prove is None:
-        raise SignInRefused(f"the provider does not tell who signed in for {account.email}")
+        raise SignInRefused(
+            f"the provider does not vouch for who signed in for {account.email}"
+            if signed_in.identity
+            else f"the provider does not tell who signed in for {account.email}"
+        )
     try:
         await prove(signed_in.issued.access_token)
     except UpstreamAuthRejected as error:
@@ -165,3 +193,8 @@ async def _check_identity(account: Account, signed_in: SignedIn, prove: Prove | 
             f"{account.upstream.host} does not take the token for {account.email} ({error}): has "
             "somebody else signed in?"
         ) from None
+
+
+def _lower(name: str) -> str:
+    """Return the name with ASCII's letters in lower case: there are others that become ASCII."""
+    return "".join(letter.lower() if letter.isascii() else letter for letter in name.strip())

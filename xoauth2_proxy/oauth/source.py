@@ -67,6 +67,8 @@ class TokenSource:
         self._explanations = explanations or Explanations()
         self._renewals = Renewals(refreshers, store, metrics, clock)
         self._clock = clock
+        self._accounts: dict[str, Account] | None = None  # those in force; None: whoever comes
+        self._former: dict[str, tuple[Account, AccessToken]] = {}  # last tokens of what is not
         self._kept: dict[str, _Kept] = {}
         self._tasks: set[asyncio.Task[Any]] = set()  # also of accounts forgotten meanwhile
         self._is_closing = False
@@ -83,6 +85,8 @@ class TokenSource:
             TokenEndpointUnavailable: transient.
             TokenStoreUnavailable: transient.
         """
+        if not self._is_in_force(account):
+            return self._last_of(account)
         kept = self._of(account)
         token, now = kept.token, self._clock.monotonic()
         if not kept.note_use(now) and token is not None:
@@ -112,13 +116,25 @@ class TokenSource:
         A newer one is kept, however many connections report the old one. A provider that refuses
         each new token is not worth another within a minute; until then the last one is kept.
         """
-        return self._of(account).give_up(token, self._clock.monotonic())
+        kept = self._kept.get(account.key)
+        return kept is not None and kept.give_up(token, self._clock.monotonic())
+
+    def note_login(self, account: Account, refusal: str = "") -> None:
+        """Keep what the mail server said last, so that `status` knows; nobody waits for it."""
+        kept = self._kept.get(account.key)
+        if kept is None or self._is_closing:
+            return
+        if kept.note_login(refusal, self._clock.monotonic()):
+            work = self._renewals.note_login(account, refusal)
+            self._spawn(work, f"note login of {account.key}")
 
     async def renew(self, account: Account) -> AccessToken:
         """Return a token that the provider gave out just now, at the operator's wish.
 
         Raises: as `token_for`.
         """
+        if not self._is_in_force(account):
+            raise TokenEndpointUnavailable("the mailbox's settings have changed")
         while (kept := self._of(account)).task is not None and not kept.is_forced:
             await asyncio.wait([kept.task])  # it may bring a token that another process got
         kept.must_force = kept.task is None
@@ -126,6 +142,7 @@ class TokenSource:
 
     def forget(self, key: str) -> None:
         """Start anew with an account: its grant was replaced or revoked."""
+        self._former.pop(key, None)
         kept = self._drop(key)
         if kept is not None:
             self.keep_alive([kept.account])
@@ -136,11 +153,15 @@ class TokenSource:
         For an account that it changes the provider is asked anew, whatever the last answer was.
         """
         self._renewals.use(refreshers)
-        present = {account.key: account for account in accounts}
+        present = self._accounts = {account.key: account for account in accounts}
+        now = self._clock.monotonic()
+        self._former = {key: one for key, one in self._former.items() if now < one[1].expires_at}
         for key, kept in list(self._kept.items()):
             account = present.get(key)
             if account is None or _asks_as(account) != _asks_as(kept.account):
                 self._drop(key)
+                if kept.token is not None:
+                    self._former[key] = kept.account, kept.token
                 if account is not None:
                     self._of(account).must_force = True
         self.keep_alive(present.values())
@@ -166,6 +187,25 @@ class TokenSource:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
         await self._renewals.close()
+
+    def _is_in_force(self, account: Account) -> bool:
+        if self._accounts is None:
+            return True
+        now = self._accounts.get(account.key)
+        return now is not None and _asks_as(now) == _asks_as(account)
+
+    def _last_of(self, account: Account) -> AccessToken:
+        """Return the last token of an account as it was, for a transaction that had begun.
+
+        Nothing is asked or kept for it any more, and it never gets the token of the account that
+        has taken its place, whose server may be another.
+        """
+        former, token = self._former.get(account.key, (None, None))
+        if former is None or token is None or _asks_as(former) != _asks_as(account):
+            raise TokenEndpointUnavailable("the mailbox's settings have changed")
+        if self._clock.monotonic() >= token.expires_at:
+            raise TokenEndpointUnavailable("the mailbox's settings have changed")
+        return token
 
     def _of(self, account: Account) -> _Kept:
         kept = self._kept.get(account.key)

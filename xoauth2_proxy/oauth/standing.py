@@ -5,6 +5,7 @@ Pure: everything comes in as values, and nothing is asked of anyone.
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -193,7 +194,7 @@ def _needs_sign_in(account: Account) -> bool:
 
 
 def _sign_in(account: Account, words: str = "sign in again") -> str:
-    return f"{words}: xoauth2-proxy login {account.email}"
+    return f"{words}: xoauth2-proxy login {shlex.quote(account.email)}"
 
 
 def _judged(
@@ -223,7 +224,8 @@ def _failed(account: Account, failure: Failure) -> tuple[State, float | None, st
     )
     if is_for_person:
         return State.SIGN_IN_NEEDED, 0.0, *_advice(account, failure, _sign_in(account))
-    usual = f"look at the account's settings; xoauth2-proxy doctor {account.email} names the one"
+    doctor = f"xoauth2-proxy doctor {shlex.quote(account.email)}"
+    usual = f"look at the account's settings; {doctor} names the one"
     return State.MISCONFIGURED, 0.0, *_advice(account, failure, usual)
 
 

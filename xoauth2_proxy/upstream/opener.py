@@ -18,6 +18,7 @@ import aiosmtplib
 from xoauth2_proxy import sasl
 from xoauth2_proxy.accounts import TlsMode
 from xoauth2_proxy.errors import (
+    TokenEndpointRefused,
     UpstreamAuthRejected,
     UpstreamError,
     UpstreamInsecure,
@@ -51,6 +52,26 @@ class Tokens(Protocol):
         """Forget a token that was refused; return whether another is worth a try."""
         ...
 
+    def note_login(self, account: Account, refusal: str = "") -> None:
+        """Note that the provider's mail server let the mailbox in, or refused it for good."""
+        ...
+
+
+class NoTokens:
+    """Where no token is to be had, for `Opener.open_with`, which is given one."""
+
+    async def token_for(self, account: Account) -> AccessToken:
+        """Raise `TokenEndpointRefused`."""
+        raise TokenEndpointRefused(f"{account.email} has no token yet")
+
+    def invalidate(self, account: Account, token: AccessToken) -> bool:
+        """Return that no other token is worth a try."""
+        del account, token
+        return False
+
+    def note_login(self, account: Account, refusal: str = "") -> None:
+        """Do nothing."""
+
 
 class Opener:
     """Opens authenticated connections for accounts."""
@@ -77,11 +98,25 @@ class Opener:
         """
         token = await self._tokens.token_for(account)
         try:
+            connection = await self.open_with(account, token.value)
+        except UpstreamAuthRejected as error:
+            if error.is_transient:
+                raise
+            if not self._tokens.invalidate(account, token):
+                self._tokens.note_login(account, str(error))
+                raise
+            connection = await self._open_again(account)
+        self._tokens.note_login(account)
+        return connection
+
+    async def _open_again(self, account: Account) -> Connection:
+        token = await self._tokens.token_for(account)
+        try:
             return await self.open_with(account, token.value)
         except UpstreamAuthRejected as error:
-            if error.is_transient or not self._tokens.invalidate(account, token):
-                raise
-        return await self.open_with(account, (await self._tokens.token_for(account)).value)
+            if not error.is_transient:
+                self._tokens.note_login(account, str(error))
+            raise
 
     async def open_with(self, account: Account, access_token: str) -> Connection:
         """Return a connection authenticated as the account's mailbox with this token.
@@ -162,12 +197,13 @@ async def _authenticate(connection: Connection, mailbox: str, access_token: str)
         # The challenge carries the error; the provider says 535 once it is acknowledged.
         reply = await _ask(connection, b"\r\n")
     if reply.code != 235:
-        raise UpstreamAuthRejected(_without_credentials(reply))
+        raise UpstreamAuthRejected(_without_credentials(reply, access_token))
 
 
-def _without_credentials(reply: Reply) -> Reply:
+def _without_credentials(reply: Reply, access_token: str) -> Reply:
     """Return the reply without long words: servers that do not know AUTH echo the whole line."""
-    return replace(reply, text=tuple(_LONG_WORD.sub("…", line) for line in reply.text))
+    lines = (line.replace(access_token, "…") for line in reply.text)
+    return replace(reply, text=tuple(_LONG_WORD.sub("…", line) for line in lines))
 
 
 async def _ask(connection: Connection, line: bytes) -> Reply:

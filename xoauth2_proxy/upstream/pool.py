@@ -79,6 +79,8 @@ class _Shelf:
     is_short: bool = False  # the last time a slot was needed, other workers held them all
     seeking: asyncio.TimerHandle | None = None
     wanted_until: float = 0.0  # until then another worker wants a slot that is in use here
+    void_before: float = 0.0  # connections begun before carry no further transaction
+    void_reason: str = ""
 
     @property
     def max_connections(self) -> int:
@@ -110,10 +112,20 @@ class _Shelf:
         if self.slots is not None:
             self.slots.give_back()
 
-    def must_give_way(self, connection: Connection) -> bool:
-        """Whether this connection, even if it is needed here, makes room for another worker's."""
+    def must_give_way(self, connection: Connection, *, has_ended: bool = False) -> bool:
+        """Whether this connection, even if it is needed here, makes room for another worker's.
+
+        One that `has_ended` does so at once: where each ends after a message or two, none would
+        ever be old enough, and the other worker would get nothing.
+        """
         now = time.monotonic()
-        return now < self.wanted_until and now >= connection.yields_at
+        return now < self.wanted_until and (has_ended or now >= connection.yields_at)
+
+    def end_reason(self, connection: Connection) -> str:
+        """Say why the connection may not carry another transaction, or ""."""
+        if connection.opened_at < self.void_before:
+            return self.void_reason
+        return _end_reason(connection, self.limits)
 
     def lower(self) -> None:
         """Allow one connection less than now for a while, but always one."""
@@ -173,10 +185,10 @@ class Pool:
         return Lease(self, account, open_connection, new=new)
 
     def use(self, accounts: Iterable[Account]) -> None:
-        """Go on with these accounts; idle connections of others, and of changed ones, are closed.
+        """Go on with these accounts; connections of others, and of changed ones, are closed.
 
-        Clients that logged in before may go on with an account as it was, but not beyond the
-        limits that it has now.
+        Those in use are closed as they come back. Clients that logged in before may go on with an
+        account as it was, but not beyond the limits that it has now.
         """
         self._current = {account.key: account for account in accounts}
         for shelf in self._shelves.values():
@@ -186,13 +198,16 @@ class Pool:
         for key, shelf in self._shelves.items():
             current = self._current.get(shelf.account)
             if current is None or key != _shelf_key(current):
-                self._close_idle(shelf, "reload")
+                self._void(shelf, "reload")
 
     def drop(self, mailbox: str) -> None:
-        """Close the idle connections of a mailbox, whose grant ended; it is its account's key."""
+        """Close the connections of a mailbox, whose grant ended; it is its account's key.
+
+        Those in use are closed as they come back.
+        """
         for shelf in self._shelves.values():
             if shelf.account == mailbox:
-                self._close_idle(shelf, "revoked")
+                self._void(shelf, "revoked")
 
     async def sweep_forever(self) -> None:
         """Close idle connections whose time is up, until cancelled."""
@@ -207,7 +222,7 @@ class Pool:
         """
         for key, shelf in list(self._shelves.items()):
             for connection in list(shelf.idle):
-                if reason := _end_reason(connection, shelf.limits):
+                if reason := shelf.end_reason(connection):
                     self._drop_idle(shelf, connection, reason)
             while shelf.idle and shelf.occupied > shelf.max_connections:
                 self._drop_idle(shelf, shelf.idle[0], "cap")
@@ -250,10 +265,10 @@ class Pool:
         connection.last_used_at = time.monotonic()
         if in_doubt:
             connection.abort()
-        reason = "doubt" if in_doubt else _end_reason(connection, shelf.limits)
+        reason = "doubt" if in_doubt else shelf.end_reason(connection)
         if not reason and self._is_closing:
             reason = "shutdown"
-        gives_way = shelf.must_give_way(connection)
+        gives_way = shelf.must_give_way(connection, has_ended=bool(reason))
         if reason or gives_way:
             connection.close()
             self._closed(shelf, reason or "wanted")
@@ -295,7 +310,7 @@ class Pool:
     def _take_idle(self, shelf: _Shelf) -> Connection | None:
         while shelf.idle:
             connection = shelf.idle[-1]
-            if reason := _end_reason(connection, shelf.limits):
+            if reason := shelf.end_reason(connection):
                 self._drop_idle(shelf, connection, reason)
                 continue
             shelf.idle.pop()
@@ -318,6 +333,8 @@ class Pool:
         jitter = random.uniform(0, _AGE_JITTER)  # noqa: S311 - spreads load, guards nothing
         connection.expires_at = connection.opened_at + lifetime_seconds * (1 - jitter)
         opened = time.monotonic()
+        if began < shelf.void_before:
+            connection.expires_at = opened  # it may have shown what is not good any more
         tenure = _TENURE_OPENINGS * (opened - began)
         connection.yields_at = opened + min(max(tenure, _MIN_TENURE_SECONDS), _MAX_TENURE_SECONDS)
         return connection
@@ -435,6 +452,11 @@ class Pool:
             shelf.is_short = True
             if shelf.seeking is None:
                 self._seek_later(shelf)
+
+    def _void(self, shelf: _Shelf, reason: str) -> None:
+        """Let no connection that there is now, or that is being opened, be kept."""
+        shelf.void_before, shelf.void_reason = time.monotonic(), reason
+        self._close_idle(shelf, reason)
 
     def _close_idle(self, shelf: _Shelf, reason: str) -> None:
         for connection in list(shelf.idle):

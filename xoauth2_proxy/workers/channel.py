@@ -4,8 +4,9 @@ First the parent sends the `Setup`, pickled: it holds secrets, which have no pla
 in the environment. Then both send lines of words. The end of the channel is the end of the other
 process.
 
-From the parent: `ping`, `drain`, `reload`, `forget <mailbox>`. From a worker: `ready`,
-`failed <reason>`, `pong`. From worker to worker, through the parent: `wanted`, `freed`
+From the parent: `ping`, `drain`, `forget <mailbox>`, and `config <length>` with a configuration
+of so many octets behind it. From a worker: `ready`, `failed <reason>`, `pong`, and `took` for each
+configuration that it goes on with. From worker to worker, through the parent: `wanted`, `freed`
 (`upstream.slots`).
 """
 
@@ -24,11 +25,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from xoauth2_proxy.accounts import Upstream
+    from xoauth2_proxy.config import Config
     from xoauth2_proxy.log import LogFormat, LogLevel
     from xoauth2_proxy.server import Run
 
 # Held back in a worker from its first moment until it can mind them.
 HELD_BACK = frozenset({signal.SIGINT, signal.SIGHUP, signal.SIGTERM})
+
+CONFIG = "config "
 
 _LENGTH = struct.Struct("!I")
 _MAX_UNSENT_BYTES = 65_536  # a process that does not read its lines gets no more of them
@@ -67,10 +71,24 @@ class Channel:
         """Return a channel over a connected socket."""
         return cls(*await asyncio.open_unix_connection(sock=end))
 
-    def say(self, line: str) -> None:
-        """Send a line; it is lost if the other process has stopped reading."""
-        if self._writer.transport.get_write_buffer_size() <= _MAX_UNSENT_BYTES:
+    def say(self, line: str, *, must_arrive: bool = False) -> None:
+        """Send a line; it is lost if the other process has stopped reading.
+
+        What `must_arrive` waits until it reads again; such lines are rare.
+        """
+        unsent_bytes = self._writer.transport.get_write_buffer_size()
+        if must_arrive or unsent_bytes <= _MAX_UNSENT_BYTES:
             self._writer.write(" ".join(line.split())[:_MAX_LINE].encode() + b"\n")
+
+    def hand_on(self, config: bytes) -> None:
+        """Send a configuration, pickled; it arrives as the line that announces it."""
+        self._writer.write(f"{CONFIG}{len(config)}\n".encode() + config)
+
+    async def config(self, line: str) -> Config:
+        """Return the configuration that `line` announces. Raises `EOFError`."""
+        octets = await self._reader.readexactly(int(line.removeprefix(CONFIG)))
+        config: Config = await asyncio.to_thread(pickle.loads, octets)  # from the parent alone
+        return config
 
     async def send(self, setup: Setup) -> None:
         """Send the setup. Raises `ConnectionError`."""

@@ -15,10 +15,9 @@ from urllib.parse import unquote
 
 from xoauth2_proxy import log, metrics, server
 from xoauth2_proxy.app import App, Shared
-from xoauth2_proxy.errors import ConfigError
 from xoauth2_proxy.upstream.slots import Slots
 from xoauth2_proxy.workers import layout
-from xoauth2_proxy.workers.channel import HELD_BACK, Channel, receive_setup
+from xoauth2_proxy.workers.channel import CONFIG, HELD_BACK, Channel, receive_setup
 from xoauth2_proxy.workers.seats import Hall
 
 if TYPE_CHECKING:
@@ -88,26 +87,21 @@ def _build(setup: Setup, slots: Slots) -> App:
     return App(setup.run.config, server.equipment(setup.run), shared=shared)
 
 
-async def _reload(app: App) -> None:
-    """Read the configuration again; the parent has done so before and found nothing wrong."""
-    try:
-        await app.reload()
-    except (ConfigError, OSError) as error:
-        _log.error("configuration not read again, the one before stays: %s", error)
-    else:
-        _log.info("configuration read again")
-
-
 async def _listen(channel: Channel, app: App, slots: Slots, stop: asyncio.Event) -> None:
-    """Heed the parent until it has ended."""
+    """Heed the parent until it has ended.
+
+    A worker that cannot do as it is told ends; the next one begins with what it was to do.
+    """
     try:
         while line := await channel.line():
             if line == "ping":
                 channel.say("pong")
             elif line == "drain":
                 stop.set()
-            elif line == "reload":
-                await _reload(app)
+            elif line.startswith(CONFIG):
+                await app.take_up(await channel.config(line))
+                channel.say("took")
+                _log.info("configuration read again")
             elif line.startswith(_FORGET):
                 app.forget(unquote(line.removeprefix(_FORGET)))
             else:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pickle
 from dataclasses import replace
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -19,6 +20,8 @@ from xoauth2_proxy.administration import Administration, Parts
 from xoauth2_proxy.app import (
     Addresses,
     account_states,
+    in_force,
+    own_hostname,
     sandbox_addresses,
     sandbox_upstream,
     sandboxed,
@@ -42,7 +45,9 @@ if TYPE_CHECKING:
     from xoauth2_proxy.workers.channel import Logging
 
 MAX_WORKERS = 64  # each is a whole relay, of some 60 MB
-_GRACE_SECONDS = 5.0  # beyond the time to drain: last words, and the end of a process
+# Beyond the time to drain: token requests under way (`oauth.source`), last words, the end.
+_GRACE_SECONDS = 20.0
+_TAKE_SECONDS = 5.0  # how long a worker is waited for that is to take up a configuration
 
 _log = log.logger("workers")
 
@@ -83,6 +88,7 @@ class Parent:
         self._tokens = TokenSource(
             self._equipment.refreshers(what.config), self._own_metrics, self._equipment.store
         )
+        self._opener = Opener(self._tokens)
         self._administration: Administration | None = None
 
     async def start(self) -> Addresses:
@@ -110,33 +116,48 @@ class Parent:
         if self._sandbox is not None:
             await self._sandbox.start()
             self.health.sandbox = sandbox_addresses(self._sandbox)
+        self._opener.hostname = await asyncio.to_thread(own_hostname)
         self._administration = self._with_administration(self._metrics)
-        self._use(config)
+        await self._use(config)
         admin = await self._administration.start()
         await self._start_workers()
         return Addresses(self._sockets[0].getsockname()[:2], admin)
 
     async def reload(self) -> None:
-        """Read the configuration again and let the workers do so. Raises as `App.reload`."""
+        """Read the configuration again, and return when the workers go on with it, too.
+
+        One that is stuck is not waited for. Raises as `App.reload`.
+        """
         async with self._reloading:
-            config = await asyncio.to_thread(self._equipment.load)
-            warn_of_changes(self._what.config, config)
-            self._what = replace(self._what, config=config)
-            self._use(config)
-            for worker in self.workers:
-                worker.reload(self._setup(worker.number))
+            old, config = self._what.config, await asyncio.to_thread(self._equipment.load)
+            mixed = in_force(old, config)
+            # All processes work with what one of them read: the file may change meanwhile.
+            pickled = await asyncio.to_thread(pickle.dumps, mixed)
+            await self._use(mixed)
+            warn_of_changes(old, config)
+            self._what = replace(self._what, config=mixed)
+            await self._hand_on(pickled)
+
+    async def _hand_on(self, config: bytes) -> None:
+        taken = [one.take_up(self._setup(one.number), config) for one in self.workers]
+        if taken:
+            _, late = await asyncio.wait(taken, timeout=_TAKE_SECONDS)
+            if late:
+                _log.warning("%d workers have not taken up the configuration yet", len(late))
 
     def forget(self, mailbox: str) -> None:
         """Drop, in every process, what a mailbox (its account's key) can be sent with."""
         self._tokens.forget(mailbox)
         for worker in self.workers:
-            worker.say(f"forget {quote(mailbox, safe='@')}")
+            worker.say(f"forget {quote(mailbox, safe='@')}", must_arrive=True)
 
-    def _use(self, config: Config) -> None:
+    async def _use(self, config: Config) -> None:
+        refreshers = await asyncio.to_thread(self._equipment.refreshers, config)
         self.health.accounts = account_states(config)
         upstream = sandbox_upstream(self._sandbox) if self._sandbox is not None else None
         accounts = sandboxed(config, upstream)
-        self._tokens.use(self._equipment.refreshers(config), accounts)
+        self._tokens.use(refreshers, accounts)
+        self._opener.forget_authorities()
         if self._administration is not None:
             self._administration.use(config, accounts)
 
@@ -145,7 +166,7 @@ class Parent:
             service=self,
             equipment=self._equipment,
             tokens=self._tokens,
-            opener=Opener(self._tokens),
+            opener=self._opener,
             health=self.health,
             metrics=self._own_metrics,
             shown=shown,
@@ -192,9 +213,9 @@ class Parent:
                 _log.error("%d workers did not end in time; killed", len(running))
                 self.kill_workers()
             await asyncio.gather(*self._keeping)
-        await self._tokens.close()
         if self._administration is not None:
             await self._administration.stop()
+        await self._tokens.close()
         self._equipment.close()
         if self._sandbox is not None:
             await self._sandbox.stop()

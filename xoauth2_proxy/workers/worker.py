@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import deque
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,6 +68,7 @@ class Worker:
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: Channel | None = None
         self._unanswered = 0
+        self._handed_on: deque[asyncio.Future[None]] = deque()  # what the process has not taken up
         self._is_ending = asyncio.Event()
 
     @property
@@ -102,20 +104,29 @@ class Worker:
             self.restarts += not self._is_ending.is_set()
         self._settle("the proxy is stopping")
 
-    def reload(self, setup: Setup) -> None:
-        """Let the process read the configuration again, and its successors begin with `setup`."""
-        self._setup = setup
-        self.say("reload")
+    def take_up(self, setup: Setup, config: bytes) -> asyncio.Future[None]:
+        """Let the process go on with a configuration, and its successors begin with `setup`.
 
-    def say(self, line: str) -> None:
+        What is returned is done when the process has taken it up, or has ended.
+        """
+        self._setup = setup
+        taken = asyncio.get_running_loop().create_future()
+        if self._channel is None:
+            taken.set_result(None)
+        else:
+            self._channel.hand_on(config)
+            self._handed_on.append(taken)
+        return taken
+
+    def say(self, line: str, *, must_arrive: bool = False) -> None:
         """Send a line to the process, if there is one."""
         if self._channel is not None:
-            self._channel.say(line)
+            self._channel.say(line, must_arrive=must_arrive)
 
     def drain(self) -> None:
         """Ask the process to finish, and start it no more."""
         self._is_ending.set()
-        self.say("drain")
+        self.say("drain", must_arrive=True)
 
     def kill(self) -> None:
         """End the process at once."""
@@ -134,12 +145,13 @@ class Worker:
             with suppress(ConnectionError):
                 await channel.send(self._setup)
             if self._is_ending.is_set():
-                self.say("drain")
+                self.say("drain", must_arrive=True)
             while line := await channel.line():
                 self._heard(line)
         finally:
             pinging.cancel()
             self._channel = None
+            self._took(len(self._handed_on))
             await channel.close()
             code = await asyncio.to_thread(_reap, self._process)
             self._process = None
@@ -165,11 +177,18 @@ class Worker:
             self.is_ready = True
             self._settle("")
             self._has_changed(self)
+        elif word == "took":
+            self._took(1)
         elif word == "failed":
             self._settle(rest)
             _log.event(logging.ERROR, "worker cannot start", worker=self.number, error=rest)
         else:
             self._tell_others(self, line)
+
+    def _took(self, number: int) -> None:
+        for taken in [self._handed_on.popleft() for _ in range(number)]:
+            if not taken.done():
+                taken.set_result(None)
 
     def _settle(self, reason: str) -> None:
         if not self.first.done():

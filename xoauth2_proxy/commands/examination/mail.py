@@ -13,13 +13,11 @@ from xoauth2_proxy.content import Content
 from xoauth2_proxy.errors import ProxyError, UpstreamAuthRejected, UpstreamRejected
 from xoauth2_proxy.knowledge import explain
 from xoauth2_proxy.smtp import Envelope
-from xoauth2_proxy.upstream.opener import Opener
+from xoauth2_proxy.upstream.opener import NoTokens, Opener
 from xoauth2_proxy.upstream.transaction import transact
 
 if TYPE_CHECKING:
-    from xoauth2_proxy.accounts import Account
     from xoauth2_proxy.commands.examination.patient import Patient
-    from xoauth2_proxy.oauth.grant import AccessToken
     from xoauth2_proxy.smtp import Reply
 
 _SELF = "xoauth2-proxy doctor"  # a remedy that sends here does not help whoever is here
@@ -46,7 +44,7 @@ async def login(patient: Patient) -> str:
     """Log in with the token, on the relay's own way."""
     if not patient.access_token:
         raise NotNeeded("there is no token")
-    opener = Opener(_NoTokens(), patient.hostname)
+    opener = Opener(NoTokens(), patient.hostname)
     try:
         patient.connection = await opener.open_with(patient.account, patient.access_token)
     except UpstreamAuthRejected as error:
@@ -112,13 +110,3 @@ def _explained(patient: Patient, reply: Reply) -> Trouble:
             'SMTP, and whether "email" is its own address at the provider'
         )
     return Trouble(f"{reply} – {advice.cause}", remedy, advice.source)
-
-
-class _NoTokens:
-    """The opener is given a token with each call."""
-
-    async def token_for(self, account: Account) -> AccessToken:
-        raise NotImplementedError
-
-    def invalidate(self, account: Account, token: AccessToken) -> bool:
-        raise NotImplementedError

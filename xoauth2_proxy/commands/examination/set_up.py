@@ -15,6 +15,10 @@ from xoauth2_proxy.oauth_client import GrantType
 if TYPE_CHECKING:
     from xoauth2_proxy.commands.examination.patient import Patient
 
+_ANOTHERS = (
+    "what is stored was granted to another client or by another provider than the account names "
+    "now, so it does not count"
+)
 _GRANTS = {
     GrantType.REFRESH_TOKEN: "a person's sign-in",
     GrantType.CLIENT_CREDENTIALS: "the application's own credentials",
@@ -58,10 +62,11 @@ async def stored_grant(patient: Patient) -> str:
     grant = current_grant(account, kept, EpochSeconds(patient.clock.time()))
     found = standing(account, grant, EpochSeconds(patient.clock.time()), 0)
     if not grant.refresh_token and not grant.refreshed_at and found.needs_a_person:
-        raise Trouble(found.reason, found.remedy)
+        is_anothers = kept is not None and kept.refresh_token and grant is not kept
+        raise Trouble(_ANOTHERS if is_anothers else found.reason, found.remedy)
     words = []
     if kept is not None and grant is not kept:
-        words.append("what is stored is another client's or from before, so it does not count")
+        words.append(_ANOTHERS)
     if grant.signed_in_at and grant is kept:
         words.append(f"signed in {_date(grant.signed_in_at)}")
     words.append(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import shlex
 from typing import TYPE_CHECKING, Any
 
 from xoauth2_proxy.commands.examination.patient import NotNeeded, Trouble
@@ -60,7 +61,7 @@ def _trouble(patient: Patient, error: TokenError) -> Trouble:
         return Trouble(words, "wait and try again; if it lasts, look at the network")
     if isinstance(error, TokenEndpointRefused):
         return Trouble(words, "look at the account's OAuth settings")
-    return Trouble(words, f"sign in again: xoauth2-proxy login {account.email}")
+    return Trouble(words, f"sign in again: xoauth2-proxy login {shlex.quote(account.email)}")
 
 
 async def claims(patient: Patient) -> str:
@@ -108,7 +109,7 @@ def _judge_audience(found: dict[str, Any], patient: Patient) -> None:
     if isinstance(audience, str) and audience.rstrip("/") in _GRAPH:
         is_application = patient.account.oauth.grant_type is GrantType.CLIENT_CREDENTIALS
         scopes = "https://outlook.office.com/SMTP.Send offline_access"
-        then = f", then: xoauth2-proxy login {patient.account.email}"
+        then = f", then: xoauth2-proxy login {shlex.quote(patient.account.email)}"
         if is_application:
             scopes, then = "https://outlook.office365.com/.default", ""
         raise Trouble(
@@ -147,8 +148,8 @@ def _suspect_user(found: dict[str, Any], patient: Patient) -> None:
         patient.suspicions.append(
             (
                 f"the token is {', '.join(sorted(names))[:_MAX_SHOWN]}'s, not {account.email}'s",
-                f"sign in as the mailbox: xoauth2-proxy login {account.email}; or, for a shared "
-                "mailbox, use the signed-in person's mailbox here and give it Send As",
+                f"sign in as the mailbox: xoauth2-proxy login {shlex.quote(account.email)}; or, for "
+                "a shared mailbox, use the signed-in person's mailbox here and give it Send As",
             )
         )
 

@@ -39,3 +39,6 @@ class SignedIn:
     issued: Issued
     identity: str  # the e-mail address or user name of who signed in, as the provider knows them
     subject: str  # the provider's own stable id of that person
+    # Whether the provider answers for the identity. False: whoever runs one of its tenants may have
+    # written it, so that it proves nothing.
+    is_vouched: bool = False

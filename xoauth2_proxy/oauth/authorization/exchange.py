@@ -17,6 +17,7 @@ from xoauth2_proxy.oauth import endpoint
 from xoauth2_proxy.oauth.authorization import identity
 from xoauth2_proxy.oauth.authorization.attempts import Attempt, DeviceAttempt, SignedIn
 from xoauth2_proxy.oauth.discovery import discover
+from xoauth2_proxy.oauth.grant import Grant
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -94,7 +95,6 @@ def exchange_code(
 def ask_for_device_code(session: requests.Session, profile: Profile) -> DeviceAttempt:
     """Return the code that the person shall type. RFC 8628 §3.1–3.2. Raises `TokenError`."""
     url = str(profile.metadata["device_authorization_endpoint"])
-    client = profile.account.oauth
     form = {"scope": profile.scope} | profile.targets
     authlib = _authlib(profile, session)
     auth = _authentication(profile) or authlib.client_auth(profile.authentication_method)
@@ -102,7 +102,7 @@ def ask_for_device_code(session: requests.Session, profile: Profile) -> DeviceAt
         response = session.post(url, data=form, auth=auth)
     except requests.RequestException as error:
         raise endpoint.unreachable(error, url) from None
-    return _device_attempt(endpoint.document(response, (client.client_secret,)))
+    return _device_attempt(endpoint.document(response, _secrets(profile)))
 
 
 def poll(session: requests.Session, profile: Profile, device_code: str) -> SignedIn:
@@ -140,7 +140,7 @@ def revoke(session: requests.Session, profile: Profile, refresh_token: str) -> b
         response.status_code,
         body if isinstance(body, dict) else {},
         response.headers,
-        (refresh_token, profile.account.oauth.client_secret),
+        _secrets(profile, refresh_token),
     )
     # For a token that is dead already RFC 7009 §2.2 wants 200; Google says this instead.
     if refused.oauth_error in _DEAD:
@@ -150,7 +150,9 @@ def revoke(session: requests.Session, profile: Profile, refresh_token: str) -> b
     raise refused
 
 
-def _authlib(profile: Profile, session: requests.Session | None, redirect_uri: str = "") -> Any:  # noqa: ANN401 - Authlib has no types
+def _authlib(  # the secrets are those of the request beside the client's own
+    profile: Profile, session: requests.Session | None, redirect_uri: str = "", *secrets: str
+) -> Any:  # noqa: ANN401 - Authlib has no types
     client = profile.account.oauth
     method = profile.authentication_method
     authlib = _Client(
@@ -163,14 +165,19 @@ def _authlib(profile: Profile, session: requests.Session | None, redirect_uri: s
         redirect_uri=redirect_uri or None,
         code_challenge_method="S256",
     )
-    secrets = (client.client_secret, client.refresh_token)
 
     def judge(response: requests.Response) -> requests.Response:
-        endpoint.document(response, secrets)
+        endpoint.document(response, _secrets(profile, *secrets))
         return response
 
     authlib.register_compliance_hook("access_token_response", judge)
     return authlib
+
+
+def _secrets(profile: Profile, *of_request: str) -> list[str]:
+    """Return what no error may quote: the client's secrets and those of one request."""
+    grant = Grant(mailbox=profile.account.email, client=profile.account.oauth)
+    return [*endpoint.secrets_of(grant), *of_request]
 
 
 def _authentication(profile: Profile) -> tuple[str, str] | None:
@@ -190,15 +197,17 @@ def _fetch(
     url = str(profile.metadata["token_endpoint"])
     # As a body, not as arguments: those would reach requests under names like `verify`.
     more = urlencode(profile.account.oauth.parameters)
-    authlib = _authlib(profile, session, redirect_uri)
+    secrets = [value for name, value in request.items() if name != "grant_type"]
+    authlib = _authlib(profile, session, redirect_uri, *secrets)
+    token: Mapping[str, object] | None = None
     try:
-        token: Mapping[str, object] = authlib.fetch_token(
-            url, body=more, auth=_authentication(profile), **request
-        )
+        token = authlib.fetch_token(url, body=more, auth=_authentication(profile), **request)
     except requests.RequestException as error:
         raise endpoint.unreachable(error, url) from None
     except (ValueError, TypeError):  # Authlib's, of an `expires_in` that is no number
-        raise TokenEndpointUnavailable("the answer cannot be read") from None
+        pass
+    if token is None:  # not said above: that error quotes the answer, and would hang on ours
+        raise TokenEndpointUnavailable("the answer cannot be read")
     return endpoint.issued(token)
 
 
@@ -212,7 +221,12 @@ def _signed_in(session: requests.Session, profile: Profile, issued: Issued, nonc
         )
     if not person.name and not profile.is_microsoft:  # Microsoft's takes tokens for Graph only
         person = identity.told(session, profile.metadata, issued.access_token, person.subject)
-    return SignedIn(issued=issued, identity=person.name, subject=person.subject)
+    return SignedIn(
+        issued=issued,
+        identity=person.name,
+        subject=person.subject,
+        is_vouched=bool(person.name) and not profile.is_of_many,
+    )
 
 
 def _check_right(profile: Profile, issued: Issued) -> None:

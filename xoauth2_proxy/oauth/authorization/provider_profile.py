@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 _OFFLINE = "offline_access"  # OpenID Connect Core §11
 _MICROSOFT_AUTHORITY = "https://login.microsoftonline.com"
+# learn.microsoft.com/entra/identity-platform/v2-protocols: these admit people of any organisation.
+_TENANTS_OF_MANY = frozenset({"", "common", "consumers", "organizations"})
+_ANY_TENANT = "{tenantid}"  # in the issuer that metadata of many tenants name
 # Parameters that say for whom a token shall be: they belong into every request (RFC 8707 §2).
 _TARGETS = ("resource", "audience")
 
@@ -47,6 +50,17 @@ class Profile:
         """What the provider is called in a text for people."""
         issuer = urlsplit(self.issuer or self.account.oauth.token_endpoint)
         return issuer.netloc or self.account.provider
+
+    @property
+    def is_of_many(self) -> bool:
+        """Whether organisations that nobody here knows name their people themselves.
+
+        In Entra ID their administrators write `email` as they please
+        (https://learn.microsoft.com/entra/identity-platform/migrate-off-email-claim-authorization).
+        """
+        if _ANY_TENANT in str(self.metadata.get("issuer", "")):
+            return True
+        return self.is_microsoft and self.account.oauth.tenant.lower() in _TENANTS_OF_MANY
 
     @property
     def has_openid(self) -> bool:
@@ -110,9 +124,10 @@ class Profile:
         """Return the address of a listener on this machine, in the form the provider allows.
 
         RFC 8252 §7.3 wants the number; Microsoft leaves the port open for the name only
-        (https://learn.microsoft.com/entra/identity-platform/reply-url, 2026-11).
+        (https://learn.microsoft.com/entra/identity-platform/reply-url, 2026-11), and compares the
+        rest with what is registered: `http://localhost`, as its own library sends it.
         """
-        return f"http://{'localhost' if self.is_microsoft else '127.0.0.1'}:{port}/"
+        return f"http://localhost:{port}" if self.is_microsoft else f"http://127.0.0.1:{port}/"
 
     @property
     def _has_offline_access(self) -> bool:

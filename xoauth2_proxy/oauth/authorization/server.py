@@ -1,6 +1,7 @@
 """An authorization server as the rest of the relay uses it: begin, finish, revoke.
 
-I1: a code is exchanged only for the attempt that asked for it, with that attempt's code verifier.
+I1: a code is exchanged only for the attempt that asked for it, with that attempt's code verifier;
+a redirect is taken from the server that was asked alone, where it says who it is (RFC 9207).
 I2: a sign-in without a refresh token is refused: an hour later nothing would work.
 Nothing is kept here and nothing is decided about who may sign in: that is `sign_in`.
 """
@@ -97,15 +98,23 @@ class AuthorizationServer:
         if not hmac.compare_digest(answer.get("state", "").encode(), attempt.state.encode()):
             raise SignInRefused("the answer belongs to another sign-in: its state is not ours")
         profile = await self._known()
-        issuer = profile.metadata.get("issuer")
-        if issuer and answer.get("iss", issuer) != issuer:  # RFC 9207 §2.4
-            raise SignInRefused("the answer is of another server: its iss is not the issuer")
+        _check_issuer(profile, answer)
         if "error" in answer:
             raise SignInRefused(f"{profile.name} says {_said(answer)}")
         if not answer.get("code"):
             raise SignInRefused("the answer holds no code")
+        return await self.finish_with_code(attempt, answer["code"])
+
+    async def finish_with_code(self, attempt: Attempt, code: str) -> SignedIn:
+        """Return who signed in and the tokens, for a code that a person has copied by itself.
+
+        Nothing came with it that could be compared: only the code verifier ties it to the attempt.
+
+        Raises: as `finish`.
+        """
+        profile = await self._known()
         try:
-            return await self._ask(exchange.exchange_code, profile, attempt, answer["code"])
+            return await self._ask(exchange.exchange_code, profile, attempt, code)
         except GrantRevoked as error:
             raise SignInRefused(
                 f"{profile.name} does not take the code ({error}); one is good for minutes and "
@@ -175,6 +184,21 @@ class AuthorizationServer:
                 return ask(session, *arguments)
 
         return await asyncio.get_running_loop().run_in_executor(self._threads, asked)
+
+
+def _check_issuer(profile: Profile, answer: Mapping[str, str]) -> None:
+    """Raise unless the redirect came from this server, as far as it tells. RFC 9207 §2.4."""
+    issuer = profile.metadata.get("issuer")
+    if not issuer:
+        return
+    announces = profile.metadata.get("authorization_response_iss_parameter_supported") is True
+    if announces and "iss" not in answer:
+        raise SignInRefused(
+            f"the answer does not say that it is of {profile.name}: its iss is missing; copy the "
+            "whole address"
+        )
+    if answer.get("iss", issuer) != issuer:
+        raise SignInRefused("the answer is of another server: its iss is not the issuer")
 
 
 def _said(answer: Mapping[str, str]) -> str:

@@ -5,6 +5,7 @@ Error texts are for an operator's log: the endpoint's own words, without anythin
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from dataclasses import replace
@@ -12,6 +13,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from math import isfinite
 from typing import TYPE_CHECKING
+from urllib.parse import quote, quote_plus
 
 from xoauth2_proxy.errors import (
     GrantRevoked,
@@ -22,7 +24,7 @@ from xoauth2_proxy.errors import (
 from xoauth2_proxy.oauth.grant import Issued
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
     import requests
 
@@ -51,6 +53,10 @@ _MAX_RETRY_AFTER_SECONDS = 3600.0  # what msal heeds; a later hour is tried all 
 _MAX_LIFETIME_SECONDS = 366 * 86400.0
 _MAX_WORDS = 300  # characters of an error's description
 _ERROR_WORD = re.compile(r"[\w.:/ -]{1,64}", re.ASCII)
+# Characters. Shorter ones are words like "true", without which a text could not be understood.
+_MIN_SECRET = 8
+_MIN_BASE64 = 8
+_ESCAPE = re.compile(r"%[0-9A-F]{2}")
 _LONG_WORD = re.compile(r"[A-Za-z0-9+/=_~-]{32,}")
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _AADSTS = re.compile(r"\bAADSTS(\d{4,8})\b")
@@ -118,7 +124,7 @@ def refusal(
     `secrets` are what the request held: the error's text does not quote them. Without a person
     who signed in (`is_signed_in`), nobody can sign in again, and the operator must act.
     """
-    error = _error_word(body)
+    error = _error_word(body, secrets)
     description = _told(_description(body), secrets)
     text = error or f"HTTP {status}"
     if suberror := _told(_text(body.get("suberror") or body.get("error_subtype")), secrets):
@@ -142,17 +148,17 @@ def refusal(
 def secrets_of(grant: Grant) -> list[str]:
     """Return what a request for the grant may hold that no text should quote."""
     client = grant.client
-    # Shorter values are words like "true", without which a text could not be understood.
-    values = [value for _, value in client.parameters if len(value) >= 8]
+    values = [value for _, value in client.parameters if len(value) >= _MIN_SECRET]
     return [grant.refresh_token, client.refresh_token, client.client_secret, *values]
 
 
-def _error_word(body: Mapping[str, object]) -> str:
+def _error_word(body: Mapping[str, object], secrets: Collection[str]) -> str:
     error = body.get("error")
     if isinstance(error, dict):  # Google's other form: {"error": {"status": …, "message": …}}
         error = error.get("status")
     word = _text(error)
-    return word if _ERROR_WORD.fullmatch(word) and not _LONG_WORD.search(word) else ""
+    secrets = [secret for secret in secrets if len(secret) >= _MIN_SECRET]
+    return word if _ERROR_WORD.fullmatch(word) and _told(word, secrets) == word else ""
 
 
 def _description(body: Mapping[str, object]) -> str:
@@ -172,11 +178,27 @@ def _aadsts(body: Mapping[str, object]) -> set[int]:
 
 def _told(text: str, secrets: Collection[str]) -> str:
     """Return the text on one line, shortened, without secrets and what looks like one."""
-    for secret in sorted(filter(None, secrets), key=len, reverse=True):
-        text = text.replace(secret, "…")
+    forms = {form for secret in filter(None, secrets) for form in _forms(secret)}
+    for form in sorted(forms, key=len, reverse=True):
+        text = text.replace(form, "…")
     text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     text = _LONG_WORD.sub(lambda word: word[0] if _UUID.fullmatch(word[0]) else "…", text)
     return text if len(text) <= _MAX_WORDS else text[: _MAX_WORDS - 1] + "…"
+
+
+def _forms(secret: str) -> Iterator[str]:
+    """Yield a secret as requests have it, and errors that quote them: in a form, JSON, base64."""
+    escaped = {quote(secret), quote(secret, safe=""), quote_plus(secret)}
+    yield from {secret, *escaped, json.dumps(secret)[1:-1]}
+    yield from (_ESCAPE.sub(lambda octet: octet[0].lower(), form) for form in escaped)
+    for text in (secret, quote_plus(secret)):  # RFC 6749 §2.3.1
+        for before in range(3):  # octets of something else in the same group of three
+            octets = bytes(before) + text.encode("utf-8", "replace")
+            whole = octets[: len(octets) - len(octets) % 3]
+            for encode in (base64.b64encode, base64.urlsafe_b64encode):
+                form = encode(whole).decode()[4 if before else 0 :]
+                if len(form) >= _MIN_BASE64:
+                    yield form
 
 
 def _retry_after_seconds(headers: Mapping[str, str]) -> float:

@@ -6,10 +6,18 @@ A way of your own is a factory under the entry point group `xoauth2_proxy.refres
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from xoauth2_proxy.errors import GrantRevoked
 
 if TYPE_CHECKING:
     from xoauth2_proxy.oauth.grant import Grant, Issued
+
+
+def nobody_signed_in(mailbox: str) -> GrantRevoked:
+    """Return the error for a mailbox that waits for a person's first sign-in."""
+    return GrantRevoked(f"nobody has signed in yet: xoauth2-proxy login {shlex.quote(mailbox)}")
 
 
 class Refresher(Protocol):

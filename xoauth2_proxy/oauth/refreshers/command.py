@@ -198,10 +198,18 @@ def _issued(child: _Child, name: str) -> Issued:
         raise TokenEndpointUnavailable(f"{name} printed {error}") from None
 
 
+def _printed_before(child: _Child) -> str:
+    """Return the token of a program that failed; a shell with `set -x` repeats it. "": none."""
+    try:
+        return printed_token(bytes(child.output), time.time()).access_token
+    except TokenUnreadable:
+        return ""
+
+
 def _failure(child: _Child, name: str) -> TokenError:
     status = child.status or 0
     ending = f"signal {-status}" if status < 0 else f"exit code {status}"
-    said = last_line(child.complaint.decode("utf-8", "replace"))
+    said = last_line(child.complaint.decode("utf-8", "replace"), _printed_before(child))
     text = f"{name} ended with {ending}: {said}" if said else f"{name} ended with {ending}"
     if status == _EX_NOPERM:
         return GrantRevoked(text)

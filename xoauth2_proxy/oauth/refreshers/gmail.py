@@ -16,12 +16,12 @@ from google.auth import transport
 from google.oauth2 import credentials, service_account
 
 from xoauth2_proxy.errors import (
-    GrantRevoked,
     TokenEndpointRefused,
     TokenEndpointUnavailable,
     TokenError,
 )
 from xoauth2_proxy.oauth import endpoint
+from xoauth2_proxy.oauth.refreshers import nobody_signed_in
 from xoauth2_proxy.oauth_client import GrantType
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def _credentials(grant: Grant) -> Credentials:
                 "no client_id is configured; clients must bring their own token"
             )
         case GrantType.REFRESH_TOKEN:
-            raise GrantRevoked(f"nobody has signed in yet: xoauth2-proxy login {grant.mailbox}")
+            raise nobody_signed_in(grant.mailbox)
     raise TokenEndpointRefused(f"Google knows no {client.grant_type} for mail")
 
 

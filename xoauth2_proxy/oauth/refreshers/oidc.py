@@ -17,6 +17,7 @@ from authlib.integrations.requests_client import OAuth2Session
 from xoauth2_proxy.errors import GrantRevoked, TokenEndpointRefused
 from xoauth2_proxy.oauth import endpoint
 from xoauth2_proxy.oauth.discovery import discover
+from xoauth2_proxy.oauth.refreshers import nobody_signed_in
 from xoauth2_proxy.oauth_client import GrantType
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def _check(grant: Grant) -> None:
     match client.grant_type:
         case GrantType.REFRESH_TOKEN:
             if not grant.refresh_token:
-                raise GrantRevoked("nobody has signed in yet")
+                raise nobody_signed_in(grant.mailbox)
         case GrantType.CLIENT_CREDENTIALS:
             if not client.client_secret:
                 raise TokenEndpointRefused("client_credentials need a client_secret")

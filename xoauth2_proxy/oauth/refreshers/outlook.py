@@ -21,12 +21,12 @@ from urllib.parse import urlsplit
 import msal
 
 from xoauth2_proxy.errors import (
-    GrantRevoked,
     TokenEndpointRefused,
     TokenEndpointUnavailable,
     TokenError,
 )
 from xoauth2_proxy.oauth import endpoint
+from xoauth2_proxy.oauth.refreshers import nobody_signed_in
 from xoauth2_proxy.oauth_client import GrantType
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ _MAX_AUTHORITIES = 100  # whose metadata are kept
 class _Answer:
     """An HTTP response as msal wants it."""
 
-    text: str
+    text: str = field(repr=False)  # it may hold a token
     status_code: int = 200
     headers: dict[str, str] = field(default_factory=dict)
 
@@ -100,7 +100,7 @@ class OutlookRefresher:
                 "no client_id is configured; clients must bring their own token"
             )
         if client.grant_type is GrantType.REFRESH_TOKEN and not grant.refresh_token:
-            raise GrantRevoked(f"nobody has signed in yet: xoauth2-proxy login {grant.mailbox}")
+            raise nobody_signed_in(grant.mailbox)
         with endpoint.open_session(client.ca_file, self._exchange_seconds) as session:
             exchange = _Exchange(session, grant, self._known)
             try:

@@ -53,10 +53,12 @@ def printed_token(output: bytes, now: float) -> Issued:
     return Issued(access_token=value, lifetime_seconds=lifetime_seconds)
 
 
-def last_line(text: str) -> str:
-    """Return the last line that says something, shortened, without what may be a token."""
+def last_line(text: str, secret: str = "") -> str:
+    """Return the last line that says something, shortened, without what is or may be a secret."""
     lines = [line for line in text.splitlines() if line.strip()]
     line = "".join(c if c.isprintable() else " " for c in lines[-1]) if lines else ""
+    if secret:
+        line = line.replace(secret, "…")
     line = _LONG_WORD.sub("…", " ".join(line.split()))
     return line if len(line) <= _MAX_COMPLAINT else line[: _MAX_COMPLAINT - 1] + "…"
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import inspect
 import logging
-from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
@@ -19,6 +18,7 @@ from xoauth2_proxy.mock_tokens import MockTokens, load_signing_key
 from xoauth2_proxy.oauth.refreshers.command import CommandRefresher
 from xoauth2_proxy.oauth.refreshers.mock import MockRefresher
 from xoauth2_proxy.oauth.refreshers.printed import last_line
+from xoauth2_proxy.oauth.refreshers.threads import PunctualThreads
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -48,7 +48,7 @@ class Registry:
     def __init__(self, state_dir: Path) -> None:
         self.disabled: dict[str, str] = {}  # what is not used though it is installed, and why
         self._state_dir = state_dir
-        self._threads = ThreadPoolExecutor(_THREADS, "oauth")
+        self._threads = PunctualThreads(_THREADS, "oauth")
         self._built: dict[str, Refresher] = {}
         self._plug_ins = self._find()
 

@@ -7,6 +7,7 @@ off as another's.
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from xoauth2_proxy.oauth.stores import StoredGrant
@@ -29,16 +30,15 @@ def read(mailbox: str, document: bytes, seal: Seal) -> StoredGrant:
             text says which and what to do.
     """
     octets = seal.open(document)
-    try:
+    whose, grant = "", None
+    with suppress(ValueError, TypeError, KeyError, RecursionError):
         values: Any = json.loads(octets)
-        whose, grant = (
-            values["mailbox"],
-            StoredGrant.from_json(json.dumps(values["grant"]).encode()),
-        )
-    except (ValueError, TypeError, KeyError, RecursionError):
+        whose = values["mailbox"]
+        grant = StoredGrant.from_json(json.dumps(values["grant"]).encode())
+    if grant is None:  # not said while that error is handled: it would hang on ours, tokens and all
         raise ValueError(
             "it is damaged; restore it from a backup, or move it away and sign the mailbox in again"
-        ) from None
+        )
     if whose != mailbox:
         raise ValueError("it holds the grant of another mailbox; move it away")
     return grant
