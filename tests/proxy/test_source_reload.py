@@ -1,4 +1,4 @@
-"""Tokens across a reload: sessions that began before it never get what belongs to what came after."""
+"""Tokens across a reload: what began before it never gets what belongs to what came after."""
 
 from __future__ import annotations
 

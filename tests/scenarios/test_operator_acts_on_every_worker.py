@@ -134,8 +134,10 @@ async def test_the_file_read_again_is_in_force_when_the_answer_comes(
     proxy = await start_process(operator.document(MAILBOX), "--workers", "2")
     for mailbox, other in [(OTHER_MAILBOX, MAILBOX), (MAILBOX, OTHER_MAILBOX)] * 3:
         operator.write(proxy, mailbox)
-        assert (await ask(proxy, "POST", "/reload"))[0] == 200
-        assert await told_by_both(proxy, mailbox) == GOOD
+        async with clients_of_both(proxy) as clients:
+            assert (await ask(proxy, "POST", "/reload"))[0] == 200
+            told = await asyncio.gather(*(one.auth_plain(mailbox, PASSWORD) for one in clients))
+            assert {one.code for one in told} == {235}
         assert await told_by_both(proxy, other) == REFUSED
 
 

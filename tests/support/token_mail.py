@@ -35,14 +35,13 @@ class TokenMail:
     async def __call__(self, peer: Peer) -> None:
         self.open += 1
         try:
-            with suppress(TimeoutError):  # nobody has said anything for long
-                await self._serve(peer)
+            await self._serve(peer)
         finally:
             self.open -= 1
 
     async def _serve(self, peer: Peer) -> None:
         peer.says("220 mail.example ESMTP")
-        while line := await peer.line():
+        while line := await _next_line(peer):
             verb, _, rest = line.decode().partition(" ")
             match verb.upper():
                 case "EHLO":
@@ -73,6 +72,13 @@ class TokenMail:
             pass
         self.messages.append(str(len(self.messages) + 1))
         peer.says(f"250 2.0.0 OK {self.messages[-1]}")
+
+
+async def _next_line(peer: Peer) -> bytes:
+    """Return the next line, however long it takes: only clients close idle connections."""
+    while True:
+        with suppress(TimeoutError):
+            return await peer.line()
 
 
 @asynccontextmanager

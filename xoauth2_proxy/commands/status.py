@@ -12,6 +12,7 @@ import time
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import aiohttp
 from rich.table import Table
@@ -85,8 +86,8 @@ async def run_remote(url: str, token: str, asked: Asked, screen: Screen) -> int:
         # Not the error's text: it may quote the request, token and all.
         why = str(error) if isinstance(error, _Refused) else type(error).__name__
         screen.complain(
-            f"tokens live in the proxy's memory alone, and it could not be asked at {url}: {why}; "
-            'start it, or set "store" to file'
+            f"the proxy could not be asked at {_shown(url)}: {why}; start it, or look at --url "
+            "and, where tokens live in its memory alone, at the store's kind"
         )
         return EXIT_NEEDED
     present = {login_key(one.mailbox): one for one in found}
@@ -95,6 +96,11 @@ async def run_remote(url: str, token: str, asked: Asked, screen: Screen) -> int:
             return _unknown(mailbox, [one.mailbox for one in found], screen)
     wanted = dict.fromkeys(map(login_key, asked.mailboxes)) or present
     return _show([_judged(present[key], asked.warn_days) for key in wanted], asked, screen)
+
+
+def _shown(url: str) -> str:
+    """Return the address without a user and password that somebody may have written into it."""
+    return urlsplit(url).netloc.rpartition("@")[2] or "--url"
 
 
 class _Refused(ValueError):

@@ -148,8 +148,8 @@ def _suspect_user(found: dict[str, Any], patient: Patient) -> None:
         patient.suspicions.append(
             (
                 f"the token is {', '.join(sorted(names))[:_MAX_SHOWN]}'s, not {account.email}'s",
-                f"sign in as the mailbox: xoauth2-proxy login {shlex.quote(account.email)}; or, for "
-                "a shared mailbox, use the signed-in person's mailbox here and give it Send As",
+                f"sign in as the mailbox: xoauth2-proxy login {shlex.quote(account.email)}; or, "
+                "for a shared mailbox, use the signed-in person's mailbox here and give it Send As",
             )
         )
 
