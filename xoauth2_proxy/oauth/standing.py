@@ -201,11 +201,11 @@ def _judged(
     account: Account, grant: StoredGrant, now: EpochSeconds, warn_days: int
 ) -> tuple[State, float | None, str, str]:
     """Return state, days left, reason and remedy."""
+    if not grant.refresh_token and not grant.refreshed_at and (bare := _unsigned(account)):
+        return bare.state, None, bare.reason, bare.remedy
     failure = grant.failure
     if failure is not None and failure.kind != "unavailable":
         return _failed(account, failure)
-    if not grant.refresh_token and not grant.refreshed_at and (bare := _unsigned(account)):
-        return bare.state, None, bare.reason, bare.remedy
     # What has ended already, and yet worked afterwards, was dated wrongly.
     ends = [end for end in _ends(account, grant, now) if end.at > grant.refreshed_at]
     first = min(ends, key=lambda end: end.at, default=None)
