@@ -86,8 +86,8 @@ async def run_remote(url: str, token: str, asked: Asked, screen: Screen) -> int:
         # Not the error's text: it may quote the request, token and all.
         why = str(error) if isinstance(error, _Refused) else type(error).__name__
         screen.complain(
-            f"the proxy could not be asked at {_shown(url)}: {why}; start it, or look at --url "
-            "and, where tokens live in its memory alone, at the store's kind"
+            f"the proxy could not be asked at {_shown(url)}: {why}; start it, or look at --url; "
+            'where tokens live in its memory alone, set "store" to file'
         )
         return EXIT_NEEDED
     present = {login_key(one.mailbox): one for one in found}
