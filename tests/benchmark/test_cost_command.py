@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,10 @@ def place(tmp_path: Path) -> Iterator[dict[str, str]]:
     temporary.mkdir()
     yield {"TMPDIR": str(temporary)}
     assert not list(temporary.iterdir())
+    # What was killed may be seen for a moment yet.
+    deadline = time.monotonic() + 5.0
+    while processes_naming(str(temporary)) and time.monotonic() < deadline:
+        time.sleep(0.01)
     assert not processes_naming(str(temporary))
 
 
