@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import pytest
 
-from tests.support.documents import id_in, one_account
+from tests.support.documents import id_in, one_account, upstream_at
+from tests.support.relay import MAILBOX
 from tests.support.smtp_client import message
+from tests.support.token_endpoint import Answer, Request, TokenEndpoint, answer
 from xoauth2_proxy.mock_tokens import MockTokens, load_signing_key
 from xoauth2_proxy.oauth.refreshers.mock import MockRefresher
 
@@ -17,12 +20,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.conftest import StartRelay
+    from tests.support.relay import Relay
+    from xoauth2_proxy.sandbox import Sandbox
 
 # One loop is enough: it takes seconds, for each message costs a login upstream.
 pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])
 
-LIFETIME_SECONDS = 1.5  # the sandbox refuses a token from then on
+LIFETIME_SECONDS = 2  # the sandbox refuses a token from then on
 CONNECTIONS = 10
+LIMITS = {"max_connections": CONNECTIONS, "max_messages_per_connection": 1}
 MESSAGES = 1000  # at least; and as many as it takes to see several tokens end
 LIVES = 3
 
@@ -32,9 +38,40 @@ async def test_no_message_is_lost_or_doubled_when_tokens_end(
 ) -> None:
     tokens = MockTokens(load_signing_key(tmp_path))
     relay = await start_relay(
-        one_account(limits={"max_connections": CONNECTIONS, "max_messages_per_connection": 1}),
+        one_account(limits=LIMITS),
         refreshers={"mock": MockRefresher(tokens, lifetime_seconds=LIFETIME_SECONDS)},
     )
+    await flow(relay, relay.sandbox)
+
+
+async def test_nor_when_they_come_from_a_token_endpoint(
+    start_relay: StartRelay, provider: Sandbox
+) -> None:
+    """The same over HTTP, with refresh tokens; the life is a whole number of seconds there."""
+
+    def granted(request: Request) -> Answer:
+        assert request.form["grant_type"] == "refresh_token"
+        token = provider.tokens.mint(MAILBOX, ttl_seconds=LIFETIME_SECONDS)
+        return answer({"access_token": token, "expires_in": LIFETIME_SECONDS})
+
+    async with TokenEndpoint() as endpoint:
+        endpoint.route(urlsplit(endpoint.token_url).path, granted)
+        relay = await start_relay(
+            one_account(
+                provider="oidc",
+                client_id="relay",
+                refresh_token="1//a person's",
+                oauth_token_url=endpoint.token_url,
+                upstream=upstream_at(provider),
+                limits=LIMITS,
+            )
+        )
+        await flow(relay, provider)
+        assert len(endpoint.requests) >= LIVES - 1
+
+
+async def flow(relay: Relay, sandbox: Sandbox) -> None:
+    """Send until several tokens have ended; each message was taken, and taken once."""
     sent: list[str] = []  # the ids that clients were told
 
     loop = asyncio.get_running_loop()
@@ -43,17 +80,17 @@ async def test_no_message_is_lost_or_doubled_when_tokens_end(
     async def submit(connection: int) -> None:
         async with await relay.log_in() as client:
             while len(sent) < MESSAGES or loop.time() < started + LIVES * LIFETIME_SECONDS:
-                answer = await client.send(message(f"{connection}, after {len(sent)}"))
-                sent.append(id_in(answer))
+                taken = await client.send(message(f"{connection}, after {len(sent)}"))
+                sent.append(id_in(taken))
 
     async with asyncio.timeout(55):
         await asyncio.gather(*(submit(connection) for connection in range(CONNECTIONS)))
     lives = (loop.time() - started) / LIFETIME_SECONDS
-    assert Counter(one.id for one in relay.sandbox.received) == Counter(sent)
-    opened = relay.sandbox.counters.connections_opened
+    assert Counter(one.id for one in sandbox.received) == Counter(sent)
+    opened = sandbox.counters.connections_opened
     assert opened >= len(sent), "tokens were hardly ever presented"
     # On a slow machine a token may end on its way to the provider, once or so; it is replaced.
-    assert relay.sandbox.counters.auth_refused <= CONNECTIONS
+    assert sandbox.counters.auth_refused <= CONNECTIONS
     renewals = await relay.metric("xoauth2_proxy_token_refreshes_total", result="ok")
     assert lives - 1 <= renewals <= 3 * lives + 1
     assert await relay.metric("xoauth2_proxy_token_refreshes_total") == renewals
