@@ -1,57 +1,44 @@
-"""The command line of xoauth2-bench: options, prompts and exit codes.
+"""The command line of xoauth2-bench: prompts, reports and exit codes.
 
-Exit codes: 0 every message sent and accounted for, 1 not so, 2 wrong usage, 130 or 143 stopped by
+Exit codes: 0 every message sent and accounted for (with --assert: every assertion met, and none
+lost, doubled or changed), 1 not so, 2 wrong usage or an assertion not met, 130 or 143 stopped by
 SIGINT or SIGTERM.
 """
 
 # Annotations are read by typer when the command is built, so they stay real objects here.
 import asyncio
 import os
-import re
 import sys
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, NoReturn
 
-import platformdirs
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from bench import sandbox_command
+from bench import assertions, compare_command, comparison, sandbox_command, schema_command
 from bench.cost import cli as cost_command
 from bench.interruption import Interruption
-from bench.reports import json_export, terminal
+from bench.option_class import GroupedHelp, taking
+from bench.options import Options
+from bench.planning import Output, output_of, request_of
+from bench.reports import comparison_table, html_export, json_export, terminal
 from bench.reports.progress import Progress
 from bench.result import Run
 from bench.run import RunRequest, run_once, run_twice
-from bench.scenarios import COMPARE, CUSTOM, SCENARIOS, Plan
+from bench.scenarios import COMPARE, SCENARIOS, Plan
 from bench.serve import loop_factory
-from bench.submission import Mechanism, Tls
-from bench.target import (
-    DEFAULT_ADMIN_URL,
-    DEFAULT_HOST,
-    DEFAULT_PORT,
-    StartInterrupted,
-    TargetError,
-    TargetRequest,
-)
+from bench.target import StartInterrupted, TargetError
 from xoauth2_proxy import __version__
-from xoauth2_proxy.mock_tokens import MOCK_MAILBOXES
 
-_MOCK_PASSWORD = "secret"  # noqa: S105 - the mock mailboxes' published password
 _PROMPT_ABOVE_EMAILS = 500
-_MAX_EMAILS = 10_000_000  # two octets of memory each
-_MAX_CONNECTIONS = 10_000
-_MAX_MESSAGE_BYTES = 100_000_000
-_ADDRESS = re.compile(r"[!-;=?A-~]+@[!-;=?A-~]+")  # printable ASCII without <, > and blanks
 
 _HELP = """Measure an SMTP relay: throughput, latency, and whether every message arrived.
 
 Sends generated messages over kept connections, one message in flight on each, and counts every
-one as succeeded, failed or not attempted. With the sandbox as the provider it also compares what
-was acknowledged with what arrived.
+one as succeeded, failed, not attempted or dropped. With the sandbox as the provider it also
+compares what was acknowledged with what arrived. Any SMTP server can be measured so.
 """
 # "\b" keeps the lines of a paragraph as they are.
 _EPILOG = """\b
@@ -64,33 +51,23 @@ Your own numbers, as one mailbox with its password:
       --from test.account1@gmail.com --password secret
 
 \b
+Mail that comes whether the relay is ready or not, after a warm-up:
+  xoauth2-bench --use-mock-tokens --arrival-rate 200 --duration 30 --warmup 5
+
+\b
 Before and after a change, with a pause to make it:
   xoauth2-bench --scenario compare --use-mock-tokens
 
 \b
 For a script:
-  xoauth2-bench --use-mock-tokens --json | jq .results.throughput_rps
+  xoauth2-bench --use-mock-tokens --json --assert 'p95<=500ms' | jq .results.throughput_rps
 
 Ctrl+C once ends the run after the sends in flight, and reports; twice ends it at once. The exit
-code is 0 only if every message was sent and none lost, doubled or changed.
+code is 0 only if every message was sent and none lost, doubled or changed; 2 for wrong usage and
+for an assertion that is not met.
 """
 
 _app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Output:
-    path: Path | None  # None: no file
-    is_json: bool
-    is_verbose: bool
-    is_confirmed: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Credentials:
-    mailboxes: tuple[str, ...]
-    mechanism: Mechanism
-    secret: str | None = field(repr=False)
 
 
 def main() -> NoReturn:
@@ -113,11 +90,10 @@ def _show_scenarios(is_wanted: bool) -> None:
         return
     table = Table("scenario", "title", "messages", "connections", "what for", box=None)
     for scenario in SCENARIOS.values():
-        times = "2 × " if scenario.name == COMPARE else ""
         table.add_row(
             scenario.name,
             scenario.title,
-            f"{times}{scenario.num_emails}",
+            scenario.amount,
             str(scenario.concurrent),
             scenario.purpose,
         )
@@ -125,136 +101,22 @@ def _show_scenarios(is_wanted: bool) -> None:
     raise typer.Exit
 
 
-@_app.callback(invoke_without_command=True, help=_HELP, epilog=_EPILOG)
-def _bench(  # noqa: PLR0913 - one parameter an option
-    context: typer.Context,
-    *,
-    scenario: Annotated[
-        str | None, typer.Option(help=f"{', '.join(SCENARIOS)}; quick when nothing is given.")
-    ] = None,
-    list_scenarios: Annotated[
-        bool,
-        typer.Option("--list", help="List the scenarios.", callback=_show_scenarios, is_eager=True),
-    ] = False,
-    num_emails: Annotated[
-        int | None, typer.Option(min=1, max=_MAX_EMAILS, help="Messages to send.")
-    ] = None,
-    concurrent: Annotated[
-        int | None, typer.Option(min=1, max=_MAX_CONNECTIONS, help="Connections kept at once.")
-    ] = None,
-    from_email: Annotated[
-        str | None,
-        typer.Option(
-            "--from",
-            help="Mailbox to log in and send as; the four mock mailboxes "
-            "in turn with --use-mock-tokens.",
-        ),
-    ] = None,
-    password: Annotated[
-        str | None,
-        typer.Option(
-            envvar="XOAUTH2_BENCH_PASSWORD",
-            help="The mailbox's password at the relay; its access token for xoauth2 and "
-            "oauthbearer. The variable keeps it out of the process list.",
-        ),
-    ] = None,
-    to_email: Annotated[str, typer.Option("--to", help="Recipient.")] = "recipient@outlook.com",
-    size_bytes: Annotated[
-        int,
-        typer.Option(
-            min=1,
-            max=_MAX_MESSAGE_BYTES,
-            help="Size of a message; its header fields are the least.",
-        ),
-    ] = 4096,
-    host: Annotated[str | None, typer.Option(help=f"The relay; {DEFAULT_HOST}.")] = None,
-    port: Annotated[
-        int | None, typer.Option(min=1, max=65535, help=f"Its SMTP port; {DEFAULT_PORT}.")
-    ] = None,
-    admin_url: Annotated[
-        str | None, typer.Option(help=f"Its admin server, for /health; {DEFAULT_ADMIN_URL}.")
-    ] = None,
-    tls: Annotated[Tls, typer.Option(help="How to protect the connection.")] = Tls.NONE,
-    ca_file: Annotated[
-        Path | None,
-        typer.Option(exists=True, dir_okay=False, help="Certificates to trust, in PEM."),
-    ] = None,
-    allow_remote: Annotated[
-        bool, typer.Option("--allow-remote", help="Let traffic leave loopback.")
-    ] = False,
-    mechanism: Annotated[
-        Mechanism | None,
-        typer.Option(help="How to log in; xoauth2 with --use-mock-tokens, else plain."),
-    ] = None,
-    use_mock_tokens: Annotated[
-        bool,
-        typer.Option(
-            "--use-mock-tokens",
-            help="Log in to the sandbox's mailboxes; start a private "
-            "proxy if nothing listens at the default address.",
-        ),
-    ] = False,
-    state_dir: Annotated[
-        Path | None,
-        typer.Option(
-            file_okay=False,
-            help="The running proxy's --state-dir, which holds the key of the mock tokens.",
-        ),
-    ] = None,
-    drain_seconds: Annotated[
-        float, typer.Option(min=0, max=3600, help="How long sends in flight may take after Ctrl+C.")
-    ] = 30.0,
-    output: Annotated[
-        Path | None,
-        typer.Option(dir_okay=False, help="JSON file; xoauth2-bench-<UTC time>.json."),
-    ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the JSON only; a file only with --output.")
-    ] = False,
-    verbose: Annotated[
-        bool, typer.Option("--verbose", help="Tell each failure at once; never ask.")
-    ] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Never ask.")] = False,
-    version: Annotated[
-        bool,
-        typer.Option("--version", help="Print the version.", callback=_show_version, is_eager=True),
-    ] = False,
-) -> None:
+_List = Annotated[
+    bool,
+    typer.Option("--list", help="List the scenarios.", callback=_show_scenarios, is_eager=True),
+]
+_Version = Annotated[
+    bool,
+    typer.Option("--version", help="Print the version.", callback=_show_version, is_eager=True),
+]
+
+
+def _bench(context: typer.Context, options: Options) -> None:
     if context.invoked_subcommand is not None:
         _refuse_options(context)
         return
-    credentials = _credentials(from_email, password, mechanism, use_mock_tokens=use_mock_tokens)
-    plan = _plan(
-        scenario,
-        num_emails,
-        concurrent,
-        mailboxes=credentials.mailboxes,
-        to_email=_address(to_email, "--to"),
-        size_bytes=size_bytes,
-        drain_seconds=drain_seconds,
-    )
-    request = RunRequest(
-        plan=plan,
-        target=TargetRequest(
-            host=host,
-            port=port,
-            admin_url=admin_url,
-            tls=tls,
-            ca_file=ca_file,
-            allow_remote=allow_remote,
-            may_start_private=use_mock_tokens and tls is Tls.NONE,
-            state_dir=state_dir or Path(platformdirs.user_state_dir("xoauth2-proxy")),
-        ),
-        mechanism=credentials.mechanism,
-        secret=credentials.secret,
-    )
-    out = _Output(
-        path=_output_path(output, as_json=as_json),
-        is_json=as_json,
-        is_verbose=verbose,
-        is_confirmed=yes or verbose,
-    )
-    _confirm(plan, out)
+    request, out = request_of(options), output_of(options)
+    _confirm(request.plan, out)
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         code = runner.run(_bench_and_report(request, out))
     raise typer.Exit(code)
@@ -271,80 +133,12 @@ def _refuse_options(context: typer.Context) -> None:
             )
 
 
-def _plan(  # noqa: PLR0913 - the command line's words
-    scenario: str | None,
-    num_emails: int | None,
-    concurrent: int | None,
-    *,
-    mailboxes: tuple[str, ...],
-    to_email: str,
-    size_bytes: int,
-    drain_seconds: float,
-) -> Plan:
-    if scenario is not None and scenario not in SCENARIOS:
-        names = ", ".join(SCENARIOS)
-        raise typer.BadParameter(f"{scenario!r} is not one of {names}.", param_hint="--scenario")
-    is_custom = scenario is None and (num_emails is not None or concurrent is not None)
-    named = SCENARIOS[scenario or "quick"]
-    return Plan(
-        scenario=CUSTOM if is_custom else named.name,
-        num_emails=named.num_emails if num_emails is None else num_emails,
-        concurrent=named.concurrent if concurrent is None else concurrent,
-        mailboxes=mailboxes,
-        to_email=to_email,
-        size_bytes=size_bytes,
-        drain_seconds=drain_seconds,
-    )
-
-
-def _credentials(
-    from_email: str | None,
-    password: str | None,
-    mechanism: Mechanism | None,
-    *,
-    use_mock_tokens: bool,
-) -> _Credentials:
-    if mechanism is None:
-        mechanism = Mechanism.XOAUTH2 if use_mock_tokens else Mechanism.PLAIN
-    if from_email is not None:
-        mailboxes: tuple[str, ...] = (_address(from_email, "--from"),)
-    elif use_mock_tokens:
-        mailboxes = MOCK_MAILBOXES
-    else:
-        raise typer.BadParameter(
-            "give the mailbox to log in as, with its --password; or --use-mock-tokens for the "
-            "sandbox's mailboxes.",
-            param_hint="--from",
-        )
-    if password is None and use_mock_tokens and not mechanism.takes_token:
-        password = _MOCK_PASSWORD
-    if password is None and not use_mock_tokens:
-        raise typer.BadParameter(
-            f"give the mailbox's {'access token' if mechanism.takes_token else 'password'}.",
-            param_hint="--password",
-        )
-    return _Credentials(mailboxes=mailboxes, mechanism=mechanism, secret=password)
-
-
-def _address(text: str, option: str) -> str:
-    if not _ADDRESS.fullmatch(text):
-        raise typer.BadParameter(f"{text!r} is not a mail address.", param_hint=option)
-    return text
-
-
-def _output_path(output: Path | None, *, as_json: bool) -> Path | None:
-    if output is None and as_json:
-        return None
-    path = output or Path(f"xoauth2-bench-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.json")
-    if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise typer.BadParameter(f"{path.parent} cannot be written to.", param_hint="--output")
-    return path
-
-
-def _confirm(plan: Plan, out: _Output) -> None:
-    if plan.num_emails <= _PROMPT_ABOVE_EMAILS or out.is_confirmed or not sys.stdin.isatty():
+def _confirm(plan: Plan, out: Output) -> None:
+    planned = plan.pace.planned
+    is_small = planned is not None and planned <= _PROMPT_ABOVE_EMAILS
+    if is_small or out.is_confirmed or not sys.stdin.isatty():
         return
-    question = f"Send {plan.num_emails} messages over {plan.concurrent} connections?"
+    question = f"Send {plan.pace.about} over {plan.concurrent} connections?"
     try:
         is_wanted = typer.confirm(question, err=True)
     except typer.Abort as error:  # Ctrl+C or Ctrl+D
@@ -354,7 +148,7 @@ def _confirm(plan: Plan, out: _Output) -> None:
         raise typer.Exit(1)
 
 
-async def _bench_and_report(request: RunRequest, out: _Output) -> int:
+async def _bench_and_report(request: RunRequest, out: Output) -> int:
     progress = Progress(is_silent=out.is_json, is_verbose=out.is_verbose)
     with Interruption() as interruption:
         try:
@@ -370,12 +164,12 @@ async def _bench_and_report(request: RunRequest, out: _Output) -> int:
         except StartInterrupted:
             print("Stopped before the first message was sent.", file=sys.stderr)  # noqa: T201
             return interruption.exit_code
-        is_saved = _report(request, runs, out)
-        is_success = is_saved and all(run.is_success for run in runs)
-        return interruption.exit_code or (0 if is_success else 1)
+        document = _document(runs, out)
+        is_saved = _report(request, runs, document, out)
+        return interruption.exit_code or _exit_code(runs, document, is_saved=is_saved)
 
 
-async def _pause(interruption: Interruption, out: _Output) -> None:
+async def _pause(interruption: Interruption, out: Output) -> None:
     if out.is_confirmed or not sys.stdin.isatty():
         return
     print("Make the change, restart the proxy, then press ENTER.", file=sys.stderr)  # noqa: T201
@@ -393,39 +187,62 @@ async def _pause(interruption: Interruption, out: _Output) -> None:
         os.read(sys.stdin.fileno(), 4096)  # the line; a terminal hands it over whole
 
 
-def _report(request: RunRequest, runs: list[Run], out: _Output) -> bool:
+def _document(runs: list[Run], out: Output) -> dict[str, object]:
+    """Return the document of the one run, or of the comparison of two."""
+    documents = [json_export.document(run) for run in runs]
+    if len(documents) > 1:
+        return comparison.compare(documents[:1], documents[1:])
+    documents[0]["assertions"] = assertions.check(documents[0], out.assertions)
+    return documents[0]
+
+
+def _exit_code(runs: list[Run], document: Mapping[str, object], *, is_saved: bool) -> int:
+    checked = document.get("assertions")
+    if isinstance(checked, list) and checked:
+        if not all(one["is_met"] for one in checked):
+            return 2
+        return 0 if is_saved and all(run.is_intact for run in runs) else 1
+    return 0 if is_saved and all(run.is_success for run in runs) else 1
+
+
+def _report(request: RunRequest, runs: list[Run], document: dict[str, object], out: Output) -> bool:
     """Write and print what came of the runs; return whether it was written."""
-    is_comparison = request.plan.scenario == COMPARE
-    document = (
-        json_export.comparison_document(runs) if is_comparison else json_export.document(runs[0])
-    )
-    complaint = ""
-    if out.path is not None:
-        try:
-            json_export.write(document, out.path)
-        except OSError as error:
-            complaint = f"The results could not be saved: {error}"
+    saved: list[Path] = []
+    complaints: list[str] = []
+    for path, write in ((out.path, json_export.write), (out.html, html_export.write)):
+        if path is not None:
+            try:
+                write(document, path)
+                saved.append(path)
+            except OSError as error:
+                complaints.append(f"The results could not be saved: {error}")
     if out.is_json:
         print(json_export.encode(document), end="")  # noqa: T201
     else:
-        _print_report(runs, out.path if not complaint else None)
-    for line in filter(None, (complaint, _advice(request, runs))):
+        _print_report(runs, document, saved)
+    for line in filter(None, (*complaints, _advice(request, runs))):
         print(line, file=sys.stderr)  # noqa: T201
-    return not complaint
+    return not complaints
 
 
-def _print_report(runs: list[Run], saved_to: Path | None) -> None:
-    parts = [terminal.render(run) for run in runs]
+def _print_report(runs: list[Run], document: dict[str, object], saved: list[Path]) -> None:
+    console = Console(highlight=False)
+    terminal.show(console, "\n".join(terminal.render(run) for run in runs))
     if len(runs) > 1:
-        parts.append(terminal.render_comparison(*runs))
-    if saved_to is not None:
-        parts.append(f"Results saved to: {saved_to}\n")
-    terminal.show(Console(highlight=False), "\n".join(parts))
+        terminal.show(console, "\n" + terminal.heading("COMPARISON"))
+        comparison_table.show(console, document)
+    checked = document.get("assertions")
+    if isinstance(checked, list) and checked:
+        terminal.show(console, "\n" + terminal.render_assertions(checked))
+    if saved:
+        paths = ", ".join(map(str, saved))
+        terminal.show(console, f"\nResults saved to: {paths}\n")
 
 
 def _advice(request: RunRequest, runs: list[Run]) -> str:
     is_refused = any(error.failure.code == "535" for run in runs for error in run.result.errors)
-    if request.secret is not None or not is_refused:
+    is_mock = request.secret is None and request.mechanism.takes_token
+    if not is_mock or not is_refused:
         return ""
     return (
         "Mock tokens were refused (535): is the proxy running with --sandbox and the same "
@@ -433,5 +250,10 @@ def _advice(request: RunRequest, runs: list[Run]) -> str:
     )
 
 
+_app.callback(invoke_without_command=True, cls=GroupedHelp, help=_HELP, epilog=_EPILOG)(
+    taking(Options, _bench, list_scenarios=_List, version=_Version)
+)
+_app.command("compare", help=compare_command.HELP)(compare_command.compare)
 _app.command("cost", help=cost_command.HELP)(cost_command.cost)
 _app.command("sandbox", help=sandbox_command.HELP)(sandbox_command.sandbox)
+_app.command("schema", help=schema_command.HELP)(schema_command.schema)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import aiohttp
-
+from bench.fetch import FetchFailed, fetch_object
 from bench.result import NotReconciled, Reconciliation
 
 if TYPE_CHECKING:
@@ -17,9 +15,7 @@ if TYPE_CHECKING:
     from bench.messages import Messages
     from bench.recorder import Recorder
 
-_REQUEST_SECONDS = 15.0
-_PAGE_MESSAGES = 500
-_MAX_PAGE_BYTES = 8 << 20  # 500 descriptions are about 250 kB
+_PAGE_MESSAGES = 500  # their descriptions are about 250 kB
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +25,7 @@ class Arrival:
     message_id: str
     mailbox: str  # who was logged in
     sha256: str  # of the content, hexadecimal
+    forward_paths: tuple[str, ...]
 
 
 class SandboxUnavailable(Exception):
@@ -47,8 +44,7 @@ class Sandbox:
         Raises:
             SandboxUnavailable: there is no usable answer.
         """
-        async with self._session() as session:
-            return _number((await self._page(session, 0, 1)), "total")
+        return _number(await self._page(0, 1), "total")
 
     async def arrivals(self, position: int) -> AsyncIterator[Arrival]:
         """Yield the messages that arrived after `position`, in order.
@@ -56,37 +52,25 @@ class Sandbox:
         Raises:
             SandboxUnavailable: there is no usable answer, or some were evicted meanwhile.
         """
-        async with self._session() as session:
-            while True:
-                page = await self._page(session, position, _PAGE_MESSAGES)
-                for entry in _entries(page):
-                    seq = _number(entry, "seq")
-                    if seq != position + 1:
-                        raise SandboxUnavailable("the sandbox has discarded some of the messages")
-                    position = seq
-                    yield _arrival(entry)
-                if position >= _number(page, "total"):
-                    return
-                if not _entries(page):
+        while True:
+            page = await self._page(position, _PAGE_MESSAGES)
+            for entry in _entries(page):
+                seq = _number(entry, "seq")
+                if seq != position + 1:
                     raise SandboxUnavailable("the sandbox has discarded some of the messages")
+                position = seq
+                yield _arrival(entry)
+            if position >= _number(page, "total"):
+                return
+            if not _entries(page):
+                raise SandboxUnavailable("the sandbox has discarded some of the messages")
 
-    def _session(self) -> aiohttp.ClientSession:
-        return aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_REQUEST_SECONDS))
-
-    async def _page(
-        self, session: aiohttp.ClientSession, after: int, limit: int
-    ) -> dict[str, object]:
+    async def _page(self, after: int, limit: int) -> dict[str, object]:
         query = {"after": str(after), "limit": str(limit)}
         try:
-            async with session.get(self._messages_url, params=query) as response:
-                response.raise_for_status()
-                page = json.loads(await _read(response))
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            reason = str(error) or type(error).__name__
-            raise SandboxUnavailable(f"the sandbox does not answer: {reason}") from error
-        if not isinstance(page, dict):
-            raise SandboxUnavailable("the sandbox answers no JSON object")
-        return page
+            return await fetch_object(self._messages_url, query)
+        except FetchFailed as error:
+            raise SandboxUnavailable(f"the sandbox is of no help: {error}") from error
 
 
 async def reconcile(
@@ -106,30 +90,24 @@ async def reconcile(
             if number is None:
                 continue  # somebody else's
             arrivals[number] += 1
-            # The digest covers the From of the mailbox that must have been logged in upstream.
+            # The digest covers the mailbox that must have been logged in upstream.
             login = logins.get(arrival.mailbox.lower(), arrival.mailbox)
-            if arrival.sha256 != messages.sha256(number, login):
+            is_same = arrival.sha256 == messages.sha256(number, login)
+            if not is_same or sorted(arrival.forward_paths) != sorted(
+                messages.forward_paths(number)
+            ):
                 corrupted.add(number)
     except SandboxUnavailable as error:
         return NotReconciled(str(error))
     unexpected = sum(not recorder.is_acknowledged(number) for number in arrivals)
     return Reconciliation(
-        acknowledged=recorder.succeeded,
+        acknowledged=recorder.acknowledged,
         arrived=len(arrivals),
-        lost=recorder.succeeded - (len(arrivals) - unexpected),
+        lost=recorder.acknowledged - (len(arrivals) - unexpected),
         duplicated=sum(count > 1 for count in arrivals.values()),
         corrupted=len(corrupted),
         unexpected=unexpected,
     )
-
-
-async def _read(response: aiohttp.ClientResponse) -> bytes:
-    octets = bytearray()
-    async for chunk in response.content.iter_any():
-        octets += chunk
-        if len(octets) > _MAX_PAGE_BYTES:
-            raise ValueError("the answer is too long")
-    return bytes(octets)
 
 
 def _entries(page: dict[str, object]) -> list[dict[str, object]]:
@@ -147,6 +125,10 @@ def _number(answer: dict[str, object], key: str) -> int:
 
 
 def _arrival(entry: dict[str, object]) -> Arrival:
+    paths = entry.get("forward_paths")
     return Arrival(
-        str(entry.get("message_id") or ""), str(entry.get("mailbox")), str(entry.get("sha256"))
+        str(entry.get("message_id") or ""),
+        str(entry.get("mailbox")),
+        str(entry.get("sha256")),
+        tuple(map(str, paths)) if isinstance(paths, list) else (),
     )

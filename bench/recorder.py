@@ -1,156 +1,137 @@
-"""Counts and times a run's messages in bounded memory, whatever their number.
+"""Counts and times a run's messages: bounded memory, and one octet for each message's fate.
 
-I1: each planned message is settled at most once; one never settled was not attempted.
+I1: each message is settled at most once; of those planned, one never settled was not attempted.
+Recorders of several processes, each with numbers of its own, merge into the run's; they pickle.
 """
 
 from __future__ import annotations
 
-import math
 from collections import Counter
+from typing import TYPE_CHECKING
 
-from bench.result import (
-    OTHER,
-    ErrorCount,
-    Failure,
-    Latency,
-    Phases,
-    Result,
-    Sample,
-)
+from bench.histogram import Histogram
+from bench.result import ErrorCount, Phases, Result, Warmup
+from bench.sample import OTHER, Failure
+from bench.timeline import TimelineRecorder
 
-_PRECISION_BITS = 7  # 128 buckets for each power of two: a bucket is < 0.8 % of its value
-MAX_MICROSECONDS = (1 << 36) - 1  # 19 hours; longer is counted as this long
+if TYPE_CHECKING:
+    from bench.sample import Sample
+
+__all__ = ["LATE_SECONDS", "MAX_ERROR_KINDS", "Histogram", "Recorder"]
+
 MAX_ERROR_KINDS = 50  # a server that numbers its replies may not fill the memory
+LATE_SECONDS = 0.005  # timers have a resolution of 1 ms; what exceeds it well is late
 
-
-class Histogram:
-    """A log-linear histogram of whole microseconds: at most 3,840 buckets, exact below 256 µs.
-
-    Count, sum, least and greatest are exact. `merge` is associative and commutative.
-    """
-
-    __slots__ = ("_buckets", "count", "max", "min", "sum")
-
-    def __init__(self) -> None:
-        self._buckets: Counter[int] = Counter()
-        self.count = 0
-        self.sum = 0  # microseconds
-        self.min = 0  # microseconds; 0 when nothing was added
-        self.max = 0  # microseconds; likewise
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Histogram):
-            return NotImplemented
-        return self._state() == other._state()
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def add(self, microseconds: int) -> None:
-        """Count one value; below 0 counts as 0."""
-        value = min(max(microseconds, 0), MAX_MICROSECONDS)
-        self.min = min(self.min, value) if self.count else value
-        self.max = max(self.max, value)
-        self.count += 1
-        self.sum += value
-        self._buckets[_bucket(value)] += 1
-
-    def add_seconds(self, seconds: float) -> None:
-        """Count a duration, rounded to the microsecond."""
-        self.add(round(seconds * 1e6))
-
-    def merge(self, other: Histogram) -> Histogram:
-        """Return a histogram of the values of both."""
-        merged = Histogram()
-        merged._buckets = self._buckets + other._buckets
-        merged.count = self.count + other.count
-        merged.sum = self.sum + other.sum
-        merged.min = min((h.min for h in (self, other) if h.count), default=0)
-        merged.max = max(self.max, other.max)
-        return merged
-
-    def quantile(self, q: float) -> int:
-        """Return the value of rank ⌈q·count⌉ in microseconds, never less and at most 1 % more.
-
-        Raises:
-            ValueError: nothing was added, or `q` is not within 0 and 1.
-        """
-        if not self.count or not 0 <= q <= 1:
-            raise ValueError("no such quantile")
-        rank = max(1, math.ceil(round(q * self.count, 6)))  # 0.07 * 100 is a little more than 7
-        for bucket in sorted(self._buckets):
-            rank -= self._buckets[bucket]
-            if rank <= 0:
-                return max(self.min, min(_upper_bound(bucket), self.max))
-        raise AssertionError("the buckets hold fewer values than were counted")
-
-    def snapshot(self) -> Latency:
-        """Return the distribution in seconds."""
-        if not self.count:
-            return Latency(count=0)
-        return Latency(
-            count=self.count,
-            min_seconds=self.min / 1e6,
-            max_seconds=self.max / 1e6,
-            avg_seconds=self.sum / self.count / 1e6,
-            p50_seconds=self.quantile(0.50) / 1e6,
-            p95_seconds=self.quantile(0.95) / 1e6,
-            p99_seconds=self.quantile(0.99) / 1e6,
-        )
-
-    def _state(self) -> tuple[object, ...]:
-        return (self.count, self.sum, self.min, self.max, self._buckets)
-
-
-def _bucket(value: int) -> int:
-    shift = max(0, value.bit_length() - _PRECISION_BITS - 1)
-    return (shift << _PRECISION_BITS) + (value >> shift)
-
-
-def _upper_bound(bucket: int) -> int:
-    shift = max(0, (bucket >> _PRECISION_BITS) - 1)
-    return ((bucket - (shift << _PRECISION_BITS) + 1) << shift) - 1
+# A message's fate.
+_OPEN, _SUCCEEDED, _FAILED, _DROPPED = range(4)
+_WARMUP = 4  # added to the fate of a message of the warm-up
 
 
 class Recorder:
-    """The account of a run: what became of each planned message, and how long it took."""
+    """The account of a run: what became of each message, and how long it took."""
 
-    def __init__(self, planned: int) -> None:
-        self.planned = planned
+    def __init__(self, planned: int | None, warmup_seconds: float = 0.0) -> None:
+        self.planned = planned  # None: as many as the time allows
         self.succeeded = 0
         self.failed = 0
-        self._settled = bytearray(planned)  # 0: not attempted
-        self._acknowledged = bytearray(planned)  # 1: the final reply was positive
-        self._latency = Histogram()
+        self.dropped = 0
+        self.late_starts = 0
+        self.own_late_starts = 0  # of these, where a connection was free: the generator was slow
+        self.latency = Histogram()
+        self._begun = 0
+        self._warmup_seconds = warmup_seconds
+        self._warmup: Counter[int] = Counter()  # by fate
+        self._fates = bytearray()  # by number; grows as numbers come
+        self._service = Histogram()
+        self._lateness = Histogram()
         self._connect = Histogram()
         self._auth = Histogram()
         self._transaction = Histogram()
+        self._timeline = TimelineRecorder()
         self._errors: Counter[Failure] = Counter()
 
+    @property
+    def settled(self) -> int:
+        """How many messages of what is measured have come to an end."""
+        return self.succeeded + self.failed + self.dropped
+
+    @property
+    def in_flight(self) -> int:
+        """How many messages are taken up and have not come to an end."""
+        return max(0, self._begun - self.succeeded - self.failed - self.warmup_requests)
+
+    @property
+    def warmup_requests(self) -> int:
+        """How many messages of the warm-up have come to an end."""
+        return self._warmup[_SUCCEEDED] + self._warmup[_FAILED]
+
+    @property
+    def acknowledged(self) -> int:
+        """How many messages got a positive final reply, those of the warm-up included."""
+        return self.succeeded + self._warmup[_SUCCEEDED]
+
+    def begin(self, number: int, *, is_warmup: bool) -> None:
+        """Note that a message is taken up; it is settled by `add`."""
+        self._begun += 1
+
     def add(self, sample: Sample) -> None:
-        """Settle one message.
+        """Settle one message that was taken up.
 
         Raises:
             ValueError: it was settled before.
         """
-        if self._settled[sample.number]:
-            raise ValueError(f"message {sample.number} was settled twice")
-        self._settled[sample.number] = 1
-        if sample.connect_seconds is not None:
-            self._connect.add_seconds(sample.connect_seconds)
-        if sample.auth_seconds is not None:
-            self._auth.add_seconds(sample.auth_seconds)
+        fate = _SUCCEEDED if sample.failure is None else _FAILED
+        self._settle(sample.number, fate, is_warmup=sample.is_warmup)
+        if sample.is_warmup:
+            return
+        self._time_start(sample)
         if sample.failure is not None:
-            self._add_failure(sample.failure)
+            self.failed += 1
+            self._timeline.add_failure(sample.at_seconds)
+            self._count_error(sample.failure, 1)
             return
         self.succeeded += 1
-        self._acknowledged[sample.number] = 1
-        self._latency.add_seconds(sample.latency_seconds)
+        self.latency.add_seconds(sample.latency_seconds)
+        self._service.add_seconds(sample.service_seconds)
+        self._timeline.add_success(sample.at_seconds, sample.latency_seconds)
         if sample.transaction_seconds is not None:
             self._transaction.add_seconds(sample.transaction_seconds)
 
+    def drop(self, number: int, at_seconds: float, *, is_warmup: bool = False) -> None:
+        """Settle one message that was due and is given up.
+
+        Raises:
+            ValueError: it was settled before.
+        """
+        self._settle(number, _DROPPED, is_warmup=is_warmup)
+        if not is_warmup:
+            self.dropped += 1
+            self._timeline.add_drop(at_seconds)
+
     def is_acknowledged(self, number: int) -> bool:
         """Whether message `number` got a positive final reply."""
-        return number < self.planned and bool(self._acknowledged[number])
+        fate = self._fates[number] if number < len(self._fates) else _OPEN
+        return fate in (_SUCCEEDED, _SUCCEEDED + _WARMUP)
+
+    def merge(self, other: Recorder) -> Recorder:
+        """Return the account of both, parts of one run with different messages.
+
+        Raises:
+            ValueError: both have settled the same message, or they are of different runs.
+        """
+        if (self.planned, self._warmup_seconds) != (other.planned, other._warmup_seconds):
+            raise ValueError("the recorders are of different runs")
+        merged = Recorder(self.planned, self._warmup_seconds)
+        for name in ("succeeded", "failed", "dropped", "late_starts", "own_late_starts", "_begun"):
+            setattr(merged, name, getattr(self, name) + getattr(other, name))
+        for name in ("latency", "_service", "_lateness", "_connect", "_auth", "_transaction"):
+            setattr(merged, name, getattr(self, name).merge(getattr(other, name)))
+        merged._timeline = self._timeline.merge(other._timeline)
+        merged._warmup = self._warmup + other._warmup
+        merged._fates = _joined(self._fates, other._fates)
+        for failure, count in (self._errors + other._errors).most_common():
+            merged._count_error(failure, count)
+        return merged
 
     def snapshot(self, wall_seconds: float, interrupted_by: str = "") -> Result:
         """Return the figures so far.
@@ -162,20 +143,75 @@ class Recorder:
             planned=self.planned,
             succeeded=self.succeeded,
             failed=self.failed,
-            not_attempted=self._settled.count(0),
+            not_attempted=self._not_attempted(),
+            dropped=self.dropped,
+            late_starts=self.late_starts,
             wall_seconds=wall_seconds,
             interrupted_by=interrupted_by,
-            latency=self._latency.snapshot(),
+            latency=self.latency.snapshot(),
+            service_time=self._service.snapshot(),
+            lateness=self._lateness.snapshot(),
             phases=Phases(
                 connect=self._connect.snapshot(),
                 auth=self._auth.snapshot(),
                 transaction=self._transaction.snapshot(),
             ),
-            errors=tuple(ErrorCount(*error) for error in self._errors.most_common()),
+            histogram=self.latency.coarse(),
+            timeline=self._timeline.snapshot(),
+            warmup=Warmup(
+                seconds=self._warmup_seconds,
+                requests=self.warmup_requests,
+                failed=self._warmup[_FAILED],
+                dropped=self._warmup[_DROPPED],
+            ),
+            errors=tuple(
+                ErrorCount(failure, self._errors[failure])
+                for failure in sorted(self._errors, key=self._rank)
+            ),
         )
 
-    def _add_failure(self, failure: Failure) -> None:
-        self.failed += 1
+    def _settle(self, number: int, fate: int, *, is_warmup: bool) -> None:
+        fates = self._fates
+        if number >= len(fates):
+            fates.extend(bytes(number + 1 - len(fates)))
+        if fates[number]:
+            raise ValueError(f"message {number} was settled twice")
+        fates[number] = fate + _WARMUP if is_warmup else fate
+        if is_warmup:
+            self._warmup[fate] += 1
+
+    def _time_start(self, sample: Sample) -> None:
+        if sample.connect_seconds is not None:
+            self._connect.add_seconds(sample.connect_seconds)
+        if sample.auth_seconds is not None:
+            self._auth.add_seconds(sample.auth_seconds)
+        if sample.lateness_seconds is None:
+            return
+        self._lateness.add_seconds(sample.lateness_seconds)
+        if sample.lateness_seconds > LATE_SECONDS:
+            self.late_starts += 1
+            self.own_late_starts += not sample.has_waited
+
+    def _not_attempted(self) -> int | None:
+        if self.planned is None:
+            return None
+        measured = (self._fates.count(fate) for fate in (_SUCCEEDED, _FAILED, _DROPPED))
+        return self.planned - sum(measured)
+
+    def _rank(self, failure: Failure) -> tuple[int, str, str]:
+        return -self._errors[failure], failure.code, failure.text
+
+    def _count_error(self, failure: Failure, count: int) -> None:
         if failure not in self._errors and len(self._errors) >= MAX_ERROR_KINDS:
             failure = Failure(OTHER, "")
-        self._errors[failure] += 1
+        self._errors[failure] += count
+
+
+def _joined(fates: bytearray, others: bytearray) -> bytearray:
+    size = max(len(fates), len(others))
+    joined = int.from_bytes(fates, "little") | int.from_bytes(others, "little")
+    octets = bytearray(joined.to_bytes(size, "little"))
+    # A message that both settled leaves one octet less than there were.
+    if size - octets.count(0) != sum(len(one) - one.count(0) for one in (fates, others)):
+        raise ValueError("a message was settled twice")
+    return octets

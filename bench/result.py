@@ -1,6 +1,7 @@
 """What a run measured, as values that cannot contradict themselves.
 
-I1: planned = succeeded + failed + not attempted, and the errors listed are the failures counted.
+I1: planned = succeeded + failed + not attempted + dropped, and the errors listed are the failures
+counted; a run by duration in the closed model plans no number.
 I2: a figure is computed here, once; the screen and the JSON only write it down.
 """
 
@@ -12,37 +13,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from bench.sample import Failure
     from bench.scenarios import Plan
 
 _CLOCK_SECONDS = 1e-9  # what time.perf_counter can tell apart at best
-OTHER = "other"  # the failures beyond the kinds that are told apart
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """Why a message failed: the server's reply code, or the kind of error, and its words."""
-
-    code: str  # "550", "timeout", "connection refused" …
-    text: str
-
-    def __str__(self) -> str:
-        return f"{self.code} {self.text}".strip()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sample:
-    """What became of one message, and what it took."""
-
-    number: int
-    latency_seconds: float  # from taking the message up to its end, opening a connection included
-    failure: Failure | None = None
-    connect_seconds: float | None = None  # None: the connection was open already
-    auth_seconds: float | None = None  # None: likewise
-    transaction_seconds: float | None = None  # None: there was no positive final reply
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Latency:
+class Distribution:
     """A distribution in seconds; all but `count` are None when nothing was measured."""
 
     count: int
@@ -50,17 +28,47 @@ class Latency:
     max_seconds: float | None = None
     avg_seconds: float | None = None
     p50_seconds: float | None = None
+    p90_seconds: float | None = None
     p95_seconds: float | None = None
     p99_seconds: float | None = None
+    p999_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Phases:
     """Where the time goes."""
 
-    connect: Latency  # TCP, greeting, EHLO and TLS, for each connection
-    auth: Latency  # AUTH to 235, for each connection
-    transaction: Latency  # MAIL to the final reply, for each message accepted
+    connect: Distribution  # TCP, greeting, EHLO and TLS, for each connection
+    auth: Distribution  # AUTH to 235, for each connection
+    transaction: Distribution  # MAIL to the final reply, for each message accepted
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """How many values lie above the bucket before and not above `up_to_seconds`."""
+
+    up_to_seconds: float
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bin:
+    """What ended within one stretch of the run."""
+
+    start_seconds: float
+    successful: int
+    failed: int
+    dropped: int
+    p50_seconds: float | None  # latency of the successful; None without any
+    p95_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """The run in stretches of equal length, without gaps."""
+
+    bin_seconds: float
+    bins: tuple[Bin, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,26 +80,46 @@ class ErrorCount:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Warmup:
+    """What was sent before the measuring began."""
+
+    seconds: float
+    requests: int  # messages taken up
+    failed: int
+    dropped: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """The figures of one run.
+    """The figures of one run, its warm-up apart.
 
     Raises:
         ValueError: a message was not counted, or counted twice.
     """
 
-    planned: int
+    planned: int | None  # None: as many as the time allowed
     succeeded: int
     failed: int
-    not_attempted: int
-    wall_seconds: float  # from the first message taken up to the last one's end
+    not_attempted: int | None  # None exactly when `planned` is
+    dropped: int  # due, and given up because no connection was free for too long
+    late_starts: int
+    wall_seconds: float  # from the start of the measuring to the last message's end
     interrupted_by: str  # the signal that asked to stop, "" when none did
-    latency: Latency  # of succeeded messages only
+    latency: Distribution  # of succeeded messages only, as the next one
+    service_time: Distribution
+    lateness: Distribution
     phases: Phases
+    histogram: tuple[Bucket, ...]  # of `latency`, ascending, none of them empty
+    timeline: Timeline
+    warmup: Warmup
     errors: tuple[ErrorCount, ...]
 
     def __post_init__(self) -> None:
-        if self.planned != self.succeeded + self.failed + self.not_attempted:
-            raise ValueError("planned is not succeeded + failed + not attempted")
+        settled = self.succeeded + self.failed + self.dropped
+        if (self.planned is None) != (self.not_attempted is None):
+            raise ValueError("planned and not attempted are known together")
+        if self.planned is not None and self.planned != settled + (self.not_attempted or 0):
+            raise ValueError("planned is not succeeded + failed + not attempted + dropped")
         if self.failed != sum(error.count for error in self.errors):
             raise ValueError("the errors listed are not the failures counted")
         if self.succeeded != self.latency.count:
@@ -106,6 +134,12 @@ class Result:
     def is_partial(self) -> bool:
         """Whether a signal ended the run early."""
         return bool(self.interrupted_by)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every message that was planned or taken up succeeded."""
+        expected = self.attempted if self.planned is None else self.planned
+        return self.succeeded == expected and not self.dropped
 
     @property
     def success_rate(self) -> float | None:
@@ -128,13 +162,13 @@ class Result:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reconciliation:
-    """What the relay acknowledged against what the sandbox received, in messages."""
+    """What the relay acknowledged against what the sandbox received, the warm-up included."""
 
     acknowledged: int
     arrived: int  # different messages of this run
     lost: int  # acknowledged, never arrived
     duplicated: int  # arrived more than once
-    corrupted: int  # arrived with other octets than were sent
+    corrupted: int  # arrived with other octets, or for other recipients, than were sent
     unexpected: int  # arrived without having been acknowledged
 
     @property
@@ -151,6 +185,50 @@ class NotReconciled:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderFigures:
+    """What the sandbox counted between the run's start and its end."""
+
+    connections_opened: int
+    peak_connections_per_mailbox: int  # of this run's mailboxes, since the sandbox started
+    auth_accepted: int
+    auth_refused: int
+    transactions_accepted: int
+    transactions_refused: int
+    turns: int  # flights of replies while a client waited
+    token_requests: int | None  # of the proxy at a token endpoint; None: it does not say
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoopLag:
+    """How much later than asked the generator's event loop ran a timer."""
+
+    p50_seconds: float | None
+    p99_seconds: float | None
+    max_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GeneratorFigures:
+    """What the generator itself needed, and whether that limited the run."""
+
+    processes: int
+    cpu_seconds: float
+    cpu_share: float  # of one core for each process, 0 to 1
+    loop_lag: LoopLag
+    was_bottleneck: bool
+    reason: str  # "" when it was not
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CrowdFigures:
+    """What became of the idle clients."""
+
+    clients: int
+    refused: int  # could not connect or log in
+    lost: int  # were disconnected while the load ran
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Environment:
     """What the figures were measured with."""
 
@@ -159,6 +237,7 @@ class Environment:
     cpu_count: int
     bench_version: str
     loop: str  # uvloop or asyncio
+    load_average: float | None  # of the last minute, when the run began; None: not to be had
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,19 +251,18 @@ class Run:
     plan: Plan
     result: Result
     reconciliation: Reconciliation | NotReconciled
+    generator: GeneratorFigures
     environment: Environment
+    provider: ProviderFigures | None = None  # None: there is no sandbox to ask
+    crowd: CrowdFigures | None = None  # None: no idle clients were asked for
+
+    @property
+    def is_intact(self) -> bool:
+        """Whether nothing was lost, doubled or changed, as far as that could be checked."""
+        reconciled = self.reconciliation
+        return isinstance(reconciled, NotReconciled) or reconciled.is_clean
 
     @property
     def is_success(self) -> bool:
         """Whether every planned message succeeded and nothing was lost, doubled or changed."""
-        reconciled = self.reconciliation
-        return self.result.succeeded == self.result.planned and (
-            isinstance(reconciled, NotReconciled) or reconciled.is_clean
-        )
-
-
-def change_percent(before: float | None, after: float | None) -> float | None:
-    """Return by how many percent `after` exceeds `before`; None when that cannot be said."""
-    if before is None or after is None or before == 0:
-        return None
-    return (after - before) / before * 100
+        return self.result.is_complete and self.is_intact

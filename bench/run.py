@@ -9,24 +9,25 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from bench.crowd import Crowd
+from bench.generator import Watch, watching
 from bench.load import Load
+from bench.logins import logins_of
 from bench.messages import Messages
-from bench.reconcile import Sandbox, SandboxUnavailable, reconcile
 from bench.recorder import Recorder
-from bench.result import Environment, NotReconciled, Reconciliation, Run
-from bench.submission import Login
-from bench.target import TargetError, open_target
+from bench.result import Environment, Run
+from bench.target import open_target
+from bench.witness import Witness
 from xoauth2_proxy import __version__
-from xoauth2_proxy.mock_tokens import MOCK_MAILBOXES, MockTokens, load_signing_key
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-    from pathlib import Path
 
+    from bench.arrivals import Pace
     from bench.interruption import Interruption
+    from bench.login import Mechanism
     from bench.reports.progress import Progress
     from bench.scenarios import Plan
-    from bench.submission import Mechanism
     from bench.target import Target, TargetRequest
 
 
@@ -37,7 +38,9 @@ class RunRequest:
     plan: Plan
     target: TargetRequest
     mechanism: Mechanism
-    secret: str | None = field(repr=False)  # password or token; None: mock tokens
+    secret: str | None = field(repr=False)  # password or token; None: mock tokens, or no login
+    token_ttl_seconds: float | None = None  # of the mock tokens; None: an hour
+    files: tuple[bytes, ...] = field(default=(), repr=False)  # messages to send; empty: written
 
 
 async def run_once(request: RunRequest, interruption: Interruption, progress: Progress) -> Run:
@@ -50,10 +53,9 @@ async def run_once(request: RunRequest, interruption: Interruption, progress: Pr
     async with open_target(request.target, interruption, progress.announce) as target:
         plan = request.plan
         progress.announce(
-            f"Sending {plan.num_emails} messages over {plan.concurrent} connections "
-            f"to {target.endpoint}."
+            f"Sending {plan.pace.about} over {plan.concurrent} connections to {target.endpoint}."
         )
-        return await _measure(request, target, interruption, progress)
+        return await measure(request, target, interruption, progress)
 
 
 async def run_twice(
@@ -78,22 +80,28 @@ async def run_twice(
     return runs
 
 
-async def _measure(
+async def measure(
     request: RunRequest, target: Target, interruption: Interruption, progress: Progress
 ) -> Run:
+    """Carry out one run at a target that is open already; a signal makes it partial.
+
+    Raises:
+        TargetError: the key that signs mock tokens cannot be used.
+    """
     plan = request.plan
-    messages = Messages(plan.to_email, plan.size_bytes)
-    recorder = Recorder(plan.num_emails)
-    load = Load(plan, target.endpoint, _logins(request, target.state_dir), messages, recorder)
+    messages = Messages(plan.to_email, plan.workload, request.files)
+    recorder = Recorder(plan.pace.planned, plan.pace.warmup_seconds)
+    logins = logins_of(request, target.state_dir)
+    load = Load(plan, target.endpoint, logins, messages, recorder)
     load.on_sample = progress.on_sample
-    sandbox, position = await _sandbox_position(target)
-    started_at = datetime.now(UTC)
-    await _send_all(load, recorder, interruption, progress)
-    if isinstance(sandbox, Sandbox):
-        found = await reconcile(sandbox, position, messages, recorder, plan.mailboxes)
-        reconciled = _believable(found, plan)
-    else:
-        reconciled = sandbox
+    environment, watch = _environment(), Watch()
+    witness = await Witness.begin(target, plan.mailboxes)
+    async with Crowd(target.endpoint, logins, plan.workload.idle_clients) as crowd:
+        await crowd.open(interruption.requested)
+        started_at = datetime.now(UTC)
+        async with watching(watch, plan.pace.warmup_seconds):
+            await _send_all(load, plan.pace, recorder, interruption, progress)
+        crowd_figures = await crowd.close()
     return Run(
         started_at=started_at,
         target=str(target.endpoint),
@@ -101,13 +109,16 @@ async def _measure(
         mechanism=request.mechanism.value,
         plan=plan,
         result=recorder.snapshot(load.wall_seconds, interruption.signal_name),
-        reconciliation=reconciled,
-        environment=_environment(),
+        reconciliation=await witness.reconciled(messages, recorder),
+        provider=await witness.provider(),
+        generator=watch.figures(recorder.succeeded + recorder.failed, recorder.own_late_starts),
+        crowd=crowd_figures if plan.workload.idle_clients else None,
+        environment=environment,
     )
 
 
 async def _send_all(
-    load: Load, recorder: Recorder, interruption: Interruption, progress: Progress
+    load: Load, pace: Pace, recorder: Recorder, interruption: Interruption, progress: Progress
 ) -> None:
     def stop() -> None:
         load.stop()
@@ -117,53 +128,22 @@ async def _send_all(
     try:
         if interruption.requested.is_set():
             stop()
-        async with progress.following(recorder):
+        async with progress.following(pace, recorder, lambda: load.measured_seconds):
             await load.run()
     finally:
         interruption.on_request.discard(stop)
 
 
-def _logins(request: RunRequest, state_dir: Path) -> list[Login]:
-    mailboxes, mechanism = request.plan.mailboxes, request.mechanism
-    secret = request.secret
-    if secret is not None:
-        return [Login(mailbox, mechanism, lambda: secret) for mailbox in mailboxes]
-    try:
-        tokens = MockTokens(load_signing_key(state_dir))
-    except (OSError, ValueError) as error:
-        raise TargetError(f"The mock tokens' signing key cannot be used: {error}") from error
-    return [_mock_login(mailbox, mechanism, tokens) for mailbox in mailboxes]
-
-
-def _mock_login(mailbox: str, mechanism: Mechanism, tokens: MockTokens) -> Login:
-    return Login(mailbox, mechanism, lambda: tokens.mint(mailbox))
-
-
-async def _sandbox_position(target: Target) -> tuple[Sandbox | NotReconciled, int]:
-    if not target.sandbox_url:
-        return NotReconciled(target.no_sandbox_reason), 0
-    sandbox = Sandbox(target.sandbox_url)
-    try:
-        return sandbox, await sandbox.position()
-    except SandboxUnavailable as error:
-        return NotReconciled(str(error)), 0
-
-
-def _believable(
-    found: Reconciliation | NotReconciled, plan: Plan
-) -> Reconciliation | NotReconciled:
-    """Return what was found, unless the mailboxes' mail may go to another provider altogether."""
-    is_mock = all(mailbox.lower() in MOCK_MAILBOXES for mailbox in plan.mailboxes)
-    if is_mock or isinstance(found, NotReconciled) or found.arrived or not found.acknowledged:
-        return found
-    return NotReconciled("no message reached this sandbox: the mailbox's provider may be another")
-
-
 def _environment() -> Environment:
+    try:
+        load_average = os.getloadavg()[0]
+    except (OSError, AttributeError):  # not known here
+        load_average = None
     return Environment(
         python=platform.python_version(),
         platform=platform.platform(),
         cpu_count=os.cpu_count() or 1,
         bench_version=__version__,
         loop=type(asyncio.get_running_loop()).__module__.partition(".")[0],
+        load_average=load_average,
     )

@@ -1,4 +1,4 @@
-"""One authenticated connection to the relay under test; the only importer of aiosmtplib here.
+"""One authenticated connection to the server under test, and the order of SMTP on it.
 
 Messages go in as they are: RFC 6409 submission, RFC 4954 AUTH, content with CRLF.
 I1: a connection that was cut short or answered out of turn is closed, never used again.
@@ -7,25 +7,35 @@ I1: a connection that was cut short or answered out of turn is closed, never use
 from __future__ import annotations
 
 import asyncio
-import base64
-import errno
-import ssl
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-import aiosmtplib
-
-from bench.result import Failure
+from bench.login import Login, Mechanism
+from bench.sample import Failure
+from bench.wire import SubmissionFailed, Wire, refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    import ssl
+    from collections.abc import Sequence
 
-_REPLY_SECONDS = 120.0  # for each reply; a relay waits for its own upstream meanwhile
+    from xoauth2_proxy.smtp import Reply
+
+__all__ = [
+    "Endpoint",
+    "Login",
+    "Manner",
+    "Mechanism",
+    "Opening",
+    "Submission",
+    "SubmissionFailed",
+    "Tls",
+    "is_listening",
+]
+
 _QUIT_SECONDS = 2.0
-_MAX_COMMAND_OCTETS = 512  # RFC 5321 §4.5.3.1.4, with the CRLF
-_MAX_TEXT_CHARACTERS = 200
+_HELLO = b"EHLO localhost"
 
 
 class Tls(StrEnum):
@@ -34,20 +44,6 @@ class Tls(StrEnum):
     NONE = "none"
     STARTTLS = "starttls"
     IMPLICIT = "implicit"
-
-
-class Mechanism(StrEnum):
-    """The SASL mechanism of the login."""
-
-    PLAIN = "plain"
-    LOGIN = "login"
-    XOAUTH2 = "xoauth2"
-    OAUTHBEARER = "oauthbearer"
-
-    @property
-    def takes_token(self) -> bool:
-        """Whether the secret is an access token rather than a password."""
-        return self in {Mechanism.XOAUTH2, Mechanism.OAUTHBEARER}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +59,12 @@ class Endpoint:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-@dataclass(frozen=True, slots=True)
-class Login:
-    """Who logs in; `secret` returns the password, or a token, and is called at each AUTH."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manner:
+    """How a client behaves on its connection."""
 
-    mailbox: str
-    mechanism: Mechanism
-    secret: Callable[[], str] = field(repr=False)
+    is_pipelined: bool = False  # MAIL, RCPT and DATA in one flight, where PIPELINING is offered
+    slow_bytes_per_second: float | None = None  # None: content as fast as it is taken
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,29 +72,34 @@ class Opening:
     """What opening a connection took."""
 
     connect_seconds: float  # TCP, greeting, EHLO, TLS
-    auth_seconds: float
+    auth_seconds: float | None  # None: there is no login
 
 
-class SubmissionFailed(Exception):
-    """The connection could not be opened, or the message was not accepted; `failure` says why."""
+class _Refused(Exception):
+    """The server said no; `is_in_doubt` when the connection cannot be used after it."""
 
-    def __init__(self, failure: Failure) -> None:
-        super().__init__(str(failure))
-        self.failure = failure
+    def __init__(self, reply: Reply, *, is_in_doubt: bool = False) -> None:
+        super().__init__(str(reply))
+        self.reply = reply
+        # RFC 5321 §3.8: 421 announces the end. What is no refusal was answered out of turn.
+        self.is_in_doubt = is_in_doubt or reply.code == 421 or reply.code < 400
 
 
 class Submission:
     """A connection that is opened, used for any number of messages, and closed."""
 
-    def __init__(self, endpoint: Endpoint, login: Login) -> None:
+    def __init__(self, endpoint: Endpoint, login: Login, manner: Manner | None = None) -> None:
         self.login = login
+        self.messages = 0  # begun on the connection that is open
         self._endpoint = endpoint
-        self._smtp: aiosmtplib.SMTP | None = None
+        self._manner = manner or Manner()
+        self._wire: Wire | None = None
+        self._extensions: frozenset[str] = frozenset()
 
     @property
     def is_open(self) -> bool:
-        """Whether the connection can take a message."""
-        return self._smtp is not None and self._smtp.is_connected
+        """Whether the connection can take a message; one that the server has ended cannot."""
+        return self._wire is not None and self._wire.is_quiet
 
     async def open(self) -> Opening:
         """Connect and log in. Cancelling closes the connection.
@@ -108,167 +108,169 @@ class Submission:
             SubmissionFailed: nothing is left open.
         """
         self.abort()
-        self._smtp = smtp = aiosmtplib.SMTP(
-            hostname=self._endpoint.host,
-            port=self._endpoint.port,
-            local_hostname="localhost",
-            timeout=_REPLY_SECONDS,
-            use_tls=self._endpoint.tls is Tls.IMPLICIT,
-            start_tls=self._endpoint.tls is Tls.STARTTLS,
-            tls_context=self._endpoint.tls_context,
-        )
+        self.messages = 0
+        endpoint = self._endpoint
         try:
             started = time.perf_counter()
-            await smtp.connect()
-            await smtp.ehlo()
+            implicit = endpoint.tls_context if endpoint.tls is Tls.IMPLICIT else None
+            self._wire = wire = await Wire.connect(endpoint.host, endpoint.port, implicit)
+            await self._greet(wire)
             connected = time.perf_counter()
-            await _authenticate(smtp, self.login)
+            if self.login.mechanism is Mechanism.NONE:
+                return Opening(connected - started, None)
+            await _authenticate(wire, self.login)
             return Opening(connected - started, time.perf_counter() - connected)
-        except (aiosmtplib.SMTPException, OSError) as error:
+        except _Refused as error:
             self.abort()
-            raise SubmissionFailed(failure_of(error)) from error
+            raise SubmissionFailed(refusal(error.reply)) from error
         except BaseException:
             self.abort()
             raise
 
-    async def send(self, reverse_path: str, forward_path: str, content: bytes) -> float:
+    async def send(self, reverse_path: str, forward_paths: Sequence[str], content: bytes) -> float:
         """Send one message and return the seconds from MAIL to the final positive reply.
 
-        Cancelling closes the connection: whether the message was accepted is then unknown.
+        It fails when one recipient is refused; then nobody gets it. Cancelling closes the
+        connection: whether the message was accepted is then unknown.
 
         Raises:
             SubmissionFailed: it was refused, or the connection lost; after a refusal the connection
                 stays open where the server lets it.
         """
-        smtp = self._smtp
-        if smtp is None:
+        wire = self._wire
+        if wire is None:
             raise SubmissionFailed(Failure("connection lost", ""))
+        self.messages += 1
         try:
-            return await _transact(smtp, reverse_path, forward_path, content)
-        except aiosmtplib.SMTPResponseException as error:
-            await self._recover(smtp, error.code)
-            raise SubmissionFailed(failure_of(error)) from error
-        except (aiosmtplib.SMTPException, OSError) as error:
-            self.abort()
-            raise SubmissionFailed(failure_of(error)) from error
+            return await self._transact(wire, reverse_path, forward_paths, content)
+        except _Refused as error:
+            await self._recover(wire, error)
+            raise SubmissionFailed(refusal(error.reply)) from error
         except BaseException:
             self.abort()
             raise
 
     async def close(self) -> None:
         """Take leave with QUIT and close; never fails, and waits no more than two seconds."""
-        if self._smtp is None or not self._smtp.is_connected:
+        wire = self._wire
+        if wire is None or not wire.is_quiet:
+            self.abort()
             return
         try:
-            await self._smtp.quit(timeout=_QUIT_SECONDS)
-        except (aiosmtplib.SMTPException, OSError):
+            async with asyncio.timeout(_QUIT_SECONDS):
+                await _command(wire, b"QUIT")
+        except (SubmissionFailed, TimeoutError):
             pass  # every message is settled by now
         finally:
             self.abort()
 
     def abort(self) -> None:
         """Close the connection without a word."""
-        if self._smtp is not None:
-            self._smtp.close()
-            self._smtp = None
+        if self._wire is not None:
+            self._wire.abort()
+            self._wire = None
 
-    async def _recover(self, smtp: aiosmtplib.SMTP, code: int) -> None:
-        if code == 421 or not 400 <= code < 600:  # RFC 5321 §3.8: 421 announces the end
+    async def _greet(self, wire: Wire) -> None:
+        _expect_positive(await wire.reply())
+        hello = _expect_positive(await _command(wire, _HELLO))
+        if self._endpoint.tls is Tls.STARTTLS and self._endpoint.tls_context is not None:
+            if "STARTTLS" not in _keywords(hello):
+                raise SubmissionFailed(Failure("protocol error", "STARTTLS is not offered"))
+            _expect_positive(await _command(wire, b"STARTTLS"))
+            await wire.start_tls(self._endpoint.tls_context, self._endpoint.host)
+            hello = _expect_positive(await _command(wire, _HELLO))
+        self._extensions = _keywords(hello)
+
+    async def _transact(
+        self, wire: Wire, reverse_path: str, forward_paths: Sequence[str], content: bytes
+    ) -> float:
+        started = time.perf_counter()
+        lines = [
+            b"MAIL FROM:<%s>" % reverse_path.encode("ascii") + self._parameters(content),
+            *(b"RCPT TO:<%s>" % path.encode("ascii") for path in forward_paths),
+        ]
+        if self._manner.is_pipelined and "PIPELINING" in self._extensions:
+            await _announce_at_once(wire, lines)
+        else:
+            for line in lines:
+                _expect_positive(await _command(wire, line))
+            _expect_start(await _command(wire, b"DATA"))
+        # RFC 5321 §4.5.2: a dot that begins a line is doubled.
+        stuffed = content.replace(b"\r\n.", b"\r\n..")
+        octets = (b"." if stuffed.startswith(b".") else b"") + stuffed + b".\r\n"
+        rate = self._manner.slow_bytes_per_second
+        if rate is None:
+            wire.write(octets)
+        elif not await wire.write_slowly(octets, rate):
+            raise _Refused(await wire.reply(), is_in_doubt=True)
+        _expect_positive(await wire.reply())
+        return time.perf_counter() - started
+
+    def _parameters(self, content: bytes) -> bytes:
+        parameters = b""
+        if "SIZE" in self._extensions:
+            parameters += b" SIZE=%d" % len(content)
+        if "8BITMIME" in self._extensions and not content.isascii():
+            parameters += b" BODY=8BITMIME"
+        return parameters
+
+    async def _recover(self, wire: Wire, refused: _Refused) -> None:
+        if refused.is_in_doubt or not wire.is_quiet:
             self.abort()
             return
         try:
-            await smtp.rset()
-        except (aiosmtplib.SMTPException, OSError):
+            if not (await _command(wire, b"RSET")).is_positive:
+                self.abort()
+        except SubmissionFailed:
             self.abort()
         except BaseException:
             self.abort()
             raise
 
 
-async def _transact(
-    smtp: aiosmtplib.SMTP, reverse_path: str, forward_path: str, content: bytes
-) -> float:
-    started = time.perf_counter()
-    size = [b"SIZE=%d" % len(content)] if smtp.supports_extension("size") else []
-    await _command(smtp, b"MAIL", b"FROM:<%s>" % reverse_path.encode("ascii"), *size)
-    await _command(smtp, b"RCPT", b"TO:<%s>" % forward_path.encode("ascii"))
-    await smtp.data(content)
-    return time.perf_counter() - started
+async def _announce_at_once(wire: Wire, lines: Sequence[bytes]) -> None:
+    wire.write(b"\r\n".join((*lines, b"DATA", b"")))
+    replies = [await wire.reply() for _ in lines]
+    data = await wire.reply()
+    for reply in replies:
+        if not reply.is_positive:
+            # After 354 the server waits for a message that must not reach the other recipients.
+            raise _Refused(reply, is_in_doubt=data.code < 400)
+    _expect_start(data)
 
 
-async def _command(smtp: aiosmtplib.SMTP, *words: bytes) -> None:
-    response = await smtp.execute_command(*words)
-    if not 200 <= response.code < 300:
-        raise aiosmtplib.SMTPResponseException(response.code, response.message)
-
-
-async def _authenticate(smtp: aiosmtplib.SMTP, login: Login) -> None:
-    secret = login.secret()
-    if login.mechanism is Mechanism.LOGIN:
-        steps = [login.mailbox.encode(), secret.encode()]
-    else:
-        steps = [initial_response(login, secret)]
-    words = [b"AUTH", login.mechanism.upper().encode()]
-    if login.mechanism is not Mechanism.LOGIN and _fits(words, steps[0]):
-        words.append(base64.b64encode(steps.pop(0)))
-    response = await smtp.execute_command(*words)
-    for step in steps:
-        if response.code != 334:
+async def _authenticate(wire: Wire, login: Login) -> None:
+    command, *answers = login.lines()
+    reply = await _command(wire, command)
+    for answer in answers:
+        if reply.code != 334:
             break
-        response = await smtp.execute_command(base64.b64encode(step))
-    if response.code == 334:
-        # The challenge is the error; an answer without content fetches the reply that refuses:
-        # empty for XOAUTH2, one %x01 for OAUTHBEARER (RFC 7628 §3.2.3).
-        answer = b"AQ==" if login.mechanism is Mechanism.OAUTHBEARER else b""
-        response = await smtp.execute_command(answer)
-    if response.code != 235:
-        raise aiosmtplib.SMTPResponseException(response.code, response.message)
+        reply = await _command(wire, answer)
+    if reply.code == 334:
+        reply = await _command(wire, login.answer_to_error)
+    if reply.code != 235:
+        raise _Refused(reply)
 
 
-def initial_response(login: Login, secret: str) -> bytes:
-    """Return the mechanism's one message: RFC 4616 PLAIN, RFC 7628 OAUTHBEARER, or XOAUTH2's."""
-    if login.mechanism is Mechanism.PLAIN:
-        return f"\0{login.mailbox}\0{secret}".encode()
-    if login.mechanism is Mechanism.OAUTHBEARER:
-        # RFC 5801 §4: "=" and "," of the name are written =3D and =2C.
-        authzid = login.mailbox.replace("=", "=3D").replace(",", "=2C")
-        return f"n,a={authzid},\1auth=Bearer {secret}\1\1".encode()
-    return f"user={login.mailbox}\1auth=Bearer {secret}\1\1".encode()
+async def _command(wire: Wire, line: bytes) -> Reply:
+    wire.write(line + b"\r\n")
+    return await wire.reply()
 
 
-def _fits(words: list[bytes], response: bytes) -> bool:
-    encoded_octets = (len(response) + 2) // 3 * 4
-    return sum(len(word) + 1 for word in words) + encoded_octets + 2 <= _MAX_COMMAND_OCTETS
+def _expect_positive(reply: Reply) -> Reply:
+    if not reply.is_positive:
+        raise _Refused(reply)
+    return reply
 
 
-def failure_of(error: Exception) -> Failure:
-    """Return what to count an error as: the reply's code and text, or a kind of our own."""
-    if isinstance(error, aiosmtplib.SMTPResponseException) and 200 <= error.code < 600:
-        return Failure(str(error.code), _printable(error.message))
-    if isinstance(error, TimeoutError):
-        return Failure("timeout", f"no answer within {_REPLY_SECONDS:.0f} s")
-    cause = error.__cause__ or error
-    if isinstance(cause, ssl.SSLError):
-        return Failure("tls failed", _printable(str(cause)))
-    if isinstance(error, aiosmtplib.SMTPConnectError):
-        kind = "connection refused" if _is_refusal(cause) else "connection failed"
-        return Failure(kind, "" if _is_refusal(cause) else _printable(str(cause)))
-    if isinstance(error, OSError):
-        return Failure("connection lost", "")
-    return Failure("protocol error", _printable(str(error)))
+def _expect_start(reply: Reply) -> None:
+    if reply.code != 354:
+        raise _Refused(reply)
 
 
-def _is_refusal(error: BaseException) -> bool:
-    # With several addresses for a name asyncio raises one OSError with all their texts.
-    return isinstance(error, ConnectionRefusedError) or (
-        isinstance(error, OSError) and f"[Errno {errno.ECONNREFUSED}]" in str(error)
-    )
-
-
-def _printable(text: str) -> str:
-    # A reply goes to a terminal: one line, no control characters, not the whole page.
-    line = "".join(c if c.isprintable() else " " for c in text)
-    return " ".join(line.split())[:_MAX_TEXT_CHARACTERS]
+def _keywords(hello: Reply) -> frozenset[str]:
+    # The first line is the server's name (RFC 5321 §4.1.1.1).
+    return frozenset(line.split()[0].upper() for line in hello.text[1:] if line.split())
 
 
 async def is_listening(endpoint: Endpoint, timeout_seconds: float) -> bool:

@@ -38,6 +38,7 @@ __all__ = [
     "TargetError",
     "TargetRequest",
     "open_target",
+    "tls_context",
 ]
 
 
@@ -56,6 +57,7 @@ class TargetRequest:
     ca_file: Path | None = None  # None: the system's certificate authorities
     allow_remote: bool = False
     may_start_private: bool = False  # a private proxy may stand in for the default target
+    has_login: bool = True  # a password or token is sent
     state_dir: Path  # where the running proxy keeps the key of its mock tokens
 
     @property
@@ -72,6 +74,7 @@ class Target:
     state_dir: Path
     sandbox_url: str  # "" when there is no sandbox to ask
     no_sandbox_reason: str  # "" when there is one
+    admin_url: str = ""  # of the proxy with that sandbox; "" when there is none
 
 
 @asynccontextmanager
@@ -92,6 +95,7 @@ async def open_target(
             state_dir=request.state_dir,
             sandbox_url=url,
             no_sandbox_reason=reason,
+            admin_url=_admin_url(request) if url else "",
         )
     elif request.is_default and request.may_start_private:
         announce(
@@ -113,6 +117,7 @@ async def _private_target(interruption: Interruption) -> AsyncIterator[Target]:
                 state_dir=proxy.state_dir,
                 sandbox_url=proxy.sandbox_url,
                 no_sandbox_reason="",
+                admin_url=proxy.admin_url.rstrip("/"),
             )
     except PrivateProxyError as error:
         raise TargetError(str(error)) from error
@@ -127,15 +132,20 @@ async def _endpoint(request: TargetRequest) -> Endpoint:
                 f"{host} is not a loopback address. A benchmark is a flood of mail: give "
                 "--allow-remote only for a relay that is yours."
             )
-        if request.tls is Tls.NONE:
+        if request.has_login and request.tls is Tls.NONE:
             raise TargetError(
                 f"{host} is not a loopback address: the login may not cross a network in clear. "
                 "Give --tls starttls or --tls implicit."
             )
-    return Endpoint(host, port, request.tls, _tls_context(request))
+    return Endpoint(host, port, request.tls, tls_context(request))
 
 
-def _tls_context(request: TargetRequest) -> ssl.SSLContext | None:
+def tls_context(request: TargetRequest) -> ssl.SSLContext | None:
+    """Return how connections to the target are protected; None when they are not.
+
+    Raises:
+        TargetError: the certificates to trust cannot be used.
+    """
     if request.tls is Tls.NONE:
         return None
     try:
@@ -192,8 +202,12 @@ async def _hint(request: TargetRequest, endpoint: Endpoint) -> str:
     return "\n".join(lines)
 
 
+def _admin_url(request: TargetRequest) -> str:
+    return (request.admin_url or DEFAULT_ADMIN_URL).rstrip("/")
+
+
 def _health_url(request: TargetRequest) -> str:
-    return (request.admin_url or DEFAULT_ADMIN_URL).rstrip("/") + "/health"
+    return _admin_url(request) + "/health"
 
 
 async def _health(request: TargetRequest) -> dict[str, object] | str:

@@ -1,55 +1,50 @@
 """The report for a machine: one JSON object, versioned, units in the names, null for "no value".
 
-No NaN and no Infinity (RFC 8259 §6), whatever was measured. A file appears whole or not at all.
+The form is published as `bench/schema/run.schema.json`. No NaN and no Infinity (RFC 8259 §6),
+whatever was measured. A file appears whole or not at all.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.result import NotReconciled, change_percent
+from bench.reports.whole_file import write_whole
+from bench.result import NotReconciled
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
+    from pathlib import Path
 
     from bench.result import Result, Run
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+_SHOWN_MAILBOXES = 10
 
 
 def document(run: Run) -> dict[str, object]:
-    """Return the document of one run."""
+    """Return the document of one run, without assertions."""
     return {
         "schema_version": SCHEMA_VERSION,
+        "kind": "run",
         "timestamp": run.started_at.isoformat(timespec="seconds"),
         "target": run.target,
         "config": _config(run),
         "partial": run.result.is_partial,
         "interrupted_by": run.result.interrupted_by or None,
         "results": _results(run.result),
+        "warmup": asdict(run.result.warmup),
         "errors": [
             {"code": error.failure.code, "text": error.failure.text, "count": error.count}
             for error in run.result.errors
         ],
         **_reconciliation(run),
+        "provider": asdict(run.provider) if run.provider is not None else None,
+        "idle_crowd": asdict(run.crowd) if run.crowd is not None else None,
+        "generator": asdict(run.generator),
+        "assertions": [],
         "environment": asdict(run.environment),
-    }
-
-
-def comparison_document(runs: Sequence[Run]) -> dict[str, object]:
-    """Return the document of `--scenario compare`; with one run there is no comparison."""
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "timestamp": runs[0].started_at.isoformat(timespec="seconds"),
-        "scenario": "compare",
-        "partial": len(runs) < 2 or any(run.result.is_partial for run in runs),
-        "runs": [document(run) for run in runs],
-        "comparison": _comparison(runs[0].result, runs[1].result) if len(runs) > 1 else None,
     }
 
 
@@ -68,49 +63,65 @@ def write(document: Mapping[str, object], path: Path) -> None:
     Raises:
         OSError: it could not be written; `path` is as it was.
     """
-    octets = encode(document).encode("utf-8", "backslashreplace")
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    temporary = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(octets)
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    write_whole(encode(document).encode("utf-8", "backslashreplace"), path)
 
 
 def _config(run: Run) -> dict[str, object]:
     plan = run.plan
+    pace, workload = plan.pace, plan.workload
+    rate = pace.rate
+    has_ramp = rate is not None and rate.ramp_seconds > 0
     return {
         "scenario": plan.scenario,
-        "num_emails": plan.num_emails,
+        "model": "closed" if rate is None else "open",
+        "num_emails": pace.num_emails,
+        "duration_seconds": pace.duration_seconds,
+        "warmup_seconds": pace.warmup_seconds,
         "concurrent": plan.concurrent,
+        "arrival_rate_per_second": rate.per_second if rate else None,
+        "ramp_from_per_second": rate.ramp_from_per_second if rate and has_ramp else None,
+        "ramp_seconds": rate.ramp_seconds if rate and has_ramp else None,
+        "max_lateness_seconds": pace.max_lateness_seconds if rate else None,
+        "processes": plan.processes,
+        "connection": str(workload.reuse),
+        "messages_per_connection": workload.reuse.messages,
+        "is_pipelined": workload.is_pipelined,
+        "sizes": "files" if workload.eml_dir else workload.sizes.text,
+        "size_bytes": None if workload.eml_dir else workload.sizes.size_bytes,
+        "recipients_per_message": str(workload.recipients),
+        "idle_clients": workload.idle_clients,
+        "slow_bytes_per_second": workload.slow_bytes_per_second,
         "from_email": plan.mailboxes[0],
-        "from_emails": list(plan.mailboxes),
+        "from_emails": list(plan.mailboxes[:_SHOWN_MAILBOXES]),
+        "mailboxes": len(plan.mailboxes),
         "to_email": plan.to_email,
-        "size_bytes": plan.size_bytes,
         "mechanism": run.mechanism,
         "tls": run.tls,
     }
 
 
 def _results(result: Result) -> dict[str, object]:
-    latency = asdict(result.latency)
-    del latency["count"]
     return {
         "planned": result.planned,
         "total_requests": result.attempted,
         "successful": result.succeeded,
         "failed": result.failed,
         "not_attempted": result.not_attempted,
+        "dropped": result.dropped,
+        "late_starts": result.late_starts,
         "success_rate": result.success_rate,
         "total_time_seconds": result.wall_seconds,
         "throughput_rps": result.throughput_per_second,
         "throughput_rpm": result.throughput_per_minute,
-        "latency": latency,
+        "latency": asdict(result.latency),
+        "service_time": asdict(result.service_time),
+        "lateness": asdict(result.lateness),
         "phases": asdict(result.phases),
+        "histogram": [asdict(bucket) for bucket in result.histogram],
+        "timeline": {
+            "bin_seconds": result.timeline.bin_seconds,
+            "bins": [asdict(stretch) for stretch in result.timeline.bins],
+        },
     }
 
 
@@ -121,20 +132,4 @@ def _reconciliation(run: Run) -> dict[str, object]:
     return {
         "reconciliation": asdict(run.reconciliation),
         "reconciliation_not_checked_because": None,
-    }
-
-
-def _comparison(before: Result, after: Result) -> dict[str, object]:
-    figures = {
-        "throughput_rps": (before.throughput_per_second, after.throughput_per_second),
-        "avg_seconds": (before.latency.avg_seconds, after.latency.avg_seconds),
-        "p95_seconds": (before.latency.p95_seconds, after.latency.p95_seconds),
-    }
-    return {
-        name: {
-            "baseline": first,
-            "optimized": second,
-            "change_percent": change_percent(first, second),
-        }
-        for name, (first, second) in figures.items()
     }

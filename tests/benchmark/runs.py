@@ -7,12 +7,20 @@ import json
 import os
 import sys
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NoReturn
 
+import jsonschema
+
+from bench import schema_command
+from bench.arrivals import Pace
+from bench.generator import Watch
 from bench.reports import json_export
-from bench.result import Environment, Failure, NotReconciled, Run, Sample
+from bench.result import Environment, NotReconciled, Run
+from bench.sample import Failure, Sample
 from bench.scenarios import Plan
+from bench.workloads import Sizes, Workload
 from tests.benchmark.scripted_server import WAIT_SECONDS
 
 if TYPE_CHECKING:
@@ -24,21 +32,30 @@ if TYPE_CHECKING:
     from bench.result import Reconciliation, Result
 
 MAILBOX = "test.account1@gmail.com"
+_SCHEMA = jsonschema.Draft202012Validator(json.loads(schema_command.text()))
+
+
+SMALL = Workload(sizes=Sizes.parse("600"))
 
 
 def plan(num_emails: int = 10, concurrent: int = 2, **changes: Any) -> Plan:
     values: dict[str, Any] = {
         "scenario": "custom",
+        "pace": Pace(num_emails=num_emails),
         "mailboxes": (MAILBOX,),
         "to_email": "recipient@outlook.com",
-        "size_bytes": 600,
+        "workload": SMALL,
         "drain_seconds": 10.0,
     }
-    return Plan(num_emails=num_emails, concurrent=concurrent, **(values | changes))
+    return Plan(concurrent=concurrent, **(values | changes))
 
 
-def run_of(result: Result, reconciliation: Reconciliation | NotReconciled | None = None) -> Run:
-    return Run(
+def run_of(
+    result: Result,
+    reconciliation: Reconciliation | NotReconciled | None = None,
+    **changes: Any,
+) -> Run:
+    run = Run(
         started_at=datetime(2025, 11, 20, 5, 45, tzinfo=UTC),
         target="127.0.0.1:2525",
         tls="none",
@@ -46,22 +63,34 @@ def run_of(result: Result, reconciliation: Reconciliation | NotReconciled | None
         plan=plan(result.planned or 1),
         result=result,
         reconciliation=reconciliation or NotReconciled("no sandbox"),
+        generator=Watch().figures(result.attempted, 0),
         environment=Environment(
-            python="3.11", platform="test", cpu_count=1, bench_version="0", loop="asyncio"
+            python="3.11",
+            platform="test",
+            cpu_count=1,
+            bench_version="0",
+            loop="asyncio",
+            load_average=None,
         ),
     )
+    return replace(run, **changes)
+
+
+def sample(number: int, outcome: str | float, **changes: Any) -> Sample:
+    """A number is a success of that latency, a word a failure."""
+    seconds = 9.0 if isinstance(outcome, str) else outcome
+    values: dict[str, Any] = {"latency_seconds": seconds, "service_seconds": seconds}
+    if isinstance(outcome, str):
+        values["failure"] = Failure(outcome, "because")
+    else:
+        values["transaction_seconds"] = seconds
+    return Sample(number=number, **(values | changes))
 
 
 def settle(recorder: Recorder, outcomes: Iterable[str | float]) -> None:
-    """Settle messages in order: a number is a success of that latency, a word a failure."""
+    """Settle messages in order."""
     for number, outcome in enumerate(outcomes):
-        if isinstance(outcome, str):
-            failure = Failure(outcome, "because")
-            recorder.add(Sample(number=number, latency_seconds=9.0, failure=failure))
-        else:
-            recorder.add(
-                Sample(number=number, latency_seconds=outcome, transaction_seconds=outcome)
-            )
+        recorder.add(sample(number, outcome))
 
 
 def strict_json(text: str) -> dict[str, Any]:
@@ -76,7 +105,15 @@ def strict_json(text: str) -> dict[str, Any]:
 
 
 def exported(run: Run) -> dict[str, Any]:
-    return strict_json(json_export.encode(json_export.document(run)))
+    document = strict_json(json_export.encode(json_export.document(run)))
+    validate(document)
+    return document
+
+
+def validate(document: dict[str, Any]) -> None:
+    """Hold a run's document against the published schema."""
+    errors = [f"{error.json_path}: {error.message}" for error in _SCHEMA.iter_errors(document)]
+    assert not errors, errors
 
 
 class Command:

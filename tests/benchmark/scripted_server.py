@@ -24,8 +24,13 @@ class Accepted:
 
     mailbox: str
     reverse_path: str
-    forward_path: str
+    forward_paths: list[str]
     content: bytes
+
+    @property
+    def forward_path(self) -> str:
+        (path,) = self.forward_paths
+        return path
 
     @property
     def message_id(self) -> str:
@@ -44,6 +49,10 @@ class ScriptedServer:
     reply_to_recipient: Callable[[str], str] = lambda _: "250 2.1.5 ok"
     drops_connection: Callable[[int], bool] = lambda _: False  # by connection, from 1: at DATA
     hold_after: int | None = None  # replies beyond this many wait for `released`
+    delay_seconds: Callable[[int], float] = lambda _: 0.0  # of the reply to a message, from 1
+    loses: Callable[[int], bool] = lambda _: False  # acknowledged and not kept: by message, from 1
+    needs_login: bool = True
+    is_pipelining: bool = True
     tls_context: ssl.SSLContext | None = None
     is_tls_implicit: bool = False  # with a context: TLS from the start, rather than STARTTLS
     accepted: list[Accepted] = field(default_factory=list)
@@ -52,14 +61,46 @@ class ScriptedServer:
     contents: int = 0  # messages received whole, accepted or not
     port: int = 0
     released: asyncio.Event = field(default_factory=asyncio.Event)
+    open_now: int = 0  # connections
+    logged_in: int = 0  # in all
+    was_ahead: bool = False  # a client had sent a command before the reply to the last one
+    _stalled: asyncio.Event | None = None  # set when the stall is over
     _held: int = 0
     _changed: asyncio.Condition = field(default_factory=asyncio.Condition)
     _sessions: set[asyncio.Task[None]] = field(default_factory=set)
+    _writers: set[asyncio.StreamWriter] = field(default_factory=set)
 
     async def held(self, count: int) -> None:
         """Return when this many replies are being held back."""
         async with asyncio.timeout(WAIT_SECONDS), self._changed:
             await self._changed.wait_for(lambda: self._held >= count)
+
+    def interrupt(self, octets: bytes) -> None:
+        """Say something on every connection that nobody asked for."""
+        for writer in self._writers:
+            writer.write(octets)
+
+    def stall(self) -> None:
+        """Answer nothing, on any connection, until `go_on`."""
+        self._stalled = asyncio.Event()
+
+    def go_on(self) -> None:
+        if self._stalled is not None:
+            self._stalled.set()
+            self._stalled = None
+
+    async def until_answering(self) -> None:
+        if self._stalled is not None:
+            await self._stalled.wait()
+
+    async def happened(self, is_so: Callable[[], bool]) -> None:
+        """Return when something is so; it is looked at whenever a line came or a session ended."""
+        async with asyncio.timeout(WAIT_SECONDS), self._changed:
+            await self._changed.wait_for(is_so)
+
+    async def changed(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()
 
     async def on_connection(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -67,14 +108,19 @@ class ScriptedServer:
         task = asyncio.current_task()
         assert task is not None
         self._sessions.add(task)
+        self._writers.add(writer)
         self.connections += 1
+        self.open_now += 1
         try:
             await _Session(self, self.connections, reader, writer).serve()
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass  # the client has left, or the test is over
         finally:
             self._sessions.discard(task)
+            self._writers.discard(writer)
+            self.open_now -= 1
             writer.transport.abort()
+            await self.changed()
 
     async def hold(self) -> None:
         if self.hold_after is None or self.contents <= self.hold_after:
@@ -121,9 +167,9 @@ class _Session:
         self._number = number
         self._reader = reader
         self._writer = writer
-        self._mailbox = ""
+        self._mailbox = "" if server.needs_login else "anybody"
         self._reverse_path: str | None = None
-        self._forward_path = ""
+        self._forward_paths: list[str] = []
         self._is_tls_needed = server.tls_context is not None and not server.is_tls_implicit
 
     async def serve(self) -> None:
@@ -142,8 +188,9 @@ class _Session:
             case b"EHLO" if self._is_tls_needed:
                 await self._say("250-scripted.test\r\n250 STARTTLS")
             case b"EHLO":
+                pipelining = "250-PIPELINING\r\n" if self._server.is_pipelining else ""
                 await self._say(
-                    "250-scripted.test\r\n250-SIZE 1000000\r\n"
+                    f"250-scripted.test\r\n{pipelining}250-SIZE 1000000\r\n250-8BITMIME\r\n"
                     "250 AUTH PLAIN LOGIN XOAUTH2 OAUTHBEARER"
                 )
             case b"STAR" if self._server.tls_context is not None:
@@ -156,12 +203,15 @@ class _Session:
                 self._reverse_path = line.partition(b"<")[2].partition(b">")[0].decode()
                 await self._say("250 2.1.0 ok")
             case b"RCPT" if self._reverse_path is not None:
-                self._forward_path = line.partition(b"<")[2].partition(b">")[0].decode()
-                await self._say(self._server.reply_to_recipient(self._forward_path))
-            case b"DATA" if self._forward_path:
+                path = line.partition(b"<")[2].partition(b">")[0].decode()
+                reply = self._server.reply_to_recipient(path)
+                if reply.startswith("2"):
+                    self._forward_paths.append(path)
+                await self._say(reply)
+            case b"DATA" if self._forward_paths:
                 return await self._data()
             case b"RSET":
-                self._reverse_path, self._forward_path = None, ""
+                self._reverse_path, self._forward_paths = None, []
                 await self._say("250 2.0.0 ok")
             case _:
                 await self._say("503 5.5.1 not now")
@@ -174,14 +224,17 @@ class _Session:
         raw = await self._reader.readuntil(b"\r\n.\r\n")
         content = (b"\r\n" + raw[:-3]).replace(b"\r\n.", b"\r\n")[2:]
         self._server.contents += 1
-        reply = self._server.reply_to_content(self._server.contents)
+        number = self._server.contents
+        await self._server.changed()
+        reply = self._server.reply_to_content(number)
         await self._server.hold()
-        if reply.startswith("2"):
+        await asyncio.sleep(self._server.delay_seconds(number))
+        if reply.startswith("2") and not self._server.loses(number):
             assert self._reverse_path is not None
             self._server.accepted.append(
-                Accepted(self._mailbox, self._reverse_path, self._forward_path, content)
+                Accepted(self._mailbox, self._reverse_path, self._forward_paths, content)
             )
-        self._reverse_path, self._forward_path = None, ""
+        self._reverse_path, self._forward_paths = None, []
         await self._say(reply)
         return not reply.startswith("421")
 
@@ -196,6 +249,7 @@ class _Session:
             name, password = _credentials(mechanism, response)
         if password.decode().startswith(PASSWORD):
             self._mailbox = name.decode()
+            self._server.logged_in += 1
             await self._say("235 2.7.0 welcome")
             return
         if mechanism in {b"XOAUTH2", b"OAUTHBEARER"}:
@@ -209,9 +263,12 @@ class _Session:
     async def _line(self) -> bytes:
         line = (await self._reader.readuntil(b"\r\n"))[:-2]
         self._server.commands.append(line)
+        await self._server.changed()
         return line
 
     async def _say(self, text: str) -> None:
+        await self._server.until_answering()
+        self._server.was_ahead |= bool(self._reader._buffer)  # type: ignore[attr-defined]
         self._writer.write(text.encode() + b"\r\n")
         await self._writer.drain()
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.benchmark.runs import command, only_file, outcome, strict_json
+from tests.benchmark.runs import command, only_file, outcome, strict_json, validate
 from tests.benchmark.scripted_server import (
     PASSWORD,
     WAIT_SECONDS,
@@ -45,6 +45,7 @@ async def test_quick_sends_100_messages_over_10_connections(tmp_path: Path) -> N
     assert (code, len(server.accepted)) == (0, 100)
     assert sum(line.startswith(b"EHLO") for line in server.commands) == 10
     document = strict_json(only_file(tmp_path).read_text())
+    validate(document)
     assert document["config"]["scenario"] == "quick"
     assert document["results"]["successful"] == 100
     assert document["results"]["phases"]["connect"]["count"] == 10
@@ -113,14 +114,14 @@ async def test_compare_runs_twice_and_shows_the_change(tmp_path: Path) -> None:
         )
     document = strict_json(only_file(tmp_path).read_text())
     assert (code, len(server.accepted)) == (0, 40)
-    assert [run["results"]["successful"] for run in document["runs"]] == [20, 20]
-    before, after = (run["results"]["throughput_rps"] for run in document["runs"])
-    assert document["comparison"]["throughput_rps"] == {
-        "baseline": before,
-        "optimized": after,
-        "change_percent": pytest.approx((after - before) / before * 100),
-    }
-    assert "Throughput (requests/sec)" in out
+    assert document["kind"] == "comparison"
+    (before,), (after,) = document["baseline"], document["candidate"]
+    assert (before["results"]["successful"], after["results"]["successful"]) == (20, 20)
+    throughput = next(row for row in document["figures"] if row["name"] == "throughput")
+    rates = [run["results"]["throughput_rps"] for run in (before, after)]
+    assert throughput["change"] == pytest.approx((rates[1] - rates[0]) / rates[0])
+    assert "\nCOMPARISON\n" in out
+    assert f"{rates[0]:.2f} requests/sec" in out
 
 
 async def test_mock_tokens_refused_get_advice(tmp_path: Path) -> None:
@@ -164,6 +165,23 @@ async def test_a_remote_target_is_refused(tmp_path: Path) -> None:
         (("--use-mock-tokens", "--output", "no/such/folder/x.json"), "--output"),
         (("--use-mock-tokens", "--num-emails", "0"), "--num-emails"),
         (("--use-mock-tokens", "--mechanism", "ntlm"), "--mechanism"),
+        (("--use-mock-tokens", "--duration", "1", "--num-emails", "1"), "--duration"),
+        (("--use-mock-tokens", "--ramp-from", "1", "--ramp-seconds", "1"), "--ramp-from"),
+        (("--use-mock-tokens", "--arrival-rate", "9", "--ramp-from", "1"), "--ramp-from"),
+        (("--use-mock-tokens", "--arrival-rate", "9e4", "--duration", "999"), "--arrival-rate"),
+        (("--use-mock-tokens", "--sizes", "4k:"), "--sizes"),
+        (("--use-mock-tokens", "--sizes", "4k", "--size-bytes", "9"), "--sizes"),
+        (("--use-mock-tokens", "--eml-dir", "."), "--eml-dir"),
+        (("--use-mock-tokens", "--recipients", "0"), "--recipients"),
+        (("--use-mock-tokens", "--connection", "often"), "--connection"),
+        (("--use-mock-tokens", "--mechanism", "plain", "--token-ttl", "5"), "--token-ttl"),
+        (("--no-auth", "--token-ttl", "5"), "--token-ttl"),
+        (("--no-auth", "--use-mock-tokens"), "--no-auth"),
+        (("--no-auth", "--mechanism", "plain"), "--no-auth"),
+        (("--no-auth", "--html", "no/such/folder/x.html"), "--html"),
+        (("--no-auth", "--assert", "speed>1"), "--assert"),
+        (("--no-auth", "--assert", "lost==0", "--scenario", "compare"), "--assert"),
+        (("--no-auth", "schema"), "--no-auth"),
     ],
 )
 async def test_wrong_usage(tmp_path: Path, arguments: tuple[str, ...], complaint: str) -> None:
@@ -178,11 +196,28 @@ async def test_list_version_and_help(tmp_path: Path) -> None:
         assert all(word in scenarios for word in line)
     for line in (("stress", "2000", "100"), ("sustained", "5000", "50"), ("peak", "10000", "150")):
         assert all(word in scenarios for word in line)
+    for line in (("open", "200/s, 30 s", "50"), ("storm", "1000", "50"), ("churn", "1000", "25")):
+        assert all(word in scenarios for word in line)
+    for line in (("crowd", "1000", "25"), ("sizes", "500", "25")):
+        assert all(word in scenarios for word in line)
     assert "2 × 500" in scenarios
     assert (await outcome(tmp_path, "--version"))[1] == f"xoauth2-bench {__version__}\n"
     code, text, _ = await outcome(tmp_path, "--help")
     assert code == 0
     assert "xoauth2-bench --scenario quick --use-mock-tokens\n" in text
+
+
+async def test_the_help_shows_the_options_in_groups(tmp_path: Path) -> None:
+    _, text, _ = await outcome(tmp_path, "--help")
+    titles = ["How much, and when:", "Messages:", "Clients:", "Login:", "Server:", "Commands:"]
+    positions = [text.index(f"\n{title}\n") for title in titles]
+    assert positions == sorted(positions)
+
+
+async def test_the_schema_is_printed(tmp_path: Path) -> None:
+    code, out, _ = await outcome(tmp_path, "schema")
+    assert code == 0
+    assert strict_json(out)["$schema"] == "https://json-schema.org/draft/2020-12/schema"
 
 
 async def test_results_that_cannot_be_saved_are_still_shown(tmp_path: Path) -> None:
@@ -262,7 +297,7 @@ async def test_progress_is_shown_on_a_terminal(tmp_path: Path) -> None:
     finally:
         os.close(terminal)
         os.close(screen)
-    assert b"10 ok, 0 failed" in shown
+    assert b"10 ok, 0 failed, 10 in flight" in shown
 
 
 async def until_shown(screen: int, words: bytes) -> bytes:

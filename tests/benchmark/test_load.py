@@ -2,43 +2,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from typing import TYPE_CHECKING
 
 from bench.load import Load
-from bench.messages import Messages
-from bench.recorder import Recorder
 from bench.submission import Endpoint, Login, Mechanism
 from tests.benchmark.runs import MAILBOX, plan
-from tests.benchmark.scripted_server import (
-    PASSWORD,
-    WAIT_SECONDS,
-    ScriptedServer,
-    scripted_server,
-)
-
-if TYPE_CHECKING:
-    from bench.result import Result
-    from bench.scenarios import Plan
-
-
-class Trial:
-    """A load against a scripted server, with all its parts in reach."""
-
-    def __init__(self, server: ScriptedServer, what: Plan) -> None:
-        self.messages = Messages(what.to_email, what.size_bytes)
-        self.recorder = Recorder(what.num_emails)
-        logins = [Login(mailbox, Mechanism.PLAIN, lambda: PASSWORD) for mailbox in what.mailboxes]
-        endpoint = Endpoint("127.0.0.1", server.port)
-        self.load = Load(what, endpoint, logins, self.messages, self.recorder)
-
-    async def result(self) -> Result:
-        async with asyncio.timeout(WAIT_SECONDS):
-            await self.load.run()
-        return self.recorder.snapshot(self.load.wall_seconds)
-
-
-def codes(result: Result) -> dict[str, int]:
-    return {error.failure.code: error.count for error in result.errors}
+from tests.benchmark.scripted_server import ScriptedServer, scripted_server
+from tests.benchmark.trial import Trial, codes
 
 
 async def test_planned_is_attempted_is_recorded_is_received() -> None:

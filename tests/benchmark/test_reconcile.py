@@ -10,7 +10,7 @@ from bench.messages import Messages
 from bench.reconcile import Sandbox, reconcile
 from bench.recorder import Recorder
 from bench.result import NotReconciled, Reconciliation
-from tests.benchmark.runs import MAILBOX, settle
+from tests.benchmark.runs import MAILBOX, SMALL, sample, settle
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -42,13 +42,16 @@ class Record:
         self._evicted = evicted
         self._entries: list[dict[str, Any]] = []
 
-    def add(self, number: int, sha256: str = "", mailbox: str = MAILBOX) -> None:
+    def add(
+        self, number: int, sha256: str = "", mailbox: str = MAILBOX, paths: tuple[str, ...] = ()
+    ) -> None:
         self._entries.append(
             {
                 "seq": len(self._entries) + 1,
                 "mailbox": mailbox,
                 "message_id": f"<{self._messages.run_id}.{number}@bench.invalid>",
                 "sha256": sha256 or self._messages.sha256(number, MAILBOX),
+                "forward_paths": paths or self._messages.forward_paths(number),
             }
         )
 
@@ -64,7 +67,7 @@ class Record:
 
 @pytest.fixture
 def messages() -> Messages:
-    return Messages("recipient@outlook.com", 500)
+    return Messages("recipient@outlook.com", SMALL)
 
 
 def recorder(*outcomes: str | float) -> Recorder:
@@ -111,6 +114,25 @@ async def test_a_message_delivered_as_another_mailbox_is_corrupted(messages: Mes
     found = await reconciled(record, messages, recorder(0.1))
     assert isinstance(found, Reconciliation)
     assert found.corrupted == 1
+
+
+async def test_a_message_for_other_recipients_is_corrupted(messages: Messages) -> None:
+    record = Record(messages)
+    record.add(0, paths=("somebody@else.test",))
+    found = await reconciled(record, messages, recorder(0.1))
+    assert isinstance(found, Reconciliation)
+    assert found.corrupted == 1
+
+
+async def test_messages_of_the_warm_up_are_looked_for_too(messages: Messages) -> None:
+    record = Record(messages)
+    record.add(1)
+    counted = Recorder(1, warmup_seconds=1.0)
+    counted.add(sample(0, 0.1, is_warmup=True))  # lost
+    counted.add(sample(1, 0.1))
+    assert await reconciled(record, messages, counted) == Reconciliation(
+        acknowledged=2, arrived=1, lost=1, duplicated=0, corrupted=0, unexpected=0
+    )
 
 
 async def test_letter_case_of_the_login_does_not_matter(messages: Messages) -> None:

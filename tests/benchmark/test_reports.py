@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import io
 import os
-import re
 import stat
 from typing import TYPE_CHECKING
 
@@ -11,13 +10,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from bench.arrivals import Pace, Rate
+from bench.generator import Watch
 from bench.recorder import Recorder
 from bench.reports import json_export, terminal
-from bench.result import Failure, NotReconciled, Reconciliation, Sample
-from tests.benchmark.runs import exported, run_of, settle, strict_json
+from bench.result import CrowdFigures, NotReconciled, ProviderFigures, Reconciliation
+from bench.sample import Failure
+from bench.workloads import Recipients, Reuse, Sizes, Workload
+from tests.benchmark.runs import exported, plan, run_of, sample, settle, strict_json
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from bench.scenarios import Plan
 
 OUTCOMES = st.lists(
     st.one_of(st.floats(0, 100), st.sampled_from(("550", "timeout", "connection refused"))),
@@ -26,24 +31,72 @@ OUTCOMES = st.lists(
 CLEAN = Reconciliation(acknowledged=2, arrived=2, lost=0, duplicated=0, corrupted=0, unexpected=0)
 
 
-@given(OUTCOMES, st.integers(0, 5), st.floats(0, 1000), st.sampled_from(("", "SIGINT")))
+OPEN = Pace(num_emails=40, rate=Rate(per_second=20))
+
+
+def shown_figures(text: str) -> dict[str, str]:
+    """Return what the screen says, by its label; a heading stands before the labels below it."""
+    figures: dict[str, str] = {}
+    heading = ""
+    for line in text.splitlines():
+        label, colon, value = line.partition(":")
+        if not colon:
+            continue
+        if not line.startswith(" "):
+            heading = label.partition(" (")[0]
+        name = f"{heading}/{label.strip()}" if line.startswith(" ") else heading
+        figures.setdefault(name, value.strip())
+    return figures
+
+
+def number(value: float | None, digits: int) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+@given(
+    OUTCOMES,
+    st.integers(0, 5),
+    st.floats(0, 1000),
+    st.sampled_from(("", "SIGINT")),
+    st.sampled_from((plan(40), plan(40, pace=OPEN))),
+)
 def test_json_is_valid_and_agrees_with_the_screen(
-    outcomes: list[str | float], rest: int, wall_seconds: float, interrupted_by: str
+    outcomes: list[str | float], rest: int, wall_seconds: float, interrupted_by: str, what: Plan
 ) -> None:
     recorder = Recorder(len(outcomes) + rest)
-    settle(recorder, outcomes)
-    run = run_of(recorder.snapshot(wall_seconds, interrupted_by))
+    for message, outcome in enumerate(outcomes):
+        if outcome == "timeout":
+            recorder.drop(message, 1.0)
+        else:
+            recorder.add(sample(message, outcome))
+    run = run_of(recorder.snapshot(wall_seconds, interrupted_by), plan=what)
     results = exported(run)["results"]
-    text = terminal.render(run)
-    assert results["planned"] == (
-        results["successful"] + results["failed"] + results["not_attempted"]
+    shown = shown_figures(terminal.render(run))
+    assert results["planned"] == sum(
+        results[name] for name in ("successful", "failed", "not_attempted", "dropped")
     )
-    rate = results["throughput_rps"]
-    shown = "–" if rate is None else f"{rate:.2f}"
-    assert f"Overall:       {shown} requests/sec" in text
-    assert f"Successful:      {results['successful']}\n" in text
-    p95 = results["latency"]["p95_seconds"]
-    assert f"P95:           {'–' if p95 is None else f'{p95:.4f}'}\n" in text
+    for label, name in (
+        ("Total requests", "total_requests"),
+        ("Successful", "successful"),
+        ("Failed", "failed"),
+        ("Not attempted", "not_attempted"),
+        ("Dropped", "dropped"),
+        ("Late starts", "late_starts"),
+    ):
+        assert shown[label] == str(results[name])
+    assert shown["Total time"] == f"{results['total_time_seconds']:.2f} s"
+    rate = number(results["throughput_rps"], 2)
+    assert shown["Throughput/Overall"].startswith(f"{rate} requests/sec")
+    assert shown["Throughput/Per minute"] == number(results["throughput_rpm"], 2)
+    titles = {"Latency": "latency"}
+    if what.pace is OPEN:
+        titles["Service time"] = "service_time"
+    for title, name in titles.items():
+        for label, figure in (
+            *(("Min", "min"), ("Max", "max"), ("Average", "avg"), ("P50 (median)", "p50")),
+            *(("P90", "p90"), ("P95", "p95"), ("P99", "p99"), ("P99.9", "p999")),
+        ):
+            assert shown[f"{title}/{label}"] == number(results[name][f"{figure}_seconds"], 4)
 
 
 def test_layout_of_the_report() -> None:
@@ -91,33 +144,94 @@ def test_document_names_and_version() -> None:
     recorder = Recorder(2)
     settle(recorder, [0.1, 0.2])
     document = exported(run_of(recorder.snapshot(1.0), CLEAN))
-    assert document["schema_version"] == 1
+    assert (document["schema_version"], document["kind"]) == (2, "run")
     assert document["reconciliation"]["lost"] == 0
-    assert set(document["results"]["latency"]) == {
-        *("min_seconds", "max_seconds", "avg_seconds"),
-        *("p50_seconds", "p95_seconds", "p99_seconds"),
-    }
-    assert set(document["results"]["phases"]) == {"connect", "auth", "transaction"}
     assert document["environment"]["loop"] == "asyncio"
 
 
-def test_comparison_shows_the_change_in_percent() -> None:
-    first, second = Recorder(2), Recorder(2)
-    settle(first, [0.1, 0.1])
-    settle(second, [0.05, 0.05])
-    runs = [run_of(first.snapshot(2.0)), run_of(second.snapshot(1.0))]
-    document = strict_json(json_export.encode(json_export.comparison_document(runs)))
-    assert document["comparison"]["throughput_rps"]["change_percent"] == 100.0
-    assert document["partial"] is False
-    text = terminal.render_comparison(*runs)
-    assert re.search(r"Throughput \(requests/sec\) +1\.00 +2\.00 +\+100\.0 %", text)
-    assert re.search(r"P95 latency \(seconds\) +0\.1000 +0\.0500 +-50\.0 %", text)
+def test_every_wish_is_in_the_document_and_on_the_screen() -> None:
+    workload = Workload(
+        sizes=Sizes.parse("4k:70,1m:5"),
+        recipients=Recipients(1, 5),
+        reuse=Reuse(20),
+        is_pipelined=True,
+        slow_bytes_per_second=9000.0,
+        idle_clients=7,
+    )
+    pace = Pace(
+        duration_seconds=5,
+        warmup_seconds=2,
+        rate=Rate(per_second=20, ramp_from_per_second=5, ramp_seconds=3),
+    )
+    mailboxes = tuple(f"m{number}@x.test" for number in range(12))
+    what = plan(pace=pace, workload=workload, mailboxes=mailboxes)
+    recorder = Recorder(pace.planned, pace.warmup_seconds)
+    recorder.add(sample(0, 0.1, is_warmup=True))
+    provider = ProviderFigures(
+        connections_opened=3,
+        peak_connections_per_mailbox=2,
+        auth_accepted=3,
+        auth_refused=0,
+        transactions_accepted=1,
+        transactions_refused=0,
+        turns=9,
+        token_requests=None,
+    )
+    crowd = CrowdFigures(clients=7, refused=1, lost=2)
+    run = run_of(recorder.snapshot(0.0, "SIGINT"), plan=what, provider=provider, crowd=crowd)
+    document = exported(run)
+    config = document["config"]
+    assert (config["model"], config["duration_seconds"], config["num_emails"]) == ("open", 5, None)
+    assert (config["ramp_from_per_second"], config["ramp_seconds"]) == (5, 3)
+    assert (config["connection"], config["messages_per_connection"]) == ("20-messages", 20)
+    assert (config["sizes"], config["size_bytes"]) == ("4k:70,1m:5", None)
+    assert (config["mailboxes"], len(config["from_emails"])) == (12, 10)
+    assert document["warmup"] == {"seconds": 2, "requests": 1, "failed": 0, "dropped": 0}
+    assert document["idle_crowd"] == {"clients": 7, "refused": 1, "lost": 2}
+    assert document["provider"]["token_requests"] is None
+    text = terminal.render(run)
+    for line in (
+        "Arrivals:                20 a second, from 5 within 3 s\n",
+        "Warm-up:                 2 s\n",
+        "Message size:            4k:70,1m:5\n",
+        "20 message(s) a connection, pipelined, 1-5 recipients a message, ",
+        "content at 9000 bytes/s, 7 idle clients\n",
+        "Warm-up:         1 requests, 0 failed, 0 dropped; not counted above\n",
+        "Idle clients:    7, 1 refused, 2 lost\n",
+        "  Connections:   3 opened, at most 2 a mailbox\n",
+    ):
+        assert line in text
 
 
-def test_comparison_with_one_run_is_partial() -> None:
-    document = json_export.comparison_document([run_of(Recorder(1).snapshot(0.0))])
-    assert document["comparison"] is None
-    assert document["partial"] is True
+def test_a_run_by_duration_in_the_closed_model_plans_no_number() -> None:
+    run = run_of(Recorder(None).snapshot(0.0), plan=plan(pace=Pace(duration_seconds=3)))
+    results = exported(run)["results"]
+    assert (results["planned"], results["not_attempted"]) == (None, None)
+    assert "Not attempted:   –\n" in terminal.render(run)
+
+
+def test_a_generator_that_was_the_bottleneck_is_warned_of() -> None:
+    watch = Watch(cpu_seconds=0.95, watched_seconds=1.0)
+    run = run_of(Recorder(1).snapshot(0.0), generator=watch.figures(1, 0))
+    assert exported(run)["generator"]["was_bottleneck"] is True
+    warning = "Warning: the generator was the bottleneck: it used 95% of a core."
+    assert warning in terminal.render(run)
+
+
+def test_assertions_are_told_one_by_one() -> None:
+    text = terminal.render_assertions(
+        [
+            {"expression": "p95<=5ms", "value": 0.25, "is_met": False},
+            {"expression": "lost==0", "value": None, "is_met": False},
+            {"expression": "success>=0.9", "value": 1.0, "is_met": True},
+        ]
+    )
+    assert text.splitlines() == [
+        "Assertions:",
+        "  NOT MET  p95<=5ms  (0.25)",
+        "  NOT MET  lost==0  (–)",
+        "  met      success>=0.9  (1)",
+    ]
 
 
 def test_a_number_that_is_not_finite_is_refused() -> None:
@@ -144,8 +258,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
 
 def test_words_of_a_server_are_not_markup() -> None:
     recorder = Recorder(1)
-    failure = Failure("550", "[bold red]no[/]")
-    recorder.add(Sample(number=0, latency_seconds=0.1, failure=failure))
+    recorder.add(sample(0, "550", failure=Failure("550", "[bold red]no[/]")))
     out = io.StringIO()
     terminal.show(Console(file=out), terminal.render(run_of(recorder.snapshot(1.0))))
     assert "  550 [bold red]no[/]: 1\n" in out.getvalue()

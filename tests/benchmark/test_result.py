@@ -1,84 +1,92 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.recorder import Recorder
 from bench.result import (
+    Distribution,
     ErrorCount,
-    Failure,
-    Latency,
     NotReconciled,
     Phases,
     Reconciliation,
     Result,
-    change_percent,
+    Timeline,
+    Warmup,
 )
+from bench.sample import Failure
 from tests.benchmark.runs import run_of, settle
 
-EMPTY = Latency(count=0)
+EMPTY = Distribution(count=0)
 COUNTS = st.integers(0, 50)
 
 
-def result(planned: int, succeeded: int, failed: int, not_attempted: int) -> Result:
-    errors = (ErrorCount(Failure("550", "no"), failed),) if failed else ()
-    return Result(
-        planned=planned,
-        succeeded=succeeded,
-        failed=failed,
-        not_attempted=not_attempted,
-        wall_seconds=2.0,
-        interrupted_by="",
-        latency=Latency(count=succeeded),
-        phases=Phases(connect=EMPTY, auth=EMPTY, transaction=EMPTY),
-        errors=errors,
-    )
+def result(planned: int | None, succeeded: int, failed: int, **changes: Any) -> Result:
+    values: dict[str, Any] = {
+        "not_attempted": None if planned is None else planned - succeeded - failed,
+        "dropped": 0,
+        "late_starts": 0,
+        "wall_seconds": 2.0,
+        "interrupted_by": "",
+        "latency": Distribution(count=succeeded),
+        "service_time": EMPTY,
+        "lateness": EMPTY,
+        "phases": Phases(connect=EMPTY, auth=EMPTY, transaction=EMPTY),
+        "histogram": (),
+        "timeline": Timeline(0.1, ()),
+        "warmup": Warmup(seconds=0.0, requests=0, failed=0, dropped=0),
+        "errors": (ErrorCount(Failure("550", "no"), failed),) if failed else (),
+    }
+    return Result(planned=planned, succeeded=succeeded, failed=failed, **(values | changes))
 
 
-@given(COUNTS, COUNTS, COUNTS, COUNTS)
+@given(COUNTS, COUNTS, COUNTS, COUNTS, COUNTS)
 def test_a_result_whose_counts_do_not_add_up_cannot_be_made(
-    planned: int, succeeded: int, failed: int, not_attempted: int
+    planned: int, succeeded: int, failed: int, rest: int, dropped: int
 ) -> None:
-    if planned == succeeded + failed + not_attempted:
-        assert result(planned, succeeded, failed, not_attempted).attempted == succeeded + failed
+    if planned == succeeded + failed + rest + dropped:
+        made = result(planned, succeeded, failed, not_attempted=rest, dropped=dropped)
+        assert made.attempted == succeeded + failed
     else:
         with pytest.raises(ValueError, match="planned"):
-            result(planned, succeeded, failed, not_attempted)
+            result(planned, succeeded, failed, not_attempted=rest, dropped=dropped)
+
+
+def test_what_was_not_planned_cannot_be_left_over() -> None:
+    assert result(None, 3, 1).attempted == 4
+    with pytest.raises(ValueError, match="together"):
+        result(None, 3, 1, not_attempted=0)
 
 
 def test_errors_listed_must_be_the_failures_counted() -> None:
     with pytest.raises(ValueError, match="errors"):
-        Result(
-            planned=1,
-            succeeded=0,
-            failed=1,
-            not_attempted=0,
-            wall_seconds=1.0,
-            interrupted_by="",
-            latency=EMPTY,
-            phases=Phases(connect=EMPTY, auth=EMPTY, transaction=EMPTY),
-            errors=(),
-        )
+        result(1, 0, 1, errors=())
 
 
 def test_latencies_must_be_the_successes() -> None:
     with pytest.raises(ValueError, match="latencies"):
-        Result(
-            planned=1,
-            succeeded=1,
-            failed=0,
-            not_attempted=0,
-            wall_seconds=1.0,
-            interrupted_by="",
-            latency=EMPTY,
-            phases=Phases(connect=EMPTY, auth=EMPTY, transaction=EMPTY),
-            errors=(),
-        )
+        result(1, 1, 0, latency=EMPTY)
+
+
+@pytest.mark.parametrize(
+    ("made", "expected"),
+    [
+        (result(None, 3, 0), True),
+        (result(None, 3, 1), False),
+        (result(4, 3, 0), False),
+        (result(3, 3, 0), True),
+        (result(4, 3, 0, dropped=1, not_attempted=0), False),
+    ],
+)
+def test_complete_is_all_that_was_planned_or_taken_up(made: Result, expected: bool) -> None:
+    assert made.is_complete is expected
 
 
 def test_throughput_is_successes_over_wall_time() -> None:
-    figures = result(10, 6, 2, 2)
+    figures = result(10, 6, 2)
     assert figures.throughput_per_second == 3.0
     assert figures.throughput_per_minute == 180.0
     assert figures.success_rate == 0.75
@@ -127,13 +135,3 @@ def test_success_is_every_message_sent_and_none_lost_doubled_or_changed(
     else:
         found = reconciliation
     assert run_of(recorder.snapshot(1.0), found).is_success is expected
-
-
-@pytest.mark.parametrize(
-    ("before", "after", "expected"),
-    [(100.0, 150.0, 50.0), (2.0, 1.0, -50.0), (None, 1.0, None), (0.0, 1.0, None)],
-)
-def test_change_in_percent(
-    before: float | None, after: float | None, expected: float | None
-) -> None:
-    assert change_percent(before, after) == expected

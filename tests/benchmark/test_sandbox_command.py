@@ -11,6 +11,7 @@ import pytest
 
 from tests.benchmark.runs import command, outcome
 from tests.benchmark.scripted_server import WAIT_SECONDS
+from xoauth2_proxy.sandbox import OVERRIDES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -105,3 +106,144 @@ async def test_a_port_that_is_taken(tmp_path: Path) -> None:
         code, _, errors = await outcome(tmp_path, *arguments)
     assert code == 1
     assert "The sandbox cannot start" in errors
+
+
+# A provider's profile, faults and tokens.
+
+
+async def line_of(running: Command, words: str) -> str:
+    """Return the first line of standard output with these words."""
+    assert running.process.stdout is not None
+    async with asyncio.timeout(WAIT_SECONDS):
+        while line := (await running.process.stdout.readline()).decode():
+            if words in line:
+                return line
+    raise AssertionError(await running.end())
+
+
+async def test_one_line_of_json_says_all_a_program_needs(tmp_path: Path) -> None:
+    arguments = options(tmp_path, "--json", "--token", MAILBOX, "--set", "tls=none", "--seed", "7")
+    async with command(tmp_path, *arguments) as running:
+        told = json.loads(await line_of(running, "{"))
+        facts = await ready(tmp_path / "ready", running)
+        assert {key: told[key] for key in facts} == facts
+        assert (told["tls"], told["dialect"], told["seed"]) == ("none", "unlimited", 7)
+        async with aiohttp.ClientSession() as session:
+            url = f"{told['http']}/test/tokens/explain"
+            async with session.post(url, json={"token": told["tokens"][MAILBOX]}) as answer:
+                assert (await answer.json())["is_valid"] is True
+            form = {"grant_type": "refresh_token", "refresh_token": f"mock-refresh-token:{MAILBOX}"}
+            async with session.post(told["token_endpoint"], data=form) as answer:
+                assert answer.status == 200
+        running.process.send_signal(signal.SIGTERM)
+        code, out, errors = await running.end()
+    assert (code, out, errors) == (0, "", "")
+
+
+async def test_it_tells_what_it_does_and_does_it(tmp_path: Path) -> None:
+    more = [
+        *("--profile", "outlook", "--tls", "none", "--rtt-ms", "1", "--seed", "3"),
+        *("--set", "max_recipients=1", "--accept-delay-ms", "10,50", "--rotation", "once"),
+        *("--fault", "mail:reply:nth=2:text=451 4.3.0 Not: now", "--token-ttl", "60"),
+    ]
+    async with command(tmp_path, *options(tmp_path, *more, "--token", MAILBOX)) as running:
+        facts = await ready(tmp_path / "ready", running)
+        assert running.process.stdout is not None
+        async with asyncio.timeout(WAIT_SECONDS):
+            said = ""
+            while "Token     " not in said:
+                said += (await running.process.stdout.readline()).decode()
+        rows = {line.split()[0]: line.split()[1] for line in said.splitlines() if line.strip()}
+        assert {name: rows[name] for name in EXPECTED_ROWS} == EXPECTED_ROWS
+        assert "fault at mail" in said
+        assert "arrival 2" in said
+        host, _, port = facts["smtp"].rpartition(":")
+        async with aiosmtplib.SMTP(hostname=host, port=int(port)) as client:
+            await client.auth_xoauth2(MAILBOX, said.split()[-1])
+            assert client.supports_extension("dsn")
+            await client.mail(MAILBOX)
+            await client.rcpt("a@example.org")
+            with pytest.raises(aiosmtplib.SMTPRecipientRefused) as refused:
+                await client.rcpt("b@example.org")
+            assert refused.value.code == 452
+            await client.rset()
+            with pytest.raises(aiosmtplib.SMTPSenderRefused, match=r"Not: now"):
+                await client.mail(MAILBOX)
+
+
+EXPECTED_ROWS = {
+    "dialect": "outlook",
+    "max_recipients": "1",
+    "messages_per_minute": "30",
+    "rtt_seconds": "0.001",
+    "accept_seconds": "0.01",
+    "accept_p99_seconds": "0.05",
+    "ttl_seconds": "60",
+    "rotation": "once",
+    "seed": "3",
+}
+
+
+@pytest.mark.parametrize("kind", ["json", "toml"])
+async def test_settings_come_from_a_file_and_options_differ_from_it(
+    kind: str, tmp_path: Path
+) -> None:
+    file = tmp_path / f"provider.{kind}"
+    file.write_text(
+        {
+            "json": '{"profile": "gmail", "seed": 5, "overrides": {"tls": "none"}}',
+            "toml": 'profile = "gmail"\nseed = 5\noverrides = {tls = "none"}\n',
+        }[kind]
+    )
+    arguments = options(tmp_path, "--settings", str(file), "--set", "greeting=b", "--json")
+    async with command(tmp_path, *arguments) as running:
+        told = json.loads(await line_of(running, "{"))
+        assert (told["dialect"], told["seed"], told["tls"]) == ("gmail", 5, "none")
+        host, _, port = told["smtp"].rpartition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        assert await reader.readline() == b"220 b\r\n"
+        writer.close()
+
+
+@pytest.mark.parametrize(
+    ("more", "complaint"),
+    [
+        (("--fault", "end"), "step:action"),
+        (("--fault", "end:drop:rate=2"), "faults[0].rate"),
+        (("--fault", "token:drip"), "faults[0].action"),
+        (("--set", "rtt=1"), "overrides.rtt: there is no such key"),
+        (("--set", "rtt_seconds"), "setting=value"),
+        (("--profile", "hotmail"), "--profile"),
+        (("--rtt", "1ms", "--rtt-ms", "1"), "not both"),
+        (("--rtt-ms", "-1"), "--rtt-ms"),
+        (("--accept-delay-ms", "1,2,3"), "--accept-delay-ms"),
+        (("--accept-delay-ms", "fast"), "--accept-delay-ms"),
+        (("--accept-delay-ms", "5,2"), "smaller than accept_seconds"),
+        (("--rotation", "often"), "--rotation"),
+        (("--settings", "nowhere.json"), "--settings"),
+        (("--settings", "."), "--settings"),
+    ],
+)
+async def test_what_it_cannot_do_is_wrong_usage(
+    more: tuple[str, ...], complaint: str, tmp_path: Path
+) -> None:
+    environment = {"COLUMNS": "300"}
+    async with command(tmp_path, *options(tmp_path, *more), environment=environment) as running:
+        code, out, errors = await running.end()
+    assert (code, out) == (2, "")
+    assert complaint in errors
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"faults": {}}'])
+async def test_a_settings_file_that_is_none_is_wrong_usage(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "provider.json"
+    file.write_text(text)
+    code, _, errors = await outcome(tmp_path, *options(tmp_path, "--settings", str(file)))
+    assert code == 2
+    assert "faults" in errors or "--settings" in errors
+
+
+async def test_the_help_names_every_setting(tmp_path: Path) -> None:
+    code, out, _ = await outcome(tmp_path, "sandbox", "--help")
+    assert code == 0
+    assert all(name in out for name in OVERRIDES)

@@ -1,21 +1,21 @@
 from __future__ import annotations
 
+import asyncio
 import base64
 import socket
-import ssl
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import aiosmtplib
 import pytest
 
+from bench import wire
+from bench.login import initial_response
 from bench.submission import (
     Endpoint,
     Login,
+    Manner,
     Mechanism,
     Submission,
     SubmissionFailed,
-    failure_of,
-    initial_response,
     is_listening,
 )
 from tests.benchmark.runs import MAILBOX
@@ -24,13 +24,18 @@ from tests.benchmark.scripted_server import PASSWORD, ScriptedServer, scripted_s
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+PIPELINED_OR_NOT = pytest.mark.parametrize("is_pipelined", [False, True])
 CONTENT = b"Subject: dots\r\n\r\n.one\r\n..two\r\n.\r\nend\r\n"
 
 
 def submission(
-    server: ScriptedServer, mechanism: Mechanism = Mechanism.PLAIN, secret: str = PASSWORD
+    server: ScriptedServer,
+    mechanism: Mechanism = Mechanism.PLAIN,
+    secret: str = PASSWORD,
+    **manner: Any,
 ) -> Submission:
-    return Submission(Endpoint("127.0.0.1", server.port), Login(MAILBOX, mechanism, lambda: secret))
+    login = Login(MAILBOX, mechanism, lambda: secret)
+    return Submission(Endpoint("127.0.0.1", server.port), login, Manner(**manner))
 
 
 @pytest.fixture
@@ -40,12 +45,12 @@ def unused_port() -> Iterator[int]:
         yield bound.getsockname()[1]
 
 
-@pytest.mark.parametrize("mechanism", list(Mechanism))
+@pytest.mark.parametrize("mechanism", [one for one in Mechanism if one is not Mechanism.NONE])
 async def test_each_mechanism_logs_in_and_the_octets_arrive(mechanism: Mechanism) -> None:
     async with scripted_server() as server:
         client = submission(server, mechanism)
         await client.open()
-        await client.send(MAILBOX, "recipient@outlook.com", CONTENT)
+        await client.send(MAILBOX, ["recipient@outlook.com"], CONTENT)
         await client.close()
     (accepted,) = server.accepted
     assert (accepted.mailbox, accepted.reverse_path) == (MAILBOX, MAILBOX)
@@ -98,8 +103,8 @@ async def test_a_refused_recipient_leaves_the_connection_usable() -> None:
         client = submission(server)
         await client.open()
         with pytest.raises(SubmissionFailed, match=r"550 5\.1\.1 who\?"):
-            await client.send(MAILBOX, "nobody@x.test", CONTENT)
-        await client.send(MAILBOX, "somebody@x.test", CONTENT)
+            await client.send(MAILBOX, ["nobody@x.test"], CONTENT)
+        await client.send(MAILBOX, ["somebody@x.test"], CONTENT)
         await client.close()
     assert (server.connections, len(server.accepted)) == (1, 1)
 
@@ -111,7 +116,7 @@ async def test_421_ends_the_connection() -> None:
         client = submission(server)
         await client.open()
         with pytest.raises(SubmissionFailed, match=r"421 4\.3\.2 bye"):
-            await client.send(MAILBOX, "somebody@x.test", CONTENT)
+            await client.send(MAILBOX, ["somebody@x.test"], CONTENT)
         assert not client.is_open
 
 
@@ -120,7 +125,7 @@ async def test_a_lost_connection_is_a_kind_of_its_own() -> None:
         client = submission(server)
         await client.open()
         with pytest.raises(SubmissionFailed) as caught:
-            await client.send(MAILBOX, "somebody@x.test", CONTENT)
+            await client.send(MAILBOX, ["somebody@x.test"], CONTENT)
     assert caught.value.failure.code == "connection lost"
     assert not client.is_open
 
@@ -128,7 +133,7 @@ async def test_a_lost_connection_is_a_kind_of_its_own() -> None:
 async def test_sending_without_a_connection_fails() -> None:
     async with scripted_server() as server:
         with pytest.raises(SubmissionFailed, match="connection lost"):
-            await submission(server).send(MAILBOX, "somebody@x.test", CONTENT)
+            await submission(server).send(MAILBOX, ["somebody@x.test"], CONTENT)
 
 
 async def test_a_refused_connection_is_a_kind_of_its_own(unused_port: int) -> None:
@@ -158,34 +163,175 @@ def test_the_secret_is_not_shown() -> None:
     assert base64.b64encode(b"hidden").decode() not in repr(Mechanism.PLAIN)
 
 
-def caused(error: Exception, cause: Exception) -> Exception:
-    error.__cause__ = cause
-    return error
+async def test_without_a_login_nothing_is_authenticated() -> None:
+    async with scripted_server(ScriptedServer(needs_login=False)) as server:
+        client = submission(server, Mechanism.NONE)
+        opening = await client.open()
+        await client.send(MAILBOX, ["recipient@outlook.com"], CONTENT)
+        await client.close()
+    assert opening.auth_seconds is None
+    assert len(server.accepted) == 1
+    assert not any(line.startswith(b"AUTH") for line in server.commands)
+
+
+@PIPELINED_OR_NOT
+async def test_all_recipients_get_the_message(is_pipelined: bool) -> None:
+    paths = ["a@x.test", "b@x.test", "c@x.test"]
+    async with scripted_server() as server:
+        client = submission(server, is_pipelined=is_pipelined)
+        await client.open()
+        await client.send(MAILBOX, paths, CONTENT)
+        await client.close()
+    (accepted,) = server.accepted
+    assert (accepted.forward_paths, accepted.content) == (paths, CONTENT)
+
+
+@PIPELINED_OR_NOT
+async def test_one_refused_recipient_fails_the_message_for_all(is_pipelined: bool) -> None:
+    script = ScriptedServer(
+        reply_to_recipient=lambda path: "550 5.1.1 who?" if path == "b@x.test" else "250 ok"
+    )
+    async with scripted_server(script) as server:
+        client = submission(server, is_pipelined=is_pipelined)
+        await client.open()
+        with pytest.raises(SubmissionFailed, match=r"550 5\.1\.1 who\?"):
+            await client.send(MAILBOX, ["a@x.test", "b@x.test", "c@x.test"], CONTENT)
+        # A pipelined DATA has been granted: only the end of the connection ends that transaction.
+        assert client.is_open is not is_pipelined
+        if not client.is_open:
+            await client.open()
+        await client.send(MAILBOX, ["a@x.test"], CONTENT)
+        await client.close()
+    assert [accepted.forward_paths for accepted in server.accepted] == [["a@x.test"]]
+
+
+async def test_a_pipelined_message_whose_recipients_are_all_refused_keeps_the_connection() -> None:
+    script = ScriptedServer(
+        reply_to_recipient=lambda path: "550 5.1.1 who?" if path == "b@x.test" else "250 ok"
+    )
+    async with scripted_server(script) as server:
+        client = submission(server, is_pipelined=True)
+        await client.open()
+        with pytest.raises(SubmissionFailed, match="550"):
+            await client.send(MAILBOX, ["b@x.test"], CONTENT)
+        await client.send(MAILBOX, ["a@x.test"], CONTENT)
+        await client.close()
+    assert (server.connections, len(server.accepted)) == (1, 1)
+
+
+@pytest.mark.parametrize("is_offered", [True, False])
+async def test_pipelining_is_used_only_where_it_is_offered(is_offered: bool) -> None:
+    async with scripted_server(ScriptedServer(is_pipelining=is_offered)) as server:
+        client = submission(server, is_pipelined=True)
+        await client.open()
+        server.stall()
+        task = asyncio.create_task(client.send(MAILBOX, ["a@x.test"], CONTENT))
+        await server.happened(lambda: any(line.startswith(b"MAIL") for line in server.commands))
+        server.go_on()
+        await task
+        assert server.was_ahead is is_offered
+        await client.close()
+    assert len(server.accepted) == 1
+
+
+async def test_content_of_eight_bits_is_declared() -> None:
+    async with scripted_server() as server:
+        client = submission(server)
+        await client.open()
+        await client.send(MAILBOX, ["a@x.test"], "Subject: ü\r\n\r\n".encode())
+        await client.send(MAILBOX, ["a@x.test"], CONTENT)
+        await client.close()
+    first, second = (line for line in server.commands if line.startswith(b"MAIL"))
+    assert first.endswith(b"SIZE=15 BODY=8BITMIME")
+    assert b"BODY" not in second
+
+
+async def test_a_slow_client_takes_the_time_its_content_needs() -> None:
+    content = b"Subject: x\r\n\r\n" + b"x" * 984 + b"\r\n"
+    async with scripted_server() as server:
+        client = submission(server, slow_bytes_per_second=5000.0)
+        await client.open()
+        seconds = await client.send(MAILBOX, ["a@x.test"], content)
+        await client.close()
+    assert server.accepted[0].content == content
+    assert seconds >= 0.19
+
+
+async def test_a_slow_client_hears_the_server_in_the_middle_of_its_content() -> None:
+    async with scripted_server() as server:
+        client = submission(server, slow_bytes_per_second=10.0)
+        await client.open()
+        task = asyncio.create_task(client.send(MAILBOX, ["a@x.test"], CONTENT))
+        await server.happened(lambda: b"DATA" in server.commands)
+        server.interrupt(b"452 4.3.1 full\r\n")
+        with pytest.raises(SubmissionFailed, match=r"452 4\.3\.1 full"):
+            await task
+        assert not client.is_open
+
+
+async def test_a_second_reply_ends_the_connection_before_it_is_taken_for_the_next() -> None:
+    script = ScriptedServer(reply_to_content=lambda _: "250 2.0.0 kept\r\n250 2.0.0 kept")
+    async with scripted_server(script) as server:
+        client = submission(server)
+        await client.open()
+        await client.send(MAILBOX, ["a@x.test"], CONTENT)
+        assert not client.is_open
+        await client.close()  # without QUIT
+
+
+async def test_a_connection_that_the_server_has_ended_is_not_open() -> None:
+    async with scripted_server() as server:
+        client = submission(server)
+        await client.open()
+        server.interrupt(b"421 4.4.2 idle\r\n")
+        async with asyncio.timeout(5):
+            while client.is_open:  # noqa: ASYNC110 - the client's own state is what is tested
+                await asyncio.sleep(0.001)
 
 
 @pytest.mark.parametrize(
-    ("error", "expected"),
+    ("octets", "expected"),
     [
-        (aiosmtplib.SMTPResponseException(550, "5.1.1 a\nb\x1b[2J"), "550 5.1.1 a b [2J"),
-        (aiosmtplib.SMTPResponseException(-1, "Malformed"), "protocol error (-1, 'Malformed')"),
-        (aiosmtplib.SMTPReadTimeoutError("x"), "timeout no answer within 120 s"),
-        (aiosmtplib.SMTPConnectTimeoutError("x"), "timeout no answer within 120 s"),
-        (aiosmtplib.SMTPServerDisconnected("x"), "connection lost"),
-        (
-            caused(aiosmtplib.SMTPConnectError("x"), OSError("Multiple: [Errno 111] a")),
-            "connection refused",
-        ),
-        (
-            caused(aiosmtplib.SMTPConnectError("x"), OSError("no route")),
-            "connection failed no route",
-        ),
-        (caused(aiosmtplib.SMTPConnectError("x"), ssl.SSLError("bad cert")), "tls failed"),
-        (aiosmtplib.SMTPException("no STARTTLS"), "protocol error no STARTTLS"),
+        (b"what?\r\n", "protocol error not a reply line"),
+        (b"250-a\r\n550 b\r\n", "protocol error reply code changes"),
+        (b"2" * 5000, "protocol error "),
+        (b"554 5.7.1 a\x1b[2J " + b"x" * 999 + b"\r\n", "554 5.7.1 a [2J xxx"),
     ],
 )
-def test_kinds_of_failure(error: Exception, expected: str) -> None:
-    assert str(failure_of(error)).startswith(expected)
+async def test_what_is_no_reply_or_too_much(octets: bytes, expected: str) -> None:
+    async with scripted_server() as server:
+        client = submission(server)
+        await client.open()
+        server.stall()
+        task = asyncio.create_task(client.send(MAILBOX, ["a@x.test"], CONTENT))
+        await server.happened(lambda: any(line.startswith(b"MAIL") for line in server.commands))
+        server.interrupt(octets)
+        server.go_on()
+        with pytest.raises(SubmissionFailed) as caught:
+            await task
+    assert str(caught.value.failure).startswith(expected)
+    assert len(caught.value.failure.text) <= 200
 
 
-def test_a_long_reply_is_cut() -> None:
-    assert len(failure_of(aiosmtplib.SMTPResponseException(550, "x" * 9999)).text) == 200
+async def test_replies_without_an_end_are_not_kept() -> None:
+    connection = wire.Wire()
+    connection.data_received(b"250 ok\r\n" * 5000)
+    with pytest.raises(SubmissionFailed, match="replies without an end"):
+        await connection.reply()
+
+
+async def test_no_reply_in_time_is_a_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "REPLY_SECONDS", 0.05)
+    async with scripted_server(ScriptedServer(hold_after=0)) as server:
+        client = submission(server)
+        await client.open()
+        with pytest.raises(SubmissionFailed, match="timeout no answer"):
+            await client.send(MAILBOX, ["a@x.test"], CONTENT)
+        assert not client.is_open
+
+
+async def test_a_host_that_is_none_is_a_failed_connection() -> None:
+    login = Login(MAILBOX, Mechanism.NONE, lambda: "")
+    client = Submission(Endpoint("no-such-host.invalid", 25), login)
+    with pytest.raises(SubmissionFailed, match="connection failed"):
+        await client.open()

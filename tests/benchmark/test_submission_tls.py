@@ -33,7 +33,7 @@ async def test_mail_goes_over_tls(authority: trustme.CA, tls: Tls) -> None:
     async with scripted_server(protected(authority, tls)) as server:
         client = submission(server, tls, context)
         await client.open()
-        await client.send(MAILBOX, "recipient@outlook.com", b"Subject: x\r\n\r\n")
+        await client.send(MAILBOX, ["recipient@outlook.com"], b"Subject: x\r\n\r\n")
         await client.close()
     assert len(server.accepted) == 1
 

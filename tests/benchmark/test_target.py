@@ -11,7 +11,7 @@ from aiohttp import web
 
 from bench.interruption import Interruption
 from bench.submission import Tls
-from bench.target import Target, TargetError, TargetRequest, open_target
+from bench.target import Target, TargetError, TargetRequest, _endpoint, open_target
 from tests.benchmark.scripted_server import scripted_server
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ async def test_a_listening_target_with_its_sandbox() -> None:
         target = await target_of(port=server.port, admin_url=url)
     assert (target.endpoint.host, target.endpoint.port) == ("127.0.0.1", server.port)
     assert (target.sandbox_url, target.no_sandbox_reason) == ("http://127.0.0.1:2", "")
+    assert target.admin_url == url
     assert target.state_dir == STATE_DIR
 
 
@@ -114,6 +115,13 @@ async def test_traffic_stays_on_loopback(host: str) -> None:
 async def test_a_login_does_not_cross_a_network_in_clear() -> None:
     with pytest.raises(TargetError, match="--tls starttls"):
         await target_of(host="192.0.2.1", allow_remote=True)
+
+
+async def test_mail_without_a_login_may_cross_a_network_in_clear() -> None:
+    request = TargetRequest(
+        state_dir=STATE_DIR, host="192.0.2.1", allow_remote=True, has_login=False
+    )
+    assert (await _endpoint(request)).host == "192.0.2.1"  # nothing was sent there
 
 
 async def test_a_name_that_does_not_resolve() -> None:

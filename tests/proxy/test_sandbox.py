@@ -14,7 +14,7 @@ import uvloop
 from tests.support.raw_smtp import MAILBOX, RawSmtp
 from xoauth2_proxy.accounts import TlsMode
 from xoauth2_proxy.mock_tokens import MOCK_MAILBOXES, MockTokens
-from xoauth2_proxy.sandbox import Sandbox, Step
+from xoauth2_proxy.sandbox import ProviderSettings, Sandbox, Step
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -30,17 +30,21 @@ async def sandbox(tmp_path: Path) -> AsyncIterator[Sandbox]:
         yield sandbox
 
 
+def behaving(**overrides: object) -> ProviderSettings:
+    return ProviderSettings.from_dict({"overrides": overrides})
+
+
 def submit(sandbox: Sandbox) -> None:
     """Submit a message with the standard library's client."""
     context = ssl.create_default_context(cafile=str(sandbox.ca_file))
     token = sandbox.tokens.mint(MAILBOX)
     client: smtplib.SMTP
-    if TlsMode(sandbox.tls) is TlsMode.IMPLICIT:
+    if sandbox.behaviour.tls is TlsMode.IMPLICIT:
         client = smtplib.SMTP_SSL(*sandbox.smtp_address, timeout=5, context=context)
     else:
         client = smtplib.SMTP(*sandbox.smtp_address, timeout=5)
     with client:
-        if TlsMode(sandbox.tls) is TlsMode.STARTTLS:
+        if sandbox.behaviour.tls is TlsMode.STARTTLS:
             client.starttls(context=context)
         client.ehlo()
         client.auth(
@@ -163,7 +167,7 @@ async def test_a_token_minted_by_another_process_of_the_same_state_is_good(
 
 async def test_starttls_forgets_what_was_said_before(tmp_path: Path) -> None:
     async with (
-        Sandbox(tmp_path, http_port=None, auth_without_tls=True) as sandbox,
+        Sandbox(tmp_path, behaving(auth_without_tls=True), http_port=None) as sandbox,
         RawSmtp(sandbox) as client,
     ):
         await client.connect()
@@ -240,7 +244,7 @@ async def test_stopping_during_a_handshake_leaves_nothing_behind(
 
 async def test_every_flight_of_replies_comes_a_round_trip_later(tmp_path: Path) -> None:
     async with (
-        Sandbox(tmp_path, http_port=None, rtt_seconds=0.03) as sandbox,
+        Sandbox(tmp_path, behaving(rtt_seconds=0.03), http_port=None) as sandbox,
         RawSmtp(sandbox) as client,
     ):
         await client.log_in()
@@ -254,7 +258,7 @@ async def test_every_flight_of_replies_comes_a_round_trip_later(tmp_path: Path) 
 
 async def test_content_sent_before_its_354_arrived_is_a_violation(tmp_path: Path) -> None:
     async with (
-        Sandbox(tmp_path, http_port=None, rtt_seconds=0.05) as sandbox,
+        Sandbox(tmp_path, behaving(rtt_seconds=0.05), http_port=None) as sandbox,
         RawSmtp(sandbox) as client,
     ):
         await client.log_in()
@@ -278,7 +282,7 @@ async def test_a_chunk_that_takes_many_reads_is_one_turn(sandbox: Sandbox) -> No
 
 async def test_one_connection_too_many_is_turned_away(tmp_path: Path) -> None:
     async with (
-        Sandbox(tmp_path, http_port=None, max_connections=1) as sandbox,
+        Sandbox(tmp_path, behaving(max_connections=1), http_port=None) as sandbox,
         RawSmtp(sandbox) as first,
         RawSmtp(sandbox) as second,
     ):
@@ -291,7 +295,7 @@ async def test_one_connection_too_many_is_turned_away(tmp_path: Path) -> None:
 
 async def test_an_idle_connection_is_ended(tmp_path: Path) -> None:
     async with (
-        Sandbox(tmp_path, http_port=None, idle_seconds=0.02) as sandbox,
+        Sandbox(tmp_path, behaving(idle_seconds=0.02), http_port=None) as sandbox,
         RawSmtp(sandbox) as client,
     ):
         await client.connect()

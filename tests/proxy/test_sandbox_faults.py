@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.raw_smtp import MAILBOX, RawSmtp
 from xoauth2_proxy.mock_tokens import MOCK_MAILBOXES
-from xoauth2_proxy.sandbox import Action, Fault, Sandbox, Step
+from xoauth2_proxy.sandbox import Action, Behaviour, Fault, ProviderSettings, Sandbox, Step
 from xoauth2_proxy.sandbox.faults import Faults
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ async def sandbox(tmp_path: Path) -> AsyncIterator[Sandbox]:
 
 
 def test_the_nth_matching_arrival_meets_the_fault() -> None:
-    faults = Faults()
+    faults: Faults[Fault] = Faults()
     faults.add(Fault(Step.RCPT, Action.DROP, nth=2, mailbox="A@b", matching="c@d"))
     arrivals = [("a@b", "<c@d>"), ("x@b", "<c@d>"), ("a@b", "<e@f>"), ("a@b", "<c@d>")]
     met = [faults.next(Step.RCPT, *arrival) is not None for arrival in arrivals]
@@ -45,7 +45,7 @@ def test_the_nth_matching_arrival_meets_the_fault() -> None:
 
 
 def test_without_nth_every_arrival_meets_the_fault_until_it_is_cleared() -> None:
-    faults = Faults()
+    faults: Faults[Fault] = Faults()
     faults.add(Fault(Step.MAIL, Action.DROP, nth=None))
     assert all(faults.next(Step.MAIL, "", "") for _ in range(3))
     faults.clear()
@@ -53,7 +53,7 @@ def test_without_nth_every_arrival_meets_the_fault_until_it_is_cleared() -> None
 
 
 def test_the_first_fault_that_is_due_is_met_and_all_count() -> None:
-    faults = Faults()
+    faults: Faults[Fault] = Faults()
     first, second = Fault(Step.MAIL, Action.DROP), Fault(Step.MAIL, Action.STALL, nth=2)
     faults.add(first)
     faults.add(second)
@@ -351,3 +351,115 @@ async def test_a_reply_can_come_twice(sandbox: Sandbox) -> None:
     ]
     assert lines[2] == lines[3]
     assert sandbox.received.total == 1
+
+
+# Words, and the usual reply before the end.
+
+
+@pytest.mark.parametrize(
+    ("action", "said"),
+    [(Action.REFUSE, "550 5.7.1 "), (Action.TEMPFAIL, "451 4.3.0 "), (Action.SHUT_DOWN, "421 ")],
+)
+@pytest.mark.parametrize("step", [Step.MAIL, Step.RCPT, Step.DATA, Step.END])
+async def test_a_refusal_needs_no_text(
+    sandbox: Sandbox, step: Step, action: Action, said: str
+) -> None:
+    sandbox.add_fault(Fault(step, action))
+    async with RawSmtp(sandbox) as client:
+        await client.log_in()
+        answer = ""
+        for line in (f"MAIL FROM:<{MAILBOX}>", "RCPT TO:<a@b>", "DATA", "Subject: a\r\n."):
+            answer = await client.command(line)
+            if answer[:3] not in ("250", "354"):
+                break
+        assert answer.startswith(said)
+        if action is Action.SHUT_DOWN:
+            assert await client.rest() == b""
+        else:
+            assert (await client.command("NOOP")).startswith("250 ")
+    assert sandbox.received.total == 0
+    assert sandbox.counters.faults_met == {f"{step}:{action}": 1}
+
+
+@pytest.mark.parametrize(
+    ("action", "said"), [(Action.REFUSE, "535 5.7.8 "), (Action.TEMPFAIL, "454 4.7.0 ")]
+)
+async def test_a_refusal_at_auth_is_one_of_auth(
+    sandbox: Sandbox, action: Action, said: str
+) -> None:
+    sandbox.add_fault(Fault(Step.AUTH, action))
+    async with RawSmtp(sandbox) as client:
+        await client.begin()
+        assert (await client.authenticate(MAILBOX, sandbox.tokens.mint(MAILBOX))).startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("step", "said"),
+    [(Step.MAIL, b"250 2.1.0 OK\r\n"), (Step.DATA, b"354 Go ahead\r\n"), (Step.QUIT, b"221 ")],
+)
+async def test_the_connection_can_end_behind_the_usual_reply(
+    sandbox: Sandbox, step: Step, said: bytes
+) -> None:
+    sandbox.add_fault(Fault(step, Action.REPLY_THEN_DROP))
+    async with RawSmtp(sandbox) as client:
+        await client.log_in()
+        if step is Step.DATA:
+            await client.envelope()
+        line = {Step.MAIL: "MAIL FROM:<a@b>", Step.DATA: "DATA", Step.QUIT: "QUIT"}[step]
+        client.send(line.encode() + b"\r\n")
+        assert (await client.rest()).startswith(said)
+    assert sandbox.received.total == 0
+
+
+async def slow(tmp_path: Path, *faults: Fault) -> Sandbox:
+    """Start a provider that takes its time to accept."""
+    settings = ProviderSettings(behaviour=Behaviour(accept_seconds=0.1), faults=faults)
+    sandbox = Sandbox(tmp_path, settings, http_port=None)
+    await sandbox.start()
+    return sandbox
+
+
+@pytest.mark.parametrize(
+    ("action", "count", "is_closed"),
+    [
+        (Action.ACCEPT_THEN_DROP, 0, True),
+        (Action.REPLY_THEN_DROP, 1, True),
+        (Action.REPLY_TWICE, 2, False),
+        (Action.DELAY, 1, False),
+    ],
+)
+async def test_a_fault_meets_a_reply_that_is_late_anyway(
+    tmp_path: Path, action: Action, count: int, is_closed: bool
+) -> None:
+    sandbox = await slow(tmp_path, Fault(Step.END, action, seconds=0.1))
+    try:
+        async with RawSmtp(sandbox) as client:
+            await client.log_in()
+            await client.envelope()
+            await client.command("DATA")
+            began = time.monotonic()
+            client.send(CONTENT + b".\r\n")
+            if not is_closed:
+                replies = await client.replies(count)
+                client.send(b"QUIT\r\n")
+                assert (await client.rest()).startswith(b"221 ")
+            else:
+                replies = (await client.rest()).decode().splitlines()
+            assert [reply[:3] for reply in replies] == ["250"] * count
+            if action is Action.DELAY:
+                assert time.monotonic() - began >= 0.19
+        assert sandbox.received.total == 1
+    finally:
+        await sandbox.stop()
+
+
+async def test_a_share_of_the_arrivals_meets_a_fault_by_chance(sandbox: Sandbox) -> None:
+    sandbox.add_fault(Fault(Step.MAIL, Action.TEMPFAIL, rate=0.3))
+    async with RawSmtp(sandbox) as client:
+        await client.log_in()
+        answers = []
+        for _ in range(100):
+            answers.append((await client.command("MAIL FROM:<a@b>"))[:3])
+            await client.command("RSET")
+    assert 15 <= answers.count("451") <= 45
+    assert sandbox.counters.faults_met == {"mail:tempfail": answers.count("451")}

@@ -121,3 +121,13 @@ async def test_a_cancelled_waiter_leaves_nothing_behind() -> None:
 )
 def test_the_message_id_is_found_in_the_header(content: bytes, expected: str) -> None:
     assert find_message_id(content) == expected
+
+
+def test_the_newest_come_first_when_asked_backwards() -> None:
+    received = Received(max_records=3)
+    for _ in range(5):
+        accept(received, b"x")
+    assert [message.seq for message in received.before(6, 10)] == [5, 4, 3]
+    assert [message.seq for message in received.before(999, 2)] == [5, 4]
+    assert [message.seq for message in received.before(5, 1)] == [4]
+    assert received.before(3, 10) == received.before(0, 10) == received.before(6, 0) == []

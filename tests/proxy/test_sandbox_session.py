@@ -9,8 +9,9 @@ import pytest
 from tests.support.raw_smtp import MAILBOX, xoauth2
 from xoauth2_proxy.accounts import TlsMode
 from xoauth2_proxy.mock_tokens import MockTokens
+from xoauth2_proxy.sandbox.behaviour import Behaviour
 from xoauth2_proxy.sandbox.faults import Faults, Step
-from xoauth2_proxy.sandbox.office import Office, Settings
+from xoauth2_proxy.sandbox.office import Office
 from xoauth2_proxy.sandbox.received import Received
 from xoauth2_proxy.sandbox.session import Ending, Session
 
@@ -21,9 +22,9 @@ CONTENT = b"Message-ID: <1@x>\r\n\r\n.\r\n..\r\nlast\r\n"
 class Peer:
     """A session without a network."""
 
-    def __init__(self, settings: Settings | None = None, *, is_encrypted: bool = True) -> None:
+    def __init__(self, behaviour: Behaviour | None = None, *, is_encrypted: bool = True) -> None:
         self.tokens = MockTokens(b"k" * 32)
-        self.office = Office(settings or Settings(), self.tokens, Received(), Faults())
+        self.office = Office(behaviour or Behaviour(), self.tokens, Received(), Faults())
         self.session = Session(self.office, is_encrypted=is_encrypted)
         self.session.greet()
         assert self.session.take_replies().startswith(b"220 ")
@@ -80,8 +81,10 @@ def test_ehlo_before_tls_offers_starttls_and_no_auth() -> None:
     assert "AUTH" not in answer
 
 
-@pytest.mark.parametrize("settings", [Settings(auth_without_tls=True), Settings(tls=TlsMode.NONE)])
-def test_auth_can_be_allowed_without_tls(settings: Settings) -> None:
+@pytest.mark.parametrize(
+    "settings", [Behaviour(auth_without_tls=True), Behaviour(tls=TlsMode.NONE)]
+)
+def test_auth_can_be_allowed_without_tls(settings: Behaviour) -> None:
     peer = Peer(settings, is_encrypted=False)
     assert "AUTH XOAUTH2" in peer.say(b"EHLO client.example\r\n")
     assert peer.codes(b"AUTH XOAUTH2\r\n") == ["334 "]
@@ -96,7 +99,7 @@ def test_auth_before_starttls_is_refused() -> None:
 
 def test_withheld_extensions_are_neither_offered_nor_taken() -> None:
     words = frozenset({"CHUNKING", "SMTPUTF8", "SIZE", "8BITMIME"})
-    peer = Peer(Settings(withhold=words)).log_in()
+    peer = Peer(Behaviour(withhold=words)).log_in()
     answer = peer.say(b"EHLO client.example\r\n")
     assert not any(word in answer for word in words)
     assert peer.codes(b"MAIL FROM:<a@b> SMTPUTF8\r\n") == ["555 5.5.4"]
@@ -106,14 +109,14 @@ def test_withheld_extensions_are_neither_offered_nor_taken() -> None:
 
 
 def test_without_pipelining_a_client_must_wait_for_each_reply() -> None:
-    peer = Peer(Settings(withhold=frozenset({"PIPELINING"}))).log_in()
+    peer = Peer(Behaviour(withhold=frozenset({"PIPELINING"}))).log_in()
     assert peer.codes(b"MAIL FROM:<a@b>\r\n") == ["250 2.1.0"]
     assert peer.codes(b"RCPT TO:<a@b>\r\nDATA\r\n") == ["503 5.5.0"]
     assert peer.session.ending is Ending.CLOSE
 
 
 def test_without_pipelining_chunks_still_follow_their_command() -> None:
-    peer = Peer(Settings(withhold=frozenset({"PIPELINING"}))).log_in()
+    peer = Peer(Behaviour(withhold=frozenset({"PIPELINING"}))).log_in()
     peer.say(b"MAIL FROM:<a@b>\r\n")
     peer.say(b"RCPT TO:<a@b>\r\n")
     assert peer.codes(bdat(b"x\r\n")) == ["250 2.0.0"]
@@ -442,7 +445,7 @@ def test_bare_line_ends_in_bdat_are_refused(peer: Peer) -> None:
 
 
 def test_content_over_the_limit_is_refused_after_its_end() -> None:
-    peer = Peer(Settings(max_message_bytes=10)).log_in()
+    peer = Peer(Behaviour(max_message_bytes=10)).log_in()
     peer.say(ENVELOPE + b"DATA\r\n")
     assert peer.codes(b"123456789\r\n.\r\n") == ["552 5.3.4"]
     assert peer.codes(ENVELOPE + bdat(b"12345678901"))[-1] == "552 5.3.4"
@@ -453,7 +456,7 @@ def test_content_over_the_limit_is_refused_after_its_end() -> None:
 
 
 def test_after_a_refused_chunk_no_other_is_taken() -> None:
-    peer = Peer(Settings(max_message_bytes=10)).log_in()
+    peer = Peer(Behaviour(max_message_bytes=10)).log_in()
     chunk = bdat(b"12345678901", last=False)
     codes = peer.codes(ENVELOPE + chunk + bdat(b"1", last=False) + bdat(b"1"))
     assert codes[2:] == ["552 5.3.4", "503 5.5.1", "503 5.5.1"]

@@ -7,7 +7,7 @@ import aiohttp
 import pytest
 
 from tests.support.raw_smtp import MAILBOX, RawSmtp
-from xoauth2_proxy.sandbox import Counters, Received, Sandbox
+from xoauth2_proxy.sandbox import Sandbox
 from xoauth2_proxy.sandbox.web import Web
 
 if TYPE_CHECKING:
@@ -156,6 +156,13 @@ async def test_counters_are_shown(sandbox: Sandbox, http: aiohttp.ClientSession)
         "turns": 14,
         "open_by_mailbox": {MAILBOX: 1},
         "peak_by_mailbox": {MAILBOX: 1},
+        "peak_connections_per_mailbox": 1,
+        "connections_peak": 1,
+        "token_requests": 0,
+        "refused_by_limit": {},
+        "delayed_by_limit": 0,
+        "faults_met": {},
+        "replies_by_code": {"220": 2, "235": 1, "250": 7, "334": 1, "354": 2, "550": 1},
         "messages_total": 1,
         "messages_evicted": 0,
         "messages_held": 1,
@@ -164,7 +171,7 @@ async def test_counters_are_shown(sandbox: Sandbox, http: aiohttp.ClientSession)
 
 async def test_it_listens_on_loopback_only() -> None:
     with pytest.raises(ValueError, match="loopback only"):
-        await Web(Received(), Counters()).start("0.0.0.0", 0)
+        await Web([]).start("0.0.0.0", 0)
 
 
 async def test_a_port_in_use_leaves_nothing_running(sandbox: Sandbox, tmp_path: Path) -> None:

@@ -7,28 +7,30 @@ It never listens on anything but loopback.
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path  # noqa: TC003 - a dataclass field's type
 from typing import TYPE_CHECKING, Literal, Self
 
 from xoauth2_proxy.accounts import TlsMode
 from xoauth2_proxy.mock_tokens import MockTokens, load_signing_key
 from xoauth2_proxy.sandbox.authority import Authority
-from xoauth2_proxy.sandbox.faults import Fault, Faults, Step
-from xoauth2_proxy.sandbox.office import (
-    IDLE_SECONDS,
-    MAX_CONNECTIONS,
-    MAX_MESSAGE_BYTES,
-    Counters,
-    Office,
-    Settings,
-)
+from xoauth2_proxy.sandbox.faults import Fault, Faults, Step, TokenFault
+from xoauth2_proxy.sandbox.listing import Listing
+from xoauth2_proxy.sandbox.minting import Mint
+from xoauth2_proxy.sandbox.office import Office
+from xoauth2_proxy.sandbox.pages import Pages
 from xoauth2_proxy.sandbox.provider import Provider
+from xoauth2_proxy.sandbox.provider_settings import ProviderSettings
 from xoauth2_proxy.sandbox.received import MAX_CONTENT_BYTES, MAX_RECORDS, Received
-from xoauth2_proxy.sandbox.web import Web
+from xoauth2_proxy.sandbox.token_endpoint import TokenEndpoint
+from xoauth2_proxy.sandbox.web import Services, Web
+from xoauth2_proxy.sandbox.workbench import Workbench
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+    from xoauth2_proxy.sandbox.behaviour import Behaviour
+    from xoauth2_proxy.sandbox.counters import Counters
 
 
 @dataclass(eq=False)
@@ -38,23 +40,25 @@ class Sandbox:
     `tokens`, `ca_file`, `smtp_address` and `http_url` are there once `start` has returned. It may
     be started again after `stop`: on the same ports, with its memory of messages and faults.
 
+    It accepts any mailbox that its tokens name, so none needs to be made. `mints_tokens` is for
+    test benches: its HTTP server then has a token endpoint, and routes under /test that mint
+    tokens and place faults. Whoever can reach loopback can use them.
+
     Raises:
         ValueError: `host` is not a loopback address.
     """
 
     state_dir: Path
+    settings: ProviderSettings = field(default_factory=ProviderSettings)
     host: str = field(default="127.0.0.1", kw_only=True)
     smtp_port: int = field(default=0, kw_only=True)  # 0: any free one
     http_port: int | None = field(default=0, kw_only=True)  # None: no HTTP
-    tls: TlsMode | Literal["starttls", "implicit", "none"] = field(
-        default=TlsMode.STARTTLS, kw_only=True
+    mints_tokens: bool = field(default=False, kw_only=True)
+    # None: as the settings say
+    tls: TlsMode | Literal["starttls", "implicit", "none"] | None = field(
+        default=None, kw_only=True
     )
-    auth_without_tls: bool = field(default=False, kw_only=True)  # offer AUTH before STARTTLS too
-    withhold: frozenset[str] = field(default=frozenset(), kw_only=True)  # EHLO keywords
-    max_message_bytes: int = field(default=MAX_MESSAGE_BYTES, kw_only=True)
-    max_connections: int = field(default=MAX_CONNECTIONS, kw_only=True)
-    idle_seconds: float = field(default=IDLE_SECONDS, kw_only=True)
-    rtt_seconds: float = field(default=0.0, kw_only=True)  # each flight of replies comes later
+    withhold: frozenset[str] = field(default=frozenset(), kw_only=True)  # more EHLO keywords
     max_content_bytes: int = field(default=MAX_CONTENT_BYTES, kw_only=True)
     max_records: int = field(default=MAX_RECORDS, kw_only=True)
 
@@ -67,7 +71,11 @@ class Sandbox:
     def __post_init__(self) -> None:
         self.host = loopback_address(self.host)
         self.received = Received(self.max_content_bytes, self.max_records)
-        self._faults = Faults()
+        self.behaviour = self._behaviour()
+        self._faults: Faults[Fault] = Faults(self.settings.seed)
+        self._token_faults: Faults[TokenFault] = Faults(self.settings.seed)
+        for fault in self.settings.faults:
+            self.add_fault(fault)
         self._office: Office | None = None
         self._provider: Provider | None = None
         self._web: Web | None = None
@@ -77,13 +85,18 @@ class Sandbox:
         authority = Authority.load_or_create(self.state_dir)
         self.ca_file = authority.ca_file
         if self._office is None:
-            self.tokens = MockTokens(load_signing_key(self.state_dir))
-            self._office = Office(self._settings(), self.tokens, self.received, self._faults)
+            key = load_signing_key(self.state_dir)
+            self.tokens = MockTokens(key)
+            self._office = Office(
+                self.behaviour, self.tokens, self.received, self._faults, self.settings.seed
+            )
+            rotation = self.settings.token_endpoint.rotation
+            self._mint = Mint(self._office, key, rotation)
         self._provider = Provider(self._office, authority.server_context())
         self.smtp_address = await self._provider.start(self.host, self.smtp_port)
         self.smtp_port = self.smtp_address[1]
         if self.http_port is not None:
-            self._web = Web(self.received, self._office.counters)
+            self._web = self._make_web(self._office)
             try:
                 address = await self._web.start(self.host, self.http_port)
             except BaseException:
@@ -121,13 +134,21 @@ class Sandbox:
         """What has happened since the first start."""
         return self._started.counters
 
-    def add_fault(self, fault: Fault) -> None:
-        """Add a fault; its arrivals are counted from now on."""
-        self._faults.add(fault)
+    def add_fault(self, fault: Fault | TokenFault) -> None:
+        """Add a fault; its arrivals are counted from now on.
+
+        Raises:
+            ValueError: there are 1000 already.
+        """
+        if isinstance(fault, Fault):
+            self._faults.add(fault)
+        else:
+            self._token_faults.add(fault)
 
     def clear_faults(self) -> None:
         """Do nothing wrong from now on. What stalls already goes on stalling."""
         self._faults.clear()
+        self._token_faults.clear()
 
     def revoke(self, token: str) -> None:
         """Refuse this token from now on; sessions it has opened go on."""
@@ -160,16 +181,21 @@ class Sandbox:
             raise RuntimeError("the sandbox was not started")
         return self._office
 
-    def _settings(self) -> Settings:
-        return Settings(
-            tls=TlsMode(self.tls),
-            auth_without_tls=self.auth_without_tls,
-            withhold=frozenset(word.upper() for word in self.withhold),
-            max_message_bytes=self.max_message_bytes,
-            max_connections=self.max_connections,
-            idle_seconds=self.idle_seconds,
-            rtt_seconds=self.rtt_seconds,
-        )
+    def _behaviour(self) -> Behaviour:
+        behaviour = self.settings.behaviour
+        if self.tls is not None:
+            behaviour = replace(behaviour, tls=TlsMode(self.tls))
+        return replace(behaviour, withhold=behaviour.withhold | self.withhold)
+
+    def _make_web(self, office: Office) -> Web:
+        services: list[Services] = [Listing(office), Pages(office.received)]
+        if self.mints_tokens:
+            endpoint = self.settings.token_endpoint
+            services += [
+                TokenEndpoint(endpoint, self._mint, self._token_faults, office.counters),
+                Workbench(self, office, self._mint),
+            ]
+        return Web(services)
 
 
 def loopback_address(host: str) -> str:

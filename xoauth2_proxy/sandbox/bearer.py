@@ -53,9 +53,9 @@ def read_oauthbearer(octets: bytes) -> Credentials:
     return _credentials(authzid, _fields(rest))
 
 
-def challenge(mechanism: str, status: str) -> bytes:
+def challenge(mechanism: str, status: str, schemes: str) -> bytes:
     """Return the reply that carries the error, which the client answers before the 535."""
-    payload = {"status": status, "schemes": "bearer", "scope": _SCOPE}
+    payload = {"status": status, "schemes": schemes, "scope": _SCOPE}
     if mechanism == "OAUTHBEARER":  # RFC 7628 §3.2.2
         word = "invalid_token" if status == "401" else "invalid_request"
         payload = {"status": word, "scope": _SCOPE}

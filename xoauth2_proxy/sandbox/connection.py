@@ -27,6 +27,9 @@ _MAX_BACKLOG_BYTES = 64 * 1024  # read ahead while a reply is being delayed
 _LINGER_NOT = struct.pack("ii", 1, 0)  # SO_LINGER: on, 0 seconds; closing sends RST
 
 
+_TOO_MANY = b"421 4.3.2 Too many connections\r\n"
+
+
 class Connection(asyncio.Protocol):
     """One client connection of the provider."""
 
@@ -41,13 +44,14 @@ class Connection(asyncio.Protocol):
         "_session",
         "_transport",
         "last_active",
+        "opened_at",
     )
 
     def __init__(self, provider: Provider) -> None:
         self._provider = provider
         self._loop = asyncio.get_running_loop()
-        self._rtt_seconds = provider.office.settings.rtt_seconds
-        is_encrypted = provider.office.settings.tls is TlsMode.IMPLICIT
+        self._rtt_seconds = provider.office.behaviour.rtt_seconds
+        is_encrypted = provider.office.behaviour.tls is TlsMode.IMPLICIT
         self._session = Session(provider.office, is_encrypted=is_encrypted)
         self._transport: asyncio.Transport | None = None  # None: not yet, or gone
         self._flights: deque[tuple[bytes, Ending]] = deque()  # held back by `rtt_seconds`
@@ -56,7 +60,12 @@ class Connection(asyncio.Protocol):
         self._early: bytearray | None = None
         self._hold: asyncio.TimerHandle | None = None
         self._is_paused_by_peer = False
-        self.last_active = self._loop.time()
+        self.last_active = self.opened_at = self._loop.time()
+
+    @property
+    def is_between_messages(self) -> bool:
+        """Whether no transaction is under way and no reply is due."""
+        return self._session.transaction is None and not self._session.is_held
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Greet; under implicit TLS, the handshake is over."""
@@ -64,7 +73,7 @@ class Connection(asyncio.Protocol):
         # asyncio sets it only where the listening socket names its protocol, and ours does not.
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if not self._provider.enter(self):
-            self._deliver(b"421 4.3.2 Too many connections\r\n", Ending.CLOSE)
+            self.farewell(_TOO_MANY)
         else:
             self._session.greet()
             self._settle()
@@ -104,6 +113,11 @@ class Connection(asyncio.Protocol):
     def farewell(self, octets: bytes) -> None:
         """Say `octets` out of turn and close."""
         self._session.close()
+        if self._early is not None:  # nothing can be said within a TLS handshake
+            self.abort()
+            return
+        if octets:
+            self._provider.office.counters.count_replies((octets,))
         self._deliver(octets, Ending.CLOSE)
 
     def abort(self) -> None:

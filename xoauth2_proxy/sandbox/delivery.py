@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from xoauth2_proxy.sandbox.dialects import spoken
 from xoauth2_proxy.sandbox.faults import Step
 from xoauth2_proxy.sandbox.intake import DataReader, Intake
 from xoauth2_proxy.sandbox.received import Message
@@ -26,6 +27,7 @@ _NEED_RCPT = reply(503, "5.1", "RCPT first").encode()
 _NO_RECIPIENTS = reply(554, "5.1", "No valid recipients").encode()
 _MIXED = reply(503, "5.1", "DATA and BDAT may not be used in one transaction").encode()
 _CHUNK_FAILED = reply(503, "5.1", "An earlier chunk was refused").encode()
+_BINARY_NEEDS_BDAT = reply(503, "5.1", "BINARYMIME needs BDAT").encode()
 _NO_ARGUMENT = reply(501, "5.4", "DATA takes no argument").encode()
 _BAD_BDAT = reply(501, "5.4", "Usage: BDAT size [LAST]").encode()
 _TOO_LARGE = reply(552, "3.4", "Message exceeds the fixed maximum size").encode()
@@ -41,6 +43,7 @@ class Transaction:
         "envelope",
         "has_content",
         "intake",
+        "is_binary",
         "is_failed",
         "reader",
         "recipients_tried",
@@ -54,6 +57,7 @@ class Transaction:
         self.recipients_tried = 0
         self.via: Literal["", "DATA", "BDAT"] = ""
         self.has_content = False
+        self.is_binary = False  # BODY=BINARYMIME was declared (RFC 3030 §3)
         self.is_failed = False  # a chunk was refused: nothing but RSET helps (RFC 3030 §2)
 
     def discard(self) -> None:
@@ -84,6 +88,10 @@ def data(session: Session, argument: str) -> None:
         session.say(refusal)
     elif transaction.via == "BDAT":
         session.say(_MIXED)
+    elif transaction.is_binary:
+        session.say(_BINARY_NEEDS_BDAT)
+    elif session.office.limits is not None and (refusal := _limit(session, transaction)):
+        session.say(refusal)
     else:
         transaction.via = "DATA"
         session.say(_GO_ON)
@@ -105,7 +113,7 @@ def bdat(session: Session, argument: str) -> None:
         session.close()
         return
     transaction = session.transaction
-    chunk = Chunk(int(size), is_last=bool(last), refusal=_chunk_refusal(transaction))
+    chunk = Chunk(int(size), is_last=bool(last), refusal=_chunk_refusal(session))
     if transaction is not None and not chunk.refusal:
         transaction.via = "BDAT"
     session.step(Step.BDAT, argument, lambda session, _: None)
@@ -137,9 +145,17 @@ def finish(session: Session, _: str) -> None:
     transaction = session.transaction
     if transaction is None:
         return
-    intake, envelope = transaction.intake, transaction.envelope
-    if intake.is_too_large or intake.has_bare_line_ends:
-        session.say(_TOO_LARGE if intake.is_too_large else _BARE_LINE_ENDS)
+    intake, envelope, office = transaction.intake, transaction.envelope, session.office
+    refusal = b""
+    if intake.is_too_large:
+        refusal = _TOO_LARGE
+    elif intake.has_bare_line_ends and not transaction.is_binary:
+        refusal = _BARE_LINE_ENDS
+    elif office.limits is not None:
+        count = len(envelope.forward_paths)
+        refusal = spoken(office.limits.refuse_message(session.mailbox, session, count))
+    if refusal:
+        session.say(refusal)
         refuse(session)
         return
     message = Message(
@@ -151,10 +167,13 @@ def finish(session: Session, _: str) -> None:
         "BDAT" if transaction.via == "BDAT" else "DATA",
         intake.take_content(),
     )
-    session.office.received.add(message)
-    session.office.counters.transactions_accepted += 1
+    office.received.add(message)
+    office.counters.transactions_accepted += 1
+    mark = len(session.replies)
     session.say(b"250 2.0.0 OK %s\r\n" % message.id.encode())
     session.end_transaction()
+    if office.limits is not None or office.accept_delays is not None:
+        _delay(session, mark, len(message.forward_paths))
 
 
 def refuse(session: Session) -> None:
@@ -171,7 +190,29 @@ def _refusal(transaction: Transaction | None) -> bytes:
     return _NO_RECIPIENTS if transaction.recipients_tried else _NEED_RCPT
 
 
-def _chunk_refusal(transaction: Transaction | None) -> bytes:
+def _chunk_refusal(session: Session) -> bytes:
+    transaction = session.transaction
     if transaction is not None and transaction.is_failed:
         return _CHUNK_FAILED
-    return _refusal(transaction)
+    refusal = _refusal(transaction)
+    if transaction is None or refusal or session.office.limits is None or transaction.via:
+        return refusal
+    return _limit(session, transaction)
+
+
+def _limit(session: Session, transaction: Transaction) -> bytes:
+    """Return the refusal of a message before its content, for the sake of a limit."""
+    limits, count = session.office.limits, len(transaction.envelope.forward_paths)
+    return spoken(limits.refuse_content(session.mailbox, session, count)) if limits else b""
+
+
+def _delay(session: Session, mark: int, recipients: int) -> None:
+    """Let the reply to an accepted message wait for its time."""
+    office = session.office
+    seconds = 0.0
+    if office.limits is not None:
+        seconds = office.limits.accept_message(session.mailbox, recipients)
+    if office.accept_delays is not None:
+        seconds = max(seconds, office.accept_delays.next())
+    if seconds > 0.0:
+        session.hold(mark, seconds)

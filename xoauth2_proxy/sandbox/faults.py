@@ -1,15 +1,22 @@
-"""Faults on request: what the sandbox does wrong, at which step, for which arrival there.
+"""Faults on request: what the sandbox does wrong, where, and for which arrival there.
 
-A script is a list of `Fault`; the first that matches an arrival and whose turn it is decides it.
+A script is a list of faults; the first that matches an arrival and whose turn it is decides it.
 """
 
-from __future__ import annotations
-
 import re
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from enum import StrEnum
+from typing import Annotated, Generic, Literal, TypeVar
 
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from xoauth2_proxy.sandbox.behaviour import STRICT
+from xoauth2_proxy.sandbox.chance import share
 from xoauth2_proxy.sandbox.tally import Tally
+
+MAX_FAULTS = 1000  # in one script
+_MAX_TEXT = 10_000
 
 
 class Step(StrEnum):
@@ -21,9 +28,9 @@ class Step(StrEnum):
     AUTH = "auth"  # the credentials are complete
     MAIL = "mail"
     RCPT = "rcpt"
-    DATA = "data"  # the DATA command
+    DATA = "data"  # the DATA command: before the 354
     BDAT = "bdat"  # the BDAT command, before its octets
-    CONTENT = "content"  # the first octets of a message's content
+    CONTENT = "content"  # the first octets of a message's content: after the 354
     END = "end"  # the final dot, or the last octet of BDAT LAST
     RSET = "rset"
     QUIT = "quit"
@@ -35,9 +42,13 @@ class Action(StrEnum):
     """What goes wrong."""
 
     REPLY = "reply"  # `text` is the reply; the step has no other effect. After 421 it closes
+    REFUSE = "refuse"  # reply for good: 550, at AUTH 535
+    TEMPFAIL = "tempfail"  # reply for now: 451, at AUTH 454
+    SHUT_DOWN = "421"  # reply 421 and close
     DROP = "drop"  # close the connection
     RESET = "reset"  # close it with a TCP RST
     ACCEPT_THEN_DROP = "accept_then_drop"  # END only: keep the message, then close unanswered
+    REPLY_THEN_DROP = "reply_then_drop"  # the usual reply, then close
     STALL = "stall"  # read on, never answer again
     FREEZE = "freeze"  # neither read nor answer again
     DELAY = "delay"  # answer after `seconds`; nothing behind it is looked at before
@@ -45,23 +56,81 @@ class Action(StrEnum):
     REPLY_TWICE = "reply_twice"  # the reply, and the same once more
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """One fault.
+# What is said where the fault brings no text of its own.
+_TEXTS = {
+    Action.REFUSE: "550 5.7.1 Refused on request",
+    Action.TEMPFAIL: "451 4.3.0 Temporary failure on request",
+    Action.SHUT_DOWN: "421 4.3.2 Closing on request",
+    Action.GARBAGE: "\x16\x03\x01 this is no reply",
+}
+_TEXTS_AT_AUTH = _TEXTS | {
+    Action.REFUSE: "535 5.7.8 Refused on request",
+    Action.TEMPFAIL: "454 4.7.0 Temporary authentication failure",
+}
+REPLIES = frozenset({Action.REPLY, *_TEXTS})  # actions that say something else instead
 
-    It counts the arrivals at its step that match it, from the moment it is added. A reply at
-    CONTENT is sent at once, and takes the place of the reply at the end.
-    """
 
-    step: Step
-    action: Action
-    nth: int | None = field(default=1, kw_only=True)  # 1-based; None: every one
-    mailbox: str | None = field(default=None, kw_only=True)  # None: any; known from AUTH on
-    matching: str = field(default="", kw_only=True)  # regular expression on the argument
-    text: str = field(default="", kw_only=True)  # lines of the reply, with their codes
-    seconds: float = field(default=0.0, kw_only=True)
+@dataclass(frozen=True, slots=True, config=STRICT)
+class Scripted:
+    """Where a fault is placed and for which arrivals there; it counts those it concerns."""
+
+    step: str
+    nth: Annotated[
+        int | None, Field(ge=1, description="Which arrival; 1 is the first. null: every one.")
+    ] = Field(default=1, kw_only=True)
+    rate: Annotated[
+        float | None, Field(ge=0, le=1, description="Instead of nth: the share of all, by chance.")
+    ] = Field(default=None, kw_only=True)
+    mailbox: Annotated[str | None, Field(max_length=320, description="Of this mailbox only.")] = (
+        Field(default=None, kw_only=True)
+    )
+    matching: Annotated[
+        str, Field(max_length=1000, description="A regular expression for the argument.")
+    ] = Field(default="", kw_only=True)
+    seconds: Annotated[float, Field(ge=0, le=3600, description="How long a delay is.")] = Field(
+        default=0.0, kw_only=True
+    )
 
     def __post_init__(self) -> None:
+        if self.rate is not None and self.nth not in (None, 1):
+            raise ValueError("nth and rate exclude each other")
+        try:
+            re.compile(self.matching)
+        except re.error as error:
+            raise ValueError(f"matching is no regular expression: {error}") from None
+
+    @property
+    def told_turn(self) -> str:
+        """Which arrivals meet it, for people."""
+        if self.rate is not None:
+            turn = f"{self.rate:.4g} of all, by chance"
+        else:
+            turn = "every one" if self.nth is None else f"arrival {self.nth}"
+        return turn if self.mailbox is None else f"{turn}, of {self.mailbox}"
+
+    def concerns(self, mailbox: str, argument: str) -> bool:
+        """Return whether an arrival of `mailbox` with this argument is one to count."""
+        if self.mailbox is not None and self.mailbox.lower() != mailbox:
+            return False
+        return not self.matching or re.search(self.matching, argument) is not None
+
+
+@dataclass(frozen=True, slots=True, config=STRICT)
+class Fault(Scripted):
+    """One fault of the SMTP server.
+
+    The mailbox is known from AUTH on, the argument is the command's. A reply at CONTENT is sent at
+    once, and takes the place of the reply at the end.
+    """
+
+    step: Annotated[Step, Field(strict=False)]
+    action: Annotated[Action, Field(strict=False)]
+    text: Annotated[
+        str, Field(max_length=_MAX_TEXT, description="Lines of the reply, with their codes.")
+    ] = Field(default="", kw_only=True)
+
+    def __post_init__(self) -> None:
+        Scripted.__post_init__(self)
         if self.action is Action.REPLY and not self.text:
             raise ValueError("a reply needs its text")
         if self.action is Action.ACCEPT_THEN_DROP and self.step is not Step.END:
@@ -76,47 +145,102 @@ class Fault:
         nth: int | None = 1,
         mailbox: str | None = None,
         matching: str = "",
-    ) -> Fault:
+    ) -> "Fault":
         """Return the fault that answers `text` at `step`."""
         return cls(step, Action.REPLY, text=text, nth=nth, mailbox=mailbox, matching=matching)
 
     @property
     def octets(self) -> bytes:
         """What goes on the wire in place of the reply."""
-        lines = self.text.splitlines() or ["\x16\x03\x01 this is no reply"]
+        texts = _TEXTS_AT_AUTH if self.step is Step.AUTH else _TEXTS
+        lines = (self.text or texts.get(self.action, "")).splitlines()
         return b"".join(line.encode() + b"\r\n" for line in lines)
 
-    def concerns(self, mailbox: str, argument: str) -> bool:
-        """Return whether an arrival of `mailbox` with this argument is one to count."""
-        if self.mailbox is not None and self.mailbox.lower() != mailbox:
-            return False
-        return not self.matching or re.search(self.matching, argument) is not None
+
+class TokenAction(StrEnum):
+    """What goes wrong at the token endpoint."""
+
+    RATE_LIMITED = "429"  # with Retry-After
+    SERVER_ERROR = "500"
+    UNAVAILABLE = "503"  # with Retry-After
+    HANG = "hang"  # no answer
+    DROP = "drop"  # the connection ends without an answer
+    DELAY = "delay"  # answer after `seconds`
+    GARBAGE = "garbage"  # 200, and no JSON
+    TRUNCATED = "truncated"  # the connection ends within the JSON
+    INVALID_GRANT = "invalid_grant"
+    INVALID_CLIENT = "invalid_client"
+    INTERACTION_REQUIRED = "interaction_required"
+    TEMPORARILY_UNAVAILABLE = "temporarily_unavailable"
+    # A good answer with an access token that the SMTP server refuses.
+    EXPIRED = "expired"
+    REVOKED = "revoked"
+    TAMPERED = "tampered"
+    WRONG_MAILBOX = "wrong-mailbox"
 
 
-class Faults:
+@dataclass(frozen=True, slots=True, config=STRICT)
+class TokenFault(Scripted):
+    """One fault of the token endpoint; the argument is the grant type."""
+
+    step: Literal["token"] = Field(default="token", kw_only=True)
+    action: Annotated[TokenAction, Field(strict=False)]
+    retry_after_seconds: Annotated[
+        int, Field(ge=0, le=86_400, description="For 429 and 503; zero: it is not said.")
+    ] = Field(default=1, kw_only=True)
+
+
+Kind = TypeVar("Kind", bound=Scripted)
+
+
+class Faults(Generic[Kind]):
     """The script: mutable, and consulted at every step."""
 
-    __slots__ = ("_by_step",)
+    __slots__ = ("_by_step", "_count", "_seed")
 
-    def __init__(self) -> None:
-        self._by_step: dict[Step, list[tuple[Fault, Tally]]] = {}
+    def __init__(self, seed: int = 0) -> None:
+        self._seed = seed
+        self._count = 0
+        self._by_step: dict[str, list[tuple[Kind, Tally, str]]] = {}
 
-    def add(self, fault: Fault) -> None:
-        """Append a fault; its arrivals are counted from now on."""
-        self._by_step.setdefault(fault.step, []).append((fault, Tally()))
+    def __len__(self) -> int:
+        return self._count
+
+    def add(self, fault: Kind) -> None:
+        """Append a fault; its arrivals are counted from now on.
+
+        Raises:
+            ValueError: there are too many.
+        """
+        if self._count >= MAX_FAULTS:
+            raise ValueError(f"a script has at most {MAX_FAULTS} faults")
+        row = f"{fault.step}/{self._count}"
+        self._count += 1
+        self._by_step.setdefault(fault.step, []).append((fault, Tally(), row))
 
     def clear(self) -> None:
-        """Forget every fault."""
+        """Forget every fault; chance starts anew."""
         self._by_step.clear()
+        self._count = 0
 
-    def next(self, step: Step, mailbox: str, argument: str) -> Fault | None:
+    @property
+    def by_step(self) -> Mapping[str, object]:
+        """What there is, always the same mapping; while it is empty there is nothing to ask."""
+        return self._by_step
+
+    def next(self, step: str, mailbox: str, argument: str) -> Kind | None:
         """Return the fault that this arrival meets, or None."""
-        if not self._by_step or step not in self._by_step:
+        if step not in self._by_step:
             return None
-        met: Fault | None = None
-        for fault, arrivals in self._by_step[step]:
+        met: Kind | None = None
+        for fault, arrivals, row in self._by_step[step]:
             if not fault.concerns(mailbox, argument):
                 continue
-            is_due = fault.nth in (None, arrivals.add())
-            met = met or (fault if is_due else None)
+            number = arrivals.add()
+            if fault.rate is not None:
+                is_due = share(self._seed, row, number) < fault.rate
+            else:
+                is_due = fault.nth in (None, number)
+            if is_due and met is None:
+                met = fault
         return met

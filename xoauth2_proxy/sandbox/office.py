@@ -1,99 +1,94 @@
-"""What all connections of the sandbox share: its settings, its memory and its counters."""
+"""What all connections of the sandbox share: its behaviour, its memory and its counters."""
 
 from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from xoauth2_proxy.accounts import TlsMode
 from xoauth2_proxy.mock_tokens import MockTokenInvalid, MockTokens
+from xoauth2_proxy.sandbox.chance import Delays
+from xoauth2_proxy.sandbox.counters import Counters
+from xoauth2_proxy.sandbox.dialects import DIALECTS
 from xoauth2_proxy.sandbox.faults import Fault, Faults, Step
+from xoauth2_proxy.sandbox.limits import Limits
 from xoauth2_proxy.sandbox.tally import Tally
 
 if TYPE_CHECKING:
+    from xoauth2_proxy.sandbox.behaviour import Behaviour
+    from xoauth2_proxy.sandbox.dialects import Dialect
     from xoauth2_proxy.sandbox.received import Received
 
-MAX_MESSAGE_BYTES = 35_882_577  # what Gmail announces
-MAX_CONNECTIONS = 10_000
-MAX_RECIPIENTS = 100  # Gmail's limit per message
-IDLE_SECONDS = 300.0  # RFC 5321 §4.5.3.2.7: at least 5 minutes
 _MAX_REVOKED = 10_000
-_MAX_MAILBOXES = 10_000
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """How the provider behaves when no fault is asked for."""
-
-    tls: TlsMode = TlsMode.STARTTLS
-    auth_without_tls: bool = False  # offer AUTH before STARTTLS too
-    withhold: frozenset[str] = frozenset()  # EHLO keywords not to be offered
-    max_message_bytes: int = MAX_MESSAGE_BYTES
-    max_connections: int = MAX_CONNECTIONS
-    idle_seconds: float = IDLE_SECONDS
-    rtt_seconds: float = 0.0  # every flight of replies is held back for so long
-
-
-@dataclass(slots=True)
-class Counters:
-    """What has happened since the start."""
-
-    connections_opened: int = 0
-    connections_open: int = 0
-    auth_accepted: int = 0
-    auth_refused: int = 0
-    transactions_accepted: int = 0
-    transactions_refused: int = 0  # at or after the content
-    turns: int = 0  # flights of replies written while the client had nothing under way
-    open_by_mailbox: dict[str, int] = field(default_factory=dict)  # authenticated, now
-    peak_by_mailbox: dict[str, int] = field(default_factory=dict)
-
-    def mailbox_opened(self, mailbox: str) -> None:
-        """Count one more authenticated connection of a mailbox."""
-        count = self.open_by_mailbox.get(mailbox, 0) + 1
-        self.open_by_mailbox[mailbox] = count
-        peak = max(self.peak_by_mailbox.get(mailbox, 0), count)
-        if mailbox in self.peak_by_mailbox or len(self.peak_by_mailbox) < _MAX_MAILBOXES:
-            self.peak_by_mailbox[mailbox] = peak
-
-    def mailbox_closed(self, mailbox: str) -> None:
-        """Count one less."""
-        self.open_by_mailbox[mailbox] -= 1
-        if not self.open_by_mailbox[mailbox]:
-            del self.open_by_mailbox[mailbox]
+# RFC 5321 §4.5.3.1.4: 512 octets with CRLF. A command may be longer by what its parameters need:
+# SIZE 26 (RFC 1870 §3), BODY 17 (RFC 6152 §2), SMTPUTF8 10 (RFC 6531 §3.4), AUTH 500 (RFC 4954 §3),
+# RET and ENVID 107, NOTIFY and ORCPT 500 (RFC 3461 §4).
+_MAX_COMMAND_BYTES = 512
+_MAX_MAIL_BYTES = 512 + 26 + 17 + 10 + 500
 
 
 class Office:
     """The provider behind the counters: who may come in, and what has come in."""
 
     def __init__(
-        self, settings: Settings, tokens: MockTokens, received: Received, faults: Faults
+        self,
+        behaviour: Behaviour,
+        tokens: MockTokens,
+        received: Received,
+        faults: Faults[Fault],
+        seed: int = 0,
     ) -> None:
-        self.settings = settings
+        self.behaviour = behaviour
+        self.dialect: Dialect = DIALECTS[behaviour.dialect]
+        self.tokens = tokens
         self.received = received
         self.counters = Counters()
         self.arrivals = {step: Tally() for step in Step}
-        self.extensions = _extensions(settings)
+        self.extensions = _extensions(behaviour, self.dialect)
+        self.has_pipelining = "PIPELINING" in self.extensions
+        has_dsn = "DSN" in self.extensions
+        self.line_limits = {
+            b"MAIL": _MAX_MAIL_BYTES + (107 if has_dsn else 0),
+            b"RCPT": _MAX_COMMAND_BYTES + (500 if has_dsn else 0),
+            b"AUTH": behaviour.max_auth_line_bytes,
+        }
+        self.short_line_bytes = min(self.line_limits.values()) - 2  # no command is too long then
+        self.limits: Limits | None = None  # None: there are none
+        if Limits.are_needed(behaviour):
+            self.limits = Limits(behaviour, self.dialect, self.counters)
+        self.accept_delays: Delays | None = None  # None: accept at once
+        if behaviour.accept_seconds:
+            self.accept_delays = Delays(
+                seed, behaviour.accept_seconds, behaviour.accept_p99_seconds
+            )
         self._faults = faults
-        self._tokens = tokens
+        self._faults_by_step = faults.by_step
         self._revoked: OrderedDict[str, None] = OrderedDict()  # token ids, oldest first
         self._valid_from = 0.0  # seconds since the epoch; older tokens are revoked
 
     def arrive(self, step: Step, mailbox: str, argument: str) -> Fault | None:
         """Count an arrival at `step` and return the fault it meets."""
         self.arrivals[step].add()
-        return self._faults.next(step, mailbox, argument)
+        if not self._faults_by_step:
+            return None
+        fault = self._faults.next(step, mailbox, argument)
+        if fault is not None:
+            self.counters.fault_met(f"{fault.step}:{fault.action}")
+        return fault
+
+    def max_line_bytes(self, verb: bytes) -> int:
+        """Return how long a command may be, with its CRLF."""
+        return self.line_limits.get(verb, _MAX_COMMAND_BYTES)
 
     def admits(self, mailbox: str, token: str) -> bool:
         """Return whether the token opens this mailbox now, and count the answer."""
         try:
-            claims = self._tokens.read(token)
+            claims = self.tokens.read(token)
         except MockTokenInvalid:
             accepted = False
         else:
-            is_revoked = claims.token_id in self._revoked or claims.issued_at <= self._valid_from
+            is_revoked = self.has_revoked(claims.token_id, claims.issued_at)
             accepted = claims.mailbox == mailbox and not is_revoked
         if accepted:
             self.counters.auth_accepted += 1
@@ -101,10 +96,14 @@ class Office:
             self.counters.auth_refused += 1
         return accepted
 
+    def has_revoked(self, token_id: str, issued_at: float) -> bool:
+        """Return whether a token with these claims was revoked."""
+        return token_id in self._revoked or issued_at <= self._valid_from
+
     def revoke(self, token: str) -> None:
         """Refuse this token from now on; the latest 10,000 are remembered."""
         try:
-            claims = self._tokens.read(token)
+            claims = self.tokens.read(token)
         except MockTokenInvalid:
             return  # it is refused anyway
         self._revoked[claims.token_id] = None
@@ -116,16 +115,8 @@ class Office:
         self._valid_from = time.time()
 
 
-def _extensions(settings: Settings) -> dict[str, str]:
-    """Return the offered extensions in Gmail's order; AUTH and STARTTLS depend on the session."""
-    offered = {
-        "SIZE": str(settings.max_message_bytes),
-        "8BITMIME": "",
-        "AUTH": "XOAUTH2 OAUTHBEARER",
-        "STARTTLS": "",
-        "ENHANCEDSTATUSCODES": "",
-        "PIPELINING": "",
-        "CHUNKING": "",
-        "SMTPUTF8": "",
-    }
-    return {word: value for word, value in offered.items() if word not in settings.withhold}
+def _extensions(behaviour: Behaviour, dialect: Dialect) -> dict[str, str]:
+    """Return the offered extensions in order; AUTH and STARTTLS depend on the session."""
+    values = {"SIZE": str(behaviour.max_message_bytes), "AUTH": " ".join(dialect.mechanisms)}
+    withheld = {word.upper() for word in behaviour.withhold}
+    return {word: values.get(word, "") for word in dialect.extensions if word not in withheld}

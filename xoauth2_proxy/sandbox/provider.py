@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import socket
 from typing import TYPE_CHECKING
 
 from xoauth2_proxy.accounts import TlsMode
 from xoauth2_proxy.sandbox.connection import HANDSHAKE_SECONDS, SHUTDOWN_SECONDS, Connection
+from xoauth2_proxy.sandbox.dialects import spoken
 
 if TYPE_CHECKING:
     import ssl
@@ -19,8 +21,7 @@ if TYPE_CHECKING:
 _BACKLOG = 1024
 _STOP_SECONDS = 5.0
 _ACCEPT_AGAIN_SECONDS = 1.0  # after running out of file descriptors, as asyncio's servers do
-_SWEEP_SECONDS = 5.0  # how late an idle connection may be ended
-_IDLE = b"421 4.4.2 Timeout, closing connection\r\n"
+_SWEEP_SECONDS = 5.0  # how late an idle or old connection may be ended
 
 
 class Provider:
@@ -42,7 +43,7 @@ class Provider:
         listening = socket.create_server((host, port), family=family, backlog=_BACKLOG)
         listening.setblocking(False)
         address = listening.getsockname()
-        if self.office.settings.tls is TlsMode.IMPLICIT:
+        if self.office.behaviour.tls is TlsMode.IMPLICIT:
             self.own(self._accept(listening))
         else:
             loop = asyncio.get_running_loop()
@@ -76,8 +77,9 @@ class Provider:
         counters = self.office.counters
         counters.connections_opened += 1
         counters.connections_open += 1
+        counters.connections_peak = max(counters.connections_peak, counters.connections_open)
         self._connections.add(connection)
-        return len(self._connections) <= self.office.settings.max_connections
+        return len(self._connections) <= self.office.behaviour.max_connections
 
     def leave(self, connection: Connection) -> None:
         """Forget a connection that is gone."""
@@ -131,9 +133,16 @@ class Provider:
 
     def _end_idle(self) -> None:
         loop = asyncio.get_running_loop()
-        idle_seconds = self.office.settings.idle_seconds
-        oldest = loop.time() - idle_seconds
+        behaviour, dialect = self.office.behaviour, self.office.dialect
+        now = loop.time()
         for connection in tuple(self._connections):
-            if connection.last_active < oldest:
-                connection.farewell(_IDLE)
-        self._sweep = loop.call_later(min(_SWEEP_SECONDS, idle_seconds / 2), self._end_idle)
+            if connection.last_active < now - behaviour.idle_seconds:
+                connection.farewell(spoken(dialect.idle))
+            elif (
+                0.0 < behaviour.session_seconds < now - connection.opened_at
+                and connection.is_between_messages
+            ):
+                self.office.counters.limit_met("session_seconds")
+                connection.farewell(spoken(dialect.session_over))
+        shortest = min(behaviour.idle_seconds, behaviour.session_seconds or math.inf)
+        self._sweep = loop.call_later(min(_SWEEP_SECONDS, shortest / 2), self._end_idle)

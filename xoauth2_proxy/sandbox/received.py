@@ -88,6 +88,12 @@ class Received:
         end = min(start + limit, self._first + len(self._records))
         return [self._records[number] for number in range(start, end)]
 
+    def before(self, seq: int, limit: int) -> list[Message]:
+        """Return at most `limit` messages with a lower number, newest first."""
+        newest = min(seq, self._first + len(self._records)) - 1
+        oldest = max(newest - limit + 1, self._first)
+        return [self._records[number] for number in range(newest, oldest - 1, -1)]
+
     async def wait_until(self, count: int, timeout_seconds: float = 10.0) -> list[Message]:
         """Return the messages held, as soon as `count` were ever accepted.
 

@@ -11,9 +11,12 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from xoauth2_proxy.sandbox import delivery
+from xoauth2_proxy.sandbox.behaviour import MAX_AUTH_LINE_BYTES
 from xoauth2_proxy.sandbox.commands import COMMANDS, UNKNOWN
 from xoauth2_proxy.sandbox.delivery import Chunk, Transaction
-from xoauth2_proxy.sandbox.faults import Action, Fault, Step
+from xoauth2_proxy.sandbox.dialects import spoken
+from xoauth2_proxy.sandbox.faults import Step
+from xoauth2_proxy.sandbox.misbehaviour import meet
 from xoauth2_proxy.smtp import reply
 
 if TYPE_CHECKING:
@@ -21,15 +24,9 @@ if TYPE_CHECKING:
 
     from xoauth2_proxy.sandbox.office import Office
 
-# RFC 5321 §4.5.3.1.4: 512 octets with CRLF. MAIL may be longer by what its parameters need:
-# SIZE 26 (RFC 1870 §3), BODY 17 (RFC 6152 §2), SMTPUTF8 10 (RFC 6531 §3.4), AUTH 500 (RFC 4954 §3).
-_MAX_COMMAND_BYTES = 512
-_MAX_MAIL_BYTES = 512 + 26 + 17 + 10 + 500
 _MAX_EXCHANGE_BYTES = 12_288  # RFC 4954 §4, without CRLF
+_MAX_LINE_BYTES = MAX_AUTH_LINE_BYTES
 
-_GREETING = reply(220, "", "sandbox.invalid ESMTP ready").encode()
-# In Gmail's words, which clients have learnt to look for.
-_TOO_LONG = reply(555, "5.2", "Syntax error, command line too long").encode()
 _EXCHANGE_TOO_LONG = reply(500, "5.6", "Authentication exchange line too long").encode()
 _BAD_LINE = reply(500, "5.2", "Syntax error, lines end with CRLF").encode()
 _BAD_CHARACTERS = reply(500, "5.2", "Syntax error, not UTF-8").encode()
@@ -57,7 +54,6 @@ class Session:
     __slots__ = (
         "_answered",
         "_buffer",
-        "_held",
         "_held_ending",
         "_position",
         "_reader",
@@ -65,6 +61,7 @@ class Session:
         "chunk",
         "ending",
         "expects",
+        "held",
         "hold_seconds",
         "is_authenticated",
         "is_encrypted",
@@ -94,7 +91,7 @@ class Session:
         self.ending = Ending.NONE
         self.is_held = False
         self.hold_seconds = 0.0
-        self._held: list[bytes] = []
+        self.held: list[bytes] = []  # replies that wait for `release`
         self._held_ending = Ending.NONE
         self._answered = False  # a fault replied before the content was over
         self._buffer = b""
@@ -114,7 +111,11 @@ class Session:
     def greet(self) -> None:
         """Begin."""
         self.must_wait = True
-        self.step(Step.CONNECT, "", lambda session, _: session.say(_GREETING))
+        self.step(Step.CONNECT, "", Session._greet)
+
+    def _greet(self, _: str) -> None:
+        office = self.office
+        self.say(spoken(f"220 {office.behaviour.greeting or office.dialect.greeting}"))
 
     def receive(self, octets: bytes) -> None:
         """Act on octets from the client."""
@@ -127,16 +128,22 @@ class Session:
     def release(self) -> None:
         """End a hold: give the held replies free and go on."""
         self.is_held = False
-        self.replies += self._held
-        self._held = []
+        self.replies += self.held
+        self.held = []
+        self.hold_seconds = 0.0
         if self._held_ending is not Ending.NONE:
             self.end(self._held_ending)
+            self._held_ending = Ending.NONE
         self._run()
 
     def take_replies(self) -> bytes:
         """Return the replies to be written now, as one flight."""
-        flight = b"".join(self.replies)
-        self.replies.clear()
+        replies = self.replies
+        if not replies:
+            return b""
+        self.office.counters.count_replies(replies)
+        flight = b"".join(replies)
+        replies.clear()
         return flight
 
     def abandon(self) -> None:
@@ -147,6 +154,8 @@ class Session:
         if self.is_authenticated:
             self.is_authenticated = False
             self.office.counters.mailbox_closed(self.mailbox)
+            if self.office.limits is not None:
+                self.office.limits.leave(self.mailbox, self)
 
     def violate(self) -> None:
         """The client sent when it had to wait: say so and close."""
@@ -185,7 +194,7 @@ class Session:
         if fault is None:
             run(self, argument)
         else:
-            self._meet(fault, argument, run)
+            meet(self, fault, argument, run)
 
     def read_data(self) -> None:
         """Take what follows as the content of DATA."""
@@ -197,46 +206,38 @@ class Session:
         if self._reader is Session._read_line:  # not when a fault has ended the session
             self._reader = Session._read_chunk
 
-    def _meet(self, fault: Fault, argument: str, run: Callable[[Session, str], None]) -> None:
-        mark = len(self.replies)
-        match fault.action:
-            case Action.REPLY | Action.GARBAGE:
-                self._reply_instead(fault)
-            case Action.DROP:
-                self.close()
-            case Action.RESET:
-                self.end(Ending.ABORT)
-            case Action.FREEZE:
-                self.end(Ending.FREEZE)
-            case Action.STALL:
-                self._reader = Session._read_nothing
-            case Action.DELAY:
-                run(self, argument)
-                self._hold(mark, fault.seconds)
-            case Action.REPLY_TWICE:
-                run(self, argument)
-                self.replies += self.replies[mark:]
-            case Action.ACCEPT_THEN_DROP:
-                run(self, argument)
-                del self.replies[mark:]
-                self.close()
+    def hold(self, mark: int, seconds: float) -> None:
+        """Keep the replies from `mark` on for so long, and look at nothing behind them before."""
+        if self.is_held:
+            seconds += self.hold_seconds
+        self.is_held, self.hold_seconds = True, seconds
+        self.held += self.replies[mark:]
+        del self.replies[mark:]
+        if self.ending is not Ending.NONE:
+            self._held_ending, self.ending = self.ending, Ending.NONE
 
-    def _reply_instead(self, fault: Fault) -> None:
-        self.say(fault.octets)
-        if fault.step in (Step.BDAT, Step.CONTENT):
-            self._answered = True
-        elif fault.step is Step.END:
-            delivery.refuse(self)
-        elif fault.step is Step.AUTH:
-            self.office.counters.auth_refused += 1
-        if fault.text.startswith("421"):  # RFC 5321 §3.8: the server closes
+    def close_in_turn(self) -> None:
+        """Close once all replies are written, those on hold included."""
+        if self.is_held:
+            self._held_ending = Ending.CLOSE
+        else:
             self.close()
 
-    def _hold(self, mark: int, seconds: float) -> None:
-        self.is_held, self.hold_seconds = True, seconds
-        self._held = self.replies[mark:]
-        del self.replies[mark:]
-        self._held_ending, self.ending = self.ending, Ending.NONE
+    def abort(self) -> None:
+        """Close with a TCP RST, whatever is unwritten."""
+        self.end(Ending.ABORT)
+
+    def freeze(self) -> None:
+        """Neither read nor answer any more."""
+        self.end(Ending.FREEZE)
+
+    def stall(self) -> None:
+        """Read on and answer nothing any more."""
+        self._reader = Session._read_nothing
+
+    def answer_early(self) -> None:
+        """Note that what is being read has had its reply."""
+        self._answered = True
 
     def _run(self) -> None:
         while not self.is_held and self._reader(self):
@@ -253,13 +254,13 @@ class Session:
     def _read_line(self) -> bool:
         end = self._buffer.find(b"\n", self._position)
         if end < 0:
-            if self.backlog_bytes > _MAX_EXCHANGE_BYTES + 2:
+            if self.backlog_bytes > _MAX_LINE_BYTES:
                 self._reader = Session._skip_line
                 return True
             return False
         line = self._buffer[self._position : end]
         self._position = end + 1
-        if not line.endswith(b"\r") or b"\r" in line[:-1]:
+        if line.find(b"\r") != len(line) - 1 or not line:
             self.say(_BAD_LINE)
             self.close()
         elif self.expects is None:
@@ -274,9 +275,12 @@ class Session:
         if end < 0:
             return False
         self._reader = Session._read_line
-        self.say(_TOO_LONG if self.expects is None else _EXCHANGE_TOO_LONG)
+        self.say(self._too_long() if self.expects is None else _EXCHANGE_TOO_LONG)
         self.expects = None
         return True
+
+    def _too_long(self) -> bytes:
+        return spoken(self.office.dialect.line_too_long)
 
     def _take_exchange(self, line: bytes) -> None:
         expects, self.expects = self.expects, None
@@ -292,8 +296,9 @@ class Session:
         verb, _, rest = line.partition(b" ")
         verb = verb.upper()
         command = COMMANDS.get(verb, UNKNOWN)
-        if len(line) + 2 > (_MAX_MAIL_BYTES if verb == b"MAIL" else _MAX_COMMAND_BYTES):
-            self.say(_TOO_LONG)
+        office = self.office
+        if len(line) > office.short_line_bytes and len(line) + 2 > office.max_line_bytes(verb):
+            self.say(self._too_long())
             return
         try:
             argument = rest.decode().strip()
@@ -301,7 +306,7 @@ class Session:
             self.say(_BAD_CHARACTERS)
             return
         must_wait = command.must_wait
-        if "PIPELINING" not in self.office.extensions:
+        if not office.has_pipelining:
             must_wait = verb != b"BDAT"
         if must_wait and self.backlog_bytes:
             self.say(_STARTTLS_VIOLATION if verb == b"STARTTLS" else _VIOLATION)

@@ -1,0 +1,56 @@
+"""Asks an HTTP server one question; time and size of the answer are bounded."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import aiohttp
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_REQUEST_SECONDS = 15.0
+_MAX_BYTES = 8 << 20
+
+
+class FetchFailed(Exception):
+    """There is no usable answer; the text says why."""
+
+
+async def fetch(url: str, query: Mapping[str, str] | None = None) -> bytes:
+    """Return the body that `url` answers with.
+
+    Raises:
+        FetchFailed: it does not answer, not well, or too much.
+    """
+    timeout = aiohttp.ClientTimeout(total=_REQUEST_SECONDS)
+    octets = bytearray()
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=timeout) as session,
+            session.get(url, params=query) as response,
+        ):
+            response.raise_for_status()
+            async for chunk in response.content.iter_any():
+                octets += chunk
+                if len(octets) > _MAX_BYTES:
+                    raise FetchFailed("the answer is too long")
+    except (aiohttp.ClientError, OSError) as error:
+        raise FetchFailed(f"it does not answer: {str(error) or type(error).__name__}") from error
+    return bytes(octets)
+
+
+async def fetch_object(url: str, query: Mapping[str, str] | None = None) -> dict[str, object]:
+    """Return the JSON object that `url` answers with.
+
+    Raises:
+        FetchFailed: there is none.
+    """
+    try:
+        answer = json.loads(await fetch(url, query))
+    except ValueError as error:
+        raise FetchFailed("it answers something that is not JSON") from error
+    if not isinstance(answer, dict):
+        raise FetchFailed("it answers no JSON object")
+    return answer

@@ -1,0 +1,64 @@
+"""Commands whose options are the fields of a dataclass, shown in groups.
+
+A field's annotation is what typer wants of a parameter: `Annotated[type, typer.Option(…)]`.
+"""
+
+# Annotations are read by typer when the command is built, so they stay real objects here.
+import inspect
+from collections.abc import Callable
+from typing import Any, TypeVar, get_type_hints
+
+import typer
+from typer.core import TyperGroup
+
+OptionsT = TypeVar("OptionsT")
+
+
+def taking(
+    kind: type[OptionsT], command: Callable[[typer.Context, OptionsT], None], **more: type[object]
+) -> Callable[..., None]:
+    """Return `command` in the form typer reads: with a parameter for each field of `kind`.
+
+    `more` are options that act when they are read and have no value for the command.
+    """
+    build: Callable[..., OptionsT] = kind
+
+    def take(context: typer.Context, **values: object) -> None:
+        for name in more:
+            del values[name]
+        command(context, build(**values))
+
+    hints: dict[str, Any] = get_type_hints(kind, include_extras=True)
+    parameters = [_parameter("context", typer.Context, inspect.Parameter.empty)]
+    parameters += [_parameter(name, hint, False) for name, hint in more.items()]
+    parameters += [
+        _parameter(one.name, hints[one.name], one.default)
+        for one in inspect.signature(kind).parameters.values()
+    ]
+    take.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    take.__annotations__ = {one.name: one.annotation for one in parameters}
+    return take
+
+
+def _parameter(name: str, annotation: object, default: object) -> inspect.Parameter:
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
+    )
+
+
+class GroupedHelp(TyperGroup):
+    """A command whose help shows its options in groups; sub-commands come last."""
+
+    # typer's own types of these differ between its versions.
+    def format_options(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401
+        """Write the options, each group under its title."""
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None:
+                title = getattr(parameter, "rich_help_panel", None) or "Options"
+                groups.setdefault(title, []).append(record)
+        for title, records in groups.items():
+            with formatter.section(title):
+                formatter.write_dl(records)
+        self.format_commands(ctx, formatter)

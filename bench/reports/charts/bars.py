@@ -1,0 +1,78 @@
+"""Lengths side by side: where the time goes, and which errors there were."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from bench.reports import words
+from bench.reports.charts.drawing import Sheet, both_sizes
+from bench.reports.charts.scales import along
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from markupsafe import Markup
+
+_ROW = 40  # units of height: a line of words and a bar
+_MOST_ERRORS = 12  # bars; the table has them all
+_MOST_LETTERS = 34  # of an error's name in the picture
+
+
+def phases(results: Mapping[str, Any]) -> Markup:
+    """Draw p50 and p95 of connecting, logging in and the transaction."""
+    rows = [
+        (title, results["phases"][name])
+        for title, name in (
+            ("Connect", "connect"),
+            ("Log in", "auth"),
+            ("Transaction", "transaction"),
+        )
+    ]
+    longest = max((phase["p95_seconds"] or 0.0 for _, phase in rows), default=0.0)
+
+    def draw(width: int) -> Markup:
+        sheet = Sheet(width, 12 + _ROW * len(rows) + 40, left=4)
+        x = along(longest, sheet.left, sheet.right, most=5 if sheet.is_narrow else 8)
+        for number, (title, phase) in enumerate(rows):
+            top = 12.0 + number * _ROW
+            p50, p95 = phase["p50_seconds"], phase["p95_seconds"]
+            sheet.text(sheet.left, top + 8, title, "name")
+            if p50 is None or p95 is None:
+                sheet.text(sheet.right, top + 8, "not measured", at="end")
+                continue
+            shown = f"p50 {words.duration(p50)}, p95 {words.duration(p95)}"
+            sheet.text(sheet.right, top + 8, shown, at="end")
+            sheet.rect(sheet.left, top + 15, x(p95) - sheet.left, 14, "bar-p95")
+            sheet.rect(sheet.left, top + 15, max(1.5, x(p50) - sheet.left), 14, "bar-p50")
+        sheet.x_axis(x, words.tick, "")
+        spoken = "; ".join(
+            f"{title}: p50 {words.duration(phase['p50_seconds'])}, "
+            f"p95 {words.duration(phase['p95_seconds'])}"
+            for title, phase in rows
+        )
+        return sheet.svg("phases", "Where the time goes", f"{spoken}.")
+
+    return both_sizes(draw)
+
+
+def errors(counted: Sequence[tuple[str, int]]) -> Markup:
+    """Draw how many messages failed with each code, the most frequent first."""
+    shown = counted[:_MOST_ERRORS]
+    highest = max((count for _, count in shown), default=0)
+
+    def draw(width: int) -> Markup:
+        sheet = Sheet(width, 8 + _ROW * len(shown), left=4, bottom=0)
+        x = along(highest, sheet.left, sheet.right)
+        for number, (code, count) in enumerate(shown):
+            top = 8.0 + number * _ROW
+            sheet.text(sheet.left, top + 8, _short(code), "name")
+            sheet.text(sheet.right, top + 8, words.count(count), at="end")
+            sheet.rect(sheet.left, top + 15, max(1.5, x(count) - sheet.left), 14, "bar-failed")
+        spoken = ", ".join(f"{_short(code)}: {words.count(count)}" for code, count in shown)
+        return sheet.svg("errors", "Failed messages by reply code", spoken)
+
+    return both_sizes(draw)
+
+
+def _short(code: str) -> str:
+    return code if len(code) <= _MOST_LETTERS else f"{code[: _MOST_LETTERS - 1]}…"

@@ -1,0 +1,160 @@
+"""Runs beside each other: the curve of a sweep, the changes of a comparison, every run a dot."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from bench.reports import words
+from bench.reports.charts.drawing import Sheet, both_sizes
+from bench.reports.charts.scales import along, from_zero, logarithmic
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from markupsafe import Markup
+
+    from bench.reports.charts.scales import Scale
+
+_ROW = 38  # units of height: a line of words and what belongs to it
+_PANEL = 170  # units of height of one of two pictures with a common axis
+_LEAST_SPAN = 0.05  # of a change: less would make noise look like mountains
+_TITLE_WIDTH = 96  # units, of "p95 latency"
+_MULTIPLIED = 8  # from the first step to the last
+_MOST_SPAN = 10.0  # times: beyond, a change is drawn at the edge
+
+
+def curve(
+    loads: Sequence[float],
+    throughputs: Sequence[float | None],
+    latencies: Sequence[float | None],
+    knee: float | None,
+    title: str,
+) -> Markup:
+    """Draw throughput and p95 against the load, one above the other."""
+
+    def draw(width: int) -> Markup:
+        sheet = Sheet(width, 2 * _PANEL + 66, left=62)
+        x = _load_axis(loads, sheet)
+        bottom = sheet.bottom
+        _panel(sheet, 12, x, (loads, throughputs), words.plain, "throughput a second", "ok")
+        _panel(sheet, _PANEL + 22, x, (loads, latencies), words.tick, "p95 latency", "p95")
+        sheet.bottom = bottom
+        sheet.x_axis(x, words.plain, title)
+        if knee is not None:
+            sheet.line(x(knee), 38, x(knee), bottom, "knee")
+            is_left = x(knee) > sheet.width * 0.7
+            place = x(knee) - 6 if is_left else max(x(knee) + 6, _TITLE_WIDTH)
+            sheet.text(
+                place, _PANEL + 30, f"knee at {words.plain(knee)}", at="end" if is_left else "start"
+            )
+        return sheet.svg(
+            "curve",
+            "Throughput and p95 latency against the load",
+            f"{len(loads)} steps. "
+            + ("No knee was found." if knee is None else f"The knee is at {words.plain(knee)}."),
+        )
+
+    return both_sizes(draw)
+
+
+def _load_axis(loads: Sequence[float], sheet: Sheet) -> Scale:
+    """Return a scale with a number for each step; logarithmic where the steps multiply."""
+    low, high = min(loads, default=1.0), max(loads, default=1.0)
+    if low <= 0 or high < low * _MULTIPLIED:
+        return along(high * 1.05, sheet.left, sheet.right, most=6)
+    scale = logarithmic(low / 1.1, high * 1.1, sheet.left, sheet.right)
+    return replace(scale, ticks=tuple(loads))
+
+
+def _panel(
+    sheet: Sheet,
+    top: float,
+    x: Scale,
+    values: tuple[Sequence[float], Sequence[float | None]],
+    label: Callable[[float], str],
+    *words_and_kind: str,
+) -> None:
+    title, kind = words_and_kind
+    sheet.top, sheet.bottom = top + 26, top + _PANEL - 14
+    known = [(load, value) for load, value in zip(*values, strict=True) if value is not None]
+    y = from_zero(max((value for _, value in known), default=1.0), sheet.bottom, sheet.top, most=5)
+    sheet.y_axis(y, label)
+    sheet.text(4, top + 8, title, "name")
+    points = [(x(load), y(value)) for load, value in known]
+    sheet.path(points, f"line-{kind}")
+    for point in points:
+        if kind == "ok":
+            sheet.dot(*point, kind="dot-ok")
+        else:
+            sheet.square(*point, kind="dot-p95")
+
+
+def forest(figures: Sequence[Mapping[str, Any]]) -> Markup:
+    """Draw each change with its interval around "no change"; a ring where none could be said."""
+    rows = [row for row in figures if row["change"] is not None and row["change"] > -1]
+    bounds = [1.0]
+    for row in rows:
+        interval = row["interval"] or {}
+        factors = (1 + row["change"], interval.get("low"), interval.get("high"))
+        bounds += [factor for factor in factors if factor]
+    high = min(_MOST_SPAN, max(*bounds, 1 + _LEAST_SPAN))
+    low = max(1 / _MOST_SPAN, min(*bounds, 1 / (1 + _LEAST_SPAN)))
+
+    def draw(width: int) -> Markup:
+        sheet = Sheet(width, 12 + _ROW * len(rows) + 40, left=4)
+        margin = (high / low) ** 0.06
+        most = 7 if sheet.is_narrow else 11
+        x = logarithmic(low / margin, high * margin, sheet.left + 8, sheet.right - 8, most)
+        sheet.line(x(1), 8, x(1), sheet.bottom, "zero")
+        for number, row in enumerate(rows):
+            _whisker(sheet, 12.0 + number * _ROW, row, x)
+        sheet.x_axis(x, words.change_tick, "change against the baseline")
+        spoken = "; ".join(f"{row['title']}: {row['verdict']}" for row in rows)
+        return sheet.svg("forest", "Changes and their intervals", f"{spoken}.")
+
+    return both_sizes(draw)
+
+
+def _whisker(sheet: Sheet, top: float, row: Mapping[str, Any], x: Scale) -> None:
+    middle, place = top + 22, x(1 + row["change"])
+    sheet.text(sheet.left, top + 8, row["title"], "name")
+    sheet.text(sheet.right, top + 8, f"{words.change(row['change'])}, {row['verdict']}", at="end")
+    sheet.line(sheet.left, middle, sheet.right, middle, "grid")
+    interval = row["interval"]
+    if interval is None:
+        sheet.dot(place, middle, "ring", radius=4.5)
+        return
+    start = x.low if interval["low"] is None else interval["low"]
+    end = x.high if interval["high"] is None else interval["high"]
+    sheet.line(x(max(start, x.low)), middle, x(end), middle, "whisker")
+    for bound in (max(start, x.low), end):
+        sheet.line(x(bound), middle - 5, x(bound), middle + 5, "whisker")
+    sheet.dot(place, middle, "dot-ok", radius=4.5)
+
+
+def dots(name: str, row: Mapping[str, Any], label: Callable[[float], str], spoken: str) -> Markup:
+    """Draw one figure of every run, the baseline's above the candidate's, medians as bars."""
+    sides = ("baseline", "candidate")
+    known = {side: [one for one in row[side]["runs"] if one is not None] for side in sides}
+    highest = max((one for values in known.values() for one in values), default=1.0)
+
+    def draw(width: int) -> Markup:
+        sheet = Sheet(width, 8 + 30 * len(sides) + 26, left=80, bottom=26)
+        x = from_zero(highest, sheet.left, sheet.right - 12, most=5 if sheet.is_narrow else 8)
+        for number, side in enumerate(sides):
+            middle = 20.0 + number * 30
+            sheet.text(4, middle + 4, side, "name")
+            sheet.line(sheet.left, middle, sheet.right, middle, "grid")
+            for value in known[side]:
+                if number:
+                    sheet.square(x(value), middle, "dot-p95")
+                else:
+                    sheet.dot(x(value), middle, "dot-ok")
+            median = row[side]["median"]
+            if median is not None:
+                sheet.line(x(median), middle - 10, x(median), middle + 10, "median")
+        sheet.x_axis(x, label, "")
+        return sheet.svg(f"dots-{name}", f"{row['title']} of every run", spoken)
+
+    return both_sizes(draw)

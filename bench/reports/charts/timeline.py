@@ -1,0 +1,203 @@
+"""What happened when: throughput and latency over the time of a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from bench.reports import words
+from bench.reports.charts.drawing import Sheet, both_sizes, steps
+from bench.reports.charts.scales import Scale, along, from_zero, logarithmic
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from markupsafe import Markup
+
+_SHORT = 0.5  # of a bin: a shorter last one would show the chance of a moment as a rate
+_WIDE_RANGE = 20  # above this a linear axis would hide the usual latency below the worst
+_STRIP = 16  # units of height for a row of marks
+_STRIP_GAP = 8  # above the first one
+_LEAST_MARK = 2.0  # units: one failure among a million is seen
+
+
+@dataclass(frozen=True, slots=True)
+class Bin:
+    """A stretch of the run: how many messages a second, and their latency."""
+
+    start_seconds: float
+    end_seconds: float
+    successful: int
+    failed: int
+    dropped: int
+    p50_seconds: float | None
+    p95_seconds: float | None
+
+    def rate(self, count: int) -> float:
+        """Return a count as a rate a second."""
+        return count / (self.end_seconds - self.start_seconds)
+
+
+def bins(results: Mapping[str, Any]) -> list[Bin]:
+    """Return the stretches of a run's timeline; the last one ends with the run.
+
+    A last stretch that is too short for a rate is made one with the stretch before.
+    """
+    width = results["timeline"]["bin_seconds"]
+    rows = results["timeline"]["bins"]
+    found = [
+        Bin(
+            row["start_seconds"],
+            row["start_seconds"] + width,
+            row["successful"],
+            row["failed"],
+            row["dropped"],
+            row["p50_seconds"],
+            row["p95_seconds"],
+        )
+        for row in rows
+    ]
+    if not found:
+        return []
+    last, end = found[-1], results["total_time_seconds"]
+    if not last.start_seconds < end < last.end_seconds:
+        return found
+    if len(found) == 1 or last.start_seconds + width * _SHORT <= end:
+        found[-1] = _until(last, end)
+    else:
+        found[-2:] = [_joined(found[-2], last, end)]
+    return found
+
+
+def throughput(stretches: Sequence[Bin]) -> Markup:
+    """Draw the successes a second, and when messages failed or were dropped."""
+    highest = max((one.rate(one.successful + one.failed) for one in stretches), default=0.0)
+    rows = [
+        (name, marked)
+        for name in ("failed", "dropped")
+        if (marked := [one for one in stretches if getattr(one, name)])
+    ]
+
+    def draw(width: int) -> Markup:
+        below = _STRIP_GAP + _STRIP * len(rows) if rows else 0
+        sheet = Sheet(width, 250 + below, left=62, bottom=40 + below)
+        x = _time_axis(sheet, stretches, below)
+        y = from_zero(highest, sheet.bottom, sheet.top)
+        sheet.y_axis(y, words.plain)
+        succeeded = _staircase(stretches, "successful", x, y)
+        sheet.area(succeeded, sheet.bottom, "fill-ok")
+        sheet.path(succeeded, "line-ok")
+        for number, (name, marked) in enumerate(rows):
+            if name == "failed":
+                sheet.path(_staircase(stretches, name, x, y), "line-failed")
+            _strip(sheet, number, name, marked, x)
+        return sheet.svg("throughput", "Messages a second over time", _spoken(stretches))
+
+    return both_sizes(draw)
+
+
+def latency(stretches: Sequence[Bin]) -> Markup:
+    """Draw the p50 and p95 of each stretch that had a success."""
+    known = [
+        value
+        for one in stretches
+        for value in (one.p50_seconds, one.p95_seconds)
+        if value is not None and value > 0
+    ]
+    least, highest = min(known, default=0.001), max(known, default=0.001)
+    is_log = highest > least * _WIDE_RANGE
+
+    def draw(width: int) -> Markup:
+        sheet = Sheet(width, 240, left=62)
+        x = _time_axis(sheet, stretches)
+        y = (
+            logarithmic(least, highest * 1.05, sheet.bottom, sheet.top)
+            if is_log
+            else from_zero(highest, sheet.bottom, sheet.top)
+        )
+        sheet.y_axis(y, words.tick)
+        for name, kind in (("p95_seconds", "line-p95"), ("p50_seconds", "line-p50")):
+            for points in _unbroken(stretches, name, x, y):
+                sheet.path(points, kind)
+        axis = "logarithmic" if is_log else "linear, from 0"
+        return sheet.svg(
+            "latency",
+            "Latency over time",
+            f"p50 and p95 of each stretch, between {words.duration(least)} and "
+            f"{words.duration(highest)}; the axis is {axis}.",
+        )
+
+    return both_sizes(draw)
+
+
+def _time_axis(sheet: Sheet, stretches: Sequence[Bin], below: float = 0) -> Scale:
+    end = stretches[-1].end_seconds if stretches else 1.0
+    x = along(end, sheet.left, sheet.right, most=6 if sheet.is_narrow else 10)
+    bottom = sheet.bottom
+    sheet.bottom = bottom + below
+    sheet.x_axis(x, words.plain, "seconds since the start")
+    sheet.bottom = bottom
+    if below:
+        sheet.line(sheet.left, bottom, sheet.right, bottom, "axis")
+    return x
+
+
+def _staircase(
+    stretches: Sequence[Bin], name: str, x: Scale, y: Scale
+) -> list[tuple[float, float]]:
+    return steps(
+        (x(one.start_seconds), x(one.end_seconds), y(one.rate(getattr(one, name))))
+        for one in stretches
+    )
+
+
+def _strip(sheet: Sheet, number: int, name: str, marked: Sequence[Bin], x: Scale) -> None:
+    """Draw a row below the frame with a mark wherever any message failed or was dropped."""
+    top = sheet.bottom + _STRIP_GAP + number * _STRIP
+    sheet.text(sheet.left - 7, top + 9, name, at="end")
+    for one in marked:
+        start, end = x(one.start_seconds), x(one.end_seconds)
+        sheet.rect(start, top, max(_LEAST_MARK, end - start - 0.5), 9, f"mark-{name}")
+
+
+def _unbroken(
+    stretches: Sequence[Bin], name: str, x: Scale, y: Scale
+) -> list[list[tuple[float, float]]]:
+    """Return the points of each run of stretches that have a value."""
+    lines: list[list[tuple[float, float]]] = [[]]
+    for one in stretches:
+        value = getattr(one, name)
+        if value is None:
+            lines.append([])
+        else:
+            lines[-1].append((x((one.start_seconds + one.end_seconds) / 2), y(value)))
+    return [line for line in lines if line]
+
+
+def _spoken(stretches: Sequence[Bin]) -> str:
+    rates = [one.rate(one.successful) for one in stretches]
+    failed = sum(one.failed for one in stretches)
+    dropped = sum(one.dropped for one in stretches)
+    if not rates:
+        return "Nothing was measured."
+    return (
+        f"{len(rates)} stretches with {words.rate(min(rates))} to {words.rate(max(rates))} "
+        f"successful messages a second; {words.count(failed)} failed and {words.count(dropped)} "
+        "dropped in all."
+    )
+
+
+def _until(one: Bin, end: float) -> Bin:
+    return Bin(
+        one.start_seconds, end, one.successful, one.failed, one.dropped,
+        one.p50_seconds, one.p95_seconds,
+    )  # fmt: skip
+
+
+def _joined(one: Bin, last: Bin, end: float) -> Bin:
+    # The percentiles of the longer stretch stand for both.
+    return Bin(
+        one.start_seconds, end, one.successful + last.successful, one.failed + last.failed,
+        one.dropped + last.dropped, one.p50_seconds or last.p50_seconds,
+        one.p95_seconds or last.p95_seconds,
+    )  # fmt: skip

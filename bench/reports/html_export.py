@@ -1,0 +1,153 @@
+"""The report for a browser: one self-contained file, without a script and without a network.
+
+I1: all that comes from a document is escaped, and the page's own security policy forbids whatever
+is not its one style sheet.
+I2: every figure is the document's; only sentences and pictures are made here.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from functools import cache
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from bench.assertions import Measure, parse
+from bench.documents import SCHEMA_VERSION
+from bench.reports import comparison_table, verdicts, words
+from bench.reports.charts import bars, distribution, relation, timeline
+from bench.reports.whole_file import write_whole
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+_PACKAGE = "bench.reports"
+_FOLDER = "html"
+_DOTS = ("throughput", "p50", "p95")  # the figures that a comparison draws run by run
+_UNITS = {
+    Measure.COUNT: "messages",
+    Measure.TIME: "seconds",
+    Measure.SHARE: "share",
+    Measure.RATE: "per_second",
+}
+_LABELS: dict[str, Callable[[float], str]] = {"per_second": words.plain, "seconds": words.tick}
+
+
+def render(document: Mapping[str, Any]) -> str:
+    """Return the page of a document of kind run, comparison or sweep.
+
+    Raises:
+        ValueError: it is of another kind or version.
+    """
+    kind = str(document.get("kind"))
+    if kind not in _VIEWS or document.get("schema_version") != SCHEMA_VERSION:
+        raise ValueError(
+            f"a report shows {', '.join(_VIEWS)} of schema_version {SCHEMA_VERSION}, not "
+            f"{kind!r} of {document.get('schema_version')!r}"
+        )
+    environment, style, policy = _theme()
+    template = environment.get_template(f"{kind}.html")
+    values = _VIEWS[kind](document)
+    return template.render(document=document, style=style, policy=policy, **values)
+
+
+def write(document: Mapping[str, Any], path: Path) -> None:
+    """Write the page to `path`, replacing what is there.
+
+    Raises:
+        ValueError: as `render`.
+        OSError: it could not be written; `path` is as it was.
+    """
+    write_whole(render(document).encode("utf-8", "xmlcharrefreplace"), path)
+
+
+@cache
+def _theme() -> tuple[Environment, Markup, str]:
+    """Return the templates, the style sheet, and the policy that admits nothing but it."""
+    style = resources.files(_PACKAGE).joinpath(_FOLDER, "report.css").read_text("utf-8")
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    policy = (
+        f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    environment = Environment(
+        loader=PackageLoader(_PACKAGE, _FOLDER),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )
+    for name in ("duration", "count", "rate", "percent", "change", "in_unit"):
+        environment.filters[name] = getattr(words, name)
+    environment.filters["sureness"] = comparison_table.sureness
+    environment.filters["bounds"] = comparison_table.bounds
+    return environment, Markup(style), policy  # noqa: S704 - our own file
+
+
+def _run(document: Mapping[str, Any]) -> dict[str, object]:
+    results = document["results"]
+    stretches = timeline.bins(results)
+    codes: dict[str, int] = {}
+    for row in document["errors"]:
+        codes[row["code"]] = codes.get(row["code"], 0) + row["count"]
+    return {
+        "findings": verdicts.findings(document),
+        "measured": [
+            words.in_unit(one["value"], _UNITS[parse(one["expression"]).measure])
+            for one in document["assertions"]
+        ],
+        "stretches": stretches,
+        "throughput_chart": timeline.throughput(stretches),
+        "latency_chart": timeline.latency(stretches),
+        "histogram_chart": distribution.histogram(results),
+        "phases_chart": bars.phases(results),
+        "errors_chart": bars.errors(sorted(codes.items(), key=lambda row: -row[1])),
+    }
+
+
+def _comparison(document: Mapping[str, Any]) -> dict[str, object]:
+    rows = {row["name"]: row for row in document["figures"]}
+    return {
+        "forest_chart": relation.forest(document["figures"]),
+        "dot_charts": [
+            (rows[name]["title"], relation.dots(name, rows[name], label, _medians(rows[name])))
+            for name in _DOTS
+            for label in (_LABELS[rows[name]["unit"]],)
+        ],
+    }
+
+
+def _medians(row: Mapping[str, Any]) -> str:
+    before, after = (
+        words.in_unit(row[side]["median"], row["unit"]) for side in ("baseline", "candidate")
+    )
+    return f"The baseline's median is {before}, the candidate's {after}."
+
+
+def _sweep(document: Mapping[str, Any]) -> dict[str, object]:
+    steps = document["steps"]
+    unit = {"concurrent": "connections at once"}.get(document["parameter"], "messages a second")
+    results = [step["run"]["results"] for step in steps]
+    return {
+        "unit": unit,
+        "curve_chart": relation.curve(
+            [step["load"] for step in steps],
+            [one["throughput_rps"] for one in results],
+            [one["latency"]["p95_seconds"] for one in results],
+            document["knee"]["load"],
+            f"load: {unit}",
+        ),
+    }
+
+
+_VIEWS: dict[str, Callable[[Mapping[str, Any]], dict[str, object]]] = {
+    "run": _run,
+    "comparison": _comparison,
+    "sweep": _sweep,
+}

@@ -1,0 +1,101 @@
+"""What a run's figures amount to, in plain words, the gravest first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from bench.reports import words
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+BAD, ATTENTION, GOOD = "bad", "attention", "good"
+SIGNS = {BAD: "✕", ATTENTION: "!", GOOD: "✓"}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A sentence, and how grave it is."""
+
+    level: str  # bad, attention or good
+    sentence: str
+
+    @property
+    def sign(self) -> str:
+        """A sign for the level, so that no colour alone tells it."""
+        return SIGNS[self.level]
+
+
+def findings(document: Mapping[str, Any]) -> list[Finding]:
+    """Return what there is to know of a run, the gravest first; at least one sentence."""
+    found = [
+        *_integrity(document["reconciliation"], document["reconciliation_not_checked_because"]),
+        *_assertions(document["assertions"]),
+        *_sending(document),
+        *_generator(document["generator"]),
+    ]
+    order = (BAD, ATTENTION, GOOD)
+    return sorted(found, key=lambda finding: order.index(finding.level))
+
+
+def _integrity(reconciliation: Mapping[str, Any] | None, reason: str | None) -> Iterator[Finding]:
+    if reconciliation is None:
+        yield Finding(ATTENTION, f"Whether mail was lost was not checked: {reason}.")
+        return
+    consequences = {
+        "lost": "acknowledged and never arrived",
+        "duplicated": "arrived more than once",
+        "corrupted": "arrived with other octets than were sent",
+    }
+    is_clean = True
+    for name, consequence in consequences.items():
+        if reconciliation[name]:
+            is_clean = False
+            yield Finding(BAD, f"{_messages(reconciliation[name])} {consequence}.")
+    if is_clean and reconciliation["acknowledged"]:
+        sentence = "Every acknowledged message arrived exactly once and unchanged."
+        yield Finding(GOOD, sentence)
+
+
+def _assertions(assertions: list[Mapping[str, Any]]) -> Iterator[Finding]:
+    missed = [one["expression"] for one in assertions if not one["is_met"]]
+    if missed:
+        yield Finding(BAD, f"Not met: {', '.join(missed)}.")
+    elif assertions:
+        yield Finding(GOOD, "Every assertion is met.")
+
+
+def _sending(document: Mapping[str, Any]) -> Iterator[Finding]:
+    results = document["results"]
+    if document["partial"]:
+        by = document["interrupted_by"]
+        yield Finding(ATTENTION, f"The run ended early{f' ({by})' if by else ''}.")
+    if not results["total_requests"]:
+        yield Finding(BAD, "No message was sent.")
+    elif not results["successful"]:
+        yield Finding(BAD, "No message succeeded.")
+    elif results["failed"]:
+        share = words.percent(results["failed"] / results["total_requests"])
+        yield Finding(ATTENTION, f"{_messages(results['failed'])} failed ({share}).")
+    elif not results["dropped"] and not document["partial"]:
+        yield Finding(GOOD, f"All {words.count(results['successful'])} messages were accepted.")
+    if results["dropped"]:
+        yield Finding(
+            ATTENTION,
+            f"{_messages(results['dropped'])} had no free connection at their time and were not "
+            "sent: the target did not keep up with the rate asked for.",
+        )
+
+
+def _generator(generator: Mapping[str, Any]) -> Iterator[Finding]:
+    if generator["was_bottleneck"]:
+        yield Finding(
+            ATTENTION,
+            f"The generator was the bottleneck ({generator['reason']}): the target may be faster "
+            "than shown. Use more --processes, or another machine.",
+        )
+
+
+def _messages(count: int) -> str:
+    return f"{words.count(count)} message{'' if count == 1 else 's'}"

@@ -1,0 +1,89 @@
+"""Numbers as people read them: three significant digits and a unit; a dash for no value."""
+
+from __future__ import annotations
+
+import math
+
+NOTHING = "–"
+_GAP = "\N{NO-BREAK SPACE}"  # a number and its unit stay on one line
+
+
+def in_unit(number: float | None, unit: str) -> str:
+    """Return a number of a unit: seconds, per_second, share or messages."""
+    if unit == "per_second":
+        return NOTHING if number is None else f"{rate(number)}/s"
+    return {"seconds": duration, "share": percent, "messages": count}[unit](number)
+
+
+def duration(seconds: float | None) -> str:
+    """Return a duration in the unit that suits its size."""
+    if seconds is None:
+        return NOTHING
+    if seconds >= 100:
+        minutes, rest = divmod(round(seconds), 60)
+        hours, minutes = divmod(minutes, 60)
+        return (
+            f"{hours}{_GAP}h {minutes}{_GAP}min" if hours else f"{minutes}{_GAP}min {rest}{_GAP}s"
+        )
+    # What rounds up to 1,000 of a unit is 1 of the next.
+    if seconds >= 0.9995:
+        return f"{_significant(seconds)}{_GAP}s"
+    if seconds >= 0.0009995:
+        return f"{_significant(seconds * 1e3)}{_GAP}ms"
+    return f"{_significant(seconds * 1e6)}{_GAP}µs" if seconds else f"0{_GAP}s"
+
+
+def tick(seconds: float) -> str:
+    """Return a round duration, exactly."""
+    for factor, unit in ((1, "s"), (1e3, "ms"), (1e6, "µs")):
+        if seconds * factor >= 0.9999 or unit == "µs":
+            return f"{plain(seconds * factor)}{_GAP}{unit}" if seconds else "0"
+    raise AssertionError("the last unit takes everything")
+
+
+def count(number: float | None) -> str:
+    """Return a whole number."""
+    return NOTHING if number is None else f"{round(number):,}"
+
+
+def rate(per_second: float | None) -> str:
+    """Return a rate a second, its unit left to the context."""
+    return NOTHING if per_second is None else _significant(per_second)
+
+
+def percent(share: float | None) -> str:
+    """Return a share of 1 in percent; 100 % and 0 % are said only of all and of none."""
+    if share is None:
+        return NOTHING
+    if share in (0, 1):
+        return f"{share * 100:.0f}{_GAP}%"
+    return f"{min(max(share * 100, 0.01), 99.99):.2f}{_GAP}%"
+
+
+def change(relative: float | None) -> str:
+    """Return a relative change in percent, with its sign."""
+    if relative is None:
+        return NOTHING
+    return _signed(f"{relative * 100:+,.1f}")
+
+
+def change_tick(factor: float) -> str:
+    """Return a round factor as the change that it is."""
+    return _signed(f"{(factor - 1) * 100:+.4g}")
+
+
+def plain(number: float) -> str:
+    """Return a number without the digits that say nothing."""
+    return f"{number:,.10g}" if abs(number) < 1e10 else f"{number:.3g}"
+
+
+def _signed(number: str) -> str:
+    shown = number[1:] if float(number) == 0 else number.replace("-", "\N{MINUS SIGN}")
+    return f"{shown}{_GAP}%"
+
+
+def _significant(number: float) -> str:
+    if number == 0:
+        return "0"
+    digits = 2 - math.floor(math.log10(abs(float(f"{number:.3g}"))))
+    return f"{number:,.{max(0, digits)}f}"

@@ -1,0 +1,250 @@
+from __future__ import annotations
+
+import io
+import itertools
+import math
+import random
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from bench.comparison import FIGURES, compare
+from bench.confidence import interval
+from bench.reports import comparison_table, json_export
+from tests.support.run_documents import run_document, steady
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+values = st.lists(st.floats(0.001, 1000), min_size=3, max_size=6)
+
+
+def run(scale: float = 1.0, minute: int = 0, **changes: Any) -> dict[str, Any]:
+    """Return a run whose latencies are `scale` times, and its throughput a part of, the usual."""
+    outcomes = steady(200, 0.01 * scale, per_second=100 / scale)
+    return run_document(outcomes, timestamp=f"2025-11-20T05:{minute:02}:00+00:00", **changes)
+
+
+def runs(scales: Sequence[float], first_minute: int = 0, **changes: Any) -> list[dict[str, Any]]:
+    return [run(scale, first_minute + 2 * at, **changes) for at, scale in enumerate(scales)]
+
+
+def by_name(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {row["name"]: row for row in document["figures"]}
+
+
+@given(values, values)
+def test_the_other_way_round_the_interval_is_inverted(
+    first: list[float], second: list[float]
+) -> None:
+    one, other = interval(first, second), interval(second, first)
+    assert one is not None
+    assert other is not None
+    assert one.confidence == other.confidence
+    assert one.low == pytest.approx(1 / other.high)
+    assert one.ratio == pytest.approx(1 / other.ratio)
+    assert one.low <= one.ratio <= one.high
+
+
+@given(values, values, st.floats(0.01, 100))
+def test_a_factor_on_one_side_is_a_factor_on_the_interval(
+    first: list[float], second: list[float], factor: float
+) -> None:
+    plain, scaled = interval(first, second), interval(first, [one * factor for one in second])
+    assert plain is not None
+    assert scaled is not None
+    assert scaled.low == pytest.approx(plain.low * factor)
+    assert scaled.high == pytest.approx(plain.high * factor)
+
+
+@pytest.mark.parametrize(("first", "second"), [(3, 3), (3, 4), (4, 4), (3, 6), (5, 5)])
+def test_the_confidence_is_the_share_of_all_arrangements(first: int, second: int) -> None:
+    """Each way to deal distinct values to two like sides is as probable as any other."""
+    numbers = [float(2**power) for power in range(first + second)]
+    dealt = list(itertools.combinations(numbers, first))
+    covering, confidence = 0, 0.0
+    for one in dealt:
+        found = interval(one, [number for number in numbers if number not in one])
+        assert found is not None
+        covering += found.low < 1 < found.high
+        confidence = found.confidence
+    assert confidence == pytest.approx(covering / len(dealt))
+    assert confidence >= 0.95 or (first, second) in {(3, 3), (3, 4)}
+
+
+def test_of_like_sides_as_few_are_called_different_as_was_promised() -> None:
+    chance = random.Random(5)
+    told = 0
+    for _ in range(1000):
+        one, other = ([chance.lognormvariate(0, 0.5) for _ in range(4)] for _ in range(2))
+        found = interval(one, other)
+        assert found is not None
+        told += not found.low <= 1 <= found.high
+    assert told <= 50  # 2.9 % expected, 5 % allowed
+
+
+def test_fewer_than_three_values_a_side_have_no_interval() -> None:
+    assert interval([1.0, 1.0], [5.0] * 9) is None
+
+
+def test_zeros_are_compared_without_a_number_that_is_not_finite_in_json() -> None:
+    before = runs([1, 1, 1], results__success_rate=0.0)
+    after = runs([1, 1, 1], results__success_rate=1.0)
+    document = compare(before, after)
+    success = by_name(document)["success"]
+    assert success["verdict"] == "better"
+    assert success["interval"]["high"] is None
+    json_export.encode(document)
+    both = by_name(compare(before, before))["success"]
+    assert both["verdict"] == "no difference shown"
+
+
+def test_one_run_a_side_cannot_tell_however_far_apart_they_are() -> None:
+    document = compare([run(1)], [run(100)])
+    assert {row["verdict"] for row in document["figures"]} == {"cannot tell"}  # type: ignore[attr-defined]
+    assert document["verdict"] == "cannot tell"
+    throughput = by_name(document)["throughput"]
+    assert throughput["change"] == pytest.approx(-0.99)
+    assert throughput["interval"] is None
+    assert "not enough runs to tell: 1 and 1" in throughput["reason"]
+    assert "1 run against 1 run cannot tell a change from chance" in document["warnings"][0]  # type: ignore[index]
+
+
+def test_a_clear_change_is_better_or_worse_by_what_is_good_of_a_figure() -> None:
+    slow, fast = [1.0, 1.01, 0.99, 1.02, 1.0], [0.8, 0.81, 0.79, 0.82, 0.8]
+    better, worse = compare(runs(slow), runs(fast)), compare(runs(fast), runs(slow))
+    for name in ("throughput", "mean", "p50", "p95", "p99"):
+        assert by_name(better)[name]["verdict"] == "better", name
+        assert by_name(worse)[name]["verdict"] == "worse", name
+    assert (better["verdict"], worse["verdict"]) == ("better", "worse")
+    p50 = by_name(better)["p50"]
+    assert p50["change"] == pytest.approx(-0.2, abs=0.01)
+    assert p50["interval"]["low"] <= 1 + p50["change"] <= p50["interval"]["high"] < 1
+    assert p50["interval"]["confidence"] >= 0.95
+
+
+def test_runs_that_overlap_show_no_difference() -> None:
+    scales = [0.9, 1.1, 1.0, 0.95, 1.05]
+    document = compare(runs(scales), runs(scales[::-1]))
+    assert document["verdict"] == "no difference shown"
+
+
+def test_a_change_smaller_than_what_matters_is_not_called_one() -> None:
+    before, after = runs([1.0, 1.001, 0.999, 1.0]), runs([1.02, 1.021, 1.019, 1.02])
+    assert compare(before, after)["verdict"] == "worse"
+    assert compare(before, after, min_change=0.05)["verdict"] == "no difference shown"
+
+
+def test_better_in_one_and_worse_in_another_is_both() -> None:
+    before = runs([1, 1, 1, 1])
+    after = runs([1, 1, 1, 1], results__throughput_rps=500.0, results__latency__p99_seconds=9.0)
+    assert compare(before, after)["verdict"] == "better and worse"
+
+
+def test_the_generators_own_cost_is_told_and_not_judged() -> None:
+    after = runs([1, 1, 1, 1], generator__cpu_share=0.9)
+    document = compare(runs([1, 1, 1, 1]), after)
+    assert by_name(document)["cpu_share"]["verdict"] == "different"
+    assert document["verdict"] == "no difference shown"
+
+
+def test_figures_are_the_documents_own_and_never_computed_from_others() -> None:
+    before = runs([1, 1, 1], results__total_time_seconds=12345.0)
+    document = compare(before, runs([2, 2, 2]))
+    paths = {figure.name: figure.path.split(".") for figure in FIGURES}
+    for name, row in by_name(document).items():
+        for side, documents in (("baseline", before), ("candidate", runs([2, 2, 2]))):
+            for shown, one in zip(row[side]["runs"], documents, strict=True):
+                found: Any = one
+                for step in paths[name]:
+                    found = found[step]
+                assert shown == found
+
+
+def test_a_figure_that_a_side_does_not_have_cannot_be_told() -> None:
+    document = compare(runs([1, 1, 1]), [run_document() for _ in range(3)])
+    p95 = by_name(document)["p95"]
+    assert (p95["verdict"], p95["reason"]) == ("cannot tell", "a side has no such figure")
+    assert p95["change"] is None
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "verdict"),
+    [(0, 0, "no difference shown"), (0, 1, "worse"), (2, 0, "better"), (1, 2, "cannot tell")],
+)
+def test_a_lost_message_needs_no_statistics(before: int, after: int, verdict: str) -> None:
+    document = compare([run(reconciliation__lost=before)], [run(reconciliation__lost=after)])
+    (lost,) = (row for row in document["counts"] if row["name"] == "lost")  # type: ignore[attr-defined]
+    assert lost["verdict"] == verdict
+    assert document["verdict"] == (verdict if verdict in {"better", "worse"} else "cannot tell")
+
+
+def test_whether_mail_was_lost_is_not_guessed_where_it_was_not_checked() -> None:
+    document = compare([run(), run(reconciliation=None)], [run()])
+    assert document["counts"][0]["baseline"] is None  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"config__concurrent": 20}, "same conditions: config.concurrent"),
+        ({"environment__python": "3.14"}, "same conditions: environment.python"),
+        (
+            {"generator__was_bottleneck": True, "generator__reason": "CPU 99 %"},
+            "In 1 of 1 run of the candidate the generator was the bottleneck (CPU 99 %)",
+        ),
+        ({"partial": True}, "1 run ended early"),
+    ],
+)
+def test_what_makes_a_comparison_doubtful_is_said(changes: dict[str, Any], words: str) -> None:
+    said = compare([run()], [run(**changes)])["warnings"]
+    assert [one for one in said if words in one], said  # type: ignore[attr-defined]
+
+
+def test_conditions_that_differ_are_listed_with_their_values() -> None:
+    document = compare([run(), run(config__processes=2)], [run(environment__load_average=9.0)])
+    assert document["differences"] == [
+        {"field": "config.processes", "baseline": [1, 2], "candidate": [1]}
+    ]
+
+
+def test_two_addresses_are_listed_and_not_warned_of() -> None:
+    document = compare([run()], [run(target="127.0.0.1:9")])
+    assert [row["field"] for row in document["differences"]] == ["target"]  # type: ignore[attr-defined]
+    assert len(document["warnings"]) == 1  # type: ignore[arg-type]
+
+
+def test_sides_measured_one_after_the_other_are_doubted_and_in_turn_are_not() -> None:
+    scales = [1.0, 1.01, 0.99, 1.0]
+    assert "in turn" in str(compare(runs(scales), runs(scales, 30))["warnings"])
+    assert compare(runs(scales), runs(scales, 1))["warnings"] == []
+
+
+def test_no_run_is_no_side() -> None:
+    with pytest.raises(ValueError, match="a run"):
+        compare([], [run()])
+
+
+def test_the_table_shows_each_figure_with_its_verdict_and_no_markup() -> None:
+    document = compare(runs([1, 1, 1]), runs([2, 2, 2], target="[bold]host[/]:25"))
+    out = io.StringIO()
+    comparison_table.show(Console(file=out, width=80), document)
+    lines = out.getvalue().splitlines()
+    (throughput,) = (line for line in lines if line.startswith("Throughput"))
+    assert throughput.split()[-1] == "worse"
+    assert "at 90 % confidence" in lines[0]  # three runs a side: no more
+    assert lines[-1] == "Verdict: worse"
+    assert any("reach less than 95 % confidence" in line for line in lines)
+
+
+@given(st.lists(st.floats(0, 1e9), min_size=3, max_size=5), st.lists(st.floats(0, 1e9), min_size=3))
+def test_any_figures_give_json(first: list[float], second: list[float]) -> None:
+    before = [run_document(results__throughput_rps=one) for one in first]
+    after = [run_document(results__throughput_rps=one) for one in second]
+    document = compare(before, after)
+    json_export.encode(document)
+    change = by_name(document)["throughput"]["change"]
+    assert change is None or math.isfinite(change)

@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import os
+import signal
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.benchmark.runs import command, only_file, outcome, strict_json, validate
+from tests.benchmark.scripted_server import PASSWORD, ScriptedServer, scripted_server
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+# The loop under test is the command's own.
+pytestmark = pytest.mark.asyncio(loop_factories=["asyncio"])
+
+LOGIN = ("--from", "someone@example.org", "--password", PASSWORD)
+
+
+def sweeping(server: ScriptedServer, *more: str) -> tuple[str, ...]:
+    return ("sweep", "--port", str(server.port), *LOGIN, *more)
+
+
+def written(folder: Path) -> dict[str, Any]:
+    document = strict_json(only_file(folder).read_text())
+    assert (document["kind"], document["schema_version"]) == ("sweep", 2)
+    for step in document["steps"]:
+        validate(step["run"])
+    return document
+
+
+def loads(document: dict[str, Any]) -> list[float]:
+    return [step["load"] for step in document["steps"]]
+
+
+async def test_each_step_is_a_run_with_its_own_number_of_connections(tmp_path: Path) -> None:
+    async with scripted_server() as server:
+        code, out, errors = await outcome(
+            tmp_path,
+            *sweeping(server, "--concurrent", "1,2,4", "--num-emails", "20", "--html", "s.html"),
+        )
+        assert (code, len(server.accepted)) == (0, 60), errors
+        assert server.connections == 1 + 1 + 2 + 4  # one to see whether somebody listens
+    document = written(tmp_path)
+    assert (document["parameter"], document["partial"]) == ("concurrent", False)
+    assert loads(document) == [1, 2, 4]
+    assert [step["run"]["config"]["concurrent"] for step in document["steps"]] == [1, 2, 4]
+    assert [step["run"]["results"]["successful"] for step in document["steps"]] == [20] * 3
+    assert "Knee: " in out
+    assert document["knee"]["reason"] in out
+    assert document["knee"]["reason"] in (tmp_path / "s.html").read_text()
+
+
+async def test_an_arrival_rate_is_swept_with_connections_that_stay(tmp_path: Path) -> None:
+    async with scripted_server() as server:
+        arguments = ("--arrival-rate", "40..80", "--concurrent", "3", "--duration", "0.5")
+        code, out, errors = await outcome(tmp_path, *sweeping(server, *arguments, "--json"))
+        assert (code, len(server.accepted)) == (0, 20 + 40), errors
+    document = strict_json(out)
+    assert document["parameter"] == "arrival_rate_per_second"
+    assert loads(document) == [40, 80]
+    configs = [step["run"]["config"] for step in document["steps"]]
+    assert [one["arrival_rate_per_second"] for one in configs] == [40, 80]
+    assert [one["concurrent"] for one in configs] == [3, 3]
+    assert os.listdir(tmp_path) == []
+
+
+async def test_a_sweep_ends_early_when_messages_fail(tmp_path: Path) -> None:
+    def reply(number: int) -> str:
+        return "250 ok" if number <= 20 else "451 4.3.0 too much"
+
+    async with scripted_server(ScriptedServer(reply_to_content=reply)) as server:
+        arguments = sweeping(server, "--concurrent", "1,2,4", "--num-emails", "10")
+        code, out, _ = await outcome(tmp_path, *arguments)
+        assert code == 0  # that more load fails is what a sweep is to find out
+    document = written(tmp_path)
+    assert loads(document) == [1, 2, 4]
+    assert document["stopped_because"] is None  # there was no higher load to try
+    async with scripted_server(ScriptedServer(reply_to_content=lambda _: "451 no")) as server:
+        arguments = sweeping(server, "--concurrent", "1,2,4", "--num-emails", "10")
+        code, out, _ = await outcome(tmp_path, *arguments, "--output", "xoauth2-bench-2.json")
+    assert code == 1  # nothing succeeded at all
+    document = strict_json((tmp_path / "xoauth2-bench-2.json").read_text())
+    assert loads(document) == [1]
+    assert "only 0.0% of the messages succeeded" in document["stopped_because"]
+    assert document["stopped_because"] in out
+
+
+async def test_ctrl_c_keeps_the_steps_that_were_finished(tmp_path: Path) -> None:
+    # The third step's replies are held back.
+    async with scripted_server(ScriptedServer(hold_after=20)) as server:
+        arguments = sweeping(server, "--concurrent", "1,2,4,8", "--num-emails", "10")
+        async with command(tmp_path, *arguments) as running:
+            await server.held(4)
+            running.process.send_signal(signal.SIGINT)
+            await running.error_text("Stopping after the sends in flight")
+            server.released.set()
+            code, out, _ = await running.end()
+    assert code == 130
+    document = written(tmp_path)
+    assert loads(document) == [1, 2]
+    assert (document["partial"], document["interrupted_by"]) == (True, "SIGINT")
+    assert "Stopped (SIGINT)" in out
+
+
+async def test_ctrl_c_in_the_first_step_leaves_nothing_to_report(tmp_path: Path) -> None:
+    async with scripted_server(ScriptedServer(hold_after=0)) as server:
+        arguments = sweeping(server, "--num-emails", "10", "--drain-seconds", "0.1")
+        async with command(tmp_path, *arguments) as running:
+            await server.held(1)
+            running.process.send_signal(signal.SIGTERM)
+            code, out, errors = await running.end()
+    assert (code, out) == (143, "")
+    assert "before the first step was finished" in errors
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("--concurrent", "4,2"), "does not rise"),
+        (("--concurrent", "1.5"), "cannot be had"),
+        (("--concurrent", "1,2", "--arrival-rate", "5,6"), "only one of them may rise"),
+        (("--concurrent", "1,2", "--steps", "4"), "no range"),
+        (("--assert", "lost==0"), "single run"),
+        (("--scenario", "compare"), "two runs"),
+        (("--concurrent", "1,20000000"), "--concurrent"),
+    ],
+)
+async def test_wrong_usage_is_refused_before_anything_is_sent(
+    tmp_path: Path, arguments: tuple[str, ...], complaint: str
+) -> None:
+    async with scripted_server() as server:
+        code, out, errors = await outcome(tmp_path, *sweeping(server, *arguments))
+        assert (code, out, server.connections) == (2, "", 0)
+    assert complaint in " ".join(errors.replace("│", " ").split())
+
+
+async def test_nothing_to_sweep_is_said_in_words(tmp_path: Path) -> None:
+    code, out, errors = await outcome(tmp_path, "sweep", "--port", "1", *LOGIN)
+    assert (code, out) == (1, "")
+    assert "Nothing listens at 127.0.0.1:1" in errors

@@ -1,0 +1,39 @@
+"""A load against a scripted server, with all its parts in reach of a test."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from bench.load import Load
+from bench.messages import Messages
+from bench.recorder import Recorder
+from bench.submission import Endpoint, Login, Mechanism
+from tests.benchmark.scripted_server import PASSWORD, WAIT_SECONDS, ScriptedServer
+
+if TYPE_CHECKING:
+    from bench.arrivals import Share
+    from bench.result import Result
+    from bench.scenarios import Plan
+
+
+class Trial:
+    """The load and its parts."""
+
+    def __init__(
+        self, server: ScriptedServer, what: Plan, share: Share | None = None, run_id: str = ""
+    ) -> None:
+        self.messages = Messages(what.to_email, what.workload, run_id=run_id)
+        self.recorder = Recorder(what.pace.planned, what.pace.warmup_seconds)
+        logins = [Login(mailbox, Mechanism.PLAIN, lambda: PASSWORD) for mailbox in what.mailboxes]
+        endpoint = Endpoint("127.0.0.1", server.port)
+        self.load = Load(what, endpoint, logins, self.messages, self.recorder, share)
+
+    async def result(self) -> Result:
+        async with asyncio.timeout(WAIT_SECONDS):
+            await self.load.run()
+        return self.recorder.snapshot(self.load.wall_seconds)
+
+
+def codes(result: Result) -> dict[str, int]:
+    return {error.failure.code: error.count for error in result.errors}

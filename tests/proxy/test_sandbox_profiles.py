@@ -1,0 +1,272 @@
+"""Each profile offers and says what its provider does."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+
+import pytest
+
+from tests.support.raw_smtp import MAILBOX, xoauth2
+from xoauth2_proxy.accounts import TlsMode
+from xoauth2_proxy.mock_tokens import MockTokens
+from xoauth2_proxy.sandbox import PROFILES, Behaviour, Profile
+from xoauth2_proxy.sandbox.dialects import DIALECTS, spoken
+from xoauth2_proxy.sandbox.faults import Fault, Faults
+from xoauth2_proxy.sandbox.office import Office
+from xoauth2_proxy.sandbox.received import Received
+from xoauth2_proxy.sandbox.session import Session
+
+GMAIL, OUTLOOK = PROFILES[Profile.GMAIL], PROFILES[Profile.OUTLOOK]
+REAL = pytest.mark.parametrize("behaviour", [GMAIL, OUTLOOK], ids=["gmail", "outlook"])
+
+
+class Peer:
+    """A session without a network."""
+
+    def __init__(self, behaviour: Behaviour, *, is_encrypted: bool = True) -> None:
+        self.tokens = MockTokens(b"k" * 32)
+        faults: Faults[Fault] = Faults()
+        self.office = Office(behaviour, self.tokens, Received(), faults)
+        self.session = Session(self.office, is_encrypted=is_encrypted)
+        self.session.greet()
+        self.greeting = self.session.take_replies().decode()
+        self.ehlo = self.say("EHLO client.example").splitlines()
+
+    def say(self, line: str) -> str:
+        self.session.receive(line.encode() + b"\r\n")
+        if self.session.is_held:
+            self.session.release()
+        return self.session.take_replies().decode()
+
+    def words(self) -> list[str]:
+        return [line[4:] for line in self.ehlo[1:]]
+
+    def blob(self, token: str = "") -> str:
+        return xoauth2(MAILBOX, token or self.tokens.mint(MAILBOX)).decode()
+
+    def log_in(self) -> Peer:
+        self.say("AUTH XOAUTH2")
+        assert self.say(self.blob()).startswith("235 2.7.0 ")
+        return self
+
+
+def test_gmail_offers_its_extensions_in_its_order() -> None:
+    assert Peer(GMAIL).words() == [
+        "SIZE 35882577",
+        "8BITMIME",
+        "AUTH LOGIN PLAIN XOAUTH2 PLAIN-CLIENTTOKEN OAUTHBEARER XOAUTH",
+        "ENHANCEDSTATUSCODES",
+        "PIPELINING",
+        "CHUNKING",
+        "SMTPUTF8",
+    ]
+    assert Peer(GMAIL, is_encrypted=False).words()[2] == "STARTTLS"
+
+
+def test_outlook_offers_its_extensions_in_its_order() -> None:
+    shared = ["8BITMIME", "BINARYMIME", "CHUNKING", "SMTPUTF8"]
+    before = ["SIZE 157286400", "PIPELINING", "DSN", "ENHANCEDSTATUSCODES"]
+    assert Peer(OUTLOOK, is_encrypted=False).words() == [*before, "STARTTLS", *shared]
+    assert Peer(OUTLOOK).words() == [*before, "AUTH LOGIN XOAUTH2", *shared]
+
+
+def test_the_greeting_is_worded_like_the_providers_and_can_be_chosen() -> None:
+    assert re.fullmatch(r"220 sandbox\.invalid ESMTP \w+ - gsmtp\r\n", Peer(GMAIL).greeting)
+    assert "Microsoft ESMTP MAIL Service ready at " in Peer(OUTLOOK).greeting
+    assert Peer(Behaviour(greeting="hello")).greeting == "220 hello\r\n"
+
+
+def test_gmail_tells_why_before_it_refuses_a_token() -> None:
+    peer = Peer(GMAIL)
+    peer.say("AUTH XOAUTH2")
+    answer = peer.say(peer.blob("ya29.invented"))
+    assert answer.startswith("334 ")
+    assert json.loads(base64.b64decode(answer[4:])) == {
+        "status": "401",
+        "schemes": "bearer mac",
+        "scope": "https://mail.google.com/",
+    }
+    lines = peer.say("").splitlines()
+    assert lines[0].startswith("535-5.7.8 Username and Password not accepted.")
+    assert re.fullmatch(r"535 5\.7\.8  https://\S+BadCredentials \w+ - gsmtp", lines[1])
+
+
+def test_outlook_refuses_a_token_at_once() -> None:
+    peer = Peer(OUTLOOK)
+    assert peer.say("AUTH XOAUTH2") == "334 \r\n"
+    assert re.fullmatch(
+        r"535 5\.7\.3 Authentication unsuccessful "
+        r"\[sandbox\.invalid \d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z [0-9A-F]{16}\]\r\n",
+        peer.say(peer.blob("EwAinvented")),
+    )
+    assert peer.office.counters.auth_refused == 1
+
+
+def test_outlook_knows_no_oauthbearer() -> None:
+    assert Peer(OUTLOOK).say("AUTH OAUTHBEARER").startswith("504 ")
+
+
+def test_a_good_token_is_accepted_in_the_providers_words() -> None:
+    for behaviour, said in ((GMAIL, "Accepted"), (OUTLOOK, "Authentication successful")):
+        peer = Peer(behaviour)
+        peer.say("AUTH XOAUTH2")
+        assert peer.say(peer.blob()) == f"235 2.7.0 {said}\r\n"
+
+
+@REAL
+@pytest.mark.parametrize("initial", [True, False])
+def test_passwords_are_never_good(behaviour: Behaviour, initial: bool) -> None:
+    peer = Peer(behaviour)
+    name, password = "bmFtZQ==", "c2VjcmV0"
+    if initial:
+        assert peer.say(f"AUTH LOGIN {name}") == "334 UGFzc3dvcmQ6\r\n"
+    else:
+        assert peer.say("AUTH LOGIN") == "334 VXNlcm5hbWU6\r\n"
+        assert peer.say(name) == "334 UGFzc3dvcmQ6\r\n"
+    assert peer.say(password).startswith("535")
+    assert peer.say("MAIL FROM:<a@b>").startswith("530 ")
+    assert peer.office.counters.auth_refused == 1
+
+
+def test_outlook_says_that_passwords_are_no_more() -> None:
+    peer = Peer(OUTLOOK)
+    peer.say("AUTH LOGIN bmFtZQ==")
+    assert "5.7.139 Authentication unsuccessful, basic authentication is disabled" in peer.say(
+        "eA=="
+    )
+
+
+@pytest.mark.parametrize("initial", ["", " AGEAYg=="])
+def test_gmail_takes_plain_and_refuses_it(initial: str) -> None:
+    peer = Peer(GMAIL)
+    answer = peer.say("AUTH PLAIN" + initial)
+    if not initial:
+        assert answer == "334 \r\n"
+        answer = peer.say("AGEAYg==")
+    assert answer.startswith("535-5.7.8 ")
+
+
+@pytest.mark.parametrize("lines", [["AUTH PLAIN", "*"], ["AUTH LOGIN", "*"], ["AUTH LOGIN x", "*"]])
+def test_a_password_exchange_can_be_cancelled(lines: list[str]) -> None:
+    peer = Peer(GMAIL)
+    assert [peer.say(line)[:3] for line in lines] == ["334", "501"]
+    assert peer.office.counters.auth_refused == 0
+
+
+def test_what_gmail_offers_and_no_longer_takes_is_refused() -> None:
+    assert Peer(GMAIL).say("AUTH XOAUTH").startswith("504 5.7.4 ")
+    assert Peer(GMAIL).say("AUTH CRAM-MD5").startswith("504 5.5.4 ")
+
+
+def inline(peer: Peer, length: int) -> str:
+    """Return the answer to an inline token that makes the line so long, with its CRLF."""
+    return peer.say("AUTH XOAUTH2 " + "A" * (length - len("AUTH XOAUTH2 \r\n")))
+
+
+def test_gmail_refuses_a_long_token_inline() -> None:
+    answer = inline(Peer(GMAIL), 1025)
+    assert answer.startswith("555-5.5.2 Syntax error, command line too long")
+    assert not inline(Peer(GMAIL), 1024).startswith("555")
+
+
+def test_outlook_takes_a_long_token_inline() -> None:
+    peer = Peer(OUTLOOK)
+    token = peer.tokens.mint("m" * 3000 + "@outlook.com")
+    assert peer.say("AUTH XOAUTH2 " + peer.blob(token)).startswith("535 5.7.3")
+
+
+def test_outlook_takes_what_status_notifications_need() -> None:
+    peer = Peer(OUTLOOK).log_in()
+    assert peer.say("MAIL FROM:<a@b> RET=HDRS ENVID=QQ+2B314159").startswith("250 ")
+    notify = "NOTIFY=SUCCESS,FAILURE ORCPT=rfc822;c@d"
+    assert peer.say(f"RCPT TO:<c@d> {notify}").startswith("250 ")
+    assert peer.say("RCPT TO:<e@f> NOTIFY=NEVER").startswith("250 ")
+
+
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        ("MAIL FROM:<a@b> RET=ALL", "501"),
+        ("MAIL FROM:<a@b> ENVID=a+zz", "501"),
+        ("MAIL FROM:<a@b> ENVID=" + "x" * 101, "501"),
+        ("RCPT TO:<c@d> NOTIFY=SOMETIMES", "501"),
+        ("RCPT TO:<c@d> NOTIFY=NEVER,FAILURE", "501"),
+        ("RCPT TO:<c@d> ORCPT=c@d", "501"),
+        ("RCPT TO:<c@d> NOTIFY=NEVER NOTIFY=NEVER", "501"),
+        ("RCPT TO:<c@d> X=1", "555"),
+    ],
+)
+def test_wrong_parameters_of_notifications_are_refused(line: str, code: str) -> None:
+    peer = Peer(OUTLOOK).log_in()
+    if line.startswith("RCPT"):
+        peer.say("MAIL FROM:<a@b>")
+    assert peer.say(line).startswith(code)
+
+
+def test_gmail_knows_no_notifications() -> None:
+    peer = Peer(GMAIL).log_in()
+    assert peer.say("MAIL FROM:<a@b> RET=HDRS").startswith("555 ")
+    peer.say("MAIL FROM:<a@b>")
+    assert peer.say("RCPT TO:<c@d> NOTIFY=NEVER").startswith("555 ")
+
+
+def test_binary_content_comes_by_bdat_as_it_is() -> None:
+    peer = Peer(OUTLOOK).log_in()
+    peer.say("MAIL FROM:<a@b> BODY=BINARYMIME")
+    peer.say("RCPT TO:<c@d>")
+    assert peer.say("DATA").startswith("503 ")
+    peer.session.receive(b"BDAT 5 LAST\r\na\nb\rc")
+    assert peer.session.take_replies().startswith(b"250 ")
+    (message,) = peer.office.received
+    assert message.content == b"a\nb\rc"
+
+
+def test_binary_content_is_outlooks_alone() -> None:
+    assert Peer(GMAIL).log_in().say("MAIL FROM:<a@b> BODY=BINARYMIME").startswith("501 ")
+    peer = Peer(OUTLOOK).log_in()
+    peer.say("MAIL FROM:<a@b>")
+    peer.say("RCPT TO:<c@d>")
+    peer.session.receive(b"BDAT 3 LAST\r\na\nb")
+    assert peer.session.take_replies().startswith(b"550 5.6.11 ")
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "most", "said"),
+    [(GMAIL, 100, "452-4.5.3 Your message has too many"), (OUTLOOK, 500, "452 4.5.3 Too many")],
+)
+def test_a_message_has_so_many_recipients(behaviour: Behaviour, most: int, said: str) -> None:
+    peer = Peer(behaviour).log_in()
+    peer.say("MAIL FROM:<a@b>")
+    answers = [peer.say(f"RCPT TO:<r{number}@b>") for number in range(most + 1)]
+    assert all(answer.startswith("250 ") for answer in answers[:-1])
+    assert answers[-1].startswith(said)
+    assert peer.office.counters.refused_by_limit == {"max_recipients": 1}
+
+
+@pytest.mark.parametrize("profile", list(Profile))
+def test_every_text_is_a_reply(profile: Profile) -> None:
+    dialect = DIALECTS[profile]
+    texts = [
+        value for name in dialect.__slots__ if re.match(r"\d", value := str(getattr(dialect, name)))
+    ]
+    assert len(texts) == 12
+    for text in texts:
+        lines = spoken(text).decode().splitlines()
+        codes = {line[:3] for line in lines}
+        assert len(codes) == 1
+        assert [line[3] for line in lines] == ["-"] * (len(lines) - 1) + [" "]
+        # RFC 2034 §4: every line repeats the enhanced code, whose class is the code's.
+        assert len({line[4:].split(" ")[0] for line in lines}) == 1
+        assert lines[0][4] == lines[0][0]
+        assert "{" not in spoken(text).decode()
+        assert all(len(line) <= 510 for line in lines)
+
+
+def test_what_acts_is_told_with_its_meaning() -> None:
+    rows = {name: (value, meaning) for name, value, meaning in OUTLOOK.told()}
+    assert rows["messages_per_minute"] == ("30", "Of a mailbox.")
+    assert "messages_per_day" not in rows
+    assert all(meaning for _, meaning in rows.values())
+    assert Behaviour(tls=TlsMode.NONE, withhold=frozenset({"B", "A"})).told()[2][1] == "A B"

@@ -1,0 +1,169 @@
+"""AUTH: tokens by XOAUTH2 and OAUTHBEARER, passwords refused as providers refuse them.
+
+RFC 4954; who may come in is the office's to say, and how often the limits'.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from xoauth2_proxy.accounts import TlsMode
+from xoauth2_proxy.sandbox import bearer
+from xoauth2_proxy.sandbox.dialects import spoken
+from xoauth2_proxy.sandbox.faults import Step
+from xoauth2_proxy.smtp import reply
+
+if TYPE_CHECKING:
+    from xoauth2_proxy.sandbox.session import Session
+
+_MAX_FAILURES = 5
+
+_EHLO_FIRST = reply(503, "5.1", "EHLO first").encode()
+_NEEDS_TLS = reply(538, "7.11", "Encryption required").encode()
+_AGAIN = reply(503, "5.1", "Already authenticated").encode()
+_IN_TRANSACTION = reply(503, "5.1", "AUTH not allowed in a transaction").encode()
+_UNKNOWN = reply(502, "5.1", "Unrecognized command").encode()
+_NO_MECHANISM = reply(504, "5.4", "Unrecognized authentication type").encode()
+_CANCELLED = reply(501, "7.0", "Authentication cancelled").encode()
+_NOT_BASE64 = reply(501, "5.2", "Cannot decode response").encode()
+_TOO_MANY_FAILURES = reply(421, "7.0", "Too many authentication failures").encode()
+_USERNAME = b"334 VXNlcm5hbWU6\r\n"
+_PASSWORD = b"334 UGFzc3dvcmQ6\r\n"
+
+_READERS = {"XOAUTH2": bearer.read_xoauth2, "OAUTHBEARER": bearer.read_oauthbearer}
+
+
+def may_authenticate(session: Session) -> bool:
+    """Return whether AUTH is offered on this connection as it is."""
+    behaviour = session.office.behaviour
+    return session.is_encrypted or behaviour.auth_without_tls or behaviour.tls is TlsMode.NONE
+
+
+def auth(session: Session, argument: str) -> None:
+    """AUTH: begin an exchange, or end it if the initial response is all there is to it."""
+    mechanism, _, initial_response = argument.partition(" ")
+    mechanism = mechanism.upper()
+    refusal = _refusal(session, mechanism)
+    if refusal:
+        session.say(refusal)
+        return
+    session.mechanism = mechanism
+    if session.office.dialect.takes_password(mechanism):
+        _ask_for_password(session, initial_response)
+    elif initial_response:
+        octets = b"" if initial_response == "=" else initial_response.encode()
+        _take_credentials(session, octets)
+    else:
+        session.say(b"334 \r\n")
+        session.expects = _take_credentials
+
+
+def _refusal(session: Session, mechanism: str) -> bytes:
+    dialect = session.office.dialect
+    is_retired = mechanism in dialect.mechanisms
+    is_known = dialect.offers(mechanism) or dialect.takes_password(mechanism)
+    checks = (
+        (not session.is_greeted, _EHLO_FIRST),
+        (not may_authenticate(session), _NEEDS_TLS),
+        (session.is_authenticated, _AGAIN),
+        (session.transaction is not None, _IN_TRANSACTION),
+        ("AUTH" not in session.office.extensions, _UNKNOWN),
+        (not is_known, spoken(dialect.mechanism_retired) if is_retired else _NO_MECHANISM),
+    )
+    return next((refusal for applies, refusal in checks if applies), b"")
+
+
+def _ask_for_password(session: Session, initial_response: str) -> None:
+    """Take a name and a password, which are never good here."""
+    if session.mechanism == "PLAIN":
+        if initial_response:
+            _take_password(session, initial_response.encode())
+            return
+        session.say(b"334 \r\n")
+    elif initial_response:
+        session.say(_PASSWORD)
+    else:
+        session.say(_USERNAME)
+        session.expects = _take_username
+        return
+    session.expects = _take_password
+
+
+def _take_username(session: Session, line: bytes) -> None:
+    if line == b"*":
+        session.say(_CANCELLED)
+    else:
+        session.say(_PASSWORD)
+        session.expects = _take_password
+
+
+def _take_password(session: Session, line: bytes) -> None:
+    if line == b"*":
+        session.say(_CANCELLED)
+        return
+    session.office.counters.auth_refused += 1
+    _fail(session, session.office.dialect.basic_refused)
+
+
+def _take_credentials(session: Session, line: bytes) -> None:
+    if line == b"*":
+        session.say(_CANCELLED)
+        return
+    try:
+        octets = bearer.decode_base64(line)
+    except bearer.BadCredentials:
+        session.say(_NOT_BASE64)
+        return
+    try:
+        credentials = _READERS[session.mechanism](octets)
+    except bearer.BadCredentials:
+        _challenge(session, "400")
+        return
+    session.mailbox = credentials.mailbox
+    session.step(Step.AUTH, credentials.mailbox, partial(_judge, token=credentials.token))
+    if not session.is_authenticated:
+        session.mailbox = ""
+
+
+def _judge(session: Session, mailbox: str, *, token: str) -> None:
+    office = session.office
+    refusal = office.limits.refuse_login(mailbox) if office.limits is not None else ""
+    if refusal:
+        office.counters.auth_refused += 1
+        session.say(spoken(refusal))
+    elif not office.admits(mailbox, token):
+        _challenge(session, "401")
+    elif office.limits is not None and (refusal := office.limits.enter(mailbox, session)):
+        session.say(spoken(refusal))
+        session.close()
+    else:
+        session.is_authenticated = True
+        office.counters.mailbox_opened(mailbox)
+        session.say(spoken(office.dialect.accepted))
+
+
+def _challenge(session: Session, status: str) -> None:
+    dialect = session.office.dialect
+    if dialect.is_challenging:
+        session.say(bearer.challenge(session.mechanism, status, dialect.schemes))
+        session.expects = _refuse
+    else:
+        _fail(session, dialect.refused)
+
+
+def _refuse(session: Session, _: bytes) -> None:
+    # Whatever the line is, it ends the exchange (RFC 7628 §3.2.3).
+    _fail(session, session.office.dialect.refused)
+
+
+def _fail(session: Session, refusal: str) -> None:
+    mark = len(session.replies)
+    session.auth_failures += 1
+    if session.auth_failures < _MAX_FAILURES:
+        session.say(spoken(refusal))
+    else:
+        session.say(_TOO_MANY_FAILURES)
+        session.close()
+    if session.office.behaviour.refusal_seconds:
+        session.hold(mark, session.office.behaviour.refusal_seconds)

@@ -1,0 +1,165 @@
+"""How the provider behaves when no fault is asked for, and how three kinds of provider do.
+
+One definition gives the types, their bounds and the published schema. Where a figure is the
+provider's own its source is named; where it is not published, it is chosen and says so.
+"""
+
+from dataclasses import fields
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import ConfigDict, Field, TypeAdapter
+from pydantic.dataclasses import dataclass
+
+from xoauth2_proxy.accounts import TlsMode
+
+MAX_MESSAGE_BYTES = 35_882_577  # what Gmail announces
+MAX_CONNECTIONS = 10_000
+IDLE_SECONDS = 300.0  # RFC 5321 §4.5.3.2.7: at least 5 minutes
+MAX_AUTH_LINE_BYTES = 12_288 + len("AUTH OAUTHBEARER ")  # RFC 4954 §4, for what is base64
+_MAX_SECONDS = 86_400.0
+_PERIODS = ("minute_seconds", "day_seconds")
+
+STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+Count = Annotated[int, Field(ge=0, le=1_000_000_000)]
+Seconds = Annotated[float, Field(ge=0, le=_MAX_SECONDS)]
+
+
+class Profile(StrEnum):
+    """The kind of provider that is stood in for."""
+
+    UNLIMITED = "unlimited"
+    GMAIL = "gmail"
+    OUTLOOK = "outlook"
+
+
+class Point(StrEnum):
+    """Where a mailbox with too many connections is told so."""
+
+    AUTH = "auth"  # and the connection is closed
+    DATA = "data"  # the DATA command, or the first BDAT
+    END = "end"  # when the content is whole
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
+class Behaviour:
+    """What the provider offers, allows and says. Zero is no limit and no wait."""
+
+    dialect: Annotated[
+        Profile, Field(strict=False, description="In whose words it speaks, and its EHLO.")
+    ] = Profile.UNLIMITED
+    greeting: Annotated[
+        str, Field(max_length=400, description="Text of the 220; empty: the dialect's.")
+    ] = ""
+    tls: Annotated[
+        TlsMode, Field(strict=False, description="How clients protect the connection.")
+    ] = TlsMode.STARTTLS
+    auth_without_tls: Annotated[bool, Field(description="Offer AUTH before STARTTLS too.")] = False
+    withhold: Annotated[
+        frozenset[str], Field(strict=False, description="EHLO keywords not to offer.")
+    ] = frozenset()
+    max_message_bytes: Annotated[
+        int, Field(ge=1, le=1 << 31, description="Size of a message; SIZE.")
+    ] = MAX_MESSAGE_BYTES
+    max_recipients: Annotated[int, Field(ge=1, description="Recipients of a message.")] = 100
+    max_auth_line_bytes: Annotated[
+        int,
+        Field(
+            ge=32,
+            le=MAX_AUTH_LINE_BYTES,
+            description="Length of an AUTH command with its initial response and CRLF.",
+        ),
+    ] = 512  # RFC 4954 §4
+    max_connections: Annotated[int, Field(ge=1, description="Of all clients.")] = MAX_CONNECTIONS
+    max_connections_per_mailbox: Annotated[
+        Count, Field(description="Connections that are logged in as one mailbox.")
+    ] = 0
+    connections_refused_at: Annotated[
+        Point, Field(strict=False, description="Where one connection too many is refused.")
+    ] = Point.AUTH
+    messages_per_minute: Annotated[Count, Field(description="Of a mailbox.")] = 0
+    is_excess_delayed: Annotated[
+        bool, Field(description="Accept messages beyond that rate, each as late as it takes.")
+    ] = False
+    messages_per_day: Annotated[Count, Field(description="Of a mailbox.")] = 0
+    recipients_per_day: Annotated[Count, Field(description="Of a mailbox.")] = 0
+    logins_per_minute: Annotated[Count, Field(description="AUTH attempts of a mailbox.")] = 0
+    minute_seconds: Annotated[
+        float, Field(gt=0, le=_MAX_SECONDS, description="How long these minutes are.")
+    ] = 60.0
+    day_seconds: Annotated[
+        float, Field(gt=0, le=_MAX_SECONDS, description="How long these days are; rolling.")
+    ] = 86_400.0
+    session_seconds: Annotated[Seconds, Field(description="Age at which it ends sessions.")] = 0.0
+    idle_seconds: Annotated[
+        float, Field(gt=0, le=_MAX_SECONDS, description="Silence after which it ends sessions.")
+    ] = IDLE_SECONDS
+    refusal_seconds: Annotated[
+        float, Field(ge=0, le=600, description="How long a failed AUTH waits for its reply.")
+    ] = 0.0
+    rtt_seconds: Annotated[
+        float, Field(ge=0, le=60, description="Every flight of replies is held back for so long.")
+    ] = 0.0
+    accept_seconds: Annotated[
+        float,
+        Field(ge=0, le=600, description="From the final dot to the 250: always, or the median."),
+    ] = 0.0
+    accept_p99_seconds: Annotated[
+        float,
+        Field(ge=0, le=600, description="99 of 100 are within; zero: all like accept_seconds."),
+    ] = 0.0
+
+    def __post_init__(self) -> None:
+        if 0.0 < self.accept_p99_seconds < self.accept_seconds:
+            raise ValueError("accept_p99_seconds is smaller than accept_seconds, the median")
+        if self.accept_p99_seconds and not self.accept_seconds:
+            raise ValueError("accept_p99_seconds needs accept_seconds, the median")
+
+    def told(self) -> list[tuple[str, str, str]]:
+        """Return name, value and meaning of each setting that acts, for people."""
+        properties = TypeAdapter(Behaviour).json_schema()["properties"]
+        rows = []
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if not value or (field.name in _PERIODS and value == field.default):
+                continue
+            if isinstance(value, frozenset):
+                shown = " ".join(sorted(value))
+            else:
+                shown = f"{value:g}" if isinstance(value, float) else str(value)
+            rows.append((field.name, shown, str(properties[field.name]["description"])))
+        return rows
+
+
+PROFILES = {
+    Profile.UNLIMITED: Behaviour(),
+    Profile.GMAIL: Behaviour(
+        dialect=Profile.GMAIL,
+        # github.com/jstedfast/MailKit/issues/1343: an inline token of more than 697 characters
+        # is refused, which makes a line of about 1000 octets.
+        max_auth_line_bytes=1024,
+        max_connections_per_mailbox=10,  # not published; what senders stay below
+        messages_per_day=2000,  # support.google.com/a/answer/166852, Workspace
+        recipients_per_day=10_000,  # the same
+        logins_per_minute=60,  # not published, but there is a limit
+    ),
+    Profile.OUTLOOK: Behaviour(
+        dialect=Profile.OUTLOOK,
+        max_message_bytes=157_286_400,  # what Exchange Online announces
+        max_recipients=500,  # its default; administrators choose up to 1000
+        max_auth_line_bytes=MAX_AUTH_LINE_BYTES,  # clients send 4 kB inline, and it takes them
+        # learn.microsoft.com/exchange/troubleshoot/send-emails/smtp-submission-improvements:
+        # three connections; what is beyond 30 messages a minute is "carried over"; 10,000
+        # recipients a day.
+        max_connections_per_mailbox=3,
+        # github.com/nodemailer/nodemailer/issues/1613: "Message failed", which is what that client
+        # calls a refusal behind the final dot.
+        connections_refused_at=Point.END,
+        messages_per_minute=30,
+        is_excess_delayed=True,
+        recipients_per_day=10_000,
+        session_seconds=1200.0,  # not published; about 20 minutes are seen
+        refusal_seconds=5.0,  # github.com/nodemailer/nodemailer/issues/1484
+    ),
+}

@@ -1,0 +1,84 @@
+"""What has happened at the sandbox since its start, in figures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_MAX_MAILBOXES = 10_000
+_NO_CODE = b"garbage"
+
+
+@dataclass(slots=True)
+class Counters:
+    """What has happened since the start."""
+
+    connections_opened: int = 0
+    connections_open: int = 0
+    connections_peak: int = 0
+    auth_accepted: int = 0
+    auth_refused: int = 0
+    transactions_accepted: int = 0
+    transactions_refused: int = 0  # at or after the content
+    turns: int = 0  # flights of replies written while the client had nothing under way
+    token_requests: int = 0  # at the token endpoint
+    open_by_mailbox: dict[str, int] = field(default_factory=dict)  # authenticated, now
+    peak_by_mailbox: dict[str, int] = field(default_factory=dict)
+    refused_by_limit: dict[str, int] = field(default_factory=dict)
+    delayed_by_limit: int = 0  # messages that were accepted later than they came
+    faults_met: dict[str, int] = field(default_factory=dict)  # by step and action
+    _replies: dict[bytes, int] = field(default_factory=dict)
+
+    @property
+    def replies_by_code(self) -> dict[str, int]:
+        """How often each code was said; `garbage` has none."""
+        return {code.decode(): count for code, count in sorted(self._replies.items())}
+
+    def as_document(self) -> dict[str, object]:
+        """Return everything as it is shown in JSON."""
+        shown: dict[str, object] = {
+            name: getattr(self, name) for name in self.__slots__ if not name.startswith("_")
+        }
+        shown["peak_connections_per_mailbox"] = max(self.peak_by_mailbox.values(), default=0)
+        return shown | {"replies_by_code": self.replies_by_code}
+
+    def count_replies(self, replies: Iterable[bytes]) -> None:
+        """Count replies as they go on the wire."""
+        counts = self._replies
+        for octets in replies:
+            code = octets[:3]
+            try:
+                counts[code] += 1
+            except KeyError:  # the first of its code, or garbage
+                code = code if code.isdigit() and len(code) == 3 else _NO_CODE
+                counts[code] = counts.get(code, 0) + 1
+
+    def mailbox_opened(self, mailbox: str) -> None:
+        """Count one more authenticated connection of a mailbox."""
+        count = self.open_by_mailbox.get(mailbox, 0) + 1
+        self.open_by_mailbox[mailbox] = count
+        peak = max(self.peak_by_mailbox.get(mailbox, 0), count)
+        if mailbox in self.peak_by_mailbox or len(self.peak_by_mailbox) < _MAX_MAILBOXES:
+            self.peak_by_mailbox[mailbox] = peak
+
+    def mailbox_closed(self, mailbox: str) -> None:
+        """Count one less."""
+        self.open_by_mailbox[mailbox] -= 1
+        if not self.open_by_mailbox[mailbox]:
+            del self.open_by_mailbox[mailbox]
+
+    def start_peaks_anew(self) -> None:
+        """Let the peaks begin with what is open now."""
+        self.connections_peak = self.connections_open
+        self.peak_by_mailbox = dict(self.open_by_mailbox)
+
+    def fault_met(self, name: str) -> None:
+        """Count a fault that an arrival met."""
+        self.faults_met[name] = self.faults_met.get(name, 0) + 1
+
+    def limit_met(self, name: str) -> None:
+        """Count a refusal for the sake of a limit."""
+        self.refused_by_limit[name] = self.refused_by_limit.get(name, 0) + 1

@@ -1,0 +1,64 @@
+"""Carries out a fault that a session has met."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from xoauth2_proxy.sandbox import delivery
+from xoauth2_proxy.sandbox.faults import REPLIES, Action, Fault, Step
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from xoauth2_proxy.sandbox.session import Session
+
+
+def meet(
+    session: Session, fault: Fault, argument: str, run: Callable[[Session, str], None]
+) -> None:
+    """Do what the fault says in place of `run`, or around it."""
+    match fault.action:
+        case action if action in REPLIES:
+            _reply_instead(session, fault)
+        case Action.DROP:
+            session.close()
+        case Action.RESET:
+            session.abort()
+        case Action.FREEZE:
+            session.freeze()
+        case Action.STALL:
+            session.stall()
+        case _:
+            _run_and_spoil(session, fault, argument, run)
+
+
+def _run_and_spoil(
+    session: Session, fault: Fault, argument: str, run: Callable[[Session, str], None]
+) -> None:
+    said, held = len(session.replies), len(session.held)
+    run(session, argument)
+    # What `run` has said; it may have put it off already.
+    pile, mark = (session.held, held) if session.is_held else (session.replies, said)
+    match fault.action:
+        case Action.DELAY:
+            session.hold(said, fault.seconds)
+        case Action.REPLY_TWICE:
+            pile += pile[mark:]
+        case Action.REPLY_THEN_DROP:
+            session.close_in_turn()
+        case Action.ACCEPT_THEN_DROP:
+            del pile[mark:]
+            session.close()
+
+
+def _reply_instead(session: Session, fault: Fault) -> None:
+    octets = fault.octets
+    session.say(octets)
+    if fault.step in (Step.BDAT, Step.CONTENT):
+        session.answer_early()
+    elif fault.step is Step.END:
+        delivery.refuse(session)
+    elif fault.step is Step.AUTH:
+        session.office.counters.auth_refused += 1
+    if octets.startswith(b"421"):  # RFC 5321 §3.8: the server closes
+        session.close()

@@ -1,0 +1,152 @@
+"""A provider as a file describes it: profile, what differs from it, faults, token endpoint.
+
+The document is what scenario files hold; the keys are those of the dataclasses it becomes.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from enum import StrEnum
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Discriminator, Field, Tag, ValidationError
+from pydantic.dataclasses import dataclass
+
+from xoauth2_proxy.sandbox.behaviour import PROFILES, STRICT, Behaviour, Profile
+from xoauth2_proxy.sandbox.faults import MAX_FAULTS, Fault, TokenFault
+
+_MAX_SEED = (1 << 63) - 1
+_TAGS = ("smtp", "token")
+
+
+class Rotation(StrEnum):
+    """What becomes of a refresh token that was used."""
+
+    NONE = "none"  # it stays, as at Google
+    LENIENT = "lenient"  # there is a new one, and the old ones go on working, as at Microsoft
+    ONCE = "once"  # there is a new one, and the old one is refused
+    STRICT = "strict"  # there is a new one, and using an old one ends the grant (RFC 9700 §4.14.2)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
+class TokenEndpointSettings:
+    """What the token endpoint hands out, and to whom."""
+
+    ttl_seconds: Annotated[
+        float, Field(gt=0, le=31_536_000, description="How long an access token is good.")
+    ] = 3600.0
+    rotation: Annotated[
+        Rotation, Field(strict=False, description="What becomes of a used refresh token.")
+    ] = Rotation.NONE
+    clients: Annotated[
+        Mapping[str, str],
+        Field(
+            max_length=1000,
+            description="Known clients: id and secret, which is empty for public ones. Empty: any.",
+        ),
+    ] = Field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
+class ProviderSettings:
+    """Everything about a stand-in provider but its addresses."""
+
+    behaviour: Behaviour = Behaviour()
+    faults: tuple[Fault | TokenFault, ...] = ()
+    token_endpoint: TokenEndpointSettings = TokenEndpointSettings()
+    seed: Annotated[int, Field(ge=0, le=_MAX_SEED)] = 0
+
+    @classmethod
+    def from_dict(cls, document: object, where: str = "") -> "ProviderSettings":
+        """Return what a document says; what it leaves out is the profile's.
+
+        Raises:
+            ValueError: it is wrong; the text names each place, from `where` on.
+        """
+        try:
+            octets = json.dumps(document)
+            read = _Document.model_validate_json(octets)
+        except ValidationError as error:
+            raise ValueError(_told(error, where)) from None
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{where or 'the provider'}: {error}") from None
+        given = document["overrides"] if isinstance(document, dict) and read.overrides else {}
+        try:
+            behaviour = read.behaviour(given)
+        except ValidationError as error:
+            raise ValueError(_told(error, f"{where}.overrides".lstrip("."))) from None
+        return cls(
+            behaviour=behaviour,
+            faults=tuple(read.faults),
+            token_endpoint=read.token_endpoint,
+            seed=read.seed,
+        )
+
+
+def _kind(fault: object) -> str:
+    step = fault.get("step") if isinstance(fault, dict) else getattr(fault, "step", "")
+    return "token" if step == "token" else "smtp"
+
+
+class _Document(BaseModel, title="Provider"):
+    """A stand-in mail provider for tests."""
+
+    model_config = STRICT
+
+    profile: Profile = Field(
+        default=Profile.UNLIMITED, description="Whose limits and whose words it starts from."
+    )
+    overrides: Behaviour | None = Field(
+        default=None, description="What differs from the profile, whose values are the defaults."
+    )
+    faults: list[
+        Annotated[
+            Annotated[Fault, Tag("smtp")] | Annotated[TokenFault, Tag("token")],
+            Discriminator(_kind),
+        ]
+    ] = Field(default=[], max_length=MAX_FAULTS)
+    token_endpoint: TokenEndpointSettings = TokenEndpointSettings()
+    seed: int = Field(default=0, ge=0, le=_MAX_SEED, description="What chance is made of.")
+
+    def behaviour(self, given: Mapping[str, object]) -> Behaviour:
+        """Return the profile's behaviour with what was given instead."""
+        profile = PROFILES[self.profile]
+        if self.overrides is None:
+            return profile
+        return replace(profile, **{name: getattr(self.overrides, name) for name in given})
+
+
+def document_schema() -> dict[str, Any]:
+    """Return the JSON Schema of the documents that `ProviderSettings.from_dict` takes."""
+    return _Document.model_json_schema()
+
+
+def fault_from(document: object) -> Fault | TokenFault:
+    """Return one fault, as it stands in a list of them.
+
+    Raises:
+        ValueError: it is wrong; the text says where.
+    """
+    try:
+        return ProviderSettings.from_dict({"faults": [document]}).faults[0]
+    except ValueError as error:
+        raise ValueError(
+            str(error).replace("faults[0].", "").replace("faults[0]", "fault")
+        ) from None
+
+
+def _told(error: ValidationError, where: str) -> str:
+    problems = []
+    for problem in error.errors(include_url=False, include_context=False, include_input=False):
+        path = where
+        for part in problem["loc"]:
+            if part not in _TAGS:
+                path += f"[{part}]" if isinstance(part, int) else f".{part}"
+        message = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+            message = "there is no such key"
+        problems.append(f"{path.lstrip('.') or 'the provider'}: {message}")
+    return "; ".join(problems)
+
+
+OVERRIDES = tuple(field.name for field in fields(Behaviour))  # what `overrides` may hold

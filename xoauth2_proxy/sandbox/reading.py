@@ -1,0 +1,109 @@
+"""Reads a message as a person would: fields, text parts, attachments. Pure, bounded, never raises.
+
+What it is given was sent by anybody. HTML stays the text it is made of.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from email import message_from_bytes
+from email.errors import HeaderParseError
+from email.header import decode_header, make_header
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from email.message import Message as Parsed
+
+MAX_READ_BYTES = 1024 * 1024  # of a message; parsing takes some 20 ms
+_MAX_HEAD_BYTES = 16 * 1024  # looked through for the subject
+_MAX_FIELDS = 200
+_MAX_PARTS = 100
+_MAX_VALUE_CHARACTERS = 2000
+_MAX_TEXT_CHARACTERS = 200_000
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One part of a message that holds no others."""
+
+    kind: str  # as text/plain
+    name: str  # its file's; "": it has none
+    size_bytes: int  # decoded
+    text: str | None  # None: it is no text
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A message for people."""
+
+    fields: tuple[tuple[str, str], ...]
+    parts: tuple[Part, ...]
+    is_cut: bool  # there is more than what was read
+    source: str  # the message as it came, where it could not be taken apart; else ""
+
+
+def subject_of(content: bytes) -> str:
+    """Return the subject, decoded; "" if there is none near the top."""
+    head = content[:_MAX_HEAD_BYTES].partition(b"\r\n\r\n")[0]
+    try:
+        fields = message_from_bytes(head).raw_items()
+        return next((_decoded(value) for name, value in fields if name.lower() == "subject"), "")
+    except Exception:
+        return ""
+
+
+def read(content: bytes) -> Reading:
+    """Return the message for people; what cannot be taken apart comes as its source."""
+    is_cut = len(content) > MAX_READ_BYTES
+    try:
+        message = message_from_bytes(content[:MAX_READ_BYTES])
+        fields = [(name[:100], _decoded(value)) for name, value in message.raw_items()]
+        parts, is_cut_too = _parts(message)
+    except Exception:
+        source = content[:_MAX_TEXT_CHARACTERS].decode("utf-8", "replace")
+        return Reading((), (), len(content) > _MAX_TEXT_CHARACTERS, source)
+    is_cut = is_cut or is_cut_too or len(fields) > _MAX_FIELDS
+    return Reading(tuple(fields[:_MAX_FIELDS]), tuple(parts), is_cut, "")
+
+
+def _parts(message: Parsed) -> tuple[list[Part], bool]:
+    parts: list[Part] = []
+    room = _MAX_TEXT_CHARACTERS
+    is_cut = False
+    for one in message.walk():
+        if one.is_multipart():
+            continue
+        if len(parts) >= _MAX_PARTS:
+            return parts, True
+        payload = one.get_payload(decode=True)
+        octets = payload if isinstance(payload, bytes) else b""
+        text: str | None = None
+        if one.get_content_maintype() == "text":
+            text = _text(octets, one.get_content_charset() or "utf-8")
+            is_cut = is_cut or len(text) > room
+            text = text[:room]
+            room -= len(text)
+        name = _decoded(one.get_filename() or "")
+        parts.append(Part(one.get_content_type(), name, len(octets), text))
+    return parts, is_cut
+
+
+def _text(octets: bytes, charset: str) -> str:
+    try:
+        text = octets.decode(charset, "replace")
+    except (LookupError, ValueError):  # no such character set, or no such thing as text of it
+        text = octets.decode("latin-1")
+    return text.replace("\r\n", "\n").replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
+def _decoded(value: object) -> str:
+    """Return a field's value in one line, with its encoded words read (RFC 2047)."""
+    text = " ".join(str(value).split())[:_MAX_VALUE_CHARACTERS]
+    try:
+        decoded = str(make_header(decode_header(text)))
+    except (HeaderParseError, LookupError, ValueError):
+        decoded = text
+    if not decoded.strip():
+        decoded = text
+    # Octets beyond ASCII stand for themselves in what the parser made of them.
+    return decoded.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
