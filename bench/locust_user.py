@@ -1,7 +1,7 @@
 """Locust's users for SMTP: the benchmarker's own submission, in Locust's statistics and workers.
 
-`locust -f` on this file sends as its options say; a locustfile of your own imports `SmtpUser`, which
-sends one message at each `send`. Locust is an extra: nothing else here imports this module.
+`locust -f` on this file sends as its options say; a locustfile of your own imports `SmtpUser`,
+which sends one message at each `send`. Locust is an extra: nothing else here imports this module.
 
 Locust's users are greenlets, and the submission is made of coroutines. All users of a process share
 one asyncio loop, which is a greenlet among them: gevent's selector lets the others run while it
@@ -24,6 +24,7 @@ from weakref import WeakKeyDictionary
 import gevent
 import typer
 from gevent.event import AsyncResult
+from gevent.lock import BoundedSemaphore
 from locust import User, events, task
 from locust.exception import StopUser
 from locust.runners import MasterRunner
@@ -116,6 +117,7 @@ class Post:
         self._logins: list[Login] = []
         self._turns = itertools.count()
         self._endpoints: dict[str, Endpoint] = {}  # by Locust's host
+        self._finding = BoundedSemaphore(1)
 
     def submission(self, host: str) -> Submission:
         """Return a connection to be opened, of the next mailbox in turn.
@@ -123,8 +125,9 @@ class Post:
         Raises:
             TargetError: the target may not be measured, or there is none.
         """
-        if host not in self._endpoints:
-            self._endpoints[host] = self.loop.do(self._find(host))
+        with self._finding:  # one of the users looks, the others wait for what it finds
+            if host not in self._endpoints:
+                self._endpoints[host] = self.loop.do(self._find(host))
         login = self._logins[next(self._turns) % len(self._logins)]
         return Submission(self._endpoints[host], login, self.manner)
 
