@@ -17,10 +17,18 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from bench import assertions, compare_command, comparison, sandbox_command, schema_command
+from bench import (
+    assertions,
+    compare_command,
+    comparison,
+    sandbox_command,
+    scenario_run,
+    schema_command,
+    tokens_command,
+)
 from bench.cost import cli as cost_command
 from bench.interruption import Interruption
-from bench.option_class import GroupedHelp, taking
+from bench.option_class import GroupedHelp, given, taking
 from bench.options import Options
 from bench.planning import Output, output_of, request_of
 from bench.reports import comparison_table, html_export, json_export, terminal
@@ -115,7 +123,11 @@ def _bench(context: typer.Context, options: Options) -> None:
     if context.invoked_subcommand is not None:
         _refuse_options(context)
         return
-    request, out = request_of(options), output_of(options)
+    if options.scenario_file is None:
+        request = request_of(options)
+    else:
+        options, request = scenario_run.applied(options.scenario_file, options, given(context))
+    out = output_of(options)
     _confirm(request.plan, out)
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         code = runner.run(_bench_and_report(request, out))
@@ -124,13 +136,11 @@ def _bench(context: typer.Context, options: Options) -> None:
 
 def _refuse_options(context: typer.Context) -> None:
     """Refuse options in front of a sub-command, which would do nothing."""
-    for name in context.params:
-        source = context.get_parameter_source(name)
-        if source is not None and source.name == "COMMANDLINE":
-            raise typer.BadParameter(
-                f"stands in front of {context.invoked_subcommand}, which does not take it.",
-                param_hint=f"--{name.replace('_', '-')}",
-            )
+    for name in given(context):
+        raise typer.BadParameter(
+            f"stands in front of {context.invoked_subcommand}, which does not take it.",
+            param_hint=f"--{name.replace('_', '-')}",
+        )
 
 
 def _confirm(plan: Plan, out: Output) -> None:
@@ -256,4 +266,7 @@ _app.callback(invoke_without_command=True, cls=GroupedHelp, help=_HELP, epilog=_
 _app.command("compare", help=compare_command.HELP)(compare_command.compare)
 _app.command("cost", help=cost_command.HELP)(cost_command.cost)
 _app.command("sandbox", help=sandbox_command.HELP)(sandbox_command.sandbox)
+_app.add_typer(
+    tokens_command.app, name="tokens", help=tokens_command.HELP, epilog=tokens_command.EPILOG
+)
 _app.command("schema", help=schema_command.HELP)(schema_command.schema)

@@ -26,7 +26,6 @@ import typer
 from gevent.event import AsyncResult
 from gevent.lock import BoundedSemaphore
 from locust import User, events, task
-from locust.exception import StopUser
 from locust.runners import MasterRunner
 
 from bench.interruption import Interruption
@@ -131,6 +130,15 @@ class Post:
         login = self._logins[next(self._turns) % len(self._logins)]
         return Submission(self._endpoints[host], login, self.manner)
 
+    def give_up(self, environment: Environment, error: TargetError) -> None:
+        """End the test, once, whoever of the users finds out first."""
+        if environment.process_exit_code is None:
+            environment.process_exit_code = 1
+            _LOG.error("%s", error)
+            if environment.runner is not None:
+                # In a greenlet of its own: it ends that of the user who asks for it.
+                gevent.spawn(environment.runner.quit)
+
     async def _find(self, host: str) -> Endpoint:
         async with open_target(_target(self.request, host), Interruption(), _LOG.info) as target:
             self._logins = logins_of(self.request, target.state_dir)
@@ -143,24 +151,19 @@ class SmtpUser(User):
     abstract = True
 
     def on_start(self) -> None:
-        """Find the server.
-
-        Raises:
-            StopUser: it may not be measured; the log says why.
-        """
+        """Find the server; the test ends when there is none, and the log says why."""
         self._post = _POSTS[self.environment]
         try:
             self._submission = self._post.submission(self.host or "")
         except TargetError as error:
-            _LOG.error("%s", error)
-            self.environment.process_exit_code = 1
-            if self.environment.runner is not None:
-                self.environment.runner.quit()
-            raise StopUser from None
+            self._post.give_up(self.environment, error)
+            # A greenlet that ends so is an ordinary user who has left.
+            raise gevent.GreenletExit from None
 
     def on_stop(self) -> None:
         """Take leave of the server."""
-        self._post.loop.do(self._submission.close())
+        if hasattr(self, "_submission"):
+            self._post.loop.do(self._submission.close())
 
     def send(self) -> bool:
         """Send one message, over a new connection if there is none; return whether it succeeded."""
@@ -222,8 +225,14 @@ class Sender(SmtpUser):
 _POSTS: WeakKeyDictionary[Environment, Post] = WeakKeyDictionary()
 
 
-@events.init_command_line_parser.add_listener
 def _add_options(parser: LocustArgumentParser, **_: object) -> None:
+    parser.add_argument(
+        "--password",
+        env_var="XOAUTH2_BENCH_PASSWORD",
+        is_secret=True,  # which a group's options cannot be
+        include_in_web_ui=False,
+        help="Password or token; the variable keeps it out of the process list.",
+    )
     group = parser.add_argument_group("SMTP", "What Sender sends; --host is smtp://… or smtps://…")
     group.add_argument("--scenario", help="Sizes and reuse of connections of a named scenario.")
     group.add_argument("--sizes", help="4096, or sizes with weights: 4k:70,100k:25,1m:5.")
@@ -233,12 +242,6 @@ def _add_options(parser: LocustArgumentParser, **_: object) -> None:
     group.add_argument("--mailbox", help="Who logs in and sends; several with commas between.")
     group.add_argument("--to", default="recipient@outlook.com", help="Recipient.")
     group.add_argument("--mechanism", choices=[one.value for one in Mechanism], help="To log in.")
-    group.add_argument(
-        "--password",
-        env_var="XOAUTH2_BENCH_PASSWORD",
-        is_secret=True,
-        help="Password or token; the variable keeps it out of the process list.",
-    )
     group.add_argument("--no-auth", action="store_true", help="Do not log in.")
     group.add_argument("--use-mock-tokens", action="store_true", help="Log in to the sandbox.")
     group.add_argument("--state-dir", help="The running proxy's, with the mock tokens' key.")
@@ -247,8 +250,9 @@ def _add_options(parser: LocustArgumentParser, **_: object) -> None:
     group.add_argument("--allow-remote", action="store_true", help="Let traffic leave loopback.")
 
 
-@events.init.add_listener
 def _prepare(environment: Environment, **_: object) -> None:
+    # gevent's clock stood still while modules were imported: --run-time would end so much earlier.
+    gevent.get_hub().loop.update_now()
     options = environment.parsed_options
     if options is None or isinstance(environment.runner, MasterRunner):
         return  # a master sends nothing
@@ -288,3 +292,7 @@ def _target(request: RunRequest, host: str) -> TargetRequest:
     tls = _TLS_OF_SCHEME[url.scheme] or request.target.tls
     # A worker must send where the others do: never to a proxy of its own.
     return replace(request.target, host=url.hostname, port=port, tls=tls, may_start_private=False)
+
+
+events.init_command_line_parser.add_listener(_add_options)
+events.init.add_listener(_prepare)

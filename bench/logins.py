@@ -23,6 +23,9 @@ def logins_of(request: RunRequest, state_dir: Path) -> list[Login]:
         TargetError: the key that signs mock tokens cannot be used.
     """
     mailboxes, mechanism = request.plan.mailboxes, request.mechanism
+    if request.accounts is not None and not mechanism.takes_token:
+        passwords = {one.address: one.password for one in request.accounts.mailboxes}
+        return [_own_login(mailbox, mechanism, passwords[mailbox]) for mailbox in mailboxes]
     secret = "" if mechanism is Mechanism.NONE else request.secret
     if secret is not None:
         return [Login(mailbox, mechanism, lambda: secret) for mailbox in mailboxes]
@@ -32,6 +35,10 @@ def logins_of(request: RunRequest, state_dir: Path) -> list[Login]:
         raise TargetError(f"The mock tokens' signing key cannot be used: {error}") from error
     ttl_seconds = request.token_ttl_seconds or _TOKEN_SECONDS
     return [mock_login(mailbox, mechanism, tokens, ttl_seconds) for mailbox in mailboxes]
+
+
+def _own_login(mailbox: str, mechanism: Mechanism, password: str) -> Login:
+    return Login(mailbox, mechanism, lambda: password)
 
 
 def mock_login(mailbox: str, mechanism: Mechanism, tokens: MockTokens, ttl_seconds: float) -> Login:

@@ -12,6 +12,7 @@ import typer
 
 from bench.arrivals import MAX_LATENESS_SECONDS
 from bench.login import Mechanism
+from bench.provisioning import MAX_ACCOUNTS
 from bench.scenarios import SCENARIOS
 from bench.submission import Tls
 from bench.target import DEFAULT_ADMIN_URL, DEFAULT_HOST, DEFAULT_PORT
@@ -34,6 +35,17 @@ class Options:
         str | None,
         typer.Option(
             help=f"{', '.join(SCENARIOS)}; quick when nothing is given.", rich_help_panel=LOAD
+        ),
+    ] = None
+    scenario_file: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            help="A case to run again, JSON or TOML: load, provider, faults and what has to come "
+            "of it (xoauth2-bench schema scenario). It brings a proxy and a provider of its own; "
+            "options of the load take the place of the file's.",
+            rich_help_panel=LOAD,
         ),
     ] = None
     num_emails: Annotated[
@@ -209,6 +221,36 @@ class Options:
             help="Log in to the sandbox's mailboxes; start a private "
             "proxy if nothing listens at the default address.",
             rich_help_panel=LOGIN,
+        ),
+    ] = False
+    accounts: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=MAX_ACCOUNTS,
+            help="Send as so many mailboxes of its own, bench_user001@mock.test and so on: in a "
+            "private proxy's configuration, or added to the running one by its admin server and "
+            "removed afterwards.",
+            rich_help_panel=LOGIN,
+        ),
+    ] = None
+    user_prefix: Annotated[
+        str | None,
+        typer.Option(help="What their names begin with; bench.", rich_help_panel=LOGIN),
+    ] = None
+    min_accounts: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=MAX_ACCOUNTS,
+            help="Go on with so many when not all can be added; all are needed.",
+            rich_help_panel=LOGIN,
+        ),
+    ] = None
+    no_cleanup: Annotated[
+        bool,
+        typer.Option(
+            "--no-cleanup", help="Leave and list those that were added.", rich_help_panel=LOGIN
         ),
     ] = False
     token_ttl: Annotated[

@@ -16,10 +16,12 @@ import platformdirs
 import typer
 
 from bench import assertions
+from bench.account_options import accounts_of
 from bench.arrivals import Pace, Rate
 from bench.login import Mechanism
 from bench.messages import MessagesUnusable, read_folder
 from bench.options import MAX_EMAILS
+from bench.private_proxy import PrivateWishes
 from bench.run import RunRequest
 from bench.scenarios import COMPARE, CUSTOM, SCENARIOS, Plan
 from bench.submission import Tls
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from bench.options import Options
+    from bench.provisioning import Accounts
     from bench.scenarios import Scenario
 
 _MOCK_PASSWORD = "secret"  # noqa: S105 - the mock mailboxes' published password
@@ -71,7 +74,9 @@ def request_of(options: Options) -> RunRequest:
     """
     scenario = _scenario(options)
     mechanism = _mechanism(options)
-    is_token = options.use_mock_tokens and mechanism.takes_token and options.password is None
+    accounts = accounts_of(options)
+    is_mock = options.use_mock_tokens or accounts is not None
+    is_token = is_mock and mechanism.takes_token and options.password is None
     if options.token_ttl is not None and not is_token:
         _refuse("--token-ttl", "is for mock tokens: --use-mock-tokens with xoauth2 or oauthbearer.")
     workload = _workload(options, scenario)
@@ -81,15 +86,16 @@ def request_of(options: Options) -> RunRequest:
             pace=_pace(options, scenario),
             concurrent=options.concurrent or scenario.concurrent,
             workload=workload,
-            mailboxes=_mailboxes(options, mechanism),
+            mailboxes=_mailboxes(options, mechanism, accounts),
             to_email=_address(options.to_email, "--to"),
             drain_seconds=options.drain_seconds,
         ),
-        target=_target(options, mechanism),
+        target=_target(options, mechanism, accounts),
         mechanism=mechanism,
         secret=_secret(options, mechanism),
         token_ttl_seconds=options.token_ttl or scenario.token_ttl_seconds,
         files=_files(options),
+        accounts=accounts,
     )
 
 
@@ -212,7 +218,11 @@ def _mechanism(options: Options) -> Mechanism:
     return options.mechanism
 
 
-def _mailboxes(options: Options, mechanism: Mechanism) -> tuple[str, ...]:
+def _mailboxes(
+    options: Options, mechanism: Mechanism, accounts: Accounts | None
+) -> tuple[str, ...]:
+    if accounts is not None:
+        return tuple(one.address for one in accounts.mailboxes)
     if options.from_emails:
         return tuple(_address(mailbox, "--from") for mailbox in options.from_emails)
     if options.use_mock_tokens:
@@ -227,7 +237,7 @@ def _mailboxes(options: Options, mechanism: Mechanism) -> tuple[str, ...]:
 
 
 def _secret(options: Options, mechanism: Mechanism) -> str | None:
-    if mechanism is Mechanism.NONE:
+    if mechanism is Mechanism.NONE or options.accounts is not None:
         return None
     if options.password is None and options.use_mock_tokens:
         return None if mechanism.takes_token else _MOCK_PASSWORD
@@ -237,7 +247,8 @@ def _secret(options: Options, mechanism: Mechanism) -> str | None:
     return options.password
 
 
-def _target(options: Options, mechanism: Mechanism) -> TargetRequest:
+def _target(options: Options, mechanism: Mechanism, accounts: Accounts | None) -> TargetRequest:
+    is_mock = options.use_mock_tokens or accounts is not None
     return TargetRequest(
         host=options.host,
         port=options.port,
@@ -245,7 +256,8 @@ def _target(options: Options, mechanism: Mechanism) -> TargetRequest:
         tls=options.tls,
         ca_file=options.ca_file,
         allow_remote=options.allow_remote,
-        may_start_private=options.use_mock_tokens and options.tls is Tls.NONE,
+        may_start_private=is_mock and options.tls is Tls.NONE,
+        wishes=PrivateWishes(mailboxes=() if accounts is None else accounts.mailboxes),
         has_login=mechanism is not Mechanism.NONE,
         state_dir=options.state_dir or Path(platformdirs.user_state_dir("xoauth2-proxy")),
     )

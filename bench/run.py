@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import platform
-from dataclasses import dataclass, field
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -14,18 +15,20 @@ from bench.generator import Watch, watching
 from bench.load import Load
 from bench.logins import logins_of
 from bench.messages import Messages
+from bench.provisioning import provisioned
 from bench.recorder import Recorder
 from bench.result import Environment, Run
-from bench.target import open_target
+from bench.target import DEFAULT_ADMIN_URL, open_target
 from bench.witness import Witness
 from xoauth2_proxy import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from bench.arrivals import Pace
     from bench.interruption import Interruption
     from bench.login import Mechanism
+    from bench.provisioning import Accounts
     from bench.reports.progress import Progress
     from bench.scenarios import Plan
     from bench.target import Target, TargetRequest
@@ -41,6 +44,7 @@ class RunRequest:
     secret: str | None = field(repr=False)  # password or token; None: mock tokens, or no login
     token_ttl_seconds: float | None = None  # of the mock tokens; None: an hour
     files: tuple[bytes, ...] = field(default=(), repr=False)  # messages to send; empty: written
+    accounts: Accounts | None = None  # mailboxes of the run's own, which are the plan's
 
 
 async def run_once(request: RunRequest, interruption: Interruption, progress: Progress) -> Run:
@@ -50,12 +54,34 @@ async def run_once(request: RunRequest, interruption: Interruption, progress: Pr
         TargetError: there is nothing to measure, or it may not be measured.
         StartInterrupted: a signal came before there was a target.
     """
-    async with open_target(request.target, interruption, progress.announce) as target:
-        plan = request.plan
+    async with (
+        open_target(request.target, interruption, progress.announce) as target,
+        with_mailboxes(request, target, interruption, progress) as wanted,
+    ):
+        plan = wanted.plan
         progress.announce(
             f"Sending {plan.pace.about} over {plan.concurrent} connections to {target.endpoint}."
         )
-        return await measure(request, target, interruption, progress)
+        return await measure(wanted, target, interruption, progress)
+
+
+@asynccontextmanager
+async def with_mailboxes(
+    request: RunRequest, target: Target, interruption: Interruption, progress: Progress
+) -> AsyncIterator[RunRequest]:
+    """Yield the request with the mailboxes that there are; those of the run's own are added."""
+    if request.accounts is None or target.is_private:
+        yield request
+        return
+    async with provisioned(
+        request.accounts,
+        request.target.admin_url or DEFAULT_ADMIN_URL,
+        interruption,
+        progress.announce,
+        allow_remote=request.target.allow_remote,
+    ) as mailboxes:
+        addresses = tuple(one.address for one in mailboxes)
+        yield replace(request, plan=replace(request.plan, mailboxes=addresses))
 
 
 async def run_twice(

@@ -1,20 +1,32 @@
-"""`xoauth2-bench schema`: the form of a run's JSON, for programs that read it."""
+"""`xoauth2-bench schema`: the form of a run's JSON and of a scenario file, for programs."""
 
-from __future__ import annotations
-
+# Annotations are read by typer when the command is built, so they stay real objects here.
+from enum import StrEnum
 from importlib import resources
+from typing import Annotated
 
-HELP = """Print the JSON Schema (2020-12) of a run's document.
+import typer
 
-Units are part of the names; null stands for "no value".
+HELP = """Print a JSON Schema (2020-12): of a run's document, or of a scenario file.
+
+In a run's document units are part of the names; null stands for "no value".
 """
 
 
-def schema() -> None:
+class Kind(StrEnum):
+    """What is described."""
+
+    RUN = "run"
+    SCENARIO = "scenario"
+
+
+def schema(
+    kind: Annotated[Kind, typer.Argument(help="Whose form; a run's.")] = Kind.RUN,
+) -> None:
     """Print the schema."""
-    print(text(), end="")  # noqa: T201
+    print(text(kind), end="")  # noqa: T201
 
 
-def text() -> str:
+def text(kind: Kind = Kind.RUN) -> str:
     """Return the schema as it is published."""
-    return (resources.files("bench") / "schema" / "run.schema.json").read_text("utf-8")
+    return (resources.files("bench") / "schema" / f"{kind}.schema.json").read_text("utf-8")

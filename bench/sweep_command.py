@@ -102,7 +102,12 @@ def run(context: typer.Context, options: SweepOptions) -> None:
 
 
 def _plan(options: SweepOptions) -> _Plan:
-    for option, value in (("--assert", options.assertions), ("--ramp-from", options.ramp_from)):
+    for option, value in (
+        ("--assert", options.assertions),
+        ("--ramp-from", options.ramp_from),
+        ("--accounts", options.accounts),
+        ("--scenario-file", options.scenario_file),
+    ):
         if value:
             _refuse(option, "is for a single run.")
     if options.scenario == COMPARE:

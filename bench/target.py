@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import ipaddress
 import json
-import socket
 import ssl
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -14,7 +11,13 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from bench.private_proxy import PrivateProxyError, StartInterrupted, private_proxy
+from bench.loopback import is_loopback
+from bench.private_proxy import (
+    PrivateProxyError,
+    PrivateWishes,
+    StartInterrupted,
+    private_proxy,
+)
 from bench.submission import Endpoint, Tls, is_listening
 
 if TYPE_CHECKING:
@@ -57,6 +60,8 @@ class TargetRequest:
     ca_file: Path | None = None  # None: the system's certificate authorities
     allow_remote: bool = False
     may_start_private: bool = False  # a private proxy may stand in for the default target
+    is_private: bool = False  # it has to be a private one
+    wishes: PrivateWishes = PrivateWishes()  # noqa: RUF009 - frozen; what a private one is to have
     has_login: bool = True  # a password or token is sent
     state_dir: Path  # where the running proxy keeps the key of its mock tokens
 
@@ -75,6 +80,7 @@ class Target:
     sandbox_url: str  # "" when there is no sandbox to ask
     no_sandbox_reason: str  # "" when there is one
     admin_url: str = ""  # of the proxy with that sandbox; "" when there is none
+    is_private: bool = False  # it has the mailboxes that were wished for
 
 
 @asynccontextmanager
@@ -87,6 +93,11 @@ async def open_target(
         TargetError: nothing listens, or the target is not on loopback.
         StartInterrupted: a signal came while a private proxy was starting.
     """
+    if request.is_private:
+        announce("Starting a private proxy and its provider for this run.")
+        async with _private_target(request.wishes, interruption) as target:
+            yield target
+        return
     endpoint = await _endpoint(request)
     if await is_listening(endpoint, _PROBE_SECONDS):
         url, reason = await _sandbox(request)
@@ -102,22 +113,25 @@ async def open_target(
             f"Nothing listens at {endpoint}: starting a private proxy with the sandbox "
             "for this run."
         )
-        async with _private_target(interruption) as target:
+        async with _private_target(request.wishes, interruption) as target:
             yield target
     else:
         raise TargetError(await _hint(request, endpoint))
 
 
 @asynccontextmanager
-async def _private_target(interruption: Interruption) -> AsyncIterator[Target]:
+async def _private_target(
+    wishes: PrivateWishes, interruption: Interruption
+) -> AsyncIterator[Target]:
     try:
-        async with private_proxy(interruption) as proxy:
+        async with private_proxy(interruption, wishes) as proxy:
             yield Target(
                 endpoint=Endpoint(proxy.host, proxy.port),
                 state_dir=proxy.state_dir,
                 sandbox_url=proxy.sandbox_url,
                 no_sandbox_reason="",
                 admin_url=proxy.admin_url.rstrip("/"),
+                is_private=True,
             )
     except PrivateProxyError as error:
         raise TargetError(str(error)) from error
@@ -156,16 +170,9 @@ def tls_context(request: TargetRequest) -> ssl.SSLContext | None:
 
 async def _is_loopback(host: str) -> bool:
     try:
-        found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as error:
+        return await is_loopback(host)
+    except OSError as error:
         raise TargetError(f"{host} cannot be resolved: {error}") from error
-    return all(_is_loopback_address(str(info[4][0])) for info in found)
-
-
-def _is_loopback_address(text: str) -> bool:
-    address = ipaddress.ip_address(text.partition("%")[0])
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return (mapped or address).is_loopback
 
 
 async def _sandbox(request: TargetRequest) -> tuple[str, str]:

@@ -303,6 +303,11 @@ class FailingProxy:
         self.batches: list[int] = []
         self.is_late = False
         self.release = asyncio.Event()
+        self.has_added = asyncio.Event()
+
+    def add_late(self, names: set[str]) -> None:
+        self.there |= names
+        self.has_added.set()
 
     async def list(self, _: web.Request) -> web.Response:
         return web.json_response({"accounts": [{"email": one} for one in self.there]})
@@ -312,13 +317,13 @@ class FailingProxy:
         self.batches.append(len(documents))
         self.open_requests += 1
         self.most_open_requests = max(self.most_open_requests, self.open_requests)
-        if self.open_requests == 2:
-            self.release.set()
+        if self.open_requests == 2:  # time for a third one, which must not come
+            asyncio.get_running_loop().call_later(0.3, self.release.set)
         await self.release.wait()
         self.open_requests -= 1
         names = {one["email"] for one in documents}
         if self.is_late:
-            asyncio.get_running_loop().call_later(0.3, self.there.update, names)
+            asyncio.get_running_loop().call_later(0.3, self.add_late, names)
             assert request.transport is not None
             request.transport.abort()
         self.there |= set() if self.is_late else names
@@ -373,6 +378,7 @@ async def test_what_was_added_without_an_answer_is_removed_too() -> None:
         with pytest.raises(ProvisioningError, match=r"0 of 4 .*\n.*does not answer"):
             async with provisioned(Accounts(count=4), url, Interruption(), silent):
                 pytest.fail("it went on")
+        await asyncio.wait_for(proxy.has_added.wait(), WAIT_SECONDS)
     assert proxy.asked_in_vain  # it was not there yet
     assert proxy.there == set()
 

@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.benchmark.runs import command, only_file, strict_json, validate
+
+# The loop under test is the command's own.
+pytestmark = pytest.mark.asyncio(loop_factories=["asyncio"])
+
+RUN_SECONDS = 45.0  # the start of proxy and provider included
+EXAMPLES = Path(__file__).parents[2] / "docs" / "scenarios"
+
+
+async def ran(folder: Path, *arguments: str) -> tuple[int, str, str]:
+    temporary = folder / "temporary"
+    temporary.mkdir()
+    async with command(folder, *arguments, environment={"TMPDIR": str(temporary)}) as running:
+        ended = await running.end(RUN_SECONDS)
+    assert not list(temporary.iterdir())
+    return ended
+
+
+def result(folder: Path) -> dict[str, Any]:
+    document = strict_json(only_file(folder).read_text())
+    validate(document)
+    return document
+
+
+async def test_drop_after_dot_is_told_to_the_client_and_nobody_else_suffers(tmp_path: Path) -> None:
+    code, out, errors = await ran(
+        tmp_path, "--scenario-file", str(EXAMPLES / "drop-after-dot.toml")
+    )
+    assert code == 0, out + errors
+    document = result(tmp_path)
+    assert document["config"]["scenario"] == "drop-after-dot"
+    assert [one["is_met"] for one in document["assertions"]] == [True] * 6
+    assert document["results"]["successful"] == 58
+
+
+async def test_outlooks_three_connections_are_learned(tmp_path: Path) -> None:
+    path = EXAMPLES / "outlook-three-connections.toml"
+    code, out, errors = await ran(tmp_path, "--scenario-file", str(path))
+    assert code == 0, out + errors
+    document = result(tmp_path)
+    assert document["results"]["failed"] > 0
+    assert {one["code"] for one in document["errors"]} == {"451"}
+    assert "432" not in {one["code"] for one in document["errors"]}
+
+
+async def test_the_token_endpoint_of_the_case_is_asked_and_may_fail(tmp_path: Path) -> None:
+    document = {
+        "version": 1,
+        "name": "no-token-at-first",
+        "load": {"num_emails": 12, "concurrent": 2, "from": ["a@example.org", "b@example.org"]},
+        "provider": {
+            "token_endpoint": {"clients": {"me": "hush"}, "ttl_seconds": 600},
+            "faults": [{"step": "token", "action": "invalid_grant", "mailbox": "a@example.org"}],
+        },
+        "assert": ["failed>=1", "lost==0"],
+    }
+    path = tmp_path / "case.json"
+    path.write_text(json.dumps(document))
+    code, out, errors = await ran(tmp_path, "--scenario-file", str(path))
+    assert code == 0, out + errors
+    found = result(tmp_path)
+    assert found["config"]["mechanism"] == "plain"
+    assert found["provider"]["token_requests"] >= 2
+
+
+async def test_the_command_line_goes_before_the_file(tmp_path: Path) -> None:
+    path = EXAMPLES / "drop-after-dot.toml"
+    more = ("--num-emails", "5", "--assert", "p95<=1us", "--json")
+    code, out, _ = await ran(tmp_path, "--scenario-file", str(path), *more)
+    document = strict_json(out)
+    assert code == 2  # of five messages none met the fault
+    assert document["results"]["planned"] == 5
+    assert [one["expression"] for one in document["assertions"]][-1] == "p95<=1us"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [(("--port", "2626"), "brings a proxy"), (("--accounts", "3"), "brings a proxy")],
+)
+async def test_a_case_has_its_own_target(
+    tmp_path: Path, arguments: tuple[str, ...], complaint: str
+) -> None:
+    path = EXAMPLES / "drop-after-dot.toml"
+    code, _, errors = await ran(tmp_path, "--scenario-file", str(path), *arguments)
+    assert code == 2
+    assert complaint in errors
+
+
+async def test_a_wrong_file_is_told_whole(tmp_path: Path) -> None:
+    path = tmp_path / "case.toml"
+    path.write_text('version = 1\nname = "a"\n[load]\nspeed = 1\n[provider]\nprofile = "yahoo"\n')
+    code, _, errors = await ran(tmp_path, "--scenario-file", str(path))
+    assert code == 2
+    assert "load.speed: there is no such key" in errors
+    assert "provider.profile: " in errors
+
+
+async def test_the_schema_is_printed(tmp_path: Path) -> None:
+    async with asyncio.timeout(RUN_SECONDS):
+        code, out, _ = await ran(tmp_path, "schema", "scenario")
+    assert code == 0
+    assert json.loads(out)["title"] == "Scenario"
+
+
+async def test_tokens_is_a_command(tmp_path: Path) -> None:
+    state = ("--state-dir", str(tmp_path / "state"))
+    code, out, _ = await ran(tmp_path, "tokens", "list", "--json", *state)
+    assert (code, len(out.splitlines())) == (0, 4)
