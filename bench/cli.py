@@ -24,11 +24,12 @@ from bench import (
     sandbox_command,
     scenario_run,
     schema_command,
+    sweep_command,
     tokens_command,
 )
 from bench.cost import cli as cost_command
 from bench.interruption import Interruption
-from bench.option_class import GroupedHelp, given, taking
+from bench.option_class import GroupedCommand, GroupedHelp, given, taking
 from bench.options import Options
 from bench.planning import Output, output_of, request_of
 from bench.reports import comparison_table, html_export, json_export, terminal
@@ -37,6 +38,7 @@ from bench.result import Run
 from bench.run import RunRequest, run_once, run_twice
 from bench.scenarios import COMPARE, SCENARIOS, Plan
 from bench.serve import loop_factory
+from bench.sweep_command import SweepOptions
 from bench.target import StartInterrupted, TargetError
 from xoauth2_proxy import __version__
 
@@ -263,10 +265,15 @@ def _advice(request: RunRequest, runs: list[Run]) -> str:
 _app.callback(invoke_without_command=True, cls=GroupedHelp, help=_HELP, epilog=_EPILOG)(
     taking(Options, _bench, list_scenarios=_List, version=_Version)
 )
-_app.command("compare", help=compare_command.HELP)(compare_command.compare)
+_app.command(
+    "compare", cls=compare_command.Command, help=compare_command.HELP, epilog=compare_command.EPILOG
+)(compare_command.compare)
 _app.command("cost", help=cost_command.HELP)(cost_command.cost)
 _app.command("sandbox", help=sandbox_command.HELP)(sandbox_command.sandbox)
 _app.add_typer(
     tokens_command.app, name="tokens", help=tokens_command.HELP, epilog=tokens_command.EPILOG
 )
 _app.command("schema", help=schema_command.HELP)(schema_command.schema)
+_app.command("sweep", cls=GroupedCommand, help=sweep_command.HELP, epilog=sweep_command.EPILOG)(
+    taking(SweepOptions, sweep_command.run)
+)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar, get_type_hints
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 OptionsT = TypeVar("OptionsT")
 
@@ -58,13 +58,25 @@ class GroupedHelp(TyperGroup):
     # typer's own types of these differ between its versions.
     def format_options(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401
         """Write the options, each group under its title."""
-        groups: dict[str, list[tuple[str, str]]] = {}
-        for parameter in self.get_params(ctx):
-            record = parameter.get_help_record(ctx)
-            if record is not None:
-                title = getattr(parameter, "rich_help_panel", None) or "Options"
-                groups.setdefault(title, []).append(record)
-        for title, records in groups.items():
-            with formatter.section(title):
-                formatter.write_dl(records)
+        _write_groups(self, ctx, formatter)
         self.format_commands(ctx, formatter)
+
+
+class GroupedCommand(TyperCommand):
+    """A sub-command whose help shows its options in groups."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401
+        """Write the options, each group under its title."""
+        _write_groups(self, ctx, formatter)
+
+
+def _write_groups(command: Any, ctx: Any, formatter: Any) -> None:  # noqa: ANN401
+    groups: dict[str, list[tuple[str, str]]] = {}
+    for parameter in command.get_params(ctx):
+        record = parameter.get_help_record(ctx)
+        if record is not None:
+            title = getattr(parameter, "rich_help_panel", None) or "Options"
+            groups.setdefault(title, []).append(record)
+    for title, records in groups.items():
+        with formatter.section(title):
+            formatter.write_dl(records)

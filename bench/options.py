@@ -20,6 +20,7 @@ from bench.workloads import MAX_MESSAGE_BYTES
 
 MAX_EMAILS = 10_000_000  # an octet of memory each
 MAX_CONNECTIONS = 10_000
+_MAX_PROCESSES = 64
 _MAX_SECONDS = 7 * 86_400.0
 MAX_RATE = 100_000.0  # messages a second
 
@@ -79,6 +80,15 @@ class Options:
             rich_help_panel=LOAD,
         ),
     ] = None
+    processes: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            max=_MAX_PROCESSES,
+            help="Processes that send, for more load than one core can make.",
+            rich_help_panel=LOAD,
+        ),
+    ] = 1
     arrival_rate: Annotated[
         float | None,
         typer.Option(
@@ -335,6 +345,15 @@ class Options:
         Path | None,
         typer.Option(
             dir_okay=False, help="A page with the figures and pictures.", rich_help_panel=REPORT
+        ),
+    ] = None
+    prometheus_port: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=65535,
+            help="Show the run to Prometheus on this port of 127.0.0.1 while it lasts; 0: any.",
+            rich_help_panel=REPORT,
         ),
     ] = None
     as_json: Annotated[

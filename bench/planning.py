@@ -80,15 +80,19 @@ def request_of(options: Options) -> RunRequest:
     if options.token_ttl is not None and not is_token:
         _refuse("--token-ttl", "is for mock tokens: --use-mock-tokens with xoauth2 or oauthbearer.")
     workload = _workload(options, scenario)
+    concurrent = options.concurrent or scenario.concurrent
+    if options.processes > concurrent:
+        _refuse("--processes", f"are more than the {concurrent} connections; give fewer of them.")
     return RunRequest(
         plan=Plan(
             scenario=scenario.name if not _is_custom(options) else CUSTOM,
             pace=_pace(options, scenario),
-            concurrent=options.concurrent or scenario.concurrent,
+            concurrent=concurrent,
             workload=workload,
             mailboxes=_mailboxes(options, mechanism, accounts),
             to_email=_address(options.to_email, "--to"),
             drain_seconds=options.drain_seconds,
+            processes=options.processes,
         ),
         target=_target(options, mechanism, accounts),
         mechanism=mechanism,
@@ -96,6 +100,7 @@ def request_of(options: Options) -> RunRequest:
         token_ttl_seconds=options.token_ttl or scenario.token_ttl_seconds,
         files=_files(options),
         accounts=accounts,
+        prometheus_port=options.prometheus_port,
     )
 
 

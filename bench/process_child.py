@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 from bench.generator import Watch, watching
 from bench.load import Load
 from bench.logins import logins_of
-from bench.messages import Messages
 from bench.open_files import raise_open_files
 from bench.process_pipe import (
     Assignment,
@@ -94,7 +93,7 @@ def _load(assignment: Assignment, outbox: Outbox) -> Load:
             tls_context(request.target),
         ),
         ours,
-        Messages(request.plan.to_email, request.plan.workload, request.files, assignment.run_id),
+        assignment.messages,
         outbox,
         share,
     )

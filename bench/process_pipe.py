@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bench.arrivals import Share
+    from bench.messages import Messages
     from bench.run import RunRequest
 
 _LENGTH_OCTETS = 8  # in front of each frame
@@ -33,7 +34,7 @@ class Assignment:
     host: str
     port: int
     state_dir: Path  # of the key of the mock tokens
-    run_id: str  # the messages of all children are of one run
+    messages: Messages  # the very same for all, the date in them included
     share: Share
 
 

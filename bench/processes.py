@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from asyncio.subprocess import Process
     from collections.abc import AsyncIterator, Callable, Iterable
 
+    from bench.messages import Messages
     from bench.process_pipe import Order
     from bench.recorder import Recorder
     from bench.result import GeneratorFigures
@@ -63,15 +64,16 @@ class Processes:
     """A run's children; in place of the one `Load` of a run without them."""
 
     def __init__(
-        self, request: RunRequest, target: Target, run_id: str, recorder: Recorder
+        self, request: RunRequest, target: Target, messages: Messages, recorder: Recorder
     ) -> None:
         self.on_sample: Callable[[Sample], None] | None = None
         self.on_loss: Callable[[str], None] | None = None  # told in words
         self.watch = Watch(processes=0)  # what the children saw of themselves; filled as they end
         self.losses: list[str] = []  # of children, in words
-        self._request = request
+        # The messages have the files; they need not be sent twice.
+        self._request = replace(request, files=())
         self._target = target
-        self._run_id = run_id
+        self._messages = messages
         self._recorder = recorder
         self._children: list[_Child] = []
         self._measured_from: float | None = None  # None: not running
@@ -150,7 +152,7 @@ class Processes:
             host=self._target.endpoint.host,
             port=self._target.endpoint.port,
             state_dir=self._target.state_dir,
-            run_id=self._run_id,
+            messages=self._messages,
             share=share,
         )
 

@@ -70,6 +70,14 @@ class Recorder:
         """How many messages got a positive final reply, those of the warm-up included."""
         return self.succeeded + self._warmup[_SUCCEEDED]
 
+    @property
+    def failed_by_code(self) -> Counter[str]:
+        """How many messages failed, by reply code or kind of error."""
+        codes: Counter[str] = Counter()
+        for failure, count in self._errors.items():
+            codes[failure.code] += count
+        return codes
+
     def begin(self, number: int, *, is_warmup: bool) -> None:
         """Note that a message is taken up; it is settled by `add`."""
         self._begun += 1

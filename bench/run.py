@@ -11,21 +11,22 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from bench.crowd import Crowd
+from bench.exposition import ExpositionError, RunCollector, exposing
 from bench.generator import Watch, watching
 from bench.load import Load
 from bench.logins import logins_of
 from bench.messages import Messages
+from bench.processes import Processes, ProcessesError
 from bench.provisioning import provisioned
 from bench.recorder import Recorder
 from bench.result import Environment, Run
-from bench.target import DEFAULT_ADMIN_URL, open_target
+from bench.target import DEFAULT_ADMIN_URL, TargetError, open_target
 from bench.witness import Witness
 from xoauth2_proxy import __version__
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-    from bench.arrivals import Pace
     from bench.interruption import Interruption
     from bench.login import Mechanism
     from bench.provisioning import Accounts
@@ -45,6 +46,7 @@ class RunRequest:
     token_ttl_seconds: float | None = None  # of the mock tokens; None: an hour
     files: tuple[bytes, ...] = field(default=(), repr=False)  # messages to send; empty: written
     accounts: Accounts | None = None  # mailboxes of the run's own, which are the plan's
+    prometheus_port: int | None = None  # on loopback, 0: any; None: the run is not exposed
 
 
 async def run_once(request: RunRequest, interruption: Interruption, progress: Progress) -> Run:
@@ -112,13 +114,19 @@ async def measure(
     """Carry out one run at a target that is open already; a signal makes it partial.
 
     Raises:
-        TargetError: the key that signs mock tokens cannot be used.
+        TargetError: the key that signs mock tokens cannot be used, a process of the load did not
+            start, or the port for Prometheus cannot be had.
     """
     plan = request.plan
     messages = Messages(plan.to_email, plan.workload, request.files)
     recorder = Recorder(plan.pace.planned, plan.pace.warmup_seconds)
     logins = logins_of(request, target.state_dir)
-    load = Load(plan, target.endpoint, logins, messages, recorder)
+    load: Load | Processes
+    if plan.processes > 1:
+        load = Processes(request, target, messages, recorder)
+        load.on_loss = progress.announce
+    else:
+        load = Load(plan, target.endpoint, logins, messages, recorder)
     load.on_sample = progress.on_sample
     environment, watch = _environment(), Watch()
     witness = await Witness.begin(target, plan.mailboxes)
@@ -126,7 +134,7 @@ async def measure(
         await crowd.open(interruption.requested)
         started_at = datetime.now(UTC)
         async with watching(watch, plan.pace.warmup_seconds):
-            await _send_all(load, plan.pace, recorder, interruption, progress)
+            await _send_all(request, load, recorder, interruption, progress)
         crowd_figures = await crowd.close()
     return Run(
         started_at=started_at,
@@ -137,15 +145,24 @@ async def measure(
         result=recorder.snapshot(load.wall_seconds, interruption.signal_name),
         reconciliation=await witness.reconciled(messages, recorder),
         provider=await witness.provider(),
-        generator=watch.figures(recorder.succeeded + recorder.failed, recorder.own_late_starts),
+        generator=(load if isinstance(load, Processes) else watch).figures(
+            recorder.succeeded + recorder.failed, recorder.own_late_starts
+        ),
         crowd=crowd_figures if plan.workload.idle_clients else None,
         environment=environment,
     )
 
 
 async def _send_all(
-    load: Load, pace: Pace, recorder: Recorder, interruption: Interruption, progress: Progress
+    request: RunRequest,
+    load: Load | Processes,
+    recorder: Recorder,
+    interruption: Interruption,
+    progress: Progress,
 ) -> None:
+    pace = request.plan.pace
+    collector = RunCollector(recorder, pace, lambda: load.measured_seconds)
+
     def stop() -> None:
         load.stop()
         progress.announce("Stopping after the sends in flight. Ctrl+C again ends at once.")
@@ -154,8 +171,15 @@ async def _send_all(
     try:
         if interruption.requested.is_set():
             stop()
-        async with progress.following(pace, recorder, lambda: load.measured_seconds):
+        async with (
+            exposing(request.prometheus_port, collector) as url,
+            progress.following(pace, recorder, lambda: load.measured_seconds),
+        ):
+            if url:
+                progress.announce(f"Prometheus can read the run at {url} while it lasts.")
             await load.run()
+    except (ProcessesError, ExpositionError) as error:
+        raise TargetError(str(error)) from error
     finally:
         interruption.on_request.discard(stop)
 

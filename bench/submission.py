@@ -91,6 +91,7 @@ class Submission:
     def __init__(self, endpoint: Endpoint, login: Login, manner: Manner | None = None) -> None:
         self.login = login
         self.messages = 0  # begun on the connection that is open
+        self.has_connected = False  # the last opening came as far as the login
         self._endpoint = endpoint
         self._manner = manner or Manner()
         self._wire: Wire | None = None
@@ -109,6 +110,7 @@ class Submission:
         """
         self.abort()
         self.messages = 0
+        self.has_connected = False
         endpoint = self._endpoint
         try:
             started = time.perf_counter()
@@ -116,6 +118,7 @@ class Submission:
             self._wire = wire = await Wire.connect(endpoint.host, endpoint.port, implicit)
             await self._greet(wire)
             connected = time.perf_counter()
+            self.has_connected = True
             if self.login.mechanism is Mechanism.NONE:
                 return Opening(connected - started, None)
             await _authenticate(wire, self.login)

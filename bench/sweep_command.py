@@ -21,8 +21,8 @@ from bench.options import LOAD, MAX_CONNECTIONS, MAX_RATE, Options
 from bench.planning import Output, output_of, request_of
 from bench.reports import html_export, json_export, sweep_table
 from bench.reports.progress import Progress
-from bench.run import RunRequest, measure
-from bench.scenarios import COMPARE
+from bench.run import RunRequest, measure, with_mailboxes
+from bench.scenarios import COMPARE, Plan
 from bench.serve import loop_factory
 from bench.sweep import MAX_STEPS, Parameter
 from bench.target import StartInterrupted, Target, TargetError, open_target
@@ -80,7 +80,8 @@ class SweepOptions(Options):
 @dataclass(frozen=True, slots=True)
 class _Plan:
     parameter: Parameter
-    steps: list[tuple[float, RunRequest]]  # ascending
+    request: RunRequest  # of the first step; the others differ in their plans only
+    steps: list[tuple[float, Plan]]  # ascending
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +106,6 @@ def _plan(options: SweepOptions) -> _Plan:
     for option, value in (
         ("--assert", options.assertions),
         ("--ramp-from", options.ramp_from),
-        ("--accounts", options.accounts),
         ("--scenario-file", options.scenario_file),
     ):
         if value:
@@ -122,12 +122,8 @@ def _plan(options: SweepOptions) -> _Plan:
         connections = _connections(options.concurrent)
         given = [_step(options, connections, load) for load in found]
     requests = [request_of(step) for step in given]
-    # The messages of --eml-dir are kept once, and not once for each step.
-    files = requests[0].files
-    return _Plan(
-        parameter,
-        [(load, replace(one, files=files)) for load, one in zip(found, requests, strict=True)],
-    )
+    plans = [request.plan for request in requests]
+    return _Plan(parameter, requests[0], list(zip(found, plans, strict=True)))
 
 
 def _step(options: SweepOptions, concurrent: int | None, arrival_rate: float | None) -> Options:
@@ -165,11 +161,13 @@ def _whole(load: float) -> int:
 
 async def _sweep_and_report(plan: _Plan, out: Output) -> int:
     progress = Progress(is_silent=out.is_json, is_verbose=out.is_verbose)
-    first = plan.steps[0][1]
     with Interruption() as interruption:
         try:
-            async with open_target(first.target, interruption, progress.announce) as target:
-                swept = await _sweep(plan, target, interruption, progress)
+            async with (
+                open_target(plan.request.target, interruption, progress.announce) as target,
+                with_mailboxes(plan.request, target, interruption, progress) as request,
+            ):
+                swept = await _sweep(replace(plan, request=request), target, interruption, progress)
         except TargetError as error:
             print(error, file=sys.stderr)  # noqa: T201
             return interruption.exit_code or 1
@@ -195,9 +193,11 @@ async def _sweep(
     plan: _Plan, target: Target, interruption: Interruption, progress: Progress
 ) -> _Sweep:
     steps: list[tuple[float, Document]] = []
-    for number, (load, request) in enumerate(plan.steps, 1):
-        about = f"{request.plan.concurrent} connections, {request.plan.pace.about}"
+    mailboxes = plan.request.plan.mailboxes
+    for number, (load, wanted) in enumerate(plan.steps, 1):
+        about = f"{wanted.concurrent} connections, {wanted.pace.about}"
         progress.announce(f"Step {number} of {len(plan.steps)}: {about} to {target.endpoint}.")
+        request = replace(plan.request, plan=replace(wanted, mailboxes=mailboxes))
         try:
             run = await measure(request, target, interruption, progress)
         except TargetError as error:

@@ -78,7 +78,8 @@ def plain(number: float) -> str:
 
 
 def _signed(number: str) -> str:
-    shown = number[1:] if float(number) == 0 else number.replace("-", "\N{MINUS SIGN}")
+    is_zero = float(number.replace(",", "")) == 0
+    shown = number[1:] if is_zero else number.replace("-", "\N{MINUS SIGN}")
     return f"{shown}{_GAP}%"
 
 

@@ -19,6 +19,7 @@ from bench.recorder import Recorder
 from bench.run import RunRequest
 from bench.submission import Endpoint, Tls
 from bench.target import Target, TargetRequest
+from bench.workloads import Recipients, Sizes, Workload
 from tests.benchmark.runs import command, only_file, plan, strict_json, validate
 from tests.benchmark.scripted_server import PASSWORD, ScriptedServer, scripted_server
 from tests.benchmark.trial import codes
@@ -59,7 +60,7 @@ class Several:
                 sandbox_url="",
                 no_sandbox_reason="none",
             ),
-            self.messages.run_id,
+            self.messages,
             self.recorder,
         )
 
@@ -95,6 +96,21 @@ async def test_each_message_is_sent_once_by_one_of_the_processes() -> None:
     assert trial.recorder.in_flight == 0
     assert result.phases.connect.count == 7
     assert 0 < (result.latency.max_seconds or 0) <= result.wall_seconds
+
+
+async def test_the_messages_are_those_that_the_parent_can_write_again() -> None:
+    workload = Workload(sizes=Sizes.parse("600:1,9k:1"), recipients=Recipients.parse("1-4"))
+    async with scripted_server() as server:
+        trial = several(server, num_emails=30, concurrent=3, workload=workload)
+        # As if the run had been prepared long before its processes were started.
+        trial.messages._date = "Thu, 20 Nov 2025 05:45:00 +0000"
+        async with trial.running():
+            pass
+        for one in server.accepted:
+            number = trial.messages.number(one.message_id)
+            assert number is not None
+            assert one.sha256 == trial.messages.sha256(number, one.mailbox)
+            assert one.forward_paths == trial.messages.forward_paths(number)
 
 
 async def test_mailboxes_are_dealt_to_the_connections_as_without_processes() -> None:
