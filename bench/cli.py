@@ -17,29 +17,26 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from bench import (
-    assertions,
-    compare_command,
-    comparison,
-    sandbox_command,
-    scenario_run,
-    schema_command,
-    sweep_command,
-    tokens_command,
-)
+from bench.commands import compare as compare_command
+from bench.commands import sandbox as sandbox_command
+from bench.commands import schema as schema_command
+from bench.commands import sweep as sweep_command
+from bench.commands import tokens as tokens_command
+from bench.commands.sweep import SweepOptions
 from bench.cost import cli as cost_command
-from bench.interruption import Interruption
-from bench.option_class import GroupedCommand, GroupedHelp, given, taking
-from bench.options import Options
-from bench.planning import Output, output_of, request_of
+from bench.figures.result import Run
+from bench.options import scenario_run
+from bench.options.option_class import GroupedCommand, GroupedHelp, given, taking
+from bench.options.options import Options
+from bench.options.planning import Output, output_of, request_of
+from bench.plan.scenarios import COMPARE, SCENARIOS, Plan
+from bench.process.interruption import Interruption
+from bench.process.serve import loop_factory
+from bench.reading import assertions, comparison
 from bench.reports import comparison_table, html_export, json_export, terminal
 from bench.reports.progress import Progress
-from bench.result import Run
-from bench.run import RunRequest, run_once, run_twice
-from bench.scenarios import COMPARE, SCENARIOS, Plan
-from bench.serve import loop_factory
-from bench.sweep_command import SweepOptions
-from bench.target import StartInterrupted, TargetError
+from bench.runs.run import RunRequest, run_once, run_twice
+from bench.targets.target import StartInterrupted, TargetError
 from xoauth2_proxy import __version__
 
 _PROMPT_ABOVE_EMAILS = 500

@@ -28,15 +28,15 @@ from gevent.lock import BoundedSemaphore
 from locust import User, events, task
 from locust.runners import MasterRunner
 
-from bench.interruption import Interruption
-from bench.login import Mechanism
-from bench.logins import logins_of
-from bench.messages import Messages
-from bench.options import Options
-from bench.planning import request_of
-from bench.sample import Failure
-from bench.submission import Manner, Submission, SubmissionFailed, Tls
-from bench.target import TargetError, open_target
+from bench.client.login import Mechanism
+from bench.client.submission import Manner, Submission, SubmissionFailed, Tls
+from bench.figures.sample import Failure
+from bench.options.options import Options
+from bench.options.planning import request_of
+from bench.process.interruption import Interruption
+from bench.runs.logins import logins_of
+from bench.sending.messages import Messages
+from bench.targets.target import TargetError, open_target
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -45,10 +45,10 @@ if TYPE_CHECKING:
     from locust.argument_parser import LocustArgumentParser
     from locust.env import Environment
 
-    from bench.login import Login
-    from bench.run import RunRequest
-    from bench.submission import Endpoint
-    from bench.target import TargetRequest
+    from bench.client.login import Login
+    from bench.client.submission import Endpoint
+    from bench.runs.run import RunRequest
+    from bench.targets.target import TargetRequest
 
 T = TypeVar("T")
 

@@ -11,8 +11,8 @@ import asyncio
 from pathlib import Path
 from typing import cast
 
-from bench.open_files import raise_open_files
-from bench.serve import announce, run, stop_signal
+from bench.process.open_files import raise_open_files
+from bench.process.serve import announce, run, stop_signal
 
 _CONNECT_SECONDS = 10.0
 _BACKLOG = 1024

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 import aiosmtplib
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 
-from bench.open_files import raise_open_files
-from bench.serve import announce, run, stop_signal
+from bench.process.open_files import raise_open_files
+from bench.process.serve import announce, run, stop_signal
 from xoauth2_proxy.mock_tokens import MockTokens, load_signing_key
 
 if TYPE_CHECKING:

@@ -17,17 +17,17 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from bench import duration
-from bench.child import ChildError, StartInterrupted
 from bench.cost import export, meter, table
 from bench.cost.figures import Outcome
 from bench.cost.plan import ALL_RELAYS, WORKLOADS, Plan, RelayName, workloads
 from bench.cost.reach import Verdict, targets
 from bench.cost.sitting import Sitting
-from bench.interruption import Interruption
-from bench.open_files import raise_open_files
+from bench.options import duration
+from bench.process.child import ChildError, StartInterrupted
+from bench.process.interruption import Interruption
+from bench.process.open_files import raise_open_files
+from bench.process.serve import loop_factory
 from bench.reports import json_export
-from bench.serve import loop_factory
 
 _MAX_REPEAT = 100
 

@@ -19,7 +19,7 @@ from bench.cost.figures import Figures, Lag, ratio
 from bench.cost.load import Fleet, crowd, trickling
 from bench.cost.meter import Meter
 from bench.cost.plan import Method
-from bench.open_files import raise_open_files
+from bench.process.open_files import raise_open_files
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

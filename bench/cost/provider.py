@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 
-from bench.child import child
+from bench.process.child import child
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from bench.interruption import Interruption
+    from bench.process.interruption import Interruption
 
 _REQUEST_SECONDS = 30.0
 _PAGE_MESSAGES = 5000

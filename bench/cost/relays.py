@@ -7,16 +7,16 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, assert_never
 
-from bench.child import child
 from bench.cost.plan import MAX_MAILBOXES, PASSWORD, RelayName, mailbox
 from bench.cost.provider import Flavour, Provider
+from bench.process.child import child
 from xoauth2_proxy.mock_tokens import MockTokens, load_signing_key
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
-    from bench.interruption import Interruption
+    from bench.process.interruption import Interruption
 
 _MAX_CLIENTS = 20_000  # of the proxy's listener
 _MAX_CONNECTIONS = 50  # to the provider, per mailbox

@@ -13,7 +13,6 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.child import ChildError
 from bench.cost import lag
 from bench.cost.client import LoadFailed
 from bench.cost.figures import Measured, Outcome, Row
@@ -22,12 +21,13 @@ from bench.cost.meter import MeterError, available_memory_bytes
 from bench.cost.plan import RelayName
 from bench.cost.provider import Flavour, Provider, ProviderUnavailable, provider
 from bench.cost.relays import Relay, flavour_for, relay
+from bench.process.child import ChildError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from bench.cost.plan import Plan, Workload
-    from bench.interruption import Interruption
+    from bench.process.interruption import Interruption
 
 _MEASURE_SECONDS = 180.0  # one repeat; the longest takes half a minute
 _NAIVE_FACTOR = 6  # the naive relay holds each message some four times; and the client is there

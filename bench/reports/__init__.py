@@ -1,1 +1,1 @@
-"""What a run looks like to a person and to a machine; every figure comes from `bench.result`."""
+"""What a run looks like to a person and to a machine; every figure is from `figures.result`."""

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from bench.assertions import Measure, parse
-from bench.documents import SCHEMA_VERSION
+from bench.reading.assertions import Measure, parse
+from bench.reading.documents import SCHEMA_VERSION
 from bench.reports import comparison_table, verdicts, words
 from bench.reports.charts import bars, distribution, relation, timeline
 from bench.reports.whole_file import write_whole

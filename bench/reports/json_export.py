@@ -10,14 +10,14 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from bench.figures.result import NotReconciled
 from bench.reports.whole_file import write_whole
-from bench.result import NotReconciled
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from bench.result import Result, Run
+    from bench.figures.result import Result, Run
 
 SCHEMA_VERSION = 2
 _SHOWN_MAILBOXES = 10

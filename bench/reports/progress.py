@@ -13,9 +13,9 @@ from rich.text import Text
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from bench.arrivals import Pace
-    from bench.recorder import Recorder
-    from bench.sample import Sample
+    from bench.figures.recorder import Recorder
+    from bench.figures.sample import Sample
+    from bench.plan.arrivals import Pace
 
 _BAR_SECONDS = 0.2  # between two updates
 _LINE_SECONDS = 5.0

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from bench.documents import number, part, rows, text, value
+from bench.reading.documents import number, part, rows, text, value
 from bench.reports import words
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from bench.documents import Document
+    from bench.reading.documents import Document
 
 _UNITS = {"concurrent": "connections", "arrival_rate_per_second": "messages a second"}
 _TIMES = ("p50", "p95", "p99")

@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from bench.result import NotReconciled
+from bench.figures.result import NotReconciled
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from rich.console import Console
 
-    from bench.arrivals import Rate
-    from bench.result import (
+    from bench.figures.result import (
         CrowdFigures,
         Distribution,
         GeneratorFigures,
@@ -24,7 +23,8 @@ if TYPE_CHECKING:
         Result,
         Run,
     )
-    from bench.scenarios import Plan
+    from bench.plan.arrivals import Rate
+    from bench.plan.scenarios import Plan
 
 _RULE = "=" * 80
 _SHOWN_MAILBOXES = 1

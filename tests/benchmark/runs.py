@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import jsonschema
 
-from bench import schema_command
-from bench.arrivals import Pace
-from bench.generator import Watch
+from bench.commands import schema as schema_command
+from bench.figures.result import Environment, NotReconciled, Run
+from bench.figures.sample import Failure, Sample
+from bench.plan.arrivals import Pace
+from bench.plan.scenarios import Plan
+from bench.plan.workloads import Sizes, Workload
 from bench.reports import json_export
-from bench.result import Environment, NotReconciled, Run
-from bench.sample import Failure, Sample
-from bench.scenarios import Plan
-from bench.workloads import Sizes, Workload
+from bench.sending.generator import Watch
 from tests.benchmark.scripted_server import WAIT_SECONDS
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Mapping
     from pathlib import Path
 
-    from bench.recorder import Recorder
-    from bench.result import Reconciliation, Result
+    from bench.figures.recorder import Recorder
+    from bench.figures.result import Reconciliation, Result
 
 MAILBOX = "test.account1@gmail.com"
 _SCHEMA = jsonschema.Draft202012Validator(json.loads(schema_command.text()))

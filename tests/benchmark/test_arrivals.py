@@ -4,7 +4,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from bench.arrivals import Pace, Rate, Share
+from bench.plan.arrivals import Pace, Rate, Share
 
 PER_SECOND = st.floats(0.01, 10_000)
 RATES = st.one_of(

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.assertions import NAMES, Measure, check, parse
+from bench.reading.assertions import NAMES, Measure, check, parse
 from tests.support.run_documents import run_document, steady
 
 OPERATORS = {

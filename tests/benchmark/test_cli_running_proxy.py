@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bench.interruption import Interruption
-from bench.private_proxy import private_proxy
+from bench.process.interruption import Interruption
+from bench.targets.private_proxy import private_proxy
 from tests.benchmark.runs import only_file, outcome, strict_json
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from bench.comparison import FIGURES, compare
-from bench.confidence import interval
+from bench.reading.comparison import FIGURES, compare
+from bench.reading.confidence import interval
 from bench.reports import comparison_table, json_export
 from tests.support.run_documents import run_document, steady
 

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bench.child import ChildError, child
 from bench.cost.client import Entrance, LoadFailed
 from bench.cost.content import content
 from bench.cost.measure import CheckFailed, measure
 from bench.cost.plan import WORKLOADS, RelayName, mailbox
 from bench.cost.provider import Flavour, provider
 from bench.cost.relays import Relay, flavour_for, relay
-from bench.interruption import Interruption
+from bench.process.child import ChildError, child
+from bench.process.interruption import Interruption
 from tests.benchmark.scripted_server import WAIT_SECONDS
 
 if TYPE_CHECKING:

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import asyncio
 
-from bench.crowd import Crowd
-from bench.result import CrowdFigures
-from bench.submission import Endpoint, Login, Mechanism
+from bench.client.submission import Endpoint, Login, Mechanism
+from bench.figures.result import CrowdFigures
+from bench.sending.crowd import Crowd
 from tests.benchmark.scripted_server import PASSWORD, ScriptedServer, scripted_server
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from bench import duration
+from bench.options import duration
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from bench.arrivals import Pace, Rate
-from bench.exposition import ExpositionError, RunCollector, exposing
-from bench.fetch import FetchFailed, fetch
-from bench.recorder import Recorder
+from bench.figures.recorder import Recorder
+from bench.plan.arrivals import Pace, Rate
+from bench.reconciliation.fetch import FetchFailed, fetch
+from bench.runs.exposition import ExpositionError, RunCollector, exposing
 from tests.benchmark.runs import command, sample, settle
 from tests.benchmark.scripted_server import PASSWORD, ScriptedServer, scripted_server
 from tests.support.waiting import until

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bench.submission import Endpoint, is_listening
+from bench.client.submission import Endpoint, is_listening
 from tests.benchmark.runs import outcome, strict_json, validate
 from tests.benchmark.scripted_server import WAIT_SECONDS
 

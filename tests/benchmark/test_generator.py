@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from bench.generator import Watch, watching
-from bench.histogram import Histogram
+from bench.figures.histogram import Histogram
+from bench.sending.generator import Watch, watching
 
 
 def lag(*milliseconds: int) -> Histogram:

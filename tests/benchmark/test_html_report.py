@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.comparison import compare
+from bench.reading.comparison import compare
 from bench.reports import html_export, verdicts, words
 from bench.reports.charts import distribution, scales, timeline
 from tests.benchmark.runs import command, strict_json

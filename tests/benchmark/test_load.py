@@ -3,8 +3,8 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 
-from bench.load import Load
-from bench.submission import Endpoint, Login, Mechanism
+from bench.client.submission import Endpoint, Login, Mechanism
+from bench.sending.load import Load
 from tests.benchmark.runs import MAILBOX, plan
 from tests.benchmark.scripted_server import ScriptedServer, scripted_server
 from tests.benchmark.trial import Trial, codes

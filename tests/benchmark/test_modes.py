@@ -6,8 +6,8 @@ from itertools import product
 
 import pytest
 
-from bench.arrivals import Pace, Rate, Share
-from bench.workloads import Recipients, Reuse, Sizes, Workload
+from bench.plan.arrivals import Pace, Rate, Share
+from bench.plan.workloads import Recipients, Reuse, Sizes, Workload
 from tests.benchmark.runs import exported, plan, run_of
 from tests.benchmark.scripted_server import ScriptedServer, scripted_server
 from tests.benchmark.trial import Trial, codes

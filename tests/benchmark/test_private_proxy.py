@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bench import child as module
-from bench.interruption import Interruption
-from bench.private_proxy import PrivateProxyError, StartInterrupted, private_proxy
+from bench.process import child as module
+from bench.process.interruption import Interruption
+from bench.targets.private_proxy import PrivateProxyError, StartInterrupted, private_proxy
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from bench.arrivals import Pace, Rate
-from bench.login import Mechanism
-from bench.messages import Messages
-from bench.processes import LOST, Processes, ProcessesError
-from bench.recorder import Recorder
-from bench.run import RunRequest
-from bench.submission import Endpoint, Tls
-from bench.target import Target, TargetRequest
-from bench.workloads import Recipients, Sizes, Workload
+from bench.client.login import Mechanism
+from bench.client.submission import Endpoint, Tls
+from bench.figures.recorder import Recorder
+from bench.plan.arrivals import Pace, Rate
+from bench.plan.workloads import Recipients, Sizes, Workload
+from bench.runs.processes import LOST, Processes, ProcessesError
+from bench.runs.run import RunRequest
+from bench.sending.messages import Messages
+from bench.targets.target import Target, TargetRequest
 from tests.benchmark.runs import command, only_file, plan, strict_json, validate
 from tests.benchmark.scripted_server import PASSWORD, ScriptedServer, scripted_server
 from tests.benchmark.trial import codes
@@ -28,8 +28,8 @@ from tests.support.waiting import until
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from bench.result import Result
-    from bench.scenarios import Plan
+    from bench.figures.result import Result
+    from bench.plan.scenarios import Plan
     from tests.benchmark.runs import Command
 
 # Each child takes a second or more to start, whatever the loop of its parent.

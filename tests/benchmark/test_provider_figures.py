@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 import pytest
 from aiohttp import web
 
-from bench import fetch
-from bench.fetch import FetchFailed, fetch_object
-from bench.provider_figures import Reading, difference, read
-from bench.result import ProviderFigures
+from bench.figures.result import ProviderFigures
+from bench.reconciliation import fetch
+from bench.reconciliation.fetch import FetchFailed, fetch_object
+from bench.reconciliation.provider_figures import Reading, difference, read
 from tests.benchmark.scripted_server import ScriptedServer
 from tests.benchmark.stand_in import stand_in
 

@@ -12,9 +12,9 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from bench.child import StartInterrupted
-from bench.interruption import Interruption
-from bench.provisioning import (
+from bench.process.child import StartInterrupted
+from bench.process.interruption import Interruption
+from bench.targets.provisioning import (
     MAX_ACCOUNTS,
     TOKEN_VARIABLE,
     Accounts,
@@ -34,8 +34,8 @@ pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])
 # A run that says when it has its mailboxes, and stops when it is told to; or does not.
 PROGRAM = """
 import asyncio, sys
-from bench.interruption import Interruption
-from bench.provisioning import Accounts, provisioned
+from bench.process.interruption import Interruption
+from bench.targets.provisioning import Accounts, provisioned
 
 async def main(url, count, is_deaf):
     with Interruption() as interruption:

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from aiohttp import web
 
-from bench.messages import Messages
-from bench.reconcile import Sandbox, reconcile
-from bench.recorder import Recorder
-from bench.result import NotReconciled, Reconciliation
+from bench.figures.recorder import Recorder
+from bench.figures.result import NotReconciled, Reconciliation
+from bench.reconciliation.reconcile import Sandbox, reconcile
+from bench.sending.messages import Messages
 from tests.benchmark.runs import MAILBOX, SMALL, sample, settle
 
 if TYPE_CHECKING:

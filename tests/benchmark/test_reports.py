@@ -10,19 +10,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from bench.arrivals import Pace, Rate
-from bench.generator import Watch
-from bench.recorder import Recorder
+from bench.figures.recorder import Recorder
+from bench.figures.result import CrowdFigures, NotReconciled, ProviderFigures, Reconciliation
+from bench.figures.sample import Failure
+from bench.plan.arrivals import Pace, Rate
+from bench.plan.workloads import Recipients, Reuse, Sizes, Workload
 from bench.reports import json_export, terminal
-from bench.result import CrowdFigures, NotReconciled, ProviderFigures, Reconciliation
-from bench.sample import Failure
-from bench.workloads import Recipients, Reuse, Sizes, Workload
+from bench.sending.generator import Watch
 from tests.benchmark.runs import exported, plan, run_of, sample, settle, strict_json
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from bench.scenarios import Plan
+    from bench.plan.scenarios import Plan
 
 OUTCOMES = st.lists(
     st.one_of(st.floats(0, 100), st.sampled_from(("550", "timeout", "connection refused"))),

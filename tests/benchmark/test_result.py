@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.recorder import Recorder
-from bench.result import (
+from bench.figures.recorder import Recorder
+from bench.figures.result import (
     Distribution,
     ErrorCount,
     NotReconciled,
@@ -17,7 +17,7 @@ from bench.result import (
     Timeline,
     Warmup,
 )
-from bench.sample import Failure
+from bench.figures.sample import Failure
 from tests.benchmark.runs import run_of, settle
 
 EMPTY = Distribution(count=0)

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from bench import wire
-from bench.login import initial_response
-from bench.submission import (
+from bench.client import wire
+from bench.client.login import initial_response
+from bench.client.submission import (
     Endpoint,
     Login,
     Manner,

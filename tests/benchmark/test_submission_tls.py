@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bench.submission import Endpoint, Login, Mechanism, Submission, SubmissionFailed, Tls
+from bench.client.submission import Endpoint, Login, Mechanism, Submission, SubmissionFailed, Tls
 from tests.benchmark.runs import MAILBOX
 from tests.benchmark.scripted_server import PASSWORD, ScriptedServer, scripted_server
 

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from bench import sweep
-from bench.recorder import Recorder
+from bench.figures.recorder import Recorder
 from bench.reports import html_export, json_export
-from bench.sweep import MAX_STEPS, Figures, Parameter, enough, figures, knee, loads
+from bench.runs import sweep
+from bench.runs.sweep import MAX_STEPS, Figures, Parameter, enough, figures, knee, loads
 from tests.benchmark.runs import exported, run_of, sample, settle, strict_json
 
 POSITIVE = st.floats(min_value=1e-3, max_value=1e5)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from aiohttp import web
 
-from bench.interruption import Interruption
-from bench.submission import Tls
-from bench.target import Target, TargetError, TargetRequest, _endpoint, open_target
+from bench.client.submission import Tls
+from bench.process.interruption import Interruption
+from bench.targets.target import Target, TargetError, TargetRequest, _endpoint, open_target
 from tests.benchmark.scripted_server import scripted_server
 
 if TYPE_CHECKING:

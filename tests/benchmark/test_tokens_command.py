@@ -9,7 +9,7 @@ import jwt
 import pytest
 from typer.testing import CliRunner
 
-from bench.tokens_command import app
+from bench.commands.tokens import app
 from xoauth2_proxy.mock_tokens import MOCK_MAILBOXES, MockTokens, load_signing_key
 from xoauth2_proxy.sandbox import Sandbox
 

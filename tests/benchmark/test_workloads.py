@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.workloads import Recipients, Reuse, Sizes, scattered
+from bench.plan.workloads import Recipients, Reuse, Sizes, scattered
 
 
 def test_one_size() -> None:

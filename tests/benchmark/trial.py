@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from bench.load import Load
-from bench.messages import Messages
-from bench.recorder import Recorder
-from bench.submission import Endpoint, Login, Mechanism
+from bench.client.submission import Endpoint, Login, Mechanism
+from bench.figures.recorder import Recorder
+from bench.sending.load import Load
+from bench.sending.messages import Messages
 from tests.benchmark.scripted_server import PASSWORD, WAIT_SECONDS, ScriptedServer
 
 if TYPE_CHECKING:
-    from bench.arrivals import Share
-    from bench.result import Result
-    from bench.scenarios import Plan
+    from bench.figures.result import Result
+    from bench.plan.arrivals import Share
+    from bench.plan.scenarios import Plan
 
 
 class Trial:

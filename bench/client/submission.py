@@ -1,0 +1,287 @@
+"""One authenticated connection to the server under test, and the order of SMTP on it.
+
+Messages go in as they are: RFC 6409 submission, RFC 4954 AUTH, content with CRLF.
+I1: a connection that was cut short or answered out of turn is closed, never used again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from bench.client.login import Login, Mechanism
+from bench.client.wire import SubmissionFailed, Wire, refusal
+from bench.figures.sample import Failure
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Sequence
+
+    from xoauth2_proxy.smtp import Reply
+
+__all__ = [
+    "Endpoint",
+    "Login",
+    "Manner",
+    "Mechanism",
+    "Opening",
+    "Submission",
+    "SubmissionFailed",
+    "Tls",
+    "is_listening",
+]
+
+_QUIT_SECONDS = 2.0
+_HELLO = b"EHLO localhost"
+
+
+class Tls(StrEnum):
+    """How the connection to the relay is protected."""
+
+    NONE = "none"
+    STARTTLS = "starttls"
+    IMPLICIT = "implicit"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where the relay listens."""
+
+    host: str
+    port: int
+    tls: Tls = Tls.NONE
+    tls_context: ssl.SSLContext | None = None  # None exactly when `tls` is none
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manner:
+    """How a client behaves on its connection."""
+
+    is_pipelined: bool = False  # MAIL, RCPT and DATA in one flight, where PIPELINING is offered
+    slow_bytes_per_second: float | None = None  # None: content as fast as it is taken
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What opening a connection took."""
+
+    connect_seconds: float  # TCP, greeting, EHLO, TLS
+    auth_seconds: float | None  # None: there is no login
+
+
+class _Refused(Exception):
+    """The server said no; `is_in_doubt` when the connection cannot be used after it."""
+
+    def __init__(self, reply: Reply, *, is_in_doubt: bool = False) -> None:
+        super().__init__(str(reply))
+        self.reply = reply
+        # RFC 5321 §3.8: 421 announces the end. What is no refusal was answered out of turn.
+        self.is_in_doubt = is_in_doubt or reply.code == 421 or reply.code < 400
+
+
+class Submission:
+    """A connection that is opened, used for any number of messages, and closed."""
+
+    def __init__(self, endpoint: Endpoint, login: Login, manner: Manner | None = None) -> None:
+        self.login = login
+        self.messages = 0  # begun on the connection that is open
+        self.has_connected = False  # the last opening came as far as the login
+        self._endpoint = endpoint
+        self._manner = manner or Manner()
+        self._wire: Wire | None = None
+        self._extensions: frozenset[str] = frozenset()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the connection can take a message; one that the server has ended cannot."""
+        return self._wire is not None and self._wire.is_quiet
+
+    async def open(self) -> Opening:
+        """Connect and log in. Cancelling closes the connection.
+
+        Raises:
+            SubmissionFailed: nothing is left open.
+        """
+        self.abort()
+        self.messages = 0
+        self.has_connected = False
+        endpoint = self._endpoint
+        try:
+            started = time.perf_counter()
+            implicit = endpoint.tls_context if endpoint.tls is Tls.IMPLICIT else None
+            self._wire = wire = await Wire.connect(endpoint.host, endpoint.port, implicit)
+            await self._greet(wire)
+            connected = time.perf_counter()
+            self.has_connected = True
+            if self.login.mechanism is Mechanism.NONE:
+                return Opening(connected - started, None)
+            await _authenticate(wire, self.login)
+            return Opening(connected - started, time.perf_counter() - connected)
+        except _Refused as error:
+            self.abort()
+            raise SubmissionFailed(refusal(error.reply)) from error
+        except BaseException:
+            self.abort()
+            raise
+
+    async def send(self, reverse_path: str, forward_paths: Sequence[str], content: bytes) -> float:
+        """Send one message and return the seconds from MAIL to the final positive reply.
+
+        It fails when one recipient is refused; then nobody gets it. Cancelling closes the
+        connection: whether the message was accepted is then unknown.
+
+        Raises:
+            SubmissionFailed: it was refused, or the connection lost; after a refusal the connection
+                stays open where the server lets it.
+        """
+        wire = self._wire
+        if wire is None:
+            raise SubmissionFailed(Failure("connection lost", ""))
+        self.messages += 1
+        try:
+            return await self._transact(wire, reverse_path, forward_paths, content)
+        except _Refused as error:
+            await self._recover(wire, error)
+            raise SubmissionFailed(refusal(error.reply)) from error
+        except BaseException:
+            self.abort()
+            raise
+
+    async def close(self) -> None:
+        """Take leave with QUIT and close; never fails, and waits no more than two seconds."""
+        wire = self._wire
+        if wire is None or not wire.is_quiet:
+            self.abort()
+            return
+        try:
+            async with asyncio.timeout(_QUIT_SECONDS):
+                await _command(wire, b"QUIT")
+        except (SubmissionFailed, TimeoutError):
+            pass  # every message is settled by now
+        finally:
+            self.abort()
+
+    def abort(self) -> None:
+        """Close the connection without a word."""
+        if self._wire is not None:
+            self._wire.abort()
+            self._wire = None
+
+    async def _greet(self, wire: Wire) -> None:
+        _expect_positive(await wire.reply())
+        hello = _expect_positive(await _command(wire, _HELLO))
+        if self._endpoint.tls is Tls.STARTTLS and self._endpoint.tls_context is not None:
+            if "STARTTLS" not in _keywords(hello):
+                raise SubmissionFailed(Failure("protocol error", "STARTTLS is not offered"))
+            _expect_positive(await _command(wire, b"STARTTLS"))
+            await wire.start_tls(self._endpoint.tls_context, self._endpoint.host)
+            hello = _expect_positive(await _command(wire, _HELLO))
+        self._extensions = _keywords(hello)
+
+    async def _transact(
+        self, wire: Wire, reverse_path: str, forward_paths: Sequence[str], content: bytes
+    ) -> float:
+        started = time.perf_counter()
+        lines = [
+            b"MAIL FROM:<%s>" % reverse_path.encode("ascii") + self._parameters(content),
+            *(b"RCPT TO:<%s>" % path.encode("ascii") for path in forward_paths),
+        ]
+        if self._manner.is_pipelined and "PIPELINING" in self._extensions:
+            await _announce_at_once(wire, lines)
+        else:
+            for line in lines:
+                _expect_positive(await _command(wire, line))
+            _expect_start(await _command(wire, b"DATA"))
+        # RFC 5321 §4.5.2: a dot that begins a line is doubled.
+        stuffed = content.replace(b"\r\n.", b"\r\n..")
+        octets = (b"." if stuffed.startswith(b".") else b"") + stuffed + b".\r\n"
+        rate = self._manner.slow_bytes_per_second
+        if rate is None:
+            wire.write(octets)
+        elif not await wire.write_slowly(octets, rate):
+            raise _Refused(await wire.reply(), is_in_doubt=True)
+        _expect_positive(await wire.reply())
+        return time.perf_counter() - started
+
+    def _parameters(self, content: bytes) -> bytes:
+        parameters = b""
+        if "SIZE" in self._extensions:
+            parameters += b" SIZE=%d" % len(content)
+        if "8BITMIME" in self._extensions and not content.isascii():
+            parameters += b" BODY=8BITMIME"
+        return parameters
+
+    async def _recover(self, wire: Wire, refused: _Refused) -> None:
+        if refused.is_in_doubt or not wire.is_quiet:
+            self.abort()
+            return
+        try:
+            if not (await _command(wire, b"RSET")).is_positive:
+                self.abort()
+        except SubmissionFailed:
+            self.abort()
+        except BaseException:
+            self.abort()
+            raise
+
+
+async def _announce_at_once(wire: Wire, lines: Sequence[bytes]) -> None:
+    wire.write(b"\r\n".join((*lines, b"DATA", b"")))
+    replies = [await wire.reply() for _ in lines]
+    data = await wire.reply()
+    for reply in replies:
+        if not reply.is_positive:
+            # After 354 the server waits for a message that must not reach the other recipients.
+            raise _Refused(reply, is_in_doubt=data.code < 400)
+    _expect_start(data)
+
+
+async def _authenticate(wire: Wire, login: Login) -> None:
+    command, *answers = login.lines()
+    reply = await _command(wire, command)
+    for answer in answers:
+        if reply.code != 334:
+            break
+        reply = await _command(wire, answer)
+    if reply.code == 334:
+        reply = await _command(wire, login.answer_to_error)
+    if reply.code != 235:
+        raise _Refused(reply)
+
+
+async def _command(wire: Wire, line: bytes) -> Reply:
+    wire.write(line + b"\r\n")
+    return await wire.reply()
+
+
+def _expect_positive(reply: Reply) -> Reply:
+    if not reply.is_positive:
+        raise _Refused(reply)
+    return reply
+
+
+def _expect_start(reply: Reply) -> None:
+    if reply.code != 354:
+        raise _Refused(reply)
+
+
+def _keywords(hello: Reply) -> frozenset[str]:
+    # The first line is the server's name (RFC 5321 §4.1.1.1).
+    return frozenset(line.split()[0].upper() for line in hello.text[1:] if line.split())
+
+
+async def is_listening(endpoint: Endpoint, timeout_seconds: float) -> bool:
+    """Return whether something takes a TCP connection at `endpoint`."""
+    try:
+        async with asyncio.timeout(timeout_seconds):
+            _, writer = await asyncio.open_connection(endpoint.host, endpoint.port)
+    except OSError:  # TimeoutError is one
+        return False
+    writer.close()
+    return True

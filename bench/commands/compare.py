@@ -1,0 +1,151 @@
+"""`xoauth2-bench compare`: options, and what is printed and returned.
+
+Exit codes: 0 compared, 1 something got worse (with --fail-on-worse) or a report could not be
+written, 2 wrong usage or a file that is no document of a run.
+"""
+
+# Annotations are read by typer when the command is built, so they stay real objects here.
+import re
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from typer.core import TyperCommand
+
+from bench.options.listed import one_each
+from bench.reading import comparison
+from bench.reading.comparison import Verdict
+from bench.reading.documents import Document, DocumentError, read
+from bench.reports import comparison_table, html_export, json_export
+
+_MAX_RUNS = 100  # a side
+_PERCENT = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,3})?)\s*%?")
+
+HELP = """Tell whether a change made a difference: compare repeated runs of two sides.
+
+One run a side never can: two runs of the very same relay differ too. Measure each side at least
+three times, better five, in turn, and a figure is called better or worse only when chance can
+hardly have done it. The interval after each change says how large it may be, and in brackets how
+sure that is: 90 % with three runs a side, 95 % and more from four.
+"""
+# "\b" keeps the lines of a paragraph as they are.
+EPILOG = """\b
+Before and after, five runs each, in turn (two relays, ports 2525 and 2526):
+  for n in 1 2 3 4 5; do
+    xoauth2-bench --scenario baseline --use-mock-tokens --port 2525 --output before$n.json
+    xoauth2-bench --scenario baseline --use-mock-tokens --port 2526 --output after$n.json
+  done
+  xoauth2-bench compare before?.json --with after?.json --html compared.html
+
+\b
+Two runs, for their figures side by side:
+  xoauth2-bench compare before.json after.json
+
+\b
+In CI, where a loss of less than 5 % is nobody's concern:
+  xoauth2-bench compare main?.json --with branch?.json --fail-on-worse --min-change 5%
+"""
+
+
+class Command(TyperCommand):
+    """Lets `--with` take all the files that follow it, as a shell's wildcard gives them."""
+
+    # typer has no public name for what its commands are really given.
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+        """Parse the arguments, with `--with A B` read as `--with A --with B`."""
+        return super().parse_args(ctx, one_each(args, "--with"))
+
+
+def compare(  # noqa: PLR0913 - one parameter an option
+    *,
+    baseline: Annotated[
+        list[Path],
+        typer.Argument(metavar="BASELINE...", help="JSON of the runs before; or two files."),
+    ],
+    candidate: Annotated[
+        list[Path] | None,
+        typer.Option("--with", metavar="CANDIDATE...", help="JSON of the runs after."),
+    ] = None,
+    min_change: Annotated[
+        str, typer.Option(help="Call nothing better or worse that may be a smaller change.")
+    ] = "0%",
+    fail_on_worse: Annotated[
+        bool, typer.Option("--fail-on-worse", help="Exit code 1 when a figure got worse.")
+    ] = False,
+    html: Annotated[
+        Path | None, typer.Option(dir_okay=False, help="Write a report for a browser there.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(dir_okay=False, help="Write the JSON there as well.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
+) -> None:
+    """Read the documents, compare them and report."""
+    before, after = _sides(baseline, candidate or [])
+    share = _share(min_change)
+    try:
+        document = comparison.compare(_runs(before), _runs(after), min_change=share)
+    except DocumentError as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        raise typer.Exit(2) from None
+    is_saved = _save(document, html, output)
+    if as_json:
+        print(json_export.encode(document), end="")  # noqa: T201
+    else:
+        comparison_table.show(Console(highlight=False), document)
+    is_worse = document["verdict"] in (Verdict.WORSE, Verdict.MIXED)
+    raise typer.Exit(1 if not is_saved or (fail_on_worse and is_worse) else 0)
+
+
+def _sides(baseline: list[Path], candidate: list[Path]) -> tuple[list[Path], list[Path]]:
+    if not candidate and len(baseline) == 2:
+        return baseline[:1], baseline[1:]
+    if not candidate:
+        raise typer.BadParameter(
+            "give the runs to compare with after --with, or just two files.", param_hint="--with"
+        )
+    for side in (baseline, candidate):
+        if len(side) > _MAX_RUNS:
+            raise typer.BadParameter(f"{len(side)} files; at most {_MAX_RUNS} a side.")
+    files = [path.resolve() for path in (*baseline, *candidate)]
+    for path in files:
+        if files.count(path) > 1:
+            # The same run twice would look like two that agree.
+            raise typer.BadParameter(f"{path} is given twice.")
+    return baseline, candidate
+
+
+def _share(text: str) -> float:
+    match = _PERCENT.fullmatch(text.strip())
+    if match is None or float(match[1]) >= 100:
+        raise typer.BadParameter(
+            f"{text!r} is not a percentage like 5%.", param_hint="--min-change"
+        )
+    return float(match[1]) / 100
+
+
+def _runs(paths: list[Path]) -> list[Document]:
+    documents = []
+    for path in paths:
+        document = read(path, "run")
+        try:
+            comparison.compare([document], [document])
+        except DocumentError as error:
+            raise DocumentError(f"{path}: {error}") from None
+        documents.append(document)
+    return documents
+
+
+def _save(document: dict[str, object], html: Path | None, output: Path | None) -> bool:
+    is_saved = True
+    for path, writer in ((html, html_export.write), (output, json_export.write)):
+        if path is None:
+            continue
+        try:
+            writer(document, path)
+        except OSError as error:
+            is_saved = False
+            print(f"{path} could not be written: {error}", file=sys.stderr)  # noqa: T201
+    return is_saved

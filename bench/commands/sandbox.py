@@ -1,0 +1,312 @@
+"""`xoauth2-bench sandbox`: the stand-in provider alone, for whoever needs an XOAUTH2 server.
+
+Exit codes: 0 ended by SIGTERM or SIGINT, 1 it cannot start, 2 wrong usage.
+"""
+
+# Annotations are read by typer when the command is built, so they stay real objects here.
+import json
+import os
+import sys
+import tomllib
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import platformdirs
+import typer
+
+from bench.options import duration
+from bench.process.open_files import raise_open_files
+from bench.process.serve import announce, run, stop_signal
+from xoauth2_proxy.sandbox import (
+    FAULT_FORM,
+    OVERRIDES,
+    PLAIN_REFRESH_TOKEN,
+    Profile,
+    ProviderSettings,
+    Rotation,
+    Sandbox,
+    fault_document,
+    override,
+)
+
+_SMTP_PORT = 2600  # where the proxy's mock accounts look for it
+_HTTP_PORT = 2601
+_MAX_CONNECTIONS = 30_000
+
+HELP = f"""Run a mail provider for tests: SMTP with XOAUTH2 that verifies signed tokens.
+
+Listens on loopback only, keeps what it accepts in memory and shows it on a page and as JSON. It
+accepts no tokens but its own, for any mailbox they name: --token prints one, POST /test/tokens
+mints one, and the token endpoint hands them out for refresh tokens and to clients.
+
+With a profile it has a real provider's limits, extensions and words; each figure can be set anew.
+Faults come by script (nth=2, every) or by chance (rate=0.01), the same ones for the same --seed.
+
+\b
+Outlook's limits, one lost connection in a hundred, replies 80 ms away:
+  xoauth2-bench sandbox --profile outlook --rtt-ms 80 \\
+      --fault end:drop:rate=0.01 --seed 7
+
+\b
+A fault is {FAULT_FORM}
+  mail:reply:nth=3:text=451 4.3.0 Not now    end:accept_then_drop    token:429:every
+
+Settings: {", ".join(OVERRIDES)}.
+
+Exit code 0 when a signal ended it, 1 when it cannot start, 2 for wrong usage.
+"""
+
+
+class ProviderTls(StrEnum):
+    """How a client is to protect its connection."""
+
+    STARTTLS = "starttls"
+    IMPLICIT = "implicit"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Wishes:
+    smtp_port: int
+    http_port: int
+    state_dir: Path
+    settings: ProviderSettings
+    ready_file: Path | None  # None: no file
+    mailboxes: tuple[str, ...]  # to print a token for
+    is_json: bool
+
+
+def sandbox(  # noqa: PLR0913 - one parameter an option
+    *,
+    smtp_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="SMTP port; 0 takes a free one.")
+    ] = _SMTP_PORT,
+    http_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="HTTP port; 0 takes a free one.")
+    ] = _HTTP_PORT,
+    state_dir: Annotated[
+        Path | None,
+        typer.Option(file_okay=False, help="Where its keys and certificates are kept."),
+    ] = None,
+    settings: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True, dir_okay=False, help="Profile, overrides and faults: JSON or TOML."
+        ),
+    ] = None,
+    profile: Annotated[
+        Profile | None, typer.Option(help="The provider it stands in for; unlimited.")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="SETTING=VALUE", help="Differ from the profile; may be repeated."
+        ),
+    ] = None,
+    tls: Annotated[
+        ProviderTls | None, typer.Option(help="How clients protect the connection; starttls.")
+    ] = None,
+    withhold: Annotated[
+        list[str] | None,
+        typer.Option(help="An EHLO keyword not to offer, e.g. CHUNKING; may be repeated."),
+    ] = None,
+    rtt: Annotated[
+        str | None, typer.Option(help="Hold each turn back for so long, e.g. 40ms.")
+    ] = None,
+    rtt_ms: Annotated[
+        float | None, typer.Option(min=0, max=60_000, help="The same, in milliseconds.")
+    ] = None,
+    accept_delay_ms: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MS[,P99]",
+            help="Reply to a whole message so much later; with two values, "
+            "spread around the first with the second as 99th percentile.",
+        ),
+    ] = None,
+    fault: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FAULT", help="What goes wrong; may be repeated."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="What chance is made of.")] = None,
+    token_ttl: Annotated[
+        float | None, typer.Option(min=0.001, help="Seconds that tokens of the endpoint are good.")
+    ] = None,
+    rotation: Annotated[
+        Rotation | None, typer.Option(help="What becomes of a used refresh token.")
+    ] = None,
+    token: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MAILBOX", help="Print an access token of this mailbox, good for an hour."
+        ),
+    ] = None,
+    ready_file: Annotated[
+        Path | None,
+        typer.Option(
+            dir_okay=False, help="Write process id and addresses there (JSON) once it listens."
+        ),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the same as one line of JSON, and nothing else.")
+    ] = False,
+) -> None:
+    """Serve until SIGTERM or SIGINT."""
+    document = _document(settings)
+    asked = _given(
+        tls=tls.value if tls else None,
+        withhold=[word.upper() for word in withhold] if withhold else None,
+        rtt_seconds=_rtt_seconds(rtt, rtt_ms),
+        **_accept_seconds(accept_delay_ms),
+    )
+    try:
+        asked |= dict(override(text) for text in overrides or ())
+        faults = [fault_document(text) for text in fault or ()]
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--set or --fault") from None
+    document |= _given(profile=profile.value if profile else None, seed=seed)
+    _merge(document, "overrides", asked)
+    _merge(document, "token_endpoint", _given(ttl_seconds=token_ttl, rotation=rotation))
+    _extend(document, "faults", faults)
+    wishes = _Wishes(
+        smtp_port=smtp_port,
+        http_port=http_port,
+        state_dir=state_dir or Path(platformdirs.user_state_dir("xoauth2-proxy")),
+        settings=_read(document),
+        ready_file=ready_file,
+        mailboxes=tuple(token or ()),
+        is_json=as_json,
+    )
+    raise_open_files()
+    try:
+        run(_serve(wishes))
+    except OSError as error:
+        print(f"The sandbox cannot start: {error}", file=sys.stderr)  # noqa: T201
+        raise typer.Exit(1) from None
+
+
+def _document(file: Path | None) -> dict[str, object]:
+    """Return the document of a settings file; without one, that of a sandbox with room."""
+    if file is None:
+        return {"overrides": {"max_connections": _MAX_CONNECTIONS}}
+    try:
+        text = file.read_text(encoding="utf-8")
+        document = tomllib.loads(text) if file.suffix == ".toml" else json.loads(text)
+    except (OSError, ValueError) as error:
+        raise typer.BadParameter(f"{file}: {error}", param_hint="--settings") from None
+    if not isinstance(document, dict):
+        raise typer.BadParameter(f"{file} holds no object", param_hint="--settings")
+    return document
+
+
+def _read(document: dict[str, object]) -> ProviderSettings:
+    try:
+        return ProviderSettings.from_dict(document)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="the settings") from None
+
+
+def _given(**values: object) -> dict[str, object]:
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def _merge(document: dict[str, object], key: str, more: dict[str, object]) -> None:
+    known = document.get(key, {})
+    if more and isinstance(known, dict):  # if not, reading it says so
+        document[key] = known | more
+
+
+def _extend(document: dict[str, object], key: str, more: list[dict[str, object]]) -> None:
+    known = document.get(key, [])
+    if more and isinstance(known, list):
+        document[key] = known + more
+
+
+def _rtt_seconds(rtt: str | None, rtt_ms: float | None) -> float | None:
+    if rtt is not None and rtt_ms is not None:
+        raise typer.BadParameter("give --rtt or --rtt-ms, not both", param_hint="--rtt-ms")
+    if rtt is None:
+        return None if rtt_ms is None else rtt_ms / 1000.0
+    try:
+        return duration.seconds(rtt)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--rtt") from None
+
+
+def _accept_seconds(text: str | None) -> dict[str, object]:
+    if text is None:
+        return {}
+    names = ("accept_seconds", "accept_p99_seconds")
+    try:
+        values = [float(word) / 1000.0 for word in text.split(",")]
+        return dict(zip(names[: len(values)], values, strict=True))
+    except ValueError:
+        raise typer.BadParameter(
+            f"{text!r} is not a number of milliseconds, or two with a comma between",
+            param_hint="--accept-delay-ms",
+        ) from None
+
+
+async def _serve(wishes: _Wishes) -> None:
+    stop = stop_signal()
+    provider = Sandbox(
+        wishes.state_dir,
+        wishes.settings,
+        smtp_port=wishes.smtp_port,
+        http_port=wishes.http_port,
+        mints_tokens=True,
+    )
+    async with provider:
+        host, port = provider.smtp_address
+        behaviour = provider.behaviour
+        facts: dict[str, object] = {
+            "smtp": f"{host}:{port}",
+            "tls": behaviour.tls.value,
+            "http": provider.http_url,
+            "ca_file": str(provider.ca_file),
+            "token_endpoint": f"{provider.http_url}/oauth/token",
+            "dialect": behaviour.dialect.value,
+            "seed": wishes.settings.seed,
+        }
+        if wishes.ready_file is not None:
+            announce(wishes.ready_file, facts)
+        tokens = {mailbox: provider.tokens.mint(mailbox) for mailbox in wishes.mailboxes}
+        if wishes.is_json:
+            line = {"pid": os.getpid(), **facts, "tokens": tokens}
+            print(json.dumps(line), flush=True)  # noqa: T201
+        else:
+            _welcome(wishes, provider, tokens)
+        await stop.wait()
+
+
+def _welcome(wishes: _Wishes, provider: Sandbox, tokens: dict[str, str]) -> None:
+    host, port = provider.smtp_address
+    tls = provider.behaviour.tls.value
+    protection = "no TLS" if tls == "none" else f"{tls}, trusting {provider.ca_file}"
+    url = provider.http_url
+    lines = [
+        f"The sandbox is ready (process {os.getpid()}). Ctrl+C stops it.",
+        f"  SMTP      {host}:{port}, {protection}",
+        f"  Received  {url}/   as JSON: {url}/messages   counters: {url}/stats",
+        f"  OAuth     {url}/oauth/token   refresh token: {PLAIN_REFRESH_TOKEN}MAILBOX",
+        f"            {url}/test/tokens (POST) mints a token of any mailbox",
+        "",
+    ]
+    lines += [f"  {name:<28} {value:<12} {what}" for name, value, what in _table(wishes.settings)]
+    lines += [f"  Token     {mailbox}  {token}" for mailbox, token in tokens.items()]
+    print("\n".join(lines), flush=True)  # noqa: T201
+
+
+def _table(settings: ProviderSettings) -> list[tuple[str, str, str]]:
+    """Return what it does: each setting that acts, and each fault."""
+    rows = settings.behaviour.told()
+    endpoint = settings.token_endpoint
+    rows.append(("ttl_seconds", f"{endpoint.ttl_seconds:g}", "How long access tokens are good."))
+    rows.append(("rotation", endpoint.rotation.value, "What becomes of a used refresh token."))
+    for fault in settings.faults:
+        rows.append((f"fault at {fault.step}", fault.action.value, fault.told_turn))
+    if any(fault.rate is not None for fault in settings.faults) or settings.seed:
+        rows.append(("seed", str(settings.seed), "What chance is made of."))
+    return rows

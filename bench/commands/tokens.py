@@ -1,0 +1,295 @@
+"""`xoauth2-bench tokens`: the sandbox's access tokens, listed, shown, minted and verified.
+
+Anyone may mint one who can read the state directory's key, and nothing but the sandbox takes it.
+I1: no token is printed whole unless that key signed it.
+
+Exit codes: 0 done, or every token is good; 1 one is not; 2 wrong usage, or there is no key to use.
+"""
+
+# Annotations are read by typer when the command is built, so they stay real objects here.
+import base64
+import json
+import re
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import platformdirs
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from bench.client.login import Login, Mechanism, initial_response
+from bench.commands import token_reading
+from bench.commands.token_reading import TokenReading
+from xoauth2_proxy.mock_tokens import MOCK_MAILBOXES, MockTokens, load_signing_key
+
+MAX_COUNT = 10_000  # tokens; each takes some 20 microseconds to sign
+_MAX_SECONDS = 31_536_000.0
+_HOUR_SECONDS = 3600.0  # what providers give
+_MAX_INPUT_CHARACTERS = 16 << 20
+_MAX_TOKEN_CHARACTERS = 16_384
+_ELSEWHERE = ("somebody.else@example.com", "another@example.com")
+_MAILBOX = re.compile(r"[!-?A-~]+@[!-?A-~]+")  # printable ASCII without blanks
+
+HELP = """Access tokens of the sandbox: list, show, mint, verify.
+
+They are really signed with a key in the state directory, and worth nothing outside this machine.
+A token of anybody else is never printed whole: its beginning, its length, and what a JWT says,
+without the signature. Give tokens on standard input (-) to keep them out of the process list.
+"""
+# "\b" keeps the lines of a paragraph as they are.
+EPILOG = """\b
+What an SMTP client has to send behind AUTH XOAUTH2:
+  xoauth2-bench tokens xoauth2 test.account1@gmail.com
+
+\b
+Ten tokens that have expired, each of which must be refused:
+  xoauth2-bench tokens mint --account me@example.com --count 10 --expired |
+      xoauth2-bench tokens verify -
+
+Exit code 0 when all is well, 1 when a token is not good, 2 for wrong usage.
+"""
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
+
+
+class TokenMechanism(StrEnum):
+    """A SASL mechanism that takes an access token."""
+
+    XOAUTH2 = "xoauth2"
+    OAUTHBEARER = "oauthbearer"
+
+
+StateOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--state-dir", file_okay=False, help="The --state-dir of the proxy or sandbox they are for."
+    ),
+]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="One JSON object a line, and nothing else.")
+]
+TtlOption = Annotated[
+    float | None,
+    typer.Option("--ttl", min=0.1, max=_MAX_SECONDS, help="Seconds it is good for; an hour."),
+]
+TokensArgument = Annotated[
+    list[str], typer.Argument(metavar="TOKEN|-", help="Tokens; - reads them, one a line.")
+]
+ForOption = Annotated[
+    str | None, typer.Option("--for", metavar="MAILBOX", help="It has to be this mailbox's.")
+]
+
+
+@app.command("list")
+def list_mailboxes(
+    *,
+    mailboxes: Annotated[
+        list[str] | None, typer.Argument(metavar="[MAILBOX]...", help="More that are to be shown.")
+    ] = None,
+    state_dir: StateOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the mock mailboxes; any other name works as well."""
+    tokens = _tokens(state_dir)
+    named = [_mailbox(one) for one in mailboxes or ()]
+    rows = [
+        {
+            "mailbox": mailbox,
+            "looks_like": token_reading.looks_like(tokens.mint(mailbox)),
+            "is_built_in": mailbox in MOCK_MAILBOXES,
+        }
+        for mailbox in dict.fromkeys((*MOCK_MAILBOXES, *named))
+    ]
+    if as_json:
+        _print_lines(rows)
+        return
+    table = Table("mailbox", "tokens look like", "in xoauth2-proxy --sandbox", box=None)
+    for row in rows:
+        has_password = "yes, with the password: secret" if row["is_built_in"] else "no"
+        table.add_row(str(row["mailbox"]), str(row["looks_like"]), has_password)
+    Console(highlight=False).print(table)
+
+
+@app.command("show")
+def show(
+    *,
+    what: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MAILBOX|TOKEN|-", help="A mailbox gets a new token; - reads tokens."
+        ),
+    ],
+    state_dir: StateOption = None,
+    ttl_seconds: TtlOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what tokens say and how long they are good."""
+    names = [one for one in what if _MAILBOX.fullmatch(one)]
+    given = _given([one for one in what if one not in names]) if len(names) < len(what) else []
+    tokens = _tokens(state_dir, is_created=bool(names))
+    minted = [tokens.mint(name, ttl_seconds=ttl_seconds or _HOUR_SECONDS) for name in names]
+    readings = [token_reading.read(tokens, token) for token in (*minted, *given)]
+    if as_json:
+        _print_lines([reading.to_json() for reading in readings])
+    else:
+        _print("\n\n".join(_described(reading) for reading in readings))
+
+
+@app.command("xoauth2")
+def xoauth2(
+    *,
+    mailbox: Annotated[str, typer.Argument(metavar="MAILBOX")],
+    mechanism: Annotated[
+        TokenMechanism, typer.Option(help="In the form of which mechanism.")
+    ] = TokenMechanism.XOAUTH2,
+    state_dir: StateOption = None,
+    ttl_seconds: TtlOption = None,
+) -> None:
+    """Print the initial response of a mailbox's login, in base64, with a new token."""
+    name = _mailbox(mailbox)
+    secret = _tokens(state_dir).mint(name, ttl_seconds=ttl_seconds or _HOUR_SECONDS)
+    login = Login(name, Mechanism(mechanism.value), lambda: secret)
+    _print(base64.b64encode(initial_response(login, secret)).decode())
+
+
+@app.command("mint")
+def mint(  # noqa: PLR0913 - one parameter an option
+    *,
+    accounts: Annotated[
+        list[str], typer.Option("--account", metavar="MAILBOX", help="Whose; may be repeated.")
+    ],
+    count: Annotated[int, typer.Option(min=1, max=MAX_COUNT, help="How many of each.")] = 1,
+    ttl_seconds: TtlOption = None,
+    is_expired: Annotated[bool, typer.Option("--expired", help="Good no longer.")] = False,
+    is_tampered: Annotated[
+        bool, typer.Option("--tampered", help="With a signature that is not theirs.")
+    ] = False,
+    is_wrong_mailbox: Annotated[
+        bool, typer.Option("--wrong-mailbox", help="Good, but for somebody else.")
+    ] = False,
+    state_dir: StateOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Print new tokens, one a line; with a flag, tokens that have to be refused."""
+    if is_expired + is_tampered + is_wrong_mailbox > 1:
+        _refuse("--expired", "--expired, --tampered and --wrong-mailbox: give one of them.")
+    if is_expired and ttl_seconds is not None:
+        _refuse("--ttl", "an expired token is good for no time; give one of --ttl and --expired.")
+    names = [_mailbox(one) for one in accounts]
+    tokens = _tokens(state_dir)
+    ttl = -1.0 if is_expired else ttl_seconds or _HOUR_SECONDS
+    for name in names:
+        holder = _somebody_but(name) if is_wrong_mailbox else name
+        for _ in range(count):
+            token = tokens.mint(holder, ttl_seconds=ttl)
+            if is_tampered:
+                token = token_reading.tampered(token)
+            _print(json.dumps({"account": name, "token": token}) if as_json else token)
+
+
+@app.command("verify")
+def verify(
+    *,
+    given: TokensArgument,
+    mailbox: ForOption = None,
+    state_dir: StateOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say of each token whether the sandbox takes it, or why not."""
+    wanted = "" if mailbox is None else _mailbox(mailbox)
+    values = _given(given)
+    tokens = _tokens(state_dir, is_created=False)
+    readings = [token_reading.read(tokens, value, mailbox=wanted) for value in values]
+    for reading in readings:
+        verdict = {"is_valid": reading.is_valid, "reason": reading.reason}
+        _print(
+            json.dumps({"token": reading.shown(), "mailbox": reading.mailbox, **verdict})
+            if as_json
+            else _verdict(reading)
+        )
+    raise typer.Exit(0 if all(reading.is_valid for reading in readings) else 1)
+
+
+def _tokens(state_dir: Path | None, *, is_created: bool = True) -> MockTokens:
+    """Return what mints and verifies with the directory's key, which is made if `is_created`."""
+    directory = state_dir or Path(platformdirs.user_state_dir("xoauth2-proxy"))
+    # Verifying with a key that is made for it would call every token forged.
+    if not is_created and not directory.is_dir():
+        _refuse("--state-dir", f"there is no {directory}, so there is no key.")
+    try:
+        return MockTokens(load_signing_key(directory))
+    except (OSError, ValueError) as error:
+        print(f"The key in {directory} cannot be used: {error}", file=sys.stderr)  # noqa: T201
+        raise typer.Exit(2) from None
+
+
+def _given(words: list[str]) -> list[str]:
+    """Return the tokens; `-` among the words stands for the lines of standard input."""
+    values: list[str] = []
+    for word in words:
+        values += _lines() if word == "-" else [word]
+    if not values:
+        _refuse("TOKEN", "there is none on standard input.")
+    for value in values:
+        if not value.isascii() or not value.isprintable() or " " in value:
+            _refuse("TOKEN", "a token has no blanks, and nothing but ASCII.")
+        if len(value) > _MAX_TOKEN_CHARACTERS:
+            _refuse("TOKEN", f"a token has no more than {_MAX_TOKEN_CHARACTERS} characters.")
+    return values
+
+
+def _lines() -> list[str]:
+    try:
+        text = sys.stdin.read(_MAX_INPUT_CHARACTERS)
+    except UnicodeDecodeError:
+        _refuse("TOKEN", "standard input is no text.")
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def _mailbox(text: str) -> str:
+    if not _MAILBOX.fullmatch(text):
+        _refuse("MAILBOX", f"{text!r} is not a mail address.")
+    return text.lower()
+
+
+def _somebody_but(mailbox: str) -> str:
+    return next(one for one in _ELSEWHERE if one != mailbox)
+
+
+def _described(reading: TokenReading) -> str:
+    lines = [_verdict(reading), f"  token       {reading.shown()}"]
+    if reading.issued_at:
+        lines.append(f"  issued at   {reading.issued_at}")
+    if reading.expires_at:
+        lines.append(f"  expires at  {reading.expires_at}")
+    # JSON writes control characters so that they do nothing to a terminal.
+    lines += [
+        f"  {json.dumps(name[:40])[1:-1]:<10}  {json.dumps(value)}"
+        for name, value in reading.claims.items()
+    ]
+    return "\n".join(lines)
+
+
+def _verdict(reading: TokenReading) -> str:
+    left = reading.seconds_left
+    if reading.is_valid:
+        return f"valid: {reading.mailbox}, {left or 0.0:.0f} s left"
+    if reading.reason == "expired" and left is not None:
+        return f"not valid: expired {-left:.0f} s ago ({reading.mailbox})"
+    return f"not valid: {reading.told_reason}"
+
+
+def _print_lines(documents: list[dict[str, object]]) -> None:
+    for document in documents:
+        _print(json.dumps(document))
+
+
+def _print(text: str) -> None:
+    print(text)  # noqa: T201
+
+
+def _refuse(parameter: str, reason: str) -> NoReturn:
+    raise typer.BadParameter(reason, param_hint=parameter)

@@ -1,0 +1,1 @@
+"""What was measured: samples, histograms, the timeline, and the result made of them."""

@@ -1,0 +1,47 @@
+"""From the options of the command line to the mailboxes of the run's own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NoReturn
+
+import typer
+
+from bench.targets.provisioning import Accounts
+from bench.targets.target import DEFAULT_PORT
+
+if TYPE_CHECKING:
+    from bench.options.options import Options
+
+
+def accounts_of(options: Options) -> Accounts | None:
+    """Return the mailboxes that are to be made; None when there are others.
+
+    Raises:
+        typer.BadParameter: an option is wrong, or does not go with another.
+    """
+    if options.accounts is None:
+        for name in ("user_prefix", "min_accounts", "no_cleanup"):
+            if getattr(options, name):
+                _refuse(f"--{name.replace('_', '-')}", "is for --accounts.")
+        return None
+    for name, value in (("from", options.from_emails), ("password", options.password)):
+        if value is not None:
+            _refuse("--accounts", f"brings mailboxes of its own; leave --{name} out.")
+    if options.no_auth:
+        _refuse("--accounts", "is for logins; leave --no-auth out.")
+    is_elsewhere = options.host is not None or options.port not in (None, DEFAULT_PORT)
+    if is_elsewhere and options.admin_url is None:
+        _refuse("--admin-url", "give that of the proxy which is to get the --accounts.")
+    try:
+        return Accounts(
+            count=options.accounts,
+            user_prefix=options.user_prefix or "bench",
+            min_count=options.min_accounts,
+            is_kept=options.no_cleanup,
+        )
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--accounts") from None
+
+
+def _refuse(option: str, reason: str) -> NoReturn:
+    raise typer.BadParameter(reason, param_hint=option)

@@ -1,0 +1,165 @@
+"""A case in a file: load, provider and faults, and what has to come of it; JSON or TOML.
+
+Everything that is wrong is told at once, each with its path. A case runs against a proxy and a
+provider of its own, so that a failure seen once can be seen again.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import typer
+from pydantic import ValidationError
+
+from bench.client.login import Mechanism
+from bench.options import planning
+from bench.options.options import Options
+from bench.options.scenario_model import Document
+from bench.targets.private_provider import asks_token_endpoint
+from xoauth2_proxy.sandbox import ProviderSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+_MAX_BYTES = 1 << 20
+
+
+class ScenarioFileError(Exception):
+    """The file holds no scenario; `problems` says each thing that is wrong, and where."""
+
+    def __init__(self, path: Path, problems: list[str]) -> None:
+        count = len(problems)
+        head = f"{path}: {count} problem{'s'[: count != 1]}:"
+        super().__init__("\n  ".join([head, *problems]))
+        self.problems = problems
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScenarioFile:
+    """A case that can be run."""
+
+    name: str
+    options: Options  # of the load; nothing is said there about a target or reports
+    provider: Mapping[str, object]  # as `ProviderSettings.from_dict` reads it
+    assertions: tuple[str, ...]
+
+
+def read(path: Path) -> ScenarioFile:
+    """Return the case in the file; its suffix, .toml or .json, says how it is written.
+
+    Raises:
+        ScenarioFileError: with every problem.
+    """
+    document = _parsed(path)
+    problems: list[str] = []
+    case: Any = None
+    try:
+        # As JSON, so that both forms are held to the same types.
+        case = Document.model_validate_json(json.dumps(document))
+    except ValidationError as error:
+        problems += _told(error)
+    provider = document.get("provider")
+    if isinstance(provider, dict):
+        problems += _provider_problems(provider)
+    if problems:
+        raise ScenarioFileError(path, problems)
+    options = _options(case, path.parent)
+    problems += _contradictions(options, case.provider)
+    if problems:
+        raise ScenarioFileError(path, problems)
+    return ScenarioFile(
+        name=case.name,
+        options=options,
+        provider=case.provider,
+        assertions=tuple(case.assertions),
+    )
+
+
+def _parsed(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            octets = file.read(_MAX_BYTES + 1)
+        if len(octets) > _MAX_BYTES:
+            raise ValueError(f"it is larger than {_MAX_BYTES} octets")
+        document = _members(path.suffix, octets.decode("utf-8-sig"))
+    except RecursionError:
+        raise ScenarioFileError(path, ["it is nested too deeply"]) from None
+    except (OSError, ValueError) as error:
+        raise ScenarioFileError(path, [getattr(error, "strerror", None) or str(error)]) from None
+    if not isinstance(document, dict):
+        raise ScenarioFileError(path, ["it holds no object"])
+    return document
+
+
+def _members(suffix: str, text: str) -> object:
+    if suffix == ".toml":
+        # Dates, which JSON has not, become text.
+        return json.loads(json.dumps(tomllib.loads(text), default=str))
+    if suffix != ".json":
+        raise ValueError("its name ends neither in .toml nor in .json")
+    return json.loads(text, object_pairs_hook=_object)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise ValueError(f"a key is written twice in one object, near {pairs[-1][0]!r}")
+    return members
+
+
+def _options(case: Any, folder: Path) -> Options:  # noqa: ANN401 - of a model made here
+    values = case.load.model_dump(exclude_unset=True)
+    if "eml_dir" in values:
+        values["eml_dir"] = folder / values["eml_dir"]
+    if asks_token_endpoint(case.provider):
+        # A client that brings a token leaves the relay nothing to ask for.
+        values.setdefault("mechanism", Mechanism.PLAIN)
+    return Options(use_mock_tokens=True, assertions=case.assertions or None, **values)
+
+
+def _contradictions(options: Options, provider: Mapping[str, object]) -> list[str]:
+    """Return what is right by itself and wrong together."""
+    problems = []
+    if options.eml_dir is not None and not options.eml_dir.is_dir():
+        return [f"load.eml_dir: there is no folder {options.eml_dir}"]
+    if asks_token_endpoint(provider) and options.mechanism in {
+        Mechanism.XOAUTH2,
+        Mechanism.OAUTHBEARER,
+    }:
+        problems.append(
+            f"load.mechanism: with {options.mechanism} clients bring their own tokens, and nobody "
+            "asks the token endpoint, which has settings or faults here; plain or login"
+        )
+    try:
+        planning.request_of(options)
+    except typer.BadParameter as error:
+        key = str(error.param_hint).removeprefix("--").replace("-", "_")
+        problems.append(f"load.{key}: {error.message}")
+    return problems
+
+
+def _told(error: ValidationError) -> list[str]:
+    problems = []
+    for problem in error.errors(include_url=False, include_context=False, include_input=False):
+        path = ""
+        for part in problem["loc"]:
+            path += f"[{part}]" if isinstance(part, int) else f".{part}"
+        message = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "extra_forbidden":
+            message = "there is no such key"
+        problems.append(f"{path.lstrip('.') or 'the file'}: {message}")
+    return problems
+
+
+def _provider_problems(provider: dict[str, Any]) -> list[str]:
+    try:
+        ProviderSettings.from_dict(provider, "provider")
+    except ValueError as error:
+        # One text with all of them, each of which begins with its path.
+        return re.split(r"; (?=provider[.:\[])", str(error))
+    return []

@@ -1,0 +1,1 @@
+"""What is to be sent: when, how much and over which connections. Pure values."""

@@ -1,0 +1,111 @@
+"""What can be sent: the named scenarios, and the plan of one run. Pure values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bench.plan.arrivals import Pace  # noqa: TC001 - a dataclass field's type
+from bench.plan.workloads import Workload
+
+COMPARE = "compare"
+CUSTOM = "custom"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scenario:
+    """A named load, so that two runs can be compared; `compare` has two runs of it."""
+
+    name: str
+    title: str
+    purpose: str
+    concurrent: int
+    num_emails: int | None = None  # exactly one of this and the next is given
+    duration_seconds: float | None = None
+    arrival_rate: float | None = None  # messages a second; None: the closed model
+    connection: str = "kept"
+    sizes: str | None = None  # None: 4 kB
+    token_ttl_seconds: float | None = None  # None: an hour
+    idle_clients: int = 0
+
+    @property
+    def amount(self) -> str:
+        """How much is sent, in words."""
+        times = "2 × " if self.name == COMPARE else ""
+        if self.num_emails is not None:
+            return f"{times}{self.num_emails}"
+        return f"{self.arrival_rate:g}/s, {self.duration_seconds:g} s"
+
+
+def _closed(name: str, title: str, num_emails: int, concurrent: int, purpose: str) -> Scenario:
+    return Scenario(
+        name=name, title=title, num_emails=num_emails, concurrent=concurrent, purpose=purpose
+    )
+
+
+SCENARIOS: dict[str, Scenario] = {
+    scenario.name: scenario
+    for scenario in (
+        _closed("quick", "Quick Validation", 100, 10, "does it work at all?"),
+        _closed("baseline", "Performance Baseline", 500, 25, "the figure to compare with"),
+        _closed("moderate", "Moderate Load", 1000, 50, "an ordinary busy hour"),
+        _closed("stress", "Stress Test", 2000, 100, "where do latencies begin to rise?"),
+        _closed("sustained", "Sustained Load", 5000, 50, "does it stay as fast?"),
+        _closed("peak", "Peak Load", 10000, 150, "the most connections at once"),
+        Scenario(
+            name="open",
+            title="Open Model",
+            purpose="mail that waits for nobody",
+            arrival_rate=200,
+            duration_seconds=30,
+            concurrent=50,
+        ),
+        Scenario(
+            name="churn",
+            title="Connection Churn",
+            purpose="a login for each message",
+            num_emails=1000,
+            concurrent=25,
+            connection="per-message",
+        ),
+        Scenario(
+            name="storm",
+            title="Token Storm",
+            purpose="a new token for each login, good for 5 s",
+            num_emails=1000,
+            concurrent=50,
+            connection="per-message",
+            token_ttl_seconds=5,
+        ),
+        Scenario(
+            name="crowd",
+            title="Idle Crowd",
+            purpose="500 silent clients meanwhile",
+            num_emails=1000,
+            concurrent=25,
+            idle_clients=500,
+        ),
+        Scenario(
+            name="sizes",
+            title="Mixed Sizes",
+            purpose="4 kB to 1 MB",
+            num_emails=500,
+            concurrent=25,
+            sizes="4k:70,100k:25,1m:5",
+        ),
+        _closed(COMPARE, "Before and After", 500, 25, "two runs, a pause to change something"),
+    )
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What one run sends."""
+
+    scenario: str  # a name of `SCENARIOS`, or `custom`
+    pace: Pace
+    concurrent: int  # connections at most, each with one message in flight
+    workload: Workload = Workload()  # noqa: RUF009 - frozen
+    mailboxes: tuple[str, ...]  # logins and reverse-paths, dealt to the connections in turn
+    to_email: str
+    drain_seconds: float  # how long a send in flight may go on after a request to stop
+    processes: int = 1

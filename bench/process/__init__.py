@@ -1,0 +1,1 @@
+"""This process and those it starts: signals, event loop, open files, children."""

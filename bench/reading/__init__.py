@@ -1,0 +1,1 @@
+"""Reading documents of runs: their form, assertions on them, differences between them."""

@@ -1,0 +1,1 @@
+"""What the other side counted, and how it compares with what was acknowledged."""

@@ -1,0 +1,134 @@
+"""Compares what the relay acknowledged with what the sandbox received, message by message."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bench.figures.result import NotReconciled, Reconciliation
+from bench.reconciliation.fetch import FetchFailed, fetch_object
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable
+
+    from bench.figures.recorder import Recorder
+    from bench.sending.messages import Messages
+
+_PAGE_MESSAGES = 500  # their descriptions are about 250 kB
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """One message as the sandbox received it."""
+
+    message_id: str
+    mailbox: str  # who was logged in
+    sha256: str  # of the content, hexadecimal
+    forward_paths: tuple[str, ...]
+
+
+class SandboxUnavailable(Exception):
+    """The sandbox does not answer, or no longer knows the messages asked for."""
+
+
+class Sandbox:
+    """The list of messages a sandbox received, read over HTTP."""
+
+    def __init__(self, url: str) -> None:
+        self._messages_url = f"{url}/messages"
+
+    async def position(self) -> int:
+        """Return how many messages have arrived so far, which is the last one's `seq`.
+
+        Raises:
+            SandboxUnavailable: there is no usable answer.
+        """
+        return _number(await self._page(0, 1), "total")
+
+    async def arrivals(self, position: int) -> AsyncIterator[Arrival]:
+        """Yield the messages that arrived after `position`, in order.
+
+        Raises:
+            SandboxUnavailable: there is no usable answer, or some were evicted meanwhile.
+        """
+        while True:
+            page = await self._page(position, _PAGE_MESSAGES)
+            for entry in _entries(page):
+                seq = _number(entry, "seq")
+                if seq != position + 1:
+                    raise SandboxUnavailable("the sandbox has discarded some of the messages")
+                position = seq
+                yield _arrival(entry)
+            if position >= _number(page, "total"):
+                return
+            if not _entries(page):
+                raise SandboxUnavailable("the sandbox has discarded some of the messages")
+
+    async def _page(self, after: int, limit: int) -> dict[str, object]:
+        query = {"after": str(after), "limit": str(limit)}
+        try:
+            return await fetch_object(self._messages_url, query)
+        except FetchFailed as error:
+            raise SandboxUnavailable(f"the sandbox is of no help: {error}") from error
+
+
+async def reconcile(
+    sandbox: Sandbox,
+    position: int,
+    messages: Messages,
+    recorder: Recorder,
+    mailboxes: Iterable[str],
+) -> Reconciliation | NotReconciled:
+    """Return how the run's acknowledged messages compare with those arrived after `position`."""
+    logins = {mailbox.lower(): mailbox for mailbox in mailboxes}
+    arrivals: Counter[int] = Counter()
+    corrupted: set[int] = set()
+    try:
+        async for arrival in sandbox.arrivals(position):
+            number = messages.number(arrival.message_id)
+            if number is None:
+                continue  # somebody else's
+            arrivals[number] += 1
+            # The digest covers the mailbox that must have been logged in upstream.
+            login = logins.get(arrival.mailbox.lower(), arrival.mailbox)
+            is_same = arrival.sha256 == messages.sha256(number, login)
+            if not is_same or sorted(arrival.forward_paths) != sorted(
+                messages.forward_paths(number)
+            ):
+                corrupted.add(number)
+    except SandboxUnavailable as error:
+        return NotReconciled(str(error))
+    unexpected = sum(not recorder.is_acknowledged(number) for number in arrivals)
+    return Reconciliation(
+        acknowledged=recorder.acknowledged,
+        arrived=len(arrivals),
+        lost=recorder.acknowledged - (len(arrivals) - unexpected),
+        duplicated=sum(count > 1 for count in arrivals.values()),
+        corrupted=len(corrupted),
+        unexpected=unexpected,
+    )
+
+
+def _entries(page: dict[str, object]) -> list[dict[str, object]]:
+    entries = page.get("messages")
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise SandboxUnavailable("the sandbox answers no list of messages")
+    return entries
+
+
+def _number(answer: dict[str, object], key: str) -> int:
+    number = answer.get(key)
+    if not isinstance(number, int):
+        raise SandboxUnavailable(f"the sandbox answers no {key}")
+    return number
+
+
+def _arrival(entry: dict[str, object]) -> Arrival:
+    paths = entry.get("forward_paths")
+    return Arrival(
+        str(entry.get("message_id") or ""),
+        str(entry.get("mailbox")),
+        str(entry.get("sha256")),
+        tuple(map(str, paths)) if isinstance(paths, list) else (),
+    )

@@ -1,0 +1,71 @@
+"""What the provider saw of the run: asked before it and after it, where the sandbox is one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Self
+
+from bench.figures.result import NotReconciled, ProviderFigures, Reconciliation
+from bench.reconciliation import provider_figures
+from bench.reconciliation.reconcile import Sandbox, SandboxUnavailable, reconcile
+from bench.targets.provisioning import DOMAIN
+from xoauth2_proxy.mock_tokens import MOCK_MAILBOXES
+
+if TYPE_CHECKING:
+    from bench.figures.recorder import Recorder
+    from bench.reconciliation.provider_figures import Reading
+    from bench.sending.messages import Messages
+    from bench.targets.target import Target
+
+
+class Witness:
+    """The sandbox's messages and counters from one moment on; make it with `begin`."""
+
+    def __init__(
+        self,
+        target: Target,
+        mailboxes: tuple[str, ...],
+        position: int | NotReconciled,
+        before: Reading | None,
+    ) -> None:
+        self._target = target
+        self._mailboxes = mailboxes
+        self._position = position
+        self._before = before
+
+    @classmethod
+    async def begin(cls, target: Target, mailboxes: tuple[str, ...]) -> Self:
+        """Return a witness of all that comes from now on; it never fails."""
+        position: int | NotReconciled = NotReconciled(target.no_sandbox_reason)
+        if target.sandbox_url:
+            try:
+                position = await Sandbox(target.sandbox_url).position()
+            except SandboxUnavailable as error:
+                position = NotReconciled(str(error))
+        before = await provider_figures.read(target.sandbox_url, target.admin_url)
+        return cls(target, mailboxes, position, before)
+
+    async def provider(self) -> ProviderFigures | None:
+        """Return what the provider counted meanwhile; None when it does not say."""
+        after = await provider_figures.read(self._target.sandbox_url, self._target.admin_url)
+        return provider_figures.difference(self._before, after, self._mailboxes)
+
+    async def reconciled(
+        self, messages: Messages, recorder: Recorder
+    ) -> Reconciliation | NotReconciled:
+        """Return how what was acknowledged compares with what has arrived."""
+        if isinstance(self._position, NotReconciled):
+            return self._position
+        sandbox = Sandbox(self._target.sandbox_url)
+        found = await reconcile(sandbox, self._position, messages, recorder, self._mailboxes)
+        if isinstance(found, NotReconciled) or found.arrived or not found.acknowledged:
+            return found
+        if all(_is_mock(mailbox.lower()) for mailbox in self._mailboxes):
+            return found
+        # The mailboxes' mail may go to another provider altogether.
+        return NotReconciled(
+            "no message reached this sandbox: the mailbox's provider may be another"
+        )
+
+
+def _is_mock(mailbox: str) -> bool:
+    return mailbox in MOCK_MAILBOXES or mailbox.endswith(f"@{DOMAIN}")

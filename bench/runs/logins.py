@@ -1,0 +1,46 @@
+"""Who the load logs in as: each mailbox with the secret given, or with mock tokens of its own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bench.client.login import Login, Mechanism
+from bench.targets.target import TargetError
+from xoauth2_proxy.mock_tokens import MockTokens, load_signing_key
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from bench.runs.run import RunRequest
+
+_TOKEN_SECONDS = 3600.0  # what providers give
+
+
+def logins_of(request: RunRequest, state_dir: Path) -> list[Login]:
+    """Return the logins of the plan's mailboxes, in their order.
+
+    Raises:
+        TargetError: the key that signs mock tokens cannot be used.
+    """
+    mailboxes, mechanism = request.plan.mailboxes, request.mechanism
+    if request.accounts is not None and not mechanism.takes_token:
+        passwords = {one.address: one.password for one in request.accounts.mailboxes}
+        return [_own_login(mailbox, mechanism, passwords[mailbox]) for mailbox in mailboxes]
+    secret = "" if mechanism is Mechanism.NONE else request.secret
+    if secret is not None:
+        return [Login(mailbox, mechanism, lambda: secret) for mailbox in mailboxes]
+    try:
+        tokens = MockTokens(load_signing_key(state_dir))
+    except (OSError, ValueError) as error:
+        raise TargetError(f"The mock tokens' signing key cannot be used: {error}") from error
+    ttl_seconds = request.token_ttl_seconds or _TOKEN_SECONDS
+    return [mock_login(mailbox, mechanism, tokens, ttl_seconds) for mailbox in mailboxes]
+
+
+def _own_login(mailbox: str, mechanism: Mechanism, password: str) -> Login:
+    return Login(mailbox, mechanism, lambda: password)
+
+
+def mock_login(mailbox: str, mechanism: Mechanism, tokens: MockTokens, ttl_seconds: float) -> Login:
+    """Return a login with a new mock token each time."""
+    return Login(mailbox, mechanism, lambda: tokens.mint(mailbox, ttl_seconds=ttl_seconds))

@@ -1,0 +1,199 @@
+"""One run from start to end: find the target, send the plan, reconcile, and say what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from bench.figures.recorder import Recorder
+from bench.figures.result import Environment, Run
+from bench.reconciliation.witness import Witness
+from bench.runs.exposition import ExpositionError, RunCollector, exposing
+from bench.runs.logins import logins_of
+from bench.runs.processes import Processes, ProcessesError
+from bench.sending.crowd import Crowd
+from bench.sending.generator import Watch, watching
+from bench.sending.load import Load
+from bench.sending.messages import Messages
+from bench.targets.provisioning import provisioned
+from bench.targets.target import DEFAULT_ADMIN_URL, TargetError, open_target
+from xoauth2_proxy import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from bench.client.login import Mechanism
+    from bench.plan.scenarios import Plan
+    from bench.process.interruption import Interruption
+    from bench.reports.progress import Progress
+    from bench.targets.provisioning import Accounts
+    from bench.targets.target import Target, TargetRequest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRequest:
+    """What the user asked for."""
+
+    plan: Plan
+    target: TargetRequest
+    mechanism: Mechanism
+    secret: str | None = field(repr=False)  # password or token; None: mock tokens, or no login
+    token_ttl_seconds: float | None = None  # of the mock tokens; None: an hour
+    files: tuple[bytes, ...] = field(default=(), repr=False)  # messages to send; empty: written
+    accounts: Accounts | None = None  # mailboxes of the run's own, which are the plan's
+    prometheus_port: int | None = None  # on loopback, 0: any; None: the run is not exposed
+
+
+async def run_once(request: RunRequest, interruption: Interruption, progress: Progress) -> Run:
+    """Carry out one run; a signal makes it partial.
+
+    Raises:
+        TargetError: there is nothing to measure, or it may not be measured.
+        StartInterrupted: a signal came before there was a target.
+    """
+    async with (
+        open_target(request.target, interruption, progress.announce) as target,
+        with_mailboxes(request, target, interruption, progress) as wanted,
+    ):
+        plan = wanted.plan
+        progress.announce(
+            f"Sending {plan.pace.about} over {plan.concurrent} connections to {target.endpoint}."
+        )
+        return await measure(wanted, target, interruption, progress)
+
+
+@asynccontextmanager
+async def with_mailboxes(
+    request: RunRequest, target: Target, interruption: Interruption, progress: Progress
+) -> AsyncIterator[RunRequest]:
+    """Yield the request with the mailboxes that there are; those of the run's own are added."""
+    if request.accounts is None or target.is_private:
+        yield request
+        return
+    async with provisioned(
+        request.accounts,
+        request.target.admin_url or DEFAULT_ADMIN_URL,
+        interruption,
+        progress.announce,
+        allow_remote=request.target.allow_remote,
+    ) as mailboxes:
+        addresses = tuple(one.address for one in mailboxes)
+        yield replace(request, plan=replace(request.plan, mailboxes=addresses))
+
+
+async def run_twice(
+    request: RunRequest,
+    interruption: Interruption,
+    progress: Progress,
+    pause: Callable[[], Awaitable[None]],
+) -> list[Run]:
+    """Carry out two runs with a pause between them; one only when a signal came in between.
+
+    Each finds its target anew, so the second may meet another version of the proxy.
+
+    Raises:
+        TargetError: there is nothing to measure, or it may not be measured.
+        StartInterrupted: a signal came before there was a target.
+    """
+    runs = [await run_once(request, interruption, progress)]
+    if not interruption.requested.is_set():
+        await pause()
+    if not interruption.requested.is_set():
+        runs.append(await run_once(request, interruption, progress))
+    return runs
+
+
+async def measure(
+    request: RunRequest, target: Target, interruption: Interruption, progress: Progress
+) -> Run:
+    """Carry out one run at a target that is open already; a signal makes it partial.
+
+    Raises:
+        TargetError: the key that signs mock tokens cannot be used, a process of the load did not
+            start, or the port for Prometheus cannot be had.
+    """
+    plan = request.plan
+    messages = Messages(plan.to_email, plan.workload, request.files)
+    recorder = Recorder(plan.pace.planned, plan.pace.warmup_seconds)
+    logins = logins_of(request, target.state_dir)
+    load: Load | Processes
+    if plan.processes > 1:
+        load = Processes(request, target, messages, recorder)
+        load.on_loss = progress.announce
+    else:
+        load = Load(plan, target.endpoint, logins, messages, recorder)
+    load.on_sample = progress.on_sample
+    environment, watch = _environment(), Watch()
+    witness = await Witness.begin(target, plan.mailboxes)
+    async with Crowd(target.endpoint, logins, plan.workload.idle_clients) as crowd:
+        await crowd.open(interruption.requested)
+        started_at = datetime.now(UTC)
+        async with watching(watch, plan.pace.warmup_seconds):
+            await _send_all(request, load, recorder, interruption, progress)
+        crowd_figures = await crowd.close()
+    return Run(
+        started_at=started_at,
+        target=str(target.endpoint),
+        tls=target.endpoint.tls.value,
+        mechanism=request.mechanism.value,
+        plan=plan,
+        result=recorder.snapshot(load.wall_seconds, interruption.signal_name),
+        reconciliation=await witness.reconciled(messages, recorder),
+        provider=await witness.provider(),
+        generator=(load if isinstance(load, Processes) else watch).figures(
+            recorder.succeeded + recorder.failed, recorder.own_late_starts
+        ),
+        crowd=crowd_figures if plan.workload.idle_clients else None,
+        environment=environment,
+    )
+
+
+async def _send_all(
+    request: RunRequest,
+    load: Load | Processes,
+    recorder: Recorder,
+    interruption: Interruption,
+    progress: Progress,
+) -> None:
+    pace = request.plan.pace
+    collector = RunCollector(recorder, pace, lambda: load.measured_seconds)
+
+    def stop() -> None:
+        load.stop()
+        progress.announce("Stopping after the sends in flight. Ctrl+C again ends at once.")
+
+    interruption.on_request.add(stop)
+    try:
+        if interruption.requested.is_set():
+            stop()
+        async with (
+            exposing(request.prometheus_port, collector) as url,
+            progress.following(pace, recorder, lambda: load.measured_seconds),
+        ):
+            if url:
+                progress.announce(f"Prometheus can read the run at {url} while it lasts.")
+            await load.run()
+    except (ProcessesError, ExpositionError) as error:
+        raise TargetError(str(error)) from error
+    finally:
+        interruption.on_request.discard(stop)
+
+
+def _environment() -> Environment:
+    try:
+        load_average = os.getloadavg()[0]
+    except (OSError, AttributeError):  # not known here
+        load_average = None
+    return Environment(
+        python=platform.python_version(),
+        platform=platform.platform(),
+        cpu_count=os.cpu_count() or 1,
+        bench_version=__version__,
+        loop=type(asyncio.get_running_loop()).__module__.partition(".")[0],
+        load_average=load_average,
+    )

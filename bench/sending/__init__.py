@@ -1,0 +1,1 @@
+"""The load: turns, messages, connections, and a watch over the generator itself."""

@@ -1,0 +1,100 @@
+"""A provider of the benchmark's own, with limits and faults, and a proxy's way to it.
+
+The sandbox runs as a process, since the one inside a proxy has no settings.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bench.process.child import child
+from xoauth2_proxy.sandbox import PLAIN_REFRESH_TOKEN
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping, Sequence
+    from pathlib import Path
+
+    from bench.process.interruption import Interruption
+    from bench.targets.provisioning import Mailbox
+
+# What the proxy's own mock provider has: wide enough never to be what a benchmark measures.
+_LIMITS = {"max_connections": 50, "max_messages_per_connection": 1000}
+_CLIENT_ID = "xoauth2-bench"
+
+
+@dataclass(frozen=True, slots=True)
+class PrivateProvider:
+    """A sandbox that runs, and the document it was started with."""
+
+    smtp: tuple[str, int]
+    tls: str
+    ca_file: str
+    http_url: str
+    token_endpoint: str
+    settings: Mapping[str, object]
+
+    def configuration(self, mailboxes: Sequence[Mailbox]) -> dict[str, object]:
+        """Return the configuration of a proxy that sends these mailboxes' mail here.
+
+        It asks the token endpoint if the settings speak of it, else it signs mock tokens itself.
+        """
+        host, port = self.smtp
+        upstream = {"host": host, "port": port, "tls": self.tls, "ca_file": self.ca_file}
+        provider: dict[str, object] = {"upstream": upstream, "limits": _LIMITS}
+        accounts = [mailbox.document() for mailbox in mailboxes]
+        if not asks_token_endpoint(self.settings):
+            return {"providers": {"mock": provider}, "accounts": accounts}
+        provider |= {"oauth_token_url": self.token_endpoint, **self._client()}
+        for account in accounts:
+            account |= {
+                "provider": "oidc",
+                "refresh_token": f"{PLAIN_REFRESH_TOKEN}{account['email']}",
+            }
+        return {"providers": {"oidc": provider}, "accounts": accounts}
+
+    def _client(self) -> dict[str, str]:
+        endpoint = self.settings.get("token_endpoint")
+        clients = endpoint.get("clients") if isinstance(endpoint, dict) else None
+        if not clients:
+            return {"client_id": _CLIENT_ID}
+        name, secret = next(iter(clients.items()))
+        return {"client_id": name} | ({"client_secret": secret} if secret else {})
+
+
+def asks_token_endpoint(settings: Mapping[str, object]) -> bool:
+    """Return whether a provider's settings say anything of its token endpoint."""
+    faults = settings.get("faults")
+    has_fault = isinstance(faults, list) and any(
+        isinstance(fault, dict) and fault.get("step") == "token" for fault in faults
+    )
+    return has_fault or "token_endpoint" in settings
+
+
+@asynccontextmanager
+async def private_provider(
+    settings: Mapping[str, object], folder: Path, state_dir: Path, interruption: Interruption
+) -> AsyncIterator[PrivateProvider]:
+    """Run a sandbox with these settings for as long as the context is entered.
+
+    Its keys are in `state_dir`, where a proxy that signs mock tokens for it has to find them.
+
+    Raises:
+        ChildError: it did not start.
+        StartInterrupted: a signal came first.
+    """
+    file = folder / "provider.json"
+    file.write_text(json.dumps(settings))
+    ports = ("--smtp-port", "0", "--http-port", "0")
+    module = ("bench", "sandbox", *ports, "--state-dir", str(state_dir), "--settings", str(file))
+    async with child("sandbox", module, folder, interruption) as process:
+        yield PrivateProvider(
+            process.address("smtp"),
+            process.text("tls"),
+            process.text("ca_file"),
+            process.text("http"),
+            process.text("token_endpoint"),
+            settings,
+        )

@@ -1,0 +1,114 @@
+"""A proxy of the benchmark's own: started with a sandbox on free ports, ended in every ending.
+
+Its state lives in a temporary folder that goes with it.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench.process.child import Child, ChildError, StartInterrupted, child
+from bench.targets.private_provider import private_provider
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+    from bench.process.interruption import Interruption
+    from bench.targets.provisioning import Mailbox
+
+__all__ = [
+    "PrivateProxy",
+    "PrivateProxyError",
+    "PrivateWishes",
+    "StartInterrupted",
+    "private_proxy",
+]
+
+
+class PrivateProxyError(Exception):
+    """The private proxy did not start; the text holds the end of what it wrote."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrivateWishes:
+    """What a private proxy is to have beside what it has anyway."""
+
+    mailboxes: tuple[Mailbox, ...] = ()  # empty: the four mock mailboxes
+    provider: Mapping[str, object] | None = None  # settings of a sandbox; None: the proxy's own
+
+
+@dataclass(frozen=True, slots=True)
+class PrivateProxy:
+    """A running private proxy's addresses and the folder of its keys."""
+
+    host: str
+    port: int
+    admin_url: str
+    sandbox_url: str
+    state_dir: Path
+
+
+@asynccontextmanager
+async def private_proxy(
+    interruption: Interruption, wishes: PrivateWishes | None = None
+) -> AsyncIterator[PrivateProxy]:
+    """Run a proxy with a sandbox for as long as the context is entered.
+
+    Raises:
+        PrivateProxyError: it ended, or was not ready in time.
+        StartInterrupted: a signal came first.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="xoauth2-bench-"))
+
+    def remove() -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+
+    interruption.on_abort.add(remove)
+    try:
+        async with AsyncExitStack() as stack:
+            yield await _started(stack, folder, interruption, wishes or PrivateWishes())
+    except ChildError as error:
+        raise PrivateProxyError(f"The private {error}") from error
+    finally:
+        interruption.on_abort.discard(remove)
+        remove()
+
+
+async def _started(
+    stack: AsyncExitStack, folder: Path, interruption: Interruption, wishes: PrivateWishes
+) -> PrivateProxy:
+    state_dir = folder / "state"
+    arguments = ["--port", "0", "--admin-port", "0", "--log-level", "warning"]
+    arguments += ["--state-dir", str(state_dir)]
+    sandbox_url = ""
+    config: dict[str, object] = {"accounts": [one.document() for one in wishes.mailboxes]}
+    if wishes.provider is None:
+        arguments.append("--sandbox")
+    else:
+        provider = await stack.enter_async_context(
+            private_provider(wishes.provider, folder, state_dir, interruption)
+        )
+        sandbox_url, config = provider.http_url, provider.configuration(wishes.mailboxes)
+    if wishes.mailboxes:
+        file = folder / "accounts.json"  # in a folder that is nobody else's
+        file.write_text(json.dumps(config))
+        arguments += ["--config", str(file)]
+    module = ("xoauth2_proxy", *arguments)
+    process = await stack.enter_async_context(child("proxy", module, folder, interruption))
+    host, port = process.address("smtp")
+    url = sandbox_url or _sandbox_url(process)
+    return PrivateProxy(host, port, process.text("admin"), url, state_dir)
+
+
+def _sandbox_url(process: Child) -> str:
+    sandbox = process.facts.get("sandbox")
+    url = sandbox.get("http") if isinstance(sandbox, dict) else None
+    if not isinstance(url, str):
+        raise ChildError(f"{process.name}'s ready file is not usable: it names no sandbox.")
+    return url

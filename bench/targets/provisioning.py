@@ -1,0 +1,283 @@
+"""Mailboxes of the run's own: made before it, and gone after it in every ending.
+
+A private proxy has them in its configuration and takes them along when it ends. At a proxy that
+runs already they are added by its admin server, a few requests at a time, and removed one by one.
+I1: a mailbox that was there before is not touched.
+I2: whatever may have been added is removed: at the end, on an error and a signal, and by a second
+signal at once. What cannot be removed is listed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import secrets
+import signal
+import sys
+import time
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import argon2
+
+from bench.process.child import StartInterrupted
+from bench.targets.admin_api import AdminApi, AdminError, AdminUnavailable
+from bench.targets.loopback import is_loopback
+from bench.targets.target import TargetError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+
+    from bench.process.interruption import Interruption
+
+MAX_ACCOUNTS = 1000
+DOMAIN = "mock.test"  # RFC 6761 §6.2: .test is nobody's
+TOKEN_VARIABLE = "XOAUTH2_PROXY_ADMIN_TOKEN"  # noqa: S105 - its name
+
+_AT_ONCE = 2  # requests
+_BATCH = 25  # mailboxes a request: a proxy reads its configuration again after each
+_SPACING_SECONDS = 0.05  # between two requests of one of those at once
+_REQUEST_SECONDS = 30.0
+_LEAVE_SECONDS = 300.0  # to remove all; 1000 mailboxes take half of it on a slow machine
+_LEAVE_AT_ONCE_SECONDS = 10.0  # the same after a second signal
+_SETTLE_SECONDS = 2.0  # a request without an answer may still be carried out
+_AGAIN_SECONDS = 0.1
+_SHOWN_FAILURES = 5
+_PASSWORD_BYTES = 18  # 24 characters
+_PREFIX = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,38}[a-z0-9])?", re.ASCII)
+
+# Random passwords of this length need no slow hash: at the usual cost the proxy would hash a
+# hundred of them for half a minute.
+_HASHER = argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+
+
+class ProvisioningError(TargetError):
+    """There are not enough mailboxes; the text says what failed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accounts:
+    """How many mailboxes of its own a run has, and what becomes of them."""
+
+    count: int
+    user_prefix: str = "bench"
+    min_count: int | None = None  # with fewer the run is called off; None: all are needed
+    is_kept: bool = False  # they stay, and are listed
+    mailboxes: tuple[Mailbox, ...] = field(init=False)  # each with a random password
+
+    def __post_init__(self) -> None:
+        if not _PREFIX.fullmatch(self.user_prefix):
+            raise ValueError(f"{self.user_prefix!r} cannot begin a mail address: a-z, 0-9, . _ -")
+        if not 1 <= (self.min_count or 1) <= self.count <= MAX_ACCOUNTS:
+            raise ValueError(f"no more than {MAX_ACCOUNTS} mailboxes, and as many as are needed.")
+        names = (f"{self.user_prefix}_user{n:03d}@{DOMAIN}" for n in range(1, self.count + 1))
+        made = tuple(Mailbox(name, secrets.token_urlsafe(_PASSWORD_BYTES)) for name in names)
+        object.__setattr__(self, "mailboxes", made)
+
+
+@dataclass(frozen=True, slots=True)
+class Mailbox:
+    """A mailbox and what opens it at the proxy."""
+
+    address: str
+    password: str = field(repr=False)
+
+    def document(self, *, is_hashed: bool = False) -> dict[str, object]:
+        """Return it as a proxy's configuration has accounts."""
+        password = _HASHER.hash(self.password) if is_hashed else self.password
+        return {"email": self.address, "provider": "mock", "password": password}
+
+
+@asynccontextmanager
+async def provisioned(
+    accounts: Accounts,
+    admin_url: str,
+    interruption: Interruption,
+    announce: Callable[[str], None],
+    *,
+    allow_remote: bool = False,
+) -> AsyncIterator[tuple[Mailbox, ...]]:
+    """Yield mailboxes that were added to the proxy with this admin server; remove them afterwards.
+
+    Raises:
+        ProvisioningError: it is not on loopback, or there are fewer mailboxes than needed.
+        StartInterrupted: a signal came first.
+    """
+    stay = _Stay(await _admin(admin_url, allow_remote=allow_remote), accounts)
+    interruption.on_abort.add(stay.end_at_once)
+    try:
+        yield await stay.begin(interruption, announce)
+    finally:
+        # In a thread: should this task be cancelled meanwhile, it goes on, and the loop waits.
+        await asyncio.to_thread(stay.end)
+        interruption.on_abort.discard(stay.end_at_once)
+
+
+class _Stay:
+    """The mailboxes at a proxy, from their first request to the last of them removed."""
+
+    def __init__(self, admin: AdminApi, accounts: Accounts) -> None:
+        self._admin = admin
+        self._accounts = accounts
+        self._mailboxes = accounts.mailboxes
+        self._failed: dict[str, str] = {}  # mailbox and why
+        self._here: dict[str, bool] = {}  # what may have been added: whether it surely was
+
+    async def begin(
+        self, interruption: Interruption, announce: Callable[[str], None]
+    ) -> tuple[Mailbox, ...]:
+        count = len(self._mailboxes)
+        announce(f"Adding {count} mailboxes at {self._admin.url}.")
+        try:
+            there = await asyncio.to_thread(self._admin.mailboxes, _REQUEST_SECONDS)
+        except AdminError as error:
+            raise ProvisioningError(f"No mailbox can be added: {error}") from error
+        for one in self._mailboxes:
+            if one.address in there:
+                self._failed[one.address] = "it is there already"
+        await self._add_all(interruption, announce)
+        if interruption.requested.is_set():
+            raise StartInterrupted
+        added = tuple(one for one in self._mailboxes if self._here.get(one.address))
+        if len(added) < (self._accounts.min_count or count):
+            raise ProvisioningError(self._told_failures(len(added)))
+        if self._failed:
+            announce(self._told_failures(len(added)))
+        return added
+
+    async def _add_all(self, interruption: Interruption, announce: Callable[[str], None]) -> None:
+        batches = _batches([one for one in self._mailboxes if one.address not in self._failed])
+
+        async def add_some(delay_seconds: float) -> None:
+            await asyncio.sleep(delay_seconds)
+            # Requests under way are waited for: what they add must be known before it is removed.
+            for batch in batches:
+                if interruption.requested.is_set():
+                    return
+                await asyncio.to_thread(self._add, batch)
+                added = sum(self._here.values())
+                announce(f"{added} of {len(self._mailboxes)} mailboxes added.")
+                await asyncio.sleep(_SPACING_SECONDS)
+
+        async with asyncio.TaskGroup() as group:
+            for place in range(_AT_ONCE):
+                group.create_task(add_some(place * _SPACING_SECONDS / _AT_ONCE))
+
+    def _add(self, batch: Sequence[Mailbox]) -> None:
+        documents = [one.document(is_hashed=True) for one in batch]
+        addresses = [one.address for one in batch]
+        self._here |= dict.fromkeys(addresses, False)
+        try:
+            addition = self._admin.add(documents, _REQUEST_SECONDS)
+        except AdminError as error:
+            self._failed |= dict.fromkeys(addresses, str(error))
+            if not isinstance(error, AdminUnavailable):
+                self._forget(addresses)
+            return
+        self._failed |= addition.failed
+        self._forget(addition.failed)
+        self._here |= dict.fromkeys(addition.added, True)
+
+    def _told_failures(self, added: int) -> str:
+        shown = [f"  {name}: {why}" for name, why in list(self._failed.items())[:_SHOWN_FAILURES]]
+        if len(self._failed) > _SHOWN_FAILURES:
+            shown.append(f"  and {len(self._failed) - _SHOWN_FAILURES} more")
+        head = f"{added} of {len(self._mailboxes)} mailboxes could be added:"
+        if any("there already" in why for why in self._failed.values()):
+            shown.append(
+                "An earlier run may have left them: remove them on the page "
+                f"{self._admin.url}/ or give another --user-prefix."
+            )
+        return "\n".join([head, *shown])
+
+    def end(self) -> None:
+        """Remove the mailboxes, or list them; blocks, and never raises."""
+        if self._accounts.is_kept:
+            self._tell("These mailboxes stay")
+            self._here.clear()
+            return
+        self._leave(_LEAVE_SECONDS, _REQUEST_SECONDS)
+        self._tell("These mailboxes could not be removed")
+
+    def end_at_once(self) -> None:
+        """Do the same in the last moment of the process, with little time."""
+        if not self._here:
+            return
+        if not self._accounts.is_kept:
+            _say(f"Removing {len(self._here)} mailboxes; Ctrl+C again leaves them there.")
+        with suppress(ValueError):  # not in the main thread
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+        if self._accounts.is_kept:
+            self._tell("These mailboxes stay")
+            return
+        self._leave(_LEAVE_AT_ONCE_SECONDS, _LEAVE_AT_ONCE_SECONDS)
+        self._tell("These mailboxes could not be removed")
+
+    def _leave(self, seconds: float, request_seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        absent = self._remove_some(deadline, request_seconds)
+        settled = min(deadline, time.monotonic() + _SETTLE_SECONDS)
+        while self._here and time.monotonic() < settled:
+            time.sleep(_AGAIN_SECONDS)
+            absent = self._remove_some(deadline, request_seconds)
+        self._forget(absent)  # never added, it seems
+
+    def _remove_some(self, deadline: float, request_seconds: float) -> list[str]:
+        """Remove what can be removed; return what was not there, and may be yet."""
+        absent = []
+        for address, is_sure in tuple(self._here.items()):
+            left = deadline - time.monotonic()
+            if left <= 0:
+                break
+            try:
+                was_there = self._admin.remove(address, min(left, request_seconds))
+            except AdminUnavailable:
+                break  # neither could the others be
+            except AdminError:
+                continue
+            if was_there or is_sure:
+                self._forget([address])
+            else:
+                absent.append(address)
+        return absent
+
+    def _forget(self, addresses: Iterable[str]) -> None:
+        for address in addresses:
+            self._here.pop(address, None)
+
+    def _tell(self, what: str) -> None:
+        if self._here:
+            names = "\n".join(f"  {address}" for address in sorted(self._here))
+            _say(f"{what} at {self._admin.url}, {len(self._here)} of them:\n{names}")
+
+
+async def _admin(url: str, *, allow_remote: bool) -> AdminApi:
+    token = os.environ.get(TOKEN_VARIABLE, "")
+    try:
+        admin = AdminApi(url, token)
+        is_near = await is_loopback(admin.host)
+    except (OSError, ValueError) as error:
+        raise ProvisioningError(f"The admin server {url} cannot be used: {error}") from error
+    if not is_near and not allow_remote:
+        raise ProvisioningError(
+            f"The admin server {url} is not on loopback: give --allow-remote only for a proxy that "
+            "is yours."
+        )
+    if not is_near and token and admin.is_clear:
+        raise ProvisioningError(
+            f"The admin server {url} is not on loopback: its token may not cross a network in "
+            "clear. Give an https URL."
+        )
+    return admin
+
+
+def _batches(mailboxes: Sequence[Mailbox]) -> Iterator[Sequence[Mailbox]]:
+    return (mailboxes[at : at + _BATCH] for at in range(0, len(mailboxes), _BATCH))
+
+
+def _say(text: str) -> None:
+    """Tell it even where progress is not shown: it is about what stays behind."""
+    with suppress(OSError, ValueError):  # nobody listens any more
+        print(text, file=sys.stderr, flush=True)  # noqa: T201

@@ -1,0 +1,237 @@
+"""Finds the relay to measure: the one running, or a private one; and refuses to leave loopback."""
+
+from __future__ import annotations
+
+import json
+import ssl
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from bench.client.submission import Endpoint, Tls, is_listening
+from bench.targets.loopback import is_loopback
+from bench.targets.private_proxy import (
+    PrivateProxyError,
+    PrivateWishes,
+    StartInterrupted,
+    private_proxy,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
+
+    from bench.process.interruption import Interruption
+
+DEFAULT_HOST = "127.0.0.1"
+DEFAULT_PORT = 2525
+DEFAULT_ADMIN_URL = "http://127.0.0.1:9090"
+_PROBE_SECONDS = 5.0
+_MAX_SHOWN_CHARACTERS = 500
+
+__all__ = [
+    "DEFAULT_ADMIN_URL",
+    "DEFAULT_HOST",
+    "DEFAULT_PORT",
+    "StartInterrupted",
+    "Target",
+    "TargetError",
+    "TargetRequest",
+    "open_target",
+    "tls_context",
+]
+
+
+class TargetError(Exception):
+    """There is nothing to measure, or it may not be measured; the text says what to do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetRequest:
+    """What the user said about the relay; None where nothing was said."""
+
+    host: str | None = None
+    port: int | None = None
+    admin_url: str | None = None
+    tls: Tls = Tls.NONE
+    ca_file: Path | None = None  # None: the system's certificate authorities
+    allow_remote: bool = False
+    may_start_private: bool = False  # a private proxy may stand in for the default target
+    is_private: bool = False  # it has to be a private one
+    wishes: PrivateWishes = PrivateWishes()  # noqa: RUF009 - frozen; what a private one is to have
+    has_login: bool = True  # a password or token is sent
+    state_dir: Path  # where the running proxy keeps the key of its mock tokens
+
+    @property
+    def is_default(self) -> bool:
+        """Whether the target was left to us."""
+        return self.host is None and self.port is None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """A relay that listens."""
+
+    endpoint: Endpoint
+    state_dir: Path
+    sandbox_url: str  # "" when there is no sandbox to ask
+    no_sandbox_reason: str  # "" when there is one
+    admin_url: str = ""  # of the proxy with that sandbox; "" when there is none
+    is_private: bool = False  # it has the mailboxes that were wished for
+
+
+@asynccontextmanager
+async def open_target(
+    request: TargetRequest, interruption: Interruption, announce: Callable[[str], None]
+) -> AsyncIterator[Target]:
+    """Yield the relay to measure, starting a private one where `request` allows and needs it.
+
+    Raises:
+        TargetError: nothing listens, or the target is not on loopback.
+        StartInterrupted: a signal came while a private proxy was starting.
+    """
+    if request.is_private:
+        announce("Starting a private proxy and its provider for this run.")
+        async with _private_target(request.wishes, interruption) as target:
+            yield target
+        return
+    endpoint = await _endpoint(request)
+    if await is_listening(endpoint, _PROBE_SECONDS):
+        url, reason = await _sandbox(request)
+        yield Target(
+            endpoint=endpoint,
+            state_dir=request.state_dir,
+            sandbox_url=url,
+            no_sandbox_reason=reason,
+            admin_url=_admin_url(request) if url else "",
+        )
+    elif request.is_default and request.may_start_private:
+        announce(
+            f"Nothing listens at {endpoint}: starting a private proxy with the sandbox "
+            "for this run."
+        )
+        async with _private_target(request.wishes, interruption) as target:
+            yield target
+    else:
+        raise TargetError(await _hint(request, endpoint))
+
+
+@asynccontextmanager
+async def _private_target(
+    wishes: PrivateWishes, interruption: Interruption
+) -> AsyncIterator[Target]:
+    try:
+        async with private_proxy(interruption, wishes) as proxy:
+            yield Target(
+                endpoint=Endpoint(proxy.host, proxy.port),
+                state_dir=proxy.state_dir,
+                sandbox_url=proxy.sandbox_url,
+                no_sandbox_reason="",
+                admin_url=proxy.admin_url.rstrip("/"),
+                is_private=True,
+            )
+    except PrivateProxyError as error:
+        raise TargetError(str(error)) from error
+
+
+async def _endpoint(request: TargetRequest) -> Endpoint:
+    host = request.host or DEFAULT_HOST
+    port = DEFAULT_PORT if request.port is None else request.port
+    if not await _is_loopback(host):
+        if not request.allow_remote:
+            raise TargetError(
+                f"{host} is not a loopback address. A benchmark is a flood of mail: give "
+                "--allow-remote only for a relay that is yours."
+            )
+        if request.has_login and request.tls is Tls.NONE:
+            raise TargetError(
+                f"{host} is not a loopback address: the login may not cross a network in clear. "
+                "Give --tls starttls or --tls implicit."
+            )
+    return Endpoint(host, port, request.tls, tls_context(request))
+
+
+def tls_context(request: TargetRequest) -> ssl.SSLContext | None:
+    """Return how connections to the target are protected; None when they are not.
+
+    Raises:
+        TargetError: the certificates to trust cannot be used.
+    """
+    if request.tls is Tls.NONE:
+        return None
+    try:
+        return ssl.create_default_context(cafile=request.ca_file)
+    except (OSError, ssl.SSLError) as error:
+        raise TargetError(f"{request.ca_file} holds no usable certificates: {error}") from error
+
+
+async def _is_loopback(host: str) -> bool:
+    try:
+        return await is_loopback(host)
+    except OSError as error:
+        raise TargetError(f"{host} cannot be resolved: {error}") from error
+
+
+async def _sandbox(request: TargetRequest) -> tuple[str, str]:
+    if request.admin_url is None and (request.port or DEFAULT_PORT) != DEFAULT_PORT:
+        # Another proxy's sandbox would show every message as lost.
+        return "", "give the --admin-url of the proxy at this port"
+    answer = await _health(request)
+    if isinstance(answer, str):
+        return "", answer
+    sandbox = answer.get("sandbox")
+    url = sandbox.get("http") if isinstance(sandbox, dict) else None
+    if not isinstance(url, str):
+        return "", "the proxy runs without the sandbox"
+    if not request.allow_remote and not await _is_loopback(urlsplit(url).hostname or ""):
+        return "", f"the sandbox at {url} is not on loopback"
+    return url.rstrip("/"), ""
+
+
+async def _hint(request: TargetRequest, endpoint: Endpoint) -> str:
+    port = "" if endpoint.port == DEFAULT_PORT else f" --port {endpoint.port}"
+    answer = await _health(request)
+    lines = [
+        f"Nothing listens at {endpoint}. Start the proxy with its sandbox in another terminal:",
+        f"    xoauth2-proxy --sandbox{port}" + ("" if port else "        (or: make run)"),
+    ]
+    if request.is_default:
+        lines.append("or give --use-mock-tokens, which starts a private one for the run.")
+    if isinstance(answer, str):
+        lines.append(f"(Health: {answer}.)")
+    else:
+        shown = json.dumps(answer)[:_MAX_SHOWN_CHARACTERS]
+        lines.append(f"A proxy is running, though: {_health_url(request)} answered {shown}.")
+        lines.append("Does it listen at another --host or --port?")
+    return "\n".join(lines)
+
+
+def _admin_url(request: TargetRequest) -> str:
+    return (request.admin_url or DEFAULT_ADMIN_URL).rstrip("/")
+
+
+def _health_url(request: TargetRequest) -> str:
+    return _admin_url(request) + "/health"
+
+
+async def _health(request: TargetRequest) -> dict[str, object] | str:
+    """Return what /health answered, or why there is no such answer."""
+    url = _health_url(request)
+    try:
+        if not request.allow_remote and not await _is_loopback(urlsplit(url).hostname or ""):
+            return f"{url} is not on loopback, so it was not asked"
+        timeout = aiohttp.ClientTimeout(total=_PROBE_SECONDS)
+        async with aiohttp.ClientSession(timeout=timeout) as session, session.get(url) as response:
+            answer = json.loads(await response.content.read(1 << 20))
+    except TargetError as error:
+        return str(error)
+    except aiohttp.ClientConnectorError:
+        return f"nothing listens at {url}"
+    except (aiohttp.ClientError, OSError) as error:
+        return f"{url} does not answer ({str(error) or type(error).__name__})"
+    except ValueError:
+        return f"{url} answers something that is not JSON"
+    return answer if isinstance(answer, dict) else f"{url} answers no JSON object"
