@@ -59,7 +59,7 @@ def test_every_option_in_the_readme_exists(command: str) -> None:
 def _commands(package: str) -> list[list[str]]:
     sub = {
         "xoauth2_proxy": ["check", "doctor", "health", "login", "schema", "status"],
-        "bench": ["cost", "sandbox"],
+        "bench": ["compare", "cost", "sandbox", "schema", "sweep", "tokens"],
     }
     return [[], *([name] for name in sub[package])]
 

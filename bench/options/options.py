@@ -268,7 +268,8 @@ class Options:
         typer.Option(
             min=0.1,
             max=_MAX_SECONDS,
-            help="Seconds for which each mock token is good; an hour.",
+            help="Seconds for which each mock token is good, an hour; with storm those that the "
+            "proxy gets.",
             rich_help_panel=LOGIN,
         ),
     ] = None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TypeVar
@@ -30,7 +30,7 @@ from bench.targets.target import TargetRequest
 from xoauth2_proxy.mock_tokens import MOCK_MAILBOXES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from bench.options.options import Options
     from bench.plan.scenarios import Scenario
@@ -50,6 +50,18 @@ _CUSTOM = (
     "sizes",
     "eml_dir",
 )
+
+_NOT_WITH_ITS_OWN = {
+    "host": "--host",
+    "port": "--port",
+    "admin_url": "--admin-url",
+    "allow_remote": "--allow-remote",
+    "state_dir": "--state-dir",
+    "no_auth": "--no-auth",
+    "from_emails": "--from",
+    "password": "--password",
+    "no_cleanup": "--no-cleanup",
+}
 
 T = TypeVar("T")
 
@@ -73,11 +85,13 @@ def request_of(options: Options) -> RunRequest:
         typer.BadParameter: an option is wrong, or does not go with another.
     """
     scenario = _scenario(options)
+    if scenario.provider is not None:
+        options = _with_its_own(options, scenario)
     mechanism = _mechanism(options)
     accounts = accounts_of(options)
     is_mock = options.use_mock_tokens or accounts is not None
     is_token = is_mock and mechanism.takes_token and options.password is None
-    if options.token_ttl is not None and not is_token:
+    if options.token_ttl is not None and not is_token and scenario.provider is None:
         _refuse("--token-ttl", "is for mock tokens: --use-mock-tokens with xoauth2 or oauthbearer.")
     workload = _workload(options, scenario)
     concurrent = options.concurrent or scenario.concurrent
@@ -94,7 +108,7 @@ def request_of(options: Options) -> RunRequest:
             drain_seconds=options.drain_seconds,
             processes=options.processes,
         ),
-        target=_target(options, mechanism, accounts),
+        target=_target(options, mechanism, accounts, _provider(options, scenario)),
         mechanism=mechanism,
         secret=_secret(options, mechanism),
         token_ttl_seconds=options.token_ttl or scenario.token_ttl_seconds,
@@ -252,7 +266,30 @@ def _secret(options: Options, mechanism: Mechanism) -> str | None:
     return options.password
 
 
-def _target(options: Options, mechanism: Mechanism, accounts: Accounts | None) -> TargetRequest:
+def _with_its_own(options: Options, scenario: Scenario) -> Options:
+    for name, option in _NOT_WITH_ITS_OWN.items():
+        if getattr(options, name):
+            _refuse(option, f"{scenario.name} brings a proxy, a provider and mailboxes of its own.")
+    return replace(
+        options,
+        accounts=options.accounts or scenario.accounts,
+        mechanism=options.mechanism or Mechanism.PLAIN,
+    )
+
+
+def _provider(options: Options, scenario: Scenario) -> Mapping[str, object] | None:
+    if scenario.provider is None:
+        return None
+    ttl_seconds = options.token_ttl or scenario.token_ttl_seconds
+    return {**scenario.provider, "token_endpoint": {"ttl_seconds": ttl_seconds}}
+
+
+def _target(
+    options: Options,
+    mechanism: Mechanism,
+    accounts: Accounts | None,
+    provider: Mapping[str, object] | None,
+) -> TargetRequest:
     is_mock = options.use_mock_tokens or accounts is not None
     return TargetRequest(
         host=options.host,
@@ -262,7 +299,10 @@ def _target(options: Options, mechanism: Mechanism, accounts: Accounts | None) -
         ca_file=options.ca_file,
         allow_remote=options.allow_remote,
         may_start_private=is_mock and options.tls is Tls.NONE,
-        wishes=PrivateWishes(mailboxes=() if accounts is None else accounts.mailboxes),
+        is_private=provider is not None,
+        wishes=PrivateWishes(
+            mailboxes=() if accounts is None else accounts.mailboxes, provider=provider
+        ),
         has_login=mechanism is not Mechanism.NONE,
         state_dir=options.state_dir or Path(platformdirs.user_state_dir("xoauth2-proxy")),
     )

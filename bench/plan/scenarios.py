@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping  # noqa: TC003 - a dataclass field's type
+from dataclasses import dataclass, field
 
 from bench.plan.arrivals import Pace  # noqa: TC001 - a dataclass field's type
 from bench.plan.workloads import Workload
@@ -26,6 +27,10 @@ class Scenario:
     sizes: str | None = None  # None: 4 kB
     token_ttl_seconds: float | None = None  # None: an hour
     idle_clients: int = 0
+    # Settings of a sandbox: it brings a proxy and a provider of its own, and so many mailboxes,
+    # which log in with passwords. None: it is for any relay.
+    provider: Mapping[str, object] | None = field(default=None, hash=False)
+    accounts: int | None = None
 
     @property
     def amount(self) -> str:
@@ -70,11 +75,14 @@ SCENARIOS: dict[str, Scenario] = {
         Scenario(
             name="storm",
             title="Token Storm",
-            purpose="a new token for each login, good for 5 s",
-            num_emails=1000,
+            purpose="50 mailboxes of its own, whose tokens end after 2 s",
+            arrival_rate=200,
+            duration_seconds=15,
             concurrent=50,
             connection="per-message",
-            token_ttl_seconds=5,
+            token_ttl_seconds=2,
+            accounts=50,
+            provider={"overrides": {"session_seconds": 2.0}},  # so that it logs in again, too
         ),
         Scenario(
             name="crowd",

@@ -129,7 +129,11 @@ def _manner(plan: Plan) -> list[str]:
     workload = plan.workload
     words = []
     if workload.reuse.messages is not None:
-        words.append(f"{workload.reuse.messages} message(s) a connection")
+        words.append(
+            "a connection for each message"
+            if workload.reuse.messages == 1
+            else f"{workload.reuse.messages} messages a connection"
+        )
     if workload.is_pipelined:
         words.append("pipelined")
     if str(workload.recipients) != "1":

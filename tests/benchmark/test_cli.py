@@ -182,6 +182,7 @@ async def test_a_remote_target_is_refused(tmp_path: Path) -> None:
         (("--no-auth", "--assert", "speed>1"), "--assert"),
         (("--no-auth", "--assert", "lost==0", "--scenario", "compare"), "--assert"),
         (("--no-auth", "schema"), "--no-auth"),
+        (("--scenario", "storm", "--port", "2525"), "--port"),
     ],
 )
 async def test_wrong_usage(tmp_path: Path, arguments: tuple[str, ...], complaint: str) -> None:
@@ -196,7 +197,11 @@ async def test_list_version_and_help(tmp_path: Path) -> None:
         assert all(word in scenarios for word in line)
     for line in (("stress", "2000", "100"), ("sustained", "5000", "50"), ("peak", "10000", "150")):
         assert all(word in scenarios for word in line)
-    for line in (("open", "200/s, 30 s", "50"), ("storm", "1000", "50"), ("churn", "1000", "25")):
+    for line in (
+        ("open", "200/s, 30 s", "50"),
+        ("storm", "200/s, 15 s", "50"),
+        ("churn", "1000", "25"),
+    ):
         assert all(word in scenarios for word in line)
     for line in (("crowd", "1000", "25"), ("sizes", "500", "25")):
         assert all(word in scenarios for word in line)

@@ -72,6 +72,25 @@ async def test_the_token_endpoint_of_the_case_is_asked_and_may_fail(tmp_path: Pa
     assert found["provider"]["token_requests"] >= 2
 
 
+async def test_a_storm_asks_for_tokens_again_and_again_and_logs_in_with_each(
+    tmp_path: Path,
+) -> None:
+    code, out, errors = await ran(
+        tmp_path,
+        *("--scenario", "storm", "--accounts", "4", "--duration", "4", "--arrival-rate", "40"),
+    )
+    assert code == 0, out + errors
+    document = result(tmp_path)
+    assert document["config"]["mechanism"] == "plain"
+    assert document["results"]["successful"] == 160
+    assert document["reconciliation"]["lost"] == 0
+    provider = document["provider"]
+    # Tokens last 2 s, and so do sessions: in four seconds each mailbox needs several.
+    assert provider["token_requests"] >= 8
+    assert provider["auth_accepted"] >= 8
+    assert provider["auth_refused"] == 0
+
+
 async def test_the_command_line_goes_before_the_file(tmp_path: Path) -> None:
     path = EXAMPLES / "drop-after-dot.toml"
     more = ("--num-emails", "5", "--assert", "p95<=1us", "--json")

@@ -194,7 +194,7 @@ def test_every_wish_is_in_the_document_and_on_the_screen() -> None:
         "Arrivals:                20 a second, from 5 within 3 s\n",
         "Warm-up:                 2 s\n",
         "Message size:            4k:70,1m:5\n",
-        "20 message(s) a connection, pipelined, 1-5 recipients a message, ",
+        "20 messages a connection, pipelined, 1-5 recipients a message, ",
         "content at 9000 bytes/s, 7 idle clients\n",
         "Warm-up:         1 requests, 0 failed, 0 dropped; not counted above\n",
         "Idle clients:    7, 1 refused, 2 lost\n",

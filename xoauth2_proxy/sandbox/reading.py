@@ -5,7 +5,7 @@ What it is given was sent by anybody. HTML stays the text it is made of.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from email import message_from_bytes
 from email.errors import HeaderParseError
 from email.header import decode_header, make_header
@@ -29,7 +29,7 @@ class Part:
     kind: str  # as text/plain
     name: str  # its file's; "": it has none
     size_bytes: int  # decoded
-    text: str | None  # None: it is no text
+    text: str | None = field(repr=False)  # None: it is no text
 
 
 @dataclass(frozen=True, slots=True)
