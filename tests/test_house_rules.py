@@ -20,6 +20,7 @@ TRACKED = [
     ).stdout.splitlines()
 ]
 README = (ROOT / "README.md").read_text()
+GUIDES = README + "".join(path.read_text() for path in sorted((ROOT / "docs").glob("*.md")))
 
 
 def test_the_example_configuration_loads_as_it_is(tmp_path: Path) -> None:
@@ -35,11 +36,11 @@ def test_the_example_configuration_loads_as_it_is(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["xoauth2_proxy", "bench"])
-def test_every_option_in_the_readme_exists(command: str) -> None:
+def test_every_option_in_the_documents_exists(command: str) -> None:
     name = {"xoauth2_proxy": "xoauth2-proxy", "bench": "xoauth2-bench"}[command]
     shown = {
         option
-        for line in re.findall(rf"{name}[^`\n]*", README)
+        for line in re.findall(rf"{name}[^`\n]*", GUIDES)
         for option in re.findall(r"(?<![\w-])--[a-z][a-z-]+", line)
     }
     helps = "".join(
