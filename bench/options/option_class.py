@@ -11,6 +11,8 @@ from typing import Any, TypeVar, get_type_hints
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from bench.options.listed import one_each
+
 OptionsT = TypeVar("OptionsT")
 
 
@@ -53,9 +55,16 @@ def _parameter(name: str, annotation: object, default: object) -> inspect.Parame
 
 
 class GroupedHelp(TyperGroup):
-    """A command whose help shows its options in groups; sub-commands come last."""
+    """A command whose help shows its options in groups; sub-commands come last.
+
+    `--assert` takes all the words that follow it.
+    """
 
     # typer's own types of these differ between its versions.
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401
+        """Parse the arguments, with `--assert A B` read as `--assert A --assert B`."""
+        return super().parse_args(ctx, one_each(args, "--assert"))
+
     def format_options(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401
         """Write the options, each group under its title."""
         _write_groups(self, ctx, formatter)

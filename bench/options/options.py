@@ -328,7 +328,7 @@ class Options:
         typer.Option(
             "--assert",
             metavar="EXPRESSION",
-            help="What the run has to reach, e.g. 'p95<=500ms' or 'lost==0'; may be repeated. "
+            help="What the run has to reach, e.g. 'p95<=500ms' or 'lost==0'; several may follow. "
             "They decide instead of the rule that every message must succeed; exit code 2 "
             "when one is not met.",
             rich_help_panel=REPORT,

@@ -155,9 +155,9 @@ async def test_assertions_decide_and_are_written_down(
         reply_to_content=lambda number: "550 5.1.1 who?" if number % 10 == 0 else "250 ok",
         delay_seconds=lambda _: 0.01,
     )
-    asserted = [word for expression in expressions for word in ("--assert", expression)]
+    asserted = ("--assert", *expressions)  # one option, several words
     async with scripted_server(script) as server:
-        document = await document_of(tmp_path, server, *LOGIN, *asserted, expected=expected)
+        document = await document_of(tmp_path, server, *asserted, *LOGIN, expected=expected)
     assert [one["expression"] for one in document["assertions"]] == list(expressions)
     assert all(one["is_met"] for one in document["assertions"]) is (expected == 0)
 
