@@ -9,14 +9,13 @@ SIGINT or SIGTERM.
 import asyncio
 import os
 import sys
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from bench import outcome
 from bench.commands import compare as compare_command
 from bench.commands import sandbox as sandbox_command
 from bench.commands import schema as schema_command
@@ -24,7 +23,6 @@ from bench.commands import sweep as sweep_command
 from bench.commands import tokens as tokens_command
 from bench.commands.sweep import SweepOptions
 from bench.cost import cli as cost_command
-from bench.figures.result import Run
 from bench.options import scenario_run
 from bench.options.option_class import GroupedCommand, GroupedHelp, given, taking
 from bench.options.options import Options
@@ -32,10 +30,8 @@ from bench.options.planning import Output, output_of, request_of
 from bench.plan.scenarios import COMPARE, SCENARIOS, Plan
 from bench.process.interruption import Interruption
 from bench.process.serve import loop_factory
-from bench.reading import assertions, comparison
-from bench.reports import comparison_table, html_export, json_export, terminal
 from bench.reports.progress import Progress
-from bench.runs.run import RunRequest, run_once, run_twice
+from bench.runs.run import RunRequest, run_once, run_sides
 from bench.targets.target import StartInterrupted, TargetError
 from xoauth2_proxy import __version__
 
@@ -162,20 +158,20 @@ async def _bench_and_report(request: RunRequest, out: Output) -> int:
     with Interruption() as interruption:
         try:
             if request.plan.scenario == COMPARE:
-                runs = await run_twice(
-                    request, interruption, progress, lambda: _pause(interruption, out)
+                before, after = await run_sides(
+                    request, request.runs, interruption, progress, lambda: _pause(interruption, out)
                 )
             else:
-                runs = [await run_once(request, interruption, progress)]
+                before, after = [await run_once(request, interruption, progress)], []
         except TargetError as error:
             print(error, file=sys.stderr)  # noqa: T201
             return interruption.exit_code or 1
         except StartInterrupted:
             print("Stopped before the first message was sent.", file=sys.stderr)  # noqa: T201
             return interruption.exit_code
-        document = _document(runs, out)
-        is_saved = _report(request, runs, document, out)
-        return interruption.exit_code or _exit_code(runs, document, is_saved=is_saved)
+        found = outcome.of_runs(before, after, out.assertions)
+        is_saved = outcome.report(request, found, out)
+        return interruption.exit_code or outcome.exit_code(request, found, is_saved=is_saved)
 
 
 async def _pause(interruption: Interruption, out: Output) -> None:
@@ -194,69 +190,6 @@ async def _pause(interruption: Interruption, out: Output) -> None:
             wait.cancel()
     if pressed.is_set():
         os.read(sys.stdin.fileno(), 4096)  # the line; a terminal hands it over whole
-
-
-def _document(runs: list[Run], out: Output) -> dict[str, object]:
-    """Return the document of the one run, or of the comparison of two."""
-    documents = [json_export.document(run) for run in runs]
-    if len(documents) > 1:
-        return comparison.compare(documents[:1], documents[1:])
-    documents[0]["assertions"] = assertions.check(documents[0], out.assertions)
-    return documents[0]
-
-
-def _exit_code(runs: list[Run], document: Mapping[str, object], *, is_saved: bool) -> int:
-    checked = document.get("assertions")
-    if isinstance(checked, list) and checked:
-        if not all(one["is_met"] for one in checked):
-            return 2
-        return 0 if is_saved and all(run.is_intact for run in runs) else 1
-    return 0 if is_saved and all(run.is_success for run in runs) else 1
-
-
-def _report(request: RunRequest, runs: list[Run], document: dict[str, object], out: Output) -> bool:
-    """Write and print what came of the runs; return whether it was written."""
-    saved: list[Path] = []
-    complaints: list[str] = []
-    for path, write in ((out.path, json_export.write), (out.html, html_export.write)):
-        if path is not None:
-            try:
-                write(document, path)
-                saved.append(path)
-            except OSError as error:
-                complaints.append(f"The results could not be saved: {error}")
-    if out.is_json:
-        print(json_export.encode(document), end="")  # noqa: T201
-    else:
-        _print_report(runs, document, saved)
-    for line in filter(None, (*complaints, _advice(request, runs))):
-        print(line, file=sys.stderr)  # noqa: T201
-    return not complaints
-
-
-def _print_report(runs: list[Run], document: dict[str, object], saved: list[Path]) -> None:
-    console = Console(highlight=False)
-    terminal.show(console, "\n".join(terminal.render(run) for run in runs))
-    if len(runs) > 1:
-        terminal.show(console, "\n" + terminal.heading("COMPARISON"))
-        comparison_table.show(console, document)
-    checked = document.get("assertions")
-    if isinstance(checked, list) and checked:
-        terminal.show(console, "\n" + terminal.render_assertions(checked))
-    if saved:
-        paths = ", ".join(map(str, saved))
-        terminal.show(console, f"\nResults saved to: {paths}\n")
-
-
-def _advice(request: RunRequest, runs: list[Run]) -> str:
-    is_refused = any(error.failure.code == "535" for run in runs for error in run.result.errors)
-    is_mock = request.secret is None and request.mechanism.takes_token
-    if not is_mock or not is_refused:
-        return ""
-    return (
-        "Mock tokens were refused (535): is the proxy running with --sandbox and the same "
-        f"--state-dir ({request.target.state_dir})?"
-    )
 
 
 _app.callback(invoke_without_command=True, cls=GroupedHelp, help=_HELP, epilog=_EPILOG)(

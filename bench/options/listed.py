@@ -13,7 +13,7 @@ def one_each(args: list[str], option: str) -> list[str]:
     """
     written: list[str] = []
     is_listing = False
-    for arg, following in zip(args, [*args[1:], "--"], strict=True):
+    for arg, following in zip(args, [*args[1:], "--"], strict=False):
         if arg == option:
             is_listing = not following.startswith("-")
             written += [] if is_listing else [arg]

@@ -13,7 +13,7 @@ import typer
 from bench.client.login import Mechanism
 from bench.client.submission import Tls
 from bench.plan.arrivals import MAX_LATENESS_SECONDS
-from bench.plan.scenarios import SCENARIOS
+from bench.plan.scenarios import COMPARED_RUNS, SCENARIOS
 from bench.plan.workloads import MAX_MESSAGE_BYTES
 from bench.targets.provisioning import MAX_ACCOUNTS
 from bench.targets.target import DEFAULT_ADMIN_URL, DEFAULT_HOST, DEFAULT_PORT
@@ -21,6 +21,7 @@ from bench.targets.target import DEFAULT_ADMIN_URL, DEFAULT_HOST, DEFAULT_PORT
 MAX_EMAILS = 10_000_000  # an octet of memory each
 MAX_CONNECTIONS = 10_000
 _MAX_PROCESSES = 64
+MAX_COMPARED_RUNS = 100
 _MAX_SECONDS = 7 * 86_400.0
 MAX_RATE = 100_000.0  # messages a second
 
@@ -36,6 +37,15 @@ class Options:
         str | None,
         typer.Option(
             help=f"{', '.join(SCENARIOS)}; quick when nothing is given.", rich_help_panel=LOAD
+        ),
+    ] = None
+    runs: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=MAX_COMPARED_RUNS,
+            help=f"With compare: runs on each side of the pause; {COMPARED_RUNS}.",
+            rich_help_panel=LOAD,
         ),
     ] = None
     scenario_file: Annotated[

@@ -20,7 +20,7 @@ from bench.client.submission import Tls
 from bench.options.account_options import accounts_of
 from bench.options.options import MAX_EMAILS
 from bench.plan.arrivals import Pace, Rate
-from bench.plan.scenarios import COMPARE, CUSTOM, SCENARIOS, Plan
+from bench.plan.scenarios import COMPARE, COMPARED_RUNS, CUSTOM, SCENARIOS, Plan
 from bench.plan.workloads import Recipients, Reuse, Sizes, Workload
 from bench.reading import assertions
 from bench.runs.run import RunRequest
@@ -115,6 +115,7 @@ def request_of(options: Options) -> RunRequest:
         files=_files(options),
         accounts=accounts,
         prometheus_port=options.prometheus_port,
+        runs=_runs(options),
     )
 
 
@@ -140,6 +141,14 @@ def output_of(options: Options) -> Output:
         is_verbose=options.verbose,
         is_confirmed=options.yes or options.verbose,
     )
+
+
+def _runs(options: Options) -> int:
+    if options.scenario == COMPARE:
+        return options.runs or COMPARED_RUNS
+    if options.runs is not None:
+        _refuse("--runs", "is for --scenario compare.")
+    return 1
 
 
 def _scenario(options: Options) -> Scenario:

@@ -24,7 +24,7 @@ _MAX_ASSERTIONS = 100
 
 # Of the options in other groups, those that are the load's too; and the one that names the file.
 _MORE = frozenset({"from_emails", "mechanism", "token_ttl", "drain_seconds"})
-_NOT = frozenset({"scenario_file"})
+_NOT = frozenset({"scenario_file", "runs"})
 # Not what has two runs, nor what brings a provider: the file does that.
 _SCENARIOS = tuple(
     one.name for one in SCENARIOS.values() if one.name != COMPARE and one.provider is None

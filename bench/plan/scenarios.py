@@ -9,6 +9,7 @@ from bench.plan.arrivals import Pace  # noqa: TC001 - a dataclass field's type
 from bench.plan.workloads import Workload
 
 COMPARE = "compare"
+COMPARED_RUNS = 5  # on each side: two runs of the very same relay differ
 CUSTOM = "custom"
 
 
@@ -35,7 +36,7 @@ class Scenario:
     @property
     def amount(self) -> str:
         """How much is sent, in words."""
-        times = "2 × " if self.name == COMPARE else ""
+        times = f"2 × {COMPARED_RUNS} × " if self.name == COMPARE else ""
         if self.num_emails is not None:
             return f"{times}{self.num_emails}"
         return f"{self.arrival_rate:g}/s, {self.duration_seconds:g} s"
@@ -75,7 +76,7 @@ SCENARIOS: dict[str, Scenario] = {
         Scenario(
             name="storm",
             title="Token Storm",
-            purpose="50 mailboxes of its own, whose tokens end after 2 s",
+            purpose="tokens that end after 2 s",
             arrival_rate=200,
             duration_seconds=15,
             concurrent=50,
@@ -100,7 +101,7 @@ SCENARIOS: dict[str, Scenario] = {
             concurrent=25,
             sizes="4k:70,100k:25,1m:5",
         ),
-        _closed(COMPARE, "Before and After", 500, 25, "two runs, a pause to change something"),
+        _closed(COMPARE, "Before and After", 500, 25, "did a change help?"),
     )
 }
 

@@ -21,7 +21,7 @@ from bench.sending.generator import Watch, watching
 from bench.sending.load import Load
 from bench.sending.messages import Messages
 from bench.targets.provisioning import provisioned
-from bench.targets.target import DEFAULT_ADMIN_URL, TargetError, open_target
+from bench.targets.target import DEFAULT_ADMIN_URL, StartInterrupted, TargetError, open_target
 from xoauth2_proxy import __version__
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ class RunRequest:
     token_ttl_seconds: float | None = None  # of the mock tokens; None: an hour
     files: tuple[bytes, ...] = field(default=(), repr=False)  # messages to send; empty: written
     accounts: Accounts | None = None  # mailboxes of the run's own, which are the plan's
+    runs: int = 1  # of each side, with the scenario compare
     prometheus_port: int | None = None  # on loopback, 0: any; None: the run is not exposed
 
 
@@ -86,25 +87,50 @@ async def with_mailboxes(
         yield replace(request, plan=replace(request.plan, mailboxes=addresses))
 
 
-async def run_twice(
+async def run_sides(
     request: RunRequest,
+    count: int,
     interruption: Interruption,
     progress: Progress,
     pause: Callable[[], Awaitable[None]],
-) -> list[Run]:
-    """Carry out two runs with a pause between them; one only when a signal came in between.
+) -> tuple[list[Run], list[Run]]:
+    """Carry out `count` runs, a pause and as many again; a signal leaves the rest out.
 
-    Each finds its target anew, so the second may meet another version of the proxy.
+    Each finds its target anew, so those after the pause may meet another version of the proxy.
 
     Raises:
-        TargetError: there is nothing to measure, or it may not be measured.
-        StartInterrupted: a signal came before there was a target.
+        TargetError: there is nothing to measure, or it may not be measured; nothing was.
+        StartInterrupted: a signal came before there was a target for the first.
     """
-    runs = [await run_once(request, interruption, progress)]
+    before = await _side("before", request, count, interruption, progress)
     if not interruption.requested.is_set():
         await pause()
-    if not interruption.requested.is_set():
-        runs.append(await run_once(request, interruption, progress))
+    if interruption.requested.is_set():
+        return before, []
+    try:
+        return before, await _side("after", request, count, interruption, progress)
+    except (TargetError, StartInterrupted) as error:
+        # What was measured before the pause is not to be lost because of what comes after it.
+        progress.announce(str(error) or "Stopped before the second side's first message.")
+        return before, []
+
+
+async def _side(
+    side: str, request: RunRequest, count: int, interruption: Interruption, progress: Progress
+) -> list[Run]:
+    runs: list[Run] = []
+    for number in range(1, count + 1):
+        if interruption.requested.is_set():
+            break
+        if count > 1:
+            progress.announce(f"Run {number} of {count} {side} the pause:")
+        try:
+            runs.append(await run_once(request, interruption, progress))
+        except (TargetError, StartInterrupted) as error:
+            if not runs:
+                raise
+            progress.announce(f"No further run {side} the pause: {error}")
+            break
     return runs
 
 

@@ -107,11 +107,24 @@ async def test_other_mechanisms(tmp_path: Path, mechanism: str) -> None:
     assert any(line.startswith(f"AUTH {mechanism.upper()}".encode()) for line in server.commands)
 
 
-async def test_compare_runs_twice_and_shows_the_change(tmp_path: Path) -> None:
+async def test_compare_measures_each_side_several_times_and_judges(tmp_path: Path) -> None:
     async with scripted_server() as server:
-        code, out, _ = await outcome(
+        code, out, errors = await outcome(
             tmp_path, *options(server, "--scenario", "compare", "--num-emails", "20", "--yes")
         )
+    document = strict_json(only_file(tmp_path).read_text())
+    assert (code, len(server.accepted)) == (0, 200), errors
+    assert [len(document[side]) for side in ("baseline", "candidate")] == [5, 5]
+    throughput = next(row for row in document["figures"] if row["name"] == "throughput")
+    assert throughput["interval"]["confidence"] >= 0.95
+    assert "Run 5 of 5 after the pause:" in errors
+    assert out.count("LOAD TEST RESULTS") == 1  # of the last; the others are in the table
+
+
+async def test_compare_of_one_run_each_shows_the_change(tmp_path: Path) -> None:
+    one_each = ("--scenario", "compare", "--runs", "1", "--num-emails", "20", "--yes")
+    async with scripted_server() as server:
+        code, out, _ = await outcome(tmp_path, *options(server, *one_each))
     document = strict_json(only_file(tmp_path).read_text())
     assert (code, len(server.accepted)) == (0, 40)
     assert document["kind"] == "comparison"
@@ -121,7 +134,7 @@ async def test_compare_runs_twice_and_shows_the_change(tmp_path: Path) -> None:
     rates = [run["results"]["throughput_rps"] for run in (before, after)]
     assert throughput["change"] == pytest.approx((rates[1] - rates[0]) / rates[0])
     assert "\nCOMPARISON\n" in out
-    assert f"{rates[0]:.2f} requests/sec" in out
+    assert f"{rates[1]:.2f} requests/sec" in out
 
 
 async def test_mock_tokens_refused_get_advice(tmp_path: Path) -> None:
@@ -181,6 +194,7 @@ async def test_a_remote_target_is_refused(tmp_path: Path) -> None:
         (("--no-auth", "--html", "no/such/folder/x.html"), "--html"),
         (("--no-auth", "--assert", "speed>1"), "--assert"),
         (("--no-auth", "--assert", "lost==0", "--scenario", "compare"), "--assert"),
+        (("--no-auth", "--runs", "2"), "--runs"),
         (("--no-auth", "schema"), "--no-auth"),
         (("--scenario", "storm", "--port", "2525"), "--port"),
     ],
@@ -205,7 +219,7 @@ async def test_list_version_and_help(tmp_path: Path) -> None:
         assert all(word in scenarios for word in line)
     for line in (("crowd", "1000", "25"), ("sizes", "500", "25")):
         assert all(word in scenarios for word in line)
-    assert "2 × 500" in scenarios
+    assert "2 × 5 × 500" in scenarios
     assert (await outcome(tmp_path, "--version"))[1] == f"xoauth2-bench {__version__}\n"
     code, text, _ = await outcome(tmp_path, "--help")
     assert code == 0
@@ -262,7 +276,7 @@ async def test_compare_waits_for_enter_on_a_terminal(tmp_path: Path) -> None:
     keyboard, terminal = os.openpty()
     try:
         async with scripted_server() as server:
-            two = options(server, "--scenario", "compare", "--num-emails", "10")
+            two = options(server, "--scenario", "compare", "--runs", "1", "--num-emails", "10")
             async with command(tmp_path, *two, stdin=terminal) as running:
                 await running.error_text("press ENTER")
                 assert len(server.accepted) == 10

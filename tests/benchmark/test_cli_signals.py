@@ -117,20 +117,25 @@ async def test_ctrl_c_at_the_question(tmp_path: Path) -> None:
         os.close(terminal)
 
 
-async def test_ctrl_c_in_the_pause_of_compare(tmp_path: Path) -> None:
+@pytest.mark.parametrize("runs", [1, 2])
+async def test_ctrl_c_in_the_pause_of_compare(tmp_path: Path, runs: int) -> None:
     keyboard, terminal = os.openpty()
     try:
         async with scripted_server() as server:
             arguments = ("--port", str(server.port), *FOUR_IN_FLIGHT, "--scenario", "compare")
-            async with command(tmp_path, *arguments, stdin=terminal) as running:
+            several = (*arguments, "--runs", str(runs), "--output", "run.json")
+            async with command(tmp_path, *several, stdin=terminal) as running:
                 await running.error_text("press ENTER")
                 running.process.send_signal(signal.SIGINT)
                 code, out, _ = await running.end()
-        assert (code, len(server.accepted)) == (130, 100)
+        assert (code, len(server.accepted)) == (130, 100 * runs)
         assert "COMPARISON" not in out
-        document = strict_json(only_file(tmp_path).read_text())
-        validate(document)  # of the one run there was, which is whole
-        assert (document["kind"], document["partial"]) == ("run", False)
+        names = ["run.json"] if runs == 1 else ["run-before1.json", "run-before2.json"]
+        assert sorted(name for name in os.listdir(tmp_path) if name.endswith(".json")) == names
+        for name in names:
+            document = strict_json((tmp_path / name).read_text())
+            validate(document)  # of a run, which is whole
+            assert (document["kind"], document["partial"]) == ("run", False)
     finally:
         os.close(keyboard)
         os.close(terminal)

@@ -1,0 +1,125 @@
+"""What came of a command's runs: documents, screen and exit code."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from bench.plan.scenarios import COMPARE
+from bench.reading import assertions, comparison
+from bench.reports import comparison_table, html_export, json_export, terminal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from bench.figures.result import Run
+    from bench.options.planning import Output
+    from bench.runs.run import RunRequest
+
+_ALONE = (
+    "Without a side to compare them with, the runs are documents of their own: measure the other "
+    "side later, and give both to xoauth2-bench compare."
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What came of the command: its runs and the documents to write."""
+
+    runs: list[Run]
+    document: dict[str, object]  # of the one run, or of the comparison
+    alone: list[dict[str, object]]  # of each run, where there is nothing to compare them with
+
+    @property
+    def is_comparison(self) -> bool:
+        """Whether there are two sides."""
+        return self.document["kind"] == "comparison"
+
+
+def of_runs(before: list[Run], after: list[Run], expressions: Sequence[str] = ()) -> Outcome:
+    """Return what came of these runs; `after` is a comparison's other side, empty for none."""
+    first, second = ([json_export.document(run) for run in side] for side in (before, after))
+    if second:
+        return Outcome(runs=before + after, document=comparison.compare(first, second), alone=[])
+    document = first[-1]
+    document["assertions"] = assertions.check(document, expressions)
+    return Outcome(runs=before, document=document, alone=first if len(first) > 1 else [])
+
+
+def exit_code(request: RunRequest, outcome: Outcome, *, is_saved: bool) -> int:
+    """Return how well it went: 0 well, 1 not, 2 an assertion is not met."""
+    if request.plan.scenario == COMPARE and not outcome.is_comparison:
+        return 1
+    checked = outcome.document.get("assertions")
+    if isinstance(checked, list) and checked:
+        if not all(one["is_met"] for one in checked):
+            return 2
+        return 0 if is_saved and all(run.is_intact for run in outcome.runs) else 1
+    return 0 if is_saved and all(run.is_success for run in outcome.runs) else 1
+
+
+def report(request: RunRequest, outcome: Outcome, out: Output) -> bool:
+    """Write and print what came of the runs; return whether it was written."""
+    saved: list[Path] = []
+    complaints: list[str] = []
+    for path, write, document in _files(outcome, out):
+        try:
+            write(document, path)
+            saved.append(path)
+        except OSError as error:
+            complaints.append(f"The results could not be saved: {error}")
+    if out.is_json:
+        print(json_export.encode(outcome.document), end="")  # noqa: T201
+    else:
+        _print_report(outcome, saved)
+    advice = (_advice(request, outcome.runs), _ALONE if outcome.alone else "")
+    for line in filter(None, (*complaints, *advice)):
+        print(line, file=sys.stderr)  # noqa: T201
+    return not complaints
+
+
+def _files(
+    outcome: Outcome, out: Output
+) -> Iterator[tuple[Path, Callable[[Mapping[str, object], Path], None], dict[str, object]]]:
+    if out.html is not None:
+        yield out.html, html_export.write, outcome.document
+    if out.path is None:
+        return
+    if not outcome.alone:
+        yield out.path, json_export.write, outcome.document
+    for number, document in enumerate(outcome.alone, 1):
+        path = out.path.with_stem(f"{out.path.stem}-before{number}")
+        yield path, json_export.write, document
+
+
+def _print_report(outcome: Outcome, saved: list[Path]) -> None:
+    console = Console(highlight=False)
+    runs, document = outcome.runs, outcome.document
+    if len(runs) == 1 or not all(run.is_success for run in runs):
+        terminal.show(console, "\n".join(terminal.render(run) for run in runs))
+    else:
+        terminal.show(console, terminal.render(runs[-1]))
+    if outcome.is_comparison:
+        terminal.show(console, "\n" + terminal.heading("COMPARISON"))
+        comparison_table.show(console, document)
+    checked = document.get("assertions")
+    if isinstance(checked, list) and checked:
+        terminal.show(console, "\n" + terminal.render_assertions(checked))
+    if saved:
+        paths = ", ".join(map(str, saved))
+        terminal.show(console, f"\nResults saved to: {paths}\n")
+
+
+def _advice(request: RunRequest, runs: list[Run]) -> str:
+    is_refused = any(error.failure.code == "535" for run in runs for error in run.result.errors)
+    is_mock = request.secret is None and request.mechanism.takes_token
+    if not is_mock or not is_refused:
+        return ""
+    return (
+        "Mock tokens were refused (535): is the proxy running with --sandbox and the same "
+        f"--state-dir ({request.target.state_dir})?"
+    )
