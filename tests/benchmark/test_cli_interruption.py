@@ -28,6 +28,7 @@ REPEATS = int(os.environ.get("BENCH_INTERRUPTIONS", "1"))
 LATEST_SECONDS = 0.7
 RAMP = ("--arrival-rate", "150", "--ramp-from", "10", "--ramp-seconds", "3")
 OVERLOAD = ("--arrival-rate", "5000", "--concurrent", "2", "--max-lateness", "0.1")
+THREE = ("--processes", "3")
 # Each goes on for longer than that.
 MODES = {
     "closed by count": ("--num-emails", "100000", "--concurrent", "4"),
@@ -42,6 +43,8 @@ MODES = {
     "pipelined": ("--duration", "60", "--connection", "3", "--pipelined"),
     "slow clients": ("--duration", "60", "--slow", "3000", "--sizes", "1k:1,2k:1"),
     "with an idle crowd": ("--duration", "60", "--idle-clients", "300"),
+    "in two processes": ("--duration", "60", "--concurrent", "4", "--processes", "2"),
+    "in three processes, open": ("--num-emails", "9000", "--arrival-rate", "150", *THREE),
     "compare": ("--scenario", "compare", "--num-emails", "100000"),
 }
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
