@@ -164,19 +164,20 @@ async def _bench_and_report(request: RunRequest, out: Output) -> int:
             else:
                 before, after = [await run_once(request, interruption, progress)], []
         except TargetError as error:
-            print(error, file=sys.stderr)  # noqa: T201
+            progress.announce(str(error), even_if_silent=True)
             return interruption.exit_code or 1
         except StartInterrupted:
-            print("Stopped before the first message was sent.", file=sys.stderr)  # noqa: T201
+            progress.announce("Stopped before the first message was sent.", even_if_silent=True)
             return interruption.exit_code
         found = outcome.of_runs(before, after, out.assertions)
         is_saved = outcome.report(request, found, out)
-        return interruption.exit_code or outcome.exit_code(request, found, is_saved=is_saved)
+        return outcome.exit_code(request, found, interruption, is_saved=is_saved)
 
 
-async def _pause(interruption: Interruption, out: Output) -> None:
+async def _pause(interruption: Interruption, out: Output) -> bool:
+    """Wait for ENTER; return whether to go on."""
     if out.is_confirmed or not sys.stdin.isatty():
-        return
+        return True
     print("Make the change, restart the proxy, then press ENTER.", file=sys.stderr)  # noqa: T201
     pressed = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -188,8 +189,8 @@ async def _pause(interruption: Interruption, out: Output) -> None:
         loop.remove_reader(sys.stdin)
         for wait in waits:
             wait.cancel()
-    if pressed.is_set():
-        os.read(sys.stdin.fileno(), 4096)  # the line; a terminal hands it over whole
+    # The line, which a terminal hands over whole; nothing of it after Ctrl+D.
+    return pressed.is_set() and bool(os.read(sys.stdin.fileno(), 4096))
 
 
 _app.callback(invoke_without_command=True, cls=GroupedHelp, help=_HELP, epilog=_EPILOG)(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from bench.figures.result import Run
     from bench.options.planning import Output
+    from bench.process.interruption import Interruption
     from bench.runs.run import RunRequest
 
 _ALONE = (
@@ -50,10 +52,16 @@ def of_runs(before: list[Run], after: list[Run], expressions: Sequence[str] = ()
     return Outcome(runs=before, document=document, alone=first if len(first) > 1 else [])
 
 
-def exit_code(request: RunRequest, outcome: Outcome, *, is_saved: bool) -> int:
-    """Return how well it went: 0 well, 1 not, 2 an assertion is not met."""
-    if request.plan.scenario == COMPARE and not outcome.is_comparison:
-        return 1
+def exit_code(
+    request: RunRequest, outcome: Outcome, interruption: Interruption, *, is_saved: bool
+) -> int:
+    """Return how well it went: 0 well, 1 not, 2 an assertion is not met; or the signal's.
+
+    A signal that came when all was done has stopped nothing.
+    """
+    is_whole = outcome.is_comparison or request.plan.scenario != COMPARE
+    if not is_whole or outcome.document["partial"]:
+        return interruption.exit_code or 1
     checked = outcome.document.get("assertions")
     if isinstance(checked, list) and checked:
         if not all(one["is_met"] for one in checked):
@@ -72,13 +80,19 @@ def report(request: RunRequest, outcome: Outcome, out: Output) -> bool:
             saved.append(path)
         except OSError as error:
             complaints.append(f"The results could not be saved: {error}")
-    if out.is_json:
-        print(json_export.encode(outcome.document), end="")  # noqa: T201
-    else:
-        _print_report(outcome, saved)
+    try:
+        if out.is_json:
+            print(json_export.encode(outcome.document), end="", flush=True)  # noqa: T201
+        else:
+            _print_report(outcome, saved)
+    except BrokenPipeError:
+        raise  # whoever read it has read enough
+    except OSError as error:
+        complaints.append(f"The results could not be printed: {error}")
     advice = (_advice(request, outcome.runs), _ALONE if outcome.alone else "")
     for line in filter(None, (*complaints, *advice)):
-        print(line, file=sys.stderr)  # noqa: T201
+        with suppress(OSError):  # of a terminal that was closed
+            print(line, file=sys.stderr)  # noqa: T201
     return not complaints
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
-from bench.targets.provisioning import Accounts
+from bench.targets.provisioning import Accounts, is_prefix
 from bench.targets.target import DEFAULT_PORT
 
 if TYPE_CHECKING:
@@ -32,6 +32,11 @@ def accounts_of(options: Options) -> Accounts | None:
     is_elsewhere = options.host is not None or options.port not in (None, DEFAULT_PORT)
     if is_elsewhere and options.admin_url is None:
         _refuse("--admin-url", "give that of the proxy which is to get the --accounts.")
+    if options.user_prefix is not None and not is_prefix(options.user_prefix):
+        _refuse(
+            "--user-prefix",
+            f"{options.user_prefix!r} cannot begin a mail address: a-z, 0-9 and . _ - within.",
+        )
     try:
         return Accounts(
             count=options.accounts,

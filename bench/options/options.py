@@ -23,6 +23,7 @@ MAX_CONNECTIONS = 10_000
 _MAX_PROCESSES = 64
 MAX_COMPARED_RUNS = 100
 _MAX_SECONDS = 7 * 86_400.0
+PASSWORD_VARIABLE = "XOAUTH2_BENCH_PASSWORD"  # noqa: S105 - its name
 MAX_RATE = 100_000.0  # messages a second
 
 LOAD, MESSAGES, CLIENTS = "How much, and when", "Messages", "Clients"
@@ -217,7 +218,7 @@ class Options:
     password: Annotated[
         str | None,
         typer.Option(
-            envvar="XOAUTH2_BENCH_PASSWORD",
+            envvar=PASSWORD_VARIABLE,
             help="The mailbox's password at the relay; its access token for xoauth2 and "
             "oauthbearer. The variable keeps it out of the process list.",
             rich_help_panel=LOGIN,

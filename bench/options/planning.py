@@ -18,7 +18,7 @@ import typer
 from bench.client.login import Mechanism
 from bench.client.submission import Tls
 from bench.options.account_options import accounts_of
-from bench.options.options import MAX_EMAILS
+from bench.options.options import MAX_EMAILS, PASSWORD_VARIABLE
 from bench.plan.arrivals import Pace, Rate
 from bench.plan.scenarios import COMPARE, COMPARED_RUNS, CUSTOM, SCENARIOS, Plan
 from bench.plan.workloads import Recipients, Reuse, Sizes, Workload
@@ -85,6 +85,7 @@ def request_of(options: Options) -> RunRequest:
         typer.BadParameter: an option is wrong, or does not go with another.
     """
     scenario = _scenario(options)
+    options = _without_foreign_password(options, scenario)
     if scenario.provider is not None:
         options = _with_its_own(options, scenario)
     mechanism = _mechanism(options)
@@ -130,9 +131,13 @@ def output_of(options: Options) -> Output:
         _parsed("--assert", assertions.parse, expression)
     if expressions and options.scenario == COMPARE:
         _refuse("--assert", "is for one run; compare has two.")
+    if options.as_json and options.prometheus_port == 0:
+        _refuse("--prometheus-port", "0 takes a free port, which --json does not tell; choose one.")
     path = options.output
     if path is None and not options.as_json:
         path = Path(f"xoauth2-bench-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.json")
+    if path is not None and options.html is not None and path.resolve() == options.html.resolve():
+        _refuse("--html", "is the same file as --output.")
     return Output(
         path=_writable(path, "--output"),
         html=_writable(options.html, "--html"),
@@ -264,6 +269,14 @@ def _mailboxes(
     return (_SENDER_WITHOUT_LOGIN,)
 
 
+def _without_foreign_password(options: Options, scenario: Scenario) -> Options:
+    """Return the options without a password that stands in the environment for other logins."""
+    is_ours = options.use_mock_tokens or options.accounts or scenario.provider is not None
+    if is_ours and options.password == os.environ.get(PASSWORD_VARIABLE):
+        return replace(options, password=None)
+    return options
+
+
 def _secret(options: Options, mechanism: Mechanism) -> str | None:
     if mechanism is Mechanism.NONE or options.accounts is not None:
         return None
@@ -272,6 +285,10 @@ def _secret(options: Options, mechanism: Mechanism) -> str | None:
     if options.password is None:
         what = "access token" if mechanism.takes_token else "password"
         _refuse("--password", f"give the mailbox's {what}.")
+    try:
+        options.password.encode()
+    except UnicodeEncodeError:
+        _refuse("--password", "is not UTF-8 (RFC 4616 §2).")
     return options.password
 
 

@@ -1,12 +1,15 @@
 """A server of the benchmark's own in a process of its own: ended in every ending.
 
-It leads a session of its own, so a terminal's Ctrl+C reaches only the benchmark, which ends it.
+It leads a session of its own, so a terminal's Ctrl+C reaches only the benchmark, which ends it. If
+the benchmark cannot any more, the guard does.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 import sys
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -38,7 +41,6 @@ class Child:
     """A running server and what it said of itself."""
 
     name: str
-    pid: int
     facts: Mapping[str, object]
 
     def text(self, key: str) -> str:
@@ -50,6 +52,18 @@ class Child:
         fact = self.facts.get(key)
         if not isinstance(fact, str):
             raise ChildError(f"{self.name}'s ready file is not usable: it names no {key}.")
+        return fact
+
+    @property
+    def pid(self) -> int:
+        """The server's process id; its guard has another.
+
+        Raises:
+            ChildError: it does not say.
+        """
+        fact = self.facts.get("pid")
+        if not isinstance(fact, int):
+            raise ChildError(f"{self.name}'s ready file is not usable: it names no pid.")
         return fact
 
     def address(self, key: str) -> tuple[str, int]:
@@ -79,21 +93,21 @@ async def child(
     with log_file.open("wb") as log:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
-            *("-m", *module, "--ready-file", str(ready_file)),
-            stdin=asyncio.subprocess.DEVNULL,
+            *("-m", "bench.process.guard", str(folder)),
+            *(*module, "--ready-file", str(ready_file)),
+            stdin=asyncio.subprocess.PIPE,  # which nobody writes to; see the guard
             stdout=log,
             stderr=log,
             start_new_session=True,
         )
 
     def kill() -> None:
-        with suppress(ProcessLookupError):
-            process.kill()
+        _signal(process, signal.SIGKILL)
 
     interruption.on_abort.add(kill)
     try:
         await _until_ready(name, process, ready_file, log_file, interruption)
-        yield Child(name, process.pid, _facts(name, ready_file))
+        yield Child(name, _facts(name, ready_file))
     finally:
         try:
             await _end(process)
@@ -133,15 +147,19 @@ def _facts(name: str, ready_file: Path) -> dict[str, object]:
 async def _end(process: Process) -> None:
     if process.returncode is not None:
         return
-    with suppress(ProcessLookupError):
-        process.terminate()
+    _signal(process, signal.SIGTERM)
     try:
         async with asyncio.timeout(_END_SECONDS):
             await process.wait()
     except TimeoutError:
-        with suppress(ProcessLookupError):
-            process.kill()
+        _signal(process, signal.SIGKILL)
         await process.wait()
+
+
+def _signal(process: Process, number: signal.Signals) -> None:
+    """Send a signal to the server and its guard, which are one process group."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, number)
 
 
 def _complaint(name: str, log_file: Path, what: str) -> str:

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: the first asks the run to stop, a second ends the process at once."""
+"""The signals that ask to stop: the first ends the run well, a second ends the process at once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Self
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# SIGHUP: the terminal was closed, or the connection to it lost.
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
 class Interruption:
@@ -21,19 +22,22 @@ class Interruption:
         self.signal_number = 0  # 0: nobody asked to stop
         self.on_request: set[Callable[[], None]] = set()  # called with the first signal
         self.on_abort: set[Callable[[], None]] = set()  # called before the process ends at once
+        self._taken: list[signal.Signals] = []
 
     def __enter__(self) -> Self:
-        for number in _SIGNALS:
+        # What the caller had ignored stays so: nohup(1) does that with SIGHUP.
+        self._taken = [one for one in _SIGNALS if signal.getsignal(one) is not signal.SIG_IGN]
+        for number in self._taken:
             asyncio.get_running_loop().add_signal_handler(number, self._receive, number)
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number in _SIGNALS:
+        for number in self._taken:
             asyncio.get_running_loop().remove_signal_handler(number)
 
     @property
     def exit_code(self) -> int:
-        """What a process ended by the signal shows to a shell: 130 or 143; 0 without one."""
+        """What a process ended by the signal shows to a shell, as 130 or 143; 0 without one."""
         return 128 + self.signal_number if self.signal_number else 0
 
     @property

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 import rich.progress
 from rich.console import Console
 from rich.text import Text
+
+from bench.reports import words
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -29,10 +31,11 @@ class Progress:
         self._is_verbose = is_verbose
         self._console = Console(stderr=True, highlight=False)
 
-    def announce(self, line: str) -> None:
+    def announce(self, line: str, *, even_if_silent: bool = False) -> None:
         """Say one thing."""
-        if not self._is_silent:
-            self._console.print(Text(line), soft_wrap=True)
+        if even_if_silent or not self._is_silent:
+            with suppress(OSError):  # a terminal that was closed must not keep us from cleaning up
+                self._console.print(Text(words.harmless(line)), soft_wrap=True)
 
     def on_sample(self, sample: Sample) -> None:
         """Say what failed, when that was asked for."""

@@ -29,6 +29,11 @@ def logins_of(request: RunRequest, state_dir: Path) -> list[Login]:
     secret = "" if mechanism is Mechanism.NONE else request.secret
     if secret is not None:
         return [Login(mailbox, mechanism, lambda: secret) for mailbox in mailboxes]
+    if not state_dir.is_dir():  # reading the key would make one, which nobody else has
+        raise TargetError(
+            f"There is no {state_dir}, where the key of the mock tokens should be: give the "
+            "--state-dir of the proxy or sandbox that is to take them."
+        )
     try:
         tokens = MockTokens(load_signing_key(state_dir))
     except (OSError, ValueError) as error:

@@ -92,9 +92,11 @@ async def run_sides(
     count: int,
     interruption: Interruption,
     progress: Progress,
-    pause: Callable[[], Awaitable[None]],
+    pause: Callable[[], Awaitable[bool]],
 ) -> tuple[list[Run], list[Run]]:
-    """Carry out `count` runs, a pause and as many again; a signal leaves the rest out.
+    """Carry out `count` runs, a pause and as many again.
+
+    A signal leaves the rest out, and so does a `pause` that returns False.
 
     Each finds its target anew, so those after the pause may meet another version of the proxy.
 
@@ -103,9 +105,7 @@ async def run_sides(
         StartInterrupted: a signal came before there was a target for the first.
     """
     before = await _side("before", request, count, interruption, progress)
-    if not interruption.requested.is_set():
-        await pause()
-    if interruption.requested.is_set():
+    if interruption.requested.is_set() or not await pause():
         return before, []
     try:
         return before, await _side("after", request, count, interruption, progress)
@@ -174,6 +174,7 @@ async def measure(
         generator=(load if isinstance(load, Processes) else watch).figures(
             recorder.succeeded + recorder.failed, recorder.own_late_starts
         ),
+        provider_settings=witness.settings,
         crowd=crowd_figures if plan.workload.idle_clients else None,
         environment=environment,
     )

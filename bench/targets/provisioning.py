@@ -57,6 +57,11 @@ class ProvisioningError(TargetError):
     """There are not enough mailboxes; the text says what failed."""
 
 
+def is_prefix(text: str) -> bool:
+    """Return whether the names of a run's mailboxes may begin so."""
+    return _PREFIX.fullmatch(text) is not None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accounts:
     """How many mailboxes of its own a run has, and what becomes of them."""
@@ -68,7 +73,7 @@ class Accounts:
     mailboxes: tuple[Mailbox, ...] = field(init=False)  # each with a random password
 
     def __post_init__(self) -> None:
-        if not _PREFIX.fullmatch(self.user_prefix):
+        if not is_prefix(self.user_prefix):
             raise ValueError(f"{self.user_prefix!r} cannot begin a mail address: a-z, 0-9, . _ -")
         if not 1 <= (self.min_count or 1) <= self.count <= MAX_ACCOUNTS:
             raise ValueError(f"no more than {MAX_ACCOUNTS} mailboxes, and as many as are needed.")

@@ -198,7 +198,7 @@ async def _hint(request: TargetRequest, endpoint: Endpoint) -> str:
         f"Nothing listens at {endpoint}. Start the proxy with its sandbox in another terminal:",
         f"    xoauth2-proxy --sandbox{port}" + ("" if port else "        (or: make run)"),
     ]
-    if request.is_default:
+    if request.is_default and request.tls is Tls.NONE:
         lines.append("or give --use-mock-tokens, which starts a private one for the run.")
     if isinstance(answer, str):
         lines.append(f"(Health: {answer}.)")

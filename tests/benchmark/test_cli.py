@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import os
 import socket
 import sys
@@ -137,7 +138,55 @@ async def test_compare_of_one_run_each_shows_the_change(tmp_path: Path) -> None:
     assert f"{rates[1]:.2f} requests/sec" in out
 
 
+async def test_a_state_directory_that_is_not_there_is_not_made(tmp_path: Path) -> None:
+    wrong = tmp_path / "wrong"
+    async with scripted_server() as server:
+        code, out, errors = await outcome(
+            tmp_path,
+            *("--port", str(server.port), "--use-mock-tokens", "--state-dir", str(wrong)),
+        )
+    assert (code, out, os.listdir(tmp_path)) == (1, "", [])
+    assert "--state-dir" in errors
+
+
+async def test_a_password_in_the_environment_is_not_sent_as_a_mock_token(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    async with scripted_server() as server:
+        arguments = ("--port", str(server.port), "--use-mock-tokens", "--num-emails", "2")
+        variables = {"XOAUTH2_BENCH_PASSWORD": "the real one"}
+        state = ("--state-dir", str(tmp_path / "state"))
+        async with command(tmp_path, *arguments, *state, environment=variables) as running:
+            await running.end()
+    sent = b"".join(server.commands)
+    assert b"AUTH XOAUTH2" in sent
+    assert not any(b"the real one" in _decoded(line) for line in server.commands)
+
+
+def _decoded(line: bytes) -> bytes:
+    try:
+        return base64.b64decode(line.rpartition(b" ")[2])
+    except ValueError:
+        return b""
+
+
+async def test_what_cannot_be_printed_is_said(tmp_path: Path) -> None:
+    with open("/dev/full", "wb") as full:  # noqa: ASYNC230 - a device
+        async with scripted_server() as server:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "bench", *options(server, "--json", "--num-emails", "2")),
+                cwd=tmp_path,
+                stdout=full,
+                stderr=asyncio.subprocess.PIPE,
+            )
+            async with asyncio.timeout(WAIT_SECONDS):
+                _, errors = await process.communicate()
+    assert process.returncode == 1
+    assert b"could not be printed" in errors
+    assert b"Traceback" not in errors
+
+
 async def test_mock_tokens_refused_get_advice(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
     async with scripted_server() as server:
         code, _, errors = await outcome(
             tmp_path,
@@ -195,6 +244,10 @@ async def test_a_remote_target_is_refused(tmp_path: Path) -> None:
         (("--no-auth", "--assert", "speed>1"), "--assert"),
         (("--no-auth", "--assert", "lost==0", "--scenario", "compare"), "--assert"),
         (("--no-auth", "--runs", "2"), "--runs"),
+        (("--no-auth", "--json", "--prometheus-port", "0"), "--prometheus-port"),
+        (("--no-auth", "--output", "same", "--html", "./same"), "--html"),
+        (("--from", MAILBOX, "--password", "\udcff"), "--password"),
+        (("--accounts", "2", "--user-prefix", "a b"), "--user-prefix"),
         (("--no-auth", "schema"), "--no-auth"),
         (("--scenario", "storm", "--port", "2525"), "--port"),
     ],
@@ -283,6 +336,21 @@ async def test_compare_waits_for_enter_on_a_terminal(tmp_path: Path) -> None:
                 os.write(keyboard, b"\n")
                 code, _, _ = await running.end()
             assert (code, len(server.accepted)) == (0, 20)
+    finally:
+        os.close(keyboard)
+        os.close(terminal)
+
+
+async def test_ctrl_d_in_the_pause_of_compare_is_no_wish_to_go_on(tmp_path: Path) -> None:
+    keyboard, terminal = os.openpty()
+    try:
+        async with scripted_server() as server:
+            two = options(server, "--scenario", "compare", "--runs", "1", "--num-emails", "10")
+            async with command(tmp_path, *two, stdin=terminal) as running:
+                await running.error_text("press ENTER")
+                os.write(keyboard, b"\x04")
+                code, _, _ = await running.end()
+            assert (code, len(server.accepted)) == (1, 10)
     finally:
         os.close(keyboard)
         os.close(terminal)

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import asyncio
+import os
 import signal
+import sys
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -9,6 +12,7 @@ import pytest
 from tests.benchmark.runs import command, only_file, outcome, strict_json
 from tests.benchmark.test_cli_private_proxy import assert_clean, is_default_target_taken
 from tests.support.proxy_process import ProxyProcess
+from tests.support.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -55,6 +59,35 @@ async def test_a_running_proxy_gets_mailboxes_for_the_run(
     assert document["config"]["from_emails"][0] == "bench_user001@mock.test"
     assert document["provider"]["connections_opened"] >= 30  # one a mailbox at least
     assert_clean(document, 90)
+    assert await added(proxy) == []
+
+
+async def test_a_terminal_that_is_closed_takes_the_mailboxes_along(
+    tmp_path: Path, proxy: ProxyProcess
+) -> None:
+    async def all_are_there() -> bool:
+        return len(await added(proxy)) == 30
+
+    screen, terminal = os.openpty()
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "bench", *options(proxy, "--duration", "60", "--yes")),
+        cwd=tmp_path,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=terminal,
+        stderr=terminal,
+        start_new_session=True,
+    )
+    os.close(terminal)
+    try:
+        await until(all_are_there, 30.0)
+        os.close(screen)  # whatever is printed from now on fails
+        process.send_signal(signal.SIGHUP)
+        async with asyncio.timeout(RUN_SECONDS):
+            assert await process.wait() == 129
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
     assert await added(proxy) == []
 
 
@@ -105,7 +138,7 @@ async def test_too_few_mailboxes_call_the_run_off(tmp_path: Path, proxy: ProxyPr
         (("--accounts", "2", "--password", "x"), "leave --password out"),
         (("--accounts", "2", "--port", "2626"), "--admin-url"),
         (("--accounts", "2", "--min-accounts", "3"), "--accounts"),
-        (("--accounts", "2", "--user-prefix", "a b"), "cannot begin a mail address"),
+        (("--accounts", "2", "--user-prefix", "a b"), "--user-prefix"),
         (("--user-prefix", "a", "--use-mock-tokens"), "is for --accounts"),
     ],
 )

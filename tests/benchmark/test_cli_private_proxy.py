@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.benchmark.runs import command, only_file, strict_json
+from tests.support.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -102,6 +105,55 @@ async def test_ctrl_c_on_the_terminal_reports_and_ends_the_private_proxy(
     assert results["failed"] == 0
     assert results["planned"] == results["successful"] + results["not_attempted"]
     assert_clean(document, results["successful"])
+
+
+async def test_a_terminal_that_is_closed_ends_the_run_well(
+    tmp_path: Path, place: dict[str, str]
+) -> None:
+    arguments = ("--scenario", "peak", "--use-mock-tokens", "--yes")
+    async with command(tmp_path, *arguments, environment=place) as running:
+        await running.error_text("Sending 10000 messages")
+        running.process.send_signal(signal.SIGHUP)
+        code, _, _ = await running.end(RUN_SECONDS)
+    assert code == 129
+    document = strict_json(only_file(tmp_path).read_text())
+    assert document["interrupted_by"] == "SIGHUP"
+    assert_clean(document, document["results"]["successful"])
+
+
+async def test_killed_it_leaves_neither_proxy_nor_folder(
+    tmp_path: Path, place: dict[str, str]
+) -> None:
+    arguments = ("--scenario", "peak", "--use-mock-tokens", "--yes")
+    async with command(tmp_path, *arguments, environment=place) as running:
+        await running.error_text("Sending 10000 messages")
+        running.process.kill()
+        await running.process.wait()
+    temporary = place["TMPDIR"]
+    await until(lambda: not os.listdir(temporary) and not processes_naming(temporary), 20.0)
+
+
+async def test_nohup_is_obeyed(tmp_path: Path, place: dict[str, str]) -> None:
+    script = 'trap "" HUP; exec "$@"'
+    process = await asyncio.create_subprocess_exec(
+        *("sh", "-c", script, "sh", sys.executable, "-m", "bench"),
+        *("--use-mock-tokens", "--num-emails", "2000", "--json"),
+        cwd=tmp_path,
+        env=os.environ | place,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        await until(lambda: bool(processes_naming("xoauth2_proxy --port 0")))
+        process.send_signal(signal.SIGHUP)
+        async with asyncio.timeout(RUN_SECONDS):
+            out, _ = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert process.returncode == 0
+    assert_clean(strict_json(out.decode()), 2000)
 
 
 async def test_signal_while_the_private_proxy_starts(tmp_path: Path, place: dict[str, str]) -> None:

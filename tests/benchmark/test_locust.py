@@ -141,6 +141,15 @@ async def test_failures_are_told_apart_by_what_failed_and_by_reply_code(tmp_path
     assert PASSWORD not in out
 
 
+async def test_the_end_of_the_test_is_no_failure_of_what_was_in_flight(tmp_path: Path) -> None:
+    slow = ScriptedServer(needs_login=False, hold_after=4)  # the first of each user's
+    async with scripted_server(slow) as server:
+        hurried = ("--headless", "-u", "4", "-r", "4", "-t", "2s", "--only-summary")
+        async with locust(tmp_path, *hurried, *address(server.port), "--no-auth") as running:
+            code, out = await running.end()
+    assert code == 0, out
+
+
 async def test_a_refused_login_is_a_failure_of_auth(tmp_path: Path) -> None:
     async with scripted_server() as server:
         host = f"smtp://127.0.0.1:{server.port}"
