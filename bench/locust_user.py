@@ -112,7 +112,9 @@ class Post:
         self.loop = _Loop()
         self.messages = Messages(plan.to_email, plan.workload, request.files)
         self.numbers = itertools.count()
-        self.manner = Manner(is_pipelined=plan.workload.is_pipelined)
+        self.manner = Manner(
+            is_pipelined=plan.workload.is_pipelined, reply_seconds=plan.reply_seconds
+        )
         self._logins: list[Login] = []
         self._turns = itertools.count()
         self._endpoints: dict[str, Endpoint] = {}  # by Locust's host

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from bench.client.login import Login, Mechanism
 from bench.client.wire import SubmissionFailed, Wire, refusal
 from bench.figures.sample import Failure
+from bench.plan.workloads import REPLY_SECONDS
 
 if TYPE_CHECKING:
     import ssl
@@ -65,6 +66,7 @@ class Manner:
 
     is_pipelined: bool = False  # MAIL, RCPT and DATA in one flight, where PIPELINING is offered
     slow_bytes_per_second: float | None = None  # None: content as fast as it is taken
+    reply_seconds: float = REPLY_SECONDS  # to wait for each reply, and for a connection at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +117,9 @@ class Submission:
         try:
             started = time.perf_counter()
             implicit = endpoint.tls_context if endpoint.tls is Tls.IMPLICIT else None
-            self._wire = wire = await Wire.connect(endpoint.host, endpoint.port, implicit)
+            self._wire = wire = await Wire.connect(
+                endpoint.host, endpoint.port, implicit, self._manner.reply_seconds
+            )
             await self._greet(wire)
             connected = time.perf_counter()
             self.has_connected = True

@@ -8,14 +8,15 @@ from __future__ import annotations
 import asyncio
 import errno
 import ssl
+import time
 from collections import deque
 from typing import cast
 
 from bench.figures.sample import Failure
+from bench.plan.workloads import REPLY_SECONDS
 from xoauth2_proxy.smtp import MalformedReply, Reply, ReplyParser
 
-REPLY_SECONDS = 120.0  # for each reply; a relay waits for its own upstream meanwhile
-_CONNECT_SECONDS = 60.0
+_CONNECT_SECONDS = 60.0  # less when replies are waited for less
 _MAX_REPLIES_HELD = 4000  # more than a flight draws: MAIL, a thousand RCPT, DATA
 _SLICES_PER_SECOND = 10  # of content that is sent slowly
 _MAX_TEXT_CHARACTERS = 200
@@ -32,7 +33,8 @@ class SubmissionFailed(Exception):
 class Wire(asyncio.Protocol):
     """One connection; only one coroutine at a time may use it."""
 
-    def __init__(self) -> None:
+    def __init__(self, reply_seconds: float = REPLY_SECONDS) -> None:
+        self._reply_seconds = reply_seconds
         self._transport: asyncio.Transport | None = None  # None: not yet, or gone
         self._parser = ReplyParser()
         self._replies: deque[Reply] = deque()
@@ -40,22 +42,28 @@ class Wire(asyncio.Protocol):
         self._broken: Failure | None = None  # why there will be no more replies
 
     @classmethod
-    async def connect(cls, host: str, port: int, context: ssl.SSLContext | None) -> Wire:
+    async def connect(
+        cls,
+        host: str,
+        port: int,
+        context: ssl.SSLContext | None,
+        reply_seconds: float = REPLY_SECONDS,
+    ) -> Wire:
         """Return a connection, under TLS if there is a context.
 
         Raises:
-            SubmissionFailed: there is none.
+            SubmissionFailed: there is none, or not within `reply_seconds`.
         """
-        loop, wire = asyncio.get_running_loop(), cls()
+        loop, wire = asyncio.get_running_loop(), cls(reply_seconds)
         name = None if context is None else host
         try:
-            async with asyncio.timeout(_CONNECT_SECONDS):
+            async with asyncio.timeout(wire._connect_seconds):
                 await loop.create_connection(
                     lambda: wire, host, port, ssl=context, server_hostname=name
                 )
         except OSError as error:  # ssl.SSLError and TimeoutError are such
             wire.abort()
-            raise SubmissionFailed(_failure_to_connect(error)) from error
+            raise SubmissionFailed(_failure_to_connect(error, wire._connect_seconds)) from error
         return wire
 
     @property
@@ -74,12 +82,12 @@ class Wire(asyncio.Protocol):
         if self._transport is None or not self.is_quiet:
             raise SubmissionFailed(Failure("protocol error", "octets behind the reply to STARTTLS"))
         try:
-            async with asyncio.timeout(_CONNECT_SECONDS):
+            async with asyncio.timeout(self._connect_seconds):
                 transport = await asyncio.get_running_loop().start_tls(
                     self._transport, self, context, server_hostname=host
                 )
         except OSError as error:
-            raise SubmissionFailed(_failure_to_connect(error)) from error
+            raise SubmissionFailed(_failure_to_connect(error, self._connect_seconds)) from error
         self._transport = cast("asyncio.Transport", transport)
 
     def write(self, octets: bytes) -> None:
@@ -88,13 +96,19 @@ class Wire(asyncio.Protocol):
             self._transport.write(octets)
 
     async def write_slowly(self, octets: bytes, bytes_per_second: float) -> bool:
-        """Send little by little; return False if the server said something before the end."""
+        """Send little by little; return False if the server said something before the end.
+
+        An octet leaves when its turn has come at that rate: late timers do not add up, and nothing
+        is waited for behind the last one.
+        """
         size = max(1, int(bytes_per_second / _SLICES_PER_SECOND))
+        started = time.perf_counter()
         for start in range(0, len(octets), size):
+            end = min(start + size, len(octets))
+            await asyncio.sleep(started + end / bytes_per_second - time.perf_counter())
             if not self.is_quiet:
                 return False
-            self.write(octets[start : start + size])
-            await asyncio.sleep(size / bytes_per_second)
+            self.write(octets[start:end])
         return True
 
     async def reply(self) -> Reply:
@@ -106,7 +120,7 @@ class Wire(asyncio.Protocol):
         if not self._replies and self._broken is None:
             loop = asyncio.get_running_loop()
             self._waiter = loop.create_future()
-            timer = loop.call_later(REPLY_SECONDS, self._give_up)
+            timer = loop.call_later(self._reply_seconds, self._give_up)
             try:
                 await self._waiter
             finally:
@@ -142,12 +156,16 @@ class Wire(asyncio.Protocol):
         self._transport = None
         self._break(Failure("connection lost", ""))
 
+    @property
+    def _connect_seconds(self) -> float:
+        return min(_CONNECT_SECONDS, self._reply_seconds)
+
     def _distrust(self, reason: str) -> None:
         self._replies.clear()
         self._break(Failure("protocol error", reason))
 
     def _give_up(self) -> None:
-        self._break(Failure("timeout", f"no answer within {REPLY_SECONDS:.0f} s"))
+        self._break(Failure("timeout", f"no answer within {self._reply_seconds:g} s"))
 
     def _break(self, failure: Failure) -> None:
         self._broken = self._broken or failure
@@ -170,9 +188,9 @@ def printable(text: str) -> str:
     return " ".join(line.split())[:_MAX_TEXT_CHARACTERS]
 
 
-def _failure_to_connect(error: OSError) -> Failure:
+def _failure_to_connect(error: OSError, waited_seconds: float) -> Failure:
     if isinstance(error, TimeoutError):
-        return Failure("timeout", f"no connection within {_CONNECT_SECONDS:.0f} s")
+        return Failure("timeout", f"no connection within {waited_seconds:g} s")
     if isinstance(error, ssl.SSLError):
         return Failure("tls failed", printable(str(error)))
     # With several addresses for a name asyncio raises one OSError with all their texts.

@@ -1,15 +1,17 @@
-"""`xoauth2-bench schema`: the form of a run's JSON and of a scenario file, for programs."""
+"""`xoauth2-bench schema`: the form of each document and of a scenario file, for programs."""
 
 # Annotations are read by typer when the command is built, so they stay real objects here.
+import json
 from enum import StrEnum
 from importlib import resources
 from typing import Annotated
 
 import typer
 
-HELP = """Print a JSON Schema (2020-12): of a run's document, or of a scenario file.
+HELP = """Print a JSON Schema (2020-12): of a run's, a comparison's or a sweep's document, or of a
+scenario file.
 
-In a run's document units are part of the names; null stands for "no value".
+In the documents units are told; null stands for "no value".
 """
 
 
@@ -17,7 +19,12 @@ class Kind(StrEnum):
     """What is described."""
 
     RUN = "run"
+    COMPARISON = "comparison"
+    SWEEP = "sweep"
     SCENARIO = "scenario"
+
+
+_WITH_RUNS = (Kind.COMPARISON, Kind.SWEEP)  # they refer to a run's schema by its $id
 
 
 def schema(
@@ -28,5 +35,13 @@ def schema(
 
 
 def text(kind: Kind = Kind.RUN) -> str:
-    """Return the schema as it is published."""
+    """Return the schema as it is published: whole, with a run's in it where it holds runs."""
+    if kind not in _WITH_RUNS:
+        return _file(kind)
+    schema = json.loads(_file(kind))
+    schema.setdefault("$defs", {})["run"] = json.loads(_file(Kind.RUN))
+    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+
+
+def _file(kind: Kind) -> str:
     return (resources.files("bench") / "schema" / f"{kind}.schema.json").read_text("utf-8")

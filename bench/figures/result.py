@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
 
     from bench.figures.sample import Failure
     from bench.plan.scenarios import Plan
 
+PROCESS_LOST = "process lost"  # in place of a signal's name
 _CLOCK_SECONDS = 1e-9  # what time.perf_counter can tell apart at best
 
 
@@ -104,7 +106,7 @@ class Result:
     dropped: int  # due, and given up because no connection was free for too long
     late_starts: int
     wall_seconds: float  # from the start of the measuring to the last message's end
-    interrupted_by: str  # the signal that asked to stop, "" when none did
+    interrupted_by: str  # the signal that asked to stop, or PROCESS_LOST; "" when none did
     latency: Distribution  # of succeeded messages only, as the next one
     service_time: Distribution
     lateness: Distribution
@@ -132,7 +134,7 @@ class Result:
 
     @property
     def is_partial(self) -> bool:
-        """Whether a signal ended the run early."""
+        """Whether the run ended early."""
         return bool(self.interrupted_by)
 
     @property
@@ -143,8 +145,15 @@ class Result:
 
     @property
     def success_rate(self) -> float | None:
-        """Succeeded of attempted, 0 to 1; None when nothing was attempted."""
-        return self.succeeded / self.attempted if self.attempted else None
+        """Succeeded of all that should have been sent, 0 to 1; None when nothing was to be.
+
+        What was dropped has not succeeded, nor what a lost process left; what nobody tried because
+        a signal asked to stop is left out.
+        """
+        wanted = self.attempted + self.dropped
+        if self.interrupted_by in ("", PROCESS_LOST):
+            wanted += self.not_attempted or 0
+        return self.succeeded / wanted if wanted else None
 
     @property
     def throughput_per_second(self) -> float | None:
@@ -189,7 +198,7 @@ class ProviderFigures:
     """What the sandbox counted between the run's start and its end."""
 
     connections_opened: int
-    peak_connections_per_mailbox: int  # of this run's mailboxes, since the sandbox started
+    peak_connections_per_mailbox: int  # of this run's mailboxes
     auth_accepted: int
     auth_refused: int
     transactions_accepted: int
@@ -254,6 +263,8 @@ class Run:
     generator: GeneratorFigures
     environment: Environment
     provider: ProviderFigures | None = None  # None: there is no sandbox to ask
+    # How the sandbox was set when the run began, as it says; None: no sandbox, or it does not say.
+    provider_settings: Mapping[str, object] | None = None
     crowd: CrowdFigures | None = None  # None: no idle clients were asked for
 
     @property

@@ -14,7 +14,7 @@ from bench.client.login import Mechanism
 from bench.client.submission import Tls
 from bench.plan.arrivals import MAX_LATENESS_SECONDS
 from bench.plan.scenarios import COMPARED_RUNS, SCENARIOS
-from bench.plan.workloads import MAX_MESSAGE_BYTES
+from bench.plan.workloads import MAX_MESSAGE_BYTES, REPLY_SECONDS
 from bench.targets.provisioning import MAX_ACCOUNTS
 from bench.targets.target import DEFAULT_ADMIN_URL, DEFAULT_HOST, DEFAULT_PORT
 
@@ -325,6 +325,16 @@ class Options:
         typer.Option("--allow-remote", help="Let traffic leave loopback.", rich_help_panel=SERVER),
     ] = False
 
+    reply_seconds: Annotated[
+        float,
+        typer.Option(
+            "--timeout",
+            min=0.1,
+            max=3600,
+            help="Seconds to wait for a reply before the message counts as failed.",
+            rich_help_panel=REPORT,
+        ),
+    ] = REPLY_SECONDS
     drain_seconds: Annotated[
         float,
         typer.Option(

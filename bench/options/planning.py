@@ -107,6 +107,7 @@ def request_of(options: Options) -> RunRequest:
             mailboxes=_mailboxes(options, mechanism, accounts),
             to_email=_address(options.to_email, "--to"),
             drain_seconds=options.drain_seconds,
+            reply_seconds=options.reply_seconds,
             processes=options.processes,
         ),
         target=_target(options, mechanism, accounts, _provider(options, scenario)),
@@ -180,6 +181,8 @@ def _pace(options: Options, scenario: Scenario) -> Pace:
         rate=_rate(options, scenario),
         max_lateness_seconds=options.max_lateness,
     )
+    if pace.is_empty:
+        _refuse("--arrival-rate", "makes no message in the time that is measured.")
     if (pace.planned or 0) + (pace.warmup_count or 0) > MAX_EMAILS:
         _refuse("--arrival-rate", f"makes more than {MAX_EMAILS} messages.")
     return pace

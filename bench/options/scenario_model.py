@@ -23,7 +23,7 @@ _STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 _MAX_ASSERTIONS = 100
 
 # Of the options in other groups, those that are the load's too; and the one that names the file.
-_MORE = frozenset({"from_emails", "mechanism", "token_ttl", "drain_seconds"})
+_MORE = frozenset({"from_emails", "mechanism", "token_ttl", "drain_seconds", "reply_seconds"})
 _NOT = frozenset({"scenario_file", "runs"})
 # Not what has two runs, nor what brings a provider: the file does that.
 _SCENARIOS = tuple(

@@ -85,6 +85,18 @@ class Pace:
         return whole - self.rate.count_before(self.warmup_seconds)
 
     @property
+    def is_empty(self) -> bool:
+        """Whether not one message is due in what is measured."""
+        return self.planned == 0
+
+    @property
+    def end_seconds(self) -> float | None:
+        """When nothing more becomes due, from the start; None: by count, whenever that is."""
+        if self.duration_seconds is None:
+            return None
+        return self.warmup_seconds + self.duration_seconds
+
+    @property
     def about(self) -> str:
         """What is planned, in words."""
         what = (
@@ -99,7 +111,12 @@ class Pace:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """Which messages are ours: every `of`-th, from `index`; several processes divide a run so."""
+    """Which messages are ours: every `of`-th, from `index`; several processes divide a run so.
+
+    Connections are divided likewise. So in the open model a message may wait for a connection of
+    its own process while one of another process is free: with few connections for each process,
+    some messages begin later than they would in a single one.
+    """
 
     index: int = 0
     of: int = 1

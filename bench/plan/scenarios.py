@@ -6,7 +6,7 @@ from collections.abc import Mapping  # noqa: TC003 - a dataclass field's type
 from dataclasses import dataclass, field
 
 from bench.plan.arrivals import Pace  # noqa: TC001 - a dataclass field's type
-from bench.plan.workloads import Workload
+from bench.plan.workloads import REPLY_SECONDS, Workload
 
 COMPARE = "compare"
 COMPARED_RUNS = 5  # on each side: two runs of the very same relay differ
@@ -116,5 +116,7 @@ class Plan:
     workload: Workload = Workload()  # noqa: RUF009 - frozen
     mailboxes: tuple[str, ...]  # logins and reverse-paths, dealt to the connections in turn
     to_email: str
-    drain_seconds: float  # how long a send in flight may go on after a request to stop
+    # How long a send in flight may go on after a request to stop, and after the end of a duration.
+    drain_seconds: float
+    reply_seconds: float = REPLY_SECONDS  # to wait for each reply, and for a connection at most
     processes: int = 1

@@ -11,6 +11,7 @@ from itertools import accumulate
 from pathlib import Path  # noqa: TC003 - a dataclass field's type
 
 MAX_MESSAGE_BYTES = 100_000_000
+REPLY_SECONDS = 120.0  # to wait for each reply; a relay waits for its own upstream meanwhile
 MAX_RECIPIENTS = 1000
 _MAX_SIZES = 100
 _MAX_MESSAGES = 1_000_000  # on one connection

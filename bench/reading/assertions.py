@@ -14,7 +14,8 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, NoReturn
 
 from bench.figures.sample import OTHER
-from bench.reading.documents import number, rows
+from bench.reading import sufficiency
+from bench.reading.documents import number, part, rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -39,6 +40,7 @@ _FIGURES: dict[str, tuple[Measure, str]] = {
     "corrupted": (Measure.COUNT, "reconciliation.corrupted"),
     "unexpected": (Measure.COUNT, "reconciliation.unexpected"),
     "dropped": (Measure.COUNT, "results.dropped"),
+    "not_attempted": (Measure.COUNT, "results.not_attempted"),
     "late": (Measure.COUNT, "results.late_starts"),
     "p50": (Measure.TIME, "results.latency.p50_seconds"),
     "p90": (Measure.TIME, "results.latency.p90_seconds"),
@@ -144,7 +146,8 @@ def parse(expression: str) -> Assertion:
 def check(document: Document, expressions: Iterable[str]) -> list[dict[str, object]]:
     """Return for each expression the run's value and whether it is met, as the document lists them.
 
-    A figure that the run does not have (null) meets nothing, not even `!=`.
+    A figure that the run does not have (null) meets nothing, not even `!=`. A percentile of too few
+    messages is held against its limit all the same, and the caution beside it says so.
 
     Raises:
         ValueError: an expression is wrong; all are read before any is held against the run.
@@ -155,12 +158,33 @@ def check(document: Document, expressions: Iterable[str]) -> list[dict[str, obje
     for assertion in assertions:
         value = _value(document, assertion.name)
         is_met = value is not None and _OPERATORS[assertion.operator](value, assertion.limit)
-        checked.append({"expression": assertion.expression, "value": value, "is_met": is_met})
+        checked.append(
+            {
+                "expression": assertion.expression,
+                "value": value,
+                "is_met": is_met,
+                "caution": _caution(document, assertion.name),
+            }
+        )
     return checked
 
 
 def _measure(name: str) -> Measure:
     return Measure.COUNT if name.startswith(_ERRORS) else _FIGURES[name][0]
+
+
+def _caution(document: Document, name: str) -> str | None:
+    """Return why the figure says little; None when it does not."""
+    if name not in _FIGURES or not _FIGURES[name][1].startswith("results.latency."):
+        return None
+    count = part(document, "results.latency").get("count")
+    if not isinstance(count, int) or not sufficiency.is_rough(name, count):
+        return None
+    return (
+        f"too few messages for a {name}: {count} succeeded, "
+        f"{sufficiency.beyond(name, count)} of them beyond it; it takes "
+        f"{sufficiency.needed(name)} to rest on {sufficiency.MIN_BEYOND}"
+    )
 
 
 def _value(document: Document, name: str) -> float | None:

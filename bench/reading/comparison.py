@@ -3,7 +3,8 @@
 I1: a figure is taken from the runs' own documents; nothing is timed, summed or averaged here but
 by the medians and `bench.reading.confidence`.
 I2: a verdict of better or worse needs an interval that leaves out "no change"; one run a side,
-however far apart, never gives one. Each figure is judged by itself.
+however far apart, never gives one. Each row is judged by itself, at the confidence of its own
+interval; the verdict on the whole is that of `bench.reading.decision`, and of facts.
 """
 
 from __future__ import annotations
@@ -11,26 +12,16 @@ from __future__ import annotations
 import math
 import statistics
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from bench.reading import confidence
+from bench.reading import confidence, decision
 from bench.reading.conditions import differences, warnings
+from bench.reading.decision import Decision, Question, known
 from bench.reading.documents import SCHEMA_VERSION, Document, number, text, value
+from bench.reading.judgement import Verdict, joined, judged
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-
-class Verdict(StrEnum):
-    """What can be said of a figure."""
-
-    BETTER = "better"
-    WORSE = "worse"
-    DIFFERENT = "different"  # of a figure that is neither good nor bad
-    NO_DIFFERENCE = "no difference shown"
-    CANNOT_TELL = "cannot tell"
-    MIXED = "better and worse"  # of a whole comparison only
+    from collections.abc import Mapping, Sequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +30,7 @@ class Figure:
 
     name: str
     title: str
-    unit: str  # per_second, seconds or share
+    unit: str  # per_second, seconds, share or messages
     path: str
     is_higher_better: bool | None  # None: it tells, and is not judged
 
@@ -55,6 +46,7 @@ FIGURES = (
         "transaction_p50", "p50 transaction", "seconds",
         "results.phases.transaction.p50_seconds", False,
     ),
+    Figure("dropped", "Dropped", "messages", "results.dropped", False),  # open model
     Figure("cpu_share", "Generator's CPU", "share", "generator.cpu_share", None),
 )  # fmt: skip
 _COUNTS = ("lost", "duplicated", "corrupted")  # where none is the only good number
@@ -72,6 +64,7 @@ def compare(
     """Return the document of kind `comparison`, with the runs themselves in it.
 
     A change is better or worse when its interval lies wholly beyond `min_change` (0.05 for 5 %).
+    In the open model, when all runs are of it, other figures decide than in the closed one.
 
     Raises:
         DocumentError: a document is none of a run.
@@ -79,8 +72,18 @@ def compare(
     """
     if not baselines or not candidates:
         raise ValueError("each side needs a run")
-    figures = [_figure(figure, baselines, candidates, min_change) for figure in FIGURES]
+    is_open = all(text(run, "config.model") == "open" for run in (*baselines, *candidates))
+    names = decision.OPEN if is_open else decision.CLOSED
+    told = [figure for figure in FIGURES if is_open or figure.name != "dropped"]
+    figures = [
+        _figure(figure, baselines, candidates, min_change) | {"decides": figure.name in names}
+        for figure in told
+    ]
+    decided = decision.decide(
+        [_question(one, baselines, candidates) for one in told if one.name in names], min_change
+    )
     counts = [_count(name, baselines, candidates) for name in _COUNTS]
+    facts = _facts(baselines, candidates, counts)
     return {
         "schema_version": SCHEMA_VERSION,
         "kind": "comparison",
@@ -92,8 +95,11 @@ def compare(
             "wanted_confidence": confidence.WANTED,
             "min_runs": confidence.MIN_RUNS,
             "min_change": min_change,
+            "decided_by": list(names),
+            "decision": "Holm over the figures that decide",
         },
-        "verdict": _overall([str(row["verdict"]) for row in (*figures, *counts)]),
+        "verdict": _overall(decided, facts),
+        "reason": " ".join([*(sentence for _, sentence in facts), decided.reason]),
         "figures": figures,
         "counts": counts,
         "differences": differences(baselines, candidates),
@@ -109,11 +115,10 @@ def _figure(
     candidates: Sequence[Document],
     min_change: float,
 ) -> dict[str, object]:
-    before = [number(run, figure.path) for run in baselines]
-    after = [number(run, figure.path) for run in candidates]
-    first, second = _known(before), _known(after)
+    before, after = _values(figure, baselines), _values(figure, candidates)
+    first, second = known(before), known(after)
     found = confidence.interval(first, second)
-    verdict = _verdict(found, figure.is_higher_better, min_change)
+    verdict = judged(found, figure.is_higher_better, min_change)
     return {
         "name": figure.name,
         "title": figure.title,
@@ -121,7 +126,8 @@ def _figure(
         "better": {True: "higher", False: "lower", None: None}[figure.is_higher_better],
         "baseline": {"runs": before, "median": _median(first)},
         "candidate": {"runs": after, "median": _median(second)},
-        # With an interval its estimate, which lies within; else of the medians.
+        # With an interval its estimate, which lies within; else that of the medians.
+        "change_of": "medians" if found is None else "pairs",
         "change": _change(_median(first), _median(second))
         if found is None
         else _finite(found.ratio - 1),
@@ -137,17 +143,15 @@ def _figure(
     }
 
 
-def _verdict(
-    found: confidence.Interval | None, is_higher_better: bool | None, min_change: float
-) -> Verdict:
-    if found is None:
-        return Verdict.CANNOT_TELL
-    is_higher = found.low > 1 + min_change
-    if not is_higher and not found.high < 1 - min_change:
-        return Verdict.NO_DIFFERENCE
-    if is_higher_better is None:
-        return Verdict.DIFFERENT
-    return Verdict.BETTER if is_higher is is_higher_better else Verdict.WORSE
+def _question(
+    figure: Figure, baselines: Sequence[Document], candidates: Sequence[Document]
+) -> Question:
+    before, after = _values(figure, baselines), _values(figure, candidates)
+    return Question(figure.title, before, after, figure.is_higher_better)
+
+
+def _values(figure: Figure, runs: Sequence[Document]) -> list[float | None]:
+    return [number(run, figure.path) for run in runs]
 
 
 def _why_not(first: int, second: int) -> str:
@@ -179,24 +183,35 @@ def _count_verdict(before: float | None, after: float | None) -> Verdict:
     return Verdict.WORSE if after else Verdict.BETTER
 
 
-def _overall(verdicts: Sequence[str]) -> Verdict:
-    is_better, is_worse = Verdict.BETTER in verdicts, Verdict.WORSE in verdicts
-    if is_better or is_worse:
-        return (
-            Verdict.MIXED
-            if is_better and is_worse
-            else Verdict.BETTER
-            if is_better
-            else Verdict.WORSE
+def _facts(
+    baselines: Sequence[Document],
+    candidates: Sequence[Document],
+    counts: Sequence[Mapping[str, object]],
+) -> list[tuple[Verdict, str]]:
+    """Return what needs no statistics, however few the runs are: each verdict and its sentence."""
+    facts = [
+        (
+            Verdict(str(row["verdict"])),
+            f"{str(row['name']).capitalize()} messages: {row['baseline']:g} in the baseline's "
+            f"runs, {row['candidate']:g} in the candidate's, which is a fact.",
         )
-    # That nothing was lost on either side says nothing of the figures.
-    figures = verdicts[: len(FIGURES)]
-    is_told = any(verdict != Verdict.CANNOT_TELL for verdict in figures)
-    return Verdict.NO_DIFFERENCE if is_told else Verdict.CANNOT_TELL
+        for row in counts
+        if row["verdict"] in (Verdict.BETTER, Verdict.WORSE)
+    ]
+    before, after = (
+        {bool(number(run, "results.successful")) for run in side}
+        for side in (baselines, candidates)
+    )
+    if (before, after) == ({True}, {False}):
+        facts.append((Verdict.WORSE, "No message succeeded in any of the candidate's runs."))
+    if (before, after) == ({False}, {True}):
+        facts.append((Verdict.BETTER, "No message succeeded in any of the baseline's runs."))
+    return facts
 
 
-def _known(values: Iterable[float | None]) -> list[float]:
-    return [one for one in values if one is not None]
+def _overall(decided: Decision, facts: Sequence[tuple[Verdict, str]]) -> Verdict:
+    told = {*decided.answers.values(), *(verdict for verdict, _ in facts)}
+    return joined(told) or (Verdict.NO_DIFFERENCE if decided.is_decidable else Verdict.CANNOT_TELL)
 
 
 def _median(values: Sequence[float]) -> float | None:
@@ -204,8 +219,8 @@ def _median(values: Sequence[float]) -> float | None:
 
 
 def _total(values: Sequence[float | None]) -> float | None:
-    known = _known(values)
-    return sum(known) if len(known) == len(values) else None
+    found = known(values)
+    return sum(found) if len(found) == len(values) else None
 
 
 def _change(before: float | None, after: float | None) -> float | None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bench.reading import confidence
-from bench.reading.documents import Document, part, text, value
+from bench.reading import confidence, provider, sufficiency
+from bench.reading.documents import Document, number, part, text, value
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_WHOLE_CONFIDENCE_RUNS = 4  # a side, for `confidence.WANTED`
-_NOT_CONDITIONS = frozenset({"environment.load_average"})  # it changes by itself
+_NOT_CONDITIONS = frozenset({("environment", "load_average")})  # it changes by itself
 
 
 def warnings(baselines: Sequence[Document], candidates: Sequence[Document]) -> list[str]:
@@ -21,11 +20,11 @@ def warnings(baselines: Sequence[Document], candidates: Sequence[Document]) -> l
         DocumentError: a document is none of a run.
     """
     return [
-        *_too_few(len(baselines), len(candidates)),
         *_unlike(differences(baselines, candidates)),
         *_bottlenecks("baseline", baselines),
         *_bottlenecks("candidate", candidates),
         *_partial(baselines, candidates),
+        *_short(baselines, candidates),
         *_order(baselines, candidates),
     ]
 
@@ -38,40 +37,64 @@ def differences(
     Raises:
         DocumentError: a document is none of a run.
     """
-    fields: dict[str, None] = {"target": None}
-    for run in (*baselines, *candidates):
-        for block in ("config", "environment"):
-            fields |= {f"{block}.{name}": None for name in part(run, block)}
-    found: list[dict[str, object]] = []
-    for field in fields:
-        before, after = _values(field, baselines), _values(field, candidates)
-        if field not in _NOT_CONDITIONS and (len(before) > 1 or before != after):
-            found.append({"field": field, "baseline": before, "candidate": after})
+    runs = (*baselines, *candidates)
+    fields = {("", "target"): None} | dict.fromkeys(
+        (block, name)
+        for run in runs
+        for block in ("config", "environment")
+        for name in part(run, block)
+    )
+    found = [
+        _row(
+            f"{block}.{name}" if block else name,
+            [_at(block, name, run) for run in baselines],
+            [_at(block, name, run) for run in candidates],
+        )
+        for block, name in fields
+        if (block, name) not in _NOT_CONDITIONS
+    ]
+    return [row for row in (*found, *_provider(baselines, candidates)) if row is not None]
+
+
+def _at(block: str, name: str, run: Document) -> object:
+    return part(run, block).get(name) if block else value(run, name)
+
+
+def _provider(
+    baselines: Sequence[Document], candidates: Sequence[Document]
+) -> list[dict[str, object] | None]:
+    """Return a row for each setting of the stand-in provider; one for all where a run had none."""
+    before, after = ([provider.settings(run) for run in side] for side in (baselines, candidates))
+    if None in before or None in after:
+        shown = ([one and provider.summary(one) for one in side] for side in (before, after))
+        return [_row("provider_settings", *shown)]
+    first, second = ([provider.flat(one or {}) for one in side] for side in (before, after))
+    names = dict.fromkeys(name for one in (*first, *second) for name in one)
+    return [
+        _row(
+            f"provider_settings.{name}",
+            [one.get(name) for one in first],
+            [one.get(name) for one in second],
+        )
+        for name in names
+    ]
+
+
+def _row(
+    field: str, baselines: Sequence[object], candidates: Sequence[object]
+) -> dict[str, object] | None:
+    before, after = _different(baselines), _different(candidates)
+    if len(before) == 1 and before == after:
+        return None
+    return {"field": field, "baseline": before, "candidate": after}
+
+
+def _different(values: Sequence[object]) -> list[object]:
+    found: list[object] = []
+    for one in values:
+        if one not in found:
+            found.append(one)
     return found
-
-
-def _values(field: str, runs: Sequence[Document]) -> list[object]:
-    different: list[object] = []
-    for run in runs:
-        block, _, name = field.rpartition(".")
-        one = part(run, block).get(name) if block else value(run, field)
-        if one not in different:
-            different.append(one)
-    return different
-
-
-def _too_few(first: int, second: int) -> list[str]:
-    if min(first, second) < confidence.MIN_RUNS:
-        return [
-            f"{_runs(first)} against {_runs(second)} cannot tell a change from chance. Measure "
-            f"each side at least {confidence.MIN_RUNS} times, better 5, the sides in turn."
-        ]
-    if min(first, second) < _WHOLE_CONFIDENCE_RUNS:
-        return [
-            f"{_runs(first)} against {_runs(second)} reach less than 95 % confidence; "
-            f"{_WHOLE_CONFIDENCE_RUNS} a side do."
-        ]
-    return []
 
 
 def _unlike(differences: Sequence[dict[str, object]]) -> list[str]:
@@ -96,6 +119,19 @@ def _bottlenecks(side: str, runs: Sequence[Document]) -> list[str]:
 def _partial(baselines: Sequence[Document], candidates: Sequence[Document]) -> list[str]:
     count = sum(value(run, "partial") is True for run in (*baselines, *candidates))
     return [f"{_runs(count)} ended early."] if count else []
+
+
+def _short(baselines: Sequence[Document], candidates: Sequence[Document]) -> list[str]:
+    runs = (*baselines, *candidates)
+    count = sum(
+        sufficiency.is_short(
+            number(run, "results.total_time_seconds"), number(run, "results.successful")
+        )
+        for run in runs
+    )
+    if not count:
+        return []
+    return [f"{count} of {_runs(len(runs))} were too short: {sufficiency.ADVICE}."]
 
 
 def _order(baselines: Sequence[Document], candidates: Sequence[Document]) -> list[str]:

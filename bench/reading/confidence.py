@@ -35,18 +35,36 @@ class Interval:
     confidence: float  # 0 to 1; less than was wanted where there are too few values
 
 
-def interval(first: Sequence[float], second: Sequence[float]) -> Interval | None:
+def interval(
+    first: Sequence[float], second: Sequence[float], wanted: float = WANTED
+) -> Interval | None:
     """Return by which factor the second group's values exceed the first's; none is below 0.
 
     None when a group has fewer than `MIN_RUNS` values. Swapping the groups inverts the interval.
+    Its confidence is at least what is wanted, where so many values can reach that.
     """
     if min(len(first), len(second)) < MIN_RUNS:
         return None
     ratios = sorted(_ratio(one, other) for one in first for other in second)
-    cut, confidence = _cut(len(first), len(second))
+    cut, confidence = _cut(len(first), len(second), wanted)
     return Interval(
         ratio=_middle(ratios), low=ratios[cut], high=ratios[-1 - cut], confidence=confidence
     )
+
+
+def reach(first: int, second: int) -> float:
+    """Return the greatest confidence that groups of so many values can reach; 0 for too few."""
+    if min(first, second) < MIN_RUNS:
+        return 0.0
+    return 1 - 2 / math.comb(first + second, first)
+
+
+def runs_needed(wanted: float) -> int:
+    """Return how many values a side reach this confidence, which is less than 1."""
+    count = MIN_RUNS
+    while reach(count, count) < wanted:
+        count += 1
+    return count
 
 
 def _ratio(one: float, other: float) -> float:
@@ -60,13 +78,13 @@ def _middle(ratios: Sequence[float]) -> float:
     return low if low == high else math.sqrt(low * high) if low else 0.0
 
 
-def _cut(first: int, second: int) -> tuple[int, float]:
+def _cut(first: int, second: int, wanted: float) -> tuple[int, float]:
     """Return how many ratios to leave out at each end, and the confidence of what remains."""
     arrangements = math.comb(first + second, first)
     ways = _ways(first, second)
     outside = 2 * ways[0]
     cut = 0
-    while outside + 2 * ways[cut + 1] <= (1 - WANTED) * arrangements:
+    while outside + 2 * ways[cut + 1] <= (1 - wanted) * arrangements:
         cut += 1
         outside += 2 * ways[cut]
     return cut, max(0.0, 1 - outside / arrangements)

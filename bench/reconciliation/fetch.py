@@ -18,7 +18,7 @@ class FetchFailed(Exception):
     """There is no usable answer; the text says why."""
 
 
-async def fetch(url: str, query: Mapping[str, str] | None = None) -> bytes:
+async def fetch(url: str, query: Mapping[str, str] | None = None, *, method: str = "GET") -> bytes:
     """Return the body that `url` answers with.
 
     Raises:
@@ -29,7 +29,7 @@ async def fetch(url: str, query: Mapping[str, str] | None = None) -> bytes:
     try:
         async with (
             aiohttp.ClientSession(timeout=timeout) as session,
-            session.get(url, params=query) as response,
+            session.request(method, url, params=query) as response,
         ):
             response.raise_for_status()
             async for chunk in response.content.iter_any():

@@ -1,11 +1,13 @@
 """What the run cost the provider: the sandbox's counters and the proxy's token requests.
 
-Both are read before the run and after it, and subtracted: others may have been there before.
+Both are read before the run and after it, and subtracted: others may have been there before. Peaks
+cannot be subtracted, so the sandbox is asked to begin them anew.
 """
 
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -34,6 +36,12 @@ class Reading:
 
     stats: dict[str, object]
     token_requests: int | None  # None: the proxy does not say
+
+
+async def begin_peaks(sandbox_url: str) -> None:
+    """Let the peaks be the run's own; a sandbox that cannot do so keeps its own."""
+    with suppress(FetchFailed):
+        await fetch(f"{sandbox_url}/stats/peaks", method="DELETE")
 
 
 async def read(sandbox_url: str, admin_url: str) -> Reading | None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Self
 
 from bench.figures.result import NotReconciled, ProviderFigures, Reconciliation
-from bench.reconciliation import provider_figures
+from bench.reconciliation import provider_figures, provider_settings
 from bench.reconciliation.reconcile import Sandbox, SandboxUnavailable, reconcile
 from bench.targets.provisioning import DOMAIN
 from xoauth2_proxy.mock_tokens import MOCK_MAILBOXES
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from bench.figures.recorder import Recorder
     from bench.reconciliation.provider_figures import Reading
     from bench.sending.messages import Messages
@@ -26,23 +28,29 @@ class Witness:
         mailboxes: tuple[str, ...],
         position: int | NotReconciled,
         before: Reading | None,
+        settings: Mapping[str, object] | None,
     ) -> None:
         self._target = target
         self._mailboxes = mailboxes
         self._position = position
         self._before = before
+        self.settings = settings  # of the provider; None: there is no sandbox, or it does not say
 
     @classmethod
     async def begin(cls, target: Target, mailboxes: tuple[str, ...]) -> Self:
         """Return a witness of all that comes from now on; it never fails."""
-        position: int | NotReconciled = NotReconciled(target.no_sandbox_reason)
-        if target.sandbox_url:
-            try:
-                position = await Sandbox(target.sandbox_url).position()
-            except SandboxUnavailable as error:
-                position = NotReconciled(str(error))
-        before = await provider_figures.read(target.sandbox_url, target.admin_url)
-        return cls(target, mailboxes, position, before)
+        url = target.sandbox_url
+        if not url:
+            return cls(target, mailboxes, NotReconciled(target.no_sandbox_reason), None, None)
+        position: int | NotReconciled
+        try:
+            position = await Sandbox(url).position()
+        except SandboxUnavailable as error:
+            position = NotReconciled(str(error))
+        settings = await provider_settings.read(url)
+        await provider_figures.begin_peaks(url)
+        before = await provider_figures.read(url, target.admin_url)
+        return cls(target, mailboxes, position, before, settings)
 
     async def provider(self) -> ProviderFigures | None:
         """Return what the provider counted meanwhile; None when it does not say."""

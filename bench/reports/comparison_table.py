@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _PERCENT = "\N{NO-BREAK SPACE}%"
+# The head of the column, by whether it is that of the pairs.
+CHANGE = {True: "Pairs' change", False: "Change"}
 _COLOURS = {"better": "green", "worse": "bold red", "better and worse": "yellow"}
 
 
@@ -23,14 +25,35 @@ def show(console: Console, document: Mapping[str, Any]) -> None:
     """Print a document of kind `comparison`; words in it are never taken for markup."""
     console.print(
         f"{len(document['baseline'])} baseline against {len(document['candidate'])} candidate "
-        f"runs: medians, the change, and its interval{sureness(document)}",
+        f"runs: medians; the change, its interval{sureness(document)}, and what each figure shows "
+        "by itself",
         soft_wrap=True,
     )
     console.print(_table(document))
+    for note in notes(document):
+        console.print(Text(note), soft_wrap=True)
     for warning in document["warnings"]:
-        console.print(Text(f"Beware: {warning}", "yellow"), soft_wrap=True)
+        console.print(Text(words.harmless(f"Beware: {warning}"), "yellow"), soft_wrap=True)
     verdict = document["verdict"]
     console.print(Text(f"Verdict: {verdict}", _COLOURS.get(verdict, "")))
+    console.print(Text(words.harmless(document["reason"])), soft_wrap=True)
+
+
+def notes(document: Mapping[str, Any]) -> list[str]:
+    """Return what one has to know to read the table."""
+    titles = ", ".join(row["title"] for row in document["figures"] if row["decides"])
+    decided = (
+        f"What decides, together: {titles} (marked *), and mail lost, doubled or changed on one "
+        "side only. Each of the others is judged by itself: of several, one may differ by chance."
+    )
+    if all(row["change_of"] == "medians" for row in document["figures"]):
+        return [decided]
+    return [
+        "The change is the median over every pair of a baseline and a candidate run "
+        f"({document['method']['estimate']}): it need not be that of the two medians beside it, "
+        "and where runs scatter it may even point the other way.",
+        decided,
+    ]
 
 
 def sureness(document: Mapping[str, Any]) -> str:
@@ -58,25 +81,31 @@ def bounds(row: Mapping[str, Any]) -> str:
 def _table(document: Mapping[str, Any]) -> Table:
     table = Table(box=None, padding=(0, 1, 0, 0))
     table.add_column("", no_wrap=True)
-    for head in ("baseline", "candidate", "change", "interval"):
+    of_pairs = any(row["change_of"] == "pairs" for row in document["figures"])
+    for head in ("baseline", "candidate", CHANGE[of_pairs].lower(), "interval"):
         table.add_column(head, justify="right", no_wrap=True)
-    table.add_column("verdict")
+    table.add_column("by itself")
     for row in document["figures"]:
         table.add_row(
-            row["title"],
+            f"{row['title']}{' *' if row['decides'] else ''}",
             words.in_unit(row["baseline"]["median"], row["unit"]),
             words.in_unit(row["candidate"]["median"], row["unit"]),
             words.change(row["change"]),
             bounds(row),
-            Text(row["verdict"], _COLOURS.get(row["verdict"], "")),
+            _verdict(row["verdict"], is_coloured=row["decides"]),
         )
     for row in document["counts"]:
         table.add_row(
-            row["name"].capitalize(),
+            f"{row['name'].capitalize()} *",
             words.count(row["baseline"]),
             words.count(row["candidate"]),
             words.NOTHING,
             words.NOTHING,
-            Text(row["verdict"], _COLOURS.get(row["verdict"], "")),
+            _verdict(row["verdict"], is_coloured=True),
         )
     return table
+
+
+def _verdict(verdict: str, *, is_coloured: bool) -> Text:
+    shown = "nothing shown" if verdict == "no difference shown" else verdict  # 80 columns
+    return Text(shown, _COLOURS.get(verdict, "") if is_coloured else "")

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from bench.reading.assertions import Measure, parse
+from bench.reading import provider, sufficiency
+from bench.reading.assertions import parse
 from bench.reading.documents import SCHEMA_VERSION
 from bench.reports import comparison_table, verdicts, words
 from bench.reports.charts import bars, distribution, relation, timeline
@@ -29,12 +30,6 @@ if TYPE_CHECKING:
 _PACKAGE = "bench.reports"
 _FOLDER = "html"
 _DOTS = ("throughput", "p50", "p95")  # the figures that a comparison draws run by run
-_UNITS = {
-    Measure.COUNT: "messages",
-    Measure.TIME: "seconds",
-    Measure.SHARE: "share",
-    Measure.RATE: "per_second",
-}
 _LABELS: dict[str, Callable[[float], str]] = {"per_second": words.plain, "seconds": words.tick}
 
 
@@ -83,7 +78,7 @@ def _theme() -> tuple[Environment, Markup, str]:
         lstrip_blocks=True,
         auto_reload=False,
     )
-    for name in ("duration", "count", "rate", "percent", "change", "in_unit"):
+    for name in ("duration", "count", "rate", "percent", "change", "figure", "in_unit"):
         environment.filters[name] = getattr(words, name)
     environment.filters["sureness"] = comparison_table.sureness
     environment.filters["bounds"] = comparison_table.bounds
@@ -98,8 +93,10 @@ def _run(document: Mapping[str, Any]) -> dict[str, object]:
         codes[row["code"]] = codes.get(row["code"], 0) + row["count"]
     return {
         "findings": verdicts.findings(document),
+        "rough": _rough(results["latency"], *results["phases"].values()),
+        "stand_in": _provider(document),
         "measured": [
-            words.in_unit(one["value"], _UNITS[parse(one["expression"]).measure])
+            words.in_unit(one["value"], words.UNITS[parse(one["expression"]).measure])
             for one in document["assertions"]
         ],
         "stretches": stretches,
@@ -115,12 +112,29 @@ def _comparison(document: Mapping[str, Any]) -> dict[str, object]:
     rows = {row["name"]: row for row in document["figures"]}
     return {
         "forest_chart": relation.forest(document["figures"]),
+        "notes": comparison_table.notes(document),
+        "stand_in": _provider(document["baseline"][0]),
+        "change_head": comparison_table.CHANGE[
+            any(row["change_of"] == "pairs" for row in document["figures"])
+        ],
         "dot_charts": [
             (rows[name]["title"], relation.dots(name, rows[name], label, _medians(rows[name])))
             for name in _DOTS
             for label in (_LABELS[rows[name]["unit"]],)
         ],
     }
+
+
+def _provider(run: Mapping[str, Any]) -> str | None:
+    found = provider.settings(run)
+    return None if found is None else provider.summary(found)
+
+
+def _rough(*distributions: Mapping[str, Any]) -> str:
+    """Return what the mark in front of a percentile says; "" where there is none."""
+    if not any(sufficiency.rough(one["count"]) for one in distributions):
+        return ""
+    return f"{words.ABOUT} {sufficiency.ROUGH}."
 
 
 def _medians(row: Mapping[str, Any]) -> str:
@@ -136,6 +150,8 @@ def _sweep(document: Mapping[str, Any]) -> dict[str, object]:
     results = [step["run"]["results"] for step in steps]
     return {
         "unit": unit,
+        "rough": _rough(*(one["latency"] for one in results)),
+        "stand_in": _provider(steps[0]["run"]) if steps else None,
         "curve_chart": relation.curve(
             [step["load"] for step in steps],
             [one["throughput_rps"] for one in results],

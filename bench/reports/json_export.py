@@ -7,19 +7,23 @@ whatever was measured. A file appears whole or not at all.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from bench.figures.result import NotReconciled
+from bench.reading import sufficiency
 from bench.reports.whole_file import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from bench.figures.result import Result, Run
+    from bench.figures.result import Distribution, Result, Run
 
 SCHEMA_VERSION = 2
+# JSON allows them in a string; a terminal, and UTF-8, do not.
+_ESCAPED = re.compile("[\x7f-\x9f\ud800-\udfff]")
 _SHOWN_MAILBOXES = 10
 
 
@@ -41,6 +45,7 @@ def document(run: Run) -> dict[str, object]:
         ],
         **_reconciliation(run),
         "provider": asdict(run.provider) if run.provider is not None else None,
+        "provider_settings": run.provider_settings,
         "idle_crowd": asdict(run.crowd) if run.crowd is not None else None,
         "generator": asdict(run.generator),
         "assertions": [],
@@ -54,7 +59,8 @@ def encode(document: Mapping[str, object]) -> str:
     Raises:
         ValueError: a number is not finite.
     """
-    return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return _ESCAPED.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def write(document: Mapping[str, object], path: Path) -> None:
@@ -63,7 +69,7 @@ def write(document: Mapping[str, object], path: Path) -> None:
     Raises:
         OSError: it could not be written; `path` is as it was.
     """
-    write_whole(encode(document).encode("utf-8", "backslashreplace"), path)
+    write_whole(encode(document).encode(), path)
 
 
 def _config(run: Run) -> dict[str, object]:
@@ -113,16 +119,25 @@ def _results(result: Result) -> dict[str, object]:
         "total_time_seconds": result.wall_seconds,
         "throughput_rps": result.throughput_per_second,
         "throughput_rpm": result.throughput_per_minute,
-        "latency": asdict(result.latency),
-        "service_time": asdict(result.service_time),
-        "lateness": asdict(result.lateness),
-        "phases": asdict(result.phases),
+        "is_short": sufficiency.is_short(result.wall_seconds, result.succeeded),
+        "latency": _distribution(result.latency),
+        "service_time": _distribution(result.service_time),
+        "lateness": _distribution(result.lateness),
+        "phases": {
+            "connect": _distribution(result.phases.connect),
+            "auth": _distribution(result.phases.auth),
+            "transaction": _distribution(result.phases.transaction),
+        },
         "histogram": [asdict(bucket) for bucket in result.histogram],
         "timeline": {
             "bin_seconds": result.timeline.bin_seconds,
             "bins": [asdict(stretch) for stretch in result.timeline.bins],
         },
     }
+
+
+def _distribution(distribution: Distribution) -> dict[str, object]:
+    return asdict(distribution) | {"rough": sufficiency.rough(distribution.count)}
 
 
 def _reconciliation(run: Run) -> dict[str, object]:

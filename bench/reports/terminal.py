@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
 from bench.figures.result import NotReconciled
+from bench.reading import assertions, provider, sufficiency
+from bench.reports import verdicts, words
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
 
 _RULE = "=" * 80
 _SHOWN_MAILBOXES = 1
+_FIGURES = (
+    *(("Min", "min"), ("Max", "max"), ("Average", "avg"), ("P50 (median)", "p50")),
+    *(("P90", "p90"), ("P95", "p95"), ("P99", "p99"), ("P99.9", "p999")),
+)
 
 
 def render(run: Run) -> str:
@@ -44,9 +49,10 @@ def render(run: Run) -> str:
     lines += [*_latency("Latency (seconds):", result.latency), ""]
     if run.plan.pace.rate is not None:
         lines += [*_latency("Service time (seconds):", result.service_time), ""]
-    lines += [*_phases(result), "", *_errors(result)]
+    lines += [*_phases(result), *_rough(result), "", *_errors(result)]
     lines += _reconciliation(run.reconciliation)
     lines += [*_provider(run.provider), *_crowd(run.crowd), *_generator(run.generator)]
+    lines += _short(result)
     return "\n".join(lines) + "\n"
 
 
@@ -54,12 +60,16 @@ def render_assertions(checked: Sequence[Mapping[str, object]]) -> str:
     """Return what became of the assertions of a run's document, lines ended by newlines."""
     lines = ["Assertions:"]
     for one in checked:
-        value = one["value"]
-        shown = f"{value:.6g}" if isinstance(value, int | float) else "–"
-        lines.append(
-            f"  {'met    ' if one['is_met'] else 'NOT MET'}  {one['expression']}  ({shown})"
-        )
+        is_met = "met    " if one["is_met"] else "NOT MET"
+        lines.append(f"  {is_met}  {one['expression']}  ({_measured(one)})")
+        if one.get("caution"):
+            lines.append(f"           Beware: {one['caution']}.")
     return "\n".join(lines) + "\n"
+
+
+def _measured(checked: Mapping[str, Any]) -> str:
+    unit = words.UNITS[assertions.parse(checked["expression"]).measure]
+    return _words(words.in_unit(checked["value"], unit))
 
 
 def heading(title: str) -> str:
@@ -69,14 +79,14 @@ def heading(title: str) -> str:
 
 def show(console: Console, text: str) -> None:
     """Print report text; a server's words in it are never taken for markup."""
-    styled = Text(text)
+    styled = Text(words.harmless(text, keeps_lines=True))
     styled.highlight_regex(r"(?m)^(LOAD TEST RESULTS.*|COMPARISON)$", "bold")
-    styled.highlight_regex(r"(?m)^(Stopped after|Warning:) .*$", "yellow")
+    styled.highlight_regex(r"(?m)^(Stopped after|Warning:| +Beware:) .*$", "yellow")
     styled.highlight_regex(
         r"(?m)^ *(Failed|Dropped|Lost|Duplicated|Corrupted): +[1-9]\d*$", "bold red"
     )
     styled.highlight_regex(r"(?m)^ *NOT MET .*$", "bold red")
-    styled.highlight_regex(r"(?m)^Success rate: +100\.00 %$", "green")
+    styled.highlight_regex(r"(?m)^Success rate: +100 %$", "green")
     console.print(styled, end="", soft_wrap=True)
 
 
@@ -90,6 +100,7 @@ def _header(run: Run) -> list[str]:
     sizes = f"{size} bytes" if size is not None else workload.sizes.text
     return [
         f"Target:                  {run.target}{tls}",
+        *_stand_in(run.provider_settings),
         f"Scenario:                {plan.scenario}",
         f"Total emails:            {_amount(plan)}",
         *_pace(plan),
@@ -100,6 +111,10 @@ def _header(run: Run) -> list[str]:
         f"Message size:            {workload.eml_dir or sizes}",
         *_manner(plan),
     ]
+
+
+def _stand_in(settings: Mapping[str, object] | None) -> list[str]:
+    return [] if settings is None else [f"Provider:                {provider.summary(settings)}"]
 
 
 def _amount(plan: Plan) -> str:
@@ -146,9 +161,6 @@ def _manner(plan: Plan) -> list[str]:
 
 
 def _counts(result: Result) -> list[str]:
-    rate = result.success_rate
-    # Rounded down: 100.00 % is said of all or not at all.
-    shown = "–" if rate is None else f"{math.floor(rate * 10_000) / 100:.2f} %"
     warmup = result.warmup
     lines = [
         f"Total time:      {result.wall_seconds:.2f} s",
@@ -158,7 +170,7 @@ def _counts(result: Result) -> list[str]:
         f"Not attempted:   {'–' if result.not_attempted is None else result.not_attempted}",
         f"Dropped:         {result.dropped}",
         f"Late starts:     {result.late_starts}",
-        f"Success rate:    {shown}",
+        f"Success rate:    {_words(words.percent(result.success_rate))}",
     ]
     if warmup.seconds:
         lines.append(
@@ -178,17 +190,7 @@ def _throughput(result: Result, rate: Rate | None) -> list[str]:
 
 
 def _latency(title: str, latency: Distribution) -> list[str]:
-    return [
-        title,
-        f"  Min:           {_number(latency.min_seconds, 4)}",
-        f"  Max:           {_number(latency.max_seconds, 4)}",
-        f"  Average:       {_number(latency.avg_seconds, 4)}",
-        f"  P50 (median):  {_number(latency.p50_seconds, 4)}",
-        f"  P90:           {_number(latency.p90_seconds, 4)}",
-        f"  P95:           {_number(latency.p95_seconds, 4)}",
-        f"  P99:           {_number(latency.p99_seconds, 4)}",
-        f"  P99.9:         {_number(latency.p999_seconds, 4)}",
-    ]
+    return [title, *(f"  {label + ':':<15}{_figure(latency, name)}" for label, name in _FIGURES)]
 
 
 def _phases(result: Result) -> list[str]:
@@ -201,22 +203,15 @@ def _phases(result: Result) -> list[str]:
 
 
 def _phase(name: str, phase: Distribution) -> str:
-    figures = (
-        phase.min_seconds,
-        phase.avg_seconds,
-        phase.p50_seconds,
-        phase.p95_seconds,
-        phase.p99_seconds,
-        phase.max_seconds,
-    )
-    cells = "".join(f"{_number(figure, 4):>10}" for figure in figures)
+    names = ("min", "avg", "p50", "p95", "p99", "max")
+    cells = "".join(f"{_figure(phase, name):>10}" for name in names)
     return f"  {name:<16}{phase.count:>10}{cells}"
 
 
 def _errors(result: Result) -> list[str]:
     if not result.errors:
         return []
-    counted = (f"  {error.failure}: {error.count}" for error in result.errors)
+    counted = (f"  {words.harmless(str(error.failure))}: {error.count}" for error in result.errors)
     return [f"Errors ({result.failed}):", *counted, ""]
 
 
@@ -231,6 +226,7 @@ def _reconciliation(reconciled: Reconciliation | NotReconciled) -> list[str]:
         f"  Duplicated:    {reconciled.duplicated}",
         f"  Corrupted:     {reconciled.corrupted}",
         f"  Unexpected:    {reconciled.unexpected}",
+        *([_warning(verdicts.unexpected(reconciled.unexpected))] if reconciled.unexpected else []),
     ]
 
 
@@ -256,13 +252,46 @@ def _crowd(crowd: CrowdFigures | None) -> list[str]:
 
 
 def _generator(generator: GeneratorFigures) -> list[str]:
-    lag = _number(generator.loop_lag.p99_seconds, 4)
+    lag = generator.loop_lag.p99_seconds
     lines = [
-        f"Generator:       {generator.cpu_share:.0%} of a core, event loop {lag} s late at P99"
+        "Generator:       "
+        + (
+            "not watched long enough to say anything of it"
+            if lag is None
+            else f"{generator.cpu_share:.0%} of a core, event loop {lag:.4f} s late at P99"
+        )
     ]
     if generator.was_bottleneck:
-        lines.append(f"Warning: the generator was the bottleneck: {generator.reason}.")
+        lines.append(_warning(f"the generator was the bottleneck: {generator.reason}."))
     return lines
+
+
+def _rough(result: Result) -> list[str]:
+    phases = result.phases
+    shown = (result.latency, phases.connect, phases.auth, phases.transaction)
+    if not any(sufficiency.rough(one.count) for one in shown):
+        return []
+    return [f"{words.ABOUT} {sufficiency.ROUGH}."]
+
+
+def _short(result: Result) -> list[str]:
+    if not result.succeeded or not sufficiency.is_short(result.wall_seconds, result.succeeded):
+        return []
+    return [_warning(verdicts.short(result.succeeded, result.wall_seconds))]
+
+
+def _warning(sentence: str) -> str:
+    return f"Warning: {_words(sentence)}"
+
+
+def _words(shown: str) -> str:
+    """Return words with blanks that a search finds."""
+    return shown.replace("\N{NO-BREAK SPACE}", " ")
+
+
+def _figure(distribution: Distribution, name: str) -> str:
+    mark = words.ABOUT if sufficiency.is_rough(name, distribution.count) else ""
+    return f"{mark}{_number(getattr(distribution, f'{name}_seconds'), 4)}"
 
 
 def _number(value: float | None, digits: int) -> str:

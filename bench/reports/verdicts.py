@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from bench.reading import sufficiency
 from bench.reports import words
 
 if TYPE_CHECKING:
@@ -39,6 +40,22 @@ def findings(document: Mapping[str, Any]) -> list[Finding]:
     return sorted(found, key=lambda finding: order.index(finding.level))
 
 
+def unexpected(count: int) -> str:
+    """Return what it means that messages arrived which were not acknowledged."""
+    return (
+        f"{_messages(count)} arrived although the client was told of a failure, or nothing: "
+        "sent again, as clients do, they arrive twice."
+    )
+
+
+def short(count: int, seconds: float) -> str:
+    """Return what a run that is too short to be a measurement is worth."""
+    return (
+        f"{_messages(count)} in {words.duration(seconds)} show that it works, not how fast it is: "
+        f"{sufficiency.ADVICE}."
+    )
+
+
 def _integrity(reconciliation: Mapping[str, Any] | None, reason: str | None) -> Iterator[Finding]:
     if reconciliation is None:
         yield Finding(ATTENTION, f"Whether mail was lost was not checked: {reason}.")
@@ -53,6 +70,8 @@ def _integrity(reconciliation: Mapping[str, Any] | None, reason: str | None) -> 
         if reconciliation[name]:
             is_clean = False
             yield Finding(BAD, f"{_messages(reconciliation[name])} {consequence}.")
+    if reconciliation["unexpected"]:
+        yield Finding(ATTENTION, unexpected(reconciliation["unexpected"]))
     if is_clean and reconciliation["acknowledged"]:
         sentence = "Every acknowledged message arrived exactly once and unchanged."
         yield Finding(GOOD, sentence)
@@ -80,6 +99,10 @@ def _sending(document: Mapping[str, Any]) -> Iterator[Finding]:
         yield Finding(ATTENTION, f"{_messages(results['failed'])} failed ({share}).")
     elif not results["dropped"] and not document["partial"]:
         yield Finding(GOOD, f"All {words.count(results['successful'])} messages were accepted.")
+    if results["successful"] and sufficiency.is_short(
+        results["total_time_seconds"], results["successful"]
+    ):
+        yield Finding(ATTENTION, short(results["successful"], results["total_time_seconds"]))
     if results["dropped"]:
         yield Finding(
             ATTENTION,

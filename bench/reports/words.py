@@ -3,9 +3,30 @@
 from __future__ import annotations
 
 import math
+import unicodedata
+from typing import TYPE_CHECKING, Any
+
+from bench.reading import sufficiency
+from bench.reading.assertions import Measure
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 NOTHING = "–"
+ABOUT = "~"  # in front of a percentile that few values lie beyond
 _GAP = "\N{NO-BREAK SPACE}"  # a number and its unit stay on one line
+# Controls, halves of characters, and what ends a line or turns the writing around.
+_HARMFUL = frozenset({"Cc", "Cs", "Zl", "Zp"})
+_TURNING = frozenset({"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"})
+
+
+# Of a figure that is asserted: its unit for `in_unit`.
+UNITS = {
+    Measure.COUNT: "messages",
+    Measure.TIME: "seconds",
+    Measure.SHARE: "share",
+    Measure.RATE: "per_second",
+}
 
 
 def in_unit(number: float | None, unit: str) -> str:
@@ -33,6 +54,34 @@ def duration(seconds: float | None) -> str:
     return f"{_significant(seconds * 1e6)}{_GAP}µs" if seconds else f"0{_GAP}s"
 
 
+def figure(distribution: Mapping[str, Any], name: str) -> str:
+    """Return the figure `p99`, `max` … of a document's distribution; marked where it is rough."""
+    shown = duration(distribution[f"{name}_seconds"])
+    return f"{mark(distribution, name)}{shown}"
+
+
+def mark(distribution: Mapping[str, Any], name: str) -> str:
+    """Return the sign in front of a figure of a distribution; "" where none is needed."""
+    return ABOUT if sufficiency.is_rough(name, distribution["count"]) else ""
+
+
+def harmless(text: str, *, keeps_lines: bool = False) -> str:
+    """Return words of a document for a terminal: whatever could command it is spelt out."""
+    return "".join(
+        one.encode("unicode_escape").decode()
+        if _is_harmful(one) and not (keeps_lines and one == "\n")
+        else one
+        for one in text
+    )
+
+
+def _is_harmful(character: str) -> bool:
+    return (
+        unicodedata.category(character) in _HARMFUL
+        or unicodedata.bidirectional(character) in _TURNING
+    )
+
+
 def tick(seconds: float) -> str:
     """Return a round duration, exactly."""
     for factor, unit in ((1, "s"), (1e3, "ms"), (1e6, "µs")):
@@ -52,7 +101,7 @@ def rate(per_second: float | None) -> str:
 
 
 def percent(share: float | None) -> str:
-    """Return a share of 1 in percent; 100 % and 0 % are said only of all and of none."""
+    """Return a share of 1 in percent, rounded; 100 % and 0 % are said only of all and of none."""
     if share is None:
         return NOTHING
     if share in (0, 1):

@@ -101,9 +101,9 @@ def _load(assignment: Assignment, outbox: Outbox) -> Load:
 
 async def _send(load: Load, start: Start, warmup_seconds: float) -> Watch:
     watch = Watch()
-    await asyncio.sleep(start.at - time.perf_counter())
-    async with watching(watch, warmup_seconds):
-        await load.run()
+    ahead_seconds = max(0.0, start.at - time.perf_counter())
+    async with watching(watch, ahead_seconds + warmup_seconds):
+        await load.run(start.at)
     return watch
 
 

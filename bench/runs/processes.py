@@ -5,6 +5,7 @@ kept here, so that a child which dies takes nothing with it but what it had in f
 
 I1: message n is child n mod N's: no message is sent twice, and the rates of the children add up to
 the whole. What a dead child had taken up counts as failed, what it had not as not attempted.
+The connections are divided, too, and no child lends one to another: see `Share`.
 I2: no child outlives this process, however that ends.
 """
 
@@ -21,6 +22,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bench.client.wire import printable
+from bench.figures.histogram import Histogram
+from bench.figures.result import PROCESS_LOST
 from bench.figures.sample import Failure, Sample
 from bench.plan.arrivals import Share
 from bench.runs.process_pipe import (
@@ -35,7 +38,7 @@ from bench.runs.process_pipe import (
     events,
     frame,
 )
-from bench.sending.generator import Watch
+from bench.sending.generator import Watch, watching
 
 if TYPE_CHECKING:
     from asyncio.subprocess import Process
@@ -48,7 +51,7 @@ if TYPE_CHECKING:
     from bench.sending.messages import Messages
     from bench.targets.target import Target
 
-LOST = "process lost"  # the code under which what was in flight then is counted
+LOST = PROCESS_LOST  # the code under which what was in flight then is counted
 _PASSWORD_VARIABLE = "XOAUTH2_BENCH_PASSWORD"  # noqa: S105 - a name
 _READY_SECONDS = 60.0  # interpreter, imports and keys, all children at once on a slow machine
 _HEAD_START_SECONDS = 0.05  # for the word to start to reach all of them
@@ -70,6 +73,7 @@ class Processes:
         self.on_loss: Callable[[str], None] | None = None  # told in words
         self.watch = Watch(processes=0)  # what the children saw of themselves; filled as they end
         self.losses: list[str] = []  # of children, in words
+        self._own_watch = Watch(processes=0)  # of this process, which sends nothing
         # The messages have the files; they need not be sent twice.
         self._request = replace(request, files=())
         self._target = target
@@ -97,9 +101,16 @@ class Processes:
         """The process ids of those that run."""
         return [child.pid for child in self._children if child.is_running]
 
+    @property
+    def was_cut_short(self) -> bool:
+        """Whether a child was lost: what was its to send is not sent, and the run is not whole."""
+        return bool(self.losses)
+
     def figures(self, attempted: int, own_late_starts: int) -> GeneratorFigures:
-        """Return what the children saw of themselves, and the verdict."""
-        figures = self.watch.figures(attempted, own_late_starts)
+        """Return what the children and this process saw of themselves, and the verdict."""
+        # Nothing is timed here: that our own event loop is late distorts no figure.
+        own = replace(self._own_watch, lag=Histogram())
+        figures = self.watch.merge(own).figures(attempted, own_late_starts)
         if not self.losses:
             return figures
         # The load was smaller than asked for from then on: the figures are the generator's doing.
@@ -114,7 +125,10 @@ class Processes:
         """
         try:
             await self._start()
-            async with asyncio.TaskGroup() as group:
+            async with (
+                watching(self._own_watch, max(0.0, -self.measured_seconds)),
+                asyncio.TaskGroup() as group,
+            ):
                 for child in self._children:
                     group.create_task(self._follow(child))
         finally:

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from bench.client.submission import Manner
 from bench.figures.recorder import Recorder
-from bench.figures.result import Environment, Run
+from bench.figures.result import PROCESS_LOST, Environment, Run
 from bench.reconciliation.witness import Witness
 from bench.runs.exposition import ExpositionError, RunCollector, exposing
 from bench.runs.logins import logins_of
@@ -156,7 +157,8 @@ async def measure(
     load.on_sample = progress.on_sample
     environment, watch = _environment(), Watch()
     witness = await Witness.begin(target, plan.mailboxes)
-    async with Crowd(target.endpoint, logins, plan.workload.idle_clients) as crowd:
+    manner = Manner(reply_seconds=plan.reply_seconds)
+    async with Crowd(target.endpoint, logins, plan.workload.idle_clients, manner) as crowd:
         await crowd.open(interruption.requested)
         started_at = datetime.now(UTC)
         async with watching(watch, plan.pace.warmup_seconds):
@@ -168,7 +170,7 @@ async def measure(
         tls=target.endpoint.tls.value,
         mechanism=request.mechanism.value,
         plan=plan,
-        result=recorder.snapshot(load.wall_seconds, interruption.signal_name),
+        result=recorder.snapshot(load.wall_seconds, _ended_by(load, interruption)),
         reconciliation=await witness.reconciled(messages, recorder),
         provider=await witness.provider(),
         generator=(load if isinstance(load, Processes) else watch).figures(
@@ -209,6 +211,11 @@ async def _send_all(
         raise TargetError(str(error)) from error
     finally:
         interruption.on_request.discard(stop)
+
+
+def _ended_by(load: Load | Processes, interruption: Interruption) -> str:
+    was_cut_short = isinstance(load, Processes) and load.was_cut_short
+    return interruption.signal_name or (PROCESS_LOST if was_cut_short else "")
 
 
 def _environment() -> Environment:

@@ -8,6 +8,7 @@ of ours, and neither the unit of the load nor that of time changes it.
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from enum import StrEnum
@@ -93,16 +94,12 @@ def loads(text: str, count: int | None = None) -> list[float]:
 
 def figures(load: float, run: Document) -> Figures:
     """Return a step's figures from the document of its run."""
-    attempted = documents.number(run, "results.total_requests") or 0.0
-    dropped = documents.number(run, "results.dropped") or 0.0
-    succeeded = documents.number(run, "results.successful") or 0.0
-    wanted = attempted + dropped
     return Figures(
         load,
         documents.number(run, "results.throughput_rps"),
         documents.number(run, "results.latency.avg_seconds"),
         documents.number(run, "results.latency.p95_seconds"),
-        succeeded / wanted if wanted else 0.0,
+        documents.number(run, "results.success_rate") or 0.0,
     )
 
 
@@ -110,7 +107,9 @@ def enough(steps: Sequence[Figures]) -> str:
     """Return why a higher load is not worth trying after these steps; "" when it is."""
     last = steps[-1]
     if last.success_rate < MIN_SUCCESS:
-        return f"At a load of {last.load:g} only {last.success_rate:.1%} of the messages succeeded."
+        # Rounded down: what is below the limit must not look as if it were not.
+        share = math.floor(last.success_rate * 1000) / 10
+        return f"At a load of {last.load:g} only {share:g} % of the messages succeeded."
     least = min((step.p95_seconds for step in steps if step.p95_seconds), default=None)
     best = max((step.throughput_per_second or 0.0 for step in steps[:-1]), default=0.0)
     if not least or not best or not last.p95_seconds or not last.throughput_per_second:

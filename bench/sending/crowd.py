@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from bench.client.login import Login
-    from bench.client.submission import Endpoint
+    from bench.client.submission import Endpoint, Manner
 
 _OPENING_AT_ONCE = 50
 _CLOSING_AT_ONCE = 200
@@ -21,10 +21,16 @@ _CLOSING_AT_ONCE = 200
 class Crowd:
     """A number of clients; leaving the context without `close` ends their connections at once."""
 
-    def __init__(self, endpoint: Endpoint, logins: Sequence[Login], clients: int) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        logins: Sequence[Login],
+        clients: int,
+        manner: Manner | None = None,
+    ) -> None:
         self._clients = clients
         self._waiting = [
-            Submission(endpoint, logins[index % len(logins)]) for index in range(clients)
+            Submission(endpoint, logins[index % len(logins)], manner) for index in range(clients)
         ]
         self._present: list[Submission] = []
         self._refused = 0
@@ -37,11 +43,22 @@ class Crowd:
             client.abort()
 
     async def open(self, is_stopped: asyncio.Event) -> None:
-        """Let them come in, a bounded number at once; no more of them once `is_stopped`."""
-        queue = iter(self._waiting)
-        async with asyncio.TaskGroup() as group:
-            for _ in range(min(_OPENING_AT_ONCE, self._clients)):
-                group.create_task(self._let_in(queue, is_stopped))
+        """Let them come in, a bounded number at once.
+
+        `is_stopped` ends it: those on their way in are turned back, and the rest stays outside.
+        """
+        if is_stopped.is_set():
+            return
+        opening = asyncio.create_task(self._open())
+        stopping = asyncio.create_task(is_stopped.wait())
+        try:
+            await asyncio.wait((opening, stopping), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            opening.cancel()
+            stopping.cancel()
+            await asyncio.wait((opening, stopping))
+        if not opening.cancelled():
+            opening.result()
 
     async def close(self) -> CrowdFigures:
         """Let them leave; return what became of them."""
@@ -56,10 +73,14 @@ class Crowd:
             await asyncio.gather(*(client.close() for client in some))
         return figures
 
-    async def _let_in(self, queue: Iterator[Submission], is_stopped: asyncio.Event) -> None:
+    async def _open(self) -> None:
+        queue = iter(self._waiting)
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(_OPENING_AT_ONCE, self._clients)):
+                group.create_task(self._let_in(queue))
+
+    async def _let_in(self, queue: Iterator[Submission]) -> None:
         for client in queue:
-            if is_stopped.is_set():
-                return
             try:
                 await client.open()
             except SubmissionFailed:

@@ -1,11 +1,16 @@
-"""Whether the generator itself was what limited the run: its CPU time and its event loop's lag."""
+"""Whether the generator itself was what limited the run: its CPU time and its event loop's lag.
+
+A process that used little of a core may have had no more of it: on a machine that is full it waits.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.figures.histogram import Histogram
@@ -15,19 +20,24 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 _SAMPLE_SECONDS = 0.02
+_LEAST_WATCHED_SECONDS = 0.5  # below, a share of the time says nothing
 _MAX_CPU_SHARE = 0.9  # of a core: beyond it the generator has nothing left to give
+_MAX_STARVED_SHARE = 0.25  # of the time, ready to run and without a core: the machine is full
 _MAX_LAG_SECONDS = 0.05  # at p99: what is measured is late by as much
 _MAX_OWN_LATE_SHARE = 0.01  # of the messages taken up
+_SCHEDULER = Path("/proc/self/schedstat")  # Linux: nanoseconds on a core, and waiting for one
 
 
 @dataclass(slots=True)
 class Watch:
     """What one process saw of itself; `merge` adds up several. It pickles."""
 
-    processes: int = 1
+    processes: int = 1  # that send
     cpu_seconds: float = 0.0  # of all processes
     watched_seconds: float = 0.0  # of all processes
     lag: Histogram = field(default_factory=Histogram)
+    starved_seconds: float = 0.0  # of all processes, as far as the system tells
+    merged: tuple[Watch, ...] = ()  # of one process each; none when this is one
 
     def merge(self, other: Watch) -> Watch:
         """Return what several processes saw of themselves."""
@@ -36,10 +46,14 @@ class Watch:
             self.cpu_seconds + other.cpu_seconds,
             self.watched_seconds + other.watched_seconds,
             self.lag.merge(other.lag),
+            self.starved_seconds + other.starved_seconds,
+            (self.merged or (self,)) + (other.merged or (other,)),
         )
 
-    def figures(self, attempted: int, own_late_starts: int) -> GeneratorFigures:
-        """Return what was seen, and the verdict."""
+    def figures(
+        self, attempted: int, own_late_starts: int, cores: int | None = None
+    ) -> GeneratorFigures:
+        """Return what was seen, and the verdict; `cores` is how many there are to use."""
         watched = self.watched_seconds
         share = min(1.0, self.cpu_seconds / watched) if watched > 0 else 0.0
         lag = LoopLag(
@@ -47,7 +61,12 @@ class Watch:
             p99_seconds=self.lag.quantile_seconds(0.99),
             max_seconds=self.lag.quantile_seconds(1.0),
         )
-        reason = _reason(share, lag.p99_seconds or 0.0, own_late_starts, attempted)
+        reasons = (
+            _cpu_reason(self.merged or (self,), cores or usable_cores()),
+            _lag_reason(lag.p99_seconds or 0.0),
+            _late_reason(own_late_starts, attempted),
+        )
+        reason = "; ".join(filter(None, reasons))
         return GeneratorFigures(
             processes=self.processes,
             cpu_seconds=self.cpu_seconds,
@@ -69,9 +88,16 @@ async def watching(watch: Watch, warmup_seconds: float = 0.0) -> AsyncIterator[N
         await asyncio.wait((task,))
 
 
+def usable_cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 async def _sample(watch: Watch, warmup_seconds: float) -> None:
     await asyncio.sleep(warmup_seconds)
-    cpu, began = time.process_time(), time.perf_counter()
+    cpu, starved, began = time.process_time(), _starved_seconds(), time.perf_counter()
     try:
         while True:
             asleep = time.perf_counter()
@@ -79,15 +105,41 @@ async def _sample(watch: Watch, warmup_seconds: float) -> None:
             watch.lag.add_seconds(time.perf_counter() - asleep - _SAMPLE_SECONDS)
     finally:
         watch.cpu_seconds += time.process_time() - cpu
+        watch.starved_seconds += _starved_seconds() - starved
         watch.watched_seconds += time.perf_counter() - began
 
 
-def _reason(share: float, lag_seconds: float, own_late_starts: int, attempted: int) -> str:
-    reasons = []
-    if share > _MAX_CPU_SHARE:
-        reasons.append(f"it used {share:.0%} of a core")
-    if lag_seconds > _MAX_LAG_SECONDS:
-        reasons.append(f"its event loop was {lag_seconds * 1000:.0f} ms late at p99")
-    if own_late_starts > _MAX_OWN_LATE_SHARE * attempted:
-        reasons.append(f"it began {own_late_starts} messages late while connections were free")
-    return "; ".join(reasons)
+def _starved_seconds() -> float:
+    try:
+        return int(_SCHEDULER.read_text().split()[1]) / 1e9
+    except (OSError, ValueError, IndexError):  # not told here
+        return 0.0
+
+
+def _cpu_reason(watches: tuple[Watch, ...], cores: int) -> str:
+    known = [one for one in watches if one.watched_seconds >= _LEAST_WATCHED_SECONDS]
+    if not known:
+        return ""
+    it = "it" if len(watches) == 1 else "one of its processes"
+    fullest = max(one.cpu_seconds / one.watched_seconds for one in known)
+    if fullest > _MAX_CPU_SHARE:
+        return f"{it} used {min(fullest, 1.0):.0%} of a core"
+    together = sum(one.cpu_seconds / one.watched_seconds for one in known)
+    if together > _MAX_CPU_SHARE * cores:
+        return f"its processes used {together:.1f} of {cores} cores"
+    starved = max(one.starved_seconds / one.watched_seconds for one in known)
+    if starved > _MAX_STARVED_SHARE:
+        return f"{it} waited {starved:.0%} of the time for a core"
+    return ""
+
+
+def _lag_reason(lag_seconds: float) -> str:
+    if lag_seconds <= _MAX_LAG_SECONDS:
+        return ""
+    return f"its event loop was {lag_seconds * 1000:.0f} ms late at p99"
+
+
+def _late_reason(own_late_starts: int, attempted: int) -> str:
+    if own_late_starts <= _MAX_OWN_LATE_SHARE * attempted:
+        return ""
+    return f"it began {own_late_starts} messages late while connections were free"

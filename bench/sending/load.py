@@ -2,6 +2,8 @@
 
 I1: a message taken up is settled exactly once, whatever ends it.
 I2: after `stop` no message is taken up, and the run ends within the plan's drain time.
+I3: a run by duration ends within the plan's drain time after its duration, whatever the server
+does: what is in flight then has failed, and what was due and nobody took up is dropped.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from bench.client.submission import Manner, Submission, SubmissionFailed
 from bench.figures.sample import Failure, Sample
+from bench.sending.backoff import BackOff
 from bench.sending.pacer import Pacer
 
 if TYPE_CHECKING:
@@ -60,8 +63,9 @@ class Load:
         self._manner = Manner(
             is_pipelined=plan.workload.is_pipelined,
             slow_bytes_per_second=plan.workload.slow_bytes_per_second,
+            reply_seconds=plan.reply_seconds,
         )
-        self._deadline: asyncio.Timeout | None = None
+        self._deadline: asyncio.Timeout | None = None  # None: not running
         self._last_settled = 0.0
 
     @property
@@ -75,13 +79,17 @@ class Load:
         is_running = self._deadline is not None
         return time.perf_counter() - self._pacer.measured_from if is_running else 0.0
 
-    async def run(self) -> None:
-        """Send every planned message, or as many as were begun before `stop`."""
+    async def run(self, at: float | None = None) -> None:
+        """Send every planned message, or as many as were begun before `stop`.
+
+        Time runs from `at`, on the clock of time.perf_counter, before or to come; without it, from
+        now.
+        """
         most = self._plan.concurrent
         if self._plan.pace.num_emails is not None and not self._plan.pace.warmup_seconds:
             most = min(most, self._plan.pace.num_emails)
-        self._pacer.start()
-        self._deadline = deadline = asyncio.timeout(None)
+        await self._pacer.start(at)
+        self._deadline = deadline = asyncio.timeout(self._most_seconds())
         try:
             async with deadline, asyncio.TaskGroup() as group:
                 for index in range(most):
@@ -90,20 +98,33 @@ class Load:
         except TimeoutError:
             if not deadline.expired():
                 raise
+            await self._pacer.drop_rest()
         finally:
             self._deadline = None
 
     def stop(self) -> None:
         """Take up no more messages; those in flight may finish within the plan's drain time."""
         self._pacer.stop()
-        if self._deadline is not None and self._deadline.when() is None:
-            self._deadline.reschedule(asyncio.get_running_loop().time() + self._plan.drain_seconds)
+        if self._deadline is None or self._deadline.expired():
+            return
+        drained = asyncio.get_running_loop().time() + self._plan.drain_seconds
+        latest = self._deadline.when()
+        self._deadline.reschedule(drained if latest is None else min(drained, latest))
+
+    def _most_seconds(self) -> float | None:
+        ends = self._pacer.ends
+        return None if ends is None else ends - time.perf_counter() + self._plan.drain_seconds
 
     async def _work(self, submission: Submission) -> None:
         most = self._plan.workload.reuse.messages
+        back_off = BackOff(is_endless=self._plan.pace.duration_seconds is not None)
         try:
             while (turn := await self._pacer.turn()) is not None:
                 await self._send(submission, turn)
+                if submission.messages:
+                    back_off.reset()
+                elif self._plan.pace.rate is None:  # arrivals do not wait for us
+                    await self._pacer.pause(back_off.pause_seconds())
                 if most is not None and submission.messages >= most:
                     await submission.close()
             await submission.close()

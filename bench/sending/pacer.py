@@ -39,12 +39,14 @@ class Pacer:
         self, pace: Pace, on_drop: Callable[[int, bool], None], share: Share | None = None
     ) -> None:
         self.started = 0.0  # on the clock of time.perf_counter
+        self._began = 0.0  # when we were there; later than `started` in a process that is late
         self._pace = pace
         self._on_drop = on_drop  # called with the number and whether it is of the warm-up
         self._share = share or Share()
         self._position = 0
         self._measured = 0  # dealt out in the closed model, the warm-up's apart
         self._is_stopped = False
+        self._reserved: set[int] = set()  # by connections that wait until it is due
         self._waiting: set[asyncio.Future[None]] = set()
 
     @property
@@ -52,16 +54,27 @@ class Pacer:
         """When the measuring begins, on the clock of time.perf_counter."""
         return self.started + self._pace.warmup_seconds
 
-    def start(self) -> None:
-        """Let time run from now on."""
-        self.started = time.perf_counter()
+    @property
+    def ends(self) -> float | None:
+        """When nothing more becomes due, on the same clock; None: by count, whenever that is."""
+        end_seconds = self._pace.end_seconds
+        return None if end_seconds is None else self.started + end_seconds
+
+    async def start(self, at: float | None = None) -> None:
+        """Let time run from `at`, which several processes agree on; without it, from now.
+
+        Returns when it does, or at `stop`.
+        """
+        self.started = self._began = time.perf_counter()
+        if at is not None:
+            self.started = at
+            await self._until(at)
+            self._began = time.perf_counter()
 
     def stop(self) -> None:
         """Deal out nothing more."""
         self._is_stopped = True
-        for future in self._waiting:
-            if not future.done():
-                future.set_result(None)
+        self._wake_all()
 
     async def turn(self) -> Turn | None:
         """Return the next turn as soon as it is due; None when there is none any more."""
@@ -69,18 +82,50 @@ class Pacer:
             return self._closed_turn()
         return await self._open_turn(self._pace.rate)
 
+    async def pause(self, seconds: float) -> None:
+        """Wait before asking for a turn: so long, or until there is none any more.
+
+        Whoever waits holds no turn meanwhile: others may take it.
+        """
+        now = time.perf_counter()
+        if self._is_over(now):
+            return
+        await self._sleep(seconds if self.ends is None else min(seconds, self.ends - now))
+
+    async def drop_rest(self) -> None:
+        """Give up what was due and nobody took up, now that the time to do so is over.
+
+        In the closed model, by count and after `stop` there is nothing of that kind.
+        """
+        if self._is_stopped or self._pace.rate is None or self._pace.end_seconds is None:
+            return
+        warmup_count = self._pace.warmup_count or 0
+        end = warmup_count + (self._pace.planned or 0)
+        for number in sorted(self._reserved):
+            self._on_drop(number, number < warmup_count)
+        self._reserved.clear()
+        while self._share.number(self._position) < end:
+            number = self._next_number()
+            self._on_drop(number, number < warmup_count)
+            if self._position % _DROPS_AT_ONCE == 0:
+                await asyncio.sleep(0)
+
     def _closed_turn(self) -> Turn | None:
         now = time.perf_counter()
-        is_warmup = now < self.measured_from
-        if self._is_stopped or (not is_warmup and self._is_exhausted(now)):
+        if self._is_over(now):
             return None
+        is_warmup = now < self.measured_from
         self._measured += not is_warmup
+        if self._is_over(now):
+            self._wake_all()  # those that pause have nothing more to wait for
         return Turn(self._next_number(), None, has_waited=False, is_warmup=is_warmup)
 
-    def _is_exhausted(self, now: float) -> bool:
+    def _is_over(self, now: float) -> bool:
+        if self._is_stopped or now < self.measured_from:
+            return self._is_stopped
         if self._pace.num_emails is not None:
             return self._measured >= self._share.count(self._pace.num_emails)
-        return now >= self.measured_from + (self._pace.duration_seconds or 0.0)
+        return self.ends is None or now >= self.ends
 
     async def _open_turn(self, rate: Rate) -> Turn | None:
         warmup_count = self._pace.warmup_count or 0
@@ -92,12 +137,15 @@ class Pacer:
             is_warmup = number < warmup_count
             lateness_seconds = time.perf_counter() - due
             if lateness_seconds <= 0:
+                self._reserved.add(number)
                 await self._until(due)
+                self._reserved.discard(number)
                 if self._is_stopped:
                     return None
                 return Turn(number, due, has_waited=False, is_warmup=is_warmup)
             if lateness_seconds <= self._pace.max_lateness_seconds:
-                return Turn(number, due, has_waited=True, is_warmup=is_warmup)
+                # What was due before we were there waited for us, not for a connection.
+                return Turn(number, due, has_waited=due >= self._began, is_warmup=is_warmup)
             self._on_drop(number, is_warmup)
             drops += 1
             if drops % _DROPS_AT_ONCE == 0:
@@ -110,17 +158,24 @@ class Pacer:
         return number
 
     async def _until(self, due: float) -> None:
-        loop = asyncio.get_running_loop()
         # A timer may run a little early: it is rounded to the millisecond.
         while not self._is_stopped and (delay := due - time.perf_counter()) > 0:
-            future: asyncio.Future[None] = loop.create_future()
-            timer = loop.call_later(delay, _wake, future)
-            self._waiting.add(future)
-            try:
-                await future
-            finally:
-                timer.cancel()
-                self._waiting.discard(future)
+            await self._sleep(delay)
+
+    async def _sleep(self, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+        timer = loop.call_later(seconds, _wake, future)
+        self._waiting.add(future)
+        try:
+            await future
+        finally:
+            timer.cancel()
+            self._waiting.discard(future)
+
+    def _wake_all(self) -> None:
+        for future in self._waiting:
+            _wake(future)
 
 
 def _wake(future: asyncio.Future[None]) -> None:

@@ -14,8 +14,11 @@ if TYPE_CHECKING:
 
 
 @asynccontextmanager
-async def stand_in(server: ScriptedServer, token_refreshes: int = 0) -> AsyncIterator[str]:
-    """Serve /health, /metrics, /messages and /stats; yields the address of all of them."""
+async def stand_in(
+    server: ScriptedServer, token_refreshes: int = 0, settings: object = None
+) -> AsyncIterator[str]:
+    """Serve /health, /metrics, /messages, /stats and /settings; yields the address of all."""
+    peaks_from = 0  # connections that were there when the peaks began anew
 
     async def health(request: web.Request) -> web.Response:
         return web.json_response({"sandbox": {"http": str(request.url.origin())}})
@@ -54,9 +57,20 @@ async def stand_in(server: ScriptedServer, token_refreshes: int = 0) -> AsyncIte
                 "transactions_accepted": len(server.accepted),
                 "transactions_refused": server.contents - len(server.accepted),
                 "turns": len(server.commands),
-                "peak_by_mailbox": {"someone@example.org": server.connections, "other@x": 99},
+                "peak_by_mailbox": {
+                    "someone@example.org": server.connections - peaks_from,
+                    "other@x": 99,
+                },
             }
         )
+
+    async def begin_peaks(_: web.Request) -> web.Response:
+        nonlocal peaks_from
+        peaks_from = server.connections
+        return web.json_response({})
+
+    async def tell_settings(_: web.Request) -> web.Response:
+        return web.json_response(settings)
 
     application = web.Application()
     for path, handler in (
@@ -64,8 +78,10 @@ async def stand_in(server: ScriptedServer, token_refreshes: int = 0) -> AsyncIte
         ("/metrics", metrics),
         ("/messages", messages),
         ("/stats", stats),
+        ("/settings", tell_settings),
     ):
         application.router.add_get(path, handler)
+    application.router.add_delete("/stats/peaks", begin_peaks)
     runner = web.AppRunner(application)
     await runner.setup()
     try:

@@ -85,6 +85,13 @@ def test_what_is_planned(pace: Pace, planned: int | None, warmup_count: int | No
     assert (pace.planned, pace.warmup_count) == (planned, warmup_count)
 
 
+def test_a_ramp_that_has_hardly_begun_may_leave_nothing_to_be_measured() -> None:
+    rate = Rate(per_second=10, ramp_from_per_second=0, ramp_seconds=100)
+    assert Pace(duration_seconds=0.2, warmup_seconds=0.3, rate=rate).is_empty
+    assert not Pace(duration_seconds=20, warmup_seconds=0.3, rate=rate).is_empty
+    assert not Pace(duration_seconds=0.2).is_empty  # as many as the time allows
+
+
 @pytest.mark.parametrize("amount", [{}, {"num_emails": 1, "duration_seconds": 1.0}])
 def test_a_pace_has_a_number_or_a_duration(amount: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="either"):

@@ -130,8 +130,26 @@ def test_a_figure_that_is_null_meets_nothing(name: str, symbol: str) -> None:
     document = run_document(reconciliation=None, provider=None)
     unit = "s" if name == "p95" else ""
     assert check(document, [f"{name}{symbol}0{unit}"]) == [
-        {"expression": f"{name}{symbol}0{unit}", "value": None, "is_met": False}
+        {"expression": f"{name}{symbol}0{unit}", "value": None, "is_met": False, "caution": None}
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "enough"),
+    [("p50", 20), ("p90", 100), ("p95", 200), ("p99", 1000), ("p999", 10_000), ("mean", 1)],
+)
+def test_a_percentile_of_too_few_messages_is_judged_with_a_caution(name: str, enough: int) -> None:
+    expression = f"{name}<=1s"
+    for count, is_cautious in ((enough, False), (enough - 1, True)):
+        (one,) = check(run_document(steady(count, 0.01)), [expression])
+        assert one["is_met"] is (count > 0)
+        assert (one["caution"] is not None) is (is_cautious and count > 0)
+    if name == "p99":
+        (quick,) = check(run_document(steady(100, 0.01)), [expression])
+        assert quick["caution"] == (
+            "too few messages for a p99: 100 succeeded, 1 of them beyond it; it takes 1000 to "
+            "rest on 10"
+        )
 
 
 def test_one_wrong_expression_spoils_all_before_any_is_checked() -> None:

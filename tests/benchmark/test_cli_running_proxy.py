@@ -65,6 +65,7 @@ async def test_a_wrong_password_fails_every_message(tmp_path: Path) -> None:
 
 
 async def test_tokens_of_another_machine_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
     async with running_proxy() as target:
         code, _, errors = await outcome(
             tmp_path,

@@ -70,6 +70,15 @@ def test_worse_fails_only_when_that_was_asked_for(before: list[Path], slower: li
     assert allowed.exit_code == 0
 
 
+def test_too_few_runs_never_fail_a_build_and_say_how_many_it_takes(
+    before: list[Path], slower: list[Path]
+) -> None:
+    done = ran(*before[:3], "--with", *slower[:3], "--fail-on-worse")
+    assert done.exit_code == 0
+    assert "Verdict: cannot tell" in done.stdout
+    assert "at least 4 times" in done.stdout
+
+
 def test_a_lost_message_fails_too(tmp_path: Path) -> None:
     clean, losing = save(tmp_path, "a", run()), save(tmp_path, "b", run(reconciliation__lost=1))
     assert ran(clean, losing, "--fail-on-worse").exit_code == 1
@@ -99,7 +108,7 @@ def test_a_report_that_cannot_be_written_is_told(tmp_path: Path, before: list[Pa
         ("[]", "no document of xoauth2-bench"),
         ('{"schema_version": 1}', "has schema_version 1; this program reads 2"),
         ('{"schema_version": 2, "kind": "sweep"}', "of kind 'sweep'; a run is needed"),
-        ('{"schema_version": 2, "kind": "run"}', "the document has no results"),
+        ('{"schema_version": 2, "kind": "run"}', "the document has no config.model"),
     ],
 )
 def test_a_file_that_is_none_of_a_run_is_named_with_the_reason(
@@ -178,6 +187,38 @@ def test_the_same_run_twice_is_no_repetition(before: list[Path], slower: list[Pa
     assert "given twice" in done.stderr
 
 
+def test_a_copy_is_no_repetition_however_it_is_written(
+    tmp_path: Path, before: list[Path], slower: list[Path]
+) -> None:
+    copy = tmp_path / "copy.json"
+    again = dict(reversed(json.loads(before[0].read_text()).items()))
+    copy.write_text(json.dumps(again, indent=7))
+    for arguments in ([before[0], copy, "--with", slower[0]], [before[0], copy]):
+        done = ran(*arguments)
+        assert (done.exit_code, done.stdout) == (2, "")
+        assert f"{copy} is the same run as {before[0]}" in done.stderr
+
+
+def test_words_of_a_document_cannot_command_the_terminal(tmp_path: Path) -> None:
+    evil = "\x1b]0;pwned\x07\x9b31m\u202egnp.exe\ud800\nVerdict: better"
+    changes: dict[str, Any] = {
+        "generator__was_bottleneck": True,
+        "generator__reason": evil,
+        f"config__{evil}": 1,
+    }
+    for form in ((), ("--json",)):
+        done = ran(save(tmp_path, "a", run()), save(tmp_path, "b", run(**changes)), *form)
+        assert done.exit_code == 0
+        assert "pwned" in done.stdout
+        assert not set(done.stdout) & set("\x1b\x07\x9b")
+    shown = ran(tmp_path / "a.json", tmp_path / "b.json").stdout
+    assert "\u202e" not in shown
+    assert shown.count("\nVerdict: ") == 1
+    wrong = save(tmp_path, "wrong", {"schema_version": evil})
+    refused = ran(wrong, wrong.with_name("a.json"))
+    assert (refused.exit_code, "\x1b" in refused.stderr) == (2, False)
+
+
 @pytest.mark.parametrize("text", ["5 apples", "-1%", "100%", "1e3"])
 def test_a_percentage_is_one(before: list[Path], text: str) -> None:
     assert ran(before[0], before[1], f"--min-change={text}").exit_code == 2
@@ -185,5 +226,5 @@ def test_a_percentage_is_one(before: list[Path], text: str) -> None:
 
 def test_the_help_teaches_how_often_to_measure() -> None:
     done = ran("--help")
-    assert "three times, better five" in done.stdout
+    assert "four times, better five" in " ".join(done.stdout.split())
     assert "compare before?.json --with after?.json" in done.stdout

@@ -112,7 +112,7 @@ def process_of(module: str, words: str) -> int:
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         with suppress(OSError):  # it has ended
             line = path.read_bytes().decode(errors="replace")
-            if module in line and words in line:
+            if f"-m\0{module}" in line and words in line:  # not its guard
                 return int(path.parent.name)
     raise AssertionError(f"no process runs {module}")
 

@@ -2,17 +2,20 @@ from __future__ import annotations
 
 import asyncio
 
-from bench.client.submission import Endpoint, Login, Mechanism
+from bench.client.submission import Endpoint, Login, Manner, Mechanism
 from bench.figures.result import CrowdFigures
 from bench.sending.crowd import Crowd
 from tests.benchmark.scripted_server import PASSWORD, ScriptedServer, scripted_server
+from tests.support.waiting import until
 
 
-def crowd_at(server: ScriptedServer, clients: int, password: str = PASSWORD) -> Crowd:
+def crowd_at(
+    server: ScriptedServer, clients: int, password: str = PASSWORD, manner: Manner | None = None
+) -> Crowd:
     logins = [
         Login(mailbox, Mechanism.PLAIN, lambda: password) for mailbox in ("a@x.test", "b@x.test")
     ]
-    return Crowd(Endpoint("127.0.0.1", server.port), logins, clients)
+    return Crowd(Endpoint("127.0.0.1", server.port), logins, clients, manner)
 
 
 async def test_they_log_in_stay_and_leave() -> None:
@@ -50,6 +53,50 @@ async def test_a_request_to_stop_keeps_the_rest_out() -> None:
         await task
         assert server.logged_in < 200
         await crowd.close()
+
+
+async def test_a_request_to_stop_turns_those_back_that_nobody_greets() -> None:
+    stop = asyncio.Event()
+    async with scripted_server() as server, crowd_at(server, 5) as crowd:
+        server.stall()
+        task = asyncio.create_task(crowd.open(stop))
+        await until(lambda: server.connections == 5)
+        stop.set()
+        async with asyncio.timeout(10):
+            await task
+            assert await crowd.close() == CrowdFigures(clients=5, refused=0, lost=0)
+
+
+async def test_nobody_comes_in_after_a_request_to_stop() -> None:
+    stop = asyncio.Event()
+    stop.set()
+    async with scripted_server() as server, crowd_at(server, 5) as crowd:
+        await crowd.open(stop)
+        await crowd.close()
+        assert server.connections == 0
+
+
+async def test_a_cancelled_opening_leaves_nobody_on_the_way() -> None:
+    async with scripted_server() as server, crowd_at(server, 5) as crowd:
+        server.stall()
+        task = asyncio.create_task(crowd.open(asyncio.Event()))
+        await until(lambda: server.connections == 5)
+        task.cancel()
+        await asyncio.wait((task,), timeout=10)
+        assert task.cancelled()
+        server.go_on()
+        await until(lambda: server.open_now == 0)
+
+
+async def test_they_wait_for_replies_as_long_as_they_are_told() -> None:
+    async with (
+        scripted_server() as server,
+        crowd_at(server, 5, manner=Manner(reply_seconds=0.05)) as crowd,
+    ):
+        server.stall()
+        async with asyncio.timeout(10):
+            await crowd.open(asyncio.Event())
+        assert await crowd.close() == CrowdFigures(clients=5, refused=5, lost=0)
 
 
 async def test_leaving_without_a_word_ends_the_connections_all_the_same() -> None:

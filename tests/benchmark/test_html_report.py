@@ -106,6 +106,10 @@ DOCUMENTS: dict[str, Callable[[], dict[str, Any]]] = {
         [(at * 60.0, 0.01 * at) for at in range(1, 200)], bin_seconds=60.0
     ),
     "comparison": compared,
+    "nothing left": lambda: compare(
+        [run_document(steady(100 + at, 0.01)) for at in range(4)],
+        [run_document([(0.5, "535")]) for _ in range(4)],
+    ),
     "pair": lambda: compared(1),
     "nothing compared": lambda: compare([run_document()], [run_document()]),
     "sweep": sweep,
@@ -188,7 +192,7 @@ def test_the_figures_shown_are_those_of_the_document() -> None:
     for figure in (
         f"Throughput {words.rate(results['throughput_rps'])}/s",
         f"p50 latency {words.duration(latency['p50_seconds'])}",
-        f"p99.9 {words.duration(latency['p999_seconds'])}",
+        f"p99.9 ~{words.duration(latency['p999_seconds'])}",  # two of 2,000 are beyond it
         f"Success {words.percent(results['success_rate'])}",
         "Lost 2 ✕ should be 0",
         "Dropped: no connection in time 60",
@@ -213,18 +217,66 @@ def test_findings_come_gravest_first_and_in_words() -> None:
 
 
 def test_a_clean_run_is_said_to_be_one() -> None:
-    found = verdicts.findings(run_document(steady(10, 0.01)))
+    found = verdicts.findings(run_document(steady(200, 0.01)))
     assert [one.sentence for one in found] == [
         "Every acknowledged message arrived exactly once and unchanged.",
-        "All 10 messages were accepted.",
+        "All 200 messages were accepted.",
     ]
+
+
+def test_a_clean_run_with_messages_that_failed_and_arrived_needs_attention() -> None:
+    found = verdicts.findings(run_document(steady(200, 0.01), reconciliation__unexpected=12))
+    assert found[0].level == "attention"
+    assert found[0].sentence.startswith("12 messages arrived although the client was told")
+
+
+def test_a_latency_axis_says_whether_it_is_logarithmic() -> None:
+    for document, axis in (
+        (troubled(), "logarithmic"),
+        (run_document(steady(900, 0.01)), "linear"),
+    ):
+        (picture,) = re.findall(
+            r'<svg class="chart wide"[^>]*"latency-wide-title".*?</svg>',
+            html_export.render(document),
+            re.DOTALL,
+        )
+        assert f"latency, axis {axis}" in re.sub(r"<desc.*?</desc>", "", picture)
+
+
+def forest(document: dict[str, Any]) -> str:
+    (picture,) = re.findall(
+        r'<svg class="chart wide"[^>]*"forest-wide-title".*?</svg>',
+        html_export.render(document),
+        re.DOTALL,
+    )
+    return str(picture)
+
+
+def test_a_candidate_without_a_success_is_seen_in_the_picture_of_changes() -> None:
+    alive = [run_document(steady(200 + at, 0.01)) for at in range(4)]
+    dead = [run_document([(0.5 + at, "535")]) for at in range(4)]
+    worse, better = forest(compare(alive, dead)), forest(compare(dead, alive))
+    for picture in (worse, better):
+        shown = [unescape(one) for one in re.findall(r"<text[^>]*>([^<]*)</text>", picture)]
+        assert [row["title"] in shown for row in compare(alive, dead)["figures"]] == [True] * 8  # type: ignore[attr-defined]
+        assert picture.count("not drawable: a side does not have it") == 5  # the latencies
+        assert picture.count('class="median"') == 2 * 2  # two arrows: throughput and success
+    assert "\N{MINUS SIGN}100.0\N{NO-BREAK SPACE}%, worse" in worse
+    assert "∞, better" in better
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_the_verdict_on_the_page_says_why(count: int) -> None:
+    shown = text_of(html_export.render(compared(count)))
+    assert f"Too few runs to decide: {count} against {count}." in shown
+    assert ("Pairs' change" in shown) is (count == 3)
 
 
 def test_what_was_not_checked_is_not_called_clean() -> None:
     document = run_document(
         steady(10, 0.01), reconciliation=None, reconciliation_not_checked_because="no sandbox"
     )
-    (first, _) = verdicts.findings(document)
+    (first, *_) = verdicts.findings(document)
     assert first.sentence == "Whether mail was lost was not checked: no sandbox."
     assert "Lost – not checked" in text_of(html_export.render(document))
 
@@ -448,6 +500,19 @@ async def test_nothing_overflows_overlaps_or_is_cut_off(look: Look, width: int) 
 
 
 @on_one_loop
+async def test_the_runs_side_by_side_need_no_scrolling_on_a_laptop(look: Look) -> None:
+    await look.page.set_viewport_size({"width": 1000, "height": 800})
+    long: dict[str, Any] = {"results__throughput_rps": 123_456.0, "config__model": "open"}
+    pair = compare(
+        [run_document(steady(50, 0.01), **long)], [run_document(steady(50, 0.01), **long)]
+    )
+    for document in (compared(), pair):
+        await look.open(document)
+        for table in await look.page.locator(".scroll").all():
+            assert await table.evaluate("one => one.scrollWidth <= one.clientWidth")
+
+
+@on_one_loop
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 async def test_text_is_readable_by_day_and_by_night(
     look: Look, scheme: Literal["light", "dark"]
@@ -516,10 +581,13 @@ async def test_page_json_and_screen_of_a_real_run_agree(tmp_path: Path, look: Lo
     assert page == html_export.render(document)
     shown, results = text_of(page), document["results"]
     assert "All 60 messages were accepted." in shown
+    assert document["provider_settings"]["behaviour"]["dialect"] == "unlimited"
+    assert "Provider: unlimited" in shown
+    assert "Provider:                unlimited\n" in screen
     assert "success==100% 100 % ✓ met" in shown
     for key in ("p50", "p95", "p99"):
         seconds = results["latency"][f"{key}_seconds"]
-        latency = words.duration(seconds).replace("\N{NO-BREAK SPACE}", " ")
+        latency = words.figure(results["latency"], key).replace("\N{NO-BREAK SPACE}", " ")
         assert f"{key} latency {latency}" in shown
         assert f"{seconds:.4f}" in screen
     await look.open(document)

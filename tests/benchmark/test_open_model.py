@@ -88,6 +88,20 @@ async def test_what_would_be_too_late_is_dropped_and_reported() -> None:
     assert not result.is_complete
 
 
+async def test_who_begins_late_keeps_to_the_schedule_and_takes_the_blame() -> None:
+    samples: list[Sample] = []
+    async with scripted_server() as server:
+        trial = Trial(server, paced(100, 4, num_emails=50))
+        trial.load.on_sample = samples.append
+        await trial.load.run(time.perf_counter() - 1.0)
+        result = trial.recorder.snapshot(trial.load.wall_seconds)
+    assert result.succeeded == 50
+    assert result.wall_seconds >= 1.0
+    for sample in samples:
+        assert abs(sample.at_seconds - sample.latency_seconds - sample.number / 100) < 1e-6
+    assert trial.recorder.own_late_starts == 50
+
+
 async def test_no_more_are_in_flight_than_there_are_connections() -> None:
     most = 0
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,13 +17,15 @@ from bench.client.submission import Endpoint, Tls
 from bench.figures.recorder import Recorder
 from bench.plan.arrivals import Pace, Rate
 from bench.plan.workloads import Recipients, Sizes, Workload
+from bench.runs import process_child
+from bench.runs.process_pipe import Start
 from bench.runs.processes import LOST, Processes, ProcessesError
 from bench.runs.run import RunRequest
 from bench.sending.messages import Messages
 from bench.targets.target import Target, TargetRequest
 from tests.benchmark.runs import command, only_file, plan, strict_json, validate
 from tests.benchmark.scripted_server import PASSWORD, ScriptedServer, scripted_server
-from tests.benchmark.trial import codes
+from tests.benchmark.trial import Trial, codes
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
@@ -176,6 +179,24 @@ async def test_sends_that_do_not_finish_are_cut_short_in_every_process() -> None
     assert codes(result) == {"cut short": 6}
 
 
+async def test_the_end_of_a_duration_bounds_every_process() -> None:
+    async with scripted_server() as server:
+        server.stall()
+        trial = several(server, pace=Pace(duration_seconds=1), concurrent=6, drain_seconds=0.1)
+        async with trial.running():
+            pass
+    result = trial.result()
+    assert codes(result) == {"cut short": 6}
+    assert not trial.load.was_cut_short
+
+
+async def test_a_process_that_is_late_keeps_to_the_moment_that_was_agreed() -> None:
+    async with scripted_server() as server:
+        trial = Trial(server, plan(5, 1))
+        await process_child._send(trial.load, Start(time.perf_counter() - 30.0), 0.0)
+    assert trial.load.wall_seconds >= 30.0
+
+
 async def test_stop_before_the_start_sends_nothing() -> None:
     async with scripted_server() as server:
         trial = several(server, num_emails=10, concurrent=3)
@@ -184,6 +205,7 @@ async def test_stop_before_the_start_sends_nothing() -> None:
         assert server.connections == 0
     assert trial.result().not_attempted == 10
     assert trial.load.losses == []
+    assert not trial.load.was_cut_short
 
 
 async def test_a_process_that_dies_is_reported_and_its_messages_are_counted() -> None:
@@ -206,6 +228,7 @@ async def test_a_process_that_dies_is_reported_and_its_messages_are_counted() ->
     assert {number for number in arrived if (number) % 3 != 1} == {
         number for number in range(90) if number % 3 != 1
     }
+    assert trial.load.was_cut_short
     figures = trial.load.figures(result.attempted, 0)
     assert (figures.processes, figures.was_bottleneck) == (3, True)
     assert "Process 2 of 3" in figures.reason
@@ -248,7 +271,8 @@ async def test_what_the_processes_used_is_added_up() -> None:
             pass
     figures = trial.load.figures(300, 0)
     assert figures.processes == 2
-    assert figures.cpu_seconds > 0
+    # What this process needed to keep the account is the load's as well.
+    assert figures.cpu_seconds > trial.load.watch.cpu_seconds > 0
     assert 0 < figures.cpu_share <= 1
     assert figures.loop_lag.max_seconds is not None
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -89,7 +90,15 @@ def test_throughput_is_successes_over_wall_time() -> None:
     figures = result(10, 6, 2)
     assert figures.throughput_per_second == 3.0
     assert figures.throughput_per_minute == 180.0
-    assert figures.success_rate == 0.75
+    assert figures.success_rate == 0.6  # 6 of 8, and 2 that nobody tried
+
+
+@pytest.mark.parametrize(
+    ("ended_by", "expected"), [("", 0.5), ("process lost", 0.5), ("SIGINT", 0.625)]
+)
+def test_success_is_of_all_that_should_have_been_sent(ended_by: str, expected: float) -> None:
+    made = result(10, 5, 1, dropped=2, not_attempted=2)
+    assert replace(made, interrupted_by=ended_by).success_rate == expected
 
 
 def test_a_time_the_clock_cannot_tell_gives_no_throughput() -> None:
@@ -99,7 +108,7 @@ def test_a_time_the_clock_cannot_tell_gives_no_throughput() -> None:
 
 
 def test_figures_of_nothing_are_none() -> None:
-    figures = Recorder(5).snapshot(0.0)
+    figures = Recorder(5).snapshot(0.0, "SIGINT")
     assert figures.success_rate is None
     assert figures.throughput_per_second is None
     assert figures.throughput_per_minute is None

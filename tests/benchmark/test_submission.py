@@ -3,6 +3,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import socket
+import ssl
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,6 +18,7 @@ from bench.client.submission import (
     Mechanism,
     Submission,
     SubmissionFailed,
+    Tls,
     is_listening,
 )
 from tests.benchmark.runs import MAILBOX
@@ -257,6 +260,28 @@ async def test_a_slow_client_takes_the_time_its_content_needs() -> None:
     assert seconds >= 0.19
 
 
+async def test_content_shorter_than_a_slice_takes_its_time_as_well() -> None:
+    content = b"Subject: x\r\n\r\n" + b"x" * 384 + b"\r\n"
+    async with scripted_server() as server:
+        client = submission(server, slow_bytes_per_second=5000.0)
+        await client.open()
+        seconds = await client.send(MAILBOX, ["a@x.test"], content)
+        await client.close()
+    assert seconds >= 0.07
+
+
+async def test_a_slow_client_does_not_wait_behind_the_last_octet() -> None:
+    async with scripted_server() as server:
+        client = submission(server, slow_bytes_per_second=10_000_000.0)
+        await client.open()
+        began = time.perf_counter()
+        for _ in range(30):
+            await client.send(MAILBOX, ["a@x.test"], CONTENT)
+        seconds = time.perf_counter() - began
+        await client.close()
+    assert seconds < 2.0  # a tenth of a second behind each would make three
+
+
 async def test_a_slow_client_hears_the_server_in_the_middle_of_its_content() -> None:
     async with scripted_server() as server:
         client = submission(server, slow_bytes_per_second=10.0)
@@ -320,14 +345,30 @@ async def test_replies_without_an_end_are_not_kept() -> None:
         await connection.reply()
 
 
-async def test_no_reply_in_time_is_a_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wire, "REPLY_SECONDS", 0.05)
+async def test_no_reply_in_time_is_a_timeout() -> None:
     async with scripted_server(ScriptedServer(hold_after=0)) as server:
-        client = submission(server)
+        client = submission(server, reply_seconds=0.5)
         await client.open()
-        with pytest.raises(SubmissionFailed, match="timeout no answer"):
+        with pytest.raises(SubmissionFailed, match=r"timeout no answer within 0\.5 s"):
             await client.send(MAILBOX, ["a@x.test"], CONTENT)
         assert not client.is_open
+
+
+async def test_no_greeting_in_time_is_a_timeout() -> None:
+    async with scripted_server() as server:
+        server.stall()
+        with pytest.raises(SubmissionFailed, match=r"timeout no answer within 0\.05 s"):
+            await submission(server, reply_seconds=0.05).open()
+
+
+async def test_no_connection_in_the_time_for_a_reply_is_a_timeout() -> None:
+    async with scripted_server() as server:
+        server.stall()  # so that TLS gets no answer
+        endpoint = Endpoint("127.0.0.1", server.port, Tls.IMPLICIT, ssl.create_default_context())
+        login = Login(MAILBOX, Mechanism.NONE, lambda: "")
+        client = Submission(endpoint, login, Manner(reply_seconds=0.05))
+        with pytest.raises(SubmissionFailed, match=r"timeout no connection within 0\.05 s"):
+            await client.open()
 
 
 async def test_a_host_that_is_none_is_a_failed_connection() -> None:

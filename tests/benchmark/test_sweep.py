@@ -1,14 +1,16 @@
 from __future__ import annotations
 
+import io
 import math
 from itertools import pairwise
 
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from bench.figures.recorder import Recorder
-from bench.reports import html_export, json_export
+from bench.reports import html_export, json_export, sweep_table
 from bench.runs import sweep
 from bench.runs.sweep import MAX_STEPS, Figures, Parameter, enough, figures, knee, loads
 from tests.benchmark.runs import exported, run_of, sample, settle, strict_json
@@ -114,7 +116,7 @@ def test_a_sweep_ends_when_latency_explodes_without_a_gain() -> None:
 
 
 def test_a_sweep_ends_when_messages_fail() -> None:
-    assert "only 90.0%" in enough([step(1, 100, 0.01), step(2, 105, 0.01, success=0.9)])
+    assert "only 90 %" in enough([step(1, 100, 0.01), step(2, 105, 0.01, success=0.9)])
 
 
 def test_one_step_is_no_reason_to_end() -> None:
@@ -182,6 +184,22 @@ def test_figures_count_what_was_dropped_as_not_succeeded() -> None:
     assert (found.load, found.success_rate) == (7, 0.5)
     assert found.throughput_per_second == 1.0
     assert found.mean_seconds == pytest.approx(0.2)
+
+
+def test_the_table_marks_what_is_rough_and_names_what_was_too_short() -> None:
+    recorder = Recorder(planned=50)
+    settle(recorder, [0.01] * 50)
+    steps = [(1.0, exported(run_of(recorder.snapshot(0.5))))]
+    steps[0][1]["generator"] |= {"was_bottleneck": True, "reason": "\x1b[2J"}
+    made = sweep.document("127.0.0.1:2525", Parameter.CONCURRENT, steps)
+    out = io.StringIO()
+    sweep_table.show(Console(file=out, width=100), made)
+    shown = out.getvalue().replace("\N{NO-BREAK SPACE}", " ")
+    assert "10.0 ms ~10.0 ms ~10.0 ms" in " ".join(shown.split())
+    assert "~ rough: fewer than 10 values lie beyond it." in shown
+    assert "1 of 1 steps were too short" in shown
+    assert "\x1b" not in shown
+    assert "~10.0" in html_export.render(strict_json(json_export.encode(made)))
 
 
 def test_the_document_is_strict_json_and_makes_a_page() -> None:

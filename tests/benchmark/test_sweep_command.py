@@ -83,7 +83,7 @@ async def test_a_sweep_ends_early_when_messages_fail(tmp_path: Path) -> None:
     assert code == 1  # nothing succeeded at all
     document = strict_json((tmp_path / "xoauth2-bench-2.json").read_text())
     assert loads(document) == [1]
-    assert "only 0.0% of the messages succeeded" in document["stopped_because"]
+    assert "only 0 % of the messages succeeded" in document["stopped_because"]
     assert document["stopped_because"] in out
 
 

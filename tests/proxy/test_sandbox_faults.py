@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from typing import TYPE_CHECKING
 
+import aiohttp
 import pytest
 
-from tests.support.raw_smtp import MAILBOX, RawSmtp
+from tests.support.raw_smtp import MAILBOX, RawSmtp, xoauth2
 from xoauth2_proxy.mock_tokens import MOCK_MAILBOXES
-from xoauth2_proxy.sandbox import Action, Behaviour, Fault, ProviderSettings, Sandbox, Step
+from xoauth2_proxy.sandbox import (
+    Action,
+    Behaviour,
+    Fault,
+    Kind,
+    Profile,
+    ProviderSettings,
+    Sandbox,
+    Step,
+)
 from xoauth2_proxy.sandbox.faults import Faults
 
 if TYPE_CHECKING:
@@ -66,6 +77,9 @@ def test_a_fault_that_makes_no_sense_is_refused() -> None:
         Fault(Step.MAIL, Action.REPLY)
     with pytest.raises(ValueError, match="end"):
         Fault(Step.MAIL, Action.ACCEPT_THEN_DROP)
+    for action in (Action.EXPIRED, Action.REVOKED, Action.TAMPERED, Action.WRONG_MAILBOX):
+        with pytest.raises(ValueError, match=f"taken for {action} at the step auth only"):
+            Fault(Step.MAIL, action)
 
 
 # reply
@@ -95,6 +109,35 @@ async def test_a_reply_takes_the_place_of_a_command(
         sandbox.add_fault(Fault.reply(step, "451-4.3.0 No,\n451 4.3.0 not now"))
         assert await client.command(command) == "451-4.3.0 No,\r\n451 4.3.0 not now\r\n"
         assert await client.command("RCPT TO:<a@b>") == "503 5.5.1 MAIL first\r\n"
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        (Fault(Step.CONNECT, Action.REFUSE), "554 5.7.1 "),
+        (Fault(Step.CONNECT, Action.TEMPFAIL), "451 "),
+        (Fault.reply(Step.CONNECT, "550 5.7.1 Go away"), "550 5.7.1 Go away"),
+    ],
+)
+async def test_whom_the_greeting_refuses_may_only_quit(
+    sandbox: Sandbox, fault: Fault, said: str
+) -> None:
+    sandbox.add_fault(fault)
+    async with RawSmtp(sandbox) as client:
+        await client.connect()
+        assert (await client.reply()).startswith(said)
+        for line in ("EHLO x", "STARTTLS", "AUTH XOAUTH2", "MAIL FROM:<a@b>", "NOOP", "BDAT 0"):
+            assert (await client.command(line)).startswith("503 5.5.1 ")
+        assert (await client.command("quit")).startswith("221 ")
+        assert await client.rest() == b""
+
+
+async def test_who_is_greeted_with_garbage_may_go_on(sandbox: Sandbox) -> None:
+    sandbox.add_fault(Fault(Step.CONNECT, Action.GARBAGE))
+    async with RawSmtp(sandbox) as client:
+        await client.connect()
+        await client.reply()
+        assert (await client.command("EHLO x")).startswith("250")
 
 
 async def test_starttls_can_be_refused(sandbox: Sandbox) -> None:
@@ -351,6 +394,129 @@ async def test_a_reply_can_come_twice(sandbox: Sandbox) -> None:
     ]
     assert lines[2] == lines[3]
     assert sandbox.received.total == 1
+
+
+CHUNKS = b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nBDAT 3\r\na\r\nBDAT 3 LAST\r\nb\r\nNOOP\r\n"
+
+
+@pytest.mark.parametrize(("step", "nth"), [(Step.BDAT, 1), (Step.BDAT, 2), (Step.CONTENT, 1)])
+async def test_the_reply_to_a_chunk_can_come_twice(sandbox: Sandbox, step: Step, nth: int) -> None:
+    async with RawSmtp(sandbox) as client:
+        await client.log_in()
+        sandbox.add_fault(Fault(step, Action.REPLY_TWICE, nth=nth))
+        client.send(CHUNKS)
+        replies = await client.replies(6)
+        assert (await client.command("NOOP")).startswith("250 ")
+    doubled = 2 if nth == 1 else 3
+    assert replies[doubled] == replies[doubled + 1]
+    assert len(set(replies)) == 5
+    assert sandbox.received.total == 1
+
+
+@pytest.mark.parametrize(
+    ("step", "nth", "count", "total"),
+    [(Step.BDAT, 1, 3, 0), (Step.BDAT, 2, 4, 1), (Step.CONTENT, 1, 3, 0)],
+)
+async def test_the_connection_can_end_behind_the_reply_to_a_chunk(
+    sandbox: Sandbox, step: Step, nth: int, count: int, total: int
+) -> None:
+    async with RawSmtp(sandbox) as client:
+        await client.log_in()
+        sandbox.add_fault(Fault(step, Action.REPLY_THEN_DROP, nth=nth))
+        client.send(CHUNKS)
+        lines = (await client.rest()).splitlines()
+    assert [line[:4] for line in lines] == [b"250 "] * count
+    assert sandbox.received.total == total
+
+
+@pytest.mark.parametrize(
+    ("action", "count"), [(Action.REPLY_TWICE, 2), (Action.REPLY_THEN_DROP, 1)]
+)
+@pytest.mark.parametrize("delay_seconds", [0.0, 0.05])
+async def test_the_reply_to_data_can_be_spoilt_from_its_first_octets_on(
+    tmp_path: Path, action: Action, count: int, delay_seconds: float
+) -> None:
+    settings = ProviderSettings(behaviour=Behaviour(accept_seconds=delay_seconds))
+    async with (
+        Sandbox(tmp_path, settings, http_port=None) as sandbox,
+        RawSmtp(sandbox) as client,
+    ):
+        await client.log_in()
+        sandbox.add_fault(Fault(Step.CONTENT, action))
+        await client.envelope()
+        await client.command("DATA")
+        client.send(CONTENT + b".\r\n" + (b"QUIT\r\n" if action is Action.REPLY_TWICE else b""))
+        lines = (await client.rest()).splitlines()
+        assert [line[:6] for line in lines[:count]] == [b"250 2."] * count
+        assert [line[:3] for line in lines[count:]] == [b"221"] * (count - 1)
+        assert sandbox.received.total == 1
+
+
+async def test_a_stall_at_the_end_outlives_what_else_spoils_the_reply(sandbox: Sandbox) -> None:
+    async with RawSmtp(sandbox) as client:
+        await client.log_in()
+        sandbox.add_fault(Fault(Step.CONTENT, Action.REPLY_THEN_DROP))
+        sandbox.add_fault(Fault(Step.END, Action.STALL))
+        client.send(FLIGHT)
+        await client.replies(2)
+        await sandbox.arrived(Step.END)
+        assert await is_silent(client)
+        assert sandbox.counters.connections_open == 1
+
+
+async def test_a_chunk_that_had_its_reply_early_counts_no_other(sandbox: Sandbox) -> None:
+    sandbox.add_fault(Fault(Step.BDAT, Action.REFUSE))
+    async with RawSmtp(sandbox) as client:
+        await client.log_in()
+        client.send(FLIGHT)
+        await client.replies(3)
+    assert "garbage" not in sandbox.counters.replies_by_code
+
+
+# Tokens that are taken for others.
+
+BAD_TOKENS = {
+    Action.EXPIRED: Kind.EXPIRED,
+    Action.REVOKED: Kind.REVOKED,
+    Action.TAMPERED: Kind.TAMPERED,
+    Action.WRONG_MAILBOX: Kind.WRONG_MAILBOX,
+}
+
+
+def scrubbed(replies: list[str]) -> list[str]:
+    """Return replies without their times and identifiers."""
+    return [re.sub(r"\d{4}-\d\d-\S+|\b[0-9A-F]{16}\b", "", reply) for reply in replies]
+
+
+async def exchange(client: RawSmtp, token: str) -> list[str]:
+    replies = [await client.command("AUTH XOAUTH2")]
+    replies.append(await client.command(xoauth2(MAILBOX, token).decode()))
+    if replies[-1].startswith("334"):
+        replies.append(await client.command(""))
+    return replies
+
+
+@pytest.mark.parametrize("profile", list(Profile))
+@pytest.mark.parametrize("action", list(BAD_TOKENS))
+async def test_a_good_token_can_be_taken_for_a_bad_one(
+    tmp_path: Path, profile: Profile, action: Action
+) -> None:
+    document = {"profile": profile.value, "overrides": {"refusal_seconds": 0.02}}
+    sandbox = Sandbox(tmp_path, ProviderSettings.from_dict(document), mints_tokens=True)
+    async with sandbox, RawSmtp(sandbox) as client, aiohttp.ClientSession() as http:
+        await client.begin()
+        wanted = {"mailbox": MAILBOX, "kind": BAD_TOKENS[action].value}
+        async with http.post(f"{sandbox.http_url}/test/tokens", json=wanted) as answer:
+            bad = (await answer.json())["token"]
+        really = await exchange(client, bad)
+        good = sandbox.tokens.mint(MAILBOX)
+        sandbox.add_fault(Fault(Step.AUTH, action, mailbox=MAILBOX))
+        taken = await exchange(client, good)
+        assert scrubbed(taken) == scrubbed(really)
+        assert taken[-1].startswith("535")
+        assert (sandbox.counters.auth_accepted, sandbox.counters.auth_refused) == (0, 2)
+        assert sandbox.counters.faults_met == {f"auth:{action}": 1}
+        assert (await exchange(client, good))[-1].startswith("235 ")
 
 
 # Words, and the usual reply before the end.

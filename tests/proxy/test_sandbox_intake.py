@@ -90,7 +90,7 @@ def test_crlf_cut_in_two_is_not_bare() -> None:
 
 
 def test_too_large_content_is_let_go() -> None:
-    received = Received(max_content_bytes=10)
+    received = Received(max_bytes=10)
     intake = Intake(received, 10)
     intake.add(b"0123456789")
     assert not intake.is_too_large
@@ -101,7 +101,7 @@ def test_too_large_content_is_let_go() -> None:
 
 
 def test_content_without_room_is_digested_and_not_kept() -> None:
-    received = Received(max_content_bytes=5)
+    received = Received(max_bytes=5)
     intake = Intake(received, 100)
     intake.add(b"0123")
     intake.add(b"4567")

@@ -5,18 +5,23 @@ from __future__ import annotations
 import base64
 import json
 import re
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.raw_smtp import MAILBOX, xoauth2
+from tests.support.raw_smtp import MAILBOX, RawSmtp, xoauth2
 from xoauth2_proxy.accounts import TlsMode
 from xoauth2_proxy.mock_tokens import MockTokens
-from xoauth2_proxy.sandbox import PROFILES, Behaviour, Profile
+from xoauth2_proxy.sandbox import PROFILES, Behaviour, Profile, ProviderSettings, Sandbox
 from xoauth2_proxy.sandbox.dialects import DIALECTS, spoken
-from xoauth2_proxy.sandbox.faults import Fault, Faults
+from xoauth2_proxy.sandbox.faults import Fault, Faults, Step
 from xoauth2_proxy.sandbox.office import Office
 from xoauth2_proxy.sandbox.received import Received
 from xoauth2_proxy.sandbox.session import Session
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 GMAIL, OUTLOOK = PROFILES[Profile.GMAIL], PROFILES[Profile.OUTLOOK]
 REAL = pytest.mark.parametrize("behaviour", [GMAIL, OUTLOOK], ids=["gmail", "outlook"])
@@ -27,8 +32,8 @@ class Peer:
 
     def __init__(self, behaviour: Behaviour, *, is_encrypted: bool = True) -> None:
         self.tokens = MockTokens(b"k" * 32)
-        faults: Faults[Fault] = Faults()
-        self.office = Office(behaviour, self.tokens, Received(), faults)
+        self.faults: Faults[Fault] = Faults()
+        self.office = Office(behaviour, self.tokens, Received(), self.faults)
         self.session = Session(self.office, is_encrypted=is_encrypted)
         self.session.greet()
         self.greeting = self.session.take_replies().decode()
@@ -106,6 +111,119 @@ def test_outlook_refuses_a_token_at_once() -> None:
 
 def test_outlook_knows_no_oauthbearer() -> None:
     assert Peer(OUTLOOK).say("AUTH OAUTHBEARER").startswith("504 ")
+
+
+def test_outlook_refuses_other_mechanisms_in_its_words() -> None:
+    said = "504 5.7.4 Unrecognized authentication type [sandbox.invalid]\r\n"
+    assert Peer(OUTLOOK).say("AUTH PLAIN AGEAYg==") == Peer(OUTLOOK).say("AUTH X") == said
+
+
+def test_outlook_says_in_its_words_that_nobody_has_logged_in() -> None:
+    assert re.fullmatch(
+        r"530 5\.7\.57 Client not authenticated to send mail\. "
+        r"\[sandbox\.invalid \d{4}-\d\d-\d\dT\S+Z [0-9A-F]{16}\]\r\n",
+        Peer(OUTLOOK).say("MAIL FROM:<a@b>"),
+    )
+    assert Peer(GMAIL).say("MAIL FROM:<a@b>").startswith("530 5.7.0 Authentication Required ")
+
+
+GSMTP = re.compile(r"( |.* )[0-9A-F]{16} - gsmtp\r\n")
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["NONSENSE"],
+        ["EHLO"],
+        ["MAIL FROM:<a@b>"],
+        ["AUTH CRAM-MD5"],
+        ["AUTH XOAUTH"],
+        ["AUTH XOAUTH2 !!!"],
+        ["AUTH LOGIN x", "*"],
+        ["AUTH PLAIN AGEAYg=="],
+        ["NOOP\r\nEHLO x\r\nNOOP"],
+        ["x" * 30_000],
+        ["log in", "RCPT TO:<a@b>"],
+        ["log in", "MAIL FROM:a"],
+        ["log in", "MAIL FROM:<a@b> SIZE=99999999"],
+        ["log in", "DATA"],
+        ["log in", "BDAT x"],
+    ],
+)
+def test_every_refusal_of_gmail_ends_like_gmails(lines: list[str]) -> None:
+    peer = Peer(GMAIL)
+    if lines[0] == "log in":
+        peer.log_in()
+        del lines[0]
+    answer = [peer.say(line) for line in lines][-1]
+    last = answer.splitlines(keepends=True)[-1]
+    assert last[0] in "45"
+    assert GSMTP.fullmatch(last), answer
+    assert answer.count("gsmtp") == 1
+
+
+def test_what_gmail_grants_has_no_such_end_nor_have_others() -> None:
+    assert "gsmtp" not in Peer(GMAIL).log_in().say("MAIL FROM:<a@b>")
+    for behaviour in (OUTLOOK, Behaviour()):
+        assert "gsmtp" not in Peer(behaviour).say("NONSENSE")
+
+
+async def test_the_idle_and_those_beyond_all_connections_hear_gmails_end(tmp_path: Path) -> None:
+    overrides = {"max_connections": 1, "idle_seconds": 0.5}
+    settings = ProviderSettings.from_dict({"profile": "gmail", "overrides": overrides})
+    async with (
+        Sandbox(tmp_path, settings, http_port=None) as sandbox,
+        RawSmtp(sandbox) as first,
+        RawSmtp(sandbox) as second,
+    ):
+        await first.connect()
+        await first.reply()
+        await second.connect()
+        for client in (second, first):
+            assert GSMTP.fullmatch((await client.rest()).decode())
+
+
+# Counted is what was said.
+
+
+def test_malformed_credentials_are_counted_as_refused() -> None:
+    for behaviour in (GMAIL, OUTLOOK):
+        peer = Peer(behaviour)
+        answer = peer.say("AUTH XOAUTH2 =")
+        if answer.startswith("334"):
+            assert peer.office.counters.auth_refused == 0, "that was a challenge"
+            answer = peer.say("")
+        assert answer.startswith("535")
+        assert (peer.office.counters.auth_refused, peer.office.counters.auth_accepted) == (1, 0)
+
+
+def test_a_login_beyond_the_connections_is_refused_and_not_accepted() -> None:
+    peer = Peer(replace(GMAIL, max_connections_per_mailbox=1)).log_in()
+    other = Peer(GMAIL)
+    other.session.office = peer.office
+    other.tokens = peer.tokens
+    other.say("AUTH XOAUTH2")
+    assert other.say(other.blob()).startswith("421 4.7.0 ")
+    assert (peer.office.counters.auth_accepted, peer.office.counters.auth_refused) == (1, 1)
+
+
+def test_every_refused_login_is_counted_once() -> None:
+    peer = Peer(GMAIL)
+    answers = []
+    for _ in range(5):
+        peer.say("AUTH XOAUTH2 =")
+        answers.append(peer.say("")[:3])
+    assert answers == ["535"] * 4 + ["421"]
+    assert peer.office.counters.auth_refused == 5
+
+
+@pytest.mark.parametrize(("text", "refused"), [("454 4.7.0 no", 1), ("235 2.7.0 yes", 0), ("?", 0)])
+def test_a_reply_on_request_is_counted_for_what_it_says(text: str, refused: int) -> None:
+    peer = Peer(GMAIL)
+    peer.faults.add(Fault.reply(Step.AUTH, text))
+    peer.say("AUTH XOAUTH2")
+    assert peer.say(peer.blob()) == f"{text}\r\n", "and it is said as it stands"
+    assert (peer.office.counters.auth_accepted, peer.office.counters.auth_refused) == (0, refused)
 
 
 def test_a_good_token_is_accepted_in_the_providers_words() -> None:
@@ -251,7 +369,7 @@ def test_every_text_is_a_reply(profile: Profile) -> None:
     texts = [
         value for name in dialect.__slots__ if re.match(r"\d", value := str(getattr(dialect, name)))
     ]
-    assert len(texts) == 12
+    assert len(texts) == (14 if profile is Profile.GMAIL else 13)
     for text in texts:
         lines = spoken(text).decode().splitlines()
         codes = {line[:3] for line in lines}

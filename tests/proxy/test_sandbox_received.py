@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 import asyncio
+import sys
+import tracemalloc
 
 import pytest
 
 from xoauth2_proxy.sandbox.received import Message, Received, find_message_id
 from xoauth2_proxy.sandbox.tally import Tally
+
+MIB = 1024 * 1024
 
 
 def accept(received: Received, content: bytes | None) -> Message:
@@ -32,27 +36,79 @@ def test_the_oldest_records_go_first_and_are_counted() -> None:
 
 
 def test_the_oldest_content_goes_first_and_its_record_stays() -> None:
-    received = Received(max_content_bytes=25)
+    received = Received(max_bytes=3 * MIB)
     for _ in range(4):
-        accept(received, b"0123456789")
+        accept(received, b"x" * MIB)
     assert [message.content is not None for message in received] == [False, False, True, True]
+    assert received.evicted == 0
 
 
 def test_content_larger_than_all_room_is_not_kept() -> None:
-    received = Received(max_content_bytes=5)
-    assert accept(received, b"0123456789").content is None
+    received = Received(max_bytes=MIB)
+    first = accept(received, b"01234")
+    assert accept(received, b"x" * (MIB + 1)).content is None
     assert accept(received, b"01234").content == b"01234"
+    assert received.find(1) is first, "content drives no record out while records are few"
 
 
 def test_room_of_evicted_records_is_used_again() -> None:
-    received = Received(max_content_bytes=20, max_records=2)
+    received = Received(max_bytes=2 * MIB + 10_000, max_records=2)
     for _ in range(10):
-        accept(received, b"0123456789")
-    assert [message.content for message in received] == [b"0123456789"] * 2
+        accept(received, b"x" * MIB)
+    assert [message.content for message in received] == [b"x" * MIB] * 2
+
+
+def to_many(received: Received, content: bytes | None = None) -> Message:
+    """Accept a message whose envelope is large."""
+    paths = tuple(f"{number:03d}{'x' * 200}@example.com" for number in range(1000))
+    if content is not None:
+        assert received.reserve(len(content))
+    return received.add(Message("a@b", "a@b", paths, 0, "", "DATA", content))
+
+
+def test_envelopes_are_bounded_like_content() -> None:
+    received = Received(max_bytes=MIB)
+    for _ in range(20):
+        to_many(received)
+    assert len(received) == 3, "each takes 270 kB"
+    assert [message.seq for message in received] == [18, 19, 20]
+    assert received.evicted == 17
+    held = sum(sum(map(sys.getsizeof, message.forward_paths)) for message in received)
+    assert held <= MIB
+
+
+def test_no_record_is_free_of_charge() -> None:
+    received = Received(max_bytes=MIB)
+    for _ in range(5000):
+        accept(received, b"")
+    assert len(received) < 2500, "each takes at least 420 octets"
+    tracemalloc.start()
+    try:
+        for _ in range(5000):
+            accept(received, b"Message-ID: <%s>\r\n" % (b"x" * 4000))
+        assert tracemalloc.get_traced_memory()[0] < 1.2 * MIB
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_large_record_drives_out_content_before_other_records() -> None:
+    received = Received(max_bytes=MIB)
+    first = accept(received, b"x" * (MIB - 50_000))
+    to_many(received)
+    assert first.content is None
+    assert received.find(1) is first
+
+
+def test_records_leave_half_the_room_to_content() -> None:
+    received = Received(max_bytes=MIB)
+    for _ in range(3):
+        to_many(received)
+    assert accept(received, b"x" * (MIB // 2)).content is not None
+    assert [message.seq for message in received] == [3, 4]
 
 
 def test_room_that_is_given_back_is_used_again() -> None:
-    received = Received(max_content_bytes=10)
+    received = Received(max_bytes=10)
     assert received.reserve(10)
     assert not received.reserve(1)
     received.release(10)
@@ -70,13 +126,16 @@ def test_a_page_begins_after_a_number_and_ends_at_its_limit() -> None:
 
 
 def test_clearing_forgets_messages_and_goes_on_counting() -> None:
-    received = Received(max_content_bytes=10)
+    received = Received(max_bytes=MIB)
     accept(received, b"0123456789")
     assert received.clear() == 1
     assert (list(received), received.after(0, 10), received.total) == ([], [], 1)
     assert accept(received, b"0123456789").seq == 2
     assert [message.content for message in received] == [b"0123456789"]
     assert received.find(1) is None
+    received.clear()
+    assert received.reserve(MIB), "all room is given back"
+    assert received.evicted == 0
 
 
 async def test_waiting_ends_when_the_count_is_reached() -> None:

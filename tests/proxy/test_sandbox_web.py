@@ -1,18 +1,21 @@
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import pytest
 
 from tests.support.raw_smtp import MAILBOX, RawSmtp
-from xoauth2_proxy.sandbox import Sandbox
+from xoauth2_proxy.sandbox import OVERRIDES, ProviderSettings, Sandbox
 from xoauth2_proxy.sandbox.web import Web
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
+
+    from tests.support.relay import Relay
 
 CONTENT = b"Message-ID: <1@x>\r\n\r\n\xc3\xa4\r\n"
 
@@ -167,6 +170,73 @@ async def test_counters_are_shown(sandbox: Sandbox, http: aiohttp.ClientSession)
         "messages_evicted": 0,
         "messages_held": 1,
     }
+
+
+# Settings.
+
+
+async def settings_of(url: str) -> dict[str, Any]:
+    async with aiohttp.ClientSession() as session, session.get(f"{url}/settings") as response:
+        assert (response.status, response.content_type) == (200, "application/json")
+        found: dict[str, Any] = await response.json()
+        return found
+
+
+async def test_settings_are_shown_as_files_hold_them(tmp_path: Path) -> None:
+    document = {
+        "profile": "outlook",
+        "overrides": {"withhold": ["DSN", "CHUNKING"], "greeting": "hello"},
+        "faults": [
+            {"step": "token", "action": "429", "retry_after_seconds": 7},
+            {"step": "end", "action": "drop", "rate": 0.25, "mailbox": "a@b"},
+            {"step": "mail", "action": "reply", "nth": None, "text": "451 4.3.0 no"},
+            {"step": "auth", "action": "wrong_mailbox"},
+        ],
+        "token_endpoint": {"ttl_seconds": 5.0, "rotation": "once", "clients": {"me": "hush"}},
+        "seed": 4,
+    }
+    settings = ProviderSettings.from_dict(document)
+    async with Sandbox(tmp_path, settings, tls="none", withhold=frozenset({"SIZE"})) as sandbox:
+        shown = await settings_of(sandbox.http_url)
+        assert "me" not in json.dumps(shown).split('"'), "a client's id"
+        assert "hush" not in json.dumps(shown), "a client's secret"
+        assert shown == {
+            "behaviour": shown["behaviour"],
+            "faults": [*document["faults"][1:], document["faults"][0]],  # type: ignore[index]
+            "token_endpoint": {"ttl_seconds": 5.0, "rotation": "once"},
+            "seed": 4,
+        }
+        behaviour = shown["behaviour"]
+        assert tuple(behaviour) == OVERRIDES
+        assert behaviour["withhold"] == ["CHUNKING", "DSN", "SIZE"]
+        assert (behaviour["dialect"], behaviour["tls"]) == ("outlook", "none")
+        assert (behaviour["connections_refused_at"], behaviour["greeting"]) == ("end", "hello")
+        again = ProviderSettings.from_dict({"overrides": behaviour, "faults": shown["faults"]})
+        assert again.behaviour == sandbox.behaviour
+        assert set(again.faults) == set(settings.faults)
+
+
+async def test_faults_of_later_are_shown_too(tmp_path: Path) -> None:
+    async with Sandbox(tmp_path, mints_tokens=True) as sandbox:
+        assert (await settings_of(sandbox.http_url))["faults"] == []
+        added = [
+            {"step": "rcpt", "action": "delay", "seconds": 1.5, "matching": "^<c@d>"},
+            {"step": "mail", "action": "drop", "nth": 2},
+            {"step": "token", "action": "hang"},
+        ]
+        async with aiohttp.ClientSession(sandbox.http_url) as session:
+            for fault in added:
+                async with session.post("/test/faults", json=fault) as response:
+                    assert response.status == 201
+            assert (await settings_of(sandbox.http_url))["faults"] == added
+            await session.delete("/test/faults")
+        assert (await settings_of(sandbox.http_url))["faults"] == []
+
+
+async def test_the_sandbox_of_the_proxy_shows_its_settings_too(relay: Relay) -> None:
+    shown = await settings_of(relay.sandbox.http_url)
+    assert shown["behaviour"]["dialect"] == "unlimited"
+    assert shown["token_endpoint"] == {"ttl_seconds": 3600.0, "rotation": "none"}
 
 
 async def test_it_listens_on_loopback_only() -> None:

@@ -187,6 +187,28 @@ async def test_one_token_or_all_can_be_revoked(
     assert await opens(sandbox, (await mint(http))["token"])
 
 
+async def test_a_revocation_that_cannot_be_kept_is_refused(
+    sandbox: Sandbox, http: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("xoauth2_proxy.sandbox.revocations.MAX_REVOKED", 1)
+    first, second = (await mint(http, kind="revoked"))["token"], (await mint(http))["token"]
+    attempts: list[tuple[str, dict[str, object]]] = [
+        ("/test/tokens/revoke", {"token": second}),
+        ("/test/tokens", {"mailbox": MAILBOX, "kind": "revoked"}),
+        ("/test/tokens/batch", {"mailboxes": [MAILBOX], "kind": "revoked"}),
+    ]
+    for path, body in attempts:
+        status, told = await post(http, path, body)
+        assert status == 409
+        assert "1 tokens are revoked that have not expired" in told["error"]
+    assert (await post(http, "/test/faults", {"step": "token", "action": "revoked"}))[0] == 201
+    form = {"grant_type": "refresh_token", "refresh_token": f"mock-refresh-token:{MAILBOX}"}
+    async with http.post("/oauth/token", data=form) as response:
+        assert response.status == 500
+        assert (await response.json())["error"] == "server_error"
+    assert [await opens(sandbox, token) for token in (first, second)] == [False, True]
+
+
 # Faults.
 
 

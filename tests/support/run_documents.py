@@ -19,7 +19,7 @@ def distribution(values: Iterable[float]) -> dict[str, Any]:
     ordered = sorted(values)
     names = ("min", "max", "avg", "p50", "p90", "p95", "p99", "p999")
     if not ordered:
-        return {"count": 0} | {f"{name}_seconds": None for name in names}
+        return {"count": 0, "rough": []} | {f"{name}_seconds": None for name in names}
     ranked = {
         f"{name}_seconds": ordered[max(0, math.ceil(round(share * len(ordered), 6)) - 1)]
         for name, share in zip(names[3:], (0.5, 0.9, 0.95, 0.99, 0.999), strict=True)
@@ -30,6 +30,11 @@ def distribution(values: Iterable[float]) -> dict[str, Any]:
         "max_seconds": ordered[-1],
         "avg_seconds": sum(ordered) / len(ordered),
         **ranked,
+        "rough": [
+            f"{name}_seconds"
+            for name, beyond in (("p50", 500), ("p90", 100), ("p95", 50), ("p99", 10), ("p999", 1))
+            if len(ordered) * beyond < 10_000
+        ],
     }
 
 
@@ -77,6 +82,7 @@ def run_document(
             "total_time_seconds": seconds,
             "throughput_rps": len(latencies) / seconds if seconds else None,
             "throughput_rpm": len(latencies) / seconds * 60 if seconds else None,
+            "is_short": seconds < 2 or len(latencies) < 200,
             "latency": distribution(latencies),
             "service_time": distribution(latencies),
             "lateness": distribution([0.0] * len(outcomes) if dropped_at else []),
@@ -118,6 +124,8 @@ def run_document(
             "turns": 5 * len(outcomes),
             "token_requests": 4,
         },
+        "provider_settings": None,
+        "idle_crowd": None,
         "generator": {
             "processes": 1,
             "cpu_seconds": 0.2,
@@ -156,6 +164,7 @@ def _config(planned: int, *, is_open: bool) -> dict[str, Any]:
         "arrival_rate_per_second": 100.0 if is_open else None,
         "ramp_from_per_second": None,
         "ramp_seconds": None,
+        "max_lateness_seconds": 10.0 if is_open else None,
         "processes": 1,
         "connection": "kept",
         "messages_per_connection": None,

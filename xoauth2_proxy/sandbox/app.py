@@ -21,7 +21,7 @@ from xoauth2_proxy.sandbox.office import Office
 from xoauth2_proxy.sandbox.pages import Pages
 from xoauth2_proxy.sandbox.provider import Provider
 from xoauth2_proxy.sandbox.provider_settings import ProviderSettings
-from xoauth2_proxy.sandbox.received import MAX_CONTENT_BYTES, MAX_RECORDS, Received
+from xoauth2_proxy.sandbox.received import MAX_BYTES, MAX_RECORDS, Received
 from xoauth2_proxy.sandbox.token_endpoint import TokenEndpoint
 from xoauth2_proxy.sandbox.web import Services, Web
 from xoauth2_proxy.sandbox.workbench import Workbench
@@ -59,7 +59,7 @@ class Sandbox:
         default=None, kw_only=True
     )
     withhold: frozenset[str] = field(default=frozenset(), kw_only=True)  # more EHLO keywords
-    max_content_bytes: int = field(default=MAX_CONTENT_BYTES, kw_only=True)
+    max_received_bytes: int = field(default=MAX_BYTES, kw_only=True)
     max_records: int = field(default=MAX_RECORDS, kw_only=True)
 
     smtp_address: tuple[str, int] = field(init=False)
@@ -70,7 +70,7 @@ class Sandbox:
 
     def __post_init__(self) -> None:
         self.host = loopback_address(self.host)
-        self.received = Received(self.max_content_bytes, self.max_records)
+        self.received = Received(self.max_received_bytes, self.max_records)
         self.behaviour = self._behaviour()
         self._faults: Faults[Fault] = Faults(self.settings.seed)
         self._token_faults: Faults[TokenFault] = Faults(self.settings.seed)
@@ -151,7 +151,11 @@ class Sandbox:
         self._token_faults.clear()
 
     def revoke(self, token: str) -> None:
-        """Refuse this token from now on; sessions it has opened go on."""
+        """Refuse this token from now on; sessions it has opened go on.
+
+        Raises:
+            ValueError: there are 100,000 revoked ones that have not expired.
+        """
         self._started.revoke(token)
 
     def revoke_all(self) -> None:
@@ -175,6 +179,18 @@ class Sandbox:
         """Return how often the step was reached since the first start."""
         return self._started.arrivals[step].count
 
+    def as_document(self) -> dict[str, object]:
+        """Return how it behaves now, as far as that is no secret: no client's id or secret."""
+        return {
+            "behaviour": self.behaviour.as_document(),
+            "faults": [
+                *(fault.as_document() for fault in self._faults),
+                *(fault.as_document() for fault in self._token_faults),
+            ],
+            "token_endpoint": self.settings.token_endpoint.as_document(),
+            "seed": self.settings.seed,
+        }
+
     @property
     def _started(self) -> Office:
         if self._office is None:
@@ -188,7 +204,7 @@ class Sandbox:
         return replace(behaviour, withhold=behaviour.withhold | self.withhold)
 
     def _make_web(self, office: Office) -> Web:
-        services: list[Services] = [Listing(office), Pages(office.received)]
+        services: list[Services] = [Listing(office, self.as_document), Pages(office.received)]
         if self.mints_tokens:
             endpoint = self.settings.token_endpoint
             services += [

@@ -24,7 +24,6 @@ _NEEDS_TLS = reply(538, "7.11", "Encryption required").encode()
 _AGAIN = reply(503, "5.1", "Already authenticated").encode()
 _IN_TRANSACTION = reply(503, "5.1", "AUTH not allowed in a transaction").encode()
 _UNKNOWN = reply(502, "5.1", "Unrecognized command").encode()
-_NO_MECHANISM = reply(504, "5.4", "Unrecognized authentication type").encode()
 _CANCELLED = reply(501, "7.0", "Authentication cancelled").encode()
 _NOT_BASE64 = reply(501, "5.2", "Cannot decode response").encode()
 _TOO_MANY_FAILURES = reply(421, "7.0", "Too many authentication failures").encode()
@@ -61,7 +60,7 @@ def auth(session: Session, argument: str) -> None:
 
 def _refusal(session: Session, mechanism: str) -> bytes:
     dialect = session.office.dialect
-    is_retired = mechanism in dialect.mechanisms
+    is_offered = mechanism in dialect.mechanisms
     is_known = dialect.offers(mechanism) or dialect.takes_password(mechanism)
     checks = (
         (not session.is_greeted, _EHLO_FIRST),
@@ -69,7 +68,7 @@ def _refusal(session: Session, mechanism: str) -> bytes:
         (session.is_authenticated, _AGAIN),
         (session.transaction is not None, _IN_TRANSACTION),
         ("AUTH" not in session.office.extensions, _UNKNOWN),
-        (not is_known, spoken(dialect.mechanism_retired) if is_retired else _NO_MECHANISM),
+        (not is_known, spoken(dialect.no_mechanism(is_offered=is_offered))),
     )
     return next((refusal for applies, refusal in checks if applies), b"")
 
@@ -102,7 +101,6 @@ def _take_password(session: Session, line: bytes) -> None:
     if line == b"*":
         session.say(_CANCELLED)
         return
-    session.office.counters.auth_refused += 1
     _fail(session, session.office.dialect.basic_refused)
 
 
@@ -130,15 +128,15 @@ def _judge(session: Session, mailbox: str, *, token: str) -> None:
     office = session.office
     refusal = office.limits.refuse_login(mailbox) if office.limits is not None else ""
     if refusal:
-        office.counters.auth_refused += 1
-        session.say(spoken(refusal))
-    elif not office.admits(mailbox, token):
+        _say_refusal(session, spoken(refusal))
+    elif session.presumed or office.objection(mailbox, token):
         _challenge(session, "401")
     elif office.limits is not None and (refusal := office.limits.enter(mailbox, session)):
-        session.say(spoken(refusal))
+        _say_refusal(session, spoken(refusal))
         session.close()
     else:
         session.is_authenticated = True
+        office.counters.auth_accepted += 1
         office.counters.mailbox_opened(mailbox)
         session.say(spoken(office.dialect.accepted))
 
@@ -161,9 +159,14 @@ def _fail(session: Session, refusal: str) -> None:
     mark = len(session.replies)
     session.auth_failures += 1
     if session.auth_failures < _MAX_FAILURES:
-        session.say(spoken(refusal))
+        _say_refusal(session, spoken(refusal))
     else:
-        session.say(_TOO_MANY_FAILURES)
+        _say_refusal(session, _TOO_MANY_FAILURES)
         session.close()
     if session.office.behaviour.refusal_seconds:
         session.hold(mark, session.office.behaviour.refusal_seconds)
+
+
+def _say_refusal(session: Session, octets: bytes) -> None:
+    session.office.counters.auth_refused += 1
+    session.say(octets)

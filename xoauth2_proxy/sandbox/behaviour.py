@@ -116,6 +116,16 @@ class Behaviour:
         if self.accept_p99_seconds and not self.accept_seconds:
             raise ValueError("accept_p99_seconds needs accept_seconds, the median")
 
+    def as_document(self) -> dict[str, object]:
+        """Return every setting by name, as `overrides` in a settings file hold them."""
+        shown: dict[str, object] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, frozenset):
+                value = sorted(value)
+            shown[field.name] = value.value if isinstance(value, StrEnum) else value
+        return shown
+
     def told(self) -> list[tuple[str, str, str]]:
         """Return name, value and meaning of each setting that acts, for people."""
         properties = TypeAdapter(Behaviour).json_schema()["properties"]

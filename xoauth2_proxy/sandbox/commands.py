@@ -37,7 +37,6 @@ _NO_TLS = reply(502, "5.1", "STARTTLS is not available").encode()
 _ARGUMENT = reply(501, "5.4", "No argument allowed").encode()
 _EHLO_FIRST = reply(503, "5.1", "EHLO first").encode()
 _TLS_FIRST = reply(530, "7.0", "Must issue a STARTTLS command first").encode()
-_AUTH_REQUIRED = reply(530, "7.0", "Authentication Required").encode()
 _NESTED = reply(503, "5.1", "A transaction is under way").encode()
 _BAD_SENDER = reply(553, "1.7", "Not a valid reverse-path").encode()
 _BAD_RECIPIENT = reply(553, "1.3", "Not a valid forward-path").encode()
@@ -53,6 +52,7 @@ _CANNOT_VERIFY = reply(252, "5.2", "Send some mail and see").encode()
 _HELP = reply(214, "0.0", "https://datatracker.ietf.org/doc/html/rfc5321").encode()
 _BYE = reply(221, "0.0", "Closing connection").encode()
 _UNKNOWN = reply(502, "5.1", "Unrecognized command").encode()
+_TURNED_AWAY = reply(503, "5.1", "Bad sequence of commands, only QUIT is left").encode()
 
 # RFC 3461 §4: printable ASCII without "+" and "=", which are written as "+2B" and "+3D".
 _XTEXT = re.compile(r"(?:[!-*,-<>-~]|\+[0-9A-F]{2})+")
@@ -145,7 +145,8 @@ def _mail_refusal(session: Session) -> bytes:
         return _NESTED if session.transaction is not None else b""
     if not session.is_greeted:
         return _EHLO_FIRST
-    return _AUTH_REQUIRED if may_authenticate(session) else _TLS_FIRST
+    required = spoken(session.office.dialect.auth_required)
+    return required if may_authenticate(session) else _TLS_FIRST
 
 
 def _apply(session: Session, envelope: Envelope, keyword: str, value: str) -> bytes:
@@ -284,3 +285,4 @@ COMMANDS = {
     b"QUIT": Command(_quit, Step.QUIT),
 }
 UNKNOWN = _answer(_UNKNOWN)
+TURNED_AWAY = _answer(_TURNED_AWAY)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import select
 import socket
 import struct
 from collections import deque
@@ -28,6 +29,7 @@ _LINGER_NOT = struct.pack("ii", 1, 0)  # SO_LINGER: on, 0 seconds; closing sends
 
 
 _TOO_MANY = b"421 4.3.2 Too many connections\r\n"
+_GONE = getattr(select, "POLLRDHUP", 0)  # Linux's; elsewhere only a reset is seen unread
 
 
 class Connection(asyncio.Protocol):
@@ -60,12 +62,30 @@ class Connection(asyncio.Protocol):
         self._early: bytearray | None = None
         self._hold: asyncio.TimerHandle | None = None
         self._is_paused_by_peer = False
+        # Since when the server has been waiting for the client, if it is.
         self.last_active = self.opened_at = self._loop.time()
+
+    @property
+    def waits_for_client(self) -> bool:
+        """Whether it is the client's turn: no reply is due, and none is kept back for good."""
+        transport, session = self._transport, self._session
+        if transport is None or transport.is_closing() or session.is_silent:
+            return False
+        return not (session.is_held or self._flights)
 
     @property
     def is_between_messages(self) -> bool:
         """Whether no transaction is under way and no reply is due."""
-        return self._session.transaction is None and not self._session.is_held
+        return self._session.transaction is None and self.waits_for_client
+
+    @property
+    def is_deserted(self) -> bool:
+        """Whether the client has left a connection that is read no more, which nobody tells."""
+        if self._transport is None or self._session.ending is not Ending.FREEZE:
+            return False
+        poll = select.poll()
+        poll.register(self._transport.get_extra_info("socket").fileno(), _GONE)
+        return bool(poll.poll(0))
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Greet; under implicit TLS, the handshake is over."""
@@ -73,7 +93,7 @@ class Connection(asyncio.Protocol):
         # asyncio sets it only where the listening socket names its protocol, and ours does not.
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if not self._provider.enter(self):
-            self.farewell(_TOO_MANY)
+            self.farewell(self._provider.office.dialect.worded(_TOO_MANY))
         else:
             self._session.greet()
             self._settle()
@@ -111,7 +131,11 @@ class Connection(asyncio.Protocol):
         self._resume_reading()
 
     def farewell(self, octets: bytes) -> None:
-        """Say `octets` out of turn and close."""
+        """Say `octets` out of turn and close; who is kept waiting for good hears nothing."""
+        if self._transport is None or self._transport.is_closing():
+            return
+        if self._session.is_silent:
+            octets = b""
         self._session.close()
         if self._early is not None:  # nothing can be said within a TLS handshake
             self.abort()
@@ -157,6 +181,7 @@ class Connection(asyncio.Protocol):
             return
         if octets:
             transport.write(octets)
+            self.last_active = self._loop.time()
         if ending is Ending.CLOSE:
             transport.close()
         elif ending is Ending.UPGRADE:
@@ -176,6 +201,7 @@ class Connection(asyncio.Protocol):
 
     def _release(self) -> None:
         self._hold = None
+        self.last_active = self._loop.time()  # there may be no reply: content can be held up too
         self._session.release()
         self._resume_reading()
         self._settle()

@@ -130,8 +130,12 @@ def take_chunk(session: Session) -> None:
 
 
 def fail_chunk(session: Session, refusal: bytes) -> None:
-    """Answer a refused chunk; after it no other of the transaction is taken (RFC 3030 §2)."""
-    session.say(refusal)
+    """Answer a refused chunk; after it no other of the transaction is taken (RFC 3030 §2).
+
+    b"" is the refusal of one that had its reply before.
+    """
+    if refusal:
+        session.say(refusal)
     transaction = session.transaction
     if transaction is not None and not transaction.is_failed:
         transaction.is_failed = True

@@ -32,7 +32,9 @@ class Dialect:
     accepted: str
     refused: str
     basic_refused: str
-    mechanism_retired: str
+    mechanism_retired: str = ""  # of one that is offered and good no longer
+    mechanism_unknown: str
+    auth_required: str
     login_too_often: str
     line_too_long: str
     too_many_connections: str  # of a mailbox
@@ -42,6 +44,7 @@ class Dialect:
     is_quota_told_early: bool  # at DATA, before the content
     idle: str
     session_over: str
+    tail: str = ""  # stands behind each refusal, at the end of its last line
 
     def offers(self, mechanism: str) -> bool:
         """Return whether a token logs in by this mechanism."""
@@ -50,6 +53,16 @@ class Dialect:
     def takes_password(self, mechanism: str) -> bool:
         """Return whether the mechanism is offered and asks for a password."""
         return mechanism in self.mechanisms and mechanism in _BASIC
+
+    def no_mechanism(self, *, is_offered: bool) -> str:
+        """Return the refusal of a mechanism that does not lead anywhere."""
+        return self.mechanism_retired if is_offered else self.mechanism_unknown
+
+    def worded(self, octets: bytes) -> bytes:
+        """Return a reply with what this provider puts behind it."""
+        if not self.tail or octets[:1] not in (b"4", b"5"):
+            return octets
+        return octets[:-2] + _filled(self.tail).encode() + b"\r\n"
 
 
 def spoken(text: str) -> bytes:
@@ -87,7 +100,8 @@ _UNLIMITED = Dialect(
     accepted="235 2.7.0 Accepted",
     refused="535 5.7.8 Username and Password not accepted",
     basic_refused="535 5.7.8 Username and Password not accepted",
-    mechanism_retired="504 5.5.4 Unrecognized authentication type",
+    mechanism_unknown="504 5.5.4 Unrecognized authentication type",
+    auth_required="530 5.7.0 Authentication Required",
     login_too_often="454 4.7.0 Too many login attempts",
     line_too_long="555 5.5.2 Syntax error, command line too long",
     too_many_connections="421 4.7.0 Too many connections of this mailbox",
@@ -100,7 +114,8 @@ _UNLIMITED = Dialect(
 )
 
 # support.google.com/a/answer/3726730 and the logs quoted in github.com/nodemailer/nodemailer
-# issue 1388, gen-smtp/gen_smtp issue 140, simonrob/email-oauth2-proxy issue 287.
+# issue 1388, gen-smtp/gen_smtp issue 140, simonrob/email-oauth2-proxy issue 287. Every refusal ends
+# in the identifier of the session and the name of the server.
 _GMAIL = Dialect(
     greeting=f"{HOST} ESMTP {{id}} - gsmtp",
     hello=f"{HOST} at your service, [127.0.0.1]",
@@ -110,30 +125,34 @@ _GMAIL = Dialect(
     is_challenging=True,
     accepted="235 2.7.0 Accepted",
     refused="535-5.7.8 Username and Password not accepted. For more information, go to\n"
-    "535 5.7.8  https://support.google.com/mail/?p=BadCredentials {id} - gsmtp",
+    "535 5.7.8  https://support.google.com/mail/?p=BadCredentials",
     basic_refused="535-5.7.8 Username and Password not accepted. For more information, go to\n"
-    "535 5.7.8  https://support.google.com/mail/?p=BadCredentials {id} - gsmtp",
-    mechanism_retired="504 5.7.4 Unrecognized Authentication Type {id} - gsmtp",
+    "535 5.7.8  https://support.google.com/mail/?p=BadCredentials",
+    mechanism_retired="504 5.7.4 Unrecognized Authentication Type",
+    mechanism_unknown=_UNLIMITED.mechanism_unknown,
+    auth_required=_UNLIMITED.auth_required,
     login_too_often="454-4.7.0 Too many login attempts, please try again later. Learn more at\n"
-    "454 4.7.0  https://support.google.com/mail/answer/7126229 {id} - gsmtp",
+    "454 4.7.0  https://support.google.com/mail/answer/7126229",
     line_too_long="555-5.5.2 Syntax error, command line too long. For more information, go to\n"
-    "555 5.5.2  https://support.google.com/a/answer/3221692 {id} - gsmtp",
-    too_many_connections="421 4.7.0 Try again later, closing connection. {id} - gsmtp",
+    "555 5.5.2  https://support.google.com/a/answer/3221692",
+    too_many_connections="421 4.7.0 Try again later, closing connection.",
     too_many_recipients="452-4.5.3 Your message has too many recipients. For more information\n"
     "452-4.5.3 regarding Google's sending limits, go to\n"
-    "452 4.5.3  https://support.google.com/mail/?p=TooManyRecipientsError {id} - gsmtp",
-    too_often="450 4.2.1 Peak SMTP relay limit exceeded. {id} - gsmtp",
+    "452 4.5.3  https://support.google.com/mail/?p=TooManyRecipientsError",
+    too_often="450 4.2.1 Peak SMTP relay limit exceeded.",
     too_many_today="550-5.4.5 Daily user sending limit exceeded. For more information on Gmail\n"
     "550-5.4.5 sending limits go to\n"
-    "550 5.4.5  https://support.google.com/a/answer/166852 {id} - gsmtp",
+    "550 5.4.5  https://support.google.com/a/answer/166852",
     is_quota_told_early=True,
-    idle="451 4.4.2 Timeout - closing connection. {id} - gsmtp",
-    session_over="421 4.7.0 Try again later, closing connection. {id} - gsmtp",
+    idle="451 4.4.2 Timeout - closing connection.",
+    session_over="421 4.7.0 Try again later, closing connection.",
+    tail=" {id} - gsmtp",
 )
 
 # learn.microsoft.com/exchange/troubleshoot/send-emails/smtp-submission-improvements and the logs
 # quoted in github.com/python/cpython issue 115251, nodemailer/nodemailer issues 1484 and 1714,
-# sabuhish/fastapi-mail issue 75.
+# sabuhish/fastapi-mail issue 75, jordan-wright/email issue 113 (504), simonrob/email-oauth2-proxy
+# issue 295 (530).
 _OUTLOOK = Dialect(
     greeting=f"{HOST} Microsoft ESMTP MAIL Service ready at {{date}} [{{id}}]",
     hello=f"{HOST} Hello [127.0.0.1]",
@@ -148,7 +167,8 @@ _OUTLOOK = Dialect(
     refused=f"535 5.7.3 Authentication unsuccessful [{HOST} {{time}} {{id}}]",
     basic_refused="535 5.7.139 Authentication unsuccessful, basic authentication is disabled. "
     f"[{HOST} {{time}} {{id}}]",
-    mechanism_retired="504 5.7.4 Unrecognized authentication type",
+    mechanism_unknown=f"504 5.7.4 Unrecognized authentication type [{HOST}]",
+    auth_required=f"530 5.7.57 Client not authenticated to send mail. [{HOST} {{time}} {{id}}]",
     login_too_often="454 4.7.0 Temporary authentication failure",
     line_too_long="500 5.5.2 Line too long",
     too_many_connections="432 4.3.2 Concurrent connections limit exceeded. "

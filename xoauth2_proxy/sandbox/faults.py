@@ -4,11 +4,11 @@ A script is a list of faults; the first that matches an arrival and whose turn i
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from typing import Annotated, Generic, Literal, TypeVar
 
-from pydantic import Field
+from pydantic import Field, TypeAdapter
 from pydantic.dataclasses import dataclass
 
 from xoauth2_proxy.sandbox.behaviour import STRICT
@@ -42,7 +42,7 @@ class Action(StrEnum):
     """What goes wrong."""
 
     REPLY = "reply"  # `text` is the reply; the step has no other effect. After 421 it closes
-    REFUSE = "refuse"  # reply for good: 550, at AUTH 535
+    REFUSE = "refuse"  # reply for good: 550, at CONNECT 554, at AUTH 535
     TEMPFAIL = "tempfail"  # reply for now: 451, at AUTH 454
     SHUT_DOWN = "421"  # reply 421 and close
     DROP = "drop"  # close the connection
@@ -54,6 +54,11 @@ class Action(StrEnum):
     DELAY = "delay"  # answer after `seconds`; nothing behind it is looked at before
     GARBAGE = "garbage"  # send octets that are no reply (`text`, if given)
     REPLY_TWICE = "reply_twice"  # the reply, and the same once more
+    # AUTH only: the token is taken for one that is not good, with all that follows.
+    EXPIRED = "expired"
+    REVOKED = "revoked"
+    TAMPERED = "tampered"
+    WRONG_MAILBOX = "wrong_mailbox"
 
 
 # What is said where the fault brings no text of its own.
@@ -63,11 +68,17 @@ _TEXTS = {
     Action.SHUT_DOWN: "421 4.3.2 Closing on request",
     Action.GARBAGE: "\x16\x03\x01 this is no reply",
 }
-_TEXTS_AT_AUTH = _TEXTS | {
-    Action.REFUSE: "535 5.7.8 Refused on request",
-    Action.TEMPFAIL: "454 4.7.0 Temporary authentication failure",
+_TEXTS_AT = {
+    Step.CONNECT: _TEXTS | {Action.REFUSE: "554 5.7.1 Refused on request"},  # RFC 5321 §4.3.2
+    Step.AUTH: _TEXTS
+    | {
+        Action.REFUSE: "535 5.7.8 Refused on request",
+        Action.TEMPFAIL: "454 4.7.0 Temporary authentication failure",
+    },
 }
 REPLIES = frozenset({Action.REPLY, *_TEXTS})  # actions that say something else instead
+AROUND = frozenset({Action.REPLY_TWICE, Action.REPLY_THEN_DROP})  # act when the reply is there
+PRESUMED = frozenset({Action.EXPIRED, Action.REVOKED, Action.TAMPERED, Action.WRONG_MAILBOX})
 
 
 @dataclass(frozen=True, slots=True, config=STRICT)
@@ -108,6 +119,12 @@ class Scripted:
             turn = "every one" if self.nth is None else f"arrival {self.nth}"
         return turn if self.mailbox is None else f"{turn}, of {self.mailbox}"
 
+    def as_document(self) -> dict[str, object]:
+        """Return it as it stands in a list of faults, without what goes without saying."""
+        adapter = TypeAdapter(type(self))
+        said: dict[str, object] = adapter.dump_python(self, mode="json", exclude_defaults=True)
+        return {"step": str(self.step)} | said
+
     def concerns(self, mailbox: str, argument: str) -> bool:
         """Return whether an arrival of `mailbox` with this argument is one to count."""
         if self.mailbox is not None and self.mailbox.lower() != mailbox:
@@ -120,7 +137,8 @@ class Fault(Scripted):
     """One fault of the SMTP server.
 
     The mailbox is known from AUTH on, the argument is the command's. A reply at CONTENT is sent at
-    once, and takes the place of the reply at the end.
+    once, and takes the place of the reply at the end. After a greeting that refuses, QUIT alone is
+    taken.
     """
 
     step: Annotated[Step, Field(strict=False)]
@@ -135,6 +153,8 @@ class Fault(Scripted):
             raise ValueError("a reply needs its text")
         if self.action is Action.ACCEPT_THEN_DROP and self.step is not Step.END:
             raise ValueError("only the end of a message can be accepted and then dropped")
+        if self.action in PRESUMED and self.step is not Step.AUTH:
+            raise ValueError(f"a token can be taken for {self.action} at the step auth only")
 
     @classmethod
     def reply(
@@ -152,7 +172,7 @@ class Fault(Scripted):
     @property
     def octets(self) -> bytes:
         """What goes on the wire in place of the reply."""
-        texts = _TEXTS_AT_AUTH if self.step is Step.AUTH else _TEXTS
+        texts = _TEXTS_AT.get(self.step, _TEXTS)
         lines = (self.text or texts.get(self.action, "")).splitlines()
         return b"".join(line.encode() + b"\r\n" for line in lines)
 
@@ -196,15 +216,18 @@ Kind = TypeVar("Kind", bound=Scripted)
 class Faults(Generic[Kind]):
     """The script: mutable, and consulted at every step."""
 
-    __slots__ = ("_by_step", "_count", "_seed")
+    __slots__ = ("_all", "_by_step", "_seed")
 
     def __init__(self, seed: int = 0) -> None:
         self._seed = seed
-        self._count = 0
+        self._all: list[Kind] = []
         self._by_step: dict[str, list[tuple[Kind, Tally, str]]] = {}
 
     def __len__(self) -> int:
-        return self._count
+        return len(self._all)
+
+    def __iter__(self) -> Iterator[Kind]:
+        return iter(tuple(self._all))
 
     def add(self, fault: Kind) -> None:
         """Append a fault; its arrivals are counted from now on.
@@ -212,16 +235,16 @@ class Faults(Generic[Kind]):
         Raises:
             ValueError: there are too many.
         """
-        if self._count >= MAX_FAULTS:
+        if len(self._all) >= MAX_FAULTS:
             raise ValueError(f"a script has at most {MAX_FAULTS} faults")
-        row = f"{fault.step}/{self._count}"
-        self._count += 1
+        row = f"{fault.step}/{len(self._all)}"
+        self._all.append(fault)
         self._by_step.setdefault(fault.step, []).append((fault, Tally(), row))
 
     def clear(self) -> None:
         """Forget every fault; chance starts anew."""
         self._by_step.clear()
-        self._count = 0
+        self._all.clear()
 
     @property
     def by_step(self) -> Mapping[str, object]:

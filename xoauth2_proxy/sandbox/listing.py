@@ -1,7 +1,7 @@
 """What was received and what was counted, as JSON for programs.
 
 `GET /messages?after=&limit=`, `GET /messages/{seq}/content`, `DELETE /messages`, `GET /stats`,
-`DELETE /stats/peaks`.
+`DELETE /stats/peaks`, `GET /settings`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from aiohttp import web
 from xoauth2_proxy.sandbox.web import refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from xoauth2_proxy.sandbox.office import Office
     from xoauth2_proxy.sandbox.received import Message
@@ -24,11 +24,12 @@ _MAX_LIMIT = 5000
 
 
 class Listing:
-    """Serves the messages and the counters of an office."""
+    """Serves the messages and the counters of an office, and what its `settings` are now."""
 
-    def __init__(self, office: Office) -> None:
+    def __init__(self, office: Office, settings: Callable[[], Mapping[str, object]]) -> None:
         self._received = office.received
         self._counters = office.counters
+        self._settings = settings
 
     def routes(self) -> Iterator[web.RouteDef]:
         """Return what is served."""
@@ -37,6 +38,7 @@ class Listing:
         yield web.get("/messages/{seq:[0-9]{1,18}}/content", self._content)
         yield web.get("/stats", self._stats)
         yield web.delete("/stats/peaks", self._start_peaks_anew)
+        yield web.get("/settings", self._show_settings)
 
     def end(self) -> None:
         """Nothing waits here."""
@@ -75,6 +77,9 @@ class Listing:
     async def _start_peaks_anew(self, _: web.Request) -> web.Response:
         self._counters.start_peaks_anew()
         return web.json_response({})
+
+    async def _show_settings(self, _: web.Request) -> web.Response:
+        return web.json_response(self._settings())
 
 
 def number_in(request: web.Request, name: str, default: int) -> int:

@@ -69,7 +69,11 @@ class Mint:
         self._grants: OrderedDict[str, _Grant] = OrderedDict()  # by family, oldest first
 
     def mint(self, mailbox: str, kind: Kind, ttl_seconds: float) -> str:
-        """Return a new token of this kind."""
+        """Return a new token of this kind.
+
+        Raises:
+            TooManyRevoked: it was to be revoked, and no further one can be.
+        """
         match kind:
             case Kind.REFRESH:
                 return self._refresh_token(mailbox, secrets.token_hex(8), 0)

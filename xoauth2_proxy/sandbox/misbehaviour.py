@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from xoauth2_proxy.sandbox import delivery
-from xoauth2_proxy.sandbox.faults import REPLIES, Action, Fault, Step
+from xoauth2_proxy.sandbox.faults import AROUND, PRESUMED, REPLIES, Action, Fault, Step
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from xoauth2_proxy.sandbox.session import Session
+
+_BEFORE_THEIR_REPLY = (Step.BDAT, Step.CONTENT)  # which comes when the octets are there
 
 
 def meet(
@@ -28,13 +30,21 @@ def meet(
             session.freeze()
         case Action.STALL:
             session.stall()
+        case action if action in PRESUMED:
+            session.presumed = action.value
+            run(session, argument)
+            session.presumed = ""
+        case action if action in AROUND and fault.step in _BEFORE_THEIR_REPLY:
+            session.answer_spoiled(fault)
+            run(session, argument)
         case _:
-            _run_and_spoil(session, fault, argument, run)
+            run_and_spoil(session, fault, argument, run)
 
 
-def _run_and_spoil(
+def run_and_spoil(
     session: Session, fault: Fault, argument: str, run: Callable[[Session, str], None]
 ) -> None:
+    """Let `run` answer, and do to its replies what the fault says."""
     said, held = len(session.replies), len(session.held)
     run(session, argument)
     # What `run` has said; it may have put it off already.
@@ -53,12 +63,15 @@ def _run_and_spoil(
 
 def _reply_instead(session: Session, fault: Fault) -> None:
     octets = fault.octets
-    session.say(octets)
-    if fault.step in (Step.BDAT, Step.CONTENT):
+    is_refusal = octets[:1] in (b"4", b"5")
+    session.say_verbatim(octets)
+    if fault.step in _BEFORE_THEIR_REPLY:
         session.answer_early()
     elif fault.step is Step.END:
         delivery.refuse(session)
-    elif fault.step is Step.AUTH:
+    elif fault.step is Step.AUTH and is_refusal:
         session.office.counters.auth_refused += 1
+    elif fault.step is Step.CONNECT and is_refusal:
+        session.turn_away()
     if octets.startswith(b"421"):  # RFC 5321 §3.8: the server closes
         session.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from xoauth2_proxy.mock_tokens import MockTokenInvalid, MockTokens
@@ -12,14 +11,13 @@ from xoauth2_proxy.sandbox.counters import Counters
 from xoauth2_proxy.sandbox.dialects import DIALECTS
 from xoauth2_proxy.sandbox.faults import Fault, Faults, Step
 from xoauth2_proxy.sandbox.limits import Limits
+from xoauth2_proxy.sandbox.revocations import Revocations
 from xoauth2_proxy.sandbox.tally import Tally
 
 if TYPE_CHECKING:
     from xoauth2_proxy.sandbox.behaviour import Behaviour
     from xoauth2_proxy.sandbox.dialects import Dialect
     from xoauth2_proxy.sandbox.received import Received
-
-_MAX_REVOKED = 10_000
 
 # RFC 5321 §4.5.3.1.4: 512 octets with CRLF. A command may be longer by what its parameters need:
 # SIZE 26 (RFC 1870 §3), BODY 17 (RFC 6152 §2), SMTPUTF8 10 (RFC 6531 §3.4), AUTH 500 (RFC 4954 §3),
@@ -64,8 +62,7 @@ class Office:
             )
         self._faults = faults
         self._faults_by_step = faults.by_step
-        self._revoked: OrderedDict[str, None] = OrderedDict()  # token ids, oldest first
-        self._valid_from = 0.0  # seconds since the epoch; older tokens are revoked
+        self._revocations = Revocations()
 
     def arrive(self, step: Step, mailbox: str, argument: str) -> Fault | None:
         """Count an arrival at `step` and return the fault it meets."""
@@ -81,38 +78,35 @@ class Office:
         """Return how long a command may be, with its CRLF."""
         return self.line_limits.get(verb, _MAX_COMMAND_BYTES)
 
-    def admits(self, mailbox: str, token: str) -> bool:
-        """Return whether the token opens this mailbox now, and count the answer."""
+    def objection(self, mailbox: str, token: str) -> str:
+        """Return why the token does not open this mailbox now; "" if it does."""
         try:
             claims = self.tokens.read(token)
-        except MockTokenInvalid:
-            accepted = False
-        else:
-            is_revoked = self.has_revoked(claims.token_id, claims.issued_at)
-            accepted = claims.mailbox == mailbox and not is_revoked
-        if accepted:
-            self.counters.auth_accepted += 1
-        else:
-            self.counters.auth_refused += 1
-        return accepted
+        except MockTokenInvalid as error:
+            return str(error.reason)
+        if claims.mailbox != mailbox:
+            return "wrong_mailbox"
+        return "revoked" if self.has_revoked(claims.token_id, claims.issued_at) else ""
 
     def has_revoked(self, token_id: str, issued_at: float) -> bool:
         """Return whether a token with these claims was revoked."""
-        return token_id in self._revoked or issued_at <= self._valid_from
+        return self._revocations.has(token_id, issued_at)
 
     def revoke(self, token: str) -> None:
-        """Refuse this token from now on; the latest 10,000 are remembered."""
+        """Refuse this token from now on.
+
+        Raises:
+            TooManyRevoked: there are 100,000 that have not expired.
+        """
         try:
             claims = self.tokens.read(token)
         except MockTokenInvalid:
             return  # it is refused anyway
-        self._revoked[claims.token_id] = None
-        if len(self._revoked) > _MAX_REVOKED:
-            self._revoked.popitem(last=False)
+        self._revocations.add(claims.token_id, claims.expires_at, time.time())
 
     def revoke_all(self) -> None:
         """Refuse every token minted until now."""
-        self._valid_from = time.time()
+        self._revocations.add_all(time.time())
 
 
 def _extensions(behaviour: Behaviour, dialect: Dialect) -> dict[str, str]:

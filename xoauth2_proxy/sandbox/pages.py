@@ -1,6 +1,7 @@
 """What was received, as pages for people: a list, and one message at a time.
 
-No script, nothing from elsewhere, nothing to change; what somebody sent is shown as text only.
+No script, nothing from elsewhere, nothing to change. What somebody sent is shown as text; HTML
+also as it is meant to look, in a frame that may do nothing and load nothing.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from aiohttp import web
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from xoauth2_proxy.sandbox.listing import number_in
-from xoauth2_proxy.sandbox.reading import read, subject_of
+from xoauth2_proxy.sandbox.reading import framed, read, subject_of
+from xoauth2_proxy.sandbox.web import POLICY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,6 +27,10 @@ _PACKAGE = "xoauth2_proxy.sandbox"
 _PAGE_MESSAGES = 50
 _MAX_SHOWN_PATHS = 100
 _KINDS = {".css": "text/css", ".svg": "image/svg+xml"}
+# A frame's document is bound by its page's policy too, and mail brings styles and pictures along.
+_POLICY_WITH_HTML = POLICY.replace("style-src 'self'", "style-src 'self' 'unsafe-inline'").replace(
+    "img-src 'self'", "img-src 'self' data:"
+)
 
 
 class Pages:
@@ -46,7 +52,7 @@ class Pages:
             lstrip_blocks=True,
             auto_reload=False,
         )
-        self._templates.filters |= {"size": _size, "moment": _moment}
+        self._templates.filters |= {"size": _size, "moment": _moment, "framed": framed}
         for name in self._templates.list_templates():
             self._templates.get_template(name)
 
@@ -79,7 +85,7 @@ class Pages:
             return self._page("gone.html", 404)
         content = message.content
         reading = None if content is None else await asyncio.to_thread(read, content)
-        return self._page(
+        page = self._page(
             "message.html",
             message=message,
             subject=self._subject(message),
@@ -89,6 +95,9 @@ class Pages:
             newer=message.seq + 1 if self._received.find(message.seq + 1) else 0,
             older=message.seq - 1 if self._received.find(message.seq - 1) else 0,
         )
+        if reading is not None and any(part.is_html for part in reading.parts):
+            page.headers["Content-Security-Policy"] = _POLICY_WITH_HTML
+        return page
 
     async def _file(self, request: web.Request) -> web.Response:
         name = request.match_info["name"]

@@ -136,13 +136,17 @@ class Provider:
         behaviour, dialect = self.office.behaviour, self.office.dialect
         now = loop.time()
         for connection in tuple(self._connections):
-            if connection.last_active < now - behaviour.idle_seconds:
-                connection.farewell(spoken(dialect.idle))
+            if connection.is_deserted:
+                connection.abort()
+            elif not connection.waits_for_client:
+                continue
+            elif connection.last_active < now - behaviour.idle_seconds:
+                connection.farewell(dialect.worded(spoken(dialect.idle)))
             elif (
                 0.0 < behaviour.session_seconds < now - connection.opened_at
                 and connection.is_between_messages
             ):
                 self.office.counters.limit_met("session_seconds")
-                connection.farewell(spoken(dialect.session_over))
+                connection.farewell(dialect.worded(spoken(dialect.session_over)))
         shortest = min(behaviour.idle_seconds, behaviour.session_seconds or math.inf)
         self._sweep = loop.call_later(min(_SWEEP_SECONDS, shortest / 2), self._end_idle)

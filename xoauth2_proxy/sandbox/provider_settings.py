@@ -46,6 +46,10 @@ class TokenEndpointSettings:
         ),
     ] = Field(default_factory=dict, repr=False)
 
+    def as_document(self) -> dict[str, object]:
+        """Return what anybody may know: the clients are left out."""
+        return {"ttl_seconds": self.ttl_seconds, "rotation": self.rotation.value}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
 class ProviderSettings:

@@ -1,10 +1,12 @@
 """Reads a message as a person would: fields, text parts, attachments. Pure, bounded, never raises.
 
-What it is given was sent by anybody. HTML stays the text it is made of.
+What it is given was sent by anybody. HTML stays the text it is made of; `framed` makes of it a
+document that may be shown where it can do nothing.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from email import message_from_bytes
 from email.errors import HeaderParseError
@@ -21,6 +23,19 @@ _MAX_PARTS = 100
 _MAX_VALUE_CHARACTERS = 2000
 _MAX_TEXT_CHARACTERS = 200_000
 
+# Nothing is loaded, from this machine neither, and no link or form leads anywhere.
+_FRAME_POLICY = (
+    "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; "
+    "form-action 'none'"
+)
+# No policy keeps browsers from looking up names and connecting, without a request, to where these
+# lead: by preconnect and dns-prefetch, and ahead of a navigation that turns out to be forbidden.
+_LEADING = re.compile(
+    r"<(/?)(?=(?:link|meta|base|i?frame|frameset|fencedframe|portal|object|embed)[\s/>])",
+    re.IGNORECASE,
+)
+_TARGET = re.compile(r"\btarget(?=\s*=)", re.IGNORECASE)  # a link's must be the base's
+
 
 @dataclass(frozen=True, slots=True)
 class Part:
@@ -30,6 +45,11 @@ class Part:
     name: str  # its file's; "": it has none
     size_bytes: int  # decoded
     text: str | None = field(repr=False)  # None: it is no text
+
+    @property
+    def is_html(self) -> bool:
+        """Whether it can be shown as it is meant to look."""
+        return self.kind == "text/html" and bool(self.text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +84,20 @@ def read(content: bytes) -> Reading:
         return Reading((), (), len(content) > _MAX_TEXT_CHARACTERS, source)
     is_cut = is_cut or is_cut_too or len(fields) > _MAX_FIELDS
     return Reading(tuple(fields[:_MAX_FIELDS]), tuple(parts), is_cut, "")
+
+
+def framed(html: str) -> str:
+    """Return the document for the `srcdoc` of a frame without any permission (`sandbox=""`).
+
+    It begins with a policy of its own, for what a frame inherits would let it load from here.
+    """
+    head = f'<meta http-equiv="Content-Security-Policy" content="{_FRAME_POLICY}">'
+    head += '<base target="_blank">'  # a new window, which the frame may not open
+    return f"<!DOCTYPE html>{head}{_TARGET.sub('x-target', _LEADING.sub(_renamed, html))}"
+
+
+def _renamed(tag: re.Match[str]) -> str:
+    return f"<{tag[1]}x-"
 
 
 def _parts(message: Parsed) -> tuple[list[Part], bool]:

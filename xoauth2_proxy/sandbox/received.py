@@ -1,12 +1,14 @@
 """What the sandbox accepted: a bounded record of messages, and of their content for as long
 as there is room.
 
-Content under way and content kept share one limit; the oldest kept content goes first.
+Records, content kept and content under way share one limit. The oldest content goes first, and when
+there is none, the oldest records; for the sake of content no more of them than leave half the room.
 """
 
 from __future__ import annotations
 
 import secrets
+import sys
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
@@ -16,8 +18,9 @@ from xoauth2_proxy.sandbox.tally import Tally
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-MAX_CONTENT_BYTES = 64 * 1024 * 1024
 MAX_RECORDS = 200_000
+MAX_BYTES = 192 * 1024 * 1024  # that many records of one short recipient are 172 MB
+_RECORD_BYTES = 320  # a record without its texts: the object, its numbers, its place
 _HEADER_BYTES = 8192  # how far the Message-ID is looked for
 
 
@@ -36,21 +39,21 @@ class Message:
     seq: int = 0  # from 1, without gaps
     id: str = ""  # as told to the client in the 250
     received_at: float = 0.0  # seconds since the epoch
+    record_bytes: int = 0  # the memory it takes without its content
 
 
 class Received:
     """The accepted messages, oldest first."""
 
-    def __init__(
-        self, max_content_bytes: int = MAX_CONTENT_BYTES, max_records: int = MAX_RECORDS
-    ) -> None:
+    def __init__(self, max_bytes: int = MAX_BYTES, max_records: int = MAX_RECORDS) -> None:
         self.evicted = 0  # records dropped for want of room
-        self._max_content_bytes = max_content_bytes
+        self._max_bytes = max_bytes
         self._max_records = max_records
         self._records: dict[int, Message] = {}  # by seq, which has no gaps
         self._first = 1  # seq of the oldest record, or the next one's
         self._first_content = 1  # no record before this one has content
-        self._content_bytes = 0  # reserved: kept and under way
+        self._held_bytes = 0  # records, content kept and content under way
+        self._record_bytes = 0  # records alone
         self._accepted = Tally()
         self._run = secrets.token_hex(4)
 
@@ -66,16 +69,26 @@ class Received:
         return iter(tuple(self._records.values()))
 
     def add(self, message: Message) -> Message:
-        """Keep a message and give it its number; its content must have been reserved."""
+        """Keep a message and give it its number; its content must have been reserved.
+
+        What is older makes room for its record, content before records.
+        """
         seq = self.total + 1
         message.seq, message.id = seq, f"{self._run}-{seq}"
         message.received_at = time.time()
         if message.content is not None:
             message.message_id = find_message_id(message.content)
         self._records[seq] = message
+        self._accepted.add()
+        message.record_bytes = _record_bytes(message)
+        self._record_bytes += message.record_bytes
+        self._held_bytes += message.record_bytes
         if len(self._records) > self._max_records:
             self._evict_oldest()
-        self._accepted.add()
+        while self._held_bytes > self._max_bytes and (
+            self._drop_oldest_content() or self._evict_oldest()
+        ):
+            pass
         return message
 
     def find(self, seq: int) -> Message | None:
@@ -106,35 +119,58 @@ class Received:
     def clear(self) -> int:
         """Forget all messages and return how many there were; numbers go on."""
         count = len(self._records)
-        self.release(sum(len(message.content or b"") for message in self._records.values()))
-        self._records.clear()
+        while self._forget_oldest():
+            pass
         self._first = self._first_content = self.total + 1
         return count
 
     def reserve(self, size_bytes: int) -> bool:
-        """Return whether there is room for so many octets, dropping the oldest content for it."""
-        self._content_bytes += size_bytes
-        while self._content_bytes > self._max_content_bytes:
-            if self._first_content > self.total:
-                self._content_bytes -= size_bytes
+        """Return whether there is room for so many octets, which what is older makes."""
+        self._held_bytes += size_bytes
+        while self._held_bytes > self._max_bytes:
+            if self._drop_oldest_content():
+                continue
+            if self._record_bytes <= self._max_bytes / 2 or not self._evict_oldest():
+                self._held_bytes -= size_bytes
                 return False
-            self._drop_content(self._records.get(self._first_content))
-            self._first_content += 1
         return True
 
     def release(self, size_bytes: int) -> None:
         """Give back what was reserved and not added."""
-        self._content_bytes -= size_bytes
+        self._held_bytes -= size_bytes
 
-    def _drop_content(self, message: Message | None) -> None:
-        if message is not None and message.content is not None:
-            self._content_bytes -= len(message.content)
-            message.content = None
+    def _drop_oldest_content(self) -> bool:
+        """Return whether there was any."""
+        while self._first_content <= self.total:
+            message = self._records.get(self._first_content)
+            self._first_content += 1
+            if message is not None and message.content is not None:
+                self._held_bytes -= len(message.content)
+                message.content = None
+                return True
+        return False
 
-    def _evict_oldest(self) -> None:
-        self._drop_content(self._records.pop(self._first))
+    def _evict_oldest(self) -> bool:
+        """Return whether there was a record."""
+        was_there = self._forget_oldest()
+        self.evicted += was_there
+        return was_there
+
+    def _forget_oldest(self) -> bool:
+        message = self._records.pop(self._first, None)
+        if message is None:
+            return False
+        self._record_bytes -= message.record_bytes
+        self._held_bytes -= message.record_bytes + len(message.content or b"")
         self._first += 1
-        self.evicted += 1
+        return True
+
+
+def _record_bytes(message: Message) -> int:
+    paths = message.forward_paths
+    texts = (message.mailbox, message.reverse_path, message.sha256, message.message_id, message.id)
+    sizes = sum(map(sys.getsizeof, texts)) + sum(map(sys.getsizeof, paths))
+    return _RECORD_BYTES + sys.getsizeof(paths) + sizes
 
 
 def find_message_id(content: bytes) -> str:

@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING
 
 from xoauth2_proxy.sandbox import delivery
 from xoauth2_proxy.sandbox.behaviour import MAX_AUTH_LINE_BYTES
-from xoauth2_proxy.sandbox.commands import COMMANDS, UNKNOWN
+from xoauth2_proxy.sandbox.commands import COMMANDS, TURNED_AWAY, UNKNOWN
 from xoauth2_proxy.sandbox.delivery import Chunk, Transaction
 from xoauth2_proxy.sandbox.dialects import spoken
 from xoauth2_proxy.sandbox.faults import Step
-from xoauth2_proxy.sandbox.misbehaviour import meet
+from xoauth2_proxy.sandbox.misbehaviour import meet, run_and_spoil
 from xoauth2_proxy.smtp import reply
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from xoauth2_proxy.sandbox.faults import Fault
     from xoauth2_proxy.sandbox.office import Office
 
 _MAX_EXCHANGE_BYTES = 12_288  # RFC 4954 §4, without CRLF
@@ -57,6 +58,7 @@ class Session:
         "_held_ending",
         "_position",
         "_reader",
+        "_spoilers",
         "auth_failures",
         "chunk",
         "ending",
@@ -67,10 +69,13 @@ class Session:
         "is_encrypted",
         "is_greeted",
         "is_held",
+        "is_silent",
+        "is_turned_away",
         "mailbox",
         "mechanism",
         "must_wait",
         "office",
+        "presumed",
         "replies",
         "transaction",
     )
@@ -79,9 +84,12 @@ class Session:
         self.office = office
         self.is_encrypted = is_encrypted
         self.is_greeted = False  # EHLO or HELO was answered
+        self.is_turned_away = False  # by the greeting: nothing is left but QUIT
+        self.is_silent = False  # for good: nothing is said to this client any more
         self.is_authenticated = False
         self.mailbox = ""  # lower case; who authenticated, or is trying to
         self.mechanism = ""
+        self.presumed = ""  # what a fault takes the token for, whatever it is; "": nothing
         self.auth_failures = 0
         self.transaction: Transaction | None = None
         self.chunk = Chunk(0, is_last=False, refusal=b"")
@@ -94,6 +102,7 @@ class Session:
         self.held: list[bytes] = []  # replies that wait for `release`
         self._held_ending = Ending.NONE
         self._answered = False  # a fault replied before the content was over
+        self._spoilers: list[Fault] = []  # that the reply to what is being read will meet
         self._buffer = b""
         self._position = 0
         self._reader: Callable[[Session], bool] = Session._read_line
@@ -159,14 +168,18 @@ class Session:
 
     def violate(self) -> None:
         """The client sent when it had to wait: say so and close."""
-        if self.ending is Ending.NONE:
+        if self.ending is Ending.NONE and not self.is_silent:
             self.say(_VIOLATION)
             self.close()
 
     # What the commands use.
 
     def say(self, octets: bytes) -> None:
-        """Add a reply to the flight."""
+        """Add a reply to the flight, as this provider words it."""
+        self.replies.append(self.office.dialect.worded(octets))
+
+    def say_verbatim(self, octets: bytes) -> None:
+        """Add what somebody has chosen to the flight."""
         self.replies.append(octets)
 
     def end(self, ending: Ending) -> None:
@@ -218,6 +231,8 @@ class Session:
 
     def close_in_turn(self) -> None:
         """Close once all replies are written, those on hold included."""
+        if self.is_silent:
+            return
         if self.is_held:
             self._held_ending = Ending.CLOSE
         else:
@@ -229,15 +244,25 @@ class Session:
 
     def freeze(self) -> None:
         """Neither read nor answer any more."""
+        self.is_silent = True
         self.end(Ending.FREEZE)
 
     def stall(self) -> None:
         """Read on and answer nothing any more."""
+        self.is_silent = True
         self._reader = Session._read_nothing
 
     def answer_early(self) -> None:
         """Note that what is being read has had its reply."""
         self._answered = True
+
+    def answer_spoiled(self, fault: Fault) -> None:
+        """Let the reply to what is being read meet this fault."""
+        self._spoilers.append(fault)
+
+    def turn_away(self) -> None:
+        """Take nothing but QUIT any more (RFC 5321 §3.1)."""
+        self.is_turned_away = True
 
     def _run(self) -> None:
         while not self.is_held and self._reader(self):
@@ -296,6 +321,8 @@ class Session:
         verb, _, rest = line.partition(b" ")
         verb = verb.upper()
         command = COMMANDS.get(verb, UNKNOWN)
+        if self.is_turned_away and verb != b"QUIT":
+            command = TURNED_AWAY
         office = self.office
         if len(line) > office.short_line_bytes and len(line) + 2 > office.max_line_bytes(verb):
             self.say(self._too_long())
@@ -329,12 +356,15 @@ class Session:
         if end < 0:
             return False
         self._reader = Session._read_line
+        self._answer(Session._end_data)
+        return True
+
+    def _end_data(self) -> None:
         if self._answered:
             self._answered = False
             delivery.refuse(self)
         else:
             self.step(Step.END, "", delivery.finish)
-        return True
 
     def _read_chunk(self) -> bool:
         chunk = self.chunk
@@ -350,10 +380,19 @@ class Session:
         if chunk.left_bytes:
             return False
         self._reader = Session._read_line
-        self._end_chunk(chunk)
+        self._answer(Session._end_chunk)
         return True
 
-    def _end_chunk(self, chunk: Chunk) -> None:
+    def _answer(self, run: Callable[[Session], None]) -> None:
+        """Answer what was read, as the faults say that were met before its end."""
+        if self._spoilers:
+            spoiler = self._spoilers.pop(0)
+            run_and_spoil(self, spoiler, "", lambda session, _: session._answer(run))
+        else:
+            run(self)
+
+    def _end_chunk(self) -> None:
+        chunk = self.chunk
         if self._answered:
             self._answered = False
             delivery.fail_chunk(self, b"")

@@ -18,6 +18,7 @@ from aiohttp import web
 
 from xoauth2_proxy.sandbox.faults import TokenAction, TokenFault
 from xoauth2_proxy.sandbox.minting import GrantEnded, Kind
+from xoauth2_proxy.sandbox.revocations import TooManyRevoked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -148,6 +149,8 @@ class TokenEndpoint:
             body = self._issue(asked, kind)
         except _Refused as refusal:
             return _error(refusal.word, refusal.description, refusal.status)
+        except TooManyRevoked as error:  # a fault's doing, that must not go unnoticed
+            return _error("server_error", str(error), 500)
         return web.json_response(body, headers=_UNCACHED)
 
     def _check_client(self, asked: _Asked) -> None:

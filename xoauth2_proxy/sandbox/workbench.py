@@ -17,6 +17,7 @@ from xoauth2_proxy.sandbox.faults import Fault, TokenFault
 from xoauth2_proxy.sandbox.minting import Kind, Mint, explain
 from xoauth2_proxy.sandbox.office import Office
 from xoauth2_proxy.sandbox.provider_settings import fault_from
+from xoauth2_proxy.sandbox.revocations import TooManyRevoked
 from xoauth2_proxy.sandbox.web import refusal
 
 MAX_BATCH = 1000  # tokens; each takes some 20 microseconds to sign
@@ -97,7 +98,10 @@ class Workbench:
         return web.json_response({"tokens": tokens}, status=201)
 
     def _minted(self, mailbox: str, kind: Kind, ttl_seconds: float) -> dict[str, object]:
-        token = self._mint.mint(mailbox, kind, ttl_seconds)
+        try:
+            token = self._mint.mint(mailbox, kind, ttl_seconds)
+        except TooManyRevoked as error:
+            raise refusal(web.HTTPConflict, str(error)) from None
         return {
             "mailbox": mailbox.lower(),
             "kind": kind.value,
@@ -115,7 +119,10 @@ class Workbench:
         if wanted.token is None:
             self._office.revoke_all()
         else:
-            self._office.revoke(wanted.token)
+            try:
+                self._office.revoke(wanted.token)
+            except TooManyRevoked as error:
+                raise refusal(web.HTTPConflict, str(error)) from None
         return web.json_response({})
 
     async def _add_fault(self, request: web.Request) -> web.Response:

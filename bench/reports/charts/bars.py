@@ -40,16 +40,11 @@ def phases(results: Mapping[str, Any]) -> Markup:
             if p50 is None or p95 is None:
                 sheet.text(sheet.right, top + 8, "not measured", at="end")
                 continue
-            shown = f"p50 {words.duration(p50)}, p95 {words.duration(p95)}"
-            sheet.text(sheet.right, top + 8, shown, at="end")
+            sheet.text(sheet.right, top + 8, _told(phase), at="end")
             sheet.rect(sheet.left, top + 15, x(p95) - sheet.left, 14, "bar-p95")
             sheet.rect(sheet.left, top + 15, max(1.5, x(p50) - sheet.left), 14, "bar-p50")
         sheet.x_axis(x, words.tick, "")
-        spoken = "; ".join(
-            f"{title}: p50 {words.duration(phase['p50_seconds'])}, "
-            f"p95 {words.duration(phase['p95_seconds'])}"
-            for title, phase in rows
-        )
+        spoken = "; ".join(f"{title}: {_told(phase)}" for title, phase in rows)
         return sheet.svg("phases", "Where the time goes", f"{spoken}.")
 
     return both_sizes(draw)
@@ -72,6 +67,10 @@ def errors(counted: Sequence[tuple[str, int]]) -> Markup:
         return sheet.svg("errors", "Failed messages by reply code", spoken)
 
     return both_sizes(draw)
+
+
+def _told(phase: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {words.figure(phase, name)}" for name in ("p50", "p95"))
 
 
 def _short(code: str) -> str:

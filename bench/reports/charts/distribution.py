@@ -78,7 +78,7 @@ def _marks(sheet: Sheet, latency: Mapping[str, Any], x: Scale) -> None:
     for name, value, top in known:
         sheet.line(x(value), top - 8, x(value), sheet.bottom, f"mark-{name}")
     for name, value, top in known:
-        label, place = f"{name} {words.duration(value)}", x(value)
+        label, place = f"{name} {words.figure(latency, name)}", x(value)
         is_left = place + 6 + width_of(label) > sheet.width
         sheet.text(place + (-5 if is_left else 5), top + 2, label, at="end" if is_left else "start")
 
@@ -86,7 +86,7 @@ def _marks(sheet: Sheet, latency: Mapping[str, Any], x: Scale) -> None:
 def _spoken(latency: Mapping[str, Any]) -> str:
     if not latency["count"]:
         return "No message succeeded."
-    parts = ", ".join(f"{name} {words.duration(latency[key])}" for name, key in _MARKS)
+    parts = ", ".join(f"{name} {words.figure(latency, name)}" for name, _ in _MARKS)
     return (
         f"{words.count(latency['count'])} messages between "
         f"{words.duration(latency['min_seconds'])} and {words.duration(latency['max_seconds'])}; "

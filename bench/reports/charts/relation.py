@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ _PANEL = 170  # units of height of one of two pictures with a common axis
 _LEAST_SPAN = 0.05  # of a change: less would make noise look like mountains
 _TITLE_WIDTH = 96  # units, of "p95 latency"
 _MULTIPLIED = 8  # from the first step to the last
+_ARROW = 12  # units from a mark to the tip of the arrow beside it
 _MOST_SPAN = 10.0  # times: beyond, a change is drawn at the edge
 
 
@@ -91,13 +93,17 @@ def _panel(
 
 
 def forest(figures: Sequence[Mapping[str, Any]]) -> Markup:
-    """Draw each change with its interval around "no change"; a ring where none could be said."""
-    rows = [row for row in figures if row["change"] is not None and row["change"] > -1]
+    """Draw each change with its interval around "no change"; a ring where none could be said.
+
+    What lies beyond the picture, as a change to 0, is drawn at its edge with an arrow; a figure
+    that a side does not have is named without a mark.
+    """
+    rows = list(figures)
     bounds = [1.0]
     for row in rows:
         interval = row["interval"] or {}
-        factors = (1 + row["change"], interval.get("low"), interval.get("high"))
-        bounds += [factor for factor in factors if factor]
+        factors = (_factor(row), interval.get("low"), interval.get("high"))
+        bounds += [factor for factor in factors if factor and factor < math.inf]
     high = min(_MOST_SPAN, max(*bounds, 1 + _LEAST_SPAN))
     low = max(1 / _MOST_SPAN, min(*bounds, 1 / (1 + _LEAST_SPAN)))
 
@@ -105,7 +111,7 @@ def forest(figures: Sequence[Mapping[str, Any]]) -> Markup:
         sheet = Sheet(width, 12 + _ROW * len(rows) + 40, left=4)
         margin = (high / low) ** 0.06
         most = 7 if sheet.is_narrow else 11
-        x = logarithmic(low / margin, high * margin, sheet.left + 8, sheet.right - 8, most)
+        x = logarithmic(low / margin, high * margin, sheet.left + 14, sheet.right - 8, most)
         sheet.line(x(1), 8, x(1), sheet.bottom, "zero")
         for number, row in enumerate(rows):
             _whisker(sheet, 12.0 + number * _ROW, row, x)
@@ -116,21 +122,44 @@ def forest(figures: Sequence[Mapping[str, Any]]) -> Markup:
     return both_sizes(draw)
 
 
+def _factor(row: Mapping[str, Any]) -> float | None:
+    """Return by what a figure changed, 0 and infinite included; None: a side does not have it."""
+    before, after = row["baseline"]["median"], row["candidate"]["median"]
+    if before is None or after is None:
+        return None
+    if row["change"] is not None:
+        return 1 + float(row["change"])
+    # Not a finite number: from nothing to something, or from nothing to nothing.
+    return math.inf if after else 1.0
+
+
 def _whisker(sheet: Sheet, top: float, row: Mapping[str, Any], x: Scale) -> None:
-    middle, place = top + 22, x(1 + row["change"])
+    middle, factor = top + 22, _factor(row)
     sheet.text(sheet.left, top + 8, row["title"], "name")
-    sheet.text(sheet.right, top + 8, f"{words.change(row['change'])}, {row['verdict']}", at="end")
     sheet.line(sheet.left, middle, sheet.right, middle, "grid")
-    interval = row["interval"]
-    if interval is None:
-        sheet.dot(place, middle, "ring", radius=4.5)
+    if factor is None:
+        sheet.text(sheet.right, top + 8, "not drawable: a side does not have it", at="end")
         return
-    start = x.low if interval["low"] is None else interval["low"]
-    end = x.high if interval["high"] is None else interval["high"]
-    sheet.line(x(max(start, x.low)), middle, x(end), middle, "whisker")
-    for bound in (max(start, x.low), end):
-        sheet.line(x(bound), middle - 5, x(bound), middle + 5, "whisker")
-    sheet.dot(place, middle, "dot-ok", radius=4.5)
+    change = "∞" if factor == math.inf else words.change(factor - 1)
+    sheet.text(sheet.right, top + 8, f"{change}, {row['verdict']}", at="end")
+    interval = row["interval"]
+    if interval is not None:
+        low, high = (
+            math.inf if interval[bound] is None else interval[bound] for bound in ("low", "high")
+        )
+        sheet.line(x(low), middle, x(high), middle, "whisker")
+        for bound in (low, high):
+            sheet.line(x(bound), middle - 5, x(bound), middle + 5, "whisker")
+    sheet.dot(x(factor), middle, "ring" if interval is None else "dot-ok", radius=4.5)
+    if not x.low <= factor <= x.high:
+        _arrow(sheet, x(factor), middle, -1 if factor < x.low else 1)
+
+
+def _arrow(sheet: Sheet, place: float, middle: float, way: int) -> None:
+    """Draw the head of an arrow: the mark belongs beyond the edge."""
+    tip = place + way * _ARROW
+    sheet.line(place + way * 6, middle - 5, tip, middle, "median")
+    sheet.line(place + way * 6, middle + 5, tip, middle, "median")
 
 
 def dots(name: str, row: Mapping[str, Any], label: Callable[[float], str], spoken: str) -> Markup:

@@ -18,6 +18,7 @@ _SHORT = 0.5  # of a bin: a shorter last one would show the chance of a moment a
 _WIDE_RANGE = 20  # above this a linear axis would hide the usual latency below the worst
 _STRIP = 16  # units of height for a row of marks
 _STRIP_GAP = 8  # above the first one
+_TITLE_ROW = 18  # units of height for an axis's title above the frame
 _LEAST_MARK = 2.0  # units: one failure among a million is seen
 
 
@@ -106,9 +107,11 @@ def latency(stretches: Sequence[Bin]) -> Markup:
     ]
     least, highest = min(known, default=0.001), max(known, default=0.001)
     is_log = highest > least * _WIDE_RANGE
+    axis = "logarithmic" if is_log else "linear, from 0"
 
     def draw(width: int) -> Markup:
-        sheet = Sheet(width, 240, left=62)
+        sheet = Sheet(width, 258, left=62)
+        sheet.top += _TITLE_ROW
         x = _time_axis(sheet, stretches)
         y = (
             logarithmic(least, highest * 1.05, sheet.bottom, sheet.top)
@@ -116,10 +119,10 @@ def latency(stretches: Sequence[Bin]) -> Markup:
             else from_zero(highest, sheet.bottom, sheet.top)
         )
         sheet.y_axis(y, words.tick)
+        sheet.text(4, 11, f"latency, axis {axis}", "axis-title")
         for name, kind in (("p95_seconds", "line-p95"), ("p50_seconds", "line-p50")):
             for points in _unbroken(stretches, name, x, y):
                 sheet.path(points, kind)
-        axis = "logarithmic" if is_log else "linear, from 0"
         return sheet.svg(
             "latency",
             "Latency over time",

@@ -1,0 +1,31 @@
+"""How the sandbox is set: its behaviour, its faults, its token endpoint, and its seed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from bench.reconciliation.fetch import FetchFailed, fetch_object
+
+_ENDPOINT = ("ttl_seconds", "rotation")  # no more: others may be a client's secret
+
+
+async def read(sandbox_url: str) -> dict[str, object] | None:
+    """Return the settings; None when the sandbox does not say, or something of another form."""
+    try:
+        answer = await fetch_object(f"{sandbox_url}/settings")
+    except FetchFailed:
+        return None
+    behaviour, endpoint = answer.get("behaviour"), answer.get("token_endpoint")
+    faults, seed = answer.get("faults"), answer.get("seed")
+    if not isinstance(behaviour, Mapping) or not isinstance(endpoint, Mapping):
+        return None
+    if not isinstance(faults, list) or not all(isinstance(one, Mapping) for one in faults):
+        return None
+    if not isinstance(seed, int):
+        return None
+    return {
+        "behaviour": dict(behaviour),
+        "faults": faults,
+        "token_endpoint": {name: endpoint.get(name) for name in _ENDPOINT},
+        "seed": seed,
+    }
