@@ -115,6 +115,8 @@ def _plan(options: SweepOptions) -> _Plan:
     if options.arrival_rate is None:
         parameter, option = Parameter.CONCURRENT, "--concurrent"
         found = _loads(option, options.concurrent or _DEFAULT, options.steps)
+        if options.steps is not None:  # evenly spread, as far as whole connections allow
+            found = sorted({float(round(load)) for load in found})
         given = [_step(options, _whole(load), None) for load in found]
     else:
         parameter, option = Parameter.ARRIVAL_RATE, "--arrival-rate"

@@ -352,6 +352,35 @@ async def test_second_signal_ends_all_processes_at_once(tmp_path: Path) -> None:
     assert (code, out) == (130, "")
 
 
+async def test_a_run_that_lost_a_process_is_not_taken_for_whole(tmp_path: Path) -> None:
+    async with holding(tmp_path) as (server, running, pids):
+        os.kill(pids[1], signal.SIGKILL)
+        await running.error_text("is lost: killed by SIGKILL")
+        running.process.send_signal(signal.SIGINT)
+        server.released.set()
+        await running.end()
+    document = strict_json(only_file(tmp_path).read_text())
+    assert document["partial"] is True
+
+
+async def test_a_lost_process_alone_makes_the_exit_code_1(tmp_path: Path) -> None:
+    async with scripted_server(ScriptedServer(hold_after=10)) as server:
+        few = (*arguments(server), "--num-emails", "40", "--assert", "success>=10%")
+        async with command(tmp_path, *few) as running:
+            await server.held(4)
+            os.kill(children(running.process.pid)[1], signal.SIGKILL)
+            await running.error_text("is lost: killed by SIGKILL")
+            server.released.set()
+            code, out, _ = await running.end()
+    document = strict_json(only_file(tmp_path).read_text())
+    validate(document)
+    assert (code, document["partial"], document["interrupted_by"]) == (1, True, "process lost")
+    results = document["results"]
+    assert results["not_attempted"] > 0
+    assert results["success_rate"] == results["successful"] / 40
+    assert "(PARTIAL)" in out
+
+
 async def test_no_process_outlives_one_that_was_killed(tmp_path: Path) -> None:
     async with holding(tmp_path) as (_, running, _):
         running.process.kill()

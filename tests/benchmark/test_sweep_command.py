@@ -66,6 +66,14 @@ async def test_an_arrival_rate_is_swept_with_connections_that_stay(tmp_path: Pat
     assert os.listdir(tmp_path) == []
 
 
+async def test_connections_spread_evenly_are_whole(tmp_path: Path) -> None:
+    async with scripted_server() as server:
+        spread = ("--concurrent", "1..8", "--steps", "4", "--num-emails", "10")
+        code, _, errors = await outcome(tmp_path, *sweeping(server, *spread))
+    assert code == 0, errors
+    assert loads(written(tmp_path)) == [1, 3, 6, 8]
+
+
 async def test_a_sweep_ends_early_when_messages_fail(tmp_path: Path) -> None:
     def reply(number: int) -> str:
         return "250 ok" if number <= 20 else "451 4.3.0 too much"
