@@ -13,9 +13,11 @@ class Failure:
 
     code: str  # "550", "timeout", "connection refused" …
     text: str
+    step: str = ""  # what was under way, as "AUTH" or "RCPT"; "" when that says nothing
 
     def __str__(self) -> str:
-        return f"{self.code} {self.text}".strip()
+        where = f"{self.step}: " if self.step else ""
+        return f"{where}{self.code} {self.text}".strip()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
