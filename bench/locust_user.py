@@ -107,7 +107,6 @@ class Post:
 
     def __init__(self, request: RunRequest) -> None:
         plan = request.plan
-        self.name = plan.scenario  # in Locust's statistics
         self.request = request
         self.loop = _Loop()
         self.messages = Messages(plan.to_email, plan.workload, request.files)
@@ -206,7 +205,7 @@ class SmtpUser(User):
     ) -> None:
         self.environment.events.request.fire(
             request_type=kind,
-            name=self._post.name,
+            name=type(self).__name__,
             response_time=seconds * 1000,  # Locust counts in milliseconds
             response_length=size_bytes,
             exception=None if failure is None else SubmissionFailed(failure),

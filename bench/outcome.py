@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from bench.client.wire import TLS_FAILED
 from bench.plan.scenarios import COMPARE
 from bench.reading import assertions, comparison
-from bench.reports import comparison_table, html_export, json_export, terminal
+from bench.reports import comparison_table, html_export, json_export, terminal, words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -90,7 +91,7 @@ def report(request: RunRequest, outcome: Outcome, out: Output) -> bool:
     except OSError as error:
         complaints.append(f"The results could not be printed: {error}")
     advice = (_advice(request, outcome.runs), _ALONE if outcome.alone else "")
-    for line in filter(None, (*complaints, *advice)):
+    for line in filter(None, (*complaints, *_log(outcome.runs), *advice)):
         with suppress(OSError):  # of a terminal that was closed
             print(line, file=sys.stderr)  # noqa: T201
     return not complaints
@@ -128,12 +129,21 @@ def _print_report(outcome: Outcome, saved: list[Path]) -> None:
         terminal.show(console, f"\nResults saved to: {paths}\n")
 
 
+def _log(runs: list[Run]) -> list[str]:
+    """Return what the private proxy of the last run with failures wrote; nobody sees it else."""
+    lines = next((run.target_log for run in reversed(runs) if run.target_log), ())
+    shown = [f"    {words.harmless(line)}" for line in lines]
+    return ["The last lines of the private proxy's log:", *shown] if shown else []
+
+
 def _advice(request: RunRequest, runs: list[Run]) -> str:
-    is_refused = any(error.failure.code == "535" for run in runs for error in run.result.errors)
+    codes = {error.failure.code for run in runs for error in run.result.errors}
     is_mock = request.secret is None and request.mechanism.takes_token
-    if not is_mock or not is_refused:
-        return ""
-    return (
-        "Mock tokens were refused (535): is the proxy running with --sandbox and the same "
-        f"--state-dir ({request.target.state_dir})?"
-    )
+    if "535" in codes and is_mock and not request.target.is_private:
+        return (
+            "Mock tokens were refused (535): is the proxy running with --sandbox and the same "
+            f"--state-dir ({request.target.state_dir})?"
+        )
+    if TLS_FAILED in codes:
+        return "The server's certificate was not accepted: --ca-file names whom to trust."
+    return ""

@@ -217,7 +217,7 @@ def _welcome(what: Run, addresses: Addresses, sandbox: dict[str, str]) -> str:
         )
         if {account.key for account in what.config.accounts} >= set(MOCK_MAILBOXES):
             lines.append(f"  Benchmark    {_bench_command(what, (host, port), admin)}")
-        lines.append(f"  Received     {sandbox['http']}/messages")
+        lines.append(f"  Received     {sandbox['http']}/   as JSON: {sandbox['http']}/messages")
     lines.append(f"  Mailboxes    {admin}/")
     lines.append(f"  Health       {admin}/health   metrics: {admin}/metrics")
     return "\n".join(lines) + "\n"

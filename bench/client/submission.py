@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -97,6 +97,7 @@ class Submission:
         self._endpoint = endpoint
         self._manner = manner or Manner()
         self._wire: Wire | None = None
+        self._step = ""  # what is under way, as it is told of a failure
         self._extensions: frozenset[str] = frozenset()
 
     @property
@@ -114,6 +115,7 @@ class Submission:
         self.messages = 0
         self.has_connected = False
         endpoint = self._endpoint
+        self._step = "CONNECT"
         try:
             started = time.perf_counter()
             implicit = endpoint.tls_context if endpoint.tls is Tls.IMPLICIT else None
@@ -125,11 +127,12 @@ class Submission:
             self.has_connected = True
             if self.login.mechanism is Mechanism.NONE:
                 return Opening(connected - started, None)
+            self._step = "AUTH"
             await _authenticate(wire, self.login)
             return Opening(connected - started, time.perf_counter() - connected)
-        except _Refused as error:
+        except (_Refused, SubmissionFailed) as error:
             self.abort()
-            raise SubmissionFailed(refusal(error.reply)) from error
+            raise self._failed(error) from error
         except BaseException:
             self.abort()
             raise
@@ -151,8 +154,12 @@ class Submission:
         try:
             return await self._transact(wire, reverse_path, forward_paths, content)
         except _Refused as error:
+            failed = self._failed(error)
             await self._recover(wire, error)
-            raise SubmissionFailed(refusal(error.reply)) from error
+            raise failed from error
+        except SubmissionFailed as error:
+            self.abort()
+            raise self._failed(error) from error
         except BaseException:
             self.abort()
             raise
@@ -177,14 +184,21 @@ class Submission:
             self._wire.abort()
             self._wire = None
 
+    def _failed(self, error: _Refused | SubmissionFailed) -> SubmissionFailed:
+        failure = error.failure if isinstance(error, SubmissionFailed) else _failure_of(error.reply)
+        return SubmissionFailed(replace(failure, step=self._step))
+
     async def _greet(self, wire: Wire) -> None:
         _expect_positive(await wire.reply())
+        self._step = "EHLO"
         hello = _expect_positive(await _command(wire, _HELLO))
         if self._endpoint.tls is Tls.STARTTLS and self._endpoint.tls_context is not None:
+            self._step = "STARTTLS"
             if "STARTTLS" not in _keywords(hello):
                 raise SubmissionFailed(Failure("protocol error", "STARTTLS is not offered"))
             _expect_positive(await _command(wire, b"STARTTLS"))
             await wire.start_tls(self._endpoint.tls_context, self._endpoint.host)
+            self._step = "EHLO"
             hello = _expect_positive(await _command(wire, _HELLO))
         self._extensions = _keywords(hello)
 
@@ -197,11 +211,14 @@ class Submission:
             *(b"RCPT TO:<%s>" % path.encode("ascii") for path in forward_paths),
         ]
         if self._manner.is_pipelined and "PIPELINING" in self._extensions:
-            await _announce_at_once(wire, lines)
+            await self._announce_at_once(wire, lines)
         else:
             for line in lines:
+                self._step = line[:4].decode()
                 _expect_positive(await _command(wire, line))
+            self._step = "DATA"
             _expect_start(await _command(wire, b"DATA"))
+        self._step = "content"
         # RFC 5321 §4.5.2: a dot that begins a line is doubled.
         stuffed = content.replace(b"\r\n.", b"\r\n..")
         octets = (b"." if stuffed.startswith(b".") else b"") + stuffed + b".\r\n"
@@ -212,6 +229,20 @@ class Submission:
             raise _Refused(await wire.reply(), is_in_doubt=True)
         _expect_positive(await wire.reply())
         return time.perf_counter() - started
+
+    async def _announce_at_once(self, wire: Wire, lines: Sequence[bytes]) -> None:
+        wire.write(b"\r\n".join((*lines, b"DATA", b"")))
+        replies = []
+        for line in (*lines, b"DATA"):
+            self._step = line[:4].decode()
+            replies.append(await wire.reply())
+        *replies, data = replies
+        for line, reply in zip(lines, replies, strict=True):
+            if not reply.is_positive:
+                self._step = line[:4].decode()
+                # After 354 the server waits for a message that must not reach the other recipients.
+                raise _Refused(reply, is_in_doubt=data.code < 400)
+        _expect_start(data)
 
     def _parameters(self, content: bytes) -> bytes:
         parameters = b""
@@ -235,17 +266,6 @@ class Submission:
             raise
 
 
-async def _announce_at_once(wire: Wire, lines: Sequence[bytes]) -> None:
-    wire.write(b"\r\n".join((*lines, b"DATA", b"")))
-    replies = [await wire.reply() for _ in lines]
-    data = await wire.reply()
-    for reply in replies:
-        if not reply.is_positive:
-            # After 354 the server waits for a message that must not reach the other recipients.
-            raise _Refused(reply, is_in_doubt=data.code < 400)
-    _expect_start(data)
-
-
 async def _authenticate(wire: Wire, login: Login) -> None:
     command, *answers = login.lines()
     reply = await _command(wire, command)
@@ -257,6 +277,12 @@ async def _authenticate(wire: Wire, login: Login) -> None:
         reply = await _command(wire, login.answer_to_error)
     if reply.code != 235:
         raise _Refused(reply)
+
+
+def _failure_of(reply: Reply) -> Failure:
+    if reply.code >= 400:
+        return refusal(reply)
+    return Failure("protocol error", f"the server answered {refusal(reply)}")
 
 
 async def _command(wire: Wire, line: bytes) -> Reply:

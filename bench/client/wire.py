@@ -16,6 +16,7 @@ from bench.figures.sample import Failure
 from bench.plan.workloads import REPLY_SECONDS
 from xoauth2_proxy.smtp import MalformedReply, Reply, ReplyParser
 
+TLS_FAILED = "tls failed"  # the code under which that is counted
 _CONNECT_SECONDS = 60.0  # less when replies are waited for less
 _MAX_REPLIES_HELD = 4000  # more than a flight draws: MAIL, a thousand RCPT, DATA
 _SLICES_PER_SECOND = 10  # of content that is sent slowly
@@ -192,7 +193,7 @@ def _failure_to_connect(error: OSError, waited_seconds: float) -> Failure:
     if isinstance(error, TimeoutError):
         return Failure("timeout", f"no connection within {waited_seconds:g} s")
     if isinstance(error, ssl.SSLError):
-        return Failure("tls failed", printable(str(error)))
+        return Failure(TLS_FAILED, printable(str(error)))
     # With several addresses for a name asyncio raises one OSError with all their texts.
     if isinstance(error, ConnectionRefusedError) or f"[Errno {errno.ECONNREFUSED}]" in str(error):
         return Failure("connection refused", "")

@@ -226,6 +226,7 @@ class GeneratorFigures:
     loop_lag: LoopLag
     was_bottleneck: bool
     reason: str  # "" when it was not
+    advice: str = ""  # what to do about the reason, a sentence; "" when it was not
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -266,6 +267,7 @@ class Run:
     # How the sandbox was set when the run began, as it says; None: no sandbox, or it does not say.
     provider_settings: Mapping[str, object] | None = None
     crowd: CrowdFigures | None = None  # None: no idle clients were asked for
+    target_log: tuple[str, ...] = ()  # the last lines of a private proxy, when messages failed
 
     @property
     def is_intact(self) -> bool:

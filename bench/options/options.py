@@ -305,7 +305,9 @@ class Options:
     admin_url: Annotated[
         str | None,
         typer.Option(
-            help=f"Its admin server, for /health; {DEFAULT_ADMIN_URL}.", rich_help_panel=SERVER
+            help=f"Its admin server, {DEFAULT_ADMIN_URL}; or a sandbox's HTTP address, to "
+            "compare what was acknowledged with what arrived.",
+            rich_help_panel=SERVER,
         ),
     ] = None
     tls: Annotated[

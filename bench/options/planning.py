@@ -330,7 +330,9 @@ def _target(
         may_start_private=is_mock and options.tls is Tls.NONE,
         is_private=provider is not None,
         wishes=PrivateWishes(
-            mailboxes=() if accounts is None else accounts.mailboxes, provider=provider
+            mailboxes=() if accounts is None else accounts.mailboxes,
+            provider=provider,
+            limits=_scenario(options).limits,
         ),
         has_login=mechanism is not Mechanism.NONE,
         state_dir=options.state_dir or Path(platformdirs.user_state_dir("xoauth2-proxy")),

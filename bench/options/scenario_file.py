@@ -46,6 +46,7 @@ class ScenarioFile:
     name: str
     options: Options  # of the load; nothing is said there about a target or reports
     provider: Mapping[str, object]  # as `ProviderSettings.from_dict` reads it
+    limits: Mapping[str, object]  # of the relay, per mailbox
     assertions: tuple[str, ...]
 
 
@@ -76,6 +77,7 @@ def read(path: Path) -> ScenarioFile:
         name=case.name,
         options=options,
         provider=case.provider,
+        limits=case.relay.limits.model_dump(exclude_none=True),
         assertions=tuple(case.assertions),
     )
 

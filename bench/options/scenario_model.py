@@ -105,6 +105,33 @@ Load = _load_model()
 _Assertion = Annotated[str, _checked(assertions.parse)]
 
 
+class Limits(BaseModel):
+    """What the relay allows each mailbox."""
+
+    model_config = _STRICT
+
+    max_connections: int = Field(
+        default=50, ge=1, le=1000, description="Connections to the provider."
+    )
+    max_messages_per_connection: int = Field(
+        default=1000, ge=1, description="Then the relay opens another, and logs in anew."
+    )
+    messages_per_minute: int | None = Field(
+        default=None, ge=1, description="What is more waits for its turn."
+    )
+    wait_seconds: float | None = Field(
+        default=None, ge=0, le=3600, description="For a connection or a turn; then 451 4.3.2."
+    )
+
+
+class Relay(BaseModel):
+    """The relay of the case."""
+
+    model_config = _STRICT
+
+    limits: Limits = Field(default_factory=Limits)
+
+
 class Document(BaseModel, title="Scenario"):
     """A case for xoauth2-bench: load, provider and faults, and what has to come of it."""
 
@@ -120,6 +147,7 @@ class Document(BaseModel, title="Scenario"):
     )
     load: Load = Field(default_factory=Load)  # type: ignore[valid-type]
     provider: dict[str, Any] = {}
+    relay: Relay = Field(default_factory=Relay)
     assertions: list[_Assertion] = Field(
         default=[],
         alias="assert",

@@ -55,7 +55,7 @@ def applied(path: Path, options: Options, given: Collection[str]) -> tuple[Optio
     mailboxes = tuple(
         Mailbox(address, request.secret or _PASSWORD) for address in request.plan.mailboxes
     )
-    wishes = PrivateWishes(mailboxes=mailboxes, provider=case.provider)
+    wishes = PrivateWishes(mailboxes=mailboxes, provider=case.provider, limits=case.limits)
     return merged, replace(
         request,
         plan=replace(request.plan, scenario=case.name),

@@ -31,6 +31,7 @@ class Scenario:
     # Settings of a sandbox: it brings a proxy and a provider of its own, and so many mailboxes,
     # which log in with passwords. None: it is for any relay.
     provider: Mapping[str, object] | None = field(default=None, hash=False)
+    limits: Mapping[str, object] = field(default_factory=dict, hash=False)  # of that proxy
     accounts: int | None = None
 
     @property
@@ -83,7 +84,8 @@ SCENARIOS: dict[str, Scenario] = {
             connection="per-message",
             token_ttl_seconds=2,
             accounts=50,
-            provider={"overrides": {"session_seconds": 2.0}},  # so that it logs in again, too
+            provider={},
+            limits={"max_messages_per_connection": 10},  # so that the relay logs in again, too
         ),
         Scenario(
             name="crowd",

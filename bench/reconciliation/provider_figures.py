@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bench.figures.result import ProviderFigures
-from bench.reconciliation.fetch import FetchFailed, fetch, fetch_object
+from bench.targets.fetch import FetchFailed, fetch, fetch_object
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

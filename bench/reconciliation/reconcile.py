@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bench.figures.result import NotReconciled, Reconciliation
-from bench.reconciliation.fetch import FetchFailed, fetch_object
+from bench.targets.fetch import FetchFailed, fetch_object
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable

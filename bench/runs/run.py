@@ -164,7 +164,9 @@ async def measure(
         async with watching(watch, plan.pace.warmup_seconds):
             await _send_all(request, load, recorder, interruption, progress)
         crowd_figures = await crowd.close()
+    target_log = target.log_tail() if recorder.failed else ()
     return Run(
+        target_log=target_log,
         started_at=started_at,
         target=str(target.endpoint),
         tls=target.endpoint.tls.value,

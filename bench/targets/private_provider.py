@@ -36,14 +36,16 @@ class PrivateProvider:
     token_endpoint: str
     settings: Mapping[str, object]
 
-    def configuration(self, mailboxes: Sequence[Mailbox]) -> dict[str, object]:
+    def configuration(
+        self, mailboxes: Sequence[Mailbox], limits: Mapping[str, object]
+    ) -> dict[str, object]:
         """Return the configuration of a proxy that sends these mailboxes' mail here.
 
         It asks the token endpoint if the settings speak of it, else it signs mock tokens itself.
         """
         host, port = self.smtp
         upstream = {"host": host, "port": port, "tls": self.tls, "ca_file": self.ca_file}
-        provider: dict[str, object] = {"upstream": upstream, "limits": _LIMITS}
+        provider: dict[str, object] = {"upstream": upstream, "limits": {**_LIMITS, **limits}}
         accounts = [mailbox.document() for mailbox in mailboxes]
         if not asks_token_endpoint(self.settings):
             return {"providers": {"mock": provider}, "accounts": accounts}

@@ -9,7 +9,7 @@ import json
 import shutil
 import tempfile
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,6 +41,7 @@ class PrivateWishes:
 
     mailboxes: tuple[Mailbox, ...] = ()  # empty: the four mock mailboxes
     provider: Mapping[str, object] | None = None  # settings of a sandbox; None: the proxy's own
+    limits: Mapping[str, object] = field(default_factory=dict)  # per mailbox; with such a sandbox
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,7 @@ class PrivateProxy:
     admin_url: str
     sandbox_url: str
     state_dir: Path
+    log_file: Path  # what it writes to standard error
 
 
 @asynccontextmanager
@@ -94,7 +96,10 @@ async def _started(
         provider = await stack.enter_async_context(
             private_provider(wishes.provider, folder, state_dir, interruption)
         )
-        sandbox_url, config = provider.http_url, provider.configuration(wishes.mailboxes)
+        sandbox_url, config = (
+            provider.http_url,
+            provider.configuration(wishes.mailboxes, wishes.limits),
+        )
     if wishes.mailboxes:
         file = folder / "accounts.json"  # in a folder that is nobody else's
         file.write_text(json.dumps(config))
@@ -103,7 +108,8 @@ async def _started(
     process = await stack.enter_async_context(child("proxy", module, folder, interruption))
     host, port = process.address("smtp")
     url = sandbox_url or _sandbox_url(process)
-    return PrivateProxy(host, port, process.text("admin"), url, state_dir)
+    log_file = folder / f"{process.name}.log"
+    return PrivateProxy(host, port, process.text("admin"), url, state_dir, log_file)
 
 
 def _sandbox_url(process: Child) -> str:

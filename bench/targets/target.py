@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from bench.client.submission import Endpoint, Tls, is_listening
+from bench.targets.fetch import FetchFailed, fetch_object
 from bench.targets.loopback import is_loopback
 from bench.targets.private_proxy import (
     PrivateProxyError,
@@ -30,7 +31,9 @@ DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 2525
 DEFAULT_ADMIN_URL = "http://127.0.0.1:9090"
 _PROBE_SECONDS = 5.0
-_MAX_SHOWN_CHARACTERS = 500
+_MAX_STATUS_CHARACTERS = 50
+_LOG_TAIL_LINES = 5
+_LOG_TAIL_BYTES = 16_384
 
 __all__ = [
     "DEFAULT_ADMIN_URL",
@@ -81,6 +84,16 @@ class Target:
     no_sandbox_reason: str  # "" when there is one
     admin_url: str = ""  # of the proxy with that sandbox; "" when there is none
     is_private: bool = False  # it has the mailboxes that were wished for
+    log_file: Path | None = None  # of a private proxy
+
+    def log_tail(self) -> tuple[str, ...]:
+        """Return the last lines that a private proxy wrote; empty for any other."""
+        if self.log_file is None:
+            return ()
+        with self.log_file.open("rb") as file:
+            file.seek(max(0, self.log_file.stat().st_size - _LOG_TAIL_BYTES))
+            lines = file.read().decode("utf-8", "replace").splitlines()
+        return tuple(lines[-_LOG_TAIL_LINES:])
 
 
 @asynccontextmanager
@@ -132,6 +145,7 @@ async def _private_target(
                 no_sandbox_reason="",
                 admin_url=proxy.admin_url.rstrip("/"),
                 is_private=True,
+                log_file=proxy.log_file,
             )
     except PrivateProxyError as error:
         raise TargetError(str(error)) from error
@@ -179,6 +193,8 @@ async def _sandbox(request: TargetRequest) -> tuple[str, str]:
     if request.admin_url is None and (request.port or DEFAULT_PORT) != DEFAULT_PORT:
         # Another proxy's sandbox would show every message as lost.
         return "", "give the --admin-url of the proxy at this port"
+    if request.admin_url is not None and await _is_sandbox(request, _admin_url(request)):
+        return _admin_url(request), ""
     answer = await _health(request)
     if isinstance(answer, str):
         return "", answer
@@ -191,20 +207,32 @@ async def _sandbox(request: TargetRequest) -> tuple[str, str]:
     return url.rstrip("/"), ""
 
 
+async def _is_sandbox(request: TargetRequest, url: str) -> bool:
+    """Return whether a sandbox that runs alone answers there."""
+    if not request.allow_remote and not await _is_loopback(urlsplit(url).hostname or ""):
+        return False
+    try:
+        return "transactions_accepted" in await fetch_object(f"{url}/stats")
+    except FetchFailed:
+        return False
+
+
 async def _hint(request: TargetRequest, endpoint: Endpoint) -> str:
     port = "" if endpoint.port == DEFAULT_PORT else f" --port {endpoint.port}"
     answer = await _health(request)
-    lines = [
-        f"Nothing listens at {endpoint}. Start the proxy with its sandbox in another terminal:",
-        f"    xoauth2-proxy --sandbox{port}" + ("" if port else "        (or: make run)"),
-    ]
+    lines = [f"Nothing listens at {endpoint}."]
+    if request.has_login:
+        lines += [
+            "Start the proxy with its sandbox in another terminal:",
+            f"    xoauth2-proxy --sandbox{port}" + ("" if port else "        (or: make run)"),
+        ]
     if request.is_default and request.tls is Tls.NONE:
         lines.append("or give --use-mock-tokens, which starts a private one for the run.")
     if isinstance(answer, str):
         lines.append(f"(Health: {answer}.)")
     else:
-        shown = json.dumps(answer)[:_MAX_SHOWN_CHARACTERS]
-        lines.append(f"A proxy is running, though: {_health_url(request)} answered {shown}.")
+        status = str(answer.get("status", "nothing of its status"))[:_MAX_STATUS_CHARACTERS]
+        lines.append(f"A proxy is running, though: {_health_url(request)} says {status}.")
         lines.append("Does it listen at another --host or --port?")
     return "\n".join(lines)
 

@@ -91,7 +91,7 @@ async def test_a_failed_send_makes_the_exit_code_1(tmp_path: Path) -> None:
     async with scripted_server(script) as server:
         code, out, errors = await outcome(tmp_path, *options(server, "--verbose"))
     assert code == 1
-    assert "Errors (1):\n  550 5.1.1 who?: 1\n" in out
+    assert "Errors (1):\n  content: 550 5.1.1 who?: 1\n" in out
     assert "Success rate:    99.00 %" in out
     assert ": 550 5.1.1 who?" in errors
     document = strict_json(only_file(tmp_path).read_text())

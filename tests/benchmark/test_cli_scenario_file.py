@@ -72,6 +72,32 @@ async def test_the_token_endpoint_of_the_case_is_asked_and_may_fail(tmp_path: Pa
     assert found["provider"]["token_requests"] >= 2
 
 
+async def test_the_relay_of_the_case_keeps_to_its_limits(tmp_path: Path) -> None:
+    load = {"num_emails": 40, "concurrent": 4, "from": ["test.account1@gmail.com"]}
+    case = {"version": 1, "name": "limits", "load": load}
+    limits = {"max_connections": 2, "max_messages_per_connection": 5}
+    file = tmp_path / "case.json"
+    file.write_text(json.dumps(case | {"relay": {"limits": limits}}))
+    code, out, errors = await ran(tmp_path, "--scenario-file", str(file))
+    assert code == 0, out + errors
+    provider = result(tmp_path)["provider"]
+    assert provider["peak_connections_per_mailbox"] == 2
+    assert provider["connections_opened"] >= 8
+
+
+async def test_the_private_proxy_s_reason_for_a_failure_is_shown(tmp_path: Path) -> None:
+    fault = {"step": "token", "action": "503", "rate": 1.0}
+    load = {"num_emails": 4, "concurrent": 4, "mechanism": "plain"}
+    case = {"version": 1, "name": "no-tokens", "load": load, "provider": {"faults": [fault]}}
+    file = tmp_path / "case.json"
+    file.write_text(json.dumps(case))
+    code, out, errors = await ran(tmp_path, "--scenario-file", str(file))
+    assert code == 1
+    assert "AUTH: 454 4.7.0 Temporary authentication failure" in out
+    assert "The last lines of the private proxy's log:" in errors
+    assert "temporarily_unavailable" in errors
+
+
 async def test_a_storm_asks_for_tokens_again_and_again_and_logs_in_with_each(
     tmp_path: Path,
 ) -> None:

@@ -11,8 +11,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from bench.figures.recorder import Recorder
 from bench.plan.arrivals import Pace, Rate
-from bench.reconciliation.fetch import FetchFailed, fetch
 from bench.runs.exposition import ExpositionError, RunCollector, exposing
+from bench.targets.fetch import FetchFailed, fetch
 from tests.benchmark.runs import command, sample, settle
 from tests.benchmark.scripted_server import PASSWORD, ScriptedServer, scripted_server
 from tests.support.waiting import until

@@ -81,7 +81,7 @@ async def locust(
 def counts(folder: Path) -> Counts:
     """What Locust's own statistics say, from its JSON."""
     rows: list[dict[str, Any]] = json.loads((folder / "figures.json").read_text())
-    assert {row["name"] for row in rows} <= {"quick", "custom"}
+    assert {row["name"] for row in rows} <= {"Sender", "Newsletter"}
     return {row["method"]: (row["num_requests"], row["num_failures"]) for row in rows}
 
 
@@ -158,7 +158,7 @@ async def test_a_refused_login_is_a_failure_of_auth(tmp_path: Path) -> None:
         async with locust(tmp_path, *arguments, environment=secret) as running:
             code, out = await running.end()
         assert (code, server.accepted) == (1, [])
-    assert re.search(r"[1-9]\d* +AUTH quick: SubmissionFailed\('535 5\.7\.8 no'\)", out), out
+    assert re.search(r"[1-9]\d* +AUTH Sender: SubmissionFailed\('AUTH: 535 5\.7\.8 no'\)", out), out
     assert "SEND" not in out
 
 

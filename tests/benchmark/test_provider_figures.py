@@ -7,9 +7,9 @@ import pytest
 from aiohttp import web
 
 from bench.figures.result import ProviderFigures
-from bench.reconciliation import fetch
-from bench.reconciliation.fetch import FetchFailed, fetch_object
 from bench.reconciliation.provider_figures import Reading, difference, read
+from bench.targets import fetch
+from bench.targets.fetch import FetchFailed, fetch_object
 from tests.benchmark.scripted_server import ScriptedServer
 from tests.benchmark.stand_in import stand_in
 

@@ -21,6 +21,7 @@ from bench.client.submission import (
     Tls,
     is_listening,
 )
+from bench.figures.sample import Failure
 from tests.benchmark.runs import MAILBOX
 from tests.benchmark.scripted_server import PASSWORD, ScriptedServer, scripted_server
 
@@ -93,7 +94,7 @@ async def test_the_error_challenge_is_answered_and_the_refusal_read(
         client = submission(server, mechanism, "stale token")
         with pytest.raises(SubmissionFailed) as caught:
             await client.open()
-    assert str(caught.value.failure) == "535 5.7.8 no"
+    assert str(caught.value.failure) == "AUTH: 535 5.7.8 no"
     assert server.commands[-1] == answer
     assert not client.is_open
 
@@ -105,7 +106,7 @@ async def test_a_refused_recipient_leaves_the_connection_usable() -> None:
     async with scripted_server(script) as server:
         client = submission(server)
         await client.open()
-        with pytest.raises(SubmissionFailed, match=r"550 5\.1\.1 who\?"):
+        with pytest.raises(SubmissionFailed, match=r"^RCPT: 550 5\.1\.1 who\?"):
             await client.send(MAILBOX, ["nobody@x.test"], CONTENT)
         await client.send(MAILBOX, ["somebody@x.test"], CONTENT)
         await client.close()
@@ -206,6 +207,28 @@ async def test_one_refused_recipient_fails_the_message_for_all(is_pipelined: boo
         await client.send(MAILBOX, ["a@x.test"], CONTENT)
         await client.close()
     assert [accepted.forward_paths for accepted in server.accepted] == [["a@x.test"]]
+
+
+async def test_a_refusal_behind_the_final_dot_is_one_of_the_content() -> None:
+    script = ScriptedServer(reply_to_content=lambda _: "554 5.7.1 spam")
+    async with scripted_server(script) as server:
+        client = submission(server)
+        await client.open()
+        with pytest.raises(SubmissionFailed) as caught:
+            await client.send(MAILBOX, ["a@x.test"], CONTENT)
+        await client.close()
+    assert caught.value.failure == Failure("554", "5.7.1 spam", "content")
+
+
+async def test_a_success_that_is_none_of_this_step_is_called_out_of_turn() -> None:
+    script = ScriptedServer(reply_to_content=lambda _: "354 more?")
+    async with scripted_server(script) as server:
+        client = submission(server)
+        await client.open()
+        with pytest.raises(SubmissionFailed) as caught:
+            await client.send(MAILBOX, ["a@x.test"], CONTENT)
+        assert not client.is_open
+    assert str(caught.value.failure) == "content: protocol error the server answered 354 more?"
 
 
 async def test_a_pipelined_message_whose_recipients_are_all_refused_keeps_the_connection() -> None:
@@ -334,7 +357,7 @@ async def test_what_is_no_reply_or_too_much(octets: bytes, expected: str) -> Non
         server.go_on()
         with pytest.raises(SubmissionFailed) as caught:
             await task
-    assert str(caught.value.failure).startswith(expected)
+    assert str(caught.value.failure).startswith(f"MAIL: {expected}")
     assert len(caught.value.failure.text) <= 200
 
 

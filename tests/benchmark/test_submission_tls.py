@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from bench.client.submission import Endpoint, Login, Mechanism, Submission, SubmissionFailed, Tls
-from tests.benchmark.runs import MAILBOX
+from tests.benchmark.runs import MAILBOX, outcome
 from tests.benchmark.scripted_server import PASSWORD, ScriptedServer, scripted_server
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import trustme
 
 BOTH = pytest.mark.parametrize("tls", [Tls.STARTTLS, Tls.IMPLICIT])
@@ -46,6 +48,20 @@ async def test_a_certificate_nobody_vouches_for_is_refused(authority: trustme.CA
             await client.open()
         assert not client.is_open
     assert not any(line.startswith(b"AUTH") for line in server.commands)
+
+
+@BOTH
+async def test_who_to_trust_is_named_when_nobody_vouches(
+    authority: trustme.CA, tls: Tls, tmp_path: Path
+) -> None:
+    async with scripted_server(protected(authority, tls)) as server:
+        login = ("--from", MAILBOX, "--password", PASSWORD, "--num-emails", "2")
+        code, out, errors = await outcome(
+            tmp_path, "--port", str(server.port), "--tls", tls.value, *login
+        )
+    assert code == 1
+    assert f"{'STARTTLS' if tls is Tls.STARTTLS else 'CONNECT'}: tls failed" in out
+    assert "--ca-file" in errors
 
 
 async def test_a_server_without_starttls_gets_no_login() -> None:

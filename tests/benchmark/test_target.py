@@ -13,6 +13,7 @@ from bench.client.submission import Tls
 from bench.process.interruption import Interruption
 from bench.targets.target import Target, TargetError, TargetRequest, _endpoint, open_target
 from tests.benchmark.scripted_server import scripted_server
+from xoauth2_proxy.sandbox import ProviderSettings, Sandbox
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -61,6 +62,13 @@ async def test_a_listening_target_with_its_sandbox() -> None:
     assert target.state_dir == STATE_DIR
 
 
+async def test_a_sandbox_that_runs_alone_is_asked_itself(tmp_path: Path) -> None:
+    async with Sandbox(tmp_path, ProviderSettings()) as sandbox:
+        host, port = sandbox.smtp_address
+        target = await target_of(host=host, port=port, admin_url=sandbox.http_url)
+    assert (target.sandbox_url, target.no_sandbox_reason) == (sandbox.http_url, "")
+
+
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
@@ -97,7 +105,15 @@ async def test_a_refusing_target_gets_a_hint_and_its_health(unused_port: int) ->
     text = str(caught.value)
     assert f"Nothing listens at 127.0.0.1:{unused_port}" in text
     assert f"xoauth2-proxy --sandbox --port {unused_port}" in text
-    assert f'{url}/health answered {{"status": "draining"}}' in text
+    assert f"{url}/health says draining" in text
+
+
+async def test_who_wants_another_server_is_not_told_to_start_a_proxy(unused_port: int) -> None:
+    with pytest.raises(TargetError, match="Nothing listens") as caught:
+        await target_of(
+            port=unused_port, admin_url=f"http://127.0.0.1:{unused_port}", has_login=False
+        )
+    assert "xoauth2-proxy" not in str(caught.value)
 
 
 async def test_health_that_does_not_answer_is_said(unused_port: int) -> None:
