@@ -4,8 +4,10 @@ Exit codes: 0 ended by SIGTERM or SIGINT, 1 it cannot start, 2 wrong usage.
 """
 
 # Annotations are read by typer when the command is built, so they stay real objects here.
+import errno
 import json
 import os
+import shlex
 import sys
 import tomllib
 from dataclasses import dataclass
@@ -16,6 +18,7 @@ from typing import Annotated
 import platformdirs
 import typer
 
+from bench.commands.complaints import Complaints
 from bench.options import duration
 from bench.process.open_files import raise_open_files
 from bench.process.serve import announce, run, stop_signal
@@ -28,13 +31,17 @@ from xoauth2_proxy.sandbox import (
     Rotation,
     Sandbox,
     fault_document,
+    fault_from,
+    fault_words,
     override,
 )
 
 _SMTP_PORT = 2600  # where the proxy's mock accounts look for it
 _HTTP_PORT = 2601
 _MAX_CONNECTIONS = 30_000
+_PORT_TAKEN = "Another one may be running. --smtp-port and --http-port take others, 0 a free one."
 
+_FAULT_WORDS = fault_words().replace("\n\n", "\n\n\b\n")
 HELP = f"""Run a mail provider for tests: SMTP with XOAUTH2 that verifies signed tokens.
 
 Listens on loopback only, keeps what it accepts in memory and shows it on a page and as JSON. It
@@ -52,6 +59,12 @@ Outlook's limits, one lost connection in a hundred, replies 80 ms away:
 \b
 A fault is {FAULT_FORM}
   mail:reply:nth=3:text=451 4.3.0 Not now    end:accept_then_drop    token:429:every
+
+\b
+{_FAULT_WORDS}
+
+What it refuses, and why in truth, it says on standard error, 20 lines a minute at most, and at
+/refused and /refusals.
 
 Settings: {", ".join(OVERRIDES)}.
 
@@ -76,6 +89,7 @@ class _Wishes:
     ready_file: Path | None  # None: no file
     mailboxes: tuple[str, ...]  # to print a token for
     is_json: bool
+    is_quiet: bool
 
 
 def sandbox(  # noqa: PLR0913 - one parameter an option
@@ -152,6 +166,9 @@ def sandbox(  # noqa: PLR0913 - one parameter an option
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the same as one line of JSON, and nothing else.")
     ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", help="Do not say on standard error what was refused and why.")
+    ] = False,
 ) -> None:
     """Serve until SIGTERM or SIGINT."""
     document = _document(settings)
@@ -163,9 +180,9 @@ def sandbox(  # noqa: PLR0913 - one parameter an option
     )
     try:
         asked |= dict(override(text) for text in overrides or ())
-        faults = [fault_document(text) for text in fault or ()]
     except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--set or --fault") from None
+        raise typer.BadParameter(str(error), param_hint="--set") from None
+    faults = [_fault(text) for text in fault or ()]
     document |= _given(profile=profile.value if profile else None, seed=seed)
     _merge(document, "overrides", asked)
     _merge(document, "token_endpoint", _given(ttl_seconds=token_ttl, rotation=rotation))
@@ -173,18 +190,32 @@ def sandbox(  # noqa: PLR0913 - one parameter an option
     wishes = _Wishes(
         smtp_port=smtp_port,
         http_port=http_port,
-        state_dir=state_dir or Path(platformdirs.user_state_dir("xoauth2-proxy")),
+        state_dir=(state_dir or Path(platformdirs.user_state_dir("xoauth2-proxy"))).absolute(),
         settings=_read(document),
         ready_file=ready_file,
         mailboxes=tuple(token or ()),
         is_json=as_json,
+        is_quiet=quiet,
     )
     raise_open_files()
     try:
         run(_serve(wishes))
     except OSError as error:
-        print(f"The sandbox cannot start: {error}", file=sys.stderr)  # noqa: T201
+        told = f"The sandbox cannot start: {error}"
+        if error.errno == errno.EADDRINUSE:
+            told += f". {_PORT_TAKEN}"
+        print(told, file=sys.stderr)  # noqa: T201
         raise typer.Exit(1) from None
+
+
+def _fault(text: str) -> dict[str, object]:
+    try:
+        document = fault_document(text)
+        fault_from(document)
+    except ValueError as error:
+        told = f"{text!r}: {error}; sandbox --help says what each step and action means"
+        raise typer.BadParameter(told, param_hint="--fault") from None
+    return document
 
 
 def _document(file: Path | None) -> dict[str, object]:
@@ -259,6 +290,8 @@ async def _serve(wishes: _Wishes) -> None:
         mints_tokens=True,
     )
     async with provider:
+        if not wishes.is_quiet:
+            provider.refusals.listener = Complaints(f"{provider.http_url}/refused")
         host, port = provider.smtp_address
         behaviour = provider.behaviour
         facts: dict[str, object] = {
@@ -284,19 +317,37 @@ async def _serve(wishes: _Wishes) -> None:
 def _welcome(wishes: _Wishes, provider: Sandbox, tokens: dict[str, str]) -> None:
     host, port = provider.smtp_address
     tls = provider.behaviour.tls.value
-    protection = "no TLS" if tls == "none" else f"{tls}, trusting {provider.ca_file}"
     url = provider.http_url
     lines = [
         f"The sandbox is ready (process {os.getpid()}). Ctrl+C stops it.",
-        f"  SMTP      {host}:{port}, {protection}",
+        f"  SMTP      {host}:{port}, {'no TLS' if tls == 'none' else tls}",
+        *([] if tls == "none" else [f"            the client has to trust {provider.ca_file}"]),
         f"  Received  {url}/   as JSON: {url}/messages   counters: {url}/stats",
+        f"  Refused   {url}/refused   why, as JSON: {url}/refusals",
         f"  OAuth     {url}/oauth/token   refresh token: {PLAIN_REFRESH_TOKEN}MAILBOX",
         f"            {url}/test/tokens (POST) mints a token of any mailbox",
+        "",
+        "Send the message in mail.eml with a token of MAILBOX:",
+        f"  {_client_line(wishes, provider)}",
         "",
     ]
     lines += [f"  {name:<28} {value:<12} {what}" for name, value, what in _table(wishes.settings)]
     lines += [f"  Token     {mailbox}  {token}" for mailbox, token in tokens.items()]
     print("\n".join(lines), flush=True)  # noqa: T201
+
+
+def _client_line(wishes: _Wishes, provider: Sandbox) -> str:
+    """Return a command that sends a message here, for a person to copy."""
+    host, port = provider.smtp_address
+    tls = provider.behaviour.tls.value
+    scheme = "smtps" if tls == "implicit" else "smtp"
+    trust = "" if tls == "none" else f" --cacert {shlex.quote(str(provider.ca_file))}"
+    mailbox = wishes.mailboxes[0] if wishes.mailboxes else "MAILBOX"
+    return (
+        f"curl {scheme}://{host}:{port}{' --ssl-reqd' if tls == 'starttls' else ''}{trust} "
+        f'--login-options AUTH=XOAUTH2 --user {shlex.quote(mailbox)}: --oauth2-bearer "$TOKEN" '
+        f"--mail-from {shlex.quote(mailbox)} --mail-rcpt someone@example.org -T mail.eml"
+    )
 
 
 def _table(settings: ProviderSettings) -> list[tuple[str, str, str]]:

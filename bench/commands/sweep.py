@@ -197,7 +197,8 @@ async def _sweep(
     steps: list[tuple[float, Document]] = []
     mailboxes = plan.request.plan.mailboxes
     for number, (load, wanted) in enumerate(plan.steps, 1):
-        about = f"{wanted.concurrent} connections, {wanted.pace.about}"
+        plural = "" if wanted.concurrent == 1 else "s"
+        about = f"{wanted.concurrent} connection{plural}, {wanted.pace.about}"
         progress.announce(f"Step {number} of {len(plan.steps)}: {about} to {target.endpoint}.")
         request = replace(plan.request, plan=replace(wanted, mailboxes=mailboxes))
         try:

@@ -143,6 +143,18 @@ def parse(expression: str) -> Assertion:
     return Assertion(expression, name, measure, symbol, float(limit))
 
 
+def missing(name: str) -> str:
+    """Return why a run may not have the figure."""
+    path = "errors" if name.startswith(_ERRORS) else _FIGURES[name][1]
+    if path.startswith("reconciliation."):
+        return "nothing was reconciled with a sandbox"
+    if path.startswith("provider."):
+        return "there was no sandbox to ask, or it does not say"
+    if path == "errors":
+        return "there were too many kinds of errors to tell them apart"
+    return "no message gave such a figure"
+
+
 def check(document: Document, expressions: Iterable[str]) -> list[dict[str, object]]:
     """Return for each expression the run's value and whether it is met, as the document lists them.
 

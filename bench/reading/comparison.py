@@ -14,8 +14,7 @@ import statistics
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bench.reading import confidence, decision
-from bench.reading.conditions import differences, warnings
+from bench.reading import conditions, confidence, decision
 from bench.reading.decision import Decision, Question, known
 from bench.reading.documents import SCHEMA_VERSION, Document, number, text, value
 from bench.reading.judgement import Verdict, joined, judged
@@ -99,11 +98,13 @@ def compare(
             "decision": "Holm over the figures that decide",
         },
         "verdict": _overall(decided, facts),
+        "reservation": conditions.reservation(baselines, candidates),
         "reason": " ".join([*(sentence for _, sentence in facts), decided.reason]),
         "figures": figures,
         "counts": counts,
-        "differences": differences(baselines, candidates),
-        "warnings": warnings(baselines, candidates),
+        "differences": conditions.differences(baselines, candidates),
+        "differs": conditions.differs(baselines, candidates),
+        "warnings": conditions.warnings(baselines, candidates),
         "baseline": list(baselines),
         "candidate": list(candidates),
     }

@@ -8,9 +8,39 @@ from bench.reading import confidence, provider, sufficiency
 from bench.reading.documents import Document, number, part, text, value
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 _NOT_CONDITIONS = frozenset({("environment", "load_average")})  # it changes by itself
+# What follows from other conditions, and is left out where one of them differs as well.
+_DERIVED: Mapping[str, tuple[str, ...]] = {
+    "config.model": ("config.arrival_rate_per_second",),
+    "config.max_lateness_seconds": ("config.arrival_rate_per_second",),
+    "config.messages_per_connection": ("config.connection",),
+    "config.size_bytes": ("config.sizes",),
+    "config.from_emails": ("config.from_email", "config.mailboxes"),
+}
+_MACHINE = "environment."
+_SECONDS = "_seconds"
+_TITLES: Mapping[str, str] = {
+    "config.num_emails": "messages",
+    "config.concurrent": "connections at once",
+    "config.arrival_rate_per_second": "arrivals a second",
+    "config.warmup_seconds": "warm-up",
+    "config.slow_bytes_per_second": "bytes a second of content",
+    "config.is_pipelined": "pipelined",
+    "config.from_email": "from",
+    "config.from_emails": "from",
+    "config.to_email": "to",
+    "provider_settings": "provider",
+    "provider_settings.behaviour.dialect": "provider's profile",
+}
+_PARTS = (
+    ("config.", ""),
+    (_MACHINE, ""),
+    ("provider_settings.behaviour.", "provider's "),
+    ("provider_settings.token_endpoint.", "provider's token "),
+    ("provider_settings.", "provider's "),
+)
 
 
 def warnings(baselines: Sequence[Document], candidates: Sequence[Document]) -> list[str]:
@@ -19,14 +49,51 @@ def warnings(baselines: Sequence[Document], candidates: Sequence[Document]) -> l
     Raises:
         DocumentError: a document is none of a run.
     """
+    found = differences(baselines, candidates)
     return [
-        *_unlike(differences(baselines, candidates)),
+        *_machines([row for row in found if str(row["field"]).startswith(_MACHINE)]),
+        *_mixtures([row for row in found if not str(row["field"]).startswith(_MACHINE)]),
         *_bottlenecks("baseline", baselines),
         *_bottlenecks("candidate", candidates),
         *_partial(baselines, candidates),
         *_short(baselines, candidates),
         *_order(baselines, candidates),
     ]
+
+
+def differs(baselines: Sequence[Document], candidates: Sequence[Document]) -> list[str]:
+    """Return the options that one side had otherwise than the other, as maybe was the purpose.
+
+    Raises:
+        DocumentError: a document is none of a run.
+    """
+    return [
+        _told(row)
+        for row in differences(baselines, candidates)
+        # Two sides may well be two relays, each at its own address.
+        if row["field"] != "target"
+        and not str(row["field"]).startswith(_MACHINE)
+        and not _is_mixed(row)
+    ]
+
+
+def reservation(baselines: Sequence[Document], candidates: Sequence[Document]) -> str | None:
+    """Return why the verdict may not be of the target; None where no generator was at its limit.
+
+    Raises:
+        DocumentError: a document is none of a run.
+    """
+    slow = [
+        f"{count} of {_runs(len(runs))} of the {side}"
+        for side, runs in (("baseline", baselines), ("candidate", candidates))
+        if (count := sum(_is_slow(run) for run in runs))
+    ]
+    if not slow:
+        return None
+    return (
+        f"With a reservation: the generator was the bottleneck in {' and '.join(slow)}, so that "
+        "its limit may be what was compared, and not the target's."
+    )
 
 
 def differences(
@@ -53,7 +120,20 @@ def differences(
         for block, name in fields
         if (block, name) not in _NOT_CONDITIONS
     ]
-    return [row for row in (*found, *_provider(baselines, candidates)) if row is not None]
+    rows = [row for row in (*found, *_provider(baselines, candidates)) if row is not None]
+    names = {row["field"] for row in rows}
+    return [row for row in rows if not names.intersection(_DERIVED.get(str(row["field"]), ()))]
+
+
+def sides(row: Mapping[str, object]) -> tuple[str, str]:
+    """Return the values of a row of `differences` as words, the baseline's and the candidate's."""
+    field, before, after = str(row["field"]), row["baseline"], row["candidate"]
+    return _joined(before, field), _joined(after, field)
+
+
+def _joined(values: object, field: str) -> str:
+    listed = values if isinstance(values, list) else [values]
+    return " or ".join(_shown(one, field) for one in listed)
 
 
 def _at(block: str, name: str, run: Document) -> object:
@@ -86,7 +166,14 @@ def _row(
     before, after = _different(baselines), _different(candidates)
     if len(before) == 1 and before == after:
         return None
-    return {"field": field, "baseline": before, "candidate": after}
+    return {"field": field, "title": _title(field), "baseline": before, "candidate": after}
+
+
+def _title(field: str) -> str:
+    if field in _TITLES:
+        return _TITLES[field]
+    found = next((part for part in _PARTS if field.startswith(part[0])), ("", ""))
+    return found[1] + field.removeprefix(found[0]).removesuffix(_SECONDS).replace("_", " ")
 
 
 def _different(values: Sequence[object]) -> list[object]:
@@ -97,16 +184,48 @@ def _different(values: Sequence[object]) -> list[object]:
     return found
 
 
-def _unlike(differences: Sequence[dict[str, object]]) -> list[str]:
-    # Two sides may well be two relays, each at its own address.
-    names = ", ".join(str(row["field"]) for row in differences if row["field"] != "target")
-    if not names:
+def _is_mixed(row: Mapping[str, object]) -> bool:
+    """Whether the runs of one side were not alike."""
+    sides = (row["baseline"], row["candidate"])
+    return any(isinstance(side, list) and len(side) > 1 for side in sides)
+
+
+def _told(row: Mapping[str, object]) -> str:
+    before, after = sides(row)
+    return f"{row['title']}: {before} against {after}"
+
+
+def _shown(found: object, field: str) -> str:
+    if found is None:
+        return "none"
+    if isinstance(found, bool):
+        return "yes" if found else "no"
+    if isinstance(found, list):
+        is_faults = field == "provider_settings.faults"
+        return provider.faults(found) if is_faults else ", ".join(map(str, found)) or "none"
+    shown = f"{found:g}" if isinstance(found, float) else str(found)
+    return f"{shown} s" if field.endswith(_SECONDS) else shown
+
+
+def _machines(found: Sequence[Mapping[str, object]]) -> list[str]:
+    if not found:
         return []
-    return [f"The runs were not made under the same conditions: {names}."]
+    return [f"The machine, or what ran on it, was not the same: {'; '.join(map(_told, found))}."]
+
+
+def _mixtures(found: Sequence[Mapping[str, object]]) -> list[str]:
+    mixed = [row for row in found if _is_mixed(row)]
+    if not mixed:
+        return []
+    return [f"The runs of one side were not alike: {'; '.join(map(_told, mixed))}."]
+
+
+def _is_slow(run: Document) -> bool:
+    return value(run, "generator.was_bottleneck") is True
 
 
 def _bottlenecks(side: str, runs: Sequence[Document]) -> list[str]:
-    slow = [run for run in runs if value(run, "generator.was_bottleneck") is True]
+    slow = [run for run in runs if _is_slow(run)]
     if not slow:
         return []
     reason = text(slow[0], "generator.reason")

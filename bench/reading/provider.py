@@ -90,6 +90,11 @@ def _setting(name: str, value: object) -> str:
     return f"{name}={_value(value)}"
 
 
+def faults(found: Sequence[object]) -> str:
+    """Return the faults as `--fault` takes them, the first few of many."""
+    return _faults(found) or "none"
+
+
 def _faults(faults: Sequence[object]) -> str:
     told = [_fault(fault) for fault in faults[:_MOST_FAULTS]]
     more = len(faults) - _MOST_FAULTS

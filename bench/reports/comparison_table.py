@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
-from bench.reports import words
+from bench.reports import sentences, words
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,20 +23,25 @@ _COLOURS = {"better": "green", "worse": "bold red", "better and worse": "yellow"
 
 def show(console: Console, document: Mapping[str, Any]) -> None:
     """Print a document of kind `comparison`; words in it are never taken for markup."""
-    console.print(
+    for one in document["differs"]:
+        sentences.show(console, f"Differs: {one}")
+    for warning in document["warnings"]:
+        sentences.show(console, f"Beware: {warning}", "yellow")
+    if document["differs"] or document["warnings"]:
+        console.print()
+    sentences.show(
+        console,
         f"{len(document['baseline'])} baseline against {len(document['candidate'])} candidate "
         f"runs: medians; the change, its interval{sureness(document)}, and what each figure shows "
         "by itself",
-        soft_wrap=True,
     )
     console.print(_table(document))
     for note in notes(document):
-        console.print(Text(note), soft_wrap=True)
-    for warning in document["warnings"]:
-        console.print(Text(words.harmless(f"Beware: {warning}"), "yellow"), soft_wrap=True)
-    verdict = document["verdict"]
-    console.print(Text(f"Verdict: {verdict}", _COLOURS.get(verdict, "")))
-    console.print(Text(words.harmless(document["reason"])), soft_wrap=True)
+        sentences.show(console, note)
+    verdict, reservation = document["verdict"], document["reservation"]
+    doubt = ", with a reservation" if reservation else ""
+    sentences.show(console, f"Verdict: {verdict}{doubt}", _COLOURS.get(verdict, ""))
+    sentences.show(console, f"{document['reason']} {reservation or ''}".rstrip())
 
 
 def notes(document: Mapping[str, Any]) -> list[str]:

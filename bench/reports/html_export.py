@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from bench.reading import provider, sufficiency
-from bench.reading.assertions import parse
+from bench.reading import conditions, provider
 from bench.reading.documents import SCHEMA_VERSION
 from bench.reports import comparison_table, verdicts, words
 from bench.reports.charts import bars, distribution, relation, timeline
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
 
 _PACKAGE = "bench.reports"
 _FOLDER = "html"
+_HEADLINE = ("p50", "p95", "p99")
 _DOTS = ("throughput", "p50", "p95")  # the figures that a comparison draws run by run
 _LABELS: dict[str, Callable[[float], str]] = {"per_second": words.plain, "seconds": words.tick}
 
@@ -78,8 +78,19 @@ def _theme() -> tuple[Environment, Markup, str]:
         lstrip_blocks=True,
         auto_reload=False,
     )
-    for name in ("duration", "count", "rate", "percent", "change", "figure", "in_unit"):
+    for name in (
+        "duration",
+        "count",
+        "rate",
+        "percent",
+        "change",
+        "figure",
+        "in_unit",
+        "note",
+        "breakable",
+    ):
         environment.filters[name] = getattr(words, name)
+    environment.globals["opened"], environment.globals["logins"] = verdicts.opened, verdicts.logins
     environment.filters["sureness"] = comparison_table.sureness
     environment.filters["bounds"] = comparison_table.bounds
     return environment, Markup(style), policy  # noqa: S704 - our own file
@@ -93,17 +104,19 @@ def _run(document: Mapping[str, Any]) -> dict[str, object]:
         codes[row["code"]] = codes.get(row["code"], 0) + row["count"]
     return {
         "findings": verdicts.findings(document),
-        "rough": _rough(results["latency"], *results["phases"].values()),
+        "rough": words.note([results["latency"]], _HEADLINE),
+        "opened_before": verdicts.opened_before(document),
+        "bottleneck": verdicts.bottleneck(document["generator"]),
         "stand_in": _provider(document),
-        "measured": [
-            words.in_unit(one["value"], words.UNITS[parse(one["expression"]).measure])
-            for one in document["assertions"]
-        ],
+        "measured": [verdicts.measured(one) for one in document["assertions"]],
         "stretches": stretches,
         "throughput_chart": timeline.throughput(stretches),
         "latency_chart": timeline.latency(stretches),
         "histogram_chart": distribution.histogram(results),
-        "phases_chart": bars.phases(results),
+        "phases_chart": bars.phases(
+            results,
+            without="opened in the warm-up" if verdicts.opened_before(document) else "not measured",
+        ),
         "errors_chart": bars.errors(sorted(codes.items(), key=lambda row: -row[1])),
     }
 
@@ -113,6 +126,7 @@ def _comparison(document: Mapping[str, Any]) -> dict[str, object]:
     return {
         "forest_chart": relation.forest(document["figures"]),
         "notes": comparison_table.notes(document),
+        "conditions": [(row["title"], *conditions.sides(row)) for row in document["differences"]],
         "stand_in": _provider(document["baseline"][0]),
         "change_head": comparison_table.CHANGE[
             any(row["change_of"] == "pairs" for row in document["figures"])
@@ -130,13 +144,6 @@ def _provider(run: Mapping[str, Any]) -> str | None:
     return None if found is None else provider.summary(found)
 
 
-def _rough(*distributions: Mapping[str, Any]) -> str:
-    """Return what the mark in front of a percentile says; "" where there is none."""
-    if not any(sufficiency.rough(one["count"]) for one in distributions):
-        return ""
-    return f"{words.ABOUT} {sufficiency.ROUGH}."
-
-
 def _medians(row: Mapping[str, Any]) -> str:
     before, after = (
         words.in_unit(row[side]["median"], row["unit"]) for side in ("baseline", "candidate")
@@ -146,11 +153,13 @@ def _medians(row: Mapping[str, Any]) -> str:
 
 def _sweep(document: Mapping[str, Any]) -> dict[str, object]:
     steps = document["steps"]
+    is_one = document["knee"]["load"] == 1
     unit = {"concurrent": "connections at once"}.get(document["parameter"], "messages a second")
     results = [step["run"]["results"] for step in steps]
     return {
         "unit": unit,
-        "rough": _rough(*(one["latency"] for one in results)),
+        "knee_unit": unit.replace("s ", " ", 1) if is_one else unit,
+        "rough": words.note((one["latency"] for one in results), _HEADLINE),
         "stand_in": _provider(steps[0]["run"]) if steps else None,
         "curve_chart": relation.curve(
             [step["load"] for step in steps],

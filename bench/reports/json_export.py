@@ -40,7 +40,12 @@ def document(run: Run) -> dict[str, object]:
         "results": _results(run.result),
         "warmup": asdict(run.result.warmup),
         "errors": [
-            {"code": error.failure.code, "text": error.failure.text, "count": error.count}
+            {
+                "step": error.failure.step or None,
+                "code": error.failure.code,
+                "text": error.failure.text,
+                "count": error.count,
+            }
             for error in run.result.errors
         ],
         **_reconciliation(run),

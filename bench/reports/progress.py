@@ -31,16 +31,18 @@ class Progress:
         self._is_verbose = is_verbose
         self._console = Console(stderr=True, highlight=False)
 
-    def announce(self, line: str, *, even_if_silent: bool = False) -> None:
-        """Say one thing."""
+    def announce(self, text: str, *, even_if_silent: bool = False) -> None:
+        """Say one thing, in as many lines as the text has."""
         if even_if_silent or not self._is_silent:
             with suppress(OSError):  # a terminal that was closed must not keep us from cleaning up
-                self._console.print(Text(words.harmless(line)), soft_wrap=True)
+                shown = words.harmless(text, keeps_lines=True)
+                self._console.print(Text(shown), soft_wrap=True)
 
     def on_sample(self, sample: Sample) -> None:
         """Say what failed, when that was asked for."""
         if self._is_verbose and sample.failure is not None:
-            self.announce(f"Message {sample.number}: {sample.failure}")
+            # Of a server's words none may look like a line of ours.
+            self.announce(f"Message {sample.number}: {words.harmless(str(sample.failure))}")
 
     @asynccontextmanager
     async def following(

@@ -9,38 +9,33 @@ from rich.text import Text
 
 from bench.reading import sufficiency
 from bench.reading.documents import number, part, rows, text, value
-from bench.reports import words
+from bench.reports import sentences, words
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from bench.reading.documents import Document
 
-_UNITS = {"concurrent": "connections", "arrival_rate_per_second": "messages a second"}
+_UNITS = {"concurrent": "connections", "arrival_rate_per_second": "due a second"}
 _TIMES = ("p50", "p95", "p99")
 
 
 def show(console: Console, document: Document) -> None:
     """Print the sweep's document."""
     console.print(Text(f"Sweep of {words.harmless(text(document, 'target'))}\n"))
-    table = Table(box=None, pad_edge=False)
-    heads = (_UNITS[text(document, "parameter")], "a second", "success", *_TIMES, "dropped", "")
-    for head in heads:
-        table.add_column(head, justify="right")
+    table = Table(box=None, padding=(0, 1, 0, 0))
+    heads = (_UNITS[text(document, "parameter")], "a second", "success", *_TIMES, "dropped")
+    for head in (*heads, "generator", "knee"):
+        table.add_column(head, justify="right", no_wrap=True)
     knee = number(document, "knee.load")
-    slow: list[str] = []
     for step in rows(document, "steps"):
         load, run = number(step, "load"), part(step, "run")
-        marks = ["knee"] if load == knee else []
-        if value(run, "generator.was_bottleneck"):
-            marks.append("generator")
-            slow.append(f"{load:g} ({text(run, 'generator.reason')})")
-        table.add_row(f"{load:g}", *_cells(run), ", ".join(marks))
+        table.add_row(f"{load:g}", *_cells(run), "here" if load == knee else "")
     console.print(table)
-    reason = words.harmless(text(document, "knee.reason"))
-    console.print(Text(f"\nKnee: {_knee(knee)}{reason}"), soft_wrap=True)
-    for line in _remarks(document, slow):
-        console.print(Text(words.harmless(line)), soft_wrap=True)
+    console.print()
+    sentences.show(console, f"Knee: {_knee(knee)}{text(document, 'knee.reason')}")
+    for line in _remarks(document):
+        sentences.show(console, line)
 
 
 def _cells(run: Document) -> list[str]:
@@ -49,7 +44,12 @@ def _cells(run: Document) -> list[str]:
         words.percent(number(run, "results.success_rate")),
         *(words.figure(part(run, "results.latency"), time) for time in _TIMES),
         words.count(number(run, "results.dropped")),
+        "bottleneck" if _is_slow(run) else "kept up",
     ]
+
+
+def _is_slow(run: Document) -> bool:
+    return value(run, "generator.was_bottleneck") is True
 
 
 def _is_short(run: Document) -> bool:
@@ -58,24 +58,34 @@ def _is_short(run: Document) -> bool:
 
 
 def _knee(load: float | None) -> str:
-    return "none found. " if load is None else f"at {load:g}. "
+    return "" if load is None else f"at {load:g}. "
 
 
-def _remarks(document: Document, slow: list[str]) -> list[str]:
+def _remarks(document: Document) -> list[str]:
     remarks = []
     runs = [part(step, "run") for step in rows(document, "steps")]
-    if any(sufficiency.rough(number(run, "results.latency.count") or 0) for run in runs):
-        remarks.append(f"{words.ABOUT} {sufficiency.ROUGH}.")
+    rough = words.note((part(run, "results.latency") for run in runs), _TIMES)
+    if rough:
+        remarks.append(rough)
     short = [run for run in runs if _is_short(run)]
     if short:
         remarks.append(f"{len(short)} of {len(runs)} steps were too short: {sufficiency.ADVICE}.")
-    if slow:
-        remarks.append(
-            f"The generator was the bottleneck, and not the target, at {'; '.join(slow)}."
-        )
+    remarks += _bottlenecks(document)
     if value(document, "stopped_because") is not None:
         remarks.append(f"No higher load was tried. {text(document, 'stopped_because')}")
     if value(document, "interrupted_by") is not None:
         signal = text(document, "interrupted_by")
         remarks.append(f"Stopped ({signal}); the step that was going on is left out.")
     return remarks
+
+
+def _bottlenecks(document: Document) -> list[str]:
+    slow = [step for step in rows(document, "steps") if _is_slow(part(step, "run"))]
+    if not slow:
+        return []
+    told = "; ".join(
+        f"{number(step, 'load'):g} ({text(part(step, 'run'), 'generator.reason')})" for step in slow
+    )
+    advice = text(part(slow[-1], "run"), "generator.advice")
+    sentence = f"The generator was the bottleneck, and not the target, at {told}."
+    return [f"{sentence} {advice}".rstrip()]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from rich.text import Text
 
 from bench.figures.result import NotReconciled
-from bench.reading import assertions, provider, sufficiency
-from bench.reports import verdicts, words
+from bench.reading import provider, sufficiency
+from bench.reports import json_export, verdicts, words
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -42,14 +43,15 @@ def render(run: Run) -> str:
     lines = [*_header(run), "", _RULE, title, _RULE]
     if result.is_partial:
         lines += [
-            f"Stopped after {result.succeeded} successful sends ({result.interrupted_by})",
+            f"Stopped after {result.succeeded} successful messages ({result.interrupted_by})",
             "",
         ]
     lines += [*_counts(result), "", *_throughput(result, run.plan.pace.rate), ""]
-    lines += [*_latency("Latency (seconds):", result.latency), ""]
+    times = [*_latency("Latency:", result.latency), ""]
     if run.plan.pace.rate is not None:
-        lines += [*_latency("Service time (seconds):", result.service_time), ""]
-    lines += [*_phases(result), *_rough(result), "", *_errors(result)]
+        times += [*_latency("Service time:", result.service_time), ""]
+    times += _phases(run)
+    lines += [*times, *_rough(times), "", *_errors(result)]
     lines += _reconciliation(run.reconciliation)
     lines += [*_provider(run.provider), *_crowd(run.crowd), *_generator(run.generator)]
     lines += _short(result)
@@ -61,15 +63,10 @@ def render_assertions(checked: Sequence[Mapping[str, object]]) -> str:
     lines = ["Assertions:"]
     for one in checked:
         is_met = "met    " if one["is_met"] else "NOT MET"
-        lines.append(f"  {is_met}  {one['expression']}  ({_measured(one)})")
+        lines.append(f"  {is_met}  {one['expression']}  ({_words(verdicts.measured(one))})")
         if one.get("caution"):
             lines.append(f"           Beware: {one['caution']}.")
     return "\n".join(lines) + "\n"
-
-
-def _measured(checked: Mapping[str, Any]) -> str:
-    unit = words.UNITS[assertions.parse(checked["expression"]).measure]
-    return _words(words.in_unit(checked["value"], unit))
 
 
 def heading(title: str) -> str:
@@ -102,12 +99,12 @@ def _header(run: Run) -> list[str]:
         f"Target:                  {run.target}{tls}",
         *_stand_in(run.provider_settings),
         f"Scenario:                {plan.scenario}",
-        f"Total emails:            {_amount(plan)}",
+        f"Messages:                {_amount(plan)}",
         *_pace(plan),
         f"Concurrent connections:  {plan.concurrent}",
         f"From:                    {senders}",
         f"To:                      {plan.to_email}",
-        f"Login:                   {run.mechanism.upper()}",
+        f"Login:                   {'none' if run.mechanism == 'none' else run.mechanism.upper()}",
         f"Message size:            {workload.eml_dir or sizes}",
         *_manner(plan),
     ]
@@ -121,8 +118,8 @@ def _amount(plan: Plan) -> str:
     pace = plan.pace
     if pace.num_emails is not None:
         return str(pace.num_emails)
-    planned = "" if pace.planned is None else f"{pace.planned}, "
-    return f"{planned}for {pace.duration_seconds:g} s"
+    planned = "as many as possible" if pace.planned is None else f"{pace.planned},"
+    return f"{planned} for {pace.duration_seconds:g} s"
 
 
 def _pace(plan: Plan) -> list[str]:
@@ -164,7 +161,7 @@ def _counts(result: Result) -> list[str]:
     warmup = result.warmup
     lines = [
         f"Total time:      {result.wall_seconds:.2f} s",
-        f"Total requests:  {result.attempted}",
+        f"Attempted:       {result.attempted}",
         f"Successful:      {result.succeeded}",
         f"Failed:          {result.failed}",
         f"Not attempted:   {'–' if result.not_attempted is None else result.not_attempted}",
@@ -174,7 +171,7 @@ def _counts(result: Result) -> list[str]:
     ]
     if warmup.seconds:
         lines.append(
-            f"Warm-up:         {warmup.requests} requests, {warmup.failed} failed, "
+            f"Warm-up:         {_plain(words.messages(warmup.requests))}, {warmup.failed} failed, "
             f"{warmup.dropped} dropped; not counted above"
         )
     return lines
@@ -184,7 +181,7 @@ def _throughput(result: Result, rate: Rate | None) -> list[str]:
     wanted = "" if rate is None else f"  (arrivals: {rate.per_second:g})"
     return [
         "Throughput:",
-        f"  Overall:       {_number(result.throughput_per_second, 2)} requests/sec{wanted}",
+        f"  Overall:       {_number(result.throughput_per_second, 2)} messages/s{wanted}",
         f"  Per minute:    {_number(result.throughput_per_minute, 2)}",
     ]
 
@@ -193,19 +190,29 @@ def _latency(title: str, latency: Distribution) -> list[str]:
     return [title, *(f"  {label + ':':<15}{_figure(latency, name)}" for label, name in _FIGURES)]
 
 
-def _phases(result: Result) -> list[str]:
-    phases = result.phases
-    rows = (("Connect", phases.connect), ("AUTH", phases.auth), ("Transaction", phases.transaction))
-    heads = "".join(
-        f"{head:>10}" for head in ("count", "min", "average", "P50", "P95", "P99", "max")
+def _phases(run: Run) -> list[str]:
+    phases = run.result.phases
+    shown = (
+        ("Connect", phases.connect),
+        ("AUTH", phases.auth),
+        ("Transaction", phases.transaction),
     )
-    return [f"{'Phases (seconds):':<18}{heads}", *(_phase(name, phase) for name, phase in rows)]
+    rows = [
+        ("Phases:", *("count", "min", "average", "P50", "P95", "P99", "max")),
+        *((f"  {name}", *_phase(phase)) for name, phase in shown),
+    ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join([head.ljust(widths[0]), *map(str.rjust, cells, widths[1:])])
+        for head, *cells in rows
+    ]
+    before = verdicts.opened_before(json_export.document(run))
+    return [*lines, *([f"  {before}"] if before else [])]
 
 
-def _phase(name: str, phase: Distribution) -> str:
+def _phase(phase: Distribution) -> list[str]:
     names = ("min", "avg", "p50", "p95", "p99", "max")
-    cells = "".join(f"{_figure(phase, name):>10}" for name in names)
-    return f"  {name:<16}{phase.count:>10}{cells}"
+    return [str(phase.count), *(_figure(phase, name) for name in names)]
 
 
 def _errors(result: Result) -> list[str]:
@@ -233,14 +240,15 @@ def _reconciliation(reconciled: Reconciliation | NotReconciled) -> list[str]:
 def _provider(provider: ProviderFigures | None) -> list[str]:
     if provider is None:
         return []
-    tokens = provider.token_requests
+    tokens, accepted = provider.token_requests, provider.transactions_accepted
     return [
         "Provider:",
-        f"  Connections:   {provider.connections_opened} opened, at most "
+        f"  Connections:   {_plain(verdicts.opened(provider.connections_opened, accepted))}, peak "
         f"{provider.peak_connections_per_mailbox} a mailbox",
-        f"  AUTH:          {provider.auth_accepted} accepted, {provider.auth_refused} refused",
-        f"  Transactions:  {provider.transactions_accepted} accepted, "
-        f"{provider.transactions_refused} refused, {provider.turns} turns",
+        f"  AUTH:          {_plain(verdicts.logins(provider.auth_accepted, accepted))}, "
+        f"{provider.auth_refused} refused",
+        f"  Transactions:  {accepted} accepted, {provider.transactions_refused} refused",
+        f"  Turns:         {provider.turns} round trips that were waited for",
         f"  Tokens:        {'–' if tokens is None else tokens} requested",
     ]
 
@@ -258,20 +266,18 @@ def _generator(generator: GeneratorFigures) -> list[str]:
         + (
             "not watched long enough to say anything of it"
             if lag is None
-            else f"{generator.cpu_share:.0%} of a core, event loop {lag:.4f} s late at P99"
+            else f"{generator.cpu_share:.0%} of a core, event loop "
+            f"{_words(words.duration(lag))} late at P99"
         )
     ]
     if generator.was_bottleneck:
-        lines.append(_warning(f"the generator was the bottleneck: {generator.reason}."))
+        lines.append(_warning(verdicts.bottleneck(asdict(generator))))
     return lines
 
 
-def _rough(result: Result) -> list[str]:
-    phases = result.phases
-    shown = (result.latency, phases.connect, phases.auth, phases.transaction)
-    if not any(sufficiency.rough(one.count) for one in shown):
-        return []
-    return [f"{words.ABOUT} {sufficiency.ROUGH}."]
+def _rough(lines: Sequence[str]) -> list[str]:
+    is_marked = any(words.ABOUT in line for line in lines)
+    return [f"{words.ABOUT} {sufficiency.ROUGH}."] if is_marked else []
 
 
 def _short(result: Result) -> list[str]:
@@ -289,9 +295,13 @@ def _words(shown: str) -> str:
     return shown.replace("\N{NO-BREAK SPACE}", " ")
 
 
+def _plain(shown: str) -> str:
+    """Return words whose numbers have no commas, as no other number of this text has them."""
+    return shown.replace(",", "")
+
+
 def _figure(distribution: Distribution, name: str) -> str:
-    mark = words.ABOUT if sufficiency.is_rough(name, distribution.count) else ""
-    return f"{mark}{_number(getattr(distribution, f'{name}_seconds'), 4)}"
+    return _words(words.figure(asdict(distribution), name))
 
 
 def _number(value: float | None, digits: int) -> str:

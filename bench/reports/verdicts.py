@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bench.reading import sufficiency
+from bench.reading import assertions, sufficiency
 from bench.reports import words
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 BAD, ATTENTION, GOOD = "bad", "attention", "good"
+_OPENED_BEFORE = "The connections were opened in the warm-up, which the phases leave out."
 SIGNS = {BAD: "✕", ATTENTION: "!", GOOD: "✓"}
 
 
@@ -43,7 +44,7 @@ def findings(document: Mapping[str, Any]) -> list[Finding]:
 def unexpected(count: int) -> str:
     """Return what it means that messages arrived which were not acknowledged."""
     return (
-        f"{_messages(count)} arrived although the client was told of a failure, or nothing: "
+        f"{words.messages(count)} arrived although the client was told of a failure, or nothing: "
         "sent again, as clients do, they arrive twice."
     )
 
@@ -51,8 +52,48 @@ def unexpected(count: int) -> str:
 def short(count: int, seconds: float) -> str:
     """Return what a run that is too short to be a measurement is worth."""
     return (
-        f"{_messages(count)} in {words.duration(seconds)} show that it works, not how fast it is: "
-        f"{sufficiency.ADVICE}."
+        f"{words.messages(count)} in {words.duration(seconds)} show that it works, not how fast "
+        f"it is: {sufficiency.ADVICE}."
+    )
+
+
+def opened_before(document: Mapping[str, Any]) -> str:
+    """Return why nothing was measured of connecting, where the warm-up did it; "" elsewhere."""
+    results, warmup = document["results"], document["warmup"]
+    is_so = (
+        results["successful"] and warmup["requests"] and not results["phases"]["connect"]["count"]
+    )
+    return _OPENED_BEFORE if is_so else ""
+
+
+def opened(connections: int, transactions: int) -> str:
+    """Return how many connections a relay opened at the provider; none, if it had some."""
+    if not connections and transactions:
+        return "none opened: those of before were used"
+    return f"{words.count(connections)} opened"
+
+
+def logins(accepted: int, transactions: int) -> str:
+    """Return how many logins the provider accepted; none, if the connections had logged in."""
+    if not accepted and transactions:
+        return "none needed"
+    return f"{words.count(accepted)} accepted"
+
+
+def measured(checked: Mapping[str, Any]) -> str:
+    """Return what an assertion was held against; why there is nothing, where there is nothing."""
+    assertion = assertions.parse(checked["expression"])
+    if checked["value"] is not None:
+        return words.in_unit(checked["value"], words.UNITS[assertion.measure])
+    return f"not known: {assertions.missing(assertion.name)}"
+
+
+def bottleneck(generator: Mapping[str, Any]) -> str:
+    """Return in what the generator was at its limit, what that means, and what to do."""
+    advice = generator.get("advice")
+    return (
+        f"The generator was the bottleneck, and not the target: {generator['reason']}. The target "
+        f"may be faster than shown.{f' {advice}' if advice else ''}"
     )
 
 
@@ -69,7 +110,7 @@ def _integrity(reconciliation: Mapping[str, Any] | None, reason: str | None) -> 
     for name, consequence in consequences.items():
         if reconciliation[name]:
             is_clean = False
-            yield Finding(BAD, f"{_messages(reconciliation[name])} {consequence}.")
+            yield Finding(BAD, f"{words.messages(reconciliation[name])} {consequence}.")
     if reconciliation["unexpected"]:
         yield Finding(ATTENTION, unexpected(reconciliation["unexpected"]))
     if is_clean and reconciliation["acknowledged"]:
@@ -96,7 +137,7 @@ def _sending(document: Mapping[str, Any]) -> Iterator[Finding]:
         yield Finding(BAD, "No message succeeded.")
     elif results["failed"]:
         share = words.percent(results["failed"] / results["total_requests"])
-        yield Finding(ATTENTION, f"{_messages(results['failed'])} failed ({share}).")
+        yield Finding(ATTENTION, f"{words.messages(results['failed'])} failed ({share}).")
     elif not results["dropped"] and not document["partial"]:
         yield Finding(GOOD, f"All {words.count(results['successful'])} messages were accepted.")
     if results["successful"] and sufficiency.is_short(
@@ -106,19 +147,11 @@ def _sending(document: Mapping[str, Any]) -> Iterator[Finding]:
     if results["dropped"]:
         yield Finding(
             ATTENTION,
-            f"{_messages(results['dropped'])} had no free connection at their time and were not "
-            "sent: the target did not keep up with the rate asked for.",
+            f"{words.messages(results['dropped'])} had no free connection at their time and were "
+            "not sent: the target did not keep up with the rate asked for.",
         )
 
 
 def _generator(generator: Mapping[str, Any]) -> Iterator[Finding]:
     if generator["was_bottleneck"]:
-        yield Finding(
-            ATTENTION,
-            f"The generator was the bottleneck ({generator['reason']}): the target may be faster "
-            "than shown. Use more --processes, or another machine.",
-        )
-
-
-def _messages(count: int) -> str:
-    return f"{words.count(count)} message{'' if count == 1 else 's'}"
+        yield Finding(ATTENTION, bottleneck(generator))

@@ -6,14 +6,17 @@ import math
 import unicodedata
 from typing import TYPE_CHECKING, Any
 
+from markupsafe import Markup
+
 from bench.reading import sufficiency
 from bench.reading.assertions import Measure
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 NOTHING = "–"
 ABOUT = "~"  # in front of a percentile that few values lie beyond
+PERCENTILES = ("p50", "p90", "p95", "p99", "p999")
 _GAP = "\N{NO-BREAK SPACE}"  # a number and its unit stay on one line
 # Controls, halves of characters, and what ends a line or turns the writing around.
 _HARMFUL = frozenset({"Cc", "Cs", "Zl", "Zp"})
@@ -63,6 +66,23 @@ def figure(distribution: Mapping[str, Any], name: str) -> str:
 def mark(distribution: Mapping[str, Any], name: str) -> str:
     """Return the sign in front of a figure of a distribution; "" where none is needed."""
     return ABOUT if sufficiency.is_rough(name, distribution["count"]) else ""
+
+
+def note(distributions: Iterable[Mapping[str, Any]], names: Iterable[str] = PERCENTILES) -> str:
+    """Return what the mark in front of these figures says; "" where none of them has it."""
+    of_all = tuple(names)
+    is_marked = any(mark(one, name) for one in distributions for name in of_all)
+    return f"{ABOUT} {sufficiency.ROUGH}." if is_marked else ""
+
+
+def breakable(shown: object) -> Markup:
+    """Return a value for a page that is too narrow for it: an address breaks behind its `@`."""
+    return Markup("@<wbr>").join(str(shown).split("@"))
+
+
+def messages(number: int) -> str:
+    """Return how many messages."""
+    return f"{count(number)} message{'' if number == 1 else 's'}"
 
 
 def harmless(text: str, *, keeps_lines: bool = False) -> str:

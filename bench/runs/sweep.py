@@ -29,6 +29,7 @@ MIN_SUCCESS = 0.95  # of those attempted, and of those planned
 _EXPLOSION = 10.0  # times the least p95 of the sweep …
 _NO_GAIN = 1.1  # … while throughput is less than so many times the best before
 
+_POWER = "power (throughput divided by mean latency)"
 _NUMBER = r"(\d{1,9}(?:\.\d{1,6})?)"
 _RANGE = re.compile(rf"{_NUMBER}\.\.{_NUMBER}", re.ASCII)
 _LISTED = re.compile(rf"{_NUMBER}(?:,{_NUMBER})*", re.ASCII)
@@ -122,9 +123,10 @@ def enough(steps: Sequence[Figures]) -> str:
     return ""
 
 
-def knee(steps: Sequence[Figures]) -> Knee:
+def knee(steps: Sequence[Figures], least: float = 0.0) -> Knee:
     """Return where power is greatest; of several such loads the lowest.
 
+    `least` is the lowest load that there is; 0 for none.
     Steps in which messages failed do not count: a refusal is quick, and costs nobody latency.
     """
     sound = [step for step in steps if step.success_rate >= MIN_SUCCESS and step.power > 0]
@@ -132,17 +134,27 @@ def knee(steps: Sequence[Figures]) -> Knee:
         return Knee(None, f"It takes {MIN_STEPS} steps that succeed to find one.")
     best = max(sound, key=lambda step: step.power)
     if best is sound[-1] and best is steps[-1]:
-        return Knee(None, f"Power was still growing at {best.load:g}, the highest load tried.")
-    if best is sound[0]:
         return Knee(
             None,
-            f"Power was greatest at {best.load:g}, the lowest load tried: it is at most there.",
+            f"The knee is above {best.load:g}, the highest load tried: {_POWER} was still growing "
+            "there; try higher ones.",
         )
+    if best is sound[0]:
+        return Knee(None, _below(best.load, least))
     return Knee(
         best.load,
-        f"Power, throughput divided by mean latency, was greatest at {best.load:g}: "
-        "beyond that a higher load costs more latency than it brings throughput.",
+        f"There {_POWER} was greatest: beyond {best.load:g} a higher load costs more latency than "
+        "it brings throughput.",
     )
+
+
+def _below(load: float, least: float) -> str:
+    if load <= least:
+        return (
+            f"The knee is at {load:g}, the lowest load there is: already the next one cost more "
+            "latency than it brought throughput."
+        )
+    return f"The knee is at or below {load:g}, the lowest load tried: try lower ones."
 
 
 def document(
@@ -154,7 +166,8 @@ def document(
     stopped_because: str = "",
 ) -> dict[str, object]:
     """Return the document of a sweep; `steps` are those that were finished, at least one."""
-    found = knee([figures(load, run) for load, run in steps])
+    least = 1.0 if parameter is Parameter.CONCURRENT else 0.0
+    found = knee([figures(load, run) for load, run in steps], least)
     return {
         "schema_version": SCHEMA_VERSION,
         "kind": "sweep",

@@ -17,7 +17,7 @@ from bench.figures.histogram import Histogram
 from bench.figures.result import GeneratorFigures, LoopLag
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
 _SAMPLE_SECONDS = 0.02
 _LEAST_WATCHED_SECONDS = 0.5  # below, a share of the time says nothing
@@ -26,6 +26,28 @@ _MAX_STARVED_SHARE = 0.25  # of the time, ready to run and without a core: the m
 _MAX_LAG_SECONDS = 0.05  # at p99: what is measured is late by as much
 _MAX_OWN_LATE_SHARE = 0.01  # of the messages taken up
 _SCHEDULER = Path("/proc/self/schedstat")  # Linux: nanoseconds on a core, and waiting for one
+
+# What to do, by what was short.
+_MORE_PROCESSES = "Use more --processes."
+_NO_CORES = (
+    "The cores of this machine are too few for all that runs on it: use fewer --processes, or send "
+    "from another machine."
+)
+_STALLS = (
+    "It stood still now and then, for many messages at once or for the machine: use more "
+    "--processes, or send from a machine with less to do."
+)
+_LATE = (
+    "More was due at a moment than it can begin: use more --processes, or a lower --arrival-rate."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Limit:
+    """In what the generator was at its end."""
+
+    reason: str
+    advice: str  # a sentence
 
 
 @dataclass(slots=True)
@@ -61,19 +83,20 @@ class Watch:
             p99_seconds=self.lag.quantile_seconds(0.99),
             max_seconds=self.lag.quantile_seconds(1.0),
         )
-        reasons = (
-            _cpu_reason(self.merged or (self,), cores or usable_cores()),
-            _lag_reason(lag.p99_seconds or 0.0),
-            _late_reason(own_late_starts, attempted),
-        )
-        reason = "; ".join(filter(None, reasons))
+        limits = [
+            *_cpu_limit(self.merged or (self,), cores or usable_cores()),
+            *_lag_limit(lag.p99_seconds or 0.0),
+            *_late_limit(own_late_starts, attempted),
+        ]
         return GeneratorFigures(
             processes=self.processes,
             cpu_seconds=self.cpu_seconds,
             cpu_share=share,
             loop_lag=lag,
-            was_bottleneck=bool(reason),
-            reason=reason,
+            was_bottleneck=bool(limits),
+            reason="; ".join(limit.reason for limit in limits),
+            # Of a full core the others follow.
+            advice=limits[0].advice if limits else "",
         )
 
 
@@ -116,30 +139,29 @@ def _starved_seconds() -> float:
         return 0.0
 
 
-def _cpu_reason(watches: tuple[Watch, ...], cores: int) -> str:
+def _cpu_limit(watches: tuple[Watch, ...], cores: int) -> Iterator[_Limit]:
     known = [one for one in watches if one.watched_seconds >= _LEAST_WATCHED_SECONDS]
     if not known:
-        return ""
+        return
     it = "it" if len(watches) == 1 else "one of its processes"
     fullest = max(one.cpu_seconds / one.watched_seconds for one in known)
-    if fullest > _MAX_CPU_SHARE:
-        return f"{it} used {min(fullest, 1.0):.0%} of a core"
     together = sum(one.cpu_seconds / one.watched_seconds for one in known)
-    if together > _MAX_CPU_SHARE * cores:
-        return f"its processes used {together:.1f} of {cores} cores"
     starved = max(one.starved_seconds / one.watched_seconds for one in known)
-    if starved > _MAX_STARVED_SHARE:
-        return f"{it} waited {starved:.0%} of the time for a core"
-    return ""
+    is_full = together > _MAX_CPU_SHARE * cores
+    if fullest > _MAX_CPU_SHARE:
+        advice = _NO_CORES if is_full else _MORE_PROCESSES
+        yield _Limit(f"{it} used {min(fullest, 1.0):.0%} of a core", advice)
+    elif is_full:
+        yield _Limit(f"its processes used {together:.1f} of {cores} cores", _NO_CORES)
+    elif starved > _MAX_STARVED_SHARE:
+        yield _Limit(f"{it} waited {starved:.0%} of the time for a core to be free", _NO_CORES)
 
 
-def _lag_reason(lag_seconds: float) -> str:
-    if lag_seconds <= _MAX_LAG_SECONDS:
-        return ""
-    return f"its event loop was {lag_seconds * 1000:.0f} ms late at p99"
+def _lag_limit(lag_seconds: float) -> Iterator[_Limit]:
+    if lag_seconds > _MAX_LAG_SECONDS:
+        yield _Limit(f"its event loop was {lag_seconds * 1000:.0f} ms late at p99", _STALLS)
 
 
-def _late_reason(own_late_starts: int, attempted: int) -> str:
-    if own_late_starts <= _MAX_OWN_LATE_SHARE * attempted:
-        return ""
-    return f"it began {own_late_starts} messages late while connections were free"
+def _late_limit(own_late_starts: int, attempted: int) -> Iterator[_Limit]:
+    if own_late_starts > _MAX_OWN_LATE_SHARE * attempted:
+        yield _Limit(f"it began {own_late_starts} messages late while connections were free", _LATE)

@@ -192,7 +192,7 @@ async def _is_loopback(host: str) -> bool:
 async def _sandbox(request: TargetRequest) -> tuple[str, str]:
     if request.admin_url is None and (request.port or DEFAULT_PORT) != DEFAULT_PORT:
         # Another proxy's sandbox would show every message as lost.
-        return "", "give the --admin-url of the proxy at this port"
+        return "", "give the --admin-url of the proxy at this port, if it is one with a sandbox"
     if request.admin_url is not None and await _is_sandbox(request, _admin_url(request)):
         return _admin_url(request), ""
     answer = await _health(request)

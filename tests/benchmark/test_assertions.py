@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import operator
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -191,3 +193,14 @@ def test_any_text_is_read_or_refused_in_words(text: str) -> None:
         assert "character" in str(error)  # noqa: PT017 - either end is right
     else:
         assert parsed.limit >= 0
+
+
+def test_the_documents_name_every_figure_that_can_be_asserted() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "benchmarker.md").read_text("utf-8")
+    (table,) = re.findall(r"(?m)^\| name in `--assert` .*\n(?:\|.*\n)+", text)
+    named = [
+        name
+        for row in table.splitlines()[2:]
+        for name in re.findall(r"`([^`]+)`", row.split("|")[1])
+    ]
+    assert sorted(named) == sorted(NAMES)

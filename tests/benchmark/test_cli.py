@@ -53,7 +53,7 @@ async def test_quick_sends_100_messages_over_10_connections(tmp_path: Path) -> N
     assert document["environment"]["loop"] in {"uvloop", "asyncio"}
     rate = document["results"]["throughput_rps"]
     assert rate == pytest.approx(100 / document["results"]["total_time_seconds"])
-    assert f"Overall:       {rate:.2f} requests/sec" in out
+    assert f"Overall:       {rate:.2f} messages/s" in out
     assert "LOAD TEST RESULTS\n" in out
     assert out.endswith(f"Results saved to: {only_file(tmp_path).name}\n")
     assert "Sending 100 messages over 10 connections" in errors
@@ -95,7 +95,9 @@ async def test_a_failed_send_makes_the_exit_code_1(tmp_path: Path) -> None:
     assert "Success rate:    99.00 %" in out
     assert ": 550 5.1.1 who?" in errors
     document = strict_json(only_file(tmp_path).read_text())
-    assert document["errors"] == [{"code": "550", "text": "5.1.1 who?", "count": 1}]
+    assert document["errors"] == [
+        {"step": "content", "code": "550", "text": "5.1.1 who?", "count": 1}
+    ]
 
 
 @pytest.mark.parametrize("mechanism", ["login", "xoauth2", "oauthbearer"])
@@ -135,7 +137,7 @@ async def test_compare_of_one_run_each_shows_the_change(tmp_path: Path) -> None:
     rates = [run["results"]["throughput_rps"] for run in (before, after)]
     assert throughput["change"] == pytest.approx((rates[1] - rates[0]) / rates[0])
     assert "\nCOMPARISON\n" in out
-    assert f"{rates[1]:.2f} requests/sec" in out
+    assert f"{rates[1]:.2f} messages/s" in out
 
 
 async def test_a_state_directory_that_is_not_there_is_not_made(tmp_path: Path) -> None:

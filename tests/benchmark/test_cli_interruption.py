@@ -75,7 +75,7 @@ async def test_counts_are_right_at_whatever_moment_it_is_stopped(
     assert (document["partial"], document["interrupted_by"]) == (True, number.name)
     results, warmup = document["results"], document["warmup"]
     assert "(PARTIAL)" in out
-    assert f"Stopped after {results['successful']} successful sends ({number.name})" in out
+    assert f"Stopped after {results['successful']} successful messages ({number.name})" in out
     if results["planned"] is not None:
         assert results["planned"] == sum(
             results[name] for name in ("successful", "failed", "not_attempted", "dropped")

@@ -57,7 +57,7 @@ async def test_nothing_is_lost_nor_left_at_whatever_moment_it_is_stopped(
     validate(document)
     results = document["results"]
     assert (document["partial"], document["interrupted_by"]) == (True, number.name)
-    assert f"Stopped after {results['successful']} successful sends ({number.name})" in out
+    assert f"Stopped after {results['successful']} successful messages ({number.name})" in out
     if mode != "a case from a file":  # whose provider refuses
         assert results["failed"] == 0
         assert_clean(document, results["successful"])

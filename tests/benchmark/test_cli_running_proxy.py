@@ -60,7 +60,7 @@ async def test_a_wrong_password_fails_every_message(tmp_path: Path) -> None:
     assert code == 1
     document = strict_json(only_file(tmp_path).read_text())
     assert [(error["code"], error["count"]) for error in document["errors"]] == [("535", 6)]
-    assert "Errors (6):\n  535 5.7.8" in out
+    assert "Errors (6):\n  AUTH: 535 5.7.8" in out
     assert document["results"]["latency"]["avg_seconds"] is None
 
 

@@ -43,7 +43,7 @@ async def test_first_signal_finishes_the_sends_in_flight_and_reports(
             code, out, _ = await running.end()
     assert (code, len(server.accepted)) == (expected, 14)
     assert "LOAD TEST RESULTS (PARTIAL)" in out
-    assert f"Stopped after 14 successful sends ({number.name})" in out
+    assert f"Stopped after 14 successful messages ({number.name})" in out
     document = strict_json(only_file(tmp_path).read_text())
     assert (document["partial"], document["interrupted_by"]) == (True, number.name)
     results = document["results"]
@@ -59,7 +59,7 @@ async def test_sends_in_flight_that_do_not_end_are_cut_short(tmp_path: Path) -> 
             running.process.send_signal(signal.SIGINT)
             code, out, _ = await running.end()
     assert code == 130
-    assert "Stopped after 10 successful sends" in out
+    assert "Stopped after 10 successful messages" in out
     results = strict_json(only_file(tmp_path).read_text())["results"]
     assert (results["successful"], results["failed"], results["not_attempted"]) == (10, 4, 86)
 
@@ -72,7 +72,7 @@ async def test_stopping_before_the_first_success_is_still_valid_json(tmp_path: P
             running.process.send_signal(signal.SIGINT)
             code, out, _ = await running.end()
     assert code == 130
-    assert "Stopped after 0 successful sends" in out
+    assert "Stopped after 0 successful messages" in out
     results = strict_json(only_file(tmp_path).read_text())["results"]
     assert results["latency"]["min_seconds"] is None
     assert (results["failed"], results["not_attempted"]) == (4, 96)

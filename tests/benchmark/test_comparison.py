@@ -4,6 +4,7 @@ import io
 import itertools
 import math
 import random
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,7 +14,7 @@ from rich.console import Console
 
 from bench.reading.comparison import FIGURES, compare
 from bench.reading.confidence import interval, reach, runs_needed
-from bench.reports import comparison_table, json_export
+from bench.reports import comparison_table, html_export, json_export
 from tests.support.run_documents import run_document, steady
 
 if TYPE_CHECKING:
@@ -192,8 +193,10 @@ def test_whether_mail_was_lost_is_not_guessed_where_it_was_not_checked() -> None
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"config__concurrent": 20}, "same conditions: config.concurrent"),
-        ({"environment__python": "3.14"}, "same conditions: environment.python"),
+        (
+            {"environment__python": "3.14"},
+            "The machine, or what ran on it, was not the same: python: 3.11.2 against 3.14.",
+        ),
         (
             {"generator__was_bottleneck": True, "generator__reason": "CPU 99 %"},
             "In 1 of 1 run of the candidate the generator was the bottleneck (CPU 99 %)",
@@ -209,8 +212,83 @@ def test_what_makes_a_comparison_doubtful_is_said(changes: dict[str, Any], words
 def test_conditions_that_differ_are_listed_with_their_values() -> None:
     document = compare([run(), run(config__processes=2)], [run(environment__load_average=9.0)])
     assert document["differences"] == [
-        {"field": "config.processes", "baseline": [1, 2], "candidate": [1]}
+        {
+            "field": "config.processes",
+            "title": "processes",
+            "baseline": [1, 2],
+            "candidate": [1],
+        }
     ]
+    assert document["differs"] == []
+    assert document["warnings"] == [
+        "The runs of one side were not alike: processes: 1 or 2 against 1."
+    ]
+
+
+def test_what_was_varied_on_purpose_is_told_with_its_values_and_not_warned_of() -> None:
+    changes: dict[str, Any] = {
+        "config__connection": "per-message",
+        "config__messages_per_connection": 1,
+        "config__is_pipelined": True,
+        "config__slow_bytes_per_second": 2000.0,
+        "config__warmup_seconds": 5.0,
+        "config__sizes": "1m",
+        "config__size_bytes": 1048576,
+        "config__model": "open",
+        "config__arrival_rate_per_second": 50.0,
+        "config__max_lateness_seconds": 10.0,
+    }
+    document = compare([run()], [run(**changes)])
+    assert document["differs"] == [
+        "warm-up: 0 s against 5 s",
+        "arrivals a second: none against 50",
+        "connection: kept against per-message",
+        "pipelined: no against yes",
+        "sizes: 4096 against 1m",
+        "bytes a second of content: none against 2000",
+    ]
+    row = '<th scope="row">warm-up</th><td class="words">0 s</td><td class="words">5 s</td>'
+    assert row in html_export.render(document)
+    assert document["warnings"] == []
+
+
+def test_a_generator_at_its_limit_is_a_reservation_of_the_verdict() -> None:
+    slow: dict[str, Any] = {"generator__was_bottleneck": True, "generator__reason": "CPU 99 %"}
+    after = [*runs([2, 2, 2], 1), run(2, 59, **slow)]
+    document = compare(runs([1, 1, 1, 1]), after)
+    reservation = (
+        "With a reservation: the generator was the bottleneck in 1 of 4 runs of the candidate, "
+        "so that its limit may be what was compared, and not the target's."
+    )
+    assert document["reservation"] == reservation
+    out = io.StringIO()
+    comparison_table.show(Console(file=out, width=80), document)
+    assert "Verdict: worse, with a reservation\n" in out.getvalue()
+    assert out.getvalue().rstrip().endswith(reservation)
+    page = html_export.render(document)
+    assert "<h1>Comparison: worse, with a reservation</h1>" in page
+    assert reservation.replace("'", "&#39;") in page
+    assert compare(runs([1]), runs([1]))["reservation"] is None
+
+
+def test_what_to_beware_of_stands_above_the_figures_in_lines_of_whole_words() -> None:
+    document = compare(
+        runs([1, 1, 1]), runs([2, 2, 2], config__concurrent=20, environment__python="3.14")
+    )
+    lines = []
+    for is_terminal in (True, False):
+        out = io.StringIO()
+        comparison_table.show(Console(file=out, width=60, force_terminal=is_terminal), document)
+        lines.append(re.sub(r"\x1b\[[0-9;]*m", "", out.getvalue()).splitlines())
+    terminal, elsewhere = lines
+    assert elsewhere[0] == "Differs: connections at once: 10 against 20"
+    assert elsewhere[1].startswith("Beware: The machine, or what ran on it,")
+    figures = next(at for at, one in enumerate(elsewhere) if one.startswith("Throughput"))
+    assert figures > 1
+    words = " ".join(" ".join(elsewhere).split()).split()
+    assert set(" ".join(terminal).split()) <= set(words)  # none is cut
+    prose = [one for one in terminal if "   " not in one]
+    assert all(len(one) <= 60 for one in prose)
 
 
 def test_two_addresses_are_listed_and_not_warned_of() -> None:
@@ -397,12 +475,25 @@ def test_another_provider_is_another_condition() -> None:
     assert document["differences"] == [
         {
             "field": "provider_settings.behaviour.dialect",
+            "title": "provider's profile",
             "baseline": ["outlook"],
             "candidate": ["gmail"],
         },
-        {"field": "provider_settings.seed", "baseline": [7], "candidate": [8]},
+        {
+            "field": "provider_settings.seed",
+            "title": "provider's seed",
+            "baseline": [7],
+            "candidate": [8],
+        },
     ]
-    assert "provider_settings.behaviour.dialect" in str(document["warnings"])
+    assert document["differs"] == [
+        "provider's profile: outlook against gmail",
+        "provider's seed: 7 against 8",
+    ]
+    faultless = compare(
+        [run(provider_settings=settings)], [run(provider_settings=settings | {"faults": []})]
+    )
+    assert faultless["differs"] == ["provider's faults: end:drop:rate=0.01 against none"]
     same = compare([run(provider_settings=settings)], [run(provider_settings=settings)])
     assert same["differences"] == []
 

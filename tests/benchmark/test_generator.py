@@ -67,7 +67,7 @@ async def test_the_warm_up_is_not_watched() -> None:
         (
             Watch(cpu_seconds=0.2, watched_seconds=1.0, starved_seconds=0.3),
             0,
-            "it waited 30% of the time for a core",
+            "it waited 30% of the time for a core to be free",
         ),
         (Watch(cpu_seconds=0.2, watched_seconds=1.0, starved_seconds=0.2), 0, ""),
     ],
@@ -108,7 +108,7 @@ def used(*cpu_seconds: float, watched_seconds: float = 1.0) -> Watch:
         (
             used(0.1).merge(Watch(cpu_seconds=0.2, watched_seconds=1.0, starved_seconds=0.5)),
             8,
-            "one of its processes waited 50% of the time for a core",
+            "one of its processes waited 50% of the time for a core to be free",
         ),
     ],
 )
@@ -117,6 +117,33 @@ def test_the_fullest_process_and_the_whole_machine_are_judged(
 ) -> None:
     figures = watch.figures(1000, 0, cores)
     assert (figures.was_bottleneck, figures.reason) == (bool(reason), reason)
+
+
+@pytest.mark.parametrize(
+    ("watch", "late", "cores", "advice"),
+    [
+        (used(0.95), 0, 8, "Use more --processes."),
+        (used(0.95, 0.05), 0, 8, "Use more --processes."),
+        # More processes have no more cores.
+        (used(0.95), 0, 1, "fewer --processes, or send from another machine"),
+        (used(0.5, 0.5, 0.5, 0.4), 0, 2, "fewer --processes, or send from another machine"),
+        (
+            Watch(cpu_seconds=0.38, watched_seconds=1.0, starved_seconds=0.26, lag=lag(60)),
+            500,
+            2,
+            "fewer --processes, or send from another machine",
+        ),
+        (Watch(lag=lag(60)), 0, 2, "It stood still now and then"),
+        (Watch(), 500, 2, "a lower --arrival-rate"),
+        (Watch(), 0, 2, ""),
+    ],
+)
+def test_the_advice_follows_from_the_gravest_reason(
+    watch: Watch, late: int, cores: int, advice: str
+) -> None:
+    given = watch.figures(1000, late, cores).advice
+    assert advice in given
+    assert bool(given) is bool(advice)
 
 
 def test_a_process_that_sends_nothing_is_counted_with_what_it_used_only() -> None:

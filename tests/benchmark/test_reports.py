@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import stat
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,7 +17,7 @@ from bench.figures.result import CrowdFigures, NotReconciled, ProviderFigures, R
 from bench.figures.sample import Failure
 from bench.plan.arrivals import Pace, Rate
 from bench.plan.workloads import Recipients, Reuse, Sizes, Workload
-from bench.reading import sufficiency
+from bench.reading import assertions, sufficiency
 from bench.reports import html_export, json_export, terminal, words
 from bench.sending.generator import Watch
 from tests.benchmark.runs import exported, plan, run_of, sample, settle, strict_json
@@ -77,7 +79,7 @@ def test_json_is_valid_and_agrees_with_the_screen(
         results[name] for name in ("successful", "failed", "not_attempted", "dropped")
     )
     for label, name in (
-        ("Total requests", "total_requests"),
+        ("Attempted", "total_requests"),
         ("Successful", "successful"),
         ("Failed", "failed"),
         ("Not attempted", "not_attempted"),
@@ -87,7 +89,7 @@ def test_json_is_valid_and_agrees_with_the_screen(
         assert shown[label] == str(results[name])
     assert shown["Total time"] == f"{results['total_time_seconds']:.2f} s"
     rate = number(results["throughput_rps"], 2)
-    assert shown["Throughput/Overall"].startswith(f"{rate} requests/sec")
+    assert shown["Throughput/Overall"].startswith(f"{rate} messages/s")
     assert shown["Throughput/Per minute"] == number(results["throughput_rpm"], 2)
     titles = {"Latency": "latency"}
     if what.pace is OPEN:
@@ -97,9 +99,9 @@ def test_json_is_valid_and_agrees_with_the_screen(
             *(("Min", "min"), ("Max", "max"), ("Average", "avg"), ("P50 (median)", "p50")),
             *(("P90", "p90"), ("P95", "p95"), ("P99", "p99"), ("P99.9", "p999")),
         ):
-            key = f"{figure}_seconds"
-            mark = "~" if key in results[name]["rough"] else ""
-            assert shown[f"{title}/{label}"] == mark + number(results[name][key], 4)
+            told = words.figure(results[name], figure)
+            assert shown[f"{title}/{label}"] == told.replace("\N{NO-BREAK SPACE}", " ")
+            assert told.startswith("~") is (f"{figure}_seconds" in results[name]["rough"])
 
 
 def test_layout_of_the_report() -> None:
@@ -109,9 +111,9 @@ def test_layout_of_the_report() -> None:
     heads = [line.split(":")[0].strip() for line in lines if line]
     assert lines[9:12] == ["=" * 80, "LOAD TEST RESULTS", "=" * 80]
     for expected in (
-        *("Target", "Total emails", "Concurrent connections", "From", "To"),
-        *("Total time", "Total requests", "Successful", "Failed", "Success rate"),
-        *("Throughput", "Overall", "Per minute", "Latency (seconds)", "Min", "Max", "Average"),
+        *("Target", "Messages", "Concurrent connections", "From", "To"),
+        *("Total time", "Attempted", "Successful", "Failed", "Success rate"),
+        *("Throughput", "Overall", "Per minute", "Latency", "Min", "Max", "Average"),
         *("P50 (median)", "P95", "P99", "Errors (1)", "Lost", "Duplicated", "Corrupted"),
     ):
         assert expected in heads
@@ -125,7 +127,7 @@ def test_a_partial_run_says_so_and_how_many_were_sent() -> None:
     run = run_of(recorder.snapshot(1.0, "SIGTERM"))
     text = terminal.render(run)
     assert "LOAD TEST RESULTS (PARTIAL)" in text
-    assert "Stopped after 2 successful sends (SIGTERM)" in text
+    assert "Stopped after 2 successful messages (SIGTERM)" in text
     assert exported(run)["partial"] is True
 
 
@@ -211,9 +213,10 @@ def test_every_wish_is_in_the_document_and_on_the_screen() -> None:
         "Message size:            4k:70,1m:5\n",
         "20 messages a connection, pipelined, 1-5 recipients a message, ",
         "content at 9000 bytes/s, 7 idle clients\n",
-        "Warm-up:         1 requests, 0 failed, 0 dropped; not counted above\n",
+        "Warm-up:         1 message, 0 failed, 0 dropped; not counted above\n",
         "Idle clients:    7, 1 refused, 2 lost\n",
-        "  Connections:   3 opened, at most 2 a mailbox\n",
+        "  Turns:         9 round trips that were waited for\n",
+        "  Connections:   3 opened, peak 2 a mailbox\n",
     ):
         assert line in text
 
@@ -225,12 +228,110 @@ def test_a_run_by_duration_in_the_closed_model_plans_no_number() -> None:
     assert "Not attempted:   –\n" in terminal.render(run)
 
 
+def test_an_error_is_told_with_its_step_on_screen_page_and_in_json() -> None:
+    recorder = Recorder(3)
+    for number, failure in enumerate(
+        (Failure("535", "5.7.8 no", "AUTH"), Failure("535", "5.7.8 no", "AUTH"), Failure("535", ""))
+    ):
+        recorder.add(sample(number, "535", failure=failure))
+    run = run_of(recorder.snapshot(1.0))
+    document = exported(run)
+    assert document["errors"] == [
+        {"step": "AUTH", "code": "535", "text": "5.7.8 no", "count": 2},
+        {"step": None, "code": "535", "text": "", "count": 1},
+    ]
+    (checked,) = assertions.check(document, ["errors.535==3"])
+    assert checked["is_met"]
+    assert "Errors (3):\n  AUTH: 535 5.7.8 no: 2\n  535: 1\n" in terminal.render(run)
+    page = html_export.render(document)
+    assert '<th scope="col" class="words">Step</th>' in page
+    assert '<tr><td class="words">AUTH</td><th scope="row" class="words">535</th>' in page
+    assert '<desc id="errors-wide-desc">535: 3</desc>' in page
+
+
+def test_the_columns_of_the_phases_are_aligned_whatever_their_units() -> None:
+    recorder = Recorder(4)
+    for number, seconds in enumerate((0.000412, 0.00123, 0.0456, 4000.0)):
+        recorder.add(sample(number, seconds, connect_seconds=seconds * 10))
+    lines = terminal.render(run_of(recorder.snapshot(4001.0))).splitlines()
+    at = next(number for number, line in enumerate(lines) if line.startswith("Phases:"))
+    table = lines[at : at + 4]
+    assert len({len(line) for line in table}) == 1
+    assert "412 µs" in table[3]
+    assert "1 h 6 min" in table[3]
+    heads = re.finditer(r"\S+", table[0])
+    edges = [head.end() for head in heads][1:]
+    for row in table[1:]:
+        assert all(row[edge : edge + 2] in ("", "  ") for edge in edges)
+        assert all(row[edge - 1] != " " for edge in edges)
+
+
+def test_nothing_on_the_screen_is_called_a_request_or_an_email() -> None:
+    recorder = Recorder(2, 1.0)
+    settle(recorder, [0.1, "550"])
+    shown = terminal.render(run_of(recorder.snapshot(1.0), CLEAN))
+    assert not re.search(r"(?i)request|e-?mail|\bsends\b", shown.replace("@gmail", ""))
+
+
+def test_connections_that_were_open_before_are_no_failure() -> None:
+    recorder = Recorder(2, 5.0)
+    recorder.add(sample(0, 0.1, is_warmup=True))
+    recorder.add(sample(1, 0.1))
+    provider = ProviderFigures(
+        connections_opened=0,
+        peak_connections_per_mailbox=3,
+        auth_accepted=0,
+        auth_refused=0,
+        transactions_accepted=2,
+        transactions_refused=0,
+        turns=9,
+        token_requests=0,
+    )
+    run = run_of(recorder.snapshot(1.0), provider=provider)
+    text = terminal.render(run)
+    before = "The connections were opened in the warm-up, which the phases leave out."
+    assert "Connections:   none opened: those of before were used, peak 3 a mailbox\n" in text
+    assert "AUTH:          none needed, 0 refused\n" in text
+    assert f"  {before}\n" in text
+    page = html_export.render(exported(run))
+    assert "none opened: those of before were used" in page
+    assert before in page
+    assert ">opened in the warm-up</text>" in page
+    idle = terminal.render(
+        run_of(recorder.snapshot(1.0), provider=replace(provider, transactions_accepted=0))
+    )
+    assert "Connections:   0 opened" in idle
+    assert "AUTH:          0 accepted" in idle
+
+
+def test_nobody_logs_in_is_said_in_words() -> None:
+    run = run_of(Recorder(1).snapshot(0.0), mechanism="none")
+    assert "Login:                   none\n" in terminal.render(run)
+
+
+@pytest.mark.parametrize("count", [150, 5000])
+def test_a_note_of_rough_figures_stands_only_where_one_is_marked(count: int) -> None:
+    recorder = Recorder(count)
+    settle(recorder, [0.01] * count)
+    document = exported(run_of(recorder.snapshot(9.0)))
+    headline, rest = html_export.render(document).split("</dl>", 1)
+    note = "rough: fewer than 10"
+    assert ("<dd>~" in headline) is (note in rest[: rest.index("</section>")]) is (count == 150)
+    assert note in rest  # of the p99.9 in the table
+
+
 def test_a_generator_that_was_the_bottleneck_is_warned_of() -> None:
     watch = Watch(cpu_seconds=0.95, watched_seconds=1.0)
-    run = run_of(Recorder(1).snapshot(0.0), generator=watch.figures(1, 0))
+    run = run_of(Recorder(1).snapshot(0.0), generator=watch.figures(1, 0, cores=8))
     assert exported(run)["generator"]["was_bottleneck"] is True
-    warning = "Warning: the generator was the bottleneck: it used 95% of a core."
-    assert warning in terminal.render(run)
+    sentence = (
+        "The generator was the bottleneck, and not the target: it used 95% of a core. The target "
+        "may be faster than shown. "
+    )
+    advice = exported(run)["generator"]["advice"]
+    assert advice.startswith("Use more --processes")
+    assert f"Warning: {sentence}{advice}\n" in terminal.render(run)
+    assert html_export.render(exported(run)).count(f"{sentence}{advice}<") == 2
 
 
 def test_assertions_are_told_one_by_one() -> None:
@@ -245,7 +346,7 @@ def test_assertions_are_told_one_by_one() -> None:
         "Assertions:",
         "  NOT MET  p95<=5ms  (250 ms)",
         "           Beware: few.",
-        "  NOT MET  lost==0  (–)",
+        "  NOT MET  lost==0  (not known: nothing was reconciled with a sandbox)",
         "  met      success>=0.9  (100 %)",
     ]
 
@@ -299,7 +400,13 @@ def test_a_run_that_is_too_short_is_no_measurement_on_screen_and_page() -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "messages", "is_short"),
-    [(2.0, 200, False), (1.99, 10_000, True), (60.0, 199, True), (None, None, True)],
+    [
+        (2.0, 200, False),
+        (1.95, 200, False),  # of `--duration 2`, whose last message came before its end
+        (1.89, 10_000, True),
+        (60.0, 199, True),
+        (None, None, True),
+    ],
 )
 def test_a_measurement_takes_seconds_and_messages(
     seconds: float | None, messages: int | None, is_short: bool
@@ -315,8 +422,8 @@ def test_percentiles_of_few_messages_are_there_and_marked() -> None:
     assert latency["rough"] == ["p95_seconds", "p99_seconds", "p999_seconds"]
     assert latency["p99_seconds"] == pytest.approx(0.99, rel=0.01)
     text = terminal.render(run)
-    assert f"P90:           {latency['p90_seconds']:.4f}" in text
-    assert f"P99:           ~{latency['p99_seconds']:.4f}" in text
+    assert "P90:           901 ms\n" in text
+    assert "P99:           ~991 ms\n" in text
     assert "~ rough: fewer than 10 values lie beyond it." in text
     page = html_export.render(exported(run))
     assert f"<dd>{words.ABOUT}{words.duration(latency['p99_seconds'])}" in page

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+import shlex
 import signal
 from typing import TYPE_CHECKING
 
@@ -11,7 +13,8 @@ import pytest
 
 from tests.benchmark.runs import command, outcome
 from tests.benchmark.scripted_server import WAIT_SECONDS
-from xoauth2_proxy.sandbox import OVERRIDES
+from xoauth2_proxy.mock_tokens import MockTokens
+from xoauth2_proxy.sandbox import OVERRIDES, Action, Step, TokenAction
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -106,6 +109,7 @@ async def test_a_port_that_is_taken(tmp_path: Path) -> None:
         code, _, errors = await outcome(tmp_path, *arguments)
     assert code == 1
     assert "The sandbox cannot start" in errors
+    assert "--smtp-port and --http-port take others, 0 a free one" in errors
 
 
 # A provider's profile, faults and tokens.
@@ -209,8 +213,9 @@ async def test_settings_come_from_a_file_and_options_differ_from_it(
     ("more", "complaint"),
     [
         (("--fault", "end"), "step:action"),
-        (("--fault", "end:drop:rate=2"), "faults[0].rate"),
-        (("--fault", "token:drip"), "faults[0].action"),
+        (("--fault", "end:drop:rate=2"), "--fault: 'end:drop:rate=2': rate:"),
+        (("--fault", "token:drip"), "--fault: 'token:drip': action: Input should be '429'"),
+        (("--fault", "dot:drop"), "or 'token' for the token endpoint"),
         (("--set", "rtt=1"), "overrides.rtt: there is no such key"),
         (("--set", "rtt_seconds"), "setting=value"),
         (("--profile", "hotmail"), "--profile"),
@@ -247,3 +252,53 @@ async def test_the_help_names_every_setting(tmp_path: Path) -> None:
     code, out, _ = await outcome(tmp_path, "sandbox", "--help")
     assert code == 0
     assert all(name in out for name in OVERRIDES)
+
+
+async def test_the_help_names_every_step_and_action_with_its_meaning(tmp_path: Path) -> None:
+    _, out, _ = await outcome(tmp_path, "sandbox", "--help")
+    for word in (*Step, *Action, *TokenAction):
+        line = rf"^ +{re.escape(word.value)} +{re.escape(word.meaning)}$"
+        assert re.search(line, out, re.MULTILINE), line
+
+
+# What it says of refusals.
+
+
+async def refused_once(folder: Path, *more: str) -> tuple[str, str]:
+    """Return what a sandbox says on standard error of one refused login, and the token."""
+    arguments = options(folder, "--tls", "none", *more)
+    async with command(folder, *arguments) as running:
+        facts = await ready(folder / "ready", running)
+        host, _, port = facts["smtp"].rpartition(":")
+        token = MockTokens(b"x" * 32).mint(MAILBOX)
+        async with aiosmtplib.SMTP(hostname=host, port=int(port)) as client:
+            with pytest.raises(aiosmtplib.SMTPAuthenticationError):
+                await client.auth_xoauth2(MAILBOX, token)
+        running.process.send_signal(signal.SIGTERM)
+        code, _, errors = await running.end()
+    assert code == 0
+    return errors, token
+
+
+async def test_it_says_why_a_login_was_refused(tmp_path: Path) -> None:
+    errors, token = await refused_once(tmp_path)
+    (line,) = errors.splitlines()
+    assert f"{MAILBOX} AUTH: the token was altered, or is signed with another key" in line
+    assert line.endswith("535 5.7.8 Username and Password not accepted")
+    assert token not in line
+
+
+async def test_quiet_it_says_nothing(tmp_path: Path) -> None:
+    assert (await refused_once(tmp_path, "--quiet"))[0] == ""
+
+
+async def test_it_begins_with_a_line_for_a_client_to_copy(tmp_path: Path) -> None:
+    async with command(tmp_path, *options(tmp_path, "--token", MAILBOX)) as running:
+        facts = await ready(tmp_path / "ready", running)
+        trust = await line_of(running, "the client has to trust")
+        assert trust.split()[-1] == facts["ca_file"]
+        line = await line_of(running, "curl ")
+    words = shlex.split(line)
+    assert words[1] == f"smtp://{facts['smtp']}"
+    assert words[words.index("--cacert") + 1] == facts["ca_file"]
+    assert words[words.index("--mail-from") + 1] == MAILBOX

@@ -87,13 +87,16 @@ def test_a_step_that_fails_never_is_the_knee(steps: list[Figures], data: st.Data
 def test_power_that_still_grows_has_no_knee_yet() -> None:
     found = knee([saturating(load) for load in (1, 2, 4)])
     assert found.load is None
-    assert "still growing at 4" in found.reason
+    assert found.reason.startswith("The knee is above 4, the highest load tried")
 
 
 def test_power_that_only_falls_has_its_knee_below() -> None:
     found = knee([saturating(load) for load in (8, 16, 32)])
     assert found.load is None
-    assert "8, the lowest load tried" in found.reason
+    sentence = "The knee is at or below 8, the lowest load tried: try lower ones."
+    assert found.reason == sentence
+    steps = [saturating(load, capacity=1.0) for load in (1, 2, 4)]
+    assert "at 1, the lowest load there is" in knee(steps, least=1.0).reason
 
 
 def test_two_steps_show_no_knee() -> None:
@@ -192,6 +195,7 @@ def test_the_table_marks_what_is_rough_and_names_what_was_too_short() -> None:
     steps = [(1.0, exported(run_of(recorder.snapshot(0.5))))]
     steps[0][1]["generator"] |= {"was_bottleneck": True, "reason": "\x1b[2J"}
     made = sweep.document("127.0.0.1:2525", Parameter.CONCURRENT, steps)
+    steps[0][1]["generator"]["advice"] = "Use another."
     out = io.StringIO()
     sweep_table.show(Console(file=out, width=100), made)
     shown = out.getvalue().replace("\N{NO-BREAK SPACE}", " ")
@@ -199,6 +203,10 @@ def test_the_table_marks_what_is_rough_and_names_what_was_too_short() -> None:
     assert "~ rough: fewer than 10 values lie beyond it." in shown
     assert "1 of 1 steps were too short" in shown
     assert "\x1b" not in shown
+    assert "at 1 (\\x1b[2J). Use another." in shown
+    heads, row = (" ".join(line.split()) for line in shown.splitlines()[2:4])
+    assert heads.endswith("dropped generator knee")
+    assert row.endswith("0 bottleneck")
     assert "~10.0" in html_export.render(strict_json(json_export.encode(made)))
 
 
@@ -214,3 +222,15 @@ def test_the_document_is_strict_json_and_makes_a_page() -> None:
     assert [one["load"] for one in read["steps"]] == [1, 2, 4]
     assert read["knee"]["load"] is None
     assert "Sweep of 127.0.0.1:2525" in html_export.render(read)
+
+
+def test_a_note_of_rough_figures_stands_only_where_one_is_shown() -> None:
+    recorder = Recorder(planned=2000)
+    settle(recorder, [0.01] * 2000)  # the p99.9 of which is rough, and not shown
+    made = sweep.document(
+        "127.0.0.1:2525", Parameter.CONCURRENT, [(1.0, exported(run_of(recorder.snapshot(9.0))))]
+    )
+    out = io.StringIO()
+    sweep_table.show(Console(file=out, width=100), made)
+    assert "rough" not in out.getvalue()
+    assert "rough: " not in html_export.render(strict_json(json_export.encode(made)))

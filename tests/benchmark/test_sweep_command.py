@@ -47,6 +47,8 @@ async def test_each_step_is_a_run_with_its_own_number_of_connections(tmp_path: P
     assert loads(document) == [1, 2, 4]
     assert [step["run"]["config"]["concurrent"] for step in document["steps"]] == [1, 2, 4]
     assert [step["run"]["results"]["successful"] for step in document["steps"]] == [20] * 3
+    assert "Step 1 of 3: 1 connection, " in errors
+    assert "Step 2 of 3: 2 connections, " in errors
     assert "Knee: " in out
     assert document["knee"]["reason"] in out
     assert document["knee"]["reason"] in (tmp_path / "s.html").read_text()

@@ -18,8 +18,11 @@ _MOST_ERRORS = 12  # bars; the table has them all
 _MOST_LETTERS = 34  # of an error's name in the picture
 
 
-def phases(results: Mapping[str, Any]) -> Markup:
-    """Draw p50 and p95 of connecting, logging in and the transaction."""
+def phases(results: Mapping[str, Any], *, without: str = "not measured") -> Markup:
+    """Draw p50 and p95 of connecting, logging in and the transaction.
+
+    `without` is what to say of connecting and logging in where neither was measured.
+    """
     rows = [
         (title, results["phases"][name])
         for title, name in (
@@ -38,7 +41,8 @@ def phases(results: Mapping[str, Any]) -> Markup:
             p50, p95 = phase["p50_seconds"], phase["p95_seconds"]
             sheet.text(sheet.left, top + 8, title, "name")
             if p50 is None or p95 is None:
-                sheet.text(sheet.right, top + 8, "not measured", at="end")
+                said = "not measured" if title == "Transaction" else without
+                sheet.text(sheet.right, top + 8, said, at="end")
                 continue
             sheet.text(sheet.right, top + 8, _told(phase), at="end")
             sheet.rect(sheet.left, top + 15, x(p95) - sheet.left, 14, "bar-p95")

@@ -115,7 +115,7 @@ def forest(figures: Sequence[Mapping[str, Any]]) -> Markup:
         sheet.line(x(1), 8, x(1), sheet.bottom, "zero")
         for number, row in enumerate(rows):
             _whisker(sheet, 12.0 + number * _ROW, row, x)
-        sheet.x_axis(x, words.change_tick, "change against the baseline")
+        sheet.x_axis(x, words.change_tick, "change against the baseline, axis logarithmic")
         spoken = "; ".join(f"{row['title']}: {row['verdict']}" for row in rows)
         return sheet.svg("forest", "Changes and their intervals", f"{spoken}.")
 

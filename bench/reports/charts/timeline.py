@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
     from markupsafe import Markup
 
-_SHORT = 0.5  # of a bin: a shorter last one would show the chance of a moment as a rate
 _WIDE_RANGE = 20  # above this a linear axis would hide the usual latency below the worst
 _STRIP = 16  # units of height for a row of marks
 _STRIP_GAP = 8  # above the first one
@@ -42,7 +41,8 @@ class Bin:
 def bins(results: Mapping[str, Any]) -> list[Bin]:
     """Return the stretches of a run's timeline; the last one ends with the run.
 
-    A last stretch that is too short for a rate is made one with the stretch before.
+    A last stretch that is shorter than the others is made one with the stretch before: alone it
+    would show the chance of a moment as a rate.
     """
     width = results["timeline"]["bin_seconds"]
     rows = results["timeline"]["bins"]
@@ -63,7 +63,7 @@ def bins(results: Mapping[str, Any]) -> list[Bin]:
     last, end = found[-1], results["total_time_seconds"]
     if not last.start_seconds < end < last.end_seconds:
         return found
-    if len(found) == 1 or last.start_seconds + width * _SHORT <= end:
+    if len(found) == 1:
         found[-1] = _until(last, end)
     else:
         found[-2:] = [_joined(found[-2], last, end)]
