@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from xoauth2_proxy.config import Overrides, load_config
+from xoauth2_proxy.sandbox import PROFILES, Action, Profile, Step, TokenAction
 
 ROOT = Path(__file__).parent.parent
 TRACKED = [
@@ -20,6 +21,7 @@ TRACKED = [
     ).stdout.splitlines()
 ]
 README = (ROOT / "README.md").read_text()
+SANDBOX_GUIDE = (ROOT / "docs" / "sandbox.md").read_text()
 GUIDES = README + "".join(path.read_text() for path in sorted((ROOT / "docs").glob("*.md")))
 
 
@@ -63,6 +65,29 @@ def _commands(package: str) -> list[list[str]]:
         "bench": ["compare", "cost", "sandbox", "schema", "sweep", "tokens"],
     }
     return [[], *([name] for name in sub[package])]
+
+
+@pytest.mark.parametrize("kind", [Step, Action, TokenAction])
+def test_every_step_and_action_of_faults_is_in_the_guide(
+    kind: type[Step | Action | TokenAction],
+) -> None:
+    faults = SANDBOX_GUIDE.partition("## Faults")[2]
+    if kind is TokenAction:
+        faults = faults.partition("| at `token` |")[2]
+    else:
+        faults = faults.partition("| at `token` |")[0]
+    assert [word.value for word in kind if f"`{word.value}`" not in faults] == []
+
+
+def test_the_guides_figures_are_the_profiles() -> None:
+    rows = re.findall(
+        r"^\| `(\w+)`[^|]*\| (\w+) \| (\w+) \| (\w+) \|$", SANDBOX_GUIDE, re.MULTILINE
+    )
+    assert len(rows) == 11
+    for name, *said in rows:
+        figures = [getattr(PROFILES[profile], name) for profile in Profile]
+        shown = [f"{one:g}" if isinstance(one, float) else str(one) for one in figures]
+        assert said == shown, name
 
 
 def test_links_in_the_documents_lead_somewhere() -> None:

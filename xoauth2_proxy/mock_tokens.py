@@ -32,7 +32,9 @@ _ISSUER = "xoauth2-proxy-sandbox"
 _AUDIENCE = "smtp"
 _GOOGLE_PREFIX = "ya29."
 _MICROSOFT_PREFIX = "EwAoA8l6BAAURNvFLcaAUzrq"
-_MICROSOFT_DOMAINS = frozenset({"outlook.com", "hotmail.com", "live.com", "msn.com"})
+_PREFIXES = dict.fromkeys(("gmail.com", "googlemail.com"), _GOOGLE_PREFIX) | dict.fromkeys(
+    ("outlook.com", "hotmail.com", "live.com", "msn.com"), _MICROSOFT_PREFIX
+)
 _DECODING: Any = {
     "require": ["sub", "iat", "exp", "jti"],
     "verify_exp": False,  # checked here to the fraction of a second; PyJWT rounds down
@@ -61,9 +63,11 @@ class MockClaims:
 class MockTokens:
     """Mints and verifies the sandbox's access tokens with one signing key."""
 
-    __slots__ = ("_key",)
+    __slots__ = ("_key", "_usual_prefix")
 
-    def __init__(self, key: bytes) -> None:
+    def __init__(self, key: bytes, *, is_like_microsofts: bool = False) -> None:
+        """`is_like_microsofts` says how tokens look of mailboxes whose domain is nobody's."""
+        self._usual_prefix = _MICROSOFT_PREFIX if is_like_microsofts else _GOOGLE_PREFIX
         if len(key) < _KEY_BYTES:
             raise ValueError(f"the signing key needs at least {_KEY_BYTES} octets")
         self._key = key
@@ -83,7 +87,7 @@ class MockTokens:
             "jti": secrets.token_hex(8),
         }
         domain = mailbox.lower().rpartition("@")[2]
-        prefix = _MICROSOFT_PREFIX if domain in _MICROSOFT_DOMAINS else _GOOGLE_PREFIX
+        prefix = _PREFIXES.get(domain, self._usual_prefix)
         return prefix + jwt.encode(claims, self._key, algorithm=_ALGORITHM)
 
     def verify(self, token: str) -> str:

@@ -169,6 +169,7 @@ async def test_counters_are_shown(sandbox: Sandbox, http: aiohttp.ClientSession)
         "messages_total": 1,
         "messages_evicted": 0,
         "messages_held": 1,
+        "refusals_total": 1,
     }
 
 

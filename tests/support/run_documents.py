@@ -102,7 +102,7 @@ def run_document(
         },
         "warmup": {"seconds": 0.0, "requests": 0, "failed": 0, "dropped": 0},
         "errors": [
-            {"code": code, "text": "because", "count": count}
+            {"step": None, "code": code, "text": "because", "count": count}
             for code, count in failures.most_common()
         ],
         "reconciliation": {
@@ -133,6 +133,7 @@ def run_document(
             "loop_lag": {"p50_seconds": 0.0001, "p99_seconds": 0.002, "max_seconds": 0.004},
             "was_bottleneck": False,
             "reason": "",
+            "advice": "",
         },
         "assertions": [],
         "environment": {

@@ -18,7 +18,8 @@ from xoauth2_proxy.sandbox.provider_settings import (
     fault_from,
 )
 from xoauth2_proxy.sandbox.received import Message, Received
-from xoauth2_proxy.sandbox.spelling import FAULT_FORM, fault_document, override
+from xoauth2_proxy.sandbox.refusals import Refusal, Refusals
+from xoauth2_proxy.sandbox.spelling import FAULT_FORM, fault_document, fault_words, override
 
 __all__ = [
     "FAULT_FORM",
@@ -35,6 +36,8 @@ __all__ = [
     "Profile",
     "ProviderSettings",
     "Received",
+    "Refusal",
+    "Refusals",
     "Rotation",
     "Sandbox",
     "Step",
@@ -45,5 +48,6 @@ __all__ = [
     "explain",
     "fault_document",
     "fault_from",
+    "fault_words",
     "override",
 ]

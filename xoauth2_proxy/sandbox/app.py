@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal, Self
 from xoauth2_proxy.accounts import TlsMode
 from xoauth2_proxy.mock_tokens import MockTokens, load_signing_key
 from xoauth2_proxy.sandbox.authority import Authority
+from xoauth2_proxy.sandbox.behaviour import Profile
 from xoauth2_proxy.sandbox.faults import Fault, Faults, Step, TokenFault
 from xoauth2_proxy.sandbox.listing import Listing
 from xoauth2_proxy.sandbox.minting import Mint
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from xoauth2_proxy.sandbox.behaviour import Behaviour
     from xoauth2_proxy.sandbox.counters import Counters
+    from xoauth2_proxy.sandbox.refusals import Refusals
 
 
 @dataclass(eq=False)
@@ -86,7 +88,9 @@ class Sandbox:
         self.ca_file = authority.ca_file
         if self._office is None:
             key = load_signing_key(self.state_dir)
-            self.tokens = MockTokens(key)
+            self.tokens = MockTokens(
+                key, is_like_microsofts=self.behaviour.dialect is Profile.OUTLOOK
+            )
             self._office = Office(
                 self.behaviour, self.tokens, self.received, self._faults, self.settings.seed
             )
@@ -133,6 +137,11 @@ class Sandbox:
     def counters(self) -> Counters:
         """What has happened since the first start."""
         return self._started.counters
+
+    @property
+    def refusals(self) -> Refusals:
+        """What was refused since the first start, and why."""
+        return self._started.refusals
 
     def add_fault(self, fault: Fault | TokenFault) -> None:
         """Add a fault; its arrivals are counted from now on.
@@ -204,11 +213,16 @@ class Sandbox:
         return replace(behaviour, withhold=behaviour.withhold | self.withhold)
 
     def _make_web(self, office: Office) -> Web:
-        services: list[Services] = [Listing(office, self.as_document), Pages(office.received)]
+        services: list[Services] = [
+            Listing(office, self.as_document),
+            Pages(office.received, office.refusals),
+        ]
         if self.mints_tokens:
             endpoint = self.settings.token_endpoint
             services += [
-                TokenEndpoint(endpoint, self._mint, self._token_faults, office.counters),
+                TokenEndpoint(
+                    endpoint, self._mint, self._token_faults, office.counters, office.refusals
+                ),
                 Workbench(self, office, self._mint),
             ]
         return Web(services)

@@ -12,9 +12,11 @@ from xoauth2_proxy.accounts import TlsMode
 from xoauth2_proxy.sandbox import bearer
 from xoauth2_proxy.sandbox.dialects import spoken
 from xoauth2_proxy.sandbox.faults import Step
+from xoauth2_proxy.sandbox.minting import why_not
 from xoauth2_proxy.smtp import reply
 
 if TYPE_CHECKING:
+    from xoauth2_proxy.sandbox.dialects import Dialect
     from xoauth2_proxy.sandbox.session import Session
 
 _MAX_FAILURES = 5
@@ -43,9 +45,10 @@ def auth(session: Session, argument: str) -> None:
     """AUTH: begin an exchange, or end it if the initial response is all there is to it."""
     mechanism, _, initial_response = argument.partition(" ")
     mechanism = mechanism.upper()
-    refusal = _refusal(session, mechanism)
+    session.claimed = ""
+    refusal, why = _refusal(session, mechanism)
     if refusal:
-        session.say(refusal)
+        session.refuse(refusal, why)
         return
     session.mechanism = mechanism
     if session.office.dialect.takes_password(mechanism):
@@ -58,19 +61,28 @@ def auth(session: Session, argument: str) -> None:
         session.expects = _take_credentials
 
 
-def _refusal(session: Session, mechanism: str) -> bytes:
+def _refusal(session: Session, mechanism: str) -> tuple[bytes, str]:
+    """Return the reply to an AUTH that cannot begin, and why it cannot; b"" if it can."""
     dialect = session.office.dialect
     is_offered = mechanism in dialect.mechanisms
     is_known = dialect.offers(mechanism) or dialect.takes_password(mechanism)
     checks = (
-        (not session.is_greeted, _EHLO_FIRST),
-        (not may_authenticate(session), _NEEDS_TLS),
-        (session.is_authenticated, _AGAIN),
-        (session.transaction is not None, _IN_TRANSACTION),
-        ("AUTH" not in session.office.extensions, _UNKNOWN),
-        (not is_known, spoken(dialect.no_mechanism(is_offered=is_offered))),
+        (not session.is_greeted, _EHLO_FIRST, "AUTH before EHLO"),
+        (not may_authenticate(session), _NEEDS_TLS, "AUTH before STARTTLS"),
+        (session.is_authenticated, _AGAIN, "the session has logged in already"),
+        (session.transaction is not None, _IN_TRANSACTION, "AUTH behind MAIL"),
+        ("AUTH" not in session.office.extensions, _UNKNOWN, "AUTH is withheld"),
+        (
+            not is_known,
+            spoken(dialect.no_mechanism(is_offered=is_offered)),
+            f"no token logs in by that mechanism; by {_mechanisms(dialect)} it does",
+        ),
     )
-    return next((refusal for applies, refusal in checks if applies), b"")
+    return next(((refusal, why) for applies, refusal, why in checks if applies), (b"", ""))
+
+
+def _mechanisms(dialect: Dialect) -> str:
+    return " or ".join(name for name in dialect.mechanisms if dialect.offers(name))
 
 
 def _ask_for_password(session: Session, initial_response: str) -> None:
@@ -101,6 +113,7 @@ def _take_password(session: Session, line: bytes) -> None:
     if line == b"*":
         session.say(_CANCELLED)
         return
+    session.why = f"{session.mechanism} with a password; no password is good here, tokens are"
     _fail(session, session.office.dialect.basic_refused)
 
 
@@ -110,15 +123,16 @@ def _take_credentials(session: Session, line: bytes) -> None:
         return
     try:
         octets = bearer.decode_base64(line)
-    except bearer.BadCredentials:
-        session.say(_NOT_BASE64)
+    except bearer.BadCredentials as error:
+        session.refuse(_NOT_BASE64, f"no {session.mechanism} response: {error}")
         return
     try:
         credentials = _READERS[session.mechanism](octets)
-    except bearer.BadCredentials:
+    except bearer.BadCredentials as error:
+        session.why = f"no {session.mechanism} response: {error}"
         _challenge(session, "400")
         return
-    session.mailbox = credentials.mailbox
+    session.mailbox = session.claimed = credentials.mailbox
     session.step(Step.AUTH, credentials.mailbox, partial(_judge, token=credentials.token))
     if not session.is_authenticated:
         session.mailbox = ""
@@ -126,12 +140,17 @@ def _take_credentials(session: Session, line: bytes) -> None:
 
 def _judge(session: Session, mailbox: str, *, token: str) -> None:
     office = session.office
-    refusal = office.limits.refuse_login(mailbox) if office.limits is not None else ""
-    if refusal:
+    limits = office.limits
+    if limits is not None and (refusal := limits.refuse_login(mailbox)):
+        session.why = limits.met
         _say_refusal(session, spoken(refusal))
-    elif session.presumed or office.objection(mailbox, token):
+    elif session.presumed:
         _challenge(session, "401")
-    elif office.limits is not None and (refusal := office.limits.enter(mailbox, session)):
+    elif office.objection(mailbox, token):
+        session.why = why_not(office, mailbox, token)
+        _challenge(session, "401")
+    elif limits is not None and (refusal := limits.enter(mailbox, session)):
+        session.why = limits.met
         _say_refusal(session, spoken(refusal))
         session.close()
     else:
@@ -161,6 +180,7 @@ def _fail(session: Session, refusal: str) -> None:
     if session.auth_failures < _MAX_FAILURES:
         _say_refusal(session, spoken(refusal))
     else:
+        session.why += f"; {_MAX_FAILURES} logins have failed, so it closes"
         _say_refusal(session, _TOO_MANY_FAILURES)
         session.close()
     if session.office.behaviour.refusal_seconds:

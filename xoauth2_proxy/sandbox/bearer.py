@@ -14,7 +14,7 @@ _SCOPE = "https://mail.google.com/"
 
 
 class BadCredentials(ValueError):
-    """The octets are not credentials of the mechanism."""
+    """The octets are not credentials of the mechanism; the text says why and quotes nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ def decode_base64(line: bytes) -> bytes:
     try:
         return base64.b64decode(line, validate=True)
     except binascii.Error:
-        raise BadCredentials from None
+        raise BadCredentials("it is not base64") from None
 
 
 def read_xoauth2(octets: bytes) -> Credentials:
@@ -48,7 +48,7 @@ def read_oauthbearer(octets: bytes) -> Credentials:
     header, _, rest = octets.partition(b"\x01")
     words = header.decode("utf-8", "replace").split(",")
     if len(words) != 3 or words[0] not in ("n", "y") or words[2]:
-        raise BadCredentials
+        raise BadCredentials("it does not begin with n,a=MAILBOX,")
     authzid = words[1].removeprefix("a=").replace("=2C", ",").replace("=3D", "=")
     return _credentials(authzid, _fields(rest))
 
@@ -65,13 +65,15 @@ def challenge(mechanism: str, status: str, schemes: str) -> bytes:
 def _fields(octets: bytes) -> dict[str, str]:
     text = octets.rstrip(b"\r\n").decode("utf-8", "replace")
     if not text.endswith("\x01\x01"):
-        raise BadCredentials
+        raise BadCredentials("it does not end with two ^A (0x01)")
     pairs = (word.partition("=") for word in text.split("\x01") if word)
     return {key: value for key, _, value in pairs}
 
 
 def _credentials(mailbox: str, fields: dict[str, str]) -> Credentials:
     scheme, _, token = fields.get("auth", "").partition(" ")
-    if not mailbox or scheme.lower() != "bearer" or not token:
-        raise BadCredentials
+    if not mailbox:
+        raise BadCredentials("it names no mailbox: user= in XOAUTH2, a= in OAUTHBEARER")
+    if scheme.lower() != "bearer" or not token:
+        raise BadCredentials("it holds no auth=Bearer with a token behind it")
     return Credentials(mailbox.lower(), token.strip())

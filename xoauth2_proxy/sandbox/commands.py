@@ -113,6 +113,8 @@ def _starttls(session: Session, argument: str) -> None:
 def _mail(session: Session, argument: str) -> None:
     refusal = _mail_refusal(session)
     if refusal:
+        if not session.is_authenticated:
+            session.why = "the client has not logged in"
         session.say(refusal)
         return
     try:
@@ -161,8 +163,11 @@ def _size(session: Session, envelope: Envelope, value: str) -> bytes:
     if not (value.isascii() and value.isdigit() and len(value) <= 20):  # RFC 1870 §4
         return _BAD_PARAMETER
     envelope.size_bytes = int(value)
-    limit = session.office.behaviour.max_message_bytes
-    return _TOO_LARGE if envelope.size_bytes > limit else b""
+    behaviour = session.office.behaviour
+    if envelope.size_bytes <= behaviour.max_message_bytes:
+        return b""
+    session.why = f"{behaviour.told_limit('max_message_bytes')}: SIZE={envelope.size_bytes}"
+    return _TOO_LARGE
 
 
 def _body(session: Session, envelope: Envelope, value: str) -> bytes:
@@ -220,7 +225,10 @@ def _rcpt(session: Session, argument: str) -> None:
         session.say(_NEEDS_UTF8)
     elif len(transaction.envelope.forward_paths) >= session.office.behaviour.max_recipients:
         session.office.counters.limit_met("max_recipients")
-        session.say(spoken(session.office.dialect.too_many_recipients))
+        session.refuse(
+            spoken(session.office.dialect.too_many_recipients),
+            session.office.behaviour.told_limit("max_recipients"),
+        )
     elif transaction.via:
         session.say(_NESTED)
     else:

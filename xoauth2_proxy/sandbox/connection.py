@@ -15,6 +15,7 @@ from collections import deque
 from typing import TYPE_CHECKING, cast
 
 from xoauth2_proxy.accounts import TlsMode
+from xoauth2_proxy.sandbox.refusals import told_address
 from xoauth2_proxy.sandbox.session import Ending, Session
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class Connection(asyncio.Protocol):
     """One client connection of the provider."""
 
     __slots__ = (
+        "_client",
         "_early",
         "_flights",
         "_hold",
@@ -55,6 +57,7 @@ class Connection(asyncio.Protocol):
         self._rtt_seconds = provider.office.behaviour.rtt_seconds
         is_encrypted = provider.office.behaviour.tls is TlsMode.IMPLICIT
         self._session = Session(provider.office, is_encrypted=is_encrypted)
+        self._client = ""  # address:port, once it is known
         self._transport: asyncio.Transport | None = None  # None: not yet, or gone
         self._flights: deque[tuple[bytes, Ending]] = deque()  # held back by `rtt_seconds`
         # What came through TLS before `start_tls` returned: a client's EHLO may travel with the
@@ -92,8 +95,11 @@ class Connection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass of it
         # asyncio sets it only where the listening socket names its protocol, and ours does not.
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._client = self._session.client = told_address(transport.get_extra_info("peername"))
         if not self._provider.enter(self):
-            self.farewell(self._provider.office.dialect.worded(_TOO_MANY))
+            office = self._provider.office
+            told = office.behaviour.told_limit("max_connections")
+            self.farewell(office.dialect.worded(_TOO_MANY), "CONNECT", told)
         else:
             self._session.greet()
             self._settle()
@@ -130,7 +136,7 @@ class Connection(asyncio.Protocol):
         self._is_paused_by_peer = False
         self._resume_reading()
 
-    def farewell(self, octets: bytes) -> None:
+    def farewell(self, octets: bytes, step: str, why: str) -> None:
         """Say `octets` out of turn and close; who is kept waiting for good hears nothing."""
         if self._transport is None or self._transport.is_closing():
             return
@@ -142,6 +148,9 @@ class Connection(asyncio.Protocol):
             return
         if octets:
             self._provider.office.counters.count_replies((octets,))
+        self._provider.office.refusals.add(
+            self._client, self._session.mailbox, step, octets or b"(closed without a word)", why
+        )
         self._deliver(octets, Ending.CLOSE)
 
     def abort(self) -> None:
@@ -229,7 +238,7 @@ class Connection(asyncio.Protocol):
         self._session.abandon()
         encrypted: asyncio.Transport | None = None
         try:
-            with contextlib.suppress(OSError):  # TLS errors included: the client's doing
+            with self._provider.shaking_hands(self._client):
                 encrypted = await self._loop.start_tls(
                     plain,
                     self,
@@ -247,7 +256,7 @@ class Connection(asyncio.Protocol):
             return
         self._transport = encrypted
         # RFC 3207 §4.2: nothing learnt before the handshake is remembered.
-        self._session = Session(self._provider.office, is_encrypted=True)
+        self._session = Session(self._provider.office, is_encrypted=True, client=self._client)
         early, self._early = self._early, None
         if early:
             self.data_received(bytes(early))

@@ -124,6 +124,7 @@ def take_chunk(session: Session) -> None:
     """Answer a chunk that is not the last."""
     transaction = session.transaction
     if transaction is not None and transaction.intake.is_too_large:
+        session.why = session.office.behaviour.told_limit("max_message_bytes")
         fail_chunk(session, _TOO_LARGE)
     else:
         session.say(b"250 2.0.0 OK %d octets\r\n" % session.chunk.size_bytes)
@@ -152,12 +153,15 @@ def finish(session: Session, _: str) -> None:
     intake, envelope, office = transaction.intake, transaction.envelope, session.office
     refusal = b""
     if intake.is_too_large:
+        session.why = office.behaviour.told_limit("max_message_bytes")
         refusal = _TOO_LARGE
     elif intake.has_bare_line_ends and not transaction.is_binary:
+        session.why = "the content has line ends that are not CRLF"
         refusal = _BARE_LINE_ENDS
     elif office.limits is not None:
         count = len(envelope.forward_paths)
         refusal = spoken(office.limits.refuse_message(session.mailbox, session, count))
+        session.why = office.limits.met if refusal else ""
     if refusal:
         session.say(refusal)
         refuse(session)
@@ -207,7 +211,9 @@ def _chunk_refusal(session: Session) -> bytes:
 def _limit(session: Session, transaction: Transaction) -> bytes:
     """Return the refusal of a message before its content, for the sake of a limit."""
     limits, count = session.office.limits, len(transaction.envelope.forward_paths)
-    return spoken(limits.refuse_content(session.mailbox, session, count)) if limits else b""
+    refusal = spoken(limits.refuse_content(session.mailbox, session, count)) if limits else b""
+    session.why = limits.met if limits and refusal else ""
+    return refusal
 
 
 def _delay(session: Session, mark: int, recipients: int) -> None:

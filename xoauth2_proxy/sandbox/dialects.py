@@ -44,6 +44,7 @@ class Dialect:
     is_quota_told_early: bool  # at DATA, before the content
     idle: str
     session_over: str
+    shut_down: str  # of a fault that says 421
     tail: str = ""  # stands behind each refusal, at the end of its last line
 
     def offers(self, mechanism: str) -> bool:
@@ -111,6 +112,7 @@ _UNLIMITED = Dialect(
     is_quota_told_early=True,
     idle="421 4.4.2 Timeout, closing connection",
     session_over="421 4.4.2 Session over, closing connection",
+    shut_down="421 4.3.2 Closing on request",
 )
 
 # support.google.com/a/answer/3726730 and the logs quoted in github.com/nodemailer/nodemailer
@@ -146,6 +148,7 @@ _GMAIL = Dialect(
     is_quota_told_early=True,
     idle="451 4.4.2 Timeout - closing connection.",
     session_over="421 4.7.0 Try again later, closing connection.",
+    shut_down="421 4.7.0 Try again later, closing connection.",
     tail=" {id} - gsmtp",
 )
 
@@ -182,6 +185,7 @@ _OUTLOOK = Dialect(
     is_quota_told_early=False,
     idle="421 4.4.1 Connection timed out",
     session_over="421 4.4.1 Connection timed out",
+    shut_down="421 4.3.2 Service not active",
 )
 
 DIALECTS = {

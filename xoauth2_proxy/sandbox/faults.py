@@ -5,7 +5,6 @@ A script is a list of faults; the first that matches an arrival and whose turn i
 
 import re
 from collections.abc import Iterator, Mapping
-from enum import StrEnum
 from typing import Annotated, Generic, Literal, TypeVar
 
 from pydantic import Field, TypeAdapter
@@ -13,59 +12,60 @@ from pydantic.dataclasses import dataclass
 
 from xoauth2_proxy.sandbox.behaviour import STRICT
 from xoauth2_proxy.sandbox.chance import share
+from xoauth2_proxy.sandbox.explained import Explained
 from xoauth2_proxy.sandbox.tally import Tally
 
 MAX_FAULTS = 1000  # in one script
 _MAX_TEXT = 10_000
 
 
-class Step(StrEnum):
+class Step(Explained):
     """The points of a session at which a fault can be placed."""
 
-    CONNECT = "connect"  # before the greeting
-    EHLO = "ehlo"
-    STARTTLS = "starttls"
-    AUTH = "auth"  # the credentials are complete
-    MAIL = "mail"
-    RCPT = "rcpt"
-    DATA = "data"  # the DATA command: before the 354
-    BDAT = "bdat"  # the BDAT command, before its octets
-    CONTENT = "content"  # the first octets of a message's content: after the 354
-    END = "end"  # the final dot, or the last octet of BDAT LAST
-    RSET = "rset"
-    QUIT = "quit"
+    CONNECT = "connect", "before the greeting"
+    EHLO = "ehlo", "EHLO or HELO"
+    STARTTLS = "starttls", "the STARTTLS command"
+    AUTH = "auth", "the credentials are complete"
+    MAIL = "mail", "MAIL FROM"
+    RCPT = "rcpt", "RCPT TO"
+    DATA = "data", "the DATA command, before the 354"
+    BDAT = "bdat", "the BDAT command, before its octets"
+    CONTENT = "content", "the first octets of a message, after the 354"
+    END = "end", "the final dot, or the last octet of BDAT LAST"
+    RSET = "rset", "RSET"
+    QUIT = "quit", "QUIT"
 
     __hash__ = str.__hash__  # Enum's own is a Python function, and this is asked at every step
 
 
-class Action(StrEnum):
+class Action(Explained):
     """What goes wrong."""
 
-    REPLY = "reply"  # `text` is the reply; the step has no other effect. After 421 it closes
-    REFUSE = "refuse"  # reply for good: 550, at CONNECT 554, at AUTH 535
-    TEMPFAIL = "tempfail"  # reply for now: 451, at AUTH 454
-    SHUT_DOWN = "421"  # reply 421 and close
-    DROP = "drop"  # close the connection
-    RESET = "reset"  # close it with a TCP RST
-    ACCEPT_THEN_DROP = "accept_then_drop"  # END only: keep the message, then close unanswered
-    REPLY_THEN_DROP = "reply_then_drop"  # the usual reply, then close
-    STALL = "stall"  # read on, never answer again
-    FREEZE = "freeze"  # neither read nor answer again
-    DELAY = "delay"  # answer after `seconds`; nothing behind it is looked at before
-    GARBAGE = "garbage"  # send octets that are no reply (`text`, if given)
-    REPLY_TWICE = "reply_twice"  # the reply, and the same once more
-    # AUTH only: the token is taken for one that is not good, with all that follows.
-    EXPIRED = "expired"
-    REVOKED = "revoked"
-    TAMPERED = "tampered"
-    WRONG_MAILBOX = "wrong_mailbox"
+    REPLY = "reply", "say `text` instead, to no other effect; 421 closes"
+    REFUSE = "refuse", "refuse for good: 550, at connect 554, at auth 535"
+    TEMPFAIL = "tempfail", "refuse for now: 451, at auth 454"
+    SHUT_DOWN = "421", "say 421, in the provider's words, and close"
+    DROP = "drop", "close the connection without a word (FIN)"
+    RESET = "reset", "break it off with a TCP RST"
+    ACCEPT_THEN_DROP = "accept_then_drop", "keep the message, close unanswered; at end only"
+    REPLY_THEN_DROP = "reply_then_drop", "give the usual reply, then close"
+    STALL = "stall", "read on, never answer again"
+    FREEZE = "freeze", "neither read nor answer again"
+    DELAY = "delay", "answer after `seconds`, and look at nothing before"
+    GARBAGE = "garbage", "say what is no reply (`text`, if given)"
+    REPLY_TWICE = "reply_twice", "give the usual reply twice"
+    # The token is taken for one that is not good, with all that follows.
+    EXPIRED = "expired", "take a good token for an expired one; at auth only"
+    REVOKED = "revoked", "take it for a revoked one; at auth only"
+    TAMPERED = "tampered", "take it for an altered one; at auth only"
+    WRONG_MAILBOX = "wrong_mailbox", "take it for another mailbox's; at auth only"
 
 
 # What is said where the fault brings no text of its own.
 _TEXTS = {
     Action.REFUSE: "550 5.7.1 Refused on request",
     Action.TEMPFAIL: "451 4.3.0 Temporary failure on request",
-    Action.SHUT_DOWN: "421 4.3.2 Closing on request",
+    Action.SHUT_DOWN: "421 4.3.2 Closing on request",  # the dialect's words go before
     Action.GARBAGE: "\x16\x03\x01 this is no reply",
 }
 _TEXTS_AT = {
@@ -118,6 +118,15 @@ class Scripted:
         else:
             turn = "every one" if self.nth is None else f"arrival {self.nth}"
         return turn if self.mailbox is None else f"{turn}, of {self.mailbox}"
+
+    def told(self, action: str) -> str:
+        """Return it as the reason of what it did, near to how it is spelt."""
+        if self.rate is not None:
+            turn = f"rate={self.rate:.4g}"
+        else:
+            turn = "every" if self.nth is None else f"nth={self.nth}"
+        told = f"fault {self.step}:{action} {turn}"
+        return told if self.mailbox is None else f"{told} mailbox={self.mailbox}"
 
     def as_document(self) -> dict[str, object]:
         """Return it as it stands in a list of faults, without what goes without saying."""
@@ -177,26 +186,26 @@ class Fault(Scripted):
         return b"".join(line.encode() + b"\r\n" for line in lines)
 
 
-class TokenAction(StrEnum):
+class TokenAction(Explained):
     """What goes wrong at the token endpoint."""
 
-    RATE_LIMITED = "429"  # with Retry-After
-    SERVER_ERROR = "500"
-    UNAVAILABLE = "503"  # with Retry-After
-    HANG = "hang"  # no answer
-    DROP = "drop"  # the connection ends without an answer
-    DELAY = "delay"  # answer after `seconds`
-    GARBAGE = "garbage"  # 200, and no JSON
-    TRUNCATED = "truncated"  # the connection ends within the JSON
-    INVALID_GRANT = "invalid_grant"
-    INVALID_CLIENT = "invalid_client"
-    INTERACTION_REQUIRED = "interaction_required"
-    TEMPORARILY_UNAVAILABLE = "temporarily_unavailable"
+    RATE_LIMITED = "429", "too many requests, with Retry-After"
+    SERVER_ERROR = "500", "server_error"
+    UNAVAILABLE = "503", "temporarily_unavailable, with Retry-After"
+    HANG = "hang", "no answer"
+    DROP = "drop", "the connection ends without an answer"
+    DELAY = "delay", "answer after `seconds`"
+    GARBAGE = "garbage", "200, and HTML instead of JSON"
+    TRUNCATED = "truncated", "the connection ends within the JSON"
+    INVALID_GRANT = "invalid_grant", "400: the refresh token is not good"
+    INVALID_CLIENT = "invalid_client", "401: the client is not known"
+    INTERACTION_REQUIRED = "interaction_required", "400: a person has to sign in"
+    TEMPORARILY_UNAVAILABLE = "temporarily_unavailable", "400: not now"
     # A good answer with an access token that the SMTP server refuses.
-    EXPIRED = "expired"
-    REVOKED = "revoked"
-    TAMPERED = "tampered"
-    WRONG_MAILBOX = "wrong-mailbox"
+    EXPIRED = "expired", "200, and the access token has expired"
+    REVOKED = "revoked", "200, and the access token is revoked"
+    TAMPERED = "tampered", "200, and the access token was altered"
+    WRONG_MAILBOX = "wrong-mailbox", "200, and the access token is another mailbox's"
 
 
 @dataclass(frozen=True, slots=True, config=STRICT)

@@ -80,6 +80,7 @@ class Limits:
         self._dialect = dialect
         self._counters = counters
         self._mailboxes: OrderedDict[str, _Mailbox] = OrderedDict()  # least recently seen first
+        self.met = ""  # which limit the latest refusal was for, for people
 
     @staticmethod
     def are_needed(behaviour: Behaviour) -> bool:
@@ -198,4 +199,5 @@ class Limits:
 
     def _refused(self, limit: str, text: str) -> str:
         self._counters.limit_met(limit)
+        self.met = self._behaviour.told_limit(limit)
         return text

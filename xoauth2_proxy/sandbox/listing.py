@@ -1,11 +1,12 @@
 """What was received and what was counted, as JSON for programs.
 
 `GET /messages?after=&limit=`, `GET /messages/{seq}/content`, `DELETE /messages`, `GET /stats`,
-`DELETE /stats/peaks`, `GET /settings`.
+`DELETE /stats/peaks`, `GET /refusals?before=&limit=`, `GET /settings`.
 """
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,7 @@ class Listing:
     def __init__(self, office: Office, settings: Callable[[], Mapping[str, object]]) -> None:
         self._received = office.received
         self._counters = office.counters
+        self._refusals = office.refusals
         self._settings = settings
 
     def routes(self) -> Iterator[web.RouteDef]:
@@ -38,6 +40,7 @@ class Listing:
         yield web.get("/messages/{seq:[0-9]{1,18}}/content", self._content)
         yield web.get("/stats", self._stats)
         yield web.delete("/stats/peaks", self._start_peaks_anew)
+        yield web.get("/refusals", self._list_refusals)
         yield web.get("/settings", self._show_settings)
 
     def end(self) -> None:
@@ -71,12 +74,22 @@ class Listing:
             "messages_total": self._received.total,
             "messages_evicted": self._received.evicted,
             "messages_held": len(self._received),
+            "refusals_total": self._refusals.total,
         }
         return web.json_response(self._counters.as_document() | received)
 
     async def _start_peaks_anew(self, _: web.Request) -> web.Response:
         self._counters.start_peaks_anew()
         return web.json_response({})
+
+    async def _list_refusals(self, request: web.Request) -> web.Response:
+        before = number_in(request, "before", self._refusals.total + 1)
+        limit = min(number_in(request, "limit", _DEFAULT_LIMIT), _MAX_LIMIT)
+        refusals = [
+            asdict(one) | {"at": datetime.fromtimestamp(one.at, UTC).isoformat()}
+            for one in self._refusals.before(before, limit)
+        ]
+        return web.json_response({"total": self._refusals.total, "refusals": refusals})
 
     async def _show_settings(self, _: web.Request) -> web.Response:
         return web.json_response(self._settings())

@@ -17,6 +17,7 @@ import jwt
 
 from xoauth2_proxy.mock_tokens import MockTokenInvalid
 from xoauth2_proxy.sandbox.provider_settings import Rotation
+from xoauth2_proxy.sandbox.refusals import shown_mailbox
 
 if TYPE_CHECKING:
     from xoauth2_proxy.mock_tokens import MockTokens
@@ -170,6 +171,25 @@ def explain(office: Office, token: str) -> dict[str, object]:
         "seconds_left": left,
         "claims": {name: claims[name] for name in _SHOWN_CLAIMS if name in claims},
     }
+
+
+def why_not(office: Office, mailbox: str, token: str) -> str:
+    """Return in words why a token that is refused does not open the mailbox; never quotes it."""
+    found = explain(office, token)
+    if not found["is_mock_token"]:
+        return "the token is none that a sandbox has minted"
+    whose, left = found["mailbox"], found["seconds_left"]
+    match found["reason"]:
+        case "signature":
+            return "the token was altered, or is signed with another key (another state directory)"
+        case "expired" if isinstance(left, float):
+            return f"the token expired {-left:.0f} s ago"
+        case "" | "revoked" if whose != mailbox:
+            claimed = shown_mailbox(mailbox) or "something that is no mailbox"
+            return f"the token is of {whose}, the login says {claimed}"
+        case "revoked":
+            return "the token was revoked"
+    return "the token is malformed: what is before or in its claims is not as the sandbox mints it"
 
 
 def _claims(token: str) -> dict[str, Any] | None:

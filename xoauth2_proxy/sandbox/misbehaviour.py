@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from xoauth2_proxy.sandbox import delivery
+from xoauth2_proxy.sandbox.dialects import spoken
 from xoauth2_proxy.sandbox.faults import AROUND, PRESUMED, REPLIES, Action, Fault, Step
 
 if TYPE_CHECKING:
@@ -12,6 +13,17 @@ if TYPE_CHECKING:
 
     from xoauth2_proxy.sandbox.session import Session
 
+# What stands in place of a reply in the record of refusals.
+_DONE = {
+    Action.DROP: b"(closed without a word)",
+    Action.RESET: b"(reset)",
+    Action.FREEZE: b"(neither read nor answered)",
+    Action.STALL: b"(not answered)",
+    Action.GARBAGE: b"(garbage)",
+    Action.ACCEPT_THEN_DROP: b"(kept, and closed without a word)",
+    Action.REPLY_THEN_DROP: b"(the usual reply, then closed)",
+    Action.REPLY_TWICE: b"(the usual reply, twice)",
+}
 _BEFORE_THEIR_REPLY = (Step.BDAT, Step.CONTENT)  # which comes when the octets are there
 
 
@@ -19,6 +31,8 @@ def meet(
     session: Session, fault: Fault, argument: str, run: Callable[[Session, str], None]
 ) -> None:
     """Do what the fault says in place of `run`, or around it."""
+    if fault.action in _DONE:
+        session.note_refusal(_DONE[fault.action], fault.told(fault.action))
     match fault.action:
         case action if action in REPLIES:
             _reply_instead(session, fault)
@@ -32,6 +46,7 @@ def meet(
             session.stall()
         case action if action in PRESUMED:
             session.presumed = action.value
+            session.why = f"{fault.told(action)}: the token is taken for that, whatever it is"
             run(session, argument)
             session.presumed = ""
         case action if action in AROUND and fault.step in _BEFORE_THEIR_REPLY:
@@ -63,6 +78,9 @@ def run_and_spoil(
 
 def _reply_instead(session: Session, fault: Fault) -> None:
     octets = fault.octets
+    session.why = fault.told(fault.action)
+    if fault.action is Action.SHUT_DOWN and not fault.text:
+        octets = session.office.dialect.worded(spoken(session.office.dialect.shut_down))
     is_refusal = octets[:1] in (b"4", b"5")
     session.say_verbatim(octets)
     if fault.step in _BEFORE_THEIR_REPLY:

@@ -11,6 +11,7 @@ from xoauth2_proxy.sandbox.counters import Counters
 from xoauth2_proxy.sandbox.dialects import DIALECTS
 from xoauth2_proxy.sandbox.faults import Fault, Faults, Step
 from xoauth2_proxy.sandbox.limits import Limits
+from xoauth2_proxy.sandbox.refusals import Refusals
 from xoauth2_proxy.sandbox.revocations import Revocations
 from xoauth2_proxy.sandbox.tally import Tally
 
@@ -42,6 +43,7 @@ class Office:
         self.tokens = tokens
         self.received = received
         self.counters = Counters()
+        self.refusals = Refusals()
         self.arrivals = {step: Tally() for step in Step}
         self.extensions = _extensions(behaviour, self.dialect)
         self.has_pipelining = "PIPELINING" in self.extensions

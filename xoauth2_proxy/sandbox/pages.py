@@ -1,4 +1,4 @@
-"""What was received, as pages for people: a list, and one message at a time.
+"""What was received, as pages for people: a list, one message at a time, and what was refused.
 
 No script, nothing from elsewhere, nothing to change. What somebody sent is shown as text; HTML
 also as it is meant to look, in a frame that may do nothing and load nothing.
@@ -16,15 +16,18 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from xoauth2_proxy.sandbox.listing import number_in
 from xoauth2_proxy.sandbox.reading import framed, read, subject_of
+from xoauth2_proxy.sandbox.refusals import MAX_REFUSALS
 from xoauth2_proxy.sandbox.web import POLICY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from xoauth2_proxy.sandbox.received import Message, Received
+    from xoauth2_proxy.sandbox.refusals import Refusals
 
 _PACKAGE = "xoauth2_proxy.sandbox"
 _PAGE_MESSAGES = 50
+_PAGE_REFUSALS = 50
 _MAX_SHOWN_PATHS = 100
 _KINDS = {".css": "text/css", ".svg": "image/svg+xml"}
 # A frame's document is bound by its page's policy too, and mail brings styles and pictures along.
@@ -34,10 +37,11 @@ _POLICY_WITH_HTML = POLICY.replace("style-src 'self'", "style-src 'self' 'unsafe
 
 
 class Pages:
-    """Serves `/` and `/messages/{seq}`."""
+    """Serves `/`, `/messages/{seq}` and `/refused`."""
 
-    def __init__(self, received: Received) -> None:
+    def __init__(self, received: Received, refusals: Refusals) -> None:
         self._received = received
+        self._refusals = refusals
         # Read now: a page under way never waits for a disk.
         self._static = {
             file.name: file.read_bytes()
@@ -60,6 +64,7 @@ class Pages:
         """Return what is served."""
         yield web.get("/", self._list)
         yield web.get("/messages/{seq:[0-9]{1,18}}", self._message)
+        yield web.get("/refused", self._list_refused)
         yield web.get("/static/{name}", self._file)
 
     def end(self) -> None:
@@ -98,6 +103,20 @@ class Pages:
         if reading is not None and any(part.is_html for part in reading.parts):
             page.headers["Content-Security-Policy"] = _POLICY_WITH_HTML
         return page
+
+    async def _list_refused(self, request: web.Request) -> web.Response:
+        refusals = self._refusals
+        before = number_in(request, "before", refusals.total + 1)
+        rows = refusals.before(before, _PAGE_REFUSALS)
+        oldest = rows[-1].seq if rows else 0
+        return self._page(
+            "refused.html",
+            rows=rows,
+            total=refusals.total,
+            most=MAX_REFUSALS,
+            older=oldest if refusals.before(oldest, 1) else 0,
+            is_first=before > refusals.total,
+        )
 
     async def _file(self, request: web.Request) -> web.Response:
         name = request.match_info["name"]

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 from xoauth2_proxy.accounts import TlsMode
 from xoauth2_proxy.sandbox.connection import HANDSHAKE_SECONDS, SHUTDOWN_SECONDS, Connection
 from xoauth2_proxy.sandbox.dialects import spoken
+from xoauth2_proxy.sandbox.refusals import told_address
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Coroutine
+    from collections.abc import Coroutine, Iterator
 
     from xoauth2_proxy.sandbox.office import Office
 
@@ -96,10 +97,19 @@ class Provider:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    @contextlib.contextmanager
+    def shaking_hands(self, client: str) -> Iterator[None]:
+        """Note that a TLS handshake failed, which is the client's doing, and go on."""
+        try:
+            yield
+        except OSError as error:  # TLS errors included
+            why = f"the TLS handshake failed: {error}; does the client trust ca.pem?"
+            self.office.refusals.add(client, "", "TLS", b"(closed)", why)
+
     def close_connections(self, farewell: bytes) -> None:
         """Say `farewell` on every connection and close it."""
         for connection in tuple(self._connections):
-            connection.farewell(farewell)
+            connection.farewell(farewell, "IDLE", "the sandbox was asked to close connections")
 
     def abort_connections(self) -> None:
         """Close every connection without a word."""
@@ -122,7 +132,10 @@ class Provider:
     async def _shake_hands(self, peer: socket.socket) -> None:
         self._unopened.remove(peer)  # the transport closes it from here on
         loop = asyncio.get_running_loop()
-        with contextlib.suppress(OSError):  # TLS errors included: the client's doing
+        client = ""
+        with contextlib.suppress(OSError):  # it has gone already
+            client = told_address(peer.getpeername())
+        with self.shaking_hands(client):
             await loop.connect_accepted_socket(
                 lambda: Connection(self),
                 peer,
@@ -141,12 +154,14 @@ class Provider:
             elif not connection.waits_for_client:
                 continue
             elif connection.last_active < now - behaviour.idle_seconds:
-                connection.farewell(dialect.worded(spoken(dialect.idle)))
+                why = behaviour.told_limit("idle_seconds")
+                connection.farewell(dialect.worded(spoken(dialect.idle)), "IDLE", why)
             elif (
                 0.0 < behaviour.session_seconds < now - connection.opened_at
                 and connection.is_between_messages
             ):
                 self.office.counters.limit_met("session_seconds")
-                connection.farewell(dialect.worded(spoken(dialect.session_over)))
+                why = behaviour.told_limit("session_seconds")
+                connection.farewell(dialect.worded(spoken(dialect.session_over)), "IDLE", why)
         shortest = min(behaviour.idle_seconds, behaviour.session_seconds or math.inf)
         self._sweep = loop.call_later(min(_SWEEP_SECONDS, shortest / 2), self._end_idle)

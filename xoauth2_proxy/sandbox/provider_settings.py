@@ -149,6 +149,8 @@ def _told(error: ValidationError, where: str) -> str:
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
             message = "there is no such key"
+        if problem["type"] == "enum" and problem["loc"][-1] == "step":
+            message += ", or 'token' for the token endpoint"
         problems.append(f"{path.lstrip('.') or 'the provider'}: {message}")
     return "; ".join(problems)
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 _MAX_EXCHANGE_BYTES = 12_288  # RFC 4954 §4, without CRLF
 _MAX_LINE_BYTES = MAX_AUTH_LINE_BYTES
 
+_REFUSING = (b"4", b"5")
 _EXCHANGE_TOO_LONG = reply(500, "5.6", "Authentication exchange line too long").encode()
 _BAD_LINE = reply(500, "5.2", "Syntax error, lines end with CRLF").encode()
 _BAD_CHARACTERS = reply(500, "5.2", "Syntax error, not UTF-8").encode()
@@ -59,8 +60,11 @@ class Session:
         "_position",
         "_reader",
         "_spoilers",
+        "at",
         "auth_failures",
         "chunk",
+        "claimed",
+        "client",
         "ending",
         "expects",
         "held",
@@ -78,17 +82,22 @@ class Session:
         "presumed",
         "replies",
         "transaction",
+        "why",
     )
 
-    def __init__(self, office: Office, *, is_encrypted: bool) -> None:
+    def __init__(self, office: Office, *, is_encrypted: bool, client: str = "") -> None:
         self.office = office
+        self.client = client  # address:port
         self.is_encrypted = is_encrypted
         self.is_greeted = False  # EHLO or HELO was answered
         self.is_turned_away = False  # by the greeting: nothing is left but QUIT
         self.is_silent = False  # for good: nothing is said to this client any more
         self.is_authenticated = False
         self.mailbox = ""  # lower case; who authenticated, or is trying to
+        self.claimed = ""  # the mailbox of the latest login, good or not
         self.mechanism = ""
+        self.at = b""  # the verb, or the step, that is being answered
+        self.why = ""  # the real reason of the next refusal; "": it says so itself
         self.presumed = ""  # what a fault takes the token for, whatever it is; "": nothing
         self.auth_failures = 0
         self.transaction: Transaction | None = None
@@ -120,6 +129,7 @@ class Session:
     def greet(self) -> None:
         """Begin."""
         self.must_wait = True
+        self.at = b"CONNECT"
         self.step(Step.CONNECT, "", Session._greet)
 
     def _greet(self, _: str) -> None:
@@ -176,11 +186,24 @@ class Session:
 
     def say(self, octets: bytes) -> None:
         """Add a reply to the flight, as this provider words it."""
-        self.replies.append(self.office.dialect.worded(octets))
+        self.say_verbatim(self.office.dialect.worded(octets))
+
+    def refuse(self, octets: bytes, why: str) -> None:
+        """Add a refusal whose real reason is `why`, whatever its words are."""
+        self.why = why
+        self.say(octets)
 
     def say_verbatim(self, octets: bytes) -> None:
         """Add what somebody has chosen to the flight."""
+        if octets[:1] in _REFUSING:
+            self.note_refusal(octets)
         self.replies.append(octets)
+
+    def note_refusal(self, octets: bytes, why: str = "") -> None:
+        """Remember that this was said, or done, in place of what the client wanted."""
+        mailbox = self.mailbox or self.claimed
+        why, self.why = why or self.why, ""
+        self.office.refusals.add(self.client, mailbox, self.at.decode(), octets, why)
 
     def end(self, ending: Ending) -> None:
         """Stop reading commands; `ending` follows once the replies are written."""
@@ -300,6 +323,8 @@ class Session:
         if end < 0:
             return False
         self._reader = Session._read_line
+        if self.expects is None:
+            self.at = b"COMMAND"
         self.say(self._too_long() if self.expects is None else _EXCHANGE_TOO_LONG)
         self.expects = None
         return True
@@ -324,8 +349,10 @@ class Session:
         if self.is_turned_away and verb != b"QUIT":
             command = TURNED_AWAY
         office = self.office
+        # Of an unknown verb nothing is remembered: it may be a token on the wrong line.
+        self.at, self.why = (b"COMMAND" if command is UNKNOWN else verb), ""
         if len(line) > office.short_line_bytes and len(line) + 2 > office.max_line_bytes(verb):
-            self.say(self._too_long())
+            self.refuse(self._too_long(), _why_too_long(verb, len(line) + 2, office))
             return
         try:
             argument = rest.decode().strip()
@@ -360,6 +387,7 @@ class Session:
         return True
 
     def _end_data(self) -> None:
+        self.at = b"END"
         if self._answered:
             self._answered = False
             delivery.refuse(self)
@@ -393,6 +421,7 @@ class Session:
 
     def _end_chunk(self) -> None:
         chunk = self.chunk
+        self.at = b"END" if chunk.is_last else b"BDAT"
         if self._answered:
             self._answered = False
             delivery.fail_chunk(self, b"")
@@ -409,6 +438,15 @@ class Session:
         if transaction is not None and not transaction.has_content:
             transaction.has_content = True
             reader = self._reader
+            self.at = b"CONTENT"
             self.step(Step.CONTENT, "", lambda session, _: None)
             return self._reader is reader and not self.is_held
         return True
+
+
+def _why_too_long(verb: bytes, octets: int, office: Office) -> str:
+    most = office.max_line_bytes(verb)
+    if verb == b"AUTH":
+        told = f"limit max_auth_line_bytes={most}: AUTH and its response are {octets} octets in one"
+        return f"{told} line; send the response on a line of its own"
+    return f"the command has {octets} octets, and {most} are allowed"

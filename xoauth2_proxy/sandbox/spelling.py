@@ -3,6 +3,14 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
+
+from xoauth2_proxy.sandbox.faults import Action, Step, TokenAction
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from xoauth2_proxy.sandbox.explained import Explained
 
 _NUMBERS = frozenset({"nth", "rate", "seconds", "retry_after_seconds"})
 _WORDS = frozenset({"mailbox", "matching"})
@@ -35,6 +43,21 @@ def fault_document(text: str) -> dict[str, object]:
         else:
             raise ValueError(f"{word!r} in {text!r} is not known; the form is {FAULT_FORM}")
     return fault
+
+
+def fault_words() -> str:
+    """Return every step and action with its meaning, for a help text."""
+    groups: tuple[tuple[str, Sequence[Explained]], ...] = (
+        ("Steps:", list(Step)),
+        ("Actions at these steps:", list(Action)),
+        ("Actions at the step token, where the argument is the grant type:", list(TokenAction)),
+    )
+    paragraphs = []
+    for title, words in groups:
+        width = max(len(word.value) for word in words) + 2
+        lines = (f"  {word.value:<{width}}{word.meaning}" for word in words)
+        paragraphs.append("\n".join([title, *lines]))
+    return "\n\n".join(paragraphs)
 
 
 def override(text: str) -> tuple[str, object]:

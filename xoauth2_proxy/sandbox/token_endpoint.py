@@ -18,6 +18,7 @@ from aiohttp import web
 
 from xoauth2_proxy.sandbox.faults import TokenAction, TokenFault
 from xoauth2_proxy.sandbox.minting import GrantEnded, Kind
+from xoauth2_proxy.sandbox.refusals import told_address
 from xoauth2_proxy.sandbox.revocations import TooManyRevoked
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from xoauth2_proxy.sandbox.faults import Faults
     from xoauth2_proxy.sandbox.minting import Mint
     from xoauth2_proxy.sandbox.provider_settings import TokenEndpointSettings
+    from xoauth2_proxy.sandbox.refusals import Refusals
 
 _HANG_SECONDS = 600.0
 _UNCACHED = {"Cache-Control": "no-store", "Pragma": "no-cache"}  # RFC 6749 §5.1
@@ -70,6 +72,7 @@ class _Asked:
     client_secret: str = field(repr=False)
     refresh_token: str = field(repr=False)
     scope: str
+    client: str  # address:port
 
 
 class TokenEndpoint:
@@ -81,11 +84,13 @@ class TokenEndpoint:
         mint: Mint,
         faults: Faults[TokenFault],
         counters: Counters,
+        refusals: Refusals,
     ) -> None:
         self._settings = settings
         self._mint = mint
         self._faults = faults
         self._counters = counters
+        self._refusals = refusals
         self._ending = asyncio.Event()
 
     def routes(self) -> Iterator[web.RouteDef]:
@@ -121,6 +126,8 @@ class TokenEndpoint:
         if fault is None:
             return self._answer(asked)
         self._counters.fault_met(f"{fault.step}:{fault.action}")
+        if fault.action is not TokenAction.DELAY:
+            self._note(asked, f"({fault.action.meaning})", fault.told(fault.action))
         return await self._spoil(fault, request, asked)
 
     async def _read(self, request: web.Request) -> _Asked:
@@ -141,6 +148,7 @@ class TokenEndpoint:
             client_secret,
             refresh_token,
             form.get("scope", ""),
+            told_address(request.transport and request.transport.get_extra_info("peername")),
         )
 
     def _answer(self, asked: _Asked, kind: Kind = Kind.VALID) -> web.Response:
@@ -148,10 +156,14 @@ class TokenEndpoint:
             self._check_client(asked)
             body = self._issue(asked, kind)
         except _Refused as refusal:
+            self._note(asked, f"{refusal.status} {refusal.word}", refusal.description)
             return _error(refusal.word, refusal.description, refusal.status)
         except TooManyRevoked as error:  # a fault's doing, that must not go unnoticed
             return _error("server_error", str(error), 500)
         return web.json_response(body, headers=_UNCACHED)
+
+    def _note(self, asked: _Asked, reply: str, reason: str) -> None:
+        self._refusals.add(asked.client, asked.mailbox, "TOKEN", reply.encode(), reason)
 
     def _check_client(self, asked: _Asked) -> None:
         if not self._settings.clients:
