@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+from contextlib import suppress
 
 import pytest
 
@@ -38,7 +39,8 @@ async def run(*command: str, octets: bytes = b"") -> str:
         async with asyncio.timeout(_PATIENCE_SECONDS):
             said, _ = await process.communicate(octets)
     except BaseException:
-        process.kill()
+        with suppress(ProcessLookupError):  # it has ended meanwhile
+            process.kill()
         await process.wait()
         raise
     text = said.decode("utf-8", "replace")
