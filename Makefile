@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 T ?=
 SECONDS ?= 300
-JOBS ?= 2
+JOBS ?= 3
 BIN := $(VENV)/bin
 IDP := tests/support/identity_provider
 
@@ -12,7 +12,7 @@ IDP := tests/support/identity_provider
 help:
 	@echo "make run             the proxy with four mock mailboxes, on 127.0.0.1:2525"
 	@echo "make bench           the quick benchmark, through the proxy that runs (or one of its own)"
-	@echo "make test [T=pool]   the tests (those whose name contains T), in JOBS=2 processes"
+	@echo "make test [T=pool]   the tests (those whose name contains T), in JOBS=3 processes"
 	@echo "make check           format, lint, types, import contracts, tests: what a change must pass"
 	@echo "make fuzz            fuzz what reads input, for SECONDS=300; finds go to tests/fuzz/found"
 	@echo "make format          put the code in its format"
