@@ -206,5 +206,5 @@ _app.add_typer(
 )
 _app.command("schema", help=schema_command.HELP)(schema_command.schema)
 _app.command("sweep", cls=GroupedCommand, help=sweep_command.HELP, epilog=sweep_command.EPILOG)(
-    taking(SweepOptions, sweep_command.run)
+    taking(SweepOptions, sweep_command.run, sweep_command.REFUSED)
 )

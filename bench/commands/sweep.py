@@ -48,6 +48,9 @@ How much mail does it take, whatever the number of connections? 50, 100, 200 …
 """
 
 
+REFUSED = ("assertions", "ramp_from", "ramp_seconds", "scenario_file", "runs")  # one run's
+
+
 @dataclass(frozen=True, kw_only=True)
 class SweepOptions(Options):
     """What the user said about a sweep: the options of a run, two of them with several values."""

@@ -5,8 +5,9 @@ A field's annotation is what typer wants of a parameter: `Annotated[type, typer.
 
 # Annotations are read by typer when the command is built, so they stay real objects here.
 import inspect
-from collections.abc import Callable
-from typing import Any, TypeVar, get_type_hints
+from collections.abc import Callable, Collection
+from copy import copy
+from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -17,10 +18,14 @@ OptionsT = TypeVar("OptionsT")
 
 
 def taking(
-    kind: type[OptionsT], command: Callable[[typer.Context, OptionsT], None], **more: type[object]
+    kind: type[OptionsT],
+    command: Callable[[typer.Context, OptionsT], None],
+    hidden: Collection[str] = (),
+    **more: type[object],
 ) -> Callable[..., None]:
     """Return `command` in the form typer reads: with a parameter for each field of `kind`.
 
+    The fields that are `hidden` are left out of the help: the command says why it refuses them.
     `more` are options that act when they are read and have no value for the command.
     """
     build: Callable[..., OptionsT] = kind
@@ -31,6 +36,7 @@ def taking(
         command(context, build(**values))
 
     hints: dict[str, Any] = get_type_hints(kind, include_extras=True)
+    hints |= {name: _hidden(hints[name]) for name in hidden}
     parameters = [_parameter("context", typer.Context, inspect.Parameter.empty)]
     parameters += [_parameter(name, hint, False) for name, hint in more.items()]
     parameters += [
@@ -40,6 +46,13 @@ def taking(
     take.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     take.__annotations__ = {one.name: one.annotation for one in parameters}
     return take
+
+
+def _hidden(annotation: Any) -> Any:  # noqa: ANN401 - types
+    of, option = get_args(annotation)
+    hidden = copy(option)
+    hidden.hidden = True
+    return Annotated[of, hidden]
 
 
 def given(context: typer.Context) -> list[str]:

@@ -147,6 +147,14 @@ async def test_wrong_usage_is_refused_before_anything_is_sent(
     assert complaint in " ".join(errors.replace("│", " ").split())
 
 
+async def test_the_help_leaves_out_what_is_for_a_single_run(tmp_path: Path) -> None:
+    code, out, _ = await outcome(tmp_path, "sweep", "--help")
+    assert code == 0
+    assert "--concurrent" in out
+    for option in ("--assert", "--ramp-from", "--scenario-file", "--runs"):
+        assert option not in out
+
+
 async def test_nothing_to_sweep_is_said_in_words(tmp_path: Path) -> None:
     code, out, errors = await outcome(tmp_path, "sweep", "--port", "1", *LOGIN)
     assert (code, out) == (1, "")
