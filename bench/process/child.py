@@ -146,6 +146,7 @@ def _facts(name: str, ready_file: Path) -> dict[str, object]:
 
 async def _end(process: Process) -> None:
     if process.returncode is not None:
+        _signal(process, signal.SIGKILL)  # should only the guard have ended, the server has not
         return
     _signal(process, signal.SIGTERM)
     try:

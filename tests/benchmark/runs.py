@@ -6,9 +6,10 @@ import asyncio
 import json
 import os
 import sys
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import jsonschema
@@ -26,7 +27,6 @@ from tests.benchmark.scripted_server import WAIT_SECONDS
 if TYPE_CHECKING:
     from asyncio.subprocess import Process
     from collections.abc import AsyncIterator, Iterable, Mapping
-    from pathlib import Path
 
     from bench.figures.recorder import Recorder
     from bench.figures.result import Reconciliation, Result
@@ -172,6 +172,16 @@ async def outcome(folder: Path, *arguments: str) -> tuple[int, str, str]:
     """Run xoauth2-bench in `folder` to its end."""
     async with command(folder, *arguments) as running:
         return await running.end()
+
+
+def process_of(module: str, words: str) -> int:
+    """Return the id of the process that runs `python -m module` with these words."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # it has ended
+            line = path.read_bytes().decode(errors="replace")
+            if f"-m\0{module}\0" in line and words in line:  # not its guard
+                return int(path.parent.name)
+    raise AssertionError(f"no process runs {module}")
 
 
 def only_file(folder: Path) -> Path:

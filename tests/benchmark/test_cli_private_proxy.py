@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.benchmark.runs import command, only_file, strict_json
+from tests.benchmark.runs import command, only_file, process_of, strict_json
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
@@ -131,6 +131,19 @@ async def test_killed_it_leaves_neither_proxy_nor_folder(
         await running.process.wait()
     temporary = place["TMPDIR"]
     await until(lambda: not os.listdir(temporary) and not processes_naming(temporary), 20.0)
+
+
+async def test_a_guard_that_was_killed_leaves_no_proxy(
+    tmp_path: Path, place: dict[str, str]
+) -> None:
+    arguments = ("--use-mock-tokens", "--num-emails", "100000", "--yes")
+    async with command(tmp_path, *arguments, environment=place) as running:
+        await running.error_text("Sending 100000 messages")
+        os.kill(process_of("bench.process.guard", place["TMPDIR"]), signal.SIGKILL)
+        running.process.send_signal(signal.SIGINT)
+        code, _, _ = await running.end(RUN_SECONDS)
+    assert code == 130
+    await until(lambda: not processes_naming(place["TMPDIR"]))
 
 
 async def test_nohup_is_obeyed(tmp_path: Path, place: dict[str, str]) -> None:

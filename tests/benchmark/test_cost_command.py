@@ -3,18 +3,17 @@ from __future__ import annotations
 import os
 import signal
 import time
-from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from bench.cost import meter
-from tests.benchmark.runs import command, outcome, strict_json
+from tests.benchmark.runs import command, outcome, process_of, strict_json
 from tests.benchmark.test_cli_private_proxy import processes_naming
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 pytestmark = [
     pytest.mark.asyncio(loop_factories=["asyncio"]),  # the loop under test is the command's own
@@ -106,15 +105,6 @@ async def test_a_relay_that_dies_is_an_error_of_its_row_alone(
     assert len(splice["repeats"]) == 3
     assert naive["error"]
     assert naive["medians"]["cpu_us_per_message"] is None
-
-
-def process_of(module: str, words: str) -> int:
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with suppress(OSError):  # it has ended
-            line = path.read_bytes().decode(errors="replace")
-            if f"-m\0{module}" in line and words in line:  # not its guard
-                return int(path.parent.name)
-    raise AssertionError(f"no process runs {module}")
 
 
 async def test_ctrl_c_ends_everything_it_started(tmp_path: Path, place: dict[str, str]) -> None:

@@ -170,6 +170,16 @@ async def test_nothing_is_told_of_other_tokens(http: aiohttp.ClientSession, toke
     assert told == {"is_mock_token": False, "is_valid": False, "reason": "not a mock token"}
 
 
+async def test_claims_beyond_all_bounds_are_a_forgery_like_any_other(
+    http: aiohttp.ClientSession,
+) -> None:
+    prefix, _, rest = (await mint(http))["token"].partition("eyJ")
+    claims = jwt.decode(f"eyJ{rest}", options={"verify_signature": False})
+    forged = prefix + jwt.encode(claims | {"exp": 10**400}, "k" * 32, "HS256")
+    status, told = await post(http, "/test/tokens/explain", {"token": forged})
+    assert (status, told["reason"], told["seconds_left"]) == (200, "signature", None)
+
+
 async def test_a_token_of_another_sandbox_is_told_apart(http: aiohttp.ClientSession) -> None:
     token = MockTokens(b"x" * 32).mint(MAILBOX)
     _, told = await post(http, "/test/tokens/explain", {"token": token})

@@ -161,8 +161,7 @@ def explain(office: Office, token: str) -> dict[str, object]:
         reason = str(error.reason)
     else:
         reason = "revoked" if office.has_revoked(read.token_id, read.issued_at) else ""
-    expires_at = claims.get("exp")
-    left = float(expires_at) - time.time() if isinstance(expires_at, int | float) else None
+    left = _seconds_left(claims.get("exp"))
     return {
         "is_mock_token": True,
         "is_valid": not reason,
@@ -171,6 +170,15 @@ def explain(office: Office, token: str) -> dict[str, object]:
         "seconds_left": left,
         "claims": {name: claims[name] for name in _SHOWN_CLAIMS if name in claims},
     }
+
+
+def _seconds_left(expires_at: object) -> float | None:
+    if not isinstance(expires_at, int | float):
+        return None
+    try:
+        return float(expires_at) - time.time()
+    except OverflowError:  # the claims of a token that is refused are anybody's
+        return None
 
 
 def why_not(office: Office, mailbox: str, token: str) -> str:

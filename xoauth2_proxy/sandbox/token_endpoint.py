@@ -159,6 +159,7 @@ class TokenEndpoint:
             self._note(asked, f"{refusal.status} {refusal.word}", refusal.description)
             return _error(refusal.word, refusal.description, refusal.status)
         except TooManyRevoked as error:  # a fault's doing, that must not go unnoticed
+            self._note(asked, "500 server_error", str(error))
             return _error("server_error", str(error), 500)
         return web.json_response(body, headers=_UNCACHED)
 
