@@ -42,6 +42,7 @@ MAILBOX = "someone@example.com"
 RETRY_AFTER_SECONDS = 7.0  # what a busy provider asks for
 
 _PROMPTLY_SECONDS = 1.0  # how soon a cancelled refresh gives up
+_LOOKS = 50  # within that time, for what is left behind
 _CONCURRENT = 8
 
 
@@ -172,6 +173,10 @@ class RefresherContract:
             await asyncio.wait([refresh])
         assert refresh.cancelled()
         assert asyncio.all_tasks() <= tasks
+        for _ in range(_LOOKS):  # what was killed may be seen for a moment yet
+            if not subject.leftovers():
+                break
+            await asyncio.sleep(_PROMPTLY_SECONDS / _LOOKS)
         assert not subject.leftovers()
         issued = await _refresh(subject, Outcome.GRANTED)
         assert subject.opens(issued.access_token, MAILBOX)
