@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -206,6 +207,27 @@ async def test_a_program_that_ignores_signals_is_killed(tmp_path: Path) -> None:
     with pytest.raises(TokenEndpointUnavailable):
         await shell(f"trap '' TERM INT HUP; echo $$ > {tmp_path}/pid; sleep 60", seconds=0.5)
     assert not exists(int((tmp_path / "pid").read_text()))
+
+
+@pytest.mark.parametrize("turns", range(10))
+async def test_a_refresh_cancelled_while_the_program_starts_leaves_nothing(
+    tmp_path: Path, turns: int
+) -> None:
+    refresh = asyncio.create_task(shell(f"sleep 60 & : {tmp_path}; wait"))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    refresh.cancel()
+    await asyncio.wait([refresh], timeout=10.0)
+    assert refresh.cancelled()
+    await until(lambda: not processes_naming(str(tmp_path)))
+
+
+def processes_naming(words: str) -> list[str]:
+    lines = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # it has ended
+            lines.append(path.read_bytes().decode(errors="replace"))
+    return [line for line in lines if words in line]
 
 
 async def test_a_cancelled_refresh_kills_the_program(tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ class CommandRefresher:
         """
         words = _words(grant)
         name = PurePath(words[0]).name
-        child = await _start(words, name, grant.mailbox)
+        child = await _started(words, name, grant.mailbox)
         try:
             async with asyncio.timeout(self._timeout_seconds):
                 await child.ended()
@@ -163,6 +163,21 @@ def _words(grant: Grant) -> list[str]:
     if any("\0" in word for word in (program, *words)):  # uvloop would cut the word off there
         raise TokenEndpointRefused("the command has a word that no program can be given")
     return [program, *words]
+
+
+async def _started(words: Sequence[str], name: str, mailbox: str) -> _Child:
+    """Return the program, running; one whose caller is cancelled meanwhile is ended.
+
+    A start that is cancelled asyncio ends itself: the program alone, without its group, and it may
+    wait for ever for pipes that were not connected yet. So the start is let finish: it is near.
+    """
+    starting = asyncio.create_task(_start(words, name, mailbox))
+    try:
+        return await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        with suppress(TokenError):
+            await (await starting).close()
+        raise
 
 
 async def _start(words: Sequence[str], name: str, mailbox: str) -> _Child:
