@@ -2,7 +2,7 @@
 
 Exit codes: 0 swept, and nothing lost, doubled or changed; 1 not so, or messages failed at the
 lowest load already, or a report could not be written; 2 wrong usage; 130 or 143 stopped by SIGINT
-or SIGTERM, with the steps that were finished.
+or SIGTERM, with the steps so far; one that ended early is marked partial.
 """
 
 # Annotations are read by typer when the command is built, so they stay real objects here.
@@ -180,8 +180,7 @@ async def _sweep_and_report(plan: _Plan, out: Output) -> int:
             print("Stopped before the first message was sent.", file=sys.stderr)  # noqa: T201
             return interruption.exit_code
         if not swept.steps:
-            why = swept.error or "Stopped before the first step was finished."
-            print(why, file=sys.stderr)  # noqa: T201
+            print(swept.error, file=sys.stderr)  # noqa: T201
             return interruption.exit_code or 1
         document = sweep.document(
             swept.target,
@@ -208,11 +207,9 @@ async def _sweep(
             run = await measure(request, target, interruption, progress)
         except TargetError as error:
             return _Sweep(str(target.endpoint), steps, error=str(error))
-        if interruption.requested.is_set():  # maybe in the middle of this one
-            if not run.result.is_partial:
-                steps.append((load, json_export.document(run)))
-            break
         steps.append((load, json_export.document(run)))
+        if interruption.requested.is_set():
+            break
         why = sweep.enough([sweep.figures(*step) for step in steps])
         if why:
             is_last = number == len(plan.steps)
@@ -224,6 +221,7 @@ def _is_good(swept: _Sweep) -> bool:
     lowest = sweep.figures(*swept.steps[0])
     return (
         not swept.error
+        and not any(sweep.is_partial(run) for _, run in swept.steps)
         and lowest.success_rate == 1
         and all(_is_intact(run) for _, run in swept.steps)
     )

@@ -75,7 +75,11 @@ def _remarks(document: Document) -> list[str]:
         remarks.append(f"No higher load was tried. {text(document, 'stopped_because')}")
     if value(document, "interrupted_by") is not None:
         signal = text(document, "interrupted_by")
-        remarks.append(f"Stopped ({signal}); the step that was going on is left out.")
+        remarks.append(f"Stopped ({signal}).")
+    for step in rows(document, "steps"):
+        if value(part(step, "run"), "partial") is True:
+            load = number(step, "load")
+            remarks.append(f"The step at {load:g} is partial, and has no part in the knee.")
     return remarks
 
 

@@ -104,6 +104,11 @@ def figures(load: float, run: Document) -> Figures:
     )
 
 
+def is_partial(run: Document) -> bool:
+    """Return whether a step's run ended early."""
+    return documents.value(run, "partial") is True
+
+
 def enough(steps: Sequence[Figures]) -> str:
     """Return why a higher load is not worth trying after these steps; "" when it is."""
     last = steps[-1]
@@ -165,16 +170,20 @@ def document(
     interrupted_by: str = "",
     stopped_because: str = "",
 ) -> dict[str, object]:
-    """Return the document of a sweep; `steps` are those that were finished, at least one."""
+    """Return the document of a sweep of at least one step.
+
+    A step that ended early is in it, and has no part in the knee.
+    """
     least = 1.0 if parameter is Parameter.CONCURRENT else 0.0
-    found = knee([figures(load, run) for load, run in steps], least)
+    whole = [step for step in steps if not is_partial(step[1])]
+    found = knee([figures(load, run) for load, run in whole], least)
     return {
         "schema_version": SCHEMA_VERSION,
         "kind": "sweep",
         "timestamp": documents.text(steps[0][1], "timestamp"),
         "target": target,
         "parameter": parameter.value,
-        "partial": bool(interrupted_by),
+        "partial": bool(interrupted_by) or len(whole) < len(steps),
         "interrupted_by": interrupted_by or None,
         "stopped_because": stopped_because or None,
         "steps": [{"load": load, "run": run} for load, run in steps],

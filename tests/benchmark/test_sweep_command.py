@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import asyncio
 import os
+import random
 import signal
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 # The loop under test is the command's own.
 pytestmark = pytest.mark.asyncio(loop_factories=["asyncio"])
 
+REPEATS = int(os.environ.get("BENCH_INTERRUPTIONS", "1"))
 LOGIN = ("--from", "someone@example.org", "--password", PASSWORD)
 
 
@@ -97,7 +100,7 @@ async def test_a_sweep_ends_early_when_messages_fail(tmp_path: Path) -> None:
     assert document["stopped_because"] in out
 
 
-async def test_ctrl_c_keeps_the_steps_that_were_finished(tmp_path: Path) -> None:
+async def test_ctrl_c_keeps_every_step_and_calls_the_last_partial(tmp_path: Path) -> None:
     # The third step's replies are held back.
     async with scripted_server(ScriptedServer(hold_after=20)) as server:
         arguments = sweeping(server, "--concurrent", "1,2,4,8", "--num-emails", "10")
@@ -109,21 +112,47 @@ async def test_ctrl_c_keeps_the_steps_that_were_finished(tmp_path: Path) -> None
             code, out, _ = await running.end()
     assert code == 130
     document = written(tmp_path)
-    assert loads(document) == [1, 2]
+    assert loads(document) == [1, 2, 4]
+    assert [step["run"]["partial"] for step in document["steps"]] == [False, False, True]
+    assert document["steps"][2]["run"]["results"]["successful"] == 4
     assert (document["partial"], document["interrupted_by"]) == (True, "SIGINT")
+    assert "The step at 4 is partial" in out
     assert "Stopped (SIGINT)" in out
 
 
-async def test_ctrl_c_in_the_first_step_leaves_nothing_to_report(tmp_path: Path) -> None:
+async def test_ctrl_c_in_the_first_step_reports_what_there_is(tmp_path: Path) -> None:
     async with scripted_server(ScriptedServer(hold_after=0)) as server:
         arguments = sweeping(server, "--num-emails", "10", "--drain-seconds", "0.1")
         async with command(tmp_path, *arguments) as running:
             await server.held(1)
             running.process.send_signal(signal.SIGTERM)
             code, out, errors = await running.end()
-    assert (code, out) == (143, "")
-    assert "before the first step was finished" in errors
-    assert os.listdir(tmp_path) == []
+    assert code == 143, out + errors
+    document = written(tmp_path)
+    (step,) = document["steps"]
+    assert (step["run"]["partial"], step["run"]["results"]["successful"]) == (True, 0)
+    assert document["knee"]["load"] is None
+    assert [error["code"] for error in step["run"]["errors"]] == ["cut short"]
+
+
+@pytest.mark.parametrize("repeat", range(REPEATS))
+async def test_counts_are_right_at_whatever_moment_it_is_stopped(
+    tmp_path: Path, repeat: int
+) -> None:
+    number = (signal.SIGINT, signal.SIGTERM)[repeat % 2]
+    async with scripted_server() as server:
+        arguments = sweeping(server, "--concurrent", "1,2,4", "--duration", "0.4")
+        async with command(tmp_path, *arguments) as running:
+            await running.error_text("Step 1")
+            await asyncio.sleep(random.Random(repeat).uniform(0, 1.0))
+            running.process.send_signal(number)
+            code, out, errors = await running.end()
+        await server.happened(lambda: server.open_now == 0)
+    assert code == 128 + number, out + errors
+    document = written(tmp_path)
+    assert document["interrupted_by"] == number.name
+    counted = sum(step["run"]["results"]["successful"] for step in document["steps"])
+    assert counted == len(server.accepted)
 
 
 @pytest.mark.parametrize(
