@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from xoauth2_proxy.oauth.refreshers import Refresher
-    from xoauth2_proxy.sandbox import Sandbox
+    from xoauth2_proxy.sandbox.app import Sandbox
 
 settings.register_profile("default", deadline=None, max_examples=100)
 settings.register_profile("long", deadline=None, max_examples=5000)

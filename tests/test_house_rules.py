@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from xoauth2_proxy.config import Overrides, load_config
-from xoauth2_proxy.sandbox import PROFILES, Action, Profile, Step, TokenAction
+from xoauth2_proxy.sandbox.behaviour import PROFILES, Profile
+from xoauth2_proxy.sandbox.faults import Action, Step, TokenAction
 
 ROOT = Path(__file__).parent.parent
 TRACKED = [

@@ -18,17 +18,18 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from xoauth2_proxy import __version__, health_check, log, server, workers
-from xoauth2_proxy.commands import doctor, login, status
+from xoauth2_proxy import __version__, log, workers
+from xoauth2_proxy.commands import doctor, health_check, login, status
+from xoauth2_proxy.commands.console import Screen
 from xoauth2_proxy.commands.invocation import Invocation
-from xoauth2_proxy.commands.owner import other_user
-from xoauth2_proxy.commands.screen import Screen
+from xoauth2_proxy.commands.sign_in_methods import Way
+from xoauth2_proxy.commands.state_owner import other_user
 from xoauth2_proxy.commands.terminal import Terminal
-from xoauth2_proxy.commands.ways import Way
 from xoauth2_proxy.config import Config, ConfigSource, Overrides, StoreKind, json_schema
-from xoauth2_proxy.equipment import opened
 from xoauth2_proxy.errors import ConfigError
 from xoauth2_proxy.oauth.refreshers import registry
+from xoauth2_proxy.service import runner
+from xoauth2_proxy.service.components import opened
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Coroutine
@@ -135,7 +136,7 @@ InsecureOption = Annotated[
 LevelOption = Annotated[log.LogLevel, typer.Option(help="The least serious lines to write.")]
 FormatOption = Annotated[log.LogFormat, typer.Option(help="For a person or for a machine.")]
 LoopOption = Annotated[
-    server.EventLoop, typer.Option(help="uvloop where it is installed, or asyncio's own.")
+    runner.EventLoop, typer.Option(help="uvloop where it is installed, or asyncio's own.")
 ]
 WorkersOption = Annotated[
     int,
@@ -179,7 +180,7 @@ def serve(  # noqa: PLR0913 - one parameter an option
     state_dir: StateOption = None,
     log_level: LevelOption = log.LogLevel.INFO,
     log_format: FormatOption = log.LogFormat.TEXT,
-    loop: LoopOption = server.EventLoop.AUTO,
+    loop: LoopOption = runner.EventLoop.AUTO,
     number_of_workers: WorkersOption = 1,
     ready_file: ReadyFileOption = None,
     show_version: VersionOption = False,
@@ -199,13 +200,13 @@ def serve(  # noqa: PLR0913 - one parameter an option
         allow_insecure_auth=allow_insecure_auth,
         sandbox=sandbox,
     )
-    state = state_dir or server.default_state_dir()
+    state = state_dir or runner.default_state_dir()
     source = context.obj = ConfigSource(config, overrides, state)
     if context.invoked_subcommand is not None:
         return
     loaded = _load(source)
     log.configure(log_level, log_format)
-    run = server.Run(
+    run = runner.Run(
         config=loaded,
         source=source,
         sandbox=sandbox,
@@ -214,7 +215,7 @@ def serve(  # noqa: PLR0913 - one parameter an option
         is_quiet=log_format is log.LogFormat.JSON,
     )
     if number_of_workers == 1:
-        raise typer.Exit(server.run(run))
+        raise typer.Exit(runner.run(run))
     raise typer.Exit(workers.run(run, number_of_workers, workers.Logging(log_level, log_format)))
 
 
@@ -314,7 +315,7 @@ def log_in(  # noqa: PLR0913 - one parameter an option
         code = _run(login.run(asked, source, terminal))
     except ConfigError as error:
         _refuse(source.path, error)
-    if code == server.EXIT_INTERRUPTED:
+    if code == runner.EXIT_INTERRUPTED:
         terminal.complain(f"interrupted; {mailbox} was not signed in")
     raise typer.Exit(code)
 
@@ -414,11 +415,11 @@ def _run(work: Coroutine[object, object, int]) -> int:
     try:
         return asyncio.run(work)
     except KeyboardInterrupt:
-        return server.EXIT_INTERRUPTED
+        return runner.EXIT_INTERRUPTED
 
 
 def _invocation(source: ConfigSource) -> Invocation:
-    is_usual = source.state_dir == server.default_state_dir()
+    is_usual = source.state_dir == runner.default_state_dir()
     return Invocation(source.path, None if is_usual else source.state_dir)
 
 
@@ -430,7 +431,7 @@ def _store(config: Config, source: ConfigSource) -> TokenStore:
         return opened(config.store)
     except ValueError as error:
         typer.echo(f"xoauth2-proxy: {error}", err=True)
-        raise typer.Exit(server.EXIT_FAILED) from None
+        raise typer.Exit(runner.EXIT_FAILED) from None
 
 
 async def _closing(store: TokenStore, work: Awaitable[int]) -> int:

@@ -14,27 +14,27 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from xoauth2_proxy import log, replies
-from xoauth2_proxy.content import DataFraming, message_id
+from xoauth2_proxy.diagnostics import Explanations
 from xoauth2_proxy.errors import (
     ExtensionMissing,
     OutcomeUnknown,
     ProxyError,
     UpstreamClosedEarly,
 )
-from xoauth2_proxy.knowledge import Explanations
-from xoauth2_proxy.upstream.exchange import Refused, close_if_spent, is_spent
+from xoauth2_proxy.smtp.content import DataFraming, message_id
+from xoauth2_proxy.upstream.envelope import Refused, close_if_spent, is_spent
 from xoauth2_proxy.upstream.stream import Stream
 from xoauth2_proxy.upstream.transaction import transact
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-    from xoauth2_proxy.authentication import Login
-    from xoauth2_proxy.content import Content
+    from xoauth2_proxy.accounts.accounts import Login
     from xoauth2_proxy.metrics import Metrics
-    from xoauth2_proxy.smtp import Envelope, Reply
+    from xoauth2_proxy.smtp.content import Content
+    from xoauth2_proxy.smtp.protocol import Envelope, Reply
     from xoauth2_proxy.upstream.connection import Connection
-    from xoauth2_proxy.upstream.opener import Opener
+    from xoauth2_proxy.upstream.connector import Opener
     from xoauth2_proxy.upstream.pool import Pool
 
 _log = log.logger("relay")

@@ -7,7 +7,7 @@ RFC 5321 §4.2, RFC 3463, RFC 4954 §6; the provider's own replies pass through 
 from __future__ import annotations
 
 from xoauth2_proxy import errors
-from xoauth2_proxy.smtp import Reply, reply
+from xoauth2_proxy.smtp.protocol import Reply, reply
 
 # Answers that grant.
 OK = reply(250, "0.0", "OK")

@@ -14,7 +14,7 @@ from typing import cast
 
 from bench.figures.sample import Failure
 from bench.plan.workloads import REPLY_SECONDS
-from xoauth2_proxy.smtp import MalformedReply, Reply, ReplyParser
+from xoauth2_proxy.smtp.protocol import MalformedReply, Reply, ReplyParser
 
 TLS_FAILED = "tls failed"  # the code under which that is counted
 _CONNECT_SECONDS = 60.0  # less when replies are waited for less

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from xoauth2_proxy.sandbox import Refusal
+    from xoauth2_proxy.sandbox.refusals import Refusal
 
 MAX_LINES = 20  # a minute
 _MINUTE_SECONDS = 60.0

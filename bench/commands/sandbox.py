@@ -22,19 +22,16 @@ from bench.commands.complaints import Complaints
 from bench.options import duration
 from bench.process.open_files import raise_open_files
 from bench.process.serve import announce, run, stop_signal
-from xoauth2_proxy.sandbox import (
-    FAULT_FORM,
+from xoauth2_proxy.sandbox.app import Sandbox
+from xoauth2_proxy.sandbox.behaviour import Profile
+from xoauth2_proxy.sandbox.fault_syntax import FAULT_FORM, fault_document, fault_words, override
+from xoauth2_proxy.sandbox.provider_settings import (
     OVERRIDES,
-    PLAIN_REFRESH_TOKEN,
-    Profile,
     ProviderSettings,
     Rotation,
-    Sandbox,
-    fault_document,
     fault_from,
-    fault_words,
-    override,
 )
+from xoauth2_proxy.sandbox.tokens.token_factory import PLAIN_REFRESH_TOKEN
 
 _SMTP_PORT = 2600  # where the proxy's mock accounts look for it
 _HTTP_PORT = 2601

@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from xoauth2_proxy.mock_tokens import MockTokenInvalid
+from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokenInvalid
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from xoauth2_proxy.mock_tokens import MockTokens
+    from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokens
 
 _SHOWN_CHARACTERS = 8  # of a token that is not ours, and no more than a quarter of it
 _MAX_CLAIMS = 50

@@ -23,7 +23,7 @@ from rich.table import Table
 from bench.client.login import Login, Mechanism, initial_response
 from bench.commands import token_reading
 from bench.commands.token_reading import TokenReading
-from xoauth2_proxy.mock_tokens import MOCK_MAILBOXES, MockTokens, load_signing_key
+from xoauth2_proxy.sandbox.tokens.mock_tokens import MOCK_MAILBOXES, MockTokens, load_signing_key
 
 MAX_COUNT = 10_000  # tokens; each takes some 20 microseconds to sign
 _MAX_SECONDS = 31_536_000.0

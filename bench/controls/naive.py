@@ -19,7 +19,7 @@ from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 
 from bench.process.open_files import raise_open_files
 from bench.process.serve import announce, run, stop_signal
-from xoauth2_proxy.mock_tokens import MockTokens, load_signing_key
+from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokens, load_signing_key
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

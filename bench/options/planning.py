@@ -27,7 +27,7 @@ from bench.runs.run import RunRequest
 from bench.sending.messages import MessagesUnusable, read_folder
 from bench.targets.private_proxy import PrivateWishes
 from bench.targets.target import TargetRequest
-from xoauth2_proxy.mock_tokens import MOCK_MAILBOXES
+from xoauth2_proxy.sandbox.tokens.mock_tokens import MOCK_MAILBOXES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -20,7 +20,7 @@ from bench.options import planning
 from bench.options.options import Options
 from bench.options.scenario_model import Document
 from bench.targets.private_provider import asks_token_endpoint
-from xoauth2_proxy.sandbox import ProviderSettings
+from xoauth2_proxy.sandbox.provider_settings import ProviderSettings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -17,7 +17,7 @@ from bench.options.options import CLIENTS, LOAD, MESSAGES, Options
 from bench.plan.scenarios import COMPARE, SCENARIOS
 from bench.plan.workloads import Recipients, Reuse, Sizes
 from bench.reading import assertions
-from xoauth2_proxy.sandbox import document_schema
+from xoauth2_proxy.sandbox.provider_settings import document_schema
 
 _STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 _MAX_ASSERTIONS = 100

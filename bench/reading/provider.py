@@ -12,7 +12,8 @@ from dataclasses import fields
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from xoauth2_proxy.sandbox import PROFILES, Behaviour, Profile, TokenEndpointSettings
+from xoauth2_proxy.sandbox.behaviour import PROFILES, Behaviour, Profile
+from xoauth2_proxy.sandbox.provider_settings import TokenEndpointSettings
 
 if TYPE_CHECKING:
     from bench.reading.documents import Document

@@ -8,7 +8,7 @@ from bench.figures.result import NotReconciled, ProviderFigures, Reconciliation
 from bench.reconciliation import provider_figures, provider_settings
 from bench.reconciliation.reconcile import Sandbox, SandboxUnavailable, reconcile
 from bench.targets.provisioning import DOMAIN
-from xoauth2_proxy.mock_tokens import MOCK_MAILBOXES
+from xoauth2_proxy.sandbox.tokens.mock_tokens import MOCK_MAILBOXES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

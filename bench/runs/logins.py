@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from bench.client.login import Login, Mechanism
 from bench.targets.target import TargetError
-from xoauth2_proxy.mock_tokens import MockTokens, load_signing_key
+from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokens, load_signing_key
 
 if TYPE_CHECKING:
     from pathlib import Path

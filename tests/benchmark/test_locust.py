@@ -17,7 +17,8 @@ import pytest
 
 import bench
 from tests.benchmark.scripted_server import PASSWORD, ScriptedServer, scripted_server
-from xoauth2_proxy.sandbox import ProviderSettings, Sandbox
+from xoauth2_proxy.sandbox.app import Sandbox
+from xoauth2_proxy.sandbox.provider_settings import ProviderSettings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping

@@ -13,8 +13,9 @@ import pytest
 
 from tests.benchmark.runs import command, outcome
 from tests.benchmark.scripted_server import WAIT_SECONDS
-from xoauth2_proxy.mock_tokens import MockTokens
-from xoauth2_proxy.sandbox import OVERRIDES, Action, Step, TokenAction
+from xoauth2_proxy.sandbox.faults import Action, Step, TokenAction
+from xoauth2_proxy.sandbox.provider_settings import OVERRIDES
+from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokens
 
 if TYPE_CHECKING:
     from pathlib import Path

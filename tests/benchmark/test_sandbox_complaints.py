@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from bench.commands.complaints import MAX_LINES, Complaints
-from xoauth2_proxy.sandbox import Action, Refusals, Step, TokenAction, document_schema
+from xoauth2_proxy.sandbox.faults import Action, Step, TokenAction
+from xoauth2_proxy.sandbox.provider_settings import document_schema
+from xoauth2_proxy.sandbox.refusals import Refusals
 
 
 def test_a_load_of_refusals_is_counted_instead_of_said() -> None:

@@ -13,7 +13,8 @@ from bench.client.submission import Tls
 from bench.process.interruption import Interruption
 from bench.targets.target import Target, TargetError, TargetRequest, _endpoint, open_target
 from tests.benchmark.scripted_server import scripted_server
-from xoauth2_proxy.sandbox import ProviderSettings, Sandbox
+from xoauth2_proxy.sandbox.app import Sandbox
+from xoauth2_proxy.sandbox.provider_settings import ProviderSettings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

@@ -10,8 +10,8 @@ import pytest
 from typer.testing import CliRunner
 
 from bench.commands.tokens import app
-from xoauth2_proxy.mock_tokens import MOCK_MAILBOXES, MockTokens, load_signing_key
-from xoauth2_proxy.sandbox import Sandbox
+from xoauth2_proxy.sandbox.app import Sandbox
+from xoauth2_proxy.sandbox.tokens.mock_tokens import MOCK_MAILBOXES, MockTokens, load_signing_key
 
 if TYPE_CHECKING:
     from pathlib import Path

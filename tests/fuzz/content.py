@@ -8,7 +8,14 @@ from __future__ import annotations
 import random
 
 from tests.fuzz import reference
-from xoauth2_proxy.content import Collector, Content, DataFraming, DataReader, LineEnds, Refusal
+from xoauth2_proxy.smtp.content import (
+    Collector,
+    Content,
+    DataFraming,
+    DataReader,
+    LineEnds,
+    Refusal,
+)
 
 
 class ContentTarget:

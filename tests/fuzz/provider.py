@@ -16,7 +16,7 @@ from tests.fuzz.wire import Wire
 from xoauth2_proxy.upstream.connection import Connection
 
 if TYPE_CHECKING:
-    from xoauth2_proxy.accounts import Account
+    from xoauth2_proxy.accounts.accounts import Account
 
 MAIL = re.compile(
     rb"MAIL FROM:<(.*)>(?: SIZE=\d+| BODY=8BITMIME| SMTPUTF8| RET=(?:FULL|HDRS)| ENVID=[!-~]+)*"

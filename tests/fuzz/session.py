@@ -22,21 +22,21 @@ from tests.fuzz.harness import Harness
 from tests.fuzz.provider import Kept, Provider
 from tests.fuzz.wire import Wire
 from tests.support.accounts import mailbox
-from xoauth2_proxy import incoming, inlet
-from xoauth2_proxy.authentication import Login
-from xoauth2_proxy.content import Collector
+from xoauth2_proxy.accounts.accounts import Login
 from xoauth2_proxy.errors import CredentialsRejected, TokenEndpointUnavailable
 from xoauth2_proxy.metrics import Metrics
 from xoauth2_proxy.relay import Relay
-from xoauth2_proxy.sasl import Credentials, PasswordLogin
-from xoauth2_proxy.session import ClientSession, SessionPolicy
-from xoauth2_proxy.smtp import ReplyParser
+from xoauth2_proxy.smtp.content import Collector
+from xoauth2_proxy.smtp.protocol import ReplyParser
+from xoauth2_proxy.smtp.sasl import Credentials, PasswordLogin
+from xoauth2_proxy.submission import reader, transaction
+from xoauth2_proxy.submission.session import ClientSession, SessionPolicy
 from xoauth2_proxy.upstream.pool import Pool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from xoauth2_proxy.accounts import Account
+    from xoauth2_proxy.accounts.accounts import Account
 
 MAX_MESSAGE_BYTES = 3000
 BUFFER_BYTES = 400  # beyond it a message is streamed
@@ -146,9 +146,9 @@ class SessionTarget:
         provider = Provider(dict.fromkeys(extensions, ""))
         given = [self._prefix, *pieces] if self._prefix else list(pieces)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(incoming, "Collector", Watched)
-            patch.setattr(inlet, "_HIGH_BYTES", _INLET_BYTES)
-            patch.setattr(inlet, "_LOW_BYTES", _INLET_BYTES // 4)
+            patch.setattr(transaction, "Collector", Watched)
+            patch.setattr(reader, "_HIGH_BYTES", _INLET_BYTES)
+            patch.setattr(reader, "_LOW_BYTES", _INLET_BYTES // 4)
             spoken = self._harness.run(self._converse(given, provider))
         conversation = Conversation(whole, *spoken[:1], provider, spoken[1], spoken[2])
         conversation.faults += self._harness.complaints() + provider.all_faults()

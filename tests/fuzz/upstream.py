@@ -16,18 +16,18 @@ from tests.fuzz.harness import Harness
 from tests.fuzz.session import ticks_until
 from tests.fuzz.wire import Wire
 from tests.support.accounts import mailbox
-from xoauth2_proxy.authentication import Login
-from xoauth2_proxy.content import Content
+from xoauth2_proxy.accounts.accounts import Login
 from xoauth2_proxy.errors import UpstreamUnavailable
 from xoauth2_proxy.metrics import Metrics
 from xoauth2_proxy.relay import Relay
-from xoauth2_proxy.smtp import Envelope
+from xoauth2_proxy.smtp.content import Content
+from xoauth2_proxy.smtp.protocol import Envelope
 from xoauth2_proxy.upstream.connection import Connection
 from xoauth2_proxy.upstream.pool import Pool
 
 if TYPE_CHECKING:
-    from xoauth2_proxy.accounts import Account
-    from xoauth2_proxy.smtp import Reply
+    from xoauth2_proxy.accounts.accounts import Account
+    from xoauth2_proxy.smtp.protocol import Reply
 
 CONTENT = b"Subject: a\r\n\r\n.b\r\nRSET\r\n" + b"c" * 60 + b"\r\n"
 _TURNS = 6  # of the event loop, in which the relay does what it can without the provider

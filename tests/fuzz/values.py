@@ -10,12 +10,12 @@ from contextlib import suppress
 from pathlib import Path
 
 from tests.fuzz import reference
-from xoauth2_proxy import sasl
 from xoauth2_proxy.config import Overrides, load_config
 from xoauth2_proxy.errors import ConfigError
-from xoauth2_proxy.mock_tokens import MockTokenInvalid, MockTokens
 from xoauth2_proxy.replies import for_client
-from xoauth2_proxy.smtp import (
+from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokenInvalid, MockTokens
+from xoauth2_proxy.smtp import sasl
+from xoauth2_proxy.smtp.protocol import (
     MAX_REPLY_LINE_BYTES,
     MAX_REPLY_LINES,
     BadParameter,

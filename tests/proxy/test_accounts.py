@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import argon2
 import pytest
 
-from xoauth2_proxy.accounts import (
+from xoauth2_proxy.accounts.accounts import (
     Account,
     Accounts,
     Limits,
@@ -18,8 +18,8 @@ from xoauth2_proxy.accounts import (
     Upstream,
     login_key,
 )
+from xoauth2_proxy.accounts.oauth_client import OAuthClient
 from xoauth2_proxy.errors import CredentialsRejected
-from xoauth2_proxy.oauth_client import OAuthClient
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

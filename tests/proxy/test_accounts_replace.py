@@ -11,7 +11,7 @@ import argon2
 import pytest
 
 from tests.support.accounts import mailbox
-from xoauth2_proxy.accounts import Account, Accounts, LocalPassword
+from xoauth2_proxy.accounts.accounts import Account, Accounts, LocalPassword
 from xoauth2_proxy.errors import CredentialsRejected
 
 if TYPE_CHECKING:

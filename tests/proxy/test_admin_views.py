@@ -8,7 +8,7 @@ from tests.support.accounts import mailbox
 from xoauth2_proxy.admin.views import LOOKS, PAGE_SIZE, Moment, listing, moment, row
 from xoauth2_proxy.mailboxes import Mailbox
 from xoauth2_proxy.oauth.grant import EpochSeconds
-from xoauth2_proxy.oauth.standing import Standing, State
+from xoauth2_proxy.oauth.mailbox_status import Standing, State
 
 NOW = 1_790_000_000.0
 

@@ -15,11 +15,9 @@ from tests.support.config_files import account
 from tests.support.token_endpoint import TokenEndpoint
 from tests.support.token_mail import mailbox_of, provider_at, school, token_mail, upstream_at_port
 from tests.support.waiting import until
-from xoauth2_proxy.accounts import TlsMode, Upstream
+from xoauth2_proxy.accounts.accounts import TlsMode, Upstream
 from xoauth2_proxy.admin.health import Health
-from xoauth2_proxy.administration import Administration, Parts
 from xoauth2_proxy.config import Config, ConfigSource, Overrides
-from xoauth2_proxy.equipment import StandardEquipment
 from xoauth2_proxy.errors import (
     ConfigError,
     GrantRevoked,
@@ -27,10 +25,12 @@ from xoauth2_proxy.errors import (
     UpstreamUnavailable,
 )
 from xoauth2_proxy.metrics import Metrics
-from xoauth2_proxy.oauth import watch
+from xoauth2_proxy.oauth import expiry_monitor
 from xoauth2_proxy.oauth.refreshers import registry
-from xoauth2_proxy.oauth.source import TokenSource
-from xoauth2_proxy.upstream.opener import Opener
+from xoauth2_proxy.oauth.tokens import TokenSource
+from xoauth2_proxy.service.admin_backend import Administration, Parts
+from xoauth2_proxy.service.components import StandardEquipment
+from xoauth2_proxy.upstream.connector import Opener
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -271,7 +271,7 @@ async def test_who_asks_for_a_reload_that_fails_is_told_why(
 async def test_the_watch_sees_the_accounts_of_now(
     office: Office, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watch, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(expiry_monitor, "LOOK_SECONDS", 0.01)
     await office.start()
     await until(lambda: office.count("mock") == 1)
     office.use({"accounts": [account(email=ONE), account(email=OTHER)]})

@@ -15,13 +15,13 @@ from xoauth2_proxy.errors import (
     TokenError,
 )
 from xoauth2_proxy.metrics import Metrics
-from xoauth2_proxy.oauth.asking import Asking
 from xoauth2_proxy.oauth.grant import Grant, Issued
+from xoauth2_proxy.oauth.token_request import Asking
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from xoauth2_proxy.accounts import Account
+    from xoauth2_proxy.accounts.accounts import Account
     from xoauth2_proxy.oauth.grant import Monotonic
 
 ACCOUNT = signed_in()

@@ -9,8 +9,7 @@ import pytest
 
 from tests.support.parts import Parts, parts
 from tests.support.refreshers import ScriptedRefresher
-from xoauth2_proxy import authentication
-from xoauth2_proxy.authentication import Login
+from xoauth2_proxy.accounts.accounts import Login
 from xoauth2_proxy.errors import (
     CredentialsRejected,
     GrantRevoked,
@@ -20,8 +19,9 @@ from xoauth2_proxy.errors import (
     UpstreamAuthRejected,
     UpstreamUnavailable,
 )
-from xoauth2_proxy.sandbox import Action, Fault, Step
-from xoauth2_proxy.sasl import PasswordLogin, TokenLogin
+from xoauth2_proxy.sandbox.faults import Action, Fault, Step
+from xoauth2_proxy.smtp.sasl import PasswordLogin, TokenLogin
+from xoauth2_proxy.submission import authenticator
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -173,7 +173,7 @@ async def test_a_proved_token_is_believed_for_a_while_and_then_tried_again(
     for _ in range(3):
         await unjudged.authenticator.authenticate(TokenLogin(LOGIN, token))
     assert unjudged.sandbox.counters.auth_accepted == 1
-    monkeypatch.setattr(authentication, "_PROOF_SECONDS", -1.0)
+    monkeypatch.setattr(authenticator, "_PROOF_SECONDS", -1.0)
     await unjudged.authenticator.authenticate(TokenLogin(LOGIN, token))
     assert unjudged.sandbox.counters.auth_accepted == 2
 

@@ -16,8 +16,8 @@ from xoauth2_proxy.errors import (
     TokenError,
     TokenStoreUnavailable,
 )
-from xoauth2_proxy.oauth.cached import Cached, anew, back_off_seconds
 from xoauth2_proxy.oauth.grant import AccessToken, Monotonic
+from xoauth2_proxy.oauth.token_state import Cached, anew, back_off_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable

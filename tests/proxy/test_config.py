@@ -22,7 +22,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.support.config_files import ConfigFile, account
-from xoauth2_proxy.accounts import TlsMode
+from xoauth2_proxy.accounts.accounts import TlsMode
+from xoauth2_proxy.accounts.oauth_client import GrantType
 from xoauth2_proxy.config import Overrides, StoreKind, load_config
 from xoauth2_proxy.config.model import (
     AccountSection,
@@ -37,8 +38,7 @@ from xoauth2_proxy.config.model import (
     UpstreamSection,
 )
 from xoauth2_proxy.errors import ConfigError
-from xoauth2_proxy.mock_tokens import MOCK_MAILBOXES
-from xoauth2_proxy.oauth_client import GrantType
+from xoauth2_proxy.sandbox.tokens.mock_tokens import MOCK_MAILBOXES
 
 if TYPE_CHECKING:
     from xoauth2_proxy.config.values import Section

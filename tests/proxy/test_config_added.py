@@ -17,12 +17,12 @@ from xoauth2_proxy.config import (
     check_accounts,
 )
 from xoauth2_proxy.errors import ConfigError
-from xoauth2_proxy.oauth.stores.sealing import NO_SEAL, Seal
+from xoauth2_proxy.oauth.stores.encryption import NO_SEAL, Seal
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from xoauth2_proxy.accounts import Account
+    from xoauth2_proxy.accounts.accounts import Account
 
 KEY = "a-key-of-sixteen-letters-or-more"
 TOKEN = "a token of sixteen letters or more"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.peers import PATIENCE_SECONDS, Peer, upstreams
-from xoauth2_proxy.smtp import MAX_REPLY_LINE_BYTES, Reply
+from xoauth2_proxy.smtp.protocol import MAX_REPLY_LINE_BYTES, Reply
 from xoauth2_proxy.upstream.connection import Connection, ConnectionGone
 
 if TYPE_CHECKING:

@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xoauth2_proxy.content import Collector, Content, DataFraming, DataReader, LineEnds, message_id
+from xoauth2_proxy.smtp.content import (
+    Collector,
+    Content,
+    DataFraming,
+    DataReader,
+    LineEnds,
+    message_id,
+)
 
 PLENTY = 1_000_000
 

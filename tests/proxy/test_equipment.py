@@ -16,15 +16,15 @@ from tests.support.relay import MAILBOX, OTHER_MAILBOX, PASSWORD, relay_settings
 from tests.support.smtp_client import Client, message
 from tests.support.token_endpoint import TokenEndpoint
 from tests.support.token_mail import mailbox_of, provider_at, school, token_mail
-from xoauth2_proxy.app import App, in_force
 from xoauth2_proxy.config import Config, ConfigSource, Overrides, needs_restart
-from xoauth2_proxy.equipment import StandardEquipment, opened
 from xoauth2_proxy.errors import ConfigError
 from xoauth2_proxy.oauth.refreshers import registry
 from xoauth2_proxy.oauth.refreshers.command import CommandRefresher
 from xoauth2_proxy.oauth.stores import StoredGrant
 from xoauth2_proxy.oauth.stores.file import FileStore
 from xoauth2_proxy.oauth.stores.memory import MemoryStore
+from xoauth2_proxy.service.app import App, in_force
+from xoauth2_proxy.service.components import StandardEquipment, opened
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -11,8 +11,8 @@ from tests.support.peers import upstreams
 from tests.support.transactions import MAIL, RCPT, envelope
 from xoauth2_proxy import replies
 from xoauth2_proxy.errors import ExtensionMissing, OutcomeUnknown
-from xoauth2_proxy.smtp import Envelope, Reply, reply
-from xoauth2_proxy.upstream.exchange import Exchange, Refused, close_if_spent
+from xoauth2_proxy.smtp.protocol import Envelope, Reply, reply
+from xoauth2_proxy.upstream.envelope import Exchange, Refused, close_if_spent
 from xoauth2_proxy.upstream.stream import Stream
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from xoauth2_proxy import health_check
+from xoauth2_proxy.commands import health_check
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from xoauth2_proxy import replies
-from xoauth2_proxy.incoming import BadChunk, Chunk, Incoming, parse_chunk
-from xoauth2_proxy.smtp import Envelope, Reply
+from xoauth2_proxy.smtp.protocol import Envelope, Reply
+from xoauth2_proxy.submission.transaction import BadChunk, Chunk, Incoming, parse_chunk
 
 MAX_BYTES = 1000
 MAX_RECIPIENTS = 3

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, cast
 import pytest
 
 from tests.support.peers import PATIENCE_SECONDS
-from xoauth2_proxy import inlet as inlet_module
-from xoauth2_proxy.inlet import EndOfInput, Inlet, Interrupted, LineTooLong
+from xoauth2_proxy.submission import reader as inlet_module
+from xoauth2_proxy.submission.reader import EndOfInput, Inlet, Interrupted, LineTooLong
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

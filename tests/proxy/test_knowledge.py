@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xoauth2_proxy.knowledge import TABLE, Advice, Explanations, Retry, explain
-from xoauth2_proxy.knowledge.advice import MAILBOX as PLACE
-from xoauth2_proxy.smtp import ReplyParser
+from xoauth2_proxy.diagnostics import TABLE, Advice, Explanations, Retry, explain
+from xoauth2_proxy.diagnostics.advice import MAILBOX as PLACE
+from xoauth2_proxy.smtp.protocol import ReplyParser
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

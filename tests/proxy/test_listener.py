@@ -12,7 +12,7 @@ from tests.support.relay import MAILBOX
 from tests.support.smtp_client import message
 from xoauth2_proxy import replies
 from xoauth2_proxy.log import LOGGER_NAME
-from xoauth2_proxy.sandbox import Action, Fault, Step
+from xoauth2_proxy.sandbox.faults import Action, Fault, Step
 
 if TYPE_CHECKING:
     from tests.conftest import StartRelay

@@ -13,6 +13,7 @@ import pytest
 
 from tests.support.operated import FROM_FILE, Operated, gmail, operated, usual_document
 from tests.support.waiting import until
+from xoauth2_proxy.accounts.oauth_client import GrantType, OAuthClient
 from xoauth2_proxy.errors import (
     ConfigError,
     GrantRevoked,
@@ -29,9 +30,8 @@ from xoauth2_proxy.mailboxes import (
     UnknownMailbox,
     WrittenInFile,
 )
-from xoauth2_proxy.oauth.standing import State
+from xoauth2_proxy.oauth.mailbox_status import State
 from xoauth2_proxy.oauth.stores.memory import MemoryStore
-from xoauth2_proxy.oauth_client import GrantType, OAuthClient
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import jwt
 import pytest
 
-from xoauth2_proxy.mock_tokens import (
+from xoauth2_proxy.sandbox.tokens.mock_tokens import (
     MOCK_MAILBOXES,
     MockTokenInvalid,
     MockTokens,

@@ -11,15 +11,15 @@ import pytest
 from tests.support.accounts import mailbox
 from tests.support.peers import serving
 from tests.support.provider import Provider, Tokens, at, ends, refusal
-from xoauth2_proxy.accounts import TlsMode, Upstream
+from xoauth2_proxy.accounts.accounts import TlsMode, Upstream
 from xoauth2_proxy.errors import (
     UpstreamInsecure,
     UpstreamNotFound,
     UpstreamRejected,
     UpstreamUnavailable,
 )
-from xoauth2_proxy.upstream import opener as opener_module
-from xoauth2_proxy.upstream.opener import Opener
+from xoauth2_proxy.upstream import connector as opener_module
+from xoauth2_proxy.upstream.connector import Opener
 
 if TYPE_CHECKING:
     from pathlib import Path

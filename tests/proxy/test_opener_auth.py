@@ -12,13 +12,13 @@ import pytest
 from tests.support.accounts import mailbox
 from tests.support.peers import serving
 from tests.support.provider import ACCEPTED, CHALLENGE, REFUSED, Provider, Tokens, at, ends, refusal
-from xoauth2_proxy.accounts import Account, TlsMode, Upstream
+from xoauth2_proxy.accounts.accounts import Account, TlsMode, Upstream
 from xoauth2_proxy.errors import (
     ProxyError,
     TokenEndpointUnavailable,
     UpstreamAuthRejected,
 )
-from xoauth2_proxy.upstream.opener import Opener
+from xoauth2_proxy.upstream.connector import Opener
 
 if TYPE_CHECKING:
     from collections.abc import Callable

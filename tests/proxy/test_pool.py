@@ -18,7 +18,7 @@ from xoauth2_proxy.errors import (
     UpstreamUnavailable,
 )
 from xoauth2_proxy.metrics import Metrics
-from xoauth2_proxy.smtp import reply
+from xoauth2_proxy.smtp.protocol import reply
 from xoauth2_proxy.upstream import pool as pool_module
 from xoauth2_proxy.upstream.pool import Pool
 

@@ -11,11 +11,11 @@ import pytest
 from tests.support.accounts import mailbox
 from tests.support.leases import Holder, Opened, held, settled, used
 from tests.support.peers import PATIENCE_SECONDS, upstreams
-from xoauth2_proxy.accounts import Account, TlsMode, Upstream
+from xoauth2_proxy.accounts.accounts import Account, TlsMode, Upstream
 from xoauth2_proxy.errors import Overloaded
 from xoauth2_proxy.metrics import Metrics
 from xoauth2_proxy.upstream.pool import Pool
-from xoauth2_proxy.upstream.slots import Slots
+from xoauth2_proxy.upstream.worker_slots import Slots
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

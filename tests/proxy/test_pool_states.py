@@ -24,14 +24,14 @@ from xoauth2_proxy.errors import (
     UpstreamUnavailable,
 )
 from xoauth2_proxy.metrics import Metrics
-from xoauth2_proxy.smtp import Reply
+from xoauth2_proxy.smtp.protocol import Reply
 from xoauth2_proxy.upstream.pool import Pool, _Shelf
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
     from typing import Any
 
-    from xoauth2_proxy.accounts import Account
+    from xoauth2_proxy.accounts.accounts import Account
     from xoauth2_proxy.upstream.connection import Connection
 
 PER_MINUTE = 30.0

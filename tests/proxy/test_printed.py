@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xoauth2_proxy.oauth.refreshers.printed import (
+from xoauth2_proxy.oauth.refreshers.command_output import (
     UNTOLD_LIFETIME_SECONDS,
     TokenUnreadable,
     last_line,

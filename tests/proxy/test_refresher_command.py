@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.waiting import until
+from xoauth2_proxy.accounts.oauth_client import OAuthClient
 from xoauth2_proxy.errors import (
     GrantRevoked,
     TokenEndpointRefused,
@@ -20,7 +21,6 @@ from xoauth2_proxy.errors import (
 )
 from xoauth2_proxy.oauth.grant import Grant
 from xoauth2_proxy.oauth.refreshers.command import CommandRefresher
-from xoauth2_proxy.oauth_client import OAuthClient
 
 if TYPE_CHECKING:
     from xoauth2_proxy.oauth.grant import Issued

@@ -18,6 +18,7 @@ from tests.support.refresher_subjects import (
     MockSubject,
 )
 from tests.support.token_endpoint import TokenEndpoint
+from xoauth2_proxy.accounts.oauth_client import OAuthClient
 from xoauth2_proxy.errors import (
     GrantRevoked,
     TokenEndpointRefused,
@@ -33,7 +34,6 @@ from xoauth2_proxy.oauth.refreshers.contract import (
     Subject,
 )
 from xoauth2_proxy.oauth.refreshers.registry import Registry
-from xoauth2_proxy.oauth_client import OAuthClient
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from tests.support.token_endpoint import FAILURES, HANGS, Answer, TokenEndpoint, answer, error
 from tests.support.waiting import until
+from xoauth2_proxy.accounts.oauth_client import GrantType, OAuthClient
 from xoauth2_proxy.errors import (
     GrantRevoked,
     TokenEndpointRefused,
@@ -24,7 +25,6 @@ from xoauth2_proxy.errors import (
 )
 from xoauth2_proxy.oauth.grant import Grant
 from xoauth2_proxy.oauth.refreshers.gmail import GmailRefresher
-from xoauth2_proxy.oauth_client import GrantType, OAuthClient
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

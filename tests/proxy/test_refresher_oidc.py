@@ -21,6 +21,7 @@ from tests.support.token_endpoint import (
     redirect,
 )
 from tests.support.waiting import until
+from xoauth2_proxy.accounts.oauth_client import GrantType, OAuthClient
 from xoauth2_proxy.errors import (
     GrantRevoked,
     TokenEndpointRefused,
@@ -29,7 +30,6 @@ from xoauth2_proxy.errors import (
 )
 from xoauth2_proxy.oauth.grant import Grant
 from xoauth2_proxy.oauth.refreshers.oidc import OidcRefresher
-from xoauth2_proxy.oauth_client import GrantType, OAuthClient
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

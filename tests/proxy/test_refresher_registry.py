@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Protocol
 import pytest
 
 from tests.support.distributions import GOOD, install
+from xoauth2_proxy.accounts.oauth_client import OAuthClient
 from xoauth2_proxy.errors import TokenEndpointRefused
 from xoauth2_proxy.oauth.grant import Grant
 from xoauth2_proxy.oauth.refreshers import ChecksTokens
 from xoauth2_proxy.oauth.refreshers.registry import BUILT_IN, Registry, names
-from xoauth2_proxy.oauth_client import OAuthClient
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,12 +11,12 @@ import pytest
 from tests.support.parts import Parts, parts
 from tests.support.refreshers import ScriptedRefresher
 from xoauth2_proxy import replies
-from xoauth2_proxy.authentication import Login
-from xoauth2_proxy.content import Content
+from xoauth2_proxy.accounts.accounts import Login
 from xoauth2_proxy.errors import GrantRevoked, TokenEndpointUnavailable
 from xoauth2_proxy.log import LOGGER_NAME
-from xoauth2_proxy.sandbox import Action, Fault, Step
-from xoauth2_proxy.smtp import Envelope, Reply, reply
+from xoauth2_proxy.sandbox.faults import Action, Fault, Step
+from xoauth2_proxy.smtp.content import Content
+from xoauth2_proxy.smtp.protocol import Envelope, Reply, reply
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

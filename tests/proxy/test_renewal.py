@@ -11,6 +11,7 @@ import pytest
 from tests.support.accounts import mailbox
 from tests.support.fragile_store import FragileStore
 from tests.support.refreshers import FIRST_REFRESH_TOKEN, Clock, ScriptedRefresher, signed_in
+from xoauth2_proxy.accounts.oauth_client import fingerprint
 from xoauth2_proxy.errors import (
     GrantRevoked,
     TokenEndpointRefused,
@@ -20,12 +21,11 @@ from xoauth2_proxy.errors import (
 )
 from xoauth2_proxy.metrics import Metrics
 from xoauth2_proxy.oauth.grant import EpochSeconds, Issued
-from xoauth2_proxy.oauth.renewal import Renewals, current_grant, issued_to, renewed_grant
+from xoauth2_proxy.oauth.refresh import Renewals, current_grant, issued_to, renewed_grant
 from xoauth2_proxy.oauth.stores import Failure, StoredGrant
-from xoauth2_proxy.oauth_client import fingerprint
 
 if TYPE_CHECKING:
-    from xoauth2_proxy.accounts import Account
+    from xoauth2_proxy.accounts.accounts import Account
 
 ACCOUNT = signed_in()
 KEY = ACCOUNT.key

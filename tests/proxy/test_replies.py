@@ -7,7 +7,7 @@ import inspect
 import pytest
 
 from xoauth2_proxy import errors, replies
-from xoauth2_proxy.smtp import Reply, ReplyParser, reply
+from xoauth2_proxy.smtp.protocol import Reply, ReplyParser, reply
 
 _OURS = {name: value for name, value in vars(replies).items() if isinstance(value, Reply)}
 

@@ -12,9 +12,11 @@ import pytest
 import uvloop
 
 from tests.support.raw_smtp import MAILBOX, RawSmtp
-from xoauth2_proxy.accounts import TlsMode
-from xoauth2_proxy.mock_tokens import MOCK_MAILBOXES, MockTokens
-from xoauth2_proxy.sandbox import ProviderSettings, Sandbox, Step
+from xoauth2_proxy.accounts.accounts import TlsMode
+from xoauth2_proxy.sandbox.app import Sandbox
+from xoauth2_proxy.sandbox.faults import Step
+from xoauth2_proxy.sandbox.provider_settings import ProviderSettings
+from xoauth2_proxy.sandbox.tokens.mock_tokens import MOCK_MAILBOXES, MockTokens
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -78,7 +80,7 @@ def test_it_works_on_uvloop(tmp_path: Path, tls: TlsMode) -> None:
 
 
 def test_a_reset_works_on_uvloop(tmp_path: Path) -> None:
-    from xoauth2_proxy.sandbox import Action, Fault
+    from xoauth2_proxy.sandbox.faults import Action, Fault
 
     async def main() -> None:
         async with Sandbox(tmp_path, http_port=None) as sandbox, RawSmtp(sandbox) as client:
@@ -154,7 +156,7 @@ async def test_revoking_all_leaves_tokens_minted_later(sandbox: Sandbox) -> None
 async def test_a_token_minted_by_another_process_of_the_same_state_is_good(
     sandbox: Sandbox, tmp_path: Path
 ) -> None:
-    from xoauth2_proxy.mock_tokens import load_signing_key
+    from xoauth2_proxy.sandbox.tokens.mock_tokens import load_signing_key
 
     token = MockTokens(load_signing_key(tmp_path)).mint(MAILBOX)
     async with RawSmtp(sandbox) as client:
@@ -371,7 +373,7 @@ async def test_before_the_start_there_is_nothing_to_ask(tmp_path: Path) -> None:
 
 
 async def test_no_secret_is_in_a_repr(sandbox: Sandbox) -> None:
-    from xoauth2_proxy.sandbox.bearer import read_xoauth2
+    from xoauth2_proxy.sandbox.smtp.bearer import read_xoauth2
 
     assert "secret" not in repr(read_xoauth2(b"user=a@b\x01auth=Bearer secret\x01\x01"))
     key = (sandbox.state_dir / "sandbox" / "signing-key").read_bytes()

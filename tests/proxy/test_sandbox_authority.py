@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 from cryptography import x509
 
-from xoauth2_proxy.sandbox import authority as module
-from xoauth2_proxy.sandbox.authority import Authority
+from xoauth2_proxy.sandbox import certificate_authority as module
+from xoauth2_proxy.sandbox.certificate_authority import Authority
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xoauth2_proxy.sandbox.chance import MAX_DELAY_SECONDS, Delays, share
 from xoauth2_proxy.sandbox.faults import Action, Fault, Faults, Step
+from xoauth2_proxy.sandbox.seeded_random import MAX_DELAY_SECONDS, Delays, share
 
 
 def decisions(seed: int, rate: float, arrivals: int = 500) -> list[bool]:

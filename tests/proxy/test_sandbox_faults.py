@@ -11,18 +11,12 @@ import aiohttp
 import pytest
 
 from tests.support.raw_smtp import MAILBOX, RawSmtp, xoauth2
-from xoauth2_proxy.mock_tokens import MOCK_MAILBOXES
-from xoauth2_proxy.sandbox import (
-    Action,
-    Behaviour,
-    Fault,
-    Kind,
-    Profile,
-    ProviderSettings,
-    Sandbox,
-    Step,
-)
-from xoauth2_proxy.sandbox.faults import Faults
+from xoauth2_proxy.sandbox.app import Sandbox
+from xoauth2_proxy.sandbox.behaviour import Behaviour, Profile
+from xoauth2_proxy.sandbox.faults import Action, Fault, Faults, Step
+from xoauth2_proxy.sandbox.provider_settings import ProviderSettings
+from xoauth2_proxy.sandbox.tokens.mock_tokens import MOCK_MAILBOXES
+from xoauth2_proxy.sandbox.tokens.token_factory import Kind
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -9,7 +9,9 @@ import pytest
 
 from tests.support.raw_smtp import RawSmtp
 from tests.support.waiting import until
-from xoauth2_proxy.sandbox import Action, Fault, ProviderSettings, Sandbox, Step
+from xoauth2_proxy.sandbox.app import Sandbox
+from xoauth2_proxy.sandbox.faults import Action, Fault, Step
+from xoauth2_proxy.sandbox.provider_settings import ProviderSettings
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,11 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.raw_smtp import MAILBOX, RawSmtp
-from xoauth2_proxy.mock_tokens import MOCK_MAILBOXES
-from xoauth2_proxy.sandbox import Behaviour, Profile, ProviderSettings, Sandbox
+from xoauth2_proxy.sandbox.app import Sandbox
+from xoauth2_proxy.sandbox.behaviour import Behaviour, Profile
 from xoauth2_proxy.sandbox.counters import Counters
 from xoauth2_proxy.sandbox.dialects import DIALECTS
 from xoauth2_proxy.sandbox.limits import Limits, Window
+from xoauth2_proxy.sandbox.provider_settings import ProviderSettings
+from xoauth2_proxy.sandbox.tokens.mock_tokens import MOCK_MAILBOXES
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.chromium import page as chromium
 from tests.support.raw_smtp import MAILBOX, RawSmtp
-from xoauth2_proxy.sandbox import Sandbox
+from xoauth2_proxy.sandbox.app import Sandbox
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

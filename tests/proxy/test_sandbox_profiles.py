@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.raw_smtp import MAILBOX, RawSmtp, xoauth2
-from xoauth2_proxy.accounts import TlsMode
-from xoauth2_proxy.mock_tokens import MockTokens
-from xoauth2_proxy.sandbox import PROFILES, Behaviour, Profile, ProviderSettings, Sandbox
+from xoauth2_proxy.accounts.accounts import TlsMode
+from xoauth2_proxy.sandbox.app import Sandbox
+from xoauth2_proxy.sandbox.behaviour import PROFILES, Behaviour, Profile
 from xoauth2_proxy.sandbox.dialects import DIALECTS, spoken
 from xoauth2_proxy.sandbox.faults import Fault, Faults, Step
-from xoauth2_proxy.sandbox.office import Office
+from xoauth2_proxy.sandbox.provider_settings import ProviderSettings
+from xoauth2_proxy.sandbox.provider_state import Office
 from xoauth2_proxy.sandbox.received import Received
-from xoauth2_proxy.sandbox.session import Session
+from xoauth2_proxy.sandbox.smtp.session import Session
+from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokens
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xoauth2_proxy.sandbox.reading import MAX_READ_BYTES, framed, read, subject_of
+from xoauth2_proxy.sandbox.web.mime_view import MAX_READ_BYTES, framed, read, subject_of
 
 MIXED = (
     b"From: =?utf-8?q?J=C3=BCrgen?= <j@example.org>\r\n"

@@ -6,8 +6,8 @@ import tracemalloc
 
 import pytest
 
+from xoauth2_proxy.sandbox.awaitable_counter import Tally
 from xoauth2_proxy.sandbox.received import Message, Received, find_message_id
-from xoauth2_proxy.sandbox.tally import Tally
 
 MIB = 1024 * 1024
 

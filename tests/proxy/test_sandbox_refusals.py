@@ -13,25 +13,15 @@ import pytest
 from tests.support.chromium import page as chromium
 from tests.support.raw_smtp import MAILBOX, RawSmtp, xoauth2
 from tests.support.waiting import until
-from xoauth2_proxy.mock_tokens import MockTokens
-from xoauth2_proxy.sandbox import (
-    Action,
-    Behaviour,
-    Fault,
-    Profile,
-    ProviderSettings,
-    Refusals,
-    Sandbox,
-    Step,
-    TokenAction,
-    TokenFault,
-)
-from xoauth2_proxy.sandbox.behaviour import Point
-from xoauth2_proxy.sandbox.faults import Faults
-from xoauth2_proxy.sandbox.office import Office
+from xoauth2_proxy.sandbox.app import Sandbox
+from xoauth2_proxy.sandbox.behaviour import Behaviour, Point, Profile
+from xoauth2_proxy.sandbox.faults import Action, Fault, Faults, Step, TokenAction, TokenFault
+from xoauth2_proxy.sandbox.provider_settings import ProviderSettings
+from xoauth2_proxy.sandbox.provider_state import Office
 from xoauth2_proxy.sandbox.received import Received
-from xoauth2_proxy.sandbox.refusals import MAX_REFUSALS, Refusal
-from xoauth2_proxy.sandbox.session import Session
+from xoauth2_proxy.sandbox.refusals import MAX_REFUSALS, Refusal, Refusals
+from xoauth2_proxy.sandbox.smtp.session import Session
+from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokens
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

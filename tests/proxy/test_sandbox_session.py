@@ -7,13 +7,13 @@ import json
 import pytest
 
 from tests.support.raw_smtp import MAILBOX, xoauth2
-from xoauth2_proxy.accounts import TlsMode
-from xoauth2_proxy.mock_tokens import MockTokens
+from xoauth2_proxy.accounts.accounts import TlsMode
 from xoauth2_proxy.sandbox.behaviour import Behaviour
 from xoauth2_proxy.sandbox.faults import Faults, Step
-from xoauth2_proxy.sandbox.office import Office
+from xoauth2_proxy.sandbox.provider_state import Office
 from xoauth2_proxy.sandbox.received import Received
-from xoauth2_proxy.sandbox.session import Ending, Session
+from xoauth2_proxy.sandbox.smtp.session import Ending, Session
+from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokens
 
 ENVELOPE = b"MAIL FROM:<test.account1@gmail.com>\r\nRCPT TO:<someone@example.com>\r\n"
 CONTENT = b"Message-ID: <1@x>\r\n\r\n.\r\n..\r\nlast\r\n"

@@ -7,25 +7,16 @@ from dataclasses import fields
 
 import pytest
 
-from xoauth2_proxy.accounts import TlsMode
-from xoauth2_proxy.sandbox import (
-    FAULT_FORM,
+from xoauth2_proxy.accounts.accounts import TlsMode
+from xoauth2_proxy.sandbox.behaviour import PROFILES, Behaviour, Point, Profile
+from xoauth2_proxy.sandbox.fault_syntax import FAULT_FORM, fault_document, override
+from xoauth2_proxy.sandbox.faults import Action, Fault, Step, TokenAction, TokenFault
+from xoauth2_proxy.sandbox.provider_settings import (
     OVERRIDES,
-    PROFILES,
-    Action,
-    Behaviour,
-    Fault,
-    Point,
-    Profile,
     ProviderSettings,
     Rotation,
-    Step,
-    TokenAction,
-    TokenFault,
     document_schema,
-    fault_document,
     fault_from,
-    override,
 )
 
 read = ProviderSettings.from_dict

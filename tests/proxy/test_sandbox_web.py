@@ -8,8 +8,9 @@ import aiohttp
 import pytest
 
 from tests.support.raw_smtp import MAILBOX, RawSmtp
-from xoauth2_proxy.sandbox import OVERRIDES, ProviderSettings, Sandbox
-from xoauth2_proxy.sandbox.web import Web
+from xoauth2_proxy.sandbox.app import Sandbox
+from xoauth2_proxy.sandbox.provider_settings import OVERRIDES, ProviderSettings
+from xoauth2_proxy.sandbox.web.server import Web
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -12,8 +12,8 @@ import pytest
 
 from tests.support.raw_smtp import MAILBOX, RawSmtp
 from tests.support.waiting import until
-from xoauth2_proxy.mock_tokens import MOCK_MAILBOXES, MockTokens
-from xoauth2_proxy.sandbox import Sandbox
+from xoauth2_proxy.sandbox.app import Sandbox
+from xoauth2_proxy.sandbox.tokens.mock_tokens import MOCK_MAILBOXES, MockTokens
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -200,7 +200,7 @@ async def test_one_token_or_all_can_be_revoked(
 async def test_a_revocation_that_cannot_be_kept_is_refused(
     sandbox: Sandbox, http: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("xoauth2_proxy.sandbox.revocations.MAX_REVOKED", 1)
+    monkeypatch.setattr("xoauth2_proxy.sandbox.tokens.revocations.MAX_REVOKED", 1)
     first, second = (await mint(http, kind="revoked"))["token"], (await mint(http))["token"]
     attempts: list[tuple[str, dict[str, object]]] = [
         ("/test/tokens/revoke", {"token": second}),

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xoauth2_proxy import sasl
-from xoauth2_proxy.sasl import Credentials, MalformedResponse, PasswordLogin, TokenLogin
+from xoauth2_proxy.smtp import sasl
+from xoauth2_proxy.smtp.sasl import Credentials, MalformedResponse, PasswordLogin, TokenLogin
 
 _TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0\x01"), min_size=1)
 _TOKEN = st.from_regex(r"[A-Za-z0-9._~+/-]{1,80}={0,2}", fullmatch=True)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from keyring.backends import fail, null
 
 from tests.support.keyrings import Keyring, keyring_in_use
-from xoauth2_proxy.oauth.stores.sealing import NO_SEAL, Seal, key_from_keyring
+from xoauth2_proxy.oauth.stores.encryption import NO_SEAL, Seal, key_from_keyring
 
 if TYPE_CHECKING:
     from collections.abc import Callable

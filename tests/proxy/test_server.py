@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from tests.support.config_files import account
-from xoauth2_proxy import server
-from xoauth2_proxy.app import Addresses
 from xoauth2_proxy.config import ConfigSource, Overrides
-from xoauth2_proxy.mock_tokens import MOCK_MAILBOXES
-from xoauth2_proxy.server import Run
+from xoauth2_proxy.sandbox.tokens.mock_tokens import MOCK_MAILBOXES
+from xoauth2_proxy.service import runner
+from xoauth2_proxy.service.app import Addresses
+from xoauth2_proxy.service.runner import Run
 
 ON_LOOPBACK = Addresses(("127.0.0.1", 2525), ("127.0.0.1", 9090))
 SANDBOX = {"smtp": "127.0.0.1:2600", "http": "http://127.0.0.1:2601"}
@@ -30,7 +30,7 @@ def welcome(
         file.write_text(repr(accounts).replace("'", '"'))
     source = ConfigSource(file, Overrides(sandbox=True), state_dir)
     run = Run(config=source.load({"mock"}, {}), source=source)
-    return server._welcome(run, addresses, sandbox)
+    return runner._welcome(run, addresses, sandbox)
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_the_benchmark_is_told_what_is_not_its_default(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert f"--state-dir {tmp_path}" in welcome(tmp_path)
-    monkeypatch.setattr(server, "default_state_dir", lambda: tmp_path)
+    monkeypatch.setattr(runner, "default_state_dir", lambda: tmp_path)
     assert "--state-dir" not in welcome(tmp_path)
     assert "--host" not in welcome(tmp_path)
 

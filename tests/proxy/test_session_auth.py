@@ -15,13 +15,13 @@ from tests.support.smtp_client import encoded, message
 from xoauth2_proxy import replies
 from xoauth2_proxy.errors import GrantRevoked, TokenEndpointUnavailable
 from xoauth2_proxy.log import LOGGER_NAME
-from xoauth2_proxy.sandbox import Fault, Step
+from xoauth2_proxy.sandbox.faults import Fault, Step
 
 if TYPE_CHECKING:
     from tests.conftest import StartRelay
     from tests.support.relay import Relay
     from tests.support.smtp_client import Client
-    from xoauth2_proxy.smtp import Reply
+    from xoauth2_proxy.smtp.protocol import Reply
 
 MECHANISMS = ["PLAIN", "LOGIN", "XOAUTH2", "OAUTHBEARER"]
 EMPTY_CHALLENGE = b"334 \r\n"

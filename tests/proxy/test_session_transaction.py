@@ -14,13 +14,13 @@ from tests.support.relay import MAILBOX, PASSWORD
 from tests.support.smtp_client import message
 from xoauth2_proxy import replies
 from xoauth2_proxy.log import LOGGER_NAME
-from xoauth2_proxy.sandbox import Action, Fault, Step
+from xoauth2_proxy.sandbox.faults import Action, Fault, Step
 
 if TYPE_CHECKING:
     from tests.conftest import StartRelay
     from tests.support.relay import Relay
     from tests.support.smtp_client import Client
-    from xoauth2_proxy.smtp import Reply
+    from xoauth2_proxy.smtp.protocol import Reply
 
 LIMIT = 65_536
 SMALL: dict[str, object] = {

@@ -13,6 +13,7 @@ import pytest
 
 from tests.support.person import Person
 from tests.support.sign_ins import ALICE, BOB, account
+from xoauth2_proxy.accounts.oauth_client import fingerprint
 from xoauth2_proxy.errors import (
     GrantRevoked,
     SignInRefused,
@@ -21,13 +22,12 @@ from xoauth2_proxy.errors import (
 )
 from xoauth2_proxy.oauth.authorization import SignedIn
 from xoauth2_proxy.oauth.grant import EpochSeconds, Grant, Issued
+from xoauth2_proxy.oauth.refresh import current_grant, issued_to
 from xoauth2_proxy.oauth.refreshers.oidc import OidcRefresher
-from xoauth2_proxy.oauth.renewal import current_grant, issued_to
 from xoauth2_proxy.oauth.sign_in import ATTEMPT_SECONDS, MAX_ATTEMPTS, SignIns, adopt, revoke
 from xoauth2_proxy.oauth.stores import Failure, StoredGrant
 from xoauth2_proxy.oauth.stores.memory import MemoryStore
-from xoauth2_proxy.oauth_client import fingerprint
-from xoauth2_proxy.smtp import Reply
+from xoauth2_proxy.smtp.protocol import Reply
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

@@ -18,10 +18,10 @@ from tests.support.waiting import until
 from xoauth2_proxy.errors import Overloaded, UpstreamUnavailable
 from xoauth2_proxy.metrics import Metrics
 from xoauth2_proxy.upstream import pool as pool_module
-from xoauth2_proxy.upstream import slots as slots_module
-from xoauth2_proxy.upstream.pace import Pace
+from xoauth2_proxy.upstream import worker_slots as slots_module
 from xoauth2_proxy.upstream.pool import Pool
-from xoauth2_proxy.upstream.slots import MailboxSlots, Slots
+from xoauth2_proxy.upstream.rate_limit import Pace
+from xoauth2_proxy.upstream.worker_slots import MailboxSlots, Slots
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xoauth2_proxy.smtp import (
+from xoauth2_proxy.smtp.protocol import (
     MAX_REPLY_LINE_BYTES,
     MAX_REPLY_LINES,
     BadParameter,

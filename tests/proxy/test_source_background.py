@@ -13,6 +13,7 @@ from tests.support.accounts import mailbox
 from tests.support.fragile_store import FragileStore
 from tests.support.refreshers import FIRST_REFRESH_TOKEN, Clock, ScriptedRefresher, signed_in
 from tests.support.waiting import until
+from xoauth2_proxy.accounts.oauth_client import GrantType
 from xoauth2_proxy.errors import (
     GrantRevoked,
     TokenEndpointUnavailable,
@@ -20,13 +21,12 @@ from xoauth2_proxy.errors import (
     TokenStoreUnavailable,
 )
 from xoauth2_proxy.metrics import Metrics
-from xoauth2_proxy.oauth.source import TokenSource
-from xoauth2_proxy.oauth_client import GrantType
+from xoauth2_proxy.oauth.tokens import TokenSource
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from xoauth2_proxy.accounts import Account
+    from xoauth2_proxy.accounts.accounts import Account
 
 # Days pass at once, so the event loop's own clock must be a test's: uvloop's cannot be.
 pytestmark = pytest.mark.asyncio(loop_factories=["asyncio"])

@@ -13,6 +13,7 @@ import pytest
 from tests.support.fragile_store import FragileStore
 from tests.support.refreshers import FIRST_REFRESH_TOKEN, Clock, ScriptedRefresher, signed_in
 from tests.support.waiting import until
+from xoauth2_proxy.accounts.oauth_client import fingerprint
 from xoauth2_proxy.errors import (
     GrantRevoked,
     TokenEndpointRefused,
@@ -21,10 +22,9 @@ from xoauth2_proxy.errors import (
     TokenStoreUnavailable,
 )
 from xoauth2_proxy.metrics import Metrics
-from xoauth2_proxy.oauth.renewal import issued_to
-from xoauth2_proxy.oauth.source import TokenSource
+from xoauth2_proxy.oauth.refresh import issued_to
 from xoauth2_proxy.oauth.stores import StoredGrant
-from xoauth2_proxy.oauth_client import fingerprint
+from xoauth2_proxy.oauth.tokens import TokenSource
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

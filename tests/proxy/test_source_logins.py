@@ -10,12 +10,12 @@ import pytest
 from tests.support.accounts import mailbox
 from tests.support.refreshers import ScriptedRefresher
 from tests.support.waiting import until
+from xoauth2_proxy.accounts.oauth_client import OAuthClient
 from xoauth2_proxy.metrics import Metrics
 from xoauth2_proxy.oauth.grant import EpochSeconds
-from xoauth2_proxy.oauth.source import TokenSource
-from xoauth2_proxy.oauth.standing import State, standing
+from xoauth2_proxy.oauth.mailbox_status import State, standing
 from xoauth2_proxy.oauth.stores.memory import MemoryStore
-from xoauth2_proxy.oauth_client import OAuthClient
+from xoauth2_proxy.oauth.tokens import TokenSource
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

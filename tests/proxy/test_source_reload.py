@@ -9,13 +9,13 @@ import pytest
 
 from tests.support.accounts import mailbox
 from tests.support.refreshers import ScriptedRefresher
+from xoauth2_proxy.accounts.oauth_client import OAuthClient
 from xoauth2_proxy.errors import TokenEndpointUnavailable
 from xoauth2_proxy.metrics import Metrics
-from xoauth2_proxy.oauth.renewal import issued_to
-from xoauth2_proxy.oauth.source import TokenSource
+from xoauth2_proxy.oauth.refresh import issued_to
 from xoauth2_proxy.oauth.stores import StoredGrant
 from xoauth2_proxy.oauth.stores.memory import MemoryStore
-from xoauth2_proxy.oauth_client import OAuthClient
+from xoauth2_proxy.oauth.tokens import TokenSource
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

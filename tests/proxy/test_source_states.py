@@ -19,8 +19,8 @@ from xoauth2_proxy.errors import (
 )
 from xoauth2_proxy.metrics import Metrics
 from xoauth2_proxy.oauth.grant import Issued
-from xoauth2_proxy.oauth.source import TokenSource
 from xoauth2_proxy.oauth.stores.memory import MemoryStore
+from xoauth2_proxy.oauth.tokens import TokenSource
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.accounts import mailbox
+from xoauth2_proxy.accounts.oauth_client import GrantType, OAuthClient
 from xoauth2_proxy.oauth.grant import EpochSeconds
-from xoauth2_proxy.oauth.standing import IS_WELL, NEEDS_A_PERSON, Standing, State, standing
+from xoauth2_proxy.oauth.mailbox_status import IS_WELL, NEEDS_A_PERSON, Standing, State, standing
 from xoauth2_proxy.oauth.stores import Failure, StoredGrant
-from xoauth2_proxy.oauth_client import GrantType, OAuthClient
 
 DAY = 86_400.0
 NOW = EpochSeconds(1_800_000_000.0)  # 2027-01-15T08:00:00Z

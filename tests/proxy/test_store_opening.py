@@ -12,9 +12,9 @@ from keyring.backends import fail
 from tests.support.keyrings import Keyring, keyring_in_use
 from xoauth2_proxy.errors import TokenStoreUnavailable
 from xoauth2_proxy.oauth.stores import StoredGrant
+from xoauth2_proxy.oauth.stores.factory import open_seal, open_store
 from xoauth2_proxy.oauth.stores.file import FileStore
 from xoauth2_proxy.oauth.stores.memory import MemoryStore
-from xoauth2_proxy.oauth.stores.opening import open_seal, open_store
 from xoauth2_proxy.oauth.stores.redis import RedisStore
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from tests.support.redis_server import RedisServer, redis_server
 from xoauth2_proxy.errors import TokenStoreUnavailable
 from xoauth2_proxy.oauth.stores import StoredGrant
 from xoauth2_proxy.oauth.stores import redis as redis_module
+from xoauth2_proxy.oauth.stores.encryption import Seal
 from xoauth2_proxy.oauth.stores.redis import RedisStore
-from xoauth2_proxy.oauth.stores.sealing import Seal
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

@@ -11,9 +11,9 @@ from tests.support.peers import PATIENCE_SECONDS, Peer, upstreams
 from tests.support.transactions import KEPT, MAIL, RCPT, TWO, envelope
 from tests.support.waiting import until
 from xoauth2_proxy.errors import OutcomeUnknown, UpstreamClosedEarly, UpstreamDropped, UpstreamError
-from xoauth2_proxy.smtp import Reply
-from xoauth2_proxy.upstream import exchange
-from xoauth2_proxy.upstream.exchange import Refused
+from xoauth2_proxy.smtp.protocol import Reply
+from xoauth2_proxy.upstream import envelope as upstream_envelope
+from xoauth2_proxy.upstream.envelope import Refused
 from xoauth2_proxy.upstream.stream import Stream
 
 if TYPE_CHECKING:
@@ -311,7 +311,7 @@ async def test_lost_behind_the_end_is_unknown(network: Upstreams) -> None:
 async def test_a_provider_that_does_not_read_is_given_up(
     network: Upstreams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exchange, "_PIECE_SECONDS", 0.05)
+    monkeypatch.setattr(upstream_envelope, "_PIECE_SECONDS", 0.05)
     stream, connection, _ = await going(network)
     await lost(stream.write(MUCH), UpstreamDropped)
     assert not connection.is_usable
@@ -320,8 +320,8 @@ async def test_a_provider_that_does_not_read_is_given_up(
 async def test_a_silent_provider_is_given_up(
     network: Upstreams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exchange, "_COMMAND_SECONDS", 0.02)
-    monkeypatch.setattr(exchange, "_FINAL_REPLY_SECONDS", 0.02)
+    monkeypatch.setattr(upstream_envelope, "_COMMAND_SECONDS", 0.02)
+    monkeypatch.setattr(upstream_envelope, "_FINAL_REPLY_SECONDS", 0.02)
     stream, _, _ = await begun_patiently(network, monkeypatch)
     await lost(stream.go_ahead(), UpstreamClosedEarly)
 
@@ -330,7 +330,7 @@ async def begun_patiently(
     network: Upstreams, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[Stream, Connection, Peer]:
     with monkeypatch.context() as patient:
-        patient.setattr(exchange, "_COMMAND_SECONDS", PATIENCE_SECONDS)
+        patient.setattr(upstream_envelope, "_COMMAND_SECONDS", PATIENCE_SECONDS)
         return await begun(network)
 
 

@@ -20,11 +20,11 @@ from tests.support.transactions import (
     begin,
     envelope,
 )
-from xoauth2_proxy.content import Content
 from xoauth2_proxy.errors import (
     UpstreamError,
 )
-from xoauth2_proxy.smtp import Reply
+from xoauth2_proxy.smtp.content import Content
+from xoauth2_proxy.smtp.protocol import Reply
 from xoauth2_proxy.upstream.transaction import FRESH_SECONDS, ONE_FLIGHT_BYTES
 
 if TYPE_CHECKING:

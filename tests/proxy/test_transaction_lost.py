@@ -19,14 +19,14 @@ from tests.support.transactions import (
     begin,
     envelope,
 )
-from xoauth2_proxy.content import Content
 from xoauth2_proxy.errors import (
     OutcomeUnknown,
     UpstreamClosedEarly,
     UpstreamDropped,
     UpstreamError,
 )
-from xoauth2_proxy.upstream import exchange
+from xoauth2_proxy.smtp.content import Content
+from xoauth2_proxy.upstream import envelope as upstream_envelope
 from xoauth2_proxy.upstream.transaction import transact
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from tests.support.peers import Upstreams
-    from xoauth2_proxy.smtp import Reply
+    from xoauth2_proxy.smtp.protocol import Reply
 
 
 @pytest.fixture
@@ -103,7 +103,7 @@ async def test_lost_after_the_last_octet_is_unknown(
 async def test_no_final_reply_in_time_is_unknown(
     network: Upstreams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exchange, "_FINAL_REPLY_SECONDS", 0.05)
+    monkeypatch.setattr(upstream_envelope, "_FINAL_REPLY_SECONDS", 0.05)
     connection, peer = await network.connect(BOTH)
     sending = begin(connection)
     await peer.expects(MAIL + RCPT + BDAT)
@@ -115,7 +115,7 @@ async def test_no_final_reply_in_time_is_unknown(
 async def test_no_reply_to_the_envelope_in_time_may_be_tried_again(
     network: Upstreams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exchange, "_COMMAND_SECONDS", 0.01)
+    monkeypatch.setattr(upstream_envelope, "_COMMAND_SECONDS", 0.01)
     connection, _ = await network.connect(PIPELINING)
     await lost(begin(connection), UpstreamClosedEarly)
 
@@ -123,7 +123,7 @@ async def test_no_reply_to_the_envelope_in_time_may_be_tried_again(
 async def test_a_provider_that_does_not_read_is_given_up(
     network: Upstreams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exchange, "_PIECE_SECONDS", 0.05)
+    monkeypatch.setattr(upstream_envelope, "_PIECE_SECONDS", 0.05)
     connection, peer = await network.connect(PIPELINING)
     sending = begin(connection, content=Content(b"x" * 16_000_000 + b"\r\n", is_stuffed=False))
     await peer.expects(MAIL + RCPT + b"DATA\r\n")

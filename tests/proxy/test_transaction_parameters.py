@@ -13,9 +13,9 @@ from tests.support.transactions import (
     begin,
 )
 from xoauth2_proxy import replies
-from xoauth2_proxy.content import Content
 from xoauth2_proxy.errors import ExtensionMissing
-from xoauth2_proxy.smtp import Envelope, Reply
+from xoauth2_proxy.smtp.content import Content
+from xoauth2_proxy.smtp.protocol import Envelope, Reply
 from xoauth2_proxy.upstream.transaction import transact
 
 if TYPE_CHECKING:

@@ -14,23 +14,23 @@ import pytest
 from aiohttp import web
 
 from tests.support.accounts import mailbox
+from xoauth2_proxy.accounts.oauth_client import OAuthClient, fingerprint
 from xoauth2_proxy.errors import TokenStoreUnavailable
 from xoauth2_proxy.metrics import Metrics
+from xoauth2_proxy.oauth.expiry_monitor import Watch, standings
 from xoauth2_proxy.oauth.grant import EpochSeconds
-from xoauth2_proxy.oauth.renewal import issued_to
-from xoauth2_proxy.oauth.standing import State
+from xoauth2_proxy.oauth.mailbox_status import State
+from xoauth2_proxy.oauth.refresh import issued_to
 from xoauth2_proxy.oauth.stores import Failure, StoredGrant
 from xoauth2_proxy.oauth.stores.memory import MemoryStore
-from xoauth2_proxy.oauth.watch import Watch, standings
 from xoauth2_proxy.oauth.webhook import Webhook
-from xoauth2_proxy.oauth_client import OAuthClient, fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     import trustme
 
-    from xoauth2_proxy.accounts import Account
+    from xoauth2_proxy.accounts.accounts import Account
 
 NOW = 1_800_000_000.0
 DAY = 86_400.0

@@ -20,17 +20,17 @@ from tests.support.smtp_client import Client
 from tests.support.waiting import until
 from tests.support.workers import pids
 from xoauth2_proxy import workers
-from xoauth2_proxy.acceptor import listening_sockets
 from xoauth2_proxy.cli import cli
 from xoauth2_proxy.config import ConfigSource, Overrides
 from xoauth2_proxy.log import LogFormat, LogLevel
 from xoauth2_proxy.metrics import MergedMetrics, Metrics
-from xoauth2_proxy.server import CannotStart, Run
+from xoauth2_proxy.service.runner import CannotStart, Run
+from xoauth2_proxy.submission.acceptor import listening_sockets
 from xoauth2_proxy.workers import parent as parent_module
 from xoauth2_proxy.workers.channel import Channel, Logging, Setup, receive_setup
-from xoauth2_proxy.workers.layout import RunDirectory
+from xoauth2_proxy.workers.client_counts import Hall
 from xoauth2_proxy.workers.parent import Parent
-from xoauth2_proxy.workers.seats import Hall
+from xoauth2_proxy.workers.run_directory import RunDirectory
 from xoauth2_proxy.workers.worker import Timing
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from tests.support import chromium
 from tests.support.operated import FROM_FILE, Operated, administered, gmail
 from tests.support.waiting import until
 from xoauth2_proxy.oauth.grant import EpochSeconds
-from xoauth2_proxy.oauth.renewal import current_grant
+from xoauth2_proxy.oauth.refresh import current_grant
 from xoauth2_proxy.oauth.stores import Failure
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ from tests.support.operated import Operated, administered
 from tests.support.person import Person
 from tests.support.sign_ins import ALICE, BOB
 from xoauth2_proxy.errors import GrantRevoked
+from xoauth2_proxy.oauth.mailbox_status import State
 from xoauth2_proxy.oauth.refreshers.oidc import OidcRefresher
-from xoauth2_proxy.oauth.standing import State
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -11,14 +11,15 @@ import pytest
 from tests.support.documents import upstream_at
 from tests.support.relay import MAILBOX, OTHER_MAILBOX
 from tests.support.smtp_client import encoded, message
-from xoauth2_proxy.mock_tokens import MockTokens
-from xoauth2_proxy.sandbox import Fault, Sandbox, Step
+from xoauth2_proxy.sandbox.faults import Fault, Step
+from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokens
 
 if TYPE_CHECKING:
     from tests.conftest import StartRelay
     from tests.support.relay import Relay
     from tests.support.smtp_client import Client
-    from xoauth2_proxy.smtp import Reply
+    from xoauth2_proxy.sandbox.app import Sandbox
+    from xoauth2_proxy.smtp.protocol import Reply
 
 REAL = "someone@gmail.com"
 MECHANISMS = ("XOAUTH2", "OAUTHBEARER")

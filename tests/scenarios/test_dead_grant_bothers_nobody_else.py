@@ -9,7 +9,7 @@ from tests.support.documents import account
 from tests.support.relay import MAILBOX, OTHER_MAILBOX, PASSWORD
 from tests.support.smtp_client import message
 from tests.support.token_scripts import PartlyDeadRefresher
-from xoauth2_proxy.mock_tokens import MockTokens, load_signing_key
+from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokens, load_signing_key
 
 if TYPE_CHECKING:
     from pathlib import Path

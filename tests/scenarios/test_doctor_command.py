@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from tests.support.command_line import Command
     from tests.support.identity_server import IdentityProvider
-    from xoauth2_proxy.sandbox import Sandbox
+    from xoauth2_proxy.sandbox.app import Sandbox
 
 pytest_plugins = ["tests.support.identity"]
 pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])

@@ -20,7 +20,8 @@ from tests.support.examinations import (
 )
 from tests.support.peers import serving
 from tests.support.provider import Provider
-from xoauth2_proxy.accounts import TlsMode, Upstream
+from xoauth2_proxy.accounts.accounts import TlsMode, Upstream
+from xoauth2_proxy.accounts.oauth_client import GrantType, OAuthClient
 from xoauth2_proxy.errors import (
     GrantRevoked,
     TokenEndpointRefused,
@@ -30,8 +31,8 @@ from xoauth2_proxy.errors import (
 from xoauth2_proxy.oauth.grant import Issued
 from xoauth2_proxy.oauth.refreshers.mock import MockRefresher
 from xoauth2_proxy.oauth.stores.memory import MemoryStore
-from xoauth2_proxy.oauth_client import GrantType, OAuthClient
-from xoauth2_proxy.sandbox import Action, Fault, Sandbox, Step
+from xoauth2_proxy.sandbox.app import Sandbox
+from xoauth2_proxy.sandbox.faults import Action, Fault, Step
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -11,7 +11,8 @@ from tests.support.peers import serving
 from tests.support.relay import MAILBOX
 from tests.support.smtp_client import message
 from tests.support.streams import dotted, send_large
-from xoauth2_proxy.sandbox import Fault, Sandbox, Step
+from xoauth2_proxy.sandbox.app import Sandbox
+from xoauth2_proxy.sandbox.faults import Fault, Step
 
 if TYPE_CHECKING:
     from pathlib import Path

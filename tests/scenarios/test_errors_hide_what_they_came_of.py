@@ -20,9 +20,9 @@ from tests.support.treachery import TREACHERIES
 from xoauth2_proxy.errors import ProxyError, TokenError
 from xoauth2_proxy.oauth.authorization import AuthorizationServer, DeviceAttempt
 from xoauth2_proxy.oauth.stores import StoredGrant
+from xoauth2_proxy.oauth.stores.encryption import Seal
+from xoauth2_proxy.oauth.stores.factory import open_store
 from xoauth2_proxy.oauth.stores.file import FileStore
-from xoauth2_proxy.oauth.stores.opening import open_store
-from xoauth2_proxy.oauth.stores.sealing import Seal
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable

@@ -26,13 +26,14 @@ from tests.support.smtp_client import Client, message
 from tests.support.waiting import until
 from xoauth2_proxy.config import ConfigSource, Overrides, StoreKind, json_schema
 from xoauth2_proxy.config.oauth_keys import OAuthSection
-from xoauth2_proxy.equipment import opened
 from xoauth2_proxy.errors import ConfigError
-from xoauth2_proxy.mock_tokens import MockTokens, load_signing_key
 from xoauth2_proxy.oauth.refreshers.mock import MockRefresher
 from xoauth2_proxy.oauth.stores import StoredGrant
-from xoauth2_proxy.sandbox import Action, Fault, Sandbox, Step
-from xoauth2_proxy.upstream import opener
+from xoauth2_proxy.sandbox.app import Sandbox
+from xoauth2_proxy.sandbox.faults import Action, Fault, Step
+from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokens, load_signing_key
+from xoauth2_proxy.service.components import opened
+from xoauth2_proxy.upstream import connector
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -185,7 +186,7 @@ async def test_tls_is_required_as_written_and_never_downgraded(
 ) -> None:
     if spoken == "implicit" != written:
         # Each waits for the other to speak first.
-        monkeypatch.setattr(opener, "_CONNECT_SECONDS", 0.3)
+        monkeypatch.setattr(connector, "_CONNECT_SECONDS", 0.3)
     async with Sandbox(tmp_path, http_port=None, tls=spoken) as provider:  # type: ignore[arg-type]
         upstream = upstream_at(provider) | {"tls": written}
         relay = await start_relay(one_account(upstream=upstream))

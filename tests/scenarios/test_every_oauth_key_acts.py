@@ -30,16 +30,16 @@ from xoauth2_proxy.errors import TokenEndpointUnavailable
 from xoauth2_proxy.metrics import Metrics
 from xoauth2_proxy.oauth.authorization import AuthorizationServer
 from xoauth2_proxy.oauth.grant import EpochSeconds, Grant
+from xoauth2_proxy.oauth.mailbox_status import State, standing
 from xoauth2_proxy.oauth.refreshers.registry import Registry
-from xoauth2_proxy.oauth.source import TokenSource
-from xoauth2_proxy.oauth.standing import State, standing
 from xoauth2_proxy.oauth.stores import StoredGrant
+from xoauth2_proxy.oauth.tokens import TokenSource
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
     from pathlib import Path
 
-    from xoauth2_proxy.accounts import Account
+    from xoauth2_proxy.accounts.accounts import Account
     from xoauth2_proxy.oauth.grant import Issued
     from xoauth2_proxy.oauth.refreshers import Refresher
 

@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.proxy_process import ROOT
 from tests.support.smtp_client import message
-from xoauth2_proxy.mock_tokens import MOCK_MAILBOXES
+from xoauth2_proxy.sandbox.tokens.mock_tokens import MOCK_MAILBOXES
 
 if TYPE_CHECKING:
     from pathlib import Path

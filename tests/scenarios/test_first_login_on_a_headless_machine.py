@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tests.scenarios.conftest import StartProcess
     from tests.support.identity_server import IdentityProvider
     from tests.support.proxy_process import ProxyProcess
-    from xoauth2_proxy.smtp import Reply
+    from xoauth2_proxy.smtp.protocol import Reply
 
 pytest_plugins = ["tests.support.identity"]
 pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])

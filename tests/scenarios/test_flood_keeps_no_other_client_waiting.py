@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from tests.support.documents import one_account
 from tests.support.smtp_client import message
 from tests.support.waiting import until
-from xoauth2_proxy import session
+from xoauth2_proxy.submission import session
 
 if TYPE_CHECKING:
     import pytest

@@ -9,7 +9,8 @@ import pytest
 
 from tests.support.smtp_client import message
 from tests.support.streams import AT_REST, ONE_IDLE, Sending, dotted, pool_is, send_large, streaming
-from xoauth2_proxy.sandbox import Fault, Sandbox, Step
+from xoauth2_proxy.sandbox.app import Sandbox
+from xoauth2_proxy.sandbox.faults import Fault, Step
 
 if TYPE_CHECKING:
     from pathlib import Path

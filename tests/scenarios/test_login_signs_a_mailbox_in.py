@@ -14,7 +14,7 @@ from tests.support.logins import DESKTOP, Login, provider_entry
 from tests.support.person import Person, user_code_in
 from tests.support.sign_ins import ALICE, BOB
 from tests.support.waiting import until
-from xoauth2_proxy.commands.ways import Way
+from xoauth2_proxy.commands.sign_in_methods import Way
 from xoauth2_proxy.errors import GrantRevoked
 from xoauth2_proxy.oauth import sign_in
 from xoauth2_proxy.oauth.grant import Grant

@@ -11,8 +11,8 @@ from tests.support.relay import MAILBOX, OTHER_MAILBOX, PASSWORD
 from tests.support.smtp_client import encoded, message
 from tests.support.token_scripts import WrittenRefresher
 from xoauth2_proxy.errors import GrantRevoked, TokenEndpointRefused, TokenEndpointUnavailable
-from xoauth2_proxy.mock_tokens import MockTokens, load_signing_key
 from xoauth2_proxy.oauth.refreshers.mock import MockRefresher
+from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokens, load_signing_key
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tests.support.smtp_client import Client
     from xoauth2_proxy.errors import TokenError
     from xoauth2_proxy.oauth.refreshers import Refresher
-    from xoauth2_proxy.smtp import Reply
+    from xoauth2_proxy.smtp.protocol import Reply
 
     LogIn = Callable[[Client, str, str], Awaitable[Reply]]
 

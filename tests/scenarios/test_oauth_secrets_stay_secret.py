@@ -37,8 +37,8 @@ from tests.support.token_endpoint import TokenEndpoint
 from tests.support.treachery import TREACHERIES
 from tests.support.waiting import until
 from xoauth2_proxy.oauth.stores import StoredGrant
-from xoauth2_proxy.oauth.stores.sealing import Seal
-from xoauth2_proxy.sandbox import Sandbox
+from xoauth2_proxy.oauth.stores.encryption import Seal
+from xoauth2_proxy.sandbox.app import Sandbox
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import xoauth2_proxy
 from tests.support.planted import Planted, objects
-from xoauth2_proxy.oauth_client import OAuthClient
+from xoauth2_proxy.accounts.oauth_client import OAuthClient
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

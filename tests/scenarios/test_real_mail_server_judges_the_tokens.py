@@ -14,7 +14,7 @@ import pytest
 from tests.support.identity_server import APPLICATION
 from tests.support.mail_server import MailServer
 from tests.support.waiting import until
-from xoauth2_proxy.sasl import xoauth2_response
+from xoauth2_proxy.smtp.sasl import xoauth2_response
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

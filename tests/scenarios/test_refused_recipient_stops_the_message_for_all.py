@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.smtp_client import message
-from xoauth2_proxy.sandbox import Fault, Sandbox, Step
+from xoauth2_proxy.sandbox.app import Sandbox
+from xoauth2_proxy.sandbox.faults import Fault, Step
 
 if TYPE_CHECKING:
     from pathlib import Path

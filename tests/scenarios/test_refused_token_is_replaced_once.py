@@ -12,8 +12,8 @@ from tests.support.relay import MAILBOX
 from tests.support.smtp_client import message
 from tests.support.token_scripts import WrittenRefresher
 from xoauth2_proxy.errors import GrantRevoked, TokenEndpointUnavailable
-from xoauth2_proxy.mock_tokens import MockTokens
-from xoauth2_proxy.sandbox import Fault, Step
+from xoauth2_proxy.sandbox.faults import Fault, Step
+from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokens
 
 if TYPE_CHECKING:
     from tests.conftest import StartRelay

@@ -12,19 +12,16 @@ import pytest
 from tests.support.documents import upstream_at
 from tests.support.proxy_process import ProxyProcess
 from tests.support.relay import MAILBOX, PASSWORD
-from xoauth2_proxy.sandbox import (
-    PLAIN_REFRESH_TOKEN,
-    ProviderSettings,
-    Sandbox,
-    TokenAction,
-    TokenFault,
-)
+from xoauth2_proxy.sandbox.app import Sandbox
+from xoauth2_proxy.sandbox.faults import TokenAction, TokenFault
+from xoauth2_proxy.sandbox.provider_settings import ProviderSettings
+from xoauth2_proxy.sandbox.tokens.token_factory import PLAIN_REFRESH_TOKEN
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from xoauth2_proxy.smtp import Reply
+    from xoauth2_proxy.smtp.protocol import Reply
 
 pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])  # processes are slow to start
 

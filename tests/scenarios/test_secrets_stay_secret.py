@@ -22,8 +22,8 @@ from tests.support.planted import TOKEN_MARKS, leaked
 from tests.support.proxy_process import ROOT
 from tests.support.relay import MAILBOX, OTHER_MAILBOX
 from tests.support.smtp_client import encoded
-from xoauth2_proxy.mock_tokens import MOCK_MAILBOXES
-from xoauth2_proxy.sandbox import Action, Fault, Step
+from xoauth2_proxy.sandbox.faults import Action, Fault, Step
+from xoauth2_proxy.sandbox.tokens.mock_tokens import MOCK_MAILBOXES
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from tests.support.peers import Peer
     from tests.support.proxy_process import ProxyProcess
     from tests.support.smtp_client import Client
-    from xoauth2_proxy.sandbox import Sandbox
+    from xoauth2_proxy.sandbox.app import Sandbox
 
 pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])
 

@@ -8,7 +8,8 @@ import pytest
 
 from tests.support.smtp_client import message
 from tests.support.waiting import until
-from xoauth2_proxy.sandbox import Action, Fault, Sandbox, Step
+from xoauth2_proxy.sandbox.app import Sandbox
+from xoauth2_proxy.sandbox.faults import Action, Fault, Step
 from xoauth2_proxy.upstream import transaction
 
 if TYPE_CHECKING:

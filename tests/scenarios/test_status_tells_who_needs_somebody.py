@@ -13,20 +13,20 @@ from aiohttp import web
 from rich.console import Console
 
 from tests.support.accounts import mailbox
+from xoauth2_proxy.accounts.oauth_client import OAuthClient, fingerprint
 from xoauth2_proxy.commands import status
-from xoauth2_proxy.commands.screen import Screen
+from xoauth2_proxy.commands.console import Screen
 from xoauth2_proxy.commands.status import Asked, span
 from xoauth2_proxy.errors import TokenStoreUnavailable
 from xoauth2_proxy.oauth.grant import EpochSeconds
-from xoauth2_proxy.oauth.renewal import issued_to
+from xoauth2_proxy.oauth.refresh import issued_to
 from xoauth2_proxy.oauth.stores import Failure, StoredGrant
 from xoauth2_proxy.oauth.stores.memory import MemoryStore
-from xoauth2_proxy.oauth_client import OAuthClient, fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from xoauth2_proxy.accounts import Account
+    from xoauth2_proxy.accounts.accounts import Account
 
 DAY = 86_400.0
 

@@ -18,12 +18,12 @@ import pytest
 from tests.support.documents import account, id_in, upstream_at
 from tests.support.relay import MAILBOX, OTHER_MAILBOX, PASSWORD
 from tests.support.smtp_client import Client, message
-from xoauth2_proxy.sandbox import Action, Fault, Step
+from xoauth2_proxy.sandbox.faults import Action, Fault, Step
 
 if TYPE_CHECKING:
     from tests.scenarios.conftest import StartProcess
     from tests.support.proxy_process import ProxyProcess
-    from xoauth2_proxy.sandbox import Sandbox
+    from xoauth2_proxy.sandbox.app import Sandbox
 
 pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])
 

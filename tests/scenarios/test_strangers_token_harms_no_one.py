@@ -10,13 +10,14 @@ import pytest
 from tests.support.documents import upstream_at
 from tests.support.smtp_client import encoded, message
 from tests.support.waiting import until
-from xoauth2_proxy.sandbox import Action, Fault, Sandbox, Step
+from xoauth2_proxy.sandbox.faults import Action, Fault, Step
 
 if TYPE_CHECKING:
     from tests.conftest import StartRelay
     from tests.support.relay import Relay
     from tests.support.smtp_client import Client
-    from xoauth2_proxy.smtp import Reply
+    from xoauth2_proxy.sandbox.app import Sandbox
+    from xoauth2_proxy.smtp.protocol import Reply
 
 REAL = "someone@gmail.com"
 WAITING = "<Pool 1 leased or opening, 0 idle, 1 waiting>"

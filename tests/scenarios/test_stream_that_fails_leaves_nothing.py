@@ -13,15 +13,16 @@ from tests.support.streams import AT_REST, Sending, dotted, pool_is, send_large,
 from tests.support.waiting import until
 from xoauth2_proxy import replies
 from xoauth2_proxy.log import LOGGER_NAME
-from xoauth2_proxy.sandbox import Action, Fault, Sandbox, Step
-from xoauth2_proxy.upstream import exchange
+from xoauth2_proxy.sandbox.app import Sandbox
+from xoauth2_proxy.sandbox.faults import Action, Fault, Step
+from xoauth2_proxy.upstream import envelope
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.conftest import StartRelay
     from tests.support.relay import Relay
-    from xoauth2_proxy.smtp import Reply
+    from xoauth2_proxy.smtp.protocol import Reply
 
 LIMIT = 65_536
 LOST = "451 4.4.2 Connection to the provider lost"
@@ -298,7 +299,7 @@ async def taken_by(relay: Relay, size_bytes: int) -> int:
 async def test_a_provider_that_does_not_read_holds_the_client_back(
     start_relay: StartRelay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exchange, "_PIECE_SECONDS", 1.0)
+    monkeypatch.setattr(envelope, "_PIECE_SECONDS", 1.0)
     relay = await start_relay(streaming(60_000_000))
     relay.sandbox.add_fault(Fault(Step.CONTENT, Action.FREEZE))
     # What the kernel holds for four sockets, and a little of ours.
@@ -309,7 +310,7 @@ async def test_a_provider_that_does_not_read_holds_the_client_back(
 async def test_a_provider_that_stops_reading_is_given_up(
     start_relay: StartRelay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exchange, "_PIECE_SECONDS", 0.2)
+    monkeypatch.setattr(envelope, "_PIECE_SECONDS", 0.2)
     relay = await start_relay(streaming())
     relay.sandbox.add_fault(Fault(Step.CONTENT, Action.FREEZE))
     async with await relay.log_in() as client:

@@ -36,7 +36,7 @@ from tests.support.token_mail import (
     token_mail,
 )
 from tests.support.waiting import until
-from xoauth2_proxy.oauth import asking
+from xoauth2_proxy.oauth import token_request
 from xoauth2_proxy.oauth.refreshers.oidc import OidcRefresher
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ def document_of(
 
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give up a hanging endpoint soon, from now on."""
-    monkeypatch.setattr(asking, "_REFRESH_SECONDS", 0.3)
+    monkeypatch.setattr(token_request, "_REFRESH_SECONDS", 0.3)
 
 
 def complaints(caplog: pytest.LogCaptureFixture) -> list[dict[str, object]]:

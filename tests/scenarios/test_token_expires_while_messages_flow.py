@@ -13,15 +13,15 @@ from tests.support.documents import id_in, one_account, upstream_at
 from tests.support.relay import MAILBOX
 from tests.support.smtp_client import message
 from tests.support.token_endpoint import Answer, Request, TokenEndpoint, answer
-from xoauth2_proxy.mock_tokens import MockTokens, load_signing_key
 from xoauth2_proxy.oauth.refreshers.mock import MockRefresher
+from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokens, load_signing_key
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.conftest import StartRelay
     from tests.support.relay import Relay
-    from xoauth2_proxy.sandbox import Sandbox
+    from xoauth2_proxy.sandbox.app import Sandbox
 
 # One loop is enough: it takes seconds, for each message costs a login upstream.
 pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.smtp_client import message
-from xoauth2_proxy import content, incoming, replies
+from xoauth2_proxy import replies
+from xoauth2_proxy.smtp import content
+from xoauth2_proxy.submission import transaction
 
 if TYPE_CHECKING:
     from tests.support.relay import Relay
-    from xoauth2_proxy.smtp import Reply
+    from xoauth2_proxy.smtp.protocol import Reply
 
 MEGABYTES = 8_000_000
 
@@ -31,7 +33,7 @@ def gathered(monkeypatch: pytest.MonkeyPatch) -> list[int]:
             super().add(chunk)
             sizes[self._number] += len(chunk)
 
-    monkeypatch.setattr(incoming, "Collector", Watched)
+    monkeypatch.setattr(transaction, "Collector", Watched)
     return sizes
 
 

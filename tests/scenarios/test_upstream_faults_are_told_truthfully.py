@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.smtp_client import message
-from xoauth2_proxy.sandbox import Action, Fault, Sandbox, Step
-from xoauth2_proxy.upstream import exchange, opener
+from xoauth2_proxy.sandbox.app import Sandbox
+from xoauth2_proxy.sandbox.faults import Action, Fault, Step
+from xoauth2_proxy.upstream import connector, envelope
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from tests.conftest import StartRelay
     from tests.support.relay import Relay
     from tests.support.smtp_client import Client
-    from xoauth2_proxy.smtp import Reply
+    from xoauth2_proxy.smtp.protocol import Reply
 
 CHUNKING = frozenset({"CHUNKING"})
 PIPELINING = frozenset({"PIPELINING"})
@@ -165,8 +166,8 @@ async def test_a_reply_too_many_never_makes_a_refusal_a_success(relay: Relay, st
 @pytest.fixture
 def _short_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     for module, names in {
-        opener: ("_CONNECT_SECONDS", "_AUTH_SECONDS"),
-        exchange: ("_COMMAND_SECONDS", "_PIECE_SECONDS", "_FINAL_REPLY_SECONDS"),
+        connector: ("_CONNECT_SECONDS", "_AUTH_SECONDS"),
+        envelope: ("_COMMAND_SECONDS", "_PIECE_SECONDS", "_FINAL_REPLY_SECONDS"),
     }.items():
         for name in names:
             monkeypatch.setattr(module, name, 0.2)

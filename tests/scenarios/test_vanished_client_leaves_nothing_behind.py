@@ -14,7 +14,7 @@ from tests.support.documents import one_account
 from tests.support.relay import MAILBOX, PASSWORD
 from tests.support.smtp_client import encoded, message
 from tests.support.waiting import until
-from xoauth2_proxy.sandbox import Action, Fault, Step
+from xoauth2_proxy.sandbox.faults import Action, Fault, Step
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.relay import MAILBOX, PASSWORD
 from tests.support.smtp_client import message
-from xoauth2_proxy.sandbox import Action, Fault, Step
+from xoauth2_proxy.sandbox.faults import Action, Fault, Step
 
 if TYPE_CHECKING:
     from tests.conftest import StartRelay

@@ -27,7 +27,7 @@ from xoauth2_proxy import __version__
 
 if TYPE_CHECKING:
     from tests.scenarios.conftest import StartProcess
-    from xoauth2_proxy.sandbox import Sandbox
+    from xoauth2_proxy.sandbox.app import Sandbox
 
 pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])
 

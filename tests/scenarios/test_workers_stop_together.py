@@ -16,12 +16,12 @@ from tests.support.documents import id_in
 from tests.support.smtp_client import message
 from tests.support.waiting import until
 from tests.support.workers import document, health, log_in, pids
-from xoauth2_proxy.sandbox import Action, Fault, Step
+from xoauth2_proxy.sandbox.faults import Action, Fault, Step
 
 if TYPE_CHECKING:
     from tests.scenarios.conftest import StartProcess
     from tests.support.proxy_process import ProxyProcess
-    from xoauth2_proxy.sandbox import Sandbox
+    from xoauth2_proxy.sandbox.app import Sandbox
 
 pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])
 

@@ -16,7 +16,7 @@ from tests.support.workers import Load, document, figures, health, log_in, pids
 
 if TYPE_CHECKING:
     from tests.scenarios.conftest import StartProcess
-    from xoauth2_proxy.sandbox import Sandbox
+    from xoauth2_proxy.sandbox.app import Sandbox
 
 pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])
 

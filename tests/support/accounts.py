@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from xoauth2_proxy.accounts import Account, Limits, LocalPassword, TlsMode, Upstream
+from xoauth2_proxy.accounts.accounts import Account, Limits, LocalPassword, TlsMode, Upstream
 
 GENEROUS = Limits(
     max_connections=10,

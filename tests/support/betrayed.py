@@ -11,11 +11,11 @@ import trustme
 
 from tests.support.planted import objects
 from tests.support.treachery import TREACHERIES, note
+from xoauth2_proxy.accounts.oauth_client import GrantType, OAuthClient
 from xoauth2_proxy.oauth.grant import Grant
 from xoauth2_proxy.oauth.refreshers.gmail import GmailRefresher
 from xoauth2_proxy.oauth.refreshers.oidc import OidcRefresher
 from xoauth2_proxy.oauth.refreshers.outlook import OutlookRefresher
-from xoauth2_proxy.oauth_client import GrantType, OAuthClient
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from tests.support.relay import MAILBOX, PASSWORD
 
 if TYPE_CHECKING:
-    from xoauth2_proxy.sandbox import Sandbox
-    from xoauth2_proxy.smtp import Reply
+    from xoauth2_proxy.sandbox.app import Sandbox
+    from xoauth2_proxy.smtp.protocol import Reply
 
 
 def account(email: str = MAILBOX, **changes: object) -> dict[str, object]:

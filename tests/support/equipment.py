@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from xoauth2_proxy.equipment import StandardEquipment
 from xoauth2_proxy.oauth.stores.memory import MemoryStore
+from xoauth2_proxy.service.components import StandardEquipment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

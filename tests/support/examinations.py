@@ -16,16 +16,16 @@ from rich.console import Console
 
 from tests.support.accounts import mailbox
 from tests.support.token_scripts import WrittenRefresher
+from xoauth2_proxy.accounts.oauth_client import OAuthClient
 from xoauth2_proxy.commands import doctor
-from xoauth2_proxy.commands.screen import Screen
+from xoauth2_proxy.commands.console import Screen
 from xoauth2_proxy.oauth.stores.memory import MemoryStore
-from xoauth2_proxy.oauth_client import OAuthClient
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncIterator
 
-    from xoauth2_proxy.accounts import Account, Upstream
+    from xoauth2_proxy.accounts.accounts import Account, Upstream
     from xoauth2_proxy.errors import TokenError
 
 MAILBOX = "someone@example.com"

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from tests.support.planted import Planted
     from tests.support.token_endpoint import Answer, Request, TokenEndpoint
     from tests.support.treachery import Treachery
-    from xoauth2_proxy.sandbox import Sandbox
+    from xoauth2_proxy.sandbox.app import Sandbox
 
 Document = dict[str, Any]
 

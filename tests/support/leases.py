@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from tests.support.peers import Peer, Upstreams
-    from xoauth2_proxy.accounts import Account
+    from xoauth2_proxy.accounts.accounts import Account
     from xoauth2_proxy.upstream.connection import Connection
     from xoauth2_proxy.upstream.pool import Pool
 

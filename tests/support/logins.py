@@ -15,8 +15,8 @@ from tests.support.waiting import until
 from xoauth2_proxy.commands import login
 from xoauth2_proxy.commands.terminal import Terminal
 from xoauth2_proxy.config import ConfigSource, Overrides
-from xoauth2_proxy.equipment import opened
 from xoauth2_proxy.oauth.refreshers import registry
+from xoauth2_proxy.service.components import opened
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from xoauth2_proxy.accounts.oauth_client import OAuthClient
 from xoauth2_proxy.admin.health import Health
 from xoauth2_proxy.admin.server import AdminServer
 from xoauth2_proxy.config import Config, ConfigSource, Overrides, added_accounts, check_account
@@ -24,14 +25,13 @@ from xoauth2_proxy.errors import ConfigError
 from xoauth2_proxy.mailboxes import Mailboxes, Means, ProviderInfo
 from xoauth2_proxy.metrics import Metrics
 from xoauth2_proxy.oauth.grant import Issued
-from xoauth2_proxy.oauth.source import TokenSource
 from xoauth2_proxy.oauth.stores.memory import MemoryStore
-from xoauth2_proxy.oauth_client import OAuthClient
+from xoauth2_proxy.oauth.tokens import TokenSource
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 
-    from xoauth2_proxy.accounts import Account
+    from xoauth2_proxy.accounts.accounts import Account
     from xoauth2_proxy.oauth.grant import AccessToken, Grant
     from xoauth2_proxy.oauth.refreshers import Refresher
     from xoauth2_proxy.oauth.stores import TokenStore

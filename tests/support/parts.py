@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tests.support.accounts import mailbox
-from xoauth2_proxy.accounts import Account, Accounts, TlsMode, Upstream
-from xoauth2_proxy.authentication import Authenticator
+from xoauth2_proxy.accounts.accounts import Account, Accounts, TlsMode, Upstream
 from xoauth2_proxy.metrics import Metrics
 from xoauth2_proxy.oauth.refreshers.mock import MockRefresher
-from xoauth2_proxy.oauth.source import TokenSource
+from xoauth2_proxy.oauth.tokens import TokenSource
 from xoauth2_proxy.relay import Relay
-from xoauth2_proxy.sandbox import Sandbox
-from xoauth2_proxy.upstream.opener import Opener
+from xoauth2_proxy.sandbox.app import Sandbox
+from xoauth2_proxy.submission.authenticator import Authenticator
+from xoauth2_proxy.upstream.connector import Opener
 from xoauth2_proxy.upstream.pool import Pool
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.accounts import mailbox
 from tests.support.peers import serving
-from xoauth2_proxy.accounts import Account, TlsMode, Upstream
+from xoauth2_proxy.accounts.accounts import Account, TlsMode, Upstream
 from xoauth2_proxy.oauth.grant import AccessToken, Monotonic
 
 if TYPE_CHECKING:

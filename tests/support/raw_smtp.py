@@ -8,12 +8,12 @@ import contextlib
 import ssl
 from typing import TYPE_CHECKING, Self
 
-from xoauth2_proxy.mock_tokens import MOCK_MAILBOXES
+from xoauth2_proxy.sandbox.tokens.mock_tokens import MOCK_MAILBOXES
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from xoauth2_proxy.sandbox import Sandbox
+    from xoauth2_proxy.sandbox.app import Sandbox
 
 MAILBOX = MOCK_MAILBOXES[0]
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from tests.support.token_endpoint import GARBAGE, HANGS, answer, error
 from tests.support.waiting import until
-from xoauth2_proxy.mock_tokens import MockTokenInvalid, MockTokens, load_signing_key
+from xoauth2_proxy.accounts.oauth_client import OAuthClient
 from xoauth2_proxy.oauth.grant import Grant
 from xoauth2_proxy.oauth.refreshers.contract import RETRY_AFTER_SECONDS, Outcome, Subject
-from xoauth2_proxy.oauth_client import OAuthClient
+from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokenInvalid, MockTokens, load_signing_key
 
 if TYPE_CHECKING:
     from collections.abc import Collection

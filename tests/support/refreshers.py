@@ -8,11 +8,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from tests.support.accounts import mailbox
+from xoauth2_proxy.accounts.oauth_client import OAuthClient
 from xoauth2_proxy.oauth.grant import Issued
-from xoauth2_proxy.oauth_client import OAuthClient
 
 if TYPE_CHECKING:
-    from xoauth2_proxy.accounts import Account
+    from xoauth2_proxy.accounts.accounts import Account
     from xoauth2_proxy.oauth.grant import Grant
 
 FIRST_REFRESH_TOKEN = "refresh-0"

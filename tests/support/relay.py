@@ -9,12 +9,12 @@ import aiohttp
 
 from tests.support.equipment import TestEquipment
 from tests.support.smtp_client import Client
-from xoauth2_proxy.app import App
 from xoauth2_proxy.config import Config, ConfigSource, Overrides
-from xoauth2_proxy.mock_tokens import MockTokens, load_signing_key
 from xoauth2_proxy.oauth.refreshers import registry
 from xoauth2_proxy.oauth.refreshers.mock import MockRefresher
-from xoauth2_proxy.sandbox import Sandbox
+from xoauth2_proxy.sandbox.app import Sandbox
+from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokens, load_signing_key
+from xoauth2_proxy.service.app import App
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from tests.support.accounts import mailbox
 from tests.support.identity_server import NATIVE
-from xoauth2_proxy.oauth_client import OAuthClient
+from xoauth2_proxy.accounts.oauth_client import OAuthClient
 
 if TYPE_CHECKING:
     from tests.support.identity_server import IdentityProvider
-    from xoauth2_proxy.accounts import Account
+    from xoauth2_proxy.accounts.accounts import Account
 
 ALICE = "alice@example.com"
 BOB = "bob@example.com"

@@ -7,7 +7,7 @@ import base64
 from contextlib import suppress
 from typing import TYPE_CHECKING, Self
 
-from xoauth2_proxy.smtp import Reply, ReplyParser
+from xoauth2_proxy.smtp.protocol import Reply, ReplyParser
 
 if TYPE_CHECKING:
     import ssl

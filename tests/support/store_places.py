@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from tests.support.redis_server import redis_server
 from xoauth2_proxy.oauth.stores.file import FileStore
+from xoauth2_proxy.oauth.stores.mailbox_locks import LOCK_SECONDS
 from xoauth2_proxy.oauth.stores.memory import MemoryStore
 from xoauth2_proxy.oauth.stores.redis import RedisStore
-from xoauth2_proxy.oauth.stores.turns import LOCK_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from tests.support.relay import Relay
     from tests.support.smtp_client import Client
-    from xoauth2_proxy.smtp import Reply
+    from xoauth2_proxy.smtp.protocol import Reply
 
 BUFFER_BYTES = 4096
 AT_REST = "<Pool 0 leased or opening, 0 idle, 0 waiting>"

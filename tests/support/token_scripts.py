@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from xoauth2_proxy.errors import TokenError
-    from xoauth2_proxy.mock_tokens import MockTokens
     from xoauth2_proxy.oauth.grant import Grant
+    from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokens
 
 
 class GatedRefresher:

@@ -22,16 +22,16 @@ import aiohttp
 
 from tests.support.accounts import mailbox
 from tests.support.store_user import StoreUser, open_place, say
+from xoauth2_proxy.accounts.oauth_client import OAuthClient
 from xoauth2_proxy.errors import TokenError
 from xoauth2_proxy.metrics import Metrics
 from xoauth2_proxy.oauth.refreshers.oidc import OidcRefresher
-from xoauth2_proxy.oauth.source import TokenSource
-from xoauth2_proxy.oauth_client import OAuthClient
+from xoauth2_proxy.oauth.tokens import TokenSource
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from xoauth2_proxy.accounts import Account
+    from xoauth2_proxy.accounts.accounts import Account
 
 _ROOT = Path(__file__).parents[2]
 

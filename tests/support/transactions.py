@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from xoauth2_proxy.content import Content
-from xoauth2_proxy.smtp import Envelope, Reply
+from xoauth2_proxy.smtp.content import Content
+from xoauth2_proxy.smtp.protocol import Envelope, Reply
 from xoauth2_proxy.upstream.transaction import transact
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from tests.support.waiting import until
 
 if TYPE_CHECKING:
     from tests.support.proxy_process import ProxyProcess
-    from xoauth2_proxy.sandbox import Sandbox
+    from xoauth2_proxy.sandbox.app import Sandbox
 
 
 def pids(parent: int) -> set[int]:

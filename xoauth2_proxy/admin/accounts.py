@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from aiohttp import web
 
 from xoauth2_proxy import log
-from xoauth2_proxy.admin.guard import BODY_SECONDS, Kind
-from xoauth2_proxy.admin.refusals import Refusal, refusal
+from xoauth2_proxy.admin.access_control import BODY_SECONDS, Kind
+from xoauth2_proxy.admin.http_errors import Refusal, refusal
 from xoauth2_proxy.errors import ConfigError, TokenError, TokenStoreUnavailable
 from xoauth2_proxy.mailboxes import Proposal
 

@@ -14,19 +14,19 @@ from urllib.parse import urlencode
 from aiohttp import web
 
 from xoauth2_proxy import log
-from xoauth2_proxy.admin.guard import Kind, form_of
-from xoauth2_proxy.admin.refusals import refusal
+from xoauth2_proxy.admin.access_control import Kind, form_of
+from xoauth2_proxy.admin.http_errors import refusal
 from xoauth2_proxy.admin.views import LOOKS, listing, row
 from xoauth2_proxy.errors import ProxyError
 from xoauth2_proxy.mailboxes import Proposal
-from xoauth2_proxy.oauth.standing import State
+from xoauth2_proxy.oauth.mailbox_status import State
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from xoauth2_proxy.admin.guard import Guard
-    from xoauth2_proxy.admin.refusals import Refusal
-    from xoauth2_proxy.admin.theme import Theme
+    from xoauth2_proxy.admin.access_control import Guard
+    from xoauth2_proxy.admin.http_errors import Refusal
+    from xoauth2_proxy.admin.rendering import Theme
     from xoauth2_proxy.mailboxes import Mailboxes
 
 _MAX_SEARCH = 254  # characters; an address

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from xoauth2_proxy.admin.access_control import Guard, Kind
 from xoauth2_proxy.admin.accounts import MAX_BODY_BYTES, AccountsApi, refused
-from xoauth2_proxy.admin.entrance import Entrance
-from xoauth2_proxy.admin.guard import Guard, Kind
 from xoauth2_proxy.admin.health import Health, Status
+from xoauth2_proxy.admin.http_errors import Refusal, refusal
+from xoauth2_proxy.admin.login import Entrance
 from xoauth2_proxy.admin.pages import Pages
-from xoauth2_proxy.admin.refusals import Refusal, refusal
+from xoauth2_proxy.admin.rendering import HEADERS, Theme
 from xoauth2_proxy.admin.sign_in import SignInPages
-from xoauth2_proxy.admin.theme import HEADERS, Theme
 from xoauth2_proxy.errors import ProxyError
 
 if TYPE_CHECKING:

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from xoauth2_proxy import log
-from xoauth2_proxy.admin.guard import Kind
+from xoauth2_proxy.admin.access_control import Kind
 from xoauth2_proxy.errors import SignInRefused
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from xoauth2_proxy.admin.guard import Guard
-    from xoauth2_proxy.admin.theme import Theme
+    from xoauth2_proxy.admin.access_control import Guard
+    from xoauth2_proxy.admin.rendering import Theme
     from xoauth2_proxy.mailboxes import Mailboxes
 
 _log = log.logger("admin")

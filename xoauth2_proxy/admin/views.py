@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from xoauth2_proxy.oauth.standing import State, rfc3339
+from xoauth2_proxy.oauth.mailbox_status import State, rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -10,17 +10,17 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from xoauth2_proxy.accounts import login_key
-from xoauth2_proxy.commands.examination import STEPS
-from xoauth2_proxy.commands.examination.patient import NotNeeded, Patient, Trouble
-from xoauth2_proxy.commands.names import likely
+from xoauth2_proxy.accounts.accounts import login_key
+from xoauth2_proxy.commands.doctor_steps import STEPS
+from xoauth2_proxy.commands.doctor_steps.context import NotNeeded, Patient, Trouble
+from xoauth2_proxy.commands.suggestions import likely
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from xoauth2_proxy.accounts import Account
-    from xoauth2_proxy.commands.examination import Step
-    from xoauth2_proxy.commands.screen import Screen
+    from xoauth2_proxy.accounts.accounts import Account
+    from xoauth2_proxy.commands.console import Screen
+    from xoauth2_proxy.commands.doctor_steps import Step
     from xoauth2_proxy.oauth.refreshers import Refresher
     from xoauth2_proxy.oauth.stores import TokenStore
 

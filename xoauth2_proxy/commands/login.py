@@ -18,24 +18,24 @@ from urllib.parse import urlsplit
 
 import argon2
 
-from xoauth2_proxy.accounts import login_key
-from xoauth2_proxy.commands.names import likely
-from xoauth2_proxy.commands.owner import other_user
-from xoauth2_proxy.commands.ways import Way, best_way, by_browser, by_copying, by_device
+from xoauth2_proxy.accounts.accounts import login_key
+from xoauth2_proxy.commands.sign_in_methods import Way, best_way, by_browser, by_copying, by_device
+from xoauth2_proxy.commands.state_owner import other_user
+from xoauth2_proxy.commands.suggestions import likely
 from xoauth2_proxy.config import StoreKind, added_accounts, check_account
-from xoauth2_proxy.equipment import opened
 from xoauth2_proxy.errors import ConfigError, ProxyError
-from xoauth2_proxy.mailboxes.running import sign_in_obstacle
+from xoauth2_proxy.mailboxes.ports import sign_in_obstacle
 from xoauth2_proxy.oauth import sign_in
 from xoauth2_proxy.oauth.authorization import AuthorizationServer
 from xoauth2_proxy.oauth.grant import EpochSeconds
 from xoauth2_proxy.oauth.refreshers import registry
-from xoauth2_proxy.upstream.opener import NoTokens, Opener
+from xoauth2_proxy.service.components import opened
+from xoauth2_proxy.upstream.connector import NoTokens, Opener
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from xoauth2_proxy.accounts import Account
+    from xoauth2_proxy.accounts.accounts import Account
     from xoauth2_proxy.commands.terminal import Terminal
     from xoauth2_proxy.config import Config, ConfigSource, StoreConfig
     from xoauth2_proxy.config.document import Json

@@ -18,17 +18,17 @@ import aiohttp
 from rich.table import Table
 from rich.text import Text
 
-from xoauth2_proxy.accounts import login_key
-from xoauth2_proxy.commands.names import likely
+from xoauth2_proxy.accounts.accounts import login_key
+from xoauth2_proxy.commands.suggestions import likely
+from xoauth2_proxy.oauth.expiry_monitor import standings
 from xoauth2_proxy.oauth.grant import EpochSeconds
-from xoauth2_proxy.oauth.standing import IS_WELL, Standing, State
-from xoauth2_proxy.oauth.watch import standings
+from xoauth2_proxy.oauth.mailbox_status import IS_WELL, Standing, State
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from xoauth2_proxy.accounts import Account
-    from xoauth2_proxy.commands.screen import Screen
+    from xoauth2_proxy.accounts.accounts import Account
+    from xoauth2_proxy.commands.console import Screen
     from xoauth2_proxy.oauth.stores import TokenStore
 
 EXIT_WELL, EXIT_NEEDED, EXIT_USAGE = 0, 1, 2

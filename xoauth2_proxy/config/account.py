@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from xoauth2_proxy.accounts import Account, Limits, LocalPassword, Upstream, login_key
+from xoauth2_proxy.accounts.accounts import Account, Limits, LocalPassword, Upstream, login_key
 from xoauth2_proxy.config.model import AccountSection
 from xoauth2_proxy.config.oauth import OAuthReader
 from xoauth2_proxy.config.oauth_rules import SPEAKING, check_client, check_fit
@@ -32,7 +32,7 @@ from xoauth2_proxy.config.surroundings import Surroundings, check_authorities, i
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from xoauth2_proxy.oauth_client import OAuthClient
+    from xoauth2_proxy.accounts.oauth_client import OAuthClient
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,13 +12,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from xoauth2_proxy.accounts import login_key
+from xoauth2_proxy.accounts.accounts import login_key
 from xoauth2_proxy.config.document import Json, parsed_document
 from xoauth2_proxy.config.problems import Problems
 from xoauth2_proxy.errors import ConfigError
 from xoauth2_proxy.files import private_directory, replace_durably, sync_directory
-from xoauth2_proxy.oauth.stores.opening import open_seal
-from xoauth2_proxy.oauth.stores.sealing import NO_SEAL, Seal
+from xoauth2_proxy.oauth.stores.encryption import NO_SEAL, Seal
+from xoauth2_proxy.oauth.stores.factory import open_seal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

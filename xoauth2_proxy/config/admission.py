@@ -12,16 +12,16 @@ import re
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from xoauth2_proxy.accounts.oauth_client import GrantType
 from xoauth2_proxy.config.model import AccountSection
 from xoauth2_proxy.config.problems import Problems, join
 from xoauth2_proxy.config.secret import SecretReference
 from xoauth2_proxy.config.structure import malformed_keys, structured
-from xoauth2_proxy.oauth_client import GrantType
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
 
-    from xoauth2_proxy.accounts import Account
+    from xoauth2_proxy.accounts.accounts import Account
     from xoauth2_proxy.config.model import ProviderSection
     from xoauth2_proxy.config.providers import Provider
     from xoauth2_proxy.config.source import ConfigSource

@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from xoauth2_proxy.accounts import Limits, TlsMode, Upstream
+from xoauth2_proxy.accounts.accounts import Limits, TlsMode, Upstream
+from xoauth2_proxy.accounts.oauth_client import OAuthClient
 from xoauth2_proxy.config.providers import MOCK, Provider
-from xoauth2_proxy.oauth_client import OAuthClient
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from xoauth2_proxy.accounts.oauth_client import GrantType, OAuthClient
 from xoauth2_proxy.config.credentials import (
     certificate_end,
     check_service_account,
@@ -19,7 +20,6 @@ from xoauth2_proxy.config.oauth_rules import check_grant_keys
 from xoauth2_proxy.config.problems import Problems, join
 from xoauth2_proxy.config.secret import SecretReference
 from xoauth2_proxy.config.surroundings import Surroundings, check_authorities
-from xoauth2_proxy.oauth_client import GrantType, OAuthClient
 
 if TYPE_CHECKING:
     from xoauth2_proxy.config.model import AccountSection

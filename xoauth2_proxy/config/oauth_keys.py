@@ -6,9 +6,9 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, PlainValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
+from xoauth2_proxy.accounts.oauth_client import GrantType
 from xoauth2_proxy.config.secret import Secret
 from xoauth2_proxy.config.values import Authority, Date, FilePath, Issuer, Section, Url, Word
-from xoauth2_proxy.oauth_client import GrantType
 
 _SCOPE = re.compile(r"[!#-\[\]-~]+")  # RFC 6749 §3.3, scope-token
 _MAX_SCOPES = 100

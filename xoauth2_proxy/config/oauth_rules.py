@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from xoauth2_proxy.accounts.oauth_client import GrantType, OAuthClient
 from xoauth2_proxy.config.oauth_keys import OAuthSection
 from xoauth2_proxy.config.problems import Problems, join
-from xoauth2_proxy.oauth_client import GrantType, OAuthClient
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from xoauth2_proxy.accounts import Limits, TlsMode, Upstream
+from xoauth2_proxy.accounts.accounts import Limits, TlsMode, Upstream
+from xoauth2_proxy.accounts.oauth_client import OAuthClient
 from xoauth2_proxy.config.problems import Problems, join
 from xoauth2_proxy.config.surroundings import is_loopback
-from xoauth2_proxy.oauth_client import OAuthClient
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,7 +14,7 @@ import argon2
 from pydantic import PlainValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from xoauth2_proxy.accounts import LocalPassword
+from xoauth2_proxy.accounts.accounts import LocalPassword
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

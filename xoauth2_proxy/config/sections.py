@@ -22,7 +22,7 @@ from xoauth2_proxy.config.settings import (
 )
 from xoauth2_proxy.config.surroundings import check_file, check_key_pair, is_loopback
 from xoauth2_proxy.config.values import fault_of_url
-from xoauth2_proxy.oauth.stores.sealing import Seal
+from xoauth2_proxy.oauth.stores.encryption import Seal
 
 if TYPE_CHECKING:
     from pathlib import Path

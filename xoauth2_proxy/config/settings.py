@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from xoauth2_proxy.accounts import Account
-    from xoauth2_proxy.oauth_client import OAuthClient
+    from xoauth2_proxy.accounts.accounts import Account
+    from xoauth2_proxy.accounts.oauth_client import OAuthClient
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

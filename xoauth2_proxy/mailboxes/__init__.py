@@ -1,8 +1,8 @@
 """What an operator can do with mailboxes while the relay runs. Knows nothing of HTTP or pages."""
 
-from xoauth2_proxy.mailboxes.adding import Added, Additions, Proposal
+from xoauth2_proxy.mailboxes.additions import Added, Additions, Proposal
 from xoauth2_proxy.mailboxes.mailboxes import Mailboxes, Means
-from xoauth2_proxy.mailboxes.running import (
+from xoauth2_proxy.mailboxes.ports import (
     AlreadyThere,
     KeptAccounts,
     Mailbox,

@@ -9,31 +9,31 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from xoauth2_proxy.accounts import login_key
+from xoauth2_proxy.accounts.accounts import login_key
 from xoauth2_proxy.errors import SignInRefused
-from xoauth2_proxy.mailboxes.adding import Adding
-from xoauth2_proxy.mailboxes.forced import Forced
-from xoauth2_proxy.mailboxes.removing import Removing
-from xoauth2_proxy.mailboxes.running import (
+from xoauth2_proxy.mailboxes.additions import Adding
+from xoauth2_proxy.mailboxes.ports import (
     Mailbox,
     NotPossible,
     UnknownMailbox,
     WrittenInFile,
     asks_alike,
 )
+from xoauth2_proxy.mailboxes.refresh_throttle import Forced
+from xoauth2_proxy.mailboxes.removals import Removing
 from xoauth2_proxy.oauth import sign_in
+from xoauth2_proxy.oauth.expiry_monitor import standings
 from xoauth2_proxy.oauth.grant import EpochSeconds
-from xoauth2_proxy.oauth.standing import State
-from xoauth2_proxy.oauth.watch import standings
+from xoauth2_proxy.oauth.mailbox_status import State
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
     from concurrent.futures import Executor
 
-    from xoauth2_proxy.accounts import Account
-    from xoauth2_proxy.mailboxes.adding import Additions, Proposal
-    from xoauth2_proxy.mailboxes.removing import Pruned
-    from xoauth2_proxy.mailboxes.running import KeptAccounts, ProviderInfo, Running
+    from xoauth2_proxy.accounts.accounts import Account
+    from xoauth2_proxy.mailboxes.additions import Additions, Proposal
+    from xoauth2_proxy.mailboxes.ports import KeptAccounts, ProviderInfo, Running
+    from xoauth2_proxy.mailboxes.removals import Pruned
     from xoauth2_proxy.metrics import Metrics
     from xoauth2_proxy.oauth.authorization import Attempt
     from xoauth2_proxy.oauth.stores import TokenStore

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NewType
 
 if TYPE_CHECKING:
-    from xoauth2_proxy.oauth_client import OAuthClient
+    from xoauth2_proxy.accounts.oauth_client import OAuthClient
 
 Monotonic = NewType("Monotonic", float)  # seconds of `time.monotonic`; not a date
 EpochSeconds = NewType("EpochSeconds", float)  # seconds of `time.time`; 0 for never

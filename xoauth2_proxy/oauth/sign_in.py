@@ -13,19 +13,19 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from xoauth2_proxy.accounts.oauth_client import fingerprint
 from xoauth2_proxy.errors import SignInRefused, TokenEndpointUnavailable, UpstreamAuthRejected
 from xoauth2_proxy.oauth.authorization import AuthorizationServer
 from xoauth2_proxy.oauth.grant import EpochSeconds
-from xoauth2_proxy.oauth.renewal import current_grant, issued_to, renewed_grant
+from xoauth2_proxy.oauth.refresh import current_grant, issued_to, renewed_grant
 from xoauth2_proxy.oauth.stores import StoredGrant
-from xoauth2_proxy.oauth_client import fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
     from concurrent.futures import Executor
     from contextlib import AbstractAsyncContextManager
 
-    from xoauth2_proxy.accounts import Account
+    from xoauth2_proxy.accounts.accounts import Account
     from xoauth2_proxy.oauth.authorization import Attempt, SignedIn
     from xoauth2_proxy.oauth.stores import TokenStore
 

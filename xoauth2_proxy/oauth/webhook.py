@@ -21,14 +21,14 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from xoauth2_proxy import __version__, log
-from xoauth2_proxy.oauth.standing import rfc3339
+from xoauth2_proxy.oauth.mailbox_status import rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from xoauth2_proxy.oauth.asking import Clock
     from xoauth2_proxy.oauth.grant import EpochSeconds
-    from xoauth2_proxy.oauth.standing import Standing
+    from xoauth2_proxy.oauth.mailbox_status import Standing
+    from xoauth2_proxy.oauth.token_request import Clock
 
 _TIMEOUT = aiohttp.ClientTimeout(total=10.0)
 _TRIES = 3

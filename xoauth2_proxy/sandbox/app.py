@@ -11,21 +11,21 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path  # noqa: TC003 - a dataclass field's type
 from typing import TYPE_CHECKING, Literal, Self
 
-from xoauth2_proxy.accounts import TlsMode
-from xoauth2_proxy.mock_tokens import MockTokens, load_signing_key
-from xoauth2_proxy.sandbox.authority import Authority
+from xoauth2_proxy.accounts.accounts import TlsMode
 from xoauth2_proxy.sandbox.behaviour import Profile
+from xoauth2_proxy.sandbox.certificate_authority import Authority
 from xoauth2_proxy.sandbox.faults import Fault, Faults, Step, TokenFault
-from xoauth2_proxy.sandbox.listing import Listing
-from xoauth2_proxy.sandbox.minting import Mint
-from xoauth2_proxy.sandbox.office import Office
-from xoauth2_proxy.sandbox.pages import Pages
-from xoauth2_proxy.sandbox.provider import Provider
 from xoauth2_proxy.sandbox.provider_settings import ProviderSettings
+from xoauth2_proxy.sandbox.provider_state import Office
 from xoauth2_proxy.sandbox.received import MAX_BYTES, MAX_RECORDS, Received
-from xoauth2_proxy.sandbox.token_endpoint import TokenEndpoint
-from xoauth2_proxy.sandbox.web import Services, Web
-from xoauth2_proxy.sandbox.workbench import Workbench
+from xoauth2_proxy.sandbox.smtp.server import Provider
+from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokens, load_signing_key
+from xoauth2_proxy.sandbox.tokens.token_endpoint import TokenEndpoint
+from xoauth2_proxy.sandbox.tokens.token_factory import Mint
+from xoauth2_proxy.sandbox.web.listing import Listing
+from xoauth2_proxy.sandbox.web.pages import Pages
+from xoauth2_proxy.sandbox.web.server import Services, Web
+from xoauth2_proxy.sandbox.web.test_api import Workbench
 
 if TYPE_CHECKING:
     from types import TracebackType

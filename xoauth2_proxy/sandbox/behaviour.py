@@ -11,7 +11,7 @@ from typing import Annotated
 from pydantic import ConfigDict, Field, TypeAdapter
 from pydantic.dataclasses import dataclass
 
-from xoauth2_proxy.accounts import TlsMode
+from xoauth2_proxy.accounts.accounts import TlsMode
 
 MAX_MESSAGE_BYTES = 35_882_577  # what Gmail announces
 MAX_CONNECTIONS = 10_000

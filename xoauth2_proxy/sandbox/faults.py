@@ -10,10 +10,10 @@ from typing import Annotated, Generic, Literal, TypeVar
 from pydantic import Field, TypeAdapter
 from pydantic.dataclasses import dataclass
 
+from xoauth2_proxy.sandbox.awaitable_counter import Tally
 from xoauth2_proxy.sandbox.behaviour import STRICT
-from xoauth2_proxy.sandbox.chance import share
-from xoauth2_proxy.sandbox.explained import Explained
-from xoauth2_proxy.sandbox.tally import Tally
+from xoauth2_proxy.sandbox.documented_enum import Explained
+from xoauth2_proxy.sandbox.seeded_random import share
 
 MAX_FAULTS = 1000  # in one script
 _MAX_TEXT = 10_000

@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from xoauth2_proxy.sandbox.tally import Tally
+from xoauth2_proxy.sandbox.awaitable_counter import Tally
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

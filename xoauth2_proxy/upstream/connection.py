@@ -13,7 +13,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
-from xoauth2_proxy.smtp import MalformedReply, Reply, ReplyParser
+from xoauth2_proxy.smtp.protocol import MalformedReply, Reply, ReplyParser
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

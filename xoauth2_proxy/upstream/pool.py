@@ -28,17 +28,17 @@ from xoauth2_proxy.errors import (
     UpstreamError,
     UpstreamRejected,
 )
-from xoauth2_proxy.upstream.pace import Pace
+from xoauth2_proxy.upstream.rate_limit import Pace
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
     from types import TracebackType
 
-    from xoauth2_proxy.accounts import Account, Limits
+    from xoauth2_proxy.accounts.accounts import Account, Limits
     from xoauth2_proxy.metrics import Metrics
-    from xoauth2_proxy.smtp import Reply
+    from xoauth2_proxy.smtp.protocol import Reply
     from xoauth2_proxy.upstream.connection import Connection
-    from xoauth2_proxy.upstream.slots import MailboxSlots, Slots
+    from xoauth2_proxy.upstream.worker_slots import MailboxSlots, Slots
 
     Open = Callable[[], Awaitable[Connection]]
 

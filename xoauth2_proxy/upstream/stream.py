@@ -10,12 +10,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from xoauth2_proxy.upstream.connection import ConnectionGone
-from xoauth2_proxy.upstream.exchange import DATA, Exchange, rcpt_command
+from xoauth2_proxy.upstream.envelope import DATA, Exchange, rcpt_command
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from xoauth2_proxy.smtp import Envelope, Reply
+    from xoauth2_proxy.smtp.protocol import Envelope, Reply
     from xoauth2_proxy.upstream.connection import Connection
 
 

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 
 from xoauth2_proxy.errors import OutcomeUnknown
 from xoauth2_proxy.upstream.connection import ConnectionGone
-from xoauth2_proxy.upstream.exchange import DATA, Exchange, Refused, close_if_spent
+from xoauth2_proxy.upstream.envelope import DATA, Exchange, Refused, close_if_spent
 
 if TYPE_CHECKING:
-    from xoauth2_proxy.content import Content
-    from xoauth2_proxy.smtp import Envelope, Reply
+    from xoauth2_proxy.smtp.content import Content
+    from xoauth2_proxy.smtp.protocol import Envelope, Reply
     from xoauth2_proxy.upstream.connection import Connection
 
 # An older connection may have been closed by the provider without our knowing: content that left

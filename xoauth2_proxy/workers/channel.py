@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     import socket
     from pathlib import Path
 
-    from xoauth2_proxy.accounts import Upstream
+    from xoauth2_proxy.accounts.accounts import Upstream
     from xoauth2_proxy.config import Config
     from xoauth2_proxy.log import LogFormat, LogLevel
-    from xoauth2_proxy.server import Run
+    from xoauth2_proxy.service.runner import Run
 
 # Held back in a worker from its first moment until it can mind them.
 HELD_BACK = frozenset({signal.SIGINT, signal.SIGHUP, signal.SIGTERM})

@@ -13,12 +13,13 @@ import socket
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from xoauth2_proxy import log, metrics, server
-from xoauth2_proxy.app import App, Shared
-from xoauth2_proxy.upstream.slots import Slots
-from xoauth2_proxy.workers import layout
+from xoauth2_proxy import log, metrics
+from xoauth2_proxy.service import runner
+from xoauth2_proxy.service.app import App, Shared
+from xoauth2_proxy.upstream.worker_slots import Slots
+from xoauth2_proxy.workers import run_directory
 from xoauth2_proxy.workers.channel import CONFIG, HELD_BACK, Channel, receive_setup
-from xoauth2_proxy.workers.seats import Hall
+from xoauth2_proxy.workers.client_counts import Hall
 
 if TYPE_CHECKING:
     from xoauth2_proxy.workers.channel import Setup
@@ -38,11 +39,11 @@ def main() -> int:
     try:
         setup = receive_setup(end)
     except EOFError:
-        return server.EXIT_FAILED
+        return runner.EXIT_FAILED
     log.configure(setup.logging.level, setup.logging.format)
-    metrics.keep_in(layout.figures(setup.directory), setup.number)
-    with asyncio.Runner(loop_factory=setup.run.loop.factory()) as runner:
-        return runner.run(_serve(setup, end))
+    metrics.keep_in(run_directory.figures(setup.directory), setup.number)
+    with asyncio.Runner(loop_factory=setup.run.loop.factory()) as event_loop:
+        return event_loop.run(_serve(setup, end))
 
 
 def _silence(descriptor: int) -> None:
@@ -64,7 +65,7 @@ async def _serve(setup: Setup, end: socket.socket) -> int:
     except (OSError, ValueError) as error:
         channel.say(f"failed {error}")
         await channel.close()
-        return server.EXIT_FAILED
+        return runner.EXIT_FAILED
     channel.say("ready")
     try:
         await stop.wait()
@@ -77,14 +78,16 @@ async def _serve(setup: Setup, end: socket.socket) -> int:
 
 
 def _slots(setup: Setup, channel: Channel) -> Slots:
-    return Slots(layout.slots(setup.run.state_dir), layout.rates(setup.directory), channel.say)
+    return Slots(
+        run_directory.slots(setup.run.state_dir), run_directory.rates(setup.directory), channel.say
+    )
 
 
 def _build(setup: Setup, slots: Slots) -> App:
     sockets = [socket.socket(fileno=descriptor) for descriptor in setup.sockets]
-    seats = Hall(layout.seats(setup.directory)).seats(setup.number)
+    seats = Hall(run_directory.seats(setup.directory)).seats(setup.number)
     shared = Shared(sockets, slots, seats, setup.sandbox)
-    return App(setup.run.config, server.equipment(setup.run), shared=shared)
+    return App(setup.run.config, runner.equipment(setup.run), shared=shared)
 
 
 async def _listen(channel: Channel, app: App, slots: Slots, stop: asyncio.Event) -> None:

@@ -13,11 +13,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from xoauth2_proxy import log, server
-from xoauth2_proxy.acceptor import listening_sockets
+from xoauth2_proxy import log
 from xoauth2_proxy.admin.health import Health, WorkersHealth
-from xoauth2_proxy.administration import Administration, Parts
-from xoauth2_proxy.app import (
+from xoauth2_proxy.metrics import MergedMetrics, Metrics
+from xoauth2_proxy.oauth.tokens import TokenSource
+from xoauth2_proxy.sandbox.app import Sandbox
+from xoauth2_proxy.service import runner
+from xoauth2_proxy.service.admin_backend import Administration, Parts
+from xoauth2_proxy.service.app import (
     Addresses,
     account_states,
     in_force,
@@ -27,13 +30,11 @@ from xoauth2_proxy.app import (
     sandboxed,
     warn_of_changes,
 )
-from xoauth2_proxy.metrics import MergedMetrics, Metrics
-from xoauth2_proxy.oauth.source import TokenSource
-from xoauth2_proxy.sandbox import Sandbox
-from xoauth2_proxy.upstream.opener import Opener
-from xoauth2_proxy.workers import layout
+from xoauth2_proxy.submission.acceptor import listening_sockets
+from xoauth2_proxy.upstream.connector import Opener
+from xoauth2_proxy.workers import run_directory
 from xoauth2_proxy.workers.channel import Setup
-from xoauth2_proxy.workers.seats import Hall
+from xoauth2_proxy.workers.client_counts import Hall
 from xoauth2_proxy.workers.worker import Timing, Worker
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from xoauth2_proxy.config import Config
-    from xoauth2_proxy.server import Run
+    from xoauth2_proxy.service.runner import Run
     from xoauth2_proxy.workers.channel import Logging
 
 MAX_WORKERS = 64  # each is a whole relay, of some 60 MB
@@ -59,9 +60,9 @@ def number_of_processors() -> int:
 
 
 def run(what: Run, workers: int, logging: Logging) -> int:
-    """Serve with this many worker processes; otherwise as `server.run`."""
+    """Serve with this many worker processes; otherwise as `runner.run`."""
     parent = Parent(what, workers, logging)
-    return server.run(what, lambda _: parent, parent.kill)
+    return runner.run(what, lambda _: parent, parent.kill)
 
 
 class Parent:
@@ -77,11 +78,11 @@ class Parent:
         self._logging = logging
         self._timing = timing or Timing()
         self._sandbox = Sandbox(what.state_dir) if what.sandbox else None
-        self._equipment = server.equipment(what)
+        self._equipment = runner.equipment(what)
         self._reloading = asyncio.Lock()
         self._sockets: list[socket.socket] = []
         self._keeping: list[asyncio.Task[None]] = []
-        self._directory: layout.RunDirectory | None = None
+        self._directory: run_directory.RunDirectory | None = None
         self._hall: Hall | None = None
         self._metrics: MergedMetrics | None = None
         self._own_metrics = Metrics()
@@ -106,10 +107,12 @@ class Parent:
 
     async def _start(self) -> Addresses:
         config = self._what.config
-        self._directory = layout.RunDirectory(self._what.state_dir)
+        self._directory = run_directory.RunDirectory(self._what.state_dir)
         directory = self._directory.path
-        self._hall = Hall.create(layout.seats(directory), self._number)
-        self._metrics = MergedMetrics(layout.figures(directory), self._processes, self._own_metrics)
+        self._hall = Hall.create(run_directory.seats(directory), self._number)
+        self._metrics = MergedMetrics(
+            run_directory.figures(directory), self._processes, self._own_metrics
+        )
         self._sockets = await asyncio.to_thread(
             listening_sockets, config.listener.host, config.listener.port
         )
@@ -197,7 +200,7 @@ class Parent:
             task.add_done_callback(_keeper_ended)
         reasons = await asyncio.gather(*(worker.first for worker in self.workers))
         if all(reasons):
-            raise server.CannotStart(f"no worker could start: {reasons[0]}")
+            raise runner.CannotStart(f"no worker could start: {reasons[0]}")
 
     async def stop(self) -> None:
         """Let the workers drain for as long as configured, then stop everything."""

@@ -5,6 +5,6 @@ server, blocking, and `identity` finds out who signed in.
 """
 
 from xoauth2_proxy.oauth.authorization.attempts import Attempt, DeviceAttempt, SignedIn
-from xoauth2_proxy.oauth.authorization.server import AuthorizationServer
+from xoauth2_proxy.oauth.authorization.authorization_server import AuthorizationServer
 
 __all__ = ["Attempt", "AuthorizationServer", "DeviceAttempt", "SignedIn"]

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from xoauth2_proxy.accounts import Account
+    from xoauth2_proxy.accounts.accounts import Account
 
 _OFFLINE = "offline_access"  # OpenID Connect Core §11
 _MICROSOFT_AUTHORITY = "https://login.microsoftonline.com"

@@ -5,8 +5,8 @@ for all of them: `transport` makes the exchange, `answers` judges what came, `fa
 nothing came.
 """
 
-from xoauth2_proxy.oauth.endpoint.answers import document, issued, refusal, secrets_of
 from xoauth2_proxy.oauth.endpoint.failures import unreachable
+from xoauth2_proxy.oauth.endpoint.responses import document, issued, refusal, secrets_of
 from xoauth2_proxy.oauth.endpoint.transport import (
     EXCHANGE_SECONDS,
     MAX_BODY_BYTES,

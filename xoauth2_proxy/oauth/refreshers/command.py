@@ -23,7 +23,7 @@ from xoauth2_proxy.errors import (
     TokenEndpointUnavailable,
     TokenError,
 )
-from xoauth2_proxy.oauth.refreshers.printed import TokenUnreadable, last_line, printed_token
+from xoauth2_proxy.oauth.refreshers.command_output import TokenUnreadable, last_line, printed_token
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -15,6 +15,7 @@ from urllib.parse import urlencode
 from google.auth import transport
 from google.oauth2 import credentials, service_account
 
+from xoauth2_proxy.accounts.oauth_client import GrantType
 from xoauth2_proxy.errors import (
     TokenEndpointRefused,
     TokenEndpointUnavailable,
@@ -22,7 +23,6 @@ from xoauth2_proxy.errors import (
 )
 from xoauth2_proxy.oauth import endpoint
 from xoauth2_proxy.oauth.refreshers import nobody_signed_in
-from xoauth2_proxy.oauth_client import GrantType
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from xoauth2_proxy.errors import CredentialsRejected
-from xoauth2_proxy.mock_tokens import MockTokenInvalid
 from xoauth2_proxy.oauth.grant import Issued
+from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokenInvalid
 
 if TYPE_CHECKING:
-    from xoauth2_proxy.mock_tokens import MockTokens
     from xoauth2_proxy.oauth.grant import Grant
+    from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokens
 
 LIFETIME_SECONDS = 3600.0  # what Google and Microsoft usually grant
 

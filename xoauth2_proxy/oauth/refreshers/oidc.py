@@ -14,11 +14,11 @@ from urllib.parse import quote_plus, urlencode
 import requests
 from authlib.integrations.requests_client import OAuth2Session
 
+from xoauth2_proxy.accounts.oauth_client import GrantType
 from xoauth2_proxy.errors import GrantRevoked, TokenEndpointRefused
 from xoauth2_proxy.oauth import endpoint
 from xoauth2_proxy.oauth.discovery import discover
 from xoauth2_proxy.oauth.refreshers import nobody_signed_in
-from xoauth2_proxy.oauth_client import GrantType
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
     from authlib.oauth2.auth import ClientAuth
 
+    from xoauth2_proxy.accounts.oauth_client import OAuthClient
     from xoauth2_proxy.oauth.grant import Grant, Issued
-    from xoauth2_proxy.oauth_client import OAuthClient
 
 _BASIC, _POST, _NONE = "client_secret_basic", "client_secret_post", "none"  # RFC 7591 §2
 _SECRET_LENGTH = 8  # shorter values of parameters are words, and would cut errors to pieces

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 import msal
 
+from xoauth2_proxy.accounts.oauth_client import GrantType
 from xoauth2_proxy.errors import (
     TokenEndpointRefused,
     TokenEndpointUnavailable,
@@ -27,7 +28,6 @@ from xoauth2_proxy.errors import (
 )
 from xoauth2_proxy.oauth import endpoint
 from xoauth2_proxy.oauth.refreshers import nobody_signed_in
-from xoauth2_proxy.oauth_client import GrantType
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 
     import requests
 
+    from xoauth2_proxy.accounts.oauth_client import OAuthClient
     from xoauth2_proxy.oauth.grant import Grant, Issued
-    from xoauth2_proxy.oauth_client import OAuthClient
 
 _AUTHORITY = "https://login.microsoftonline.com"
 _TENANT = "common"  # whoever signed in, at work or at home

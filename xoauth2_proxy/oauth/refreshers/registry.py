@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 
 from xoauth2_proxy import log
 from xoauth2_proxy.errors import TokenEndpointRefused
-from xoauth2_proxy.mock_tokens import MockTokens, load_signing_key
 from xoauth2_proxy.oauth.refreshers.command import CommandRefresher
+from xoauth2_proxy.oauth.refreshers.command_output import last_line
 from xoauth2_proxy.oauth.refreshers.mock import MockRefresher
-from xoauth2_proxy.oauth.refreshers.printed import last_line
 from xoauth2_proxy.oauth.refreshers.threads import PunctualThreads
+from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokens, load_signing_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -25,9 +25,9 @@ from xoauth2_proxy.files import (
     try_lock,
     unlock,
 )
-from xoauth2_proxy.oauth.stores import documents
-from xoauth2_proxy.oauth.stores.sealing import NO_SEAL, Seal
-from xoauth2_proxy.oauth.stores.turns import LOCK_SECONDS, Turns, until_free
+from xoauth2_proxy.oauth.stores import codec
+from xoauth2_proxy.oauth.stores.encryption import NO_SEAL, Seal
+from xoauth2_proxy.oauth.stores.mailbox_locks import LOCK_SECONDS, Turns, until_free
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from xoauth2_proxy.oauth.stores import StoredGrant
-    from xoauth2_proxy.oauth.stores.turns import GiveBack
+    from xoauth2_proxy.oauth.stores.mailbox_locks import GiveBack
 
 _THREADS = 4  # no step waits for another process, so a few are enough for any number of mailboxes
 _LEFT_BEHIND_SECONDS = 3600.0  # a temporary file so old is nobody's: writing takes milliseconds
@@ -124,13 +124,13 @@ class FileStore:
                 document = path.read_bytes()
             except FileNotFoundError:
                 return None
-            return documents.read(mailbox, document, self._seal)
+            return codec.read(mailbox, document, self._seal)
 
     def _save(self, mailbox: str, grant: StoredGrant) -> None:
         path = self._path(mailbox)
         with _told(path):
             self._enter()
-            replace_durably(path, documents.write(mailbox, grant, self._seal))
+            replace_durably(path, codec.write(mailbox, grant, self._seal))
 
     def _delete(self, mailbox: str) -> None:
         path = self._path(mailbox)

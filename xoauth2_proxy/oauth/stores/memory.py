@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from xoauth2_proxy.oauth.stores.turns import LOCK_SECONDS, Turns
+from xoauth2_proxy.oauth.stores.mailbox_locks import LOCK_SECONDS, Turns
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager

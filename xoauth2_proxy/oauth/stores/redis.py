@@ -25,9 +25,9 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from xoauth2_proxy.errors import TokenStoreUnavailable
-from xoauth2_proxy.oauth.stores import documents
-from xoauth2_proxy.oauth.stores.sealing import NO_SEAL, Seal
-from xoauth2_proxy.oauth.stores.turns import LOCK_SECONDS, Turns, until_free
+from xoauth2_proxy.oauth.stores import codec
+from xoauth2_proxy.oauth.stores.encryption import NO_SEAL, Seal
+from xoauth2_proxy.oauth.stores.mailbox_locks import LOCK_SECONDS, Turns, until_free
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from urllib.parse import SplitResult
 
     from xoauth2_proxy.oauth.stores import StoredGrant
-    from xoauth2_proxy.oauth.stores.turns import GiveBack
+    from xoauth2_proxy.oauth.stores.mailbox_locks import GiveBack
 
 _REQUEST_SECONDS = 5.0  # one request, with its connection
 _CONNECTIONS = 16
@@ -114,7 +114,7 @@ class RedisStore:
         if document is None:
             return None
         loop = asyncio.get_running_loop()
-        read = partial(documents.read, mailbox, document, self._seal)
+        read = partial(codec.read, mailbox, document, self._seal)
         try:
             return await loop.run_in_executor(self._thread, read)
         except ValueError as error:
@@ -149,7 +149,7 @@ class RedisStore:
 
     async def _save(self, mailbox: str, grant: StoredGrant) -> None:
         loop = asyncio.get_running_loop()
-        write = partial(documents.write, mailbox, grant, self._seal)
+        write = partial(codec.write, mailbox, grant, self._seal)
         await self._change(_SAVE, mailbox, await loop.run_in_executor(self._thread, write))
 
     async def _change(self, script: str, mailbox: str, *arguments: bytes) -> None:

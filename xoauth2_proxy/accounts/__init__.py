@@ -1,0 +1,1 @@
+"""The accounts of the configuration: their passwords, limits, servers and OAuth clients."""

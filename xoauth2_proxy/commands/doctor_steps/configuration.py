@@ -1,0 +1,96 @@
+"""What is configured and what is stored."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from xoauth2_proxy.accounts.oauth_client import GrantType
+from xoauth2_proxy.commands.doctor_steps.context import NotNeeded, Trouble
+from xoauth2_proxy.errors import TokenStoreUnavailable
+from xoauth2_proxy.oauth.grant import EpochSeconds
+from xoauth2_proxy.oauth.mailbox_status import standing
+from xoauth2_proxy.oauth.refresh import current_grant
+
+if TYPE_CHECKING:
+    from xoauth2_proxy.commands.doctor_steps.context import Patient
+
+_ANOTHERS = (
+    "what is stored was granted to another client or by another provider than the account names "
+    "now, so it does not count"
+)
+_GRANTS = {
+    GrantType.REFRESH_TOKEN: "a person's sign-in",
+    GrantType.CLIENT_CREDENTIALS: "the application's own credentials",
+    GrantType.SERVICE_ACCOUNT: "a service account",
+}
+
+
+async def configuration(patient: Patient) -> str:
+    """Say what the account is. It was read without problems, or nobody would be here."""
+    account = patient.account
+    upstream = account.upstream
+    words = [f"provider {account.provider}"]
+    if account.refresher != account.provider:
+        words.append(f"tokens from {account.refresher}")
+    if account.refresher != "mock":
+        words.append("clients' own tokens" if account.oauth.is_empty else _right(patient))
+    words.append(f"mail by {upstream.host}:{upstream.port} ({upstream.tls})")
+    return ", ".join(words)
+
+
+def _right(patient: Patient) -> str:
+    if patient.account.oauth.command:
+        return "a program"
+    return _GRANTS[patient.account.oauth.grant_type]
+
+
+async def stored_grant(patient: Patient) -> str:
+    """Say what the store has, or that somebody must sign in first."""
+    account = patient.account
+    if account.oauth.is_empty:
+        raise NotNeeded("no grant is kept for this account")
+    if not patient.is_store_shared:
+        return _unshared(patient)
+    try:
+        kept = await patient.store.load(account.key)
+    except TokenStoreUnavailable as error:
+        raise Trouble(
+            f"the store cannot be read: {error}",
+            'look at "store" in the configuration and at what it names',
+        ) from None
+    grant = current_grant(account, kept, EpochSeconds(patient.clock.time()))
+    found = standing(account, grant, EpochSeconds(patient.clock.time()), 0)
+    if not grant.refresh_token and not grant.refreshed_at and found.needs_a_person:
+        is_anothers = kept is not None and kept.refresh_token and grant is not kept
+        raise Trouble(_ANOTHERS if is_anothers else found.reason, found.remedy)
+    words = []
+    if kept is not None and grant is not kept:
+        words.append(_ANOTHERS)
+    if grant.signed_in_at and grant is kept:
+        words.append(f"signed in {_date(grant.signed_in_at)}")
+    words.append(
+        f"last token {_date(grant.refreshed_at)}" if grant.refreshed_at else "no token yet"
+    )
+    if found.days_left is not None and not grant.failure:
+        words.append(f"{found.days_left:.0f} days left")
+    if grant.failure is not None:
+        words.append(f"last attempt failed {_date(grant.failure.at)}: {found.last_error}")
+    return "; ".join(words)
+
+
+def _unshared(patient: Patient) -> str:
+    client = patient.account.oauth
+    if client.grant_type is GrantType.REFRESH_TOKEN and not client.command:
+        # A second refresh with a token that was replaced meanwhile can end the whole sign-in.
+        raise Trouble(
+            "the sign-in lives in the running proxy's memory, and cannot be tried without risk",
+            'set "store": {"kind": "file"}; or ask the running proxy: xoauth2-proxy status '
+            f"{patient.account.email}",
+        )
+    return "nothing is kept beyond a process"
+
+
+def _date(moment: float) -> str:
+    shown = datetime.fromtimestamp(moment, UTC).isoformat(sep=" ", timespec="minutes")
+    return shown.replace("+00:00", "Z")

@@ -1,0 +1,255 @@
+"""Whether the hosts are found, can be reached, and are who they say: names, TCP, TLS, HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+import ssl
+import urllib.request
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from xoauth2_proxy.accounts.accounts import TlsMode
+from xoauth2_proxy.commands.doctor_steps.context import NotNeeded, Trouble
+from xoauth2_proxy.commands.doctor_steps.smtp_dialogue import PORTS, Dialogue, DialogueBroken
+from xoauth2_proxy.errors import TokenError
+from xoauth2_proxy.oauth import discovery, endpoint
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from xoauth2_proxy.commands.doctor_steps.context import Patient
+
+_SECONDS = 15.0  # for each wait on a host
+_SKEW_SECONDS = 300.0  # what Google and Microsoft tolerate in signed assertions, about
+_ENDS_SOON_DAYS = 14
+
+_OAUTH_ADDRESS = 'look at "oauth_token_url", "issuer" and "authority" of the account'
+_RESOLVER = "see whether this machine can look up names (/etc/resolv.conf)"
+
+
+async def token_host_name(patient: Patient) -> str:
+    """Look up the token host."""
+    _direct(patient)
+    return await _addresses(*patient.token_host, _OAUTH_ADDRESS)
+
+
+async def mail_host_name(patient: Patient) -> str:
+    """Look up the mail host."""
+    upstream = patient.account.upstream
+    return await _addresses(upstream.host, upstream.port, 'look at "upstream.host" of the account')
+
+
+async def token_host_connection(patient: Patient) -> str:
+    """Open a TCP connection to the token host."""
+    _direct(patient)
+    return await _reached(*patient.token_host)
+
+
+async def mail_host_connection(patient: Patient) -> str:
+    """Open a TCP connection to the mail host."""
+    upstream = patient.account.upstream
+    return await _reached(upstream.host, upstream.port)
+
+
+async def token_host_tls(patient: Patient) -> str:
+    """Check the token host's certificate."""
+    _direct(patient)
+    host, port = patient.token_host
+    if urlsplit(patient.token_url).scheme != "https":
+        raise NotNeeded("plain HTTP to this machine")
+    context = await _tls_context(patient.account.oauth.ca_file, '"ca_file"')
+    async with _tls_trouble(host, '"ca_file"', _OAUTH_ADDRESS), asyncio.timeout(_SECONDS):
+        _, writer = await asyncio.open_connection(host, port, ssl=context)
+    try:
+        return _described(writer)
+    finally:
+        writer.close()
+
+
+async def mail_host_tls(patient: Patient) -> str:
+    """Check the mail host's certificate, and note what the server offers behind TLS."""
+    upstream = patient.account.upstream
+    context = None
+    if upstream.tls is not TlsMode.NONE:
+        context = await _tls_context(upstream.ca_file, '"upstream.ca_file"')
+    async with (
+        _tls_trouble(upstream.host, '"upstream.ca_file"', PORTS),
+        asyncio.timeout(4 * _SECONDS),
+        Dialogue.with_server(upstream, context, patient.hostname) as dialogue,
+    ):
+        patient.extensions = dialogue.extensions
+        described = _described(dialogue.writer)
+    if context is None:
+        raise NotNeeded("TLS is switched off: upstream.tls is none")
+    return described
+
+
+async def token_host_answer(patient: Patient) -> str:
+    """Ask the token host for anything at all; its date tells whether our clock is right."""
+    url = patient.token_url
+    if not url:
+        raise NotNeeded("no token endpoint is asked")
+    if patient.issuer:
+        await asyncio.to_thread(_discover, patient)
+    context = await _tls_context(patient.account.oauth.ca_file, '"ca_file"')
+    timeout = aiohttp.ClientTimeout(total=_SECONDS)
+    connector = aiohttp.TCPConnector(ssl=context)
+    try:
+        async with (
+            aiohttp.ClientSession(connector=connector, timeout=timeout) as http,
+            http.get(url, proxy=_proxy_for(url) or None, allow_redirects=False) as response,
+        ):
+            date = response.headers.get("Date", "")
+    except (aiohttp.ClientError, OSError, ValueError) as error:
+        raise Trouble(
+            f"no HTTP answer ({type(error).__name__})",
+            "see whether a firewall or an HTTP proxy stands between, and HTTPS_PROXY",
+        ) from None
+    return _clock_against(date, patient)
+
+
+def _discover(patient: Patient) -> None:
+    """Learn the token endpoint from the issuer's metadata, in a thread."""
+    session = endpoint.open_session(patient.account.oauth.ca_file)
+    try:
+        patient.token_endpoint = discovery.discover(session, patient.issuer)["token_endpoint"]
+    except TokenError as error:
+        raise Trouble(
+            f"the issuer's metadata are no good: {error}", 'look at "issuer" of the account'
+        ) from None
+    finally:
+        session.close()
+
+
+def _clock_against(date: str, patient: Patient) -> str:
+    found = "metadata are good, " if patient.issuer else ""
+    try:
+        theirs = parsedate_to_datetime(date).timestamp()
+    except ValueError:
+        return f"{found}it answers"
+    ahead_seconds = patient.clock.time() - theirs
+    if abs(ahead_seconds) > _SKEW_SECONDS:
+        raise Trouble(
+            f"this machine's clock is {abs(ahead_seconds):.0f} s "
+            f"{'ahead' if ahead_seconds > 0 else 'behind'}",
+            "set the clock, for example with: timedatectl set-ntp true",
+        )
+    return f"{found}it answers, and the clocks agree"
+
+
+def _direct(patient: Patient) -> None:
+    """Raise `NotNeeded` where the token host is reached through an HTTP proxy."""
+    if proxy := _proxy_for(patient.token_url):
+        parts = urlsplit(proxy)
+        raise NotNeeded(f"through the HTTP proxy {parts.hostname}:{parts.port or 80}")
+
+
+def _proxy_for(url: str) -> str:
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if host in ("localhost", "127.0.0.1", "::1", "") or urllib.request.proxy_bypass(host):
+        return ""
+    return urllib.request.getproxies().get(parts.scheme, "")
+
+
+async def _addresses(host: str, port: int, remedy: str) -> str:
+    try:
+        async with asyncio.timeout(_SECONDS):
+            loop = asyncio.get_running_loop()
+            found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        if isinstance(error, TimeoutError):
+            raise Trouble(f"the name server does not answer for {host}", _RESOLVER) from None
+        raise Trouble(
+            f"{host} does not resolve", f"{remedy}; if it is right: {_RESOLVER}"
+        ) from None
+    addresses = list(dict.fromkeys(str(one[4][0]) for one in found))
+    more = f" and {len(addresses) - 3} more" if len(addresses) > 3 else ""
+    return f"{host}: {', '.join(addresses[:3])}{more}"
+
+
+async def _reached(host: str, port: int) -> str:
+    try:
+        async with asyncio.timeout(_SECONDS):
+            _, writer = await asyncio.open_connection(host, port)
+    except TimeoutError:
+        raise Trouble(
+            f"{host}:{port} does not answer",
+            f"let outgoing TCP port {port} through the firewall; many networks block it",
+        ) from None
+    except OSError as error:
+        why = "refuses" if error.errno == errno.ECONNREFUSED else "cannot be reached"
+        if "refused" in str(error).lower():
+            why = "refuses"
+        raise Trouble(
+            f"{host}:{port} {why}",
+            f"look at host and port, and let outgoing TCP port {port} through the firewall",
+        ) from None
+    peer = writer.get_extra_info("peername")
+    writer.close()
+    with suppress(OSError):
+        await writer.wait_closed()
+    return f"{peer[0]}:{peer[1]}"
+
+
+async def _tls_context(ca_file: Path | None, key: str) -> ssl.SSLContext:
+    try:
+        # Reads the certificate authorities from disk.
+        context = await asyncio.to_thread(ssl.create_default_context, cafile=ca_file)
+    except OSError as error:
+        raise Trouble(
+            f"{ca_file} cannot be read ({type(error).__name__})", f"look at {key} of the account"
+        ) from None
+    context.minimum_version = ssl.TLSVersion.TLSv1_2  # RFC 8996
+    return context
+
+
+@asynccontextmanager
+async def _tls_trouble(host: str, key: str, address: str) -> AsyncIterator[None]:
+    """Turn what goes wrong into `Trouble`; `address` says how another one is set."""
+    try:
+        yield
+    except ssl.SSLCertVerificationError as error:
+        raise Trouble(
+            f"the certificate of {host} is not trusted: {error.verify_message}",
+            f"if {host} is right, something stands between (a firewall or virus scanner that opens "
+            f"TLS), or it has an authority of its own: name that in {key}",
+        ) from None
+    except ssl.SSLError as error:
+        raise Trouble(
+            f"no TLS with {host}: {error.reason or 'the handshake failed'}",
+            address,
+        ) from None
+    except DialogueBroken as error:
+        raise Trouble(str(error), error.remedy) from None
+    except TimeoutError:
+        raise Trouble(
+            f"{host} does not answer in time",
+            address,
+        ) from None
+    except (OSError, EOFError):
+        raise Trouble(
+            f"{host} hung up",
+            address,
+        ) from None
+
+
+def _described(writer: asyncio.StreamWriter) -> str:
+    session = writer.get_extra_info("ssl_object")
+    if session is None:
+        return ""
+    certificate: dict[str, Any] = session.getpeercert() or {}
+    ends = ssl.cert_time_to_seconds(certificate["notAfter"])
+    days = (datetime.fromtimestamp(ends, UTC) - datetime.now(UTC)).days
+    issuer = {key: value for part in certificate.get("issuer", ()) for key, value in part}
+    by = issuer.get("organizationName") or issuer.get("commonName") or "an unnamed authority"
+    soon = ", which is soon" if days < _ENDS_SOON_DAYS else ""
+    return f"{session.version()}, certificate by {by}, {days} days left{soon}"

@@ -1,0 +1,171 @@
+"""Getting an access token, and what it says of itself. RFC 7519; the token is never shown."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import shlex
+from typing import TYPE_CHECKING, Any
+
+from xoauth2_proxy.accounts.oauth_client import GrantType
+from xoauth2_proxy.commands.doctor_steps.context import NotNeeded, Trouble
+from xoauth2_proxy.diagnostics import explain
+from xoauth2_proxy.errors import TokenEndpointRefused, TokenError, TokenStoreUnavailable
+from xoauth2_proxy.metrics import Metrics
+from xoauth2_proxy.oauth.refresh import Renewals
+
+if TYPE_CHECKING:
+    from xoauth2_proxy.commands.doctor_steps.context import Patient
+
+# learn.microsoft.com/troubleshoot/entra/entra-id/governance/verify-first-party-apps-sign-in
+_GRAPH = ("https://graph.microsoft.com", "00000003-0000-0000-c000-000000000000")
+_SOURCE = (
+    "https://learn.microsoft.com/exchange/client-developer/legacy-protocols/"
+    "how-to-authenticate-an-imap-pop-smtp-application-by-using-oauth"
+)
+_SKEW_SECONDS = 300.0
+_NAMES = ("upn", "preferred_username", "unique_name", "email")
+_MAX_SHOWN = 80  # characters of one claim
+
+
+async def access_token(patient: Patient) -> str:
+    """Ask the provider for a token, as the relay does: under the store's lock, kept before used."""
+    account = patient.account
+    if account.oauth.is_empty and account.refresher not in patient.refreshers:
+        raise NotNeeded("clients bring their own tokens")
+    renewals = Renewals(patient.refreshers, patient.store, Metrics(), patient.clock)
+    try:
+        token = await renewals.renew(account, is_forced=True)
+    except TokenError as error:
+        raise _trouble(patient, error) from None
+    finally:
+        await renewals.close()
+    patient.access_token = token.value
+    lasts_minutes = (token.expires_at - patient.clock.monotonic()) / 60
+    return f"got one for {lasts_minutes:.0f} minutes, {len(token.value)} characters"
+
+
+def _trouble(patient: Patient, error: TokenError) -> Trouble:
+    account = patient.account
+    if isinstance(error, TokenStoreUnavailable):
+        return Trouble(f"the store failed: {error}", 'look at "store" in the configuration')
+    words = str(error)
+    if error.oauth_error and error.oauth_error not in words:
+        words = f"{error.oauth_error}: {words}"
+    advice = explain(words, account.refresher)
+    if advice is not None:
+        text = f"{words} – {advice.cause}"
+        return Trouble(text, advice.remedy_for(account.email), advice.source)
+    if error.is_transient:
+        return Trouble(words, "wait and try again; if it lasts, look at the network")
+    if isinstance(error, TokenEndpointRefused):
+        return Trouble(words, "look at the account's OAuth settings")
+    return Trouble(words, f"sign in again: xoauth2-proxy login {shlex.quote(account.email)}")
+
+
+async def claims(patient: Patient) -> str:
+    """Judge what the token says of itself, as far as it can be read."""
+    if not patient.access_token:
+        raise NotNeeded("there is no token")
+    found = decoded(patient.access_token)
+    if found is None:
+        raise NotNeeded("the token is opaque: the provider alone can read it")
+    _judge_dates(found, patient)
+    if patient.account.refresher == "outlook":
+        _judge_audience(found, patient)
+        _judge_permission(found, patient)
+    _suspect_user(found, patient)
+    return ", ".join(_shown(found))
+
+
+def decoded(token: str) -> dict[str, Any] | None:
+    """Return the claims of a JWT, unverified; None for a token of another kind."""
+    parts = token.split(".")
+    if len(parts) != 3:
+        return None
+    try:
+        padded = parts[1] + "=" * (-len(parts[1]) % 4)
+        found = json.loads(base64.urlsafe_b64decode(padded))
+    except (ValueError, binascii.Error, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _judge_dates(found: dict[str, Any], patient: Patient) -> None:
+    now = patient.clock.time()
+    remedy = "set the clock, for example with: timedatectl set-ntp true"
+    if (ends := _number(found, "exp")) is not None and ends <= now:
+        raise Trouble(f"the new token ended {now - ends:.0f} s ago by this machine's clock", remedy)
+    begins = _number(found, "nbf") or _number(found, "iat")
+    if begins is not None and begins - now > _SKEW_SECONDS:
+        raise Trouble(
+            f"the new token begins in {begins - now:.0f} s by this machine's clock", remedy
+        )
+
+
+def _judge_audience(found: dict[str, Any], patient: Patient) -> None:
+    audience = found.get("aud")
+    if isinstance(audience, str) and audience.rstrip("/") in _GRAPH:
+        is_application = patient.account.oauth.grant_type is GrantType.CLIENT_CREDENTIALS
+        scopes = "https://outlook.office.com/SMTP.Send offline_access"
+        then = f", then: xoauth2-proxy login {shlex.quote(patient.account.email)}"
+        if is_application:
+            scopes, then = "https://outlook.office365.com/.default", ""
+        raise Trouble(
+            "the token is for Microsoft Graph, and Exchange Online takes its own only",
+            f'set "scopes" of the account to "{scopes}"{then}',
+            _SOURCE,
+        )
+
+
+def _judge_permission(found: dict[str, Any], patient: Patient) -> None:
+    roles, scopes = found.get("roles"), found.get("scp")
+    if isinstance(scopes, str):
+        if "SMTP.Send" not in scopes.split():
+            raise Trouble(
+                "the token has no permission SMTP.Send",
+                'app registration > API permissions: add SMTP.Send; set "scopes" of the account '
+                'to "https://outlook.office.com/SMTP.Send offline_access", then: xoauth2-proxy '
+                f"login {patient.account.email}",
+                _SOURCE,
+            )
+    elif not (isinstance(roles, list) and "SMTP.SendAsApp" in roles):
+        raise Trouble(
+            "the application's token has no permission SMTP.SendAsApp",
+            "app registration > API permissions > Office 365 Exchange Online > Application "
+            "permissions > SMTP.SendAsApp, then Grant admin consent",
+            _SOURCE,
+        )
+
+
+def _suspect_user(found: dict[str, Any], patient: Patient) -> None:
+    """Keep in mind that somebody else signed in: right for a shared mailbox, else the cause."""
+    account = patient.account
+    names = {str(found[key]).lower() for key in _NAMES if found.get(key)}
+    wanted = {account.email.lower(), account.oauth.sign_in_as.lower()}
+    if names and not names & wanted:
+        patient.suspicions.append(
+            (
+                f"the token is {', '.join(sorted(names))[:_MAX_SHOWN]}'s, not {account.email}'s",
+                f"sign in as the mailbox: xoauth2-proxy login {shlex.quote(account.email)}; or, "
+                "for a shared mailbox, use the signed-in person's mailbox here and give it Send As",
+            )
+        )
+
+
+def _shown(found: dict[str, Any]) -> list[str]:
+    words = []
+    for key in ("aud", "scp", "scope", "roles", *_NAMES, "tid", "appid", "azp"):
+        value = found.get(key)
+        if isinstance(value, list):
+            value = " ".join(map(str, value))
+        if isinstance(value, str) and value:
+            kept = "".join(letter for letter in value if letter.isprintable())
+            words.append(f"{key} {kept[:_MAX_SHOWN]}")
+    return words or ["it says nothing of interest"]
+
+
+def _number(found: dict[str, Any], key: str) -> float | None:
+    value = found.get(key)
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None

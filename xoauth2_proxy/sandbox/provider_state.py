@@ -1,0 +1,118 @@
+"""What all connections of the sandbox share: its behaviour, its memory and its counters."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from xoauth2_proxy.sandbox.awaitable_counter import Tally
+from xoauth2_proxy.sandbox.counters import Counters
+from xoauth2_proxy.sandbox.dialects import DIALECTS
+from xoauth2_proxy.sandbox.faults import Fault, Faults, Step
+from xoauth2_proxy.sandbox.limits import Limits
+from xoauth2_proxy.sandbox.refusals import Refusals
+from xoauth2_proxy.sandbox.seeded_random import Delays
+from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokenInvalid, MockTokens
+from xoauth2_proxy.sandbox.tokens.revocations import Revocations
+
+if TYPE_CHECKING:
+    from xoauth2_proxy.sandbox.behaviour import Behaviour
+    from xoauth2_proxy.sandbox.dialects import Dialect
+    from xoauth2_proxy.sandbox.received import Received
+
+# RFC 5321 §4.5.3.1.4: 512 octets with CRLF. A command may be longer by what its parameters need:
+# SIZE 26 (RFC 1870 §3), BODY 17 (RFC 6152 §2), SMTPUTF8 10 (RFC 6531 §3.4), AUTH 500 (RFC 4954 §3),
+# RET and ENVID 107, NOTIFY and ORCPT 500 (RFC 3461 §4).
+_MAX_COMMAND_BYTES = 512
+_MAX_MAIL_BYTES = 512 + 26 + 17 + 10 + 500
+
+
+class Office:
+    """The provider behind the counters: who may come in, and what has come in."""
+
+    def __init__(
+        self,
+        behaviour: Behaviour,
+        tokens: MockTokens,
+        received: Received,
+        faults: Faults[Fault],
+        seed: int = 0,
+    ) -> None:
+        self.behaviour = behaviour
+        self.dialect: Dialect = DIALECTS[behaviour.dialect]
+        self.tokens = tokens
+        self.received = received
+        self.counters = Counters()
+        self.refusals = Refusals()
+        self.arrivals = {step: Tally() for step in Step}
+        self.extensions = _extensions(behaviour, self.dialect)
+        self.has_pipelining = "PIPELINING" in self.extensions
+        has_dsn = "DSN" in self.extensions
+        self.line_limits = {
+            b"MAIL": _MAX_MAIL_BYTES + (107 if has_dsn else 0),
+            b"RCPT": _MAX_COMMAND_BYTES + (500 if has_dsn else 0),
+            b"AUTH": behaviour.max_auth_line_bytes,
+        }
+        self.short_line_bytes = min(self.line_limits.values()) - 2  # no command is too long then
+        self.limits: Limits | None = None  # None: there are none
+        if Limits.are_needed(behaviour):
+            self.limits = Limits(behaviour, self.dialect, self.counters)
+        self.accept_delays: Delays | None = None  # None: accept at once
+        if behaviour.accept_seconds:
+            self.accept_delays = Delays(
+                seed, behaviour.accept_seconds, behaviour.accept_p99_seconds
+            )
+        self._faults = faults
+        self._faults_by_step = faults.by_step
+        self._revocations = Revocations()
+
+    def arrive(self, step: Step, mailbox: str, argument: str) -> Fault | None:
+        """Count an arrival at `step` and return the fault it meets."""
+        self.arrivals[step].add()
+        if not self._faults_by_step:
+            return None
+        fault = self._faults.next(step, mailbox, argument)
+        if fault is not None:
+            self.counters.fault_met(f"{fault.step}:{fault.action}")
+        return fault
+
+    def max_line_bytes(self, verb: bytes) -> int:
+        """Return how long a command may be, with its CRLF."""
+        return self.line_limits.get(verb, _MAX_COMMAND_BYTES)
+
+    def objection(self, mailbox: str, token: str) -> str:
+        """Return why the token does not open this mailbox now; "" if it does."""
+        try:
+            claims = self.tokens.read(token)
+        except MockTokenInvalid as error:
+            return str(error.reason)
+        if claims.mailbox != mailbox:
+            return "wrong_mailbox"
+        return "revoked" if self.has_revoked(claims.token_id, claims.issued_at) else ""
+
+    def has_revoked(self, token_id: str, issued_at: float) -> bool:
+        """Return whether a token with these claims was revoked."""
+        return self._revocations.has(token_id, issued_at)
+
+    def revoke(self, token: str) -> None:
+        """Refuse this token from now on.
+
+        Raises:
+            TooManyRevoked: there are 100,000 that have not expired.
+        """
+        try:
+            claims = self.tokens.read(token)
+        except MockTokenInvalid:
+            return  # it is refused anyway
+        self._revocations.add(claims.token_id, claims.expires_at, time.time())
+
+    def revoke_all(self) -> None:
+        """Refuse every token minted until now."""
+        self._revocations.add_all(time.time())
+
+
+def _extensions(behaviour: Behaviour, dialect: Dialect) -> dict[str, str]:
+    """Return the offered extensions in order; AUTH and STARTTLS depend on the session."""
+    values = {"SIZE": str(behaviour.max_message_bytes), "AUTH": " ".join(dialect.mechanisms)}
+    withheld = {word.upper() for word in behaviour.withhold}
+    return {word: values.get(word, "") for word in dialect.extensions if word not in withheld}

@@ -1,0 +1,1 @@
+"""The sandbox's SMTP server: sessions, authentication, delivery, limits and injected faults."""

@@ -1,0 +1,192 @@
+"""AUTH: tokens by XOAUTH2 and OAUTHBEARER, passwords refused as providers refuse them.
+
+RFC 4954; who may come in is the office's to say, and how often the limits'.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from xoauth2_proxy.accounts.accounts import TlsMode
+from xoauth2_proxy.sandbox.dialects import spoken
+from xoauth2_proxy.sandbox.faults import Step
+from xoauth2_proxy.sandbox.smtp import bearer
+from xoauth2_proxy.sandbox.tokens.token_factory import why_not
+from xoauth2_proxy.smtp.protocol import reply
+
+if TYPE_CHECKING:
+    from xoauth2_proxy.sandbox.dialects import Dialect
+    from xoauth2_proxy.sandbox.smtp.session import Session
+
+_MAX_FAILURES = 5
+
+_EHLO_FIRST = reply(503, "5.1", "EHLO first").encode()
+_NEEDS_TLS = reply(538, "7.11", "Encryption required").encode()
+_AGAIN = reply(503, "5.1", "Already authenticated").encode()
+_IN_TRANSACTION = reply(503, "5.1", "AUTH not allowed in a transaction").encode()
+_UNKNOWN = reply(502, "5.1", "Unrecognized command").encode()
+_CANCELLED = reply(501, "7.0", "Authentication cancelled").encode()
+_NOT_BASE64 = reply(501, "5.2", "Cannot decode response").encode()
+_TOO_MANY_FAILURES = reply(421, "7.0", "Too many authentication failures").encode()
+_USERNAME = b"334 VXNlcm5hbWU6\r\n"
+_PASSWORD = b"334 UGFzc3dvcmQ6\r\n"
+
+_READERS = {"XOAUTH2": bearer.read_xoauth2, "OAUTHBEARER": bearer.read_oauthbearer}
+
+
+def may_authenticate(session: Session) -> bool:
+    """Return whether AUTH is offered on this connection as it is."""
+    behaviour = session.office.behaviour
+    return session.is_encrypted or behaviour.auth_without_tls or behaviour.tls is TlsMode.NONE
+
+
+def auth(session: Session, argument: str) -> None:
+    """AUTH: begin an exchange, or end it if the initial response is all there is to it."""
+    mechanism, _, initial_response = argument.partition(" ")
+    mechanism = mechanism.upper()
+    session.claimed = ""
+    refusal, why = _refusal(session, mechanism)
+    if refusal:
+        session.refuse(refusal, why)
+        return
+    session.mechanism = mechanism
+    if session.office.dialect.takes_password(mechanism):
+        _ask_for_password(session, initial_response)
+    elif initial_response:
+        octets = b"" if initial_response == "=" else initial_response.encode()
+        _take_credentials(session, octets)
+    else:
+        session.say(b"334 \r\n")
+        session.expects = _take_credentials
+
+
+def _refusal(session: Session, mechanism: str) -> tuple[bytes, str]:
+    """Return the reply to an AUTH that cannot begin, and why it cannot; b"" if it can."""
+    dialect = session.office.dialect
+    is_offered = mechanism in dialect.mechanisms
+    is_known = dialect.offers(mechanism) or dialect.takes_password(mechanism)
+    checks = (
+        (not session.is_greeted, _EHLO_FIRST, "AUTH before EHLO"),
+        (not may_authenticate(session), _NEEDS_TLS, "AUTH before STARTTLS"),
+        (session.is_authenticated, _AGAIN, "the session has logged in already"),
+        (session.transaction is not None, _IN_TRANSACTION, "AUTH behind MAIL"),
+        ("AUTH" not in session.office.extensions, _UNKNOWN, "AUTH is withheld"),
+        (
+            not is_known,
+            spoken(dialect.no_mechanism(is_offered=is_offered)),
+            f"no token logs in by that mechanism; by {_mechanisms(dialect)} it does",
+        ),
+    )
+    return next(((refusal, why) for applies, refusal, why in checks if applies), (b"", ""))
+
+
+def _mechanisms(dialect: Dialect) -> str:
+    return " or ".join(name for name in dialect.mechanisms if dialect.offers(name))
+
+
+def _ask_for_password(session: Session, initial_response: str) -> None:
+    """Take a name and a password, which are never good here."""
+    if session.mechanism == "PLAIN":
+        if initial_response:
+            _take_password(session, initial_response.encode())
+            return
+        session.say(b"334 \r\n")
+    elif initial_response:
+        session.say(_PASSWORD)
+    else:
+        session.say(_USERNAME)
+        session.expects = _take_username
+        return
+    session.expects = _take_password
+
+
+def _take_username(session: Session, line: bytes) -> None:
+    if line == b"*":
+        session.say(_CANCELLED)
+    else:
+        session.say(_PASSWORD)
+        session.expects = _take_password
+
+
+def _take_password(session: Session, line: bytes) -> None:
+    if line == b"*":
+        session.say(_CANCELLED)
+        return
+    session.why = f"{session.mechanism} with a password; no password is good here, tokens are"
+    _fail(session, session.office.dialect.basic_refused)
+
+
+def _take_credentials(session: Session, line: bytes) -> None:
+    if line == b"*":
+        session.say(_CANCELLED)
+        return
+    try:
+        octets = bearer.decode_base64(line)
+    except bearer.BadCredentials as error:
+        session.refuse(_NOT_BASE64, f"no {session.mechanism} response: {error}")
+        return
+    try:
+        credentials = _READERS[session.mechanism](octets)
+    except bearer.BadCredentials as error:
+        session.why = f"no {session.mechanism} response: {error}"
+        _challenge(session, "400")
+        return
+    session.mailbox = session.claimed = credentials.mailbox
+    session.step(Step.AUTH, credentials.mailbox, partial(_judge, token=credentials.token))
+    if not session.is_authenticated:
+        session.mailbox = ""
+
+
+def _judge(session: Session, mailbox: str, *, token: str) -> None:
+    office = session.office
+    limits = office.limits
+    if limits is not None and (refusal := limits.refuse_login(mailbox)):
+        session.why = limits.met
+        _say_refusal(session, spoken(refusal))
+    elif session.presumed:
+        _challenge(session, "401")
+    elif office.objection(mailbox, token):
+        session.why = why_not(office, mailbox, token)
+        _challenge(session, "401")
+    elif limits is not None and (refusal := limits.enter(mailbox, session)):
+        session.why = limits.met
+        _say_refusal(session, spoken(refusal))
+        session.close()
+    else:
+        session.is_authenticated = True
+        office.counters.auth_accepted += 1
+        office.counters.mailbox_opened(mailbox)
+        session.say(spoken(office.dialect.accepted))
+
+
+def _challenge(session: Session, status: str) -> None:
+    dialect = session.office.dialect
+    if dialect.is_challenging:
+        session.say(bearer.challenge(session.mechanism, status, dialect.schemes))
+        session.expects = _refuse
+    else:
+        _fail(session, dialect.refused)
+
+
+def _refuse(session: Session, _: bytes) -> None:
+    # Whatever the line is, it ends the exchange (RFC 7628 §3.2.3).
+    _fail(session, session.office.dialect.refused)
+
+
+def _fail(session: Session, refusal: str) -> None:
+    mark = len(session.replies)
+    session.auth_failures += 1
+    if session.auth_failures < _MAX_FAILURES:
+        _say_refusal(session, spoken(refusal))
+    else:
+        session.why += f"; {_MAX_FAILURES} logins have failed, so it closes"
+        _say_refusal(session, _TOO_MANY_FAILURES)
+        session.close()
+    if session.office.behaviour.refusal_seconds:
+        session.hold(mark, session.office.behaviour.refusal_seconds)
+
+
+def _say_refusal(session: Session, octets: bytes) -> None:
+    session.office.counters.auth_refused += 1
+    session.say(octets)

@@ -1,0 +1,296 @@
+"""What each SMTP command means to the sandbox provider, as one table.
+
+RFC 5321 §4.1.1; STARTTLS is RFC 3207, SIZE RFC 1870, SMTPUTF8 RFC 6531, DSN RFC 3461.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple
+
+from xoauth2_proxy.accounts.accounts import TlsMode
+from xoauth2_proxy.sandbox.dialects import HOST, spoken
+from xoauth2_proxy.sandbox.faults import Step
+from xoauth2_proxy.sandbox.smtp import delivery
+from xoauth2_proxy.sandbox.smtp.auth import auth, may_authenticate
+from xoauth2_proxy.sandbox.smtp.content_receiver import Intake
+from xoauth2_proxy.sandbox.smtp.delivery import Transaction
+from xoauth2_proxy.smtp.protocol import (
+    BadParameter,
+    BadPath,
+    Envelope,
+    parse_parameters,
+    parse_path,
+    reply,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from xoauth2_proxy.sandbox.smtp.session import Session
+
+_HELLO = reply(250, "", HOST).encode()
+_NO_NAME = reply(501, "5.4", "EHLO needs a name").encode()
+_GO_TLS = reply(220, "0.0", "Ready to start TLS").encode()
+_NO_TLS = reply(502, "5.1", "STARTTLS is not available").encode()
+_ARGUMENT = reply(501, "5.4", "No argument allowed").encode()
+_EHLO_FIRST = reply(503, "5.1", "EHLO first").encode()
+_TLS_FIRST = reply(530, "7.0", "Must issue a STARTTLS command first").encode()
+_NESTED = reply(503, "5.1", "A transaction is under way").encode()
+_BAD_SENDER = reply(553, "1.7", "Not a valid reverse-path").encode()
+_BAD_RECIPIENT = reply(553, "1.3", "Not a valid forward-path").encode()
+_BAD_PARAMETER = reply(501, "5.4", "Bad parameter").encode()
+_UNKNOWN_PARAMETER = reply(555, "5.4", "Parameter not implemented").encode()
+_TOO_LARGE = reply(552, "3.4", "Message exceeds the fixed maximum size").encode()
+_NEEDS_UTF8 = reply(553, "6.7", "SMTPUTF8 was not declared").encode()
+_SENDER_OK = reply(250, "1.0", "OK").encode()
+_MAIL_FIRST = reply(503, "5.1", "MAIL first").encode()
+_RECIPIENT_OK = reply(250, "1.5", "OK").encode()
+_RESET = reply(250, "0.0", "OK").encode()
+_CANNOT_VERIFY = reply(252, "5.2", "Send some mail and see").encode()
+_HELP = reply(214, "0.0", "https://datatracker.ietf.org/doc/html/rfc5321").encode()
+_BYE = reply(221, "0.0", "Closing connection").encode()
+_UNKNOWN = reply(502, "5.1", "Unrecognized command").encode()
+_TURNED_AWAY = reply(503, "5.1", "Bad sequence of commands, only QUIT is left").encode()
+
+# RFC 3461 §4: printable ASCII without "+" and "=", which are written as "+2B" and "+3D".
+_XTEXT = re.compile(r"(?:[!-*,-<>-~]|\+[0-9A-F]{2})+")
+_NOTIFY = re.compile(r"(?i)NEVER|(SUCCESS|FAILURE|DELAY)(,(SUCCESS|FAILURE|DELAY))*")
+
+_path = lru_cache(maxsize=1024)(parse_path)  # the same few paths come again and again
+
+
+class Command(NamedTuple):
+    """A verb's meaning."""
+
+    run: Callable[[Session, str], None]
+    step: Step | None = None  # where faults are placed
+    must_wait: bool = False  # may only be the last of a group (RFC 2920 §3.1)
+
+
+def _ehlo(session: Session, argument: str) -> None:
+    if not argument:
+        session.say(_NO_NAME)
+        return
+    _begin(session)
+    offered = dict(session.office.extensions)
+    if session.is_encrypted or session.office.behaviour.tls is not TlsMode.STARTTLS:
+        offered.pop("STARTTLS", None)
+    if not may_authenticate(session):
+        offered.pop("AUTH", None)
+    words = (f"{word} {value}".rstrip() for word, value in offered.items())
+    session.say(reply(250, "", session.office.dialect.hello, *words).encode())
+
+
+def _helo(session: Session, argument: str) -> None:
+    if not argument:
+        session.say(_NO_NAME)
+        return
+    _begin(session)
+    session.say(_HELLO)
+
+
+def _begin(session: Session) -> None:
+    session.is_greeted = True
+    session.end_transaction()
+
+
+def _starttls(session: Session, argument: str) -> None:
+    if argument:
+        session.say(_ARGUMENT)
+    elif (
+        session.is_encrypted
+        or session.office.behaviour.tls is not TlsMode.STARTTLS
+        or "STARTTLS" not in session.office.extensions
+    ):
+        session.say(_NO_TLS)
+    else:
+        session.say(_GO_TLS)
+        session.upgrade()
+
+
+def _mail(session: Session, argument: str) -> None:
+    refusal = _mail_refusal(session)
+    if refusal:
+        if not session.is_authenticated:
+            session.why = "the client has not logged in"
+        session.say(refusal)
+        return
+    try:
+        reverse_path, rest = _path(argument, "FROM:")
+        envelope = Envelope(reverse_path)
+        parameters = parse_parameters(rest) if rest else {}
+    except BadPath:
+        session.say(_BAD_SENDER)
+        return
+    except BadParameter:
+        session.say(_BAD_PARAMETER)
+        return
+    for keyword, value in parameters.items():
+        refusal = _apply(session, envelope, keyword, value)
+        if refusal:
+            session.say(refusal)
+            return
+    if not (envelope.smtputf8 or reverse_path.isascii()):
+        session.say(_NEEDS_UTF8)
+        return
+    intake = Intake(session.office.received, session.office.behaviour.max_message_bytes)
+    session.transaction = transaction = Transaction(envelope, intake)
+    if parameters:
+        transaction.is_binary = parameters.get("BODY", "").upper() == "BINARYMIME"
+    session.say(_SENDER_OK)
+
+
+def _mail_refusal(session: Session) -> bytes:
+    if session.is_authenticated:
+        return _NESTED if session.transaction is not None else b""
+    if not session.is_greeted:
+        return _EHLO_FIRST
+    required = spoken(session.office.dialect.auth_required)
+    return required if may_authenticate(session) else _TLS_FIRST
+
+
+def _apply(session: Session, envelope: Envelope, keyword: str, value: str) -> bytes:
+    """Return the refusal of a parameter of MAIL, or put it into the envelope and return b""."""
+    check = _MAIL_PARAMETERS.get(keyword)
+    if check is None or check[0] not in session.office.extensions:
+        return _UNKNOWN_PARAMETER
+    return check[1](session, envelope, value)
+
+
+def _size(session: Session, envelope: Envelope, value: str) -> bytes:
+    if not (value.isascii() and value.isdigit() and len(value) <= 20):  # RFC 1870 §4
+        return _BAD_PARAMETER
+    envelope.size_bytes = int(value)
+    behaviour = session.office.behaviour
+    if envelope.size_bytes <= behaviour.max_message_bytes:
+        return b""
+    session.why = f"{behaviour.told_limit('max_message_bytes')}: SIZE={envelope.size_bytes}"
+    return _TOO_LARGE
+
+
+def _body(session: Session, envelope: Envelope, value: str) -> bytes:
+    word = value.upper()
+    envelope.body_8bit = word == "8BITMIME"
+    if word == "BINARYMIME" and word in session.office.extensions:
+        return b""
+    return b"" if word in ("7BIT", "8BITMIME") else _BAD_PARAMETER
+
+
+def _smtputf8(_: Session, envelope: Envelope, value: str) -> bytes:
+    envelope.smtputf8 = True
+    return _BAD_PARAMETER if value else b""
+
+
+def _auth_parameter(_session: Session, _envelope: Envelope, value: str) -> bytes:
+    return b"" if value else _BAD_PARAMETER  # RFC 4954 §5: accepted, never trusted
+
+
+def _ret(_: Session, envelope: Envelope, value: str) -> bytes:
+    envelope.ret = value.upper()
+    return b"" if envelope.ret in ("FULL", "HDRS") else _BAD_PARAMETER
+
+
+def _envid(_: Session, envelope: Envelope, value: str) -> bytes:
+    envelope.envid = value
+    return b"" if _XTEXT.fullmatch(value) and len(value) <= 100 else _BAD_PARAMETER
+
+
+_MAIL_PARAMETERS = {  # keyword: the extension that allows it, and its meaning
+    "SIZE": ("SIZE", _size),
+    "BODY": ("8BITMIME", _body),
+    "SMTPUTF8": ("SMTPUTF8", _smtputf8),
+    "AUTH": ("AUTH", _auth_parameter),
+    "RET": ("DSN", _ret),
+    "ENVID": ("DSN", _envid),
+}
+
+
+def _rcpt(session: Session, argument: str) -> None:
+    transaction = session.transaction
+    if transaction is None:
+        session.say(_MAIL_FIRST)
+        return
+    transaction.recipients_tried += 1
+    try:
+        forward_path, rest = _path(argument, "TO:")
+    except BadPath:
+        forward_path, rest = "", ""
+    if not forward_path:
+        session.say(_BAD_RECIPIENT)
+    elif rest and (refusal := _rcpt_refusal(session, rest)):
+        session.say(refusal)
+    elif not (transaction.envelope.smtputf8 or forward_path.isascii()):
+        session.say(_NEEDS_UTF8)
+    elif len(transaction.envelope.forward_paths) >= session.office.behaviour.max_recipients:
+        session.office.counters.limit_met("max_recipients")
+        session.refuse(
+            spoken(session.office.dialect.too_many_recipients),
+            session.office.behaviour.told_limit("max_recipients"),
+        )
+    elif transaction.via:
+        session.say(_NESTED)
+    else:
+        transaction.envelope.forward_paths.append(forward_path)
+        session.say(_RECIPIENT_OK)
+
+
+def _rcpt_refusal(session: Session, rest: str) -> bytes:
+    """Return the refusal of the parameters of RCPT, or b"". RFC 3461 §4.1, §4.2."""
+    if "DSN" not in session.office.extensions:
+        return _UNKNOWN_PARAMETER
+    try:
+        parameters = parse_parameters(rest)
+    except BadParameter:
+        return _BAD_PARAMETER
+    for keyword, value in parameters.items():
+        if keyword == "NOTIFY":
+            is_good = _NOTIFY.fullmatch(value) is not None
+        elif keyword == "ORCPT":
+            kind, _, address = value.partition(";")
+            is_good = bool(kind) and _XTEXT.fullmatch(address) is not None
+        else:
+            return _UNKNOWN_PARAMETER
+        if not is_good:
+            return _BAD_PARAMETER
+    return b""
+
+
+def _rset(session: Session, argument: str) -> None:
+    if argument:
+        session.say(_ARGUMENT)
+    else:
+        session.end_transaction()
+        session.say(_RESET)
+
+
+def _quit(session: Session, argument: str) -> None:
+    if argument:
+        session.say(_ARGUMENT)
+    else:
+        session.say(_BYE)
+        session.close()
+
+
+def _answer(octets: bytes) -> Command:
+    return Command(lambda session, _: session.say(octets))
+
+
+COMMANDS = {
+    b"EHLO": Command(_ehlo, Step.EHLO, must_wait=True),
+    b"HELO": Command(_helo, Step.EHLO, must_wait=True),
+    b"STARTTLS": Command(_starttls, Step.STARTTLS, must_wait=True),
+    b"AUTH": Command(auth, must_wait=True),  # its step is where the credentials are complete
+    b"MAIL": Command(_mail, Step.MAIL),
+    b"RCPT": Command(_rcpt, Step.RCPT),
+    b"DATA": Command(delivery.data, Step.DATA, must_wait=True),
+    b"BDAT": Command(delivery.bdat),  # places its step itself
+    b"RSET": Command(_rset, Step.RSET),
+    b"NOOP": _answer(_RESET),
+    b"VRFY": _answer(_CANNOT_VERIFY),
+    b"HELP": _answer(_HELP),
+    b"QUIT": Command(_quit, Step.QUIT),
+}
+UNKNOWN = _answer(_UNKNOWN)
+TURNED_AWAY = _answer(_TURNED_AWAY)

@@ -1,0 +1,262 @@
+"""Carries one client connection: writes the session's flights and does what its ending says.
+
+The session decides; this file owns the transport, TLS, timers and back-pressure. Works on
+asyncio's and on uvloop's loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import select
+import socket
+import struct
+from collections import deque
+from typing import TYPE_CHECKING, cast
+
+from xoauth2_proxy.accounts.accounts import TlsMode
+from xoauth2_proxy.sandbox.refusals import told_address
+from xoauth2_proxy.sandbox.smtp.session import Ending, Session
+
+if TYPE_CHECKING:
+    from xoauth2_proxy.sandbox.smtp.server import Provider
+
+HANDSHAKE_SECONDS = 10.0
+SHUTDOWN_SECONDS = 5.0  # for the client's share of ending TLS
+_MAX_FLIGHTS = 256  # held back by `rtt_seconds`
+_NOT_READING = (Ending.UPGRADE, Ending.FREEZE)
+_MAX_BACKLOG_BYTES = 64 * 1024  # read ahead while a reply is being delayed
+_LINGER_NOT = struct.pack("ii", 1, 0)  # SO_LINGER: on, 0 seconds; closing sends RST
+
+
+_TOO_MANY = b"421 4.3.2 Too many connections\r\n"
+_GONE = getattr(select, "POLLRDHUP", 0)  # Linux's; elsewhere only a reset is seen unread
+
+
+class Connection(asyncio.Protocol):
+    """One client connection of the provider."""
+
+    __slots__ = (
+        "_client",
+        "_early",
+        "_flights",
+        "_hold",
+        "_is_paused_by_peer",
+        "_loop",
+        "_provider",
+        "_rtt_seconds",
+        "_session",
+        "_transport",
+        "last_active",
+        "opened_at",
+    )
+
+    def __init__(self, provider: Provider) -> None:
+        self._provider = provider
+        self._loop = asyncio.get_running_loop()
+        self._rtt_seconds = provider.office.behaviour.rtt_seconds
+        is_encrypted = provider.office.behaviour.tls is TlsMode.IMPLICIT
+        self._session = Session(provider.office, is_encrypted=is_encrypted)
+        self._client = ""  # address:port, once it is known
+        self._transport: asyncio.Transport | None = None  # None: not yet, or gone
+        self._flights: deque[tuple[bytes, Ending]] = deque()  # held back by `rtt_seconds`
+        # What came through TLS before `start_tls` returned: a client's EHLO may travel with the
+        # last flight of the handshake. None: no handshake is under way.
+        self._early: bytearray | None = None
+        self._hold: asyncio.TimerHandle | None = None
+        self._is_paused_by_peer = False
+        # Since when the server has been waiting for the client, if it is.
+        self.last_active = self.opened_at = self._loop.time()
+
+    @property
+    def waits_for_client(self) -> bool:
+        """Whether it is the client's turn: no reply is due, and none is kept back for good."""
+        transport, session = self._transport, self._session
+        if transport is None or transport.is_closing() or session.is_silent:
+            return False
+        return not (session.is_held or self._flights)
+
+    @property
+    def is_between_messages(self) -> bool:
+        """Whether no transaction is under way and no reply is due."""
+        return self._session.transaction is None and self.waits_for_client
+
+    @property
+    def is_deserted(self) -> bool:
+        """Whether the client has left a connection that is read no more, which nobody tells."""
+        if self._transport is None or self._session.ending is not Ending.FREEZE:
+            return False
+        poll = select.poll()
+        poll.register(self._transport.get_extra_info("socket").fileno(), _GONE)
+        return bool(poll.poll(0))
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Greet; under implicit TLS, the handshake is over."""
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass of it
+        # asyncio sets it only where the listening socket names its protocol, and ours does not.
+        transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._client = self._session.client = told_address(transport.get_extra_info("peername"))
+        if not self._provider.enter(self):
+            office = self._provider.office
+            told = office.behaviour.told_limit("max_connections")
+            self.farewell(office.dialect.worded(_TOO_MANY), "CONNECT", told)
+        else:
+            self._session.greet()
+            self._settle()
+
+    def data_received(self, data: bytes) -> None:
+        """Let the session act on octets."""
+        session = self._session
+        self.last_active = self._loop.time()
+        if self._early is not None:
+            self._early += data
+            return
+        if self._flights and session.must_wait:  # the reply to wait for has not left yet
+            session.violate()
+        else:
+            session.receive(data)
+        self._settle()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Let go of everything."""
+        self._transport = None
+        self._flights.clear()
+        if self._hold is not None:
+            self._hold.cancel()
+        self._session.abandon()
+        self._provider.leave(self)
+
+    def pause_writing(self) -> None:
+        """The client does not read its replies: take no more commands."""
+        self._is_paused_by_peer = True
+        self._pause_reading()
+
+    def resume_writing(self) -> None:
+        """The client reads again."""
+        self._is_paused_by_peer = False
+        self._resume_reading()
+
+    def farewell(self, octets: bytes, step: str, why: str) -> None:
+        """Say `octets` out of turn and close; who is kept waiting for good hears nothing."""
+        if self._transport is None or self._transport.is_closing():
+            return
+        if self._session.is_silent:
+            octets = b""
+        self._session.close()
+        if self._early is not None:  # nothing can be said within a TLS handshake
+            self.abort()
+            return
+        if octets:
+            self._provider.office.counters.count_replies((octets,))
+        self._provider.office.refusals.add(
+            self._client, self._session.mailbox, step, octets or b"(closed without a word)", why
+        )
+        self._deliver(octets, Ending.CLOSE)
+
+    def abort(self) -> None:
+        """Close at once, without a word."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _settle(self) -> None:
+        """Carry out what the session has decided."""
+        session = self._session
+        octets, ending = session.take_replies(), session.ending
+        if octets and not session.is_mid_flight:
+            self._provider.office.counters.turns += 1
+        if ending in _NOT_READING:
+            self._pause_reading()  # nothing slips in between STARTTLS and the handshake
+        if self._rtt_seconds and (octets or ending is not Ending.NONE):
+            self._flights.append((octets, ending))
+            self._loop.call_later(self._rtt_seconds, self._deliver_next)
+            if len(self._flights) > _MAX_FLIGHTS:
+                self._pause_reading()
+        elif octets or ending is not Ending.NONE:
+            self._deliver(octets, ending)
+        if session.is_held:
+            self._wait_for_release()
+
+    def _deliver_next(self) -> None:
+        if self._flights:
+            self._deliver(*self._flights.popleft())
+            self._resume_reading()
+
+    def _deliver(self, octets: bytes, ending: Ending) -> None:
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        if ending is Ending.ABORT:
+            self._reset(transport)
+            return
+        if octets:
+            transport.write(octets)
+            self.last_active = self._loop.time()
+        if ending is Ending.CLOSE:
+            transport.close()
+        elif ending is Ending.UPGRADE:
+            self._upgrade()
+
+    def _reset(self, transport: asyncio.Transport) -> None:
+        peer = transport.get_extra_info("socket")
+        with contextlib.suppress(OSError):
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NOT)
+        transport.abort()
+
+    def _wait_for_release(self) -> None:
+        if self._hold is None:
+            self._hold = self._loop.call_later(self._session.hold_seconds, self._release)
+        if self._session.backlog_bytes > _MAX_BACKLOG_BYTES:
+            self._pause_reading()
+
+    def _release(self) -> None:
+        self._hold = None
+        self.last_active = self._loop.time()  # there may be no reply: content can be held up too
+        self._session.release()
+        self._resume_reading()
+        self._settle()
+
+    def _pause_reading(self) -> None:
+        if self._transport is not None and self._transport.is_reading():
+            self._transport.pause_reading()
+
+    def _resume_reading(self) -> None:
+        transport = self._transport
+        if transport is None or transport.is_closing() or self._is_paused_by_peer:
+            return
+        if not transport.is_reading() and self._session.ending not in _NOT_READING:
+            transport.resume_reading()
+
+    def _upgrade(self) -> None:
+        self._pause_reading()
+        self._early = bytearray()
+        self._provider.own(self._start_tls())
+
+    async def _start_tls(self) -> None:
+        plain = self._transport
+        if plain is None:
+            return
+        self._session.abandon()
+        encrypted: asyncio.Transport | None = None
+        try:
+            with self._provider.shaking_hands(self._client):
+                encrypted = await self._loop.start_tls(
+                    plain,
+                    self,
+                    self._provider.ssl_context,
+                    server_side=True,
+                    ssl_handshake_timeout=HANDSHAKE_SECONDS,
+                    ssl_shutdown_timeout=SHUTDOWN_SECONDS,
+                )
+        finally:
+            if encrypted is None or encrypted.is_closing():
+                # The loop does not report the loss of a connection that is shaking hands.
+                plain.abort()
+                self.connection_lost(None)
+        if self._transport is None or encrypted is None:
+            return
+        self._transport = encrypted
+        # RFC 3207 §4.2: nothing learnt before the handshake is remembered.
+        self._session = Session(self._provider.office, is_encrypted=True, client=self._client)
+        early, self._early = self._early, None
+        if early:
+            self.data_received(bytes(early))

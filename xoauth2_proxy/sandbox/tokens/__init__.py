@@ -1,0 +1,1 @@
+"""The sandbox's tokens: how they are signed, issued by its token endpoint, and revoked."""

@@ -1,0 +1,263 @@
+"""The provider's token endpoint: OAuth 2.0 for the sandbox's mailboxes, with faults on request.
+
+RFC 6749 §6 (refresh token) and §4.4 (client credentials), and where to find it (OpenID Connect
+Discovery 1.0). It knows no people: every mailbox there is has granted everything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import hmac
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+from urllib.parse import unquote_plus
+
+from aiohttp import web
+
+from xoauth2_proxy.sandbox.faults import TokenAction, TokenFault
+from xoauth2_proxy.sandbox.refusals import told_address
+from xoauth2_proxy.sandbox.tokens.revocations import TooManyRevoked
+from xoauth2_proxy.sandbox.tokens.token_factory import GrantEnded, Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from xoauth2_proxy.sandbox.counters import Counters
+    from xoauth2_proxy.sandbox.faults import Faults
+    from xoauth2_proxy.sandbox.provider_settings import TokenEndpointSettings
+    from xoauth2_proxy.sandbox.refusals import Refusals
+    from xoauth2_proxy.sandbox.tokens.token_factory import Mint
+
+_HANG_SECONDS = 600.0
+_UNCACHED = {"Cache-Control": "no-store", "Pragma": "no-cache"}  # RFC 6749 §5.1
+_TRUNCATED_BYTES = 25  # of the JSON, which is longer
+
+_BAD_TOKENS = {
+    TokenAction.EXPIRED: Kind.EXPIRED,
+    TokenAction.REVOKED: Kind.REVOKED,
+    TokenAction.TAMPERED: Kind.TAMPERED,
+    TokenAction.WRONG_MAILBOX: Kind.WRONG_MAILBOX,
+}
+_ERRORS = {  # status, error ("": as the action is called), description
+    TokenAction.INVALID_GRANT: (400, "", "Token has been expired or revoked."),
+    TokenAction.INVALID_CLIENT: (401, "", "The client is unknown, on request."),
+    TokenAction.INTERACTION_REQUIRED: (
+        400,
+        "",
+        "AADSTS50076: Due to a configuration change made by your administrator, you must use "
+        "multi-factor authentication.",
+    ),
+    TokenAction.TEMPORARILY_UNAVAILABLE: (400, "", "Try again later."),
+    TokenAction.RATE_LIMITED: (429, "temporarily_unavailable", "Too many requests."),
+    TokenAction.SERVER_ERROR: (500, "server_error", "Something went wrong, on request."),
+    TokenAction.UNAVAILABLE: (503, "temporarily_unavailable", "Not now, on request."),
+}
+_WHOSE = "client_credentials need the parameter mailbox, or a client_id that is one"
+_WHAT = "only refresh_token and client_credentials are known"
+
+
+class _Refused(Exception):
+    def __init__(self, word: str, description: str, status: int = 400) -> None:
+        super().__init__(word)
+        self.word, self.description, self.status = word, description, status
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    grant_type: str
+    mailbox: str  # as far as the request says so, good or not; "": it does not
+    client_id: str
+    client_secret: str = field(repr=False)
+    refresh_token: str = field(repr=False)
+    scope: str
+    client: str  # address:port
+
+
+class TokenEndpoint:
+    """Answers token requests; counts them."""
+
+    def __init__(
+        self,
+        settings: TokenEndpointSettings,
+        mint: Mint,
+        faults: Faults[TokenFault],
+        counters: Counters,
+        refusals: Refusals,
+    ) -> None:
+        self._settings = settings
+        self._mint = mint
+        self._faults = faults
+        self._counters = counters
+        self._refusals = refusals
+        self._ending = asyncio.Event()
+
+    def routes(self) -> Iterator[web.RouteDef]:
+        """Return what is served."""
+        yield web.post("/oauth/token", self._token)
+        yield web.get("/.well-known/openid-configuration", self._discovery)
+
+    def end(self) -> None:
+        """Let go of requests that hang."""
+        self._ending.set()
+
+    async def _discovery(self, request: web.Request) -> web.Response:
+        issuer = f"http://{request.host}"  # a loopback name, or the request were refused
+        return web.json_response(
+            {
+                "issuer": issuer,
+                "token_endpoint": f"{issuer}/oauth/token",
+                "grant_types_supported": ["refresh_token", "client_credentials"],
+                "response_types_supported": [],
+                "subject_types_supported": ["public"],
+                "token_endpoint_auth_methods_supported": [
+                    "client_secret_basic",
+                    "client_secret_post",
+                    "none",
+                ],
+            }
+        )
+
+    async def _token(self, request: web.Request) -> web.StreamResponse:
+        self._counters.token_requests += 1
+        asked = await self._read(request)
+        fault = self._faults.next("token", asked.mailbox, asked.grant_type)
+        if fault is None:
+            return self._answer(asked)
+        self._counters.fault_met(f"{fault.step}:{fault.action}")
+        if fault.action is not TokenAction.DELAY:
+            self._note(asked, f"({fault.action.meaning})", fault.told(fault.action))
+        return await self._spoil(fault, request, asked)
+
+    async def _read(self, request: web.Request) -> _Asked:
+        form: dict[str, str] = {}
+        if request.content_type == "application/x-www-form-urlencoded":
+            pairs = (await request.post()).items()
+            form = {key: value for key, value in pairs if isinstance(value, str)}
+        client_id, client_secret = _client(request, form)
+        refresh_token = form.get("refresh_token", "")
+        if form.get("grant_type") == "refresh_token":
+            mailbox = self._mint.mailbox_of(refresh_token)
+        else:
+            mailbox = form.get("mailbox", client_id if "@" in client_id else "").lower()
+        return _Asked(
+            form.get("grant_type", ""),
+            mailbox,
+            client_id,
+            client_secret,
+            refresh_token,
+            form.get("scope", ""),
+            told_address(request.transport and request.transport.get_extra_info("peername")),
+        )
+
+    def _answer(self, asked: _Asked, kind: Kind = Kind.VALID) -> web.Response:
+        try:
+            self._check_client(asked)
+            body = self._issue(asked, kind)
+        except _Refused as refusal:
+            self._note(asked, f"{refusal.status} {refusal.word}", refusal.description)
+            return _error(refusal.word, refusal.description, refusal.status)
+        except TooManyRevoked as error:  # a fault's doing, that must not go unnoticed
+            self._note(asked, "500 server_error", str(error))
+            return _error("server_error", str(error), 500)
+        return web.json_response(body, headers=_UNCACHED)
+
+    def _note(self, asked: _Asked, reply: str, reason: str) -> None:
+        self._refusals.add(asked.client, asked.mailbox, "TOKEN", reply.encode(), reason)
+
+    def _check_client(self, asked: _Asked) -> None:
+        if not self._settings.clients:
+            return
+        expected = self._settings.clients.get(asked.client_id)
+        given = asked.client_secret.encode()
+        if expected is None or not hmac.compare_digest(expected.encode(), given):
+            raise _Refused("invalid_client", "The client or its secret is wrong.", 401)
+
+    def _issue(self, asked: _Asked, kind: Kind) -> dict[str, object]:
+        body: dict[str, object] = {"token_type": "Bearer"}
+        match asked.grant_type:
+            case "refresh_token":
+                try:
+                    refresh_token = self._mint.use(asked.refresh_token)
+                except GrantEnded as ended:
+                    raise _Refused("invalid_grant", ended.reason) from None
+                if refresh_token:
+                    body["refresh_token"] = refresh_token
+            case "client_credentials":
+                if not asked.mailbox:
+                    raise _Refused("invalid_request", _WHOSE)
+            case _:
+                raise _Refused("unsupported_grant_type", _WHAT)
+        seconds = self._settings.ttl_seconds
+        body["access_token"] = self._mint.mint(asked.mailbox, kind, seconds)
+        body["expires_in"] = int(seconds) if seconds.is_integer() else seconds
+        if asked.scope:
+            body["scope"] = asked.scope
+        return body
+
+    async def _spoil(
+        self, fault: TokenFault, request: web.Request, asked: _Asked
+    ) -> web.StreamResponse:
+        match fault.action:
+            case TokenAction.DELAY:
+                await self._wait(fault.seconds)
+                return self._answer(asked)
+            case TokenAction.HANG | TokenAction.DROP:
+                await self._wait(_HANG_SECONDS if fault.action is TokenAction.HANG else 0.0)
+                return await _broken_off(request)
+            case TokenAction.TRUNCATED:
+                return await _broken_off(request, self._answer(asked).body)
+            case action if action in _BAD_TOKENS:
+                return self._answer(asked, _BAD_TOKENS[action])
+        return _refusal(fault)
+
+    async def _wait(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._ending.wait()
+        except TimeoutError:
+            return
+
+
+def _client(request: web.Request, form: Mapping[str, str]) -> tuple[str, str]:
+    """Return id and secret of the client, as they are told. RFC 6749 §2.3.1."""
+    scheme, _, value = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != "basic":
+        return form.get("client_id", ""), form.get("client_secret", "")
+    try:
+        pair = base64.b64decode(value, validate=True).decode()
+    except (binascii.Error, UnicodeDecodeError):
+        return "", ""
+    client_id, _, secret = pair.partition(":")
+    return unquote_plus(client_id), unquote_plus(secret)
+
+
+def _refusal(fault: TokenFault) -> web.Response:
+    if fault.action is TokenAction.GARBAGE:
+        return web.Response(text="<h1>It works</h1>", content_type="text/html")
+    status, word, description = _ERRORS[fault.action]
+    response = _error(word or fault.action.value, description, status)
+    if status in (429, 503) and fault.retry_after_seconds:
+        response.headers["Retry-After"] = str(fault.retry_after_seconds)
+    return response
+
+
+def _error(word: str, description: str, status: int) -> web.Response:
+    headers = dict(_UNCACHED)
+    if status == 401:  # RFC 6749 §5.2
+        headers["WWW-Authenticate"] = 'Basic realm="sandbox"'
+    body = {"error": word, "error_description": description}
+    return web.json_response(body, status=status, headers=headers)
+
+
+async def _broken_off(request: web.Request, body: object = None) -> web.StreamResponse:
+    """Send the beginning of an answer, if there is one, and close."""
+    response = web.StreamResponse(headers={"Content-Type": "application/json"})
+    if isinstance(body, bytes):
+        response.content_length = len(body)
+        await response.prepare(request)
+        await response.write(body[:_TRUNCATED_BYTES])
+    if request.transport is not None:
+        request.transport.close()
+    return response

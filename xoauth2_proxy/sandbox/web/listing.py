@@ -1,0 +1,120 @@
+"""What was received and what was counted, as JSON for programs.
+
+`GET /messages?after=&limit=`, `GET /messages/{seq}/content`, `DELETE /messages`, `GET /stats`,
+`DELETE /stats/peaks`, `GET /refusals?before=&limit=`, `GET /settings`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from xoauth2_proxy.sandbox.web.server import refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from xoauth2_proxy.sandbox.provider_state import Office
+    from xoauth2_proxy.sandbox.received import Message
+
+_DEFAULT_LIMIT = 1000
+_MAX_LIMIT = 5000
+
+
+class Listing:
+    """Serves the messages and the counters of an office, and what its `settings` are now."""
+
+    def __init__(self, office: Office, settings: Callable[[], Mapping[str, object]]) -> None:
+        self._received = office.received
+        self._counters = office.counters
+        self._refusals = office.refusals
+        self._settings = settings
+
+    def routes(self) -> Iterator[web.RouteDef]:
+        """Return what is served."""
+        yield web.get("/messages", self._list)
+        yield web.delete("/messages", self._delete)
+        yield web.get("/messages/{seq:[0-9]{1,18}}/content", self._content)
+        yield web.get("/stats", self._stats)
+        yield web.delete("/stats/peaks", self._start_peaks_anew)
+        yield web.get("/refusals", self._list_refusals)
+        yield web.get("/settings", self._show_settings)
+
+    def end(self) -> None:
+        """Nothing waits here."""
+
+    async def _list(self, request: web.Request) -> web.Response:
+        after = number_in(request, "after", 0)
+        limit = min(number_in(request, "limit", _DEFAULT_LIMIT), _MAX_LIMIT)
+        received = self._received
+        messages = [_described(message) for message in received.after(after, limit)]
+        return web.json_response(
+            {"total": received.total, "evicted": received.evicted, "messages": messages}
+        )
+
+    async def _delete(self, _: web.Request) -> web.Response:
+        return web.json_response({"deleted": self._received.clear()})
+
+    async def _content(self, request: web.Request) -> web.Response:
+        message = self._received.find(int(request.match_info["seq"]))
+        if message is None or message.content is None:
+            raise refusal(web.HTTPNotFound, "no such message, or its content is gone")
+        name = f'attachment; filename="message-{message.seq}.eml"'
+        return web.Response(
+            body=message.content,
+            content_type="message/rfc822",
+            headers={"Content-Disposition": name},
+        )
+
+    async def _stats(self, _: web.Request) -> web.Response:
+        received = {
+            "messages_total": self._received.total,
+            "messages_evicted": self._received.evicted,
+            "messages_held": len(self._received),
+            "refusals_total": self._refusals.total,
+        }
+        return web.json_response(self._counters.as_document() | received)
+
+    async def _start_peaks_anew(self, _: web.Request) -> web.Response:
+        self._counters.start_peaks_anew()
+        return web.json_response({})
+
+    async def _list_refusals(self, request: web.Request) -> web.Response:
+        before = number_in(request, "before", self._refusals.total + 1)
+        limit = min(number_in(request, "limit", _DEFAULT_LIMIT), _MAX_LIMIT)
+        refusals = [
+            asdict(one) | {"at": datetime.fromtimestamp(one.at, UTC).isoformat()}
+            for one in self._refusals.before(before, limit)
+        ]
+        return web.json_response({"total": self._refusals.total, "refusals": refusals})
+
+    async def _show_settings(self, _: web.Request) -> web.Response:
+        return web.json_response(self._settings())
+
+
+def number_in(request: web.Request, name: str, default: int) -> int:
+    """Return a number of the query. Raises `HTTPBadRequest`."""
+    text = request.query.get(name, "")
+    if not text:
+        return default
+    if not (text.isascii() and text.isdigit() and len(text) <= 18):
+        raise refusal(web.HTTPBadRequest, f"{name} must be a number of zero or more")
+    return int(text)
+
+
+def _described(message: Message) -> dict[str, object]:
+    return {
+        "seq": message.seq,
+        "id": message.id,
+        "mailbox": message.mailbox,
+        "reverse_path": message.reverse_path,
+        "forward_paths": message.forward_paths,
+        "size_bytes": message.size_bytes,
+        "sha256": message.sha256,
+        "message_id": message.message_id,
+        "via": message.via,
+        "received_at": datetime.fromtimestamp(message.received_at, UTC).isoformat(),
+    }

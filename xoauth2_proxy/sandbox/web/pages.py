@@ -1,0 +1,147 @@
+"""What was received, as pages for people: a list, one message at a time, and what was refused.
+
+No script, nothing from elsewhere, nothing to change. What somebody sent is shown as text; HTML
+also as it is meant to look, in a frame that may do nothing and load nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from importlib import resources
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from xoauth2_proxy.sandbox.refusals import MAX_REFUSALS
+from xoauth2_proxy.sandbox.web.listing import number_in
+from xoauth2_proxy.sandbox.web.mime_view import framed, read, subject_of
+from xoauth2_proxy.sandbox.web.server import POLICY
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from xoauth2_proxy.sandbox.received import Message, Received
+    from xoauth2_proxy.sandbox.refusals import Refusals
+
+_PACKAGE = "xoauth2_proxy.sandbox.web"
+_PAGE_MESSAGES = 50
+_PAGE_REFUSALS = 50
+_MAX_SHOWN_PATHS = 100
+_KINDS = {".css": "text/css", ".svg": "image/svg+xml"}
+# A frame's document is bound by its page's policy too, and mail brings styles and pictures along.
+_POLICY_WITH_HTML = POLICY.replace("style-src 'self'", "style-src 'self' 'unsafe-inline'").replace(
+    "img-src 'self'", "img-src 'self' data:"
+)
+
+
+class Pages:
+    """Serves `/`, `/messages/{seq}` and `/refused`."""
+
+    def __init__(self, received: Received, refusals: Refusals) -> None:
+        self._received = received
+        self._refusals = refusals
+        # Read now: a page under way never waits for a disk.
+        self._static = {
+            file.name: file.read_bytes()
+            for file in resources.files(_PACKAGE).joinpath("static").iterdir()
+            if file.is_file()
+        }
+        self._templates = Environment(
+            loader=PackageLoader(_PACKAGE),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            auto_reload=False,
+        )
+        self._templates.filters |= {"size": _size, "moment": _moment, "framed": framed}
+        for name in self._templates.list_templates():
+            self._templates.get_template(name)
+
+    def routes(self) -> Iterator[web.RouteDef]:
+        """Return what is served."""
+        yield web.get("/", self._list)
+        yield web.get("/messages/{seq:[0-9]{1,18}}", self._message)
+        yield web.get("/refused", self._list_refused)
+        yield web.get("/static/{name}", self._file)
+
+    def end(self) -> None:
+        """Nothing waits here."""
+
+    async def _list(self, request: web.Request) -> web.Response:
+        received = self._received
+        before = number_in(request, "before", received.total + 1)
+        messages = received.before(before, _PAGE_MESSAGES)
+        oldest = messages[-1].seq if messages else 0
+        return self._page(
+            "messages.html",
+            rows=[(message, self._subject(message)) for message in messages],
+            total=received.total,
+            held=len(received),
+            older=oldest if received.before(oldest, 1) else 0,
+            is_first=before > received.total,
+        )
+
+    async def _message(self, request: web.Request) -> web.Response:
+        message = self._received.find(int(request.match_info["seq"]))
+        if message is None:
+            return self._page("gone.html", 404)
+        content = message.content
+        reading = None if content is None else await asyncio.to_thread(read, content)
+        page = self._page(
+            "message.html",
+            message=message,
+            subject=self._subject(message),
+            paths=message.forward_paths[:_MAX_SHOWN_PATHS],
+            more_paths=max(0, len(message.forward_paths) - _MAX_SHOWN_PATHS),
+            reading=reading,
+            newer=message.seq + 1 if self._received.find(message.seq + 1) else 0,
+            older=message.seq - 1 if self._received.find(message.seq - 1) else 0,
+        )
+        if reading is not None and any(part.is_html for part in reading.parts):
+            page.headers["Content-Security-Policy"] = _POLICY_WITH_HTML
+        return page
+
+    async def _list_refused(self, request: web.Request) -> web.Response:
+        refusals = self._refusals
+        before = number_in(request, "before", refusals.total + 1)
+        rows = refusals.before(before, _PAGE_REFUSALS)
+        oldest = rows[-1].seq if rows else 0
+        return self._page(
+            "refused.html",
+            rows=rows,
+            total=refusals.total,
+            most=MAX_REFUSALS,
+            older=oldest if refusals.before(oldest, 1) else 0,
+            is_first=before > refusals.total,
+        )
+
+    async def _file(self, request: web.Request) -> web.Response:
+        name = request.match_info["name"]
+        if name not in self._static:
+            raise web.HTTPNotFound
+        kind = _KINDS["." + name.rpartition(".")[2]]
+        return web.Response(body=self._static[name], content_type=kind)
+
+    def _page(self, template: str, status: int = 200, **values: object) -> web.Response:
+        html = self._templates.get_template(template).render(values)
+        return web.Response(text=html, content_type="text/html", status=status)
+
+    @staticmethod
+    def _subject(message: Message) -> str:
+        return "" if message.content is None else subject_of(message.content)
+
+
+def _size(size_bytes: int) -> str:
+    if size_bytes < 1000:
+        return f"{size_bytes} B"
+    size, unit = size_bytes / 1000, "kB"
+    if size >= 1000:
+        size, unit = size / 1000, "MB"
+    return f"{size:.1f} {unit}" if size < 100 else f"{size:.0f} {unit}"
+
+
+def _moment(seconds: float) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S} UTC"

@@ -1,0 +1,303 @@
+"""The composition root: builds the parts of one relay, starts, drains and stops them.
+
+Start: sandbox, administration, listener; stop: listener (drained), pool, tokens, administration,
+sandbox. Health answers 503
+from the first moment of draining, so that a load balancer looks elsewhere. One worker of several
+has neither administration nor sandbox: its parent has them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import ssl
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from xoauth2_proxy import log
+from xoauth2_proxy.accounts.accounts import Accounts, TlsMode, Upstream
+from xoauth2_proxy.admin.health import Health
+from xoauth2_proxy.config import needs_restart
+from xoauth2_proxy.config.surroundings import is_loopback
+from xoauth2_proxy.diagnostics import Explanations
+from xoauth2_proxy.metrics import Metrics
+from xoauth2_proxy.oauth.tokens import TokenSource
+from xoauth2_proxy.relay import Relay
+from xoauth2_proxy.service.admin_backend import Administration, Parts
+from xoauth2_proxy.submission.authenticator import Authenticator
+from xoauth2_proxy.submission.listener import Listener
+from xoauth2_proxy.submission.session import SessionPolicy
+from xoauth2_proxy.upstream.connector import Opener
+from xoauth2_proxy.upstream.pool import Pool
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Sequence
+
+    from xoauth2_proxy.accounts.accounts import Account
+    from xoauth2_proxy.config import Config
+    from xoauth2_proxy.sandbox.app import Sandbox
+    from xoauth2_proxy.service.components import Equipment
+    from xoauth2_proxy.submission.acceptor import Seats
+    from xoauth2_proxy.upstream.worker_slots import Slots
+
+_log = log.logger("app")
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where a running relay can be reached."""
+
+    smtp: tuple[str, int]
+    admin: tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What one worker of several has in common with the others."""
+
+    sockets: Sequence[socket.socket]  # they listen already
+    slots: Slots
+    seats: Seats
+    sandbox: Upstream | None  # the embedded sandbox's, which the parent runs
+
+
+class App:
+    """One relay with its admin server, and the sandbox provider if it is embedded."""
+
+    def __init__(
+        self,
+        config: Config,
+        equipment: Equipment,
+        sandbox: Sandbox | None = None,
+        shared: Shared | None = None,
+    ) -> None:
+        """Raises `OSError`: what the refreshers need cannot be had."""
+        self._config = config
+        self._equipment = equipment
+        self._sandbox = sandbox
+        self._sandbox_upstream = shared.sandbox if shared is not None else None
+        self._shared = shared
+        self.metrics = Metrics()
+        self.health = Health(account_states(config))
+        refreshers = equipment.refreshers(config)
+        self._explanations = Explanations()
+        self._tokens = TokenSource(
+            refreshers, self.metrics, equipment.store, explanations=self._explanations
+        )
+        self._pool = Pool(self.metrics, shared.slots if shared is not None else None)
+        self._accounts = Accounts(())
+        self._opener = Opener(self._tokens)
+        self._administration = self._with_administration() if shared is None else None
+        self._authenticator = Authenticator(
+            self._accounts, self._tokens, refreshers, self._pool, self._opener
+        )
+        self._reloading = asyncio.Lock()
+        self._listener: Listener | None = None
+        self._background: set[asyncio.Task[None]] = set()
+
+    def _with_administration(self) -> Administration:
+        parts = Parts(
+            service=self,
+            equipment=self._equipment,
+            tokens=self._tokens,
+            opener=self._opener,
+            health=self.health,
+            metrics=self.metrics,
+            shown=self.metrics,
+        )
+        return Administration(parts, self._config)
+
+    async def start(self) -> Addresses:
+        """Start everything, and return once clients are accepted.
+
+        Raises `OSError` when an address cannot be listened on; what was started is stopped again.
+        """
+        try:
+            return await self._start()
+        except BaseException:
+            await self.stop(0.0)
+            raise
+
+    async def _start(self) -> Addresses:
+        if self._sandbox is not None:
+            await self._sandbox.start()
+            self._sandbox_upstream = sandbox_upstream(self._sandbox)
+            self.health.sandbox = sandbox_addresses(self._sandbox)
+        async with self._reloading:  # a parent may have something newer already
+            await self._use(self._config)
+        listener = self._listener = await self._assemble()
+        addresses = await self._open_doors(listener)
+        self._spawn(self._pool.sweep_forever(), "pool sweep")
+        self._spawn(self.metrics.watch_event_loop(), "event loop watch")
+        self.health.is_ready = True
+        return addresses
+
+    async def _open_doors(self, listener: Listener) -> Addresses:
+        if self._shared is not None:
+            listener.start_on(self._shared.sockets, self._shared.seats)
+            return Addresses(self._shared.sockets[0].getsockname()[:2], ("", 0))
+        assert self._administration is not None  # noqa: S101 - there is, without a parent
+        admin = await self._administration.start()
+        smtp = await listener.start(self._config.listener.host, self._config.listener.port)
+        return Addresses(smtp, admin)
+
+    async def reload(self) -> None:
+        """Read the configuration again and go on with its accounts and providers.
+
+        Transactions in flight end as they began. What only a restart can change is logged.
+
+        Raises:
+            ConfigError: nothing has changed.
+            OSError: the same.
+        """
+        async with self._reloading:
+            old, config = self._config, await asyncio.to_thread(self._equipment.load)
+            await self._use(in_force(old, config))
+            warn_of_changes(old, config)
+
+    async def take_up(self, config: Config) -> None:
+        """Go on with what the parent has read, as after `reload`. Raises `OSError`."""
+        async with self._reloading:
+            await self._use(config)
+
+    def forget(self, mailbox: str) -> None:
+        """Drop what a mailbox can be sent with: its grant was replaced or revoked."""
+        self._tokens.forget(mailbox)
+        self._authenticator.forget(mailbox)
+        self._pool.drop(mailbox)
+
+    async def _use(self, config: Config) -> None:
+        refreshers = await asyncio.to_thread(self._equipment.refreshers, config)
+        accounts = sandboxed(config, self._sandbox_upstream)
+        await self._accounts.replace(accounts)
+        self._config = config
+        self._authenticator.use(refreshers)
+        self._tokens.use(refreshers, accounts)
+        self._pool.use(accounts)
+        self._opener.forget_authorities()
+        if self._administration is not None:
+            self._administration.use(config, accounts)
+        self.health.accounts = account_states(config)
+
+    async def _assemble(self) -> Listener:
+        hostname = self._opener.hostname = await asyncio.to_thread(own_hostname)
+        listening, relaying = self._config.listener, self._config.relay
+        policy = SessionPolicy(
+            hostname=_greeting_name(hostname),
+            max_message_bytes=relaying.max_message_bytes,
+            max_recipients=relaying.max_recipients,
+            buffer_bytes=relaying.buffer_bytes,
+            idle_seconds=listening.idle_seconds,
+            tls_context=await asyncio.to_thread(self._tls_context),
+            proxies=frozenset(listening.proxies),
+            may_auth_in_clear=listening.allow_insecure_auth or is_loopback(listening.host),
+        )
+        relay = Relay(self._pool, self._opener, self.metrics, self._explanations)
+        return Listener(policy, listening.max_connections, self._authenticator, relay, self.metrics)
+
+    async def stop(self, drain_seconds: float | None = None) -> None:
+        """Drain for at most this long (default: as configured), then stop everything."""
+        if drain_seconds is None:
+            drain_seconds = self._config.relay.drain_seconds
+        self.health.is_draining = True
+        if self._listener is not None:
+            cut = await self._listener.drain(drain_seconds)
+            if cut:
+                _log.event(logging.WARNING, "transactions cut at the deadline", sessions=cut)
+        self._pool.close()
+        for task in self._background:
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
+        self._accounts.close()
+        if self._administration is not None:
+            await self._administration.stop()
+        await self._tokens.close()
+        self._equipment.close()
+        if self._sandbox is not None:
+            await self._sandbox.stop()
+
+    def _tls_context(self) -> ssl.SSLContext | None:
+        listener = self._config.listener
+        if listener.tls_cert is None or listener.tls_key is None:
+            return None
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2  # RFC 8996
+        context.load_cert_chain(listener.tls_cert, listener.tls_key)
+        return context
+
+    def _spawn(self, work: Coroutine[object, object, None], name: str) -> None:
+        task = asyncio.create_task(work, name=name)
+        self._background.add(task)
+        task.add_done_callback(self._background_ended)
+
+    def _background_ended(self, task: asyncio.Task[None]) -> None:
+        self._background.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.critical("%s died", task.get_name(), exc_info=error)
+
+
+def account_states(config: Config) -> dict[str, int]:
+    """Return how many accounts are in which state."""
+    return {"enabled": len(config.accounts), "disabled": config.disabled_accounts}
+
+
+def sandboxed(config: Config, upstream: Upstream | None) -> tuple[Account, ...]:
+    """Return the accounts; the mock ones have the sandbox, if there is one, as upstream."""
+    if upstream is None:
+        return config.accounts
+    return tuple(
+        replace(account, upstream=upstream) if account.key in config.sandbox_accounts else account
+        for account in config.accounts
+    )
+
+
+def sandbox_upstream(sandbox: Sandbox) -> Upstream:
+    """Return the upstream that a sandbox, which runs, is."""
+    host, port = sandbox.smtp_address
+    return Upstream(host, port, TlsMode.STARTTLS, sandbox.ca_file)
+
+
+def in_force(old: Config, new: Config) -> Config:
+    """Return the new configuration with the old one's values for what only a restart can change.
+
+    A worker that is started later would otherwise differ from the others, and keep grants in
+    another store than they do.
+    """
+    return replace(
+        new,
+        listener=old.listener,
+        admin=old.admin,
+        relay=old.relay,
+        store=old.store,
+        alerts=old.alerts,
+    )
+
+
+def warn_of_changes(old: Config, new: Config) -> None:
+    """Log what the new configuration changes to no effect, and what it warns of."""
+    for path in needs_restart(old, new):
+        _log.warning("%s has changed; it takes effect after a restart", path)
+    for warning in new.warnings:
+        _log.warning("%s", warning)
+
+
+def sandbox_addresses(sandbox: Sandbox) -> dict[str, str]:
+    """Return where the sandbox, which runs, can be reached."""
+    host, port = sandbox.smtp_address
+    return {"smtp": f"{host}:{port}", "http": sandbox.http_url}
+
+
+def _greeting_name(hostname: str) -> str:
+    """Return what clients are greeted with: the same, or the machine's short name."""
+    short = socket.gethostname()
+    return hostname if not hostname.startswith("[") or not short.isascii() else short
+
+
+def own_hostname() -> str:
+    """Return what EHLO says of us: a domain, or an address literal (RFC 5321 §4.1.4).
+
+    Gmail turns away clients that call themselves "localhost".
+    """
+    name = socket.getfqdn()
+    return name if "." in name and name.isascii() else "[127.0.0.1]"

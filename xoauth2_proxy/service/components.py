@@ -1,0 +1,108 @@
+"""What a configuration calls for to get tokens: refreshers by name, a store, and itself anew."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Protocol
+
+from xoauth2_proxy.config import added_accounts, check_accounts
+from xoauth2_proxy.oauth.refreshers import registry
+from xoauth2_proxy.oauth.stores.factory import open_store
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping, Sequence
+
+    from xoauth2_proxy.accounts.accounts import Account
+    from xoauth2_proxy.config import AddedAccounts, Config, ConfigSource, StoreConfig
+    from xoauth2_proxy.config.document import Json
+    from xoauth2_proxy.oauth.refreshers import Refresher
+    from xoauth2_proxy.oauth.stores import TokenStore
+
+
+class Equipment(Protocol):
+    """What a relay needs beside its configuration."""
+
+    store: TokenStore
+    added: AddedAccounts  # the accounts that were added while the relay ran
+
+    def refreshers(self, config: Config) -> Mapping[str, Refresher]:
+        """Return the refreshers that the configuration's accounts use. Raises `OSError`."""
+        ...
+
+    def refresher(self, name: str) -> Refresher | None:
+        """Return one refresher, whoever uses it. Raises `OSError`."""
+        ...
+
+    def load(self) -> Config:
+        """Read the configuration again, blocking. Raises `ConfigError`."""
+        ...
+
+    def check(
+        self, documents: Sequence[tuple[str, Json]], replaced: Collection[str]
+    ) -> list[Account]:
+        """Return the accounts that the documents make, blocking. Raises `ConfigError`."""
+        ...
+
+    def close(self) -> None:
+        """Release threads. The store is closed by who uses it."""
+        ...
+
+
+class StandardEquipment:
+    """The refreshers of this version and of its plug-ins, and the store as configured."""
+
+    def __init__(self, source: ConfigSource, config: Config) -> None:
+        """Raises `ValueError`: the store cannot be opened."""
+        self._source = source
+        self._has_token = bool(config.admin.token)  # the running server's: it is read once
+        self._registry = registry.Registry(source.state_dir)
+        self.store = opened(config.store)
+        self.added = added_accounts(source.state_dir, config.store)
+
+    def refreshers(self, config: Config) -> Mapping[str, Refresher]:
+        """Return the refreshers that the configuration's accounts use. Raises `OSError`."""
+        return self._refreshers({account.refresher for account in config.accounts})
+
+    def refresher(self, name: str) -> Refresher | None:
+        """Return one refresher, whoever uses it. Raises `OSError`."""
+        return self._refreshers([name]).get(name)
+
+    def load(self) -> Config:
+        """Read the configuration again, blocking. Raises `ConfigError`."""
+        return self._source.load(registry.names(), os.environ)
+
+    def check(
+        self, documents: Sequence[tuple[str, Json]], replaced: Collection[str]
+    ) -> list[Account]:
+        """Return the accounts that the documents make, blocking. Raises `ConfigError`."""
+        return check_accounts(
+            documents,
+            self._source,
+            known_refreshers=registry.names(),
+            environ=os.environ,
+            replaced=replaced,
+            has_token=self._has_token,
+        )
+
+    def close(self) -> None:
+        """Release threads."""
+        self._registry.close()
+
+    def _refreshers(self, wanted: Iterable[str]) -> Mapping[str, Refresher]:
+        try:
+            return self._registry.refreshers(wanted)
+        except ValueError as error:  # a key that is none: to whoever asks, a file like any other
+            unusable = OSError(str(error))
+            unusable.strerror = str(error)
+            raise unusable from None
+
+
+def opened(config: StoreConfig) -> TokenStore:
+    """Return the store that is configured. Raises `ValueError`: it cannot be opened."""
+    return open_store(
+        config.kind,
+        config.directory,
+        url=config.url,
+        key=config.key,
+        is_key_in_keyring=config.is_key_in_keyring,
+    )

@@ -1,0 +1,261 @@
+"""Runs one relay until a signal ends it: in this process, or as the parent of its workers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import platformdirs
+
+from xoauth2_proxy import __version__, log
+from xoauth2_proxy.errors import ConfigError
+from xoauth2_proxy.sandbox.app import Sandbox
+from xoauth2_proxy.sandbox.tokens.mock_tokens import MOCK_MAILBOXES
+from xoauth2_proxy.service.app import Addresses, App
+from xoauth2_proxy.service.components import StandardEquipment
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from xoauth2_proxy.admin.health import Health
+    from xoauth2_proxy.config import Config, ConfigSource
+
+EXIT_FAILED = 1
+EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells count
+
+_log = log.logger("server")
+
+
+class EventLoop(StrEnum):
+    """Which event loop runs the relay."""
+
+    AUTO = "auto"
+    UVLOOP = "uvloop"
+    ASYNCIO = "asyncio"
+
+    def factory(self) -> Callable[[], asyncio.AbstractEventLoop] | None:
+        """Return what makes the loop; None is asyncio's default.
+
+        Raises `ModuleNotFoundError` where uvloop was asked for and is not there.
+        """
+        if self is EventLoop.ASYNCIO:
+            return None
+        try:
+            import uvloop
+        except ModuleNotFoundError:
+            if self is EventLoop.UVLOOP:
+                raise
+            return None
+        return uvloop.new_event_loop
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """What to run, and how."""
+
+    config: Config
+    source: ConfigSource  # where `config` comes from, to read it again
+    sandbox: bool = False
+    loop: EventLoop = EventLoop.AUTO
+    ready_file: Path | None = None
+    is_quiet: bool = False  # no word to a person
+
+    @property
+    def state_dir(self) -> Path:
+        """Where tokens and keys are kept."""
+        return self.source.state_dir
+
+
+class Service(Protocol):
+    """What is run: `App`, or the parent of several."""
+
+    health: Health
+
+    async def start(self) -> Addresses:
+        """Return once clients are accepted. Raises `OSError`, `ValueError`, `CannotStart`."""
+        ...
+
+    async def reload(self) -> None:
+        """Read the configuration again and go on with it. Raises `ConfigError`, `OSError`."""
+        ...
+
+    async def stop(self) -> None:
+        """Drain, then end everything."""
+        ...
+
+
+def run(
+    what: Run,
+    build: Callable[[Run], Service] | None = None,
+    interrupt: Callable[[], None] = lambda: None,
+) -> int:
+    """Serve until SIGTERM or SIGINT, then drain; return the exit code.
+
+    SIGHUP reads the configuration again, without touching transactions in flight. A second SIGINT
+    calls `interrupt` and ends the process at once.
+    """
+    _raise_file_limit()
+    try:
+        with asyncio.Runner(loop_factory=what.loop.factory()) as runner:
+            runner.run(_serve(what, build or _build, interrupt))
+    except (CannotStart, ModuleNotFoundError) as error:
+        sys.stderr.write(f"xoauth2-proxy: cannot start: {error}\n")
+        return EXIT_FAILED
+    return 0
+
+
+class CannotStart(Exception):
+    """An address is taken, a file cannot be read or the like; nothing was served."""
+
+
+def _build(what: Run) -> App:
+    sandbox = Sandbox(what.state_dir) if what.sandbox else None
+    return App(what.config, equipment(what), sandbox)
+
+
+def equipment(what: Run) -> StandardEquipment:
+    """Return what gets and keeps tokens in this run. Raises `ValueError`."""
+    return StandardEquipment(what.source, what.config)
+
+
+async def _serve(what: Run, build: Callable[[Run], Service], interrupt: Callable[[], None]) -> None:
+    # Handlers first: a signal during the start must not leave half a relay behind.
+    stop, again = asyncio.Event(), asyncio.Event()
+    _on_signals(stop, again, interrupt)
+    try:
+        app = build(what)
+        addresses = await app.start()
+    except (OSError, ValueError) as error:
+        raise CannotStart(error) from error
+    reloading = asyncio.create_task(_reload_forever(app, again), name="reload")
+    try:
+        for warning in what.config.warnings:
+            _log.warning("%s", warning)
+        if what.ready_file is not None:
+            _write_ready_file(what.ready_file, addresses, app.health.sandbox)
+        if not what.is_quiet:
+            sys.stdout.write(_welcome(what, addresses, app.health.sandbox))
+            sys.stdout.flush()
+        await stop.wait()
+        _log.info("stopping: letting transactions in flight finish")
+    finally:
+        reloading.cancel()
+        await asyncio.gather(reloading, return_exceptions=True)
+        await app.stop()
+
+
+def _on_signals(stop: asyncio.Event, again: asyncio.Event, interrupt: Callable[[], None]) -> None:
+    def asked_to_stop(signal_number: int) -> None:
+        if stop.is_set() and signal_number == signal.SIGINT:
+            interrupt()
+            os._exit(EXIT_INTERRUPTED)
+        stop.set()
+
+    loop = asyncio.get_running_loop()
+    for signal_number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signal_number, asked_to_stop, signal_number)
+    loop.add_signal_handler(signal.SIGHUP, again.set)
+
+
+async def _reload_forever(service: Service, again: asyncio.Event) -> None:
+    while True:
+        await again.wait()
+        again.clear()
+        try:
+            await service.reload()
+        except ConfigError as error:
+            _log.error("configuration not read again, the one before stays: %s", error)
+        except Exception:
+            _log.exception("configuration not read again, the one before stays")
+        else:
+            _log.info("configuration read again")
+
+
+def _raise_file_limit() -> None:
+    """Allow as many open files as the system lets us: a client and its upstream take two."""
+    with suppress(ImportError, ValueError, OSError):
+        import resource
+
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _write_ready_file(file: Path, addresses: Addresses, sandbox: dict[str, str]) -> None:
+    ready: dict[str, object] = {
+        "pid": os.getpid(),
+        "smtp": _authority(addresses.smtp),
+        "admin": f"http://{_authority(addresses.admin)}",
+    }
+    draft = file.with_name(f".{file.name}.{os.getpid()}")
+    draft.write_text(json.dumps(ready | ({"sandbox": sandbox} if sandbox else {})))
+    draft.replace(file)
+
+
+def _welcome(what: Run, addresses: Addresses, sandbox: dict[str, str]) -> str:
+    """Return what a person wants to type next."""
+    host, port = _reachable(addresses.smtp)
+    admin = f"http://{_authority(_reachable(addresses.admin))}"
+    tls = "STARTTLS" if what.config.listener.tls_cert else "no TLS"
+    mailboxes = [account.email for account in what.config.accounts]
+    login = f"login {mailboxes[0]}" if mailboxes else "no mailbox yet"
+    lines = [
+        f"xoauth2-proxy {__version__} is ready on {_authority(addresses.smtp)}. Ctrl+C stops it.",
+        f"  Mail client  server {host}, port {port}, {tls}; {login}",
+    ]
+    if sandbox:
+        lines.append(
+            "               with the password from its account (sandbox mailboxes: secret)"
+        )
+        if {account.key for account in what.config.accounts} >= set(MOCK_MAILBOXES):
+            lines.append(f"  Benchmark    {_bench_command(what, (host, port), admin)}")
+        lines.append(f"  Received     {sandbox['http']}/   as JSON: {sandbox['http']}/messages")
+    lines.append(f"  Mailboxes    {admin}/")
+    lines.append(f"  Health       {admin}/health   metrics: {admin}/metrics")
+    return "\n".join(lines) + "\n"
+
+
+def _reachable(address: tuple[str, int]) -> tuple[str, int]:
+    """Return an address that one can connect to: loopback for "every address"."""
+    host, port = address
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port  # noqa: S104
+
+
+def _bench_command(what: Run, smtp: tuple[str, int], admin: str) -> str:
+    words = [_bench_program(), "--scenario quick --use-mock-tokens"]
+    if smtp != ("127.0.0.1", 2525):
+        words.append(f"--host {smtp[0]} --port {smtp[1]} --admin-url {admin}")
+    if what.state_dir != default_state_dir():
+        words.append(f"--state-dir {what.state_dir}")
+    if what.config.listener.tls_cert is not None:
+        words.append(f"--tls starttls --ca-file {what.config.listener.tls_cert}")
+    return " ".join(words)
+
+
+def default_state_dir() -> Path:
+    """Return the platform's directory for state, e.g. ~/.local/state/xoauth2-proxy."""
+    return Path(platformdirs.user_state_dir("xoauth2-proxy", appauthor=False))
+
+
+def _bench_program() -> str:
+    """Return what to type for the benchmarker, also where its folder is not on the PATH."""
+    name = "xoauth2-bench"
+    beside = Path(sys.executable).parent / name
+    if shutil.which(name) or not beside.exists():
+        return name
+    with suppress(ValueError):
+        return str(beside.relative_to(Path.cwd()))
+    return str(beside)
+
+
+def _authority(address: tuple[str, int]) -> str:
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,0 +1,1 @@
+"""SMTP as pure values: replies and paths, SASL exchanges, message content. No I/O."""

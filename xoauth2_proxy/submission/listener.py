@@ -1,0 +1,125 @@
+"""The socket that mail clients connect to: a cap on connections, and an orderly end.
+
+Draining: stop accepting, tell idle clients 421, let transactions finish, then cut what is left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from xoauth2_proxy.submission.acceptor import Acceptor
+from xoauth2_proxy.submission.session import ClientSession, SessionPolicy
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Sequence
+
+    from xoauth2_proxy.metrics import Metrics
+    from xoauth2_proxy.relay import Relay
+    from xoauth2_proxy.submission.acceptor import Seats
+    from xoauth2_proxy.submission.authenticator import Authenticator
+
+_BACKLOG = 1024  # connections the kernel holds while the event loop is busy
+_LAST_WORDS_SECONDS = 2.0  # for clients to take what was still said to them
+
+
+class Listener:
+    """Accepts clients and keeps count of them."""
+
+    def __init__(
+        self,
+        policy: SessionPolicy,
+        max_connections: int,
+        authenticator: Authenticator,
+        relay: Relay,
+        metrics: Metrics,
+    ) -> None:
+        self._policy = policy
+        self._max_connections = max_connections
+        self._authenticator = authenticator
+        self._relay = relay
+        self._metrics = metrics
+        self._sessions: set[ClientSession] = set()
+        self._server: asyncio.Server | None = None
+        self._acceptor: Acceptor | None = None
+        self._seats: Seats | None = None  # None: there are no other workers
+        self._is_draining = False
+        self._is_empty = asyncio.Event()
+
+    async def start(self, host: str, port: int) -> tuple[str, int]:
+        """Listen, and return the address and port in use. Raises `OSError`."""
+        self._server = await asyncio.get_running_loop().create_server(
+            self._new_session, host, port, backlog=_BACKLOG
+        )
+        address = self._server.sockets[0].getsockname()
+        return address[0], address[1]
+
+    def start_on(self, sockets: Sequence[socket.socket], seats: Seats) -> None:
+        """Take part in accepting clients from sockets that listen already."""
+        self._seats = seats
+        self._acceptor = Acceptor(sockets, self._new_session, self._sessions.__len__, seats)
+
+    def _count(self, clients: int) -> int:
+        return clients if self._seats is None else self._seats.count(clients)
+
+    async def drain(self, deadline_seconds: float) -> int:
+        """Let every session come to its end, and return how many had to be cut.
+
+        Accepts nothing from here on. Cancelling the call leaves the sessions running.
+        """
+        self._is_draining = True
+        if self._server is not None:
+            self._server.close()
+        if self._acceptor is not None:
+            self._acceptor.close()
+        for session in list(self._sessions):
+            session.drain_session()
+        tasks = [session.task for session in self._sessions]
+        if not tasks:
+            return 0
+        _, running = await asyncio.wait(tasks, timeout=deadline_seconds)
+        for task in running:
+            task.cancel()
+        await self._close_all()
+        return len(running)
+
+    async def _close_all(self) -> None:
+        """Wait a moment for last words to leave, then cut."""
+        self._is_empty.clear()
+        if not self._sessions:
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_WORDS_SECONDS):
+                await self._is_empty.wait()
+        for session in list(self._sessions):
+            session.abort()
+
+    def _new_session(self) -> ClientSession:
+        return ClientSession(self._policy, self._authenticator, self._relay, self._metrics, self)
+
+    def admit(self, session: ClientSession) -> bool:
+        """Count a session in, unless there are too many or the end has begun."""
+        clients = len(self._sessions)
+        if self._is_draining or self._count(clients + 1) > self._max_connections:
+            self._count(clients)
+            self._metrics.client_connections.labels("refused").inc()
+            return False
+        self._sessions.add(session)
+        session.task.add_done_callback(lambda _: self.leave(session))
+        self._metrics.client_connections.labels("accepted").inc()
+        self._metrics.client_sessions.inc()
+        return True
+
+    def leave(self, session: ClientSession) -> None:
+        """Count a session out once its connection is closed and its work is done.
+
+        A client that vanished may have left a message on its way: it is waited for, and counts.
+        """
+        if session in self._sessions and session.is_gone and session.task.done():
+            self._sessions.remove(session)
+            self._count(len(self._sessions))
+            self._metrics.client_sessions.dec()
+        if not self._sessions:
+            self._is_empty.set()

@@ -1,0 +1,697 @@
+"""One client's SMTP session, on aiosmtpd's server with a command loop of its own.
+
+The only importer of aiosmtpd. I1: a final reply is the relay's answer, never earlier than it.
+I2: once a message was received whole it is relayed to the end, whether the client stays or not.
+I3: replies to a pipelined group leave in one write, in order (RFC 2920 §3.2).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import logging
+import re
+import secrets
+import ssl
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, cast
+
+from aiosmtpd.proxy_protocol import get_proxy
+from aiosmtpd.smtp import SMTP
+
+from xoauth2_proxy import log, replies
+from xoauth2_proxy.errors import ProxyError, UpstreamAuthRejected
+from xoauth2_proxy.smtp import sasl
+from xoauth2_proxy.smtp.content import DataReader, Refusal
+from xoauth2_proxy.smtp.protocol import Reply
+from xoauth2_proxy.submission.reader import EndOfInput, Inlet, Interrupted, LineTooLong
+from xoauth2_proxy.submission.transaction import BadChunk, Incoming, parse_chunk
+
+if TYPE_CHECKING:
+    from xoauth2_proxy.accounts.accounts import Login
+    from xoauth2_proxy.metrics import Metrics
+    from xoauth2_proxy.relay import Outgoing, Relay
+    from xoauth2_proxy.smtp.content import Collector
+    from xoauth2_proxy.submission.authenticator import Authenticator
+
+_log = log.logger("session")
+
+# RFC 5321 §4.5.3.1.4 (512) and what SIZE, BODY, SMTPUTF8 and AUTH= add to MAIL, generously.
+_MAX_COMMAND_BYTES = 2048
+_MAX_AUTH_LINE_BYTES = sasl.MAX_LINE_BYTES + len("AUTH OAUTHBEARER \r\n")
+_COMMANDS_PER_TURN = 100  # of one client before others get their turn
+_LINGER_SECONDS = 10.0  # for the client to take our last words
+_MAX_BAD_COMMANDS = 10  # then the client is no SMTP client
+_MAX_AUTH_FAILURES = 5  # a connection; guessing costs a new connection each time
+_READ_BYTES = 65_536  # handled at once; others get their turn before the next
+_UNREAD_REPLY_BYTES = 32_768  # replies that the client does not read; beyond it we wait for it
+_TLS_HANDSHAKE_SECONDS = 30.0
+_PROXY_HEADER_SECONDS = 5.0  # it is sent at once, in one packet
+_ABSURD_CHUNK_FACTOR = 4  # a BDAT chunk this many times the limit is not worth reading to its end
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionPolicy:
+    """What every session of a listener has in common."""
+
+    hostname: str
+    max_message_bytes: int
+    max_recipients: int
+    buffer_bytes: int  # content beyond this is sent on while it still arrives
+    idle_seconds: float  # for every read from the client
+    tls_context: ssl.SSLContext | None  # None: STARTTLS is not offered
+    may_auth_in_clear: bool
+    # Peers whose connections begin with a PROXY header; nobody else's header is believed.
+    proxies: frozenset[str] = frozenset()
+
+    def speaks_proxy(self, peer: str) -> bool:
+        """Whether `peer` is a load balancer that says who its client is."""
+        return peer in self.proxies
+
+
+class Doorkeeper(Protocol):
+    """Who counts the sessions (`listener.Listener`)."""
+
+    def admit(self, session: ClientSession) -> bool:
+        """Say whether one more client may come in."""
+        ...
+
+    def leave(self, session: ClientSession) -> None:
+        """Note that a client's connection is closed."""
+        ...
+
+
+class _Hangup(Exception):
+    """The session ends; `last_word` is still said, if there is one."""
+
+    def __init__(self, last_word: Reply | None = None) -> None:
+        super().__init__()
+        self.last_word = last_word
+
+
+class ClientSession(SMTP):
+    """One client connection, from the greeting to QUIT."""
+
+    def __init__(
+        self,
+        policy: SessionPolicy,
+        authenticator: Authenticator,
+        relay: Relay,
+        metrics: Metrics,
+        doorkeeper: Doorkeeper,
+    ) -> None:
+        # Not aiosmtpd's constructor: for each connection it finds every method by reflection and
+        # clears a dict that all connections share (what that costs: docs/benchmarks.md).
+        self.loop = asyncio.get_running_loop()
+        reader = asyncio.StreamReader(loop=self.loop)
+        asyncio.StreamReaderProtocol.__init__(
+            self, reader, self._cb_client_connected, loop=self.loop
+        )
+        self.id = secrets.token_hex(4)
+        self._policy = policy
+        self._sign_in = authenticator.authenticate
+        self._account_named = authenticator.known_account
+        self._of_today = authenticator.of_today
+        self._relay = relay
+        self._metrics = metrics
+        self._admit, self._leave = doorkeeper.admit, doorkeeper.leave
+        self._login: Login | None = None
+        self._greeted = False  # EHLO or HELO was said
+        self._is_secure = False
+        self._is_gone = False  # the connection is closed
+        self._linger: asyncio.TimerHandle | None = None
+        self._is_draining = False
+        self._awaits_line = False
+        self._outgoing: Outgoing | None = None  # a message that is sent while it arrives
+        self._incoming = self._new_transaction()
+        self._pending: list[bytes] = []  # replies not yet written
+        self._bad_commands = 0
+        self._commands = 0
+        self._auth_failures = 0
+        self._transactions = 0
+
+    # The connection, as the transport tells it.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Start talking, if the listener admits one more client."""
+        self._inlet = Inlet(cast("asyncio.Transport", transport), self._policy.idle_seconds)
+        asyncio.StreamReaderProtocol.connection_made(self, transport)
+        self.transport = transport
+        self._peer = str((transport.get_extra_info("peername") or ("",))[0])
+        self._handler_coroutine = self.loop.create_task(self._handle_client())
+
+    def data_received(self, data: bytes) -> None:
+        """Keep octets until the session reads them."""
+        self._inlet.feed(data)
+
+    def eof_received(self) -> bool:
+        """Let the session finish what it has received; replies may still be written."""
+        self._inlet.feed_eof()
+        return not self._is_secure  # TLS has no half-closed connections
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Stop reading. A relay under way is not cancelled (I2)."""
+        # Not aiosmtpd's, which cancels the session's task.
+        asyncio.StreamReaderProtocol.connection_lost(self, error)
+        self._is_gone = True
+        if self._linger is not None:
+            self._linger.cancel()
+        self._inlet.feed_eof()
+        self._leave(self)
+
+    def drain_session(self) -> None:
+        """Say 421 at the next moment without a transaction, and hang up."""
+        self._is_draining = True
+        if self._awaits_line and not self._incoming.has_begun:
+            self._inlet.interrupt()
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the connection is closed; a relay may still be under way."""
+        return self._is_gone
+
+    @property
+    def task(self) -> asyncio.Task[None]:
+        """The task that runs this session."""
+        return cast("asyncio.Task[None]", self._handler_coroutine)
+
+    # The command loop.
+
+    async def _handle_client(self) -> None:
+        last_word = None
+        try:
+            if not self._admit(self):
+                raise _Hangup(replies.TOO_MANY_CONNECTIONS)
+            if self._policy.speaks_proxy(self._peer):
+                await self._read_proxy_header()
+            await self._converse()
+        except _Hangup as hangup:
+            last_word = hangup.last_word
+        except (EndOfInput, ConnectionError, ssl.SSLError):
+            pass
+        except TimeoutError:
+            last_word = replies.IDLE_TOO_LONG
+        except (Interrupted, asyncio.CancelledError):
+            # Cancelled: the deadline for draining has passed. Nothing was acknowledged.
+            last_word = replies.SHUTTING_DOWN
+        except Exception:
+            _log.exception("session %s ended by an internal error", self.id)
+            last_word = replies.INTERNAL_ERROR
+        finally:
+            self._abandon()
+            self._say_last(last_word)
+
+    def abort(self) -> None:
+        """Close the connection at once."""
+        cast("asyncio.Transport", self._writer.transport).abort()
+
+    def _say_last(self, last_word: Reply | None) -> None:
+        if last_word is not None:
+            self._answer(last_word)
+        self._inlet.close()
+        self._write_pending()
+        self._writer.close()
+        if not self._is_gone:
+            # A client that does not read would keep the socket open for ever.
+            self._linger = self.loop.call_later(_LINGER_SECONDS, self.abort)
+
+    async def _read_proxy_header(self) -> None:
+        """Learn from a load balancer who the client is (PROXY protocol, versions 1 and 2)."""
+        async with asyncio.timeout(_PROXY_HEADER_SECONDS):
+            header = await get_proxy(self._inlet)
+        if not header.valid:
+            _log.event(logging.WARNING, "no PROXY header", session=self.id, peer=self._peer)
+            raise _Hangup
+        if header.src_addr:  # LOCAL and UNKNOWN carry none: the balancer's own health check
+            self._peer = str(header.src_addr)
+
+    async def _converse(self) -> None:
+        self._pending.append(f"220 {self._policy.hostname} ESMTP xoauth2-proxy\r\n".encode())
+        while True:
+            try:
+                line = await self._next_command()
+            except LineTooLong as error:
+                is_auth = error.start[:5].upper() == b"AUTH "
+                self._bad_line(
+                    error.start,
+                    replies.AUTH_LINE_TOO_LONG if is_auth else replies.COMMAND_TOO_LONG,
+                )
+                continue
+            try:
+                await self._execute(line)
+            except ProxyError as error:
+                # Every command answers for the errors it expects; this is the fence behind them.
+                _log.event(logging.ERROR, "unexpected error", session=self.id, error=error)
+                self._answer(replies.INTERNAL_ERROR)
+
+    async def _next_command(self) -> bytes:
+        self._commands += 1
+        if self._commands % _COMMANDS_PER_TURN == 0:
+            await self._flush()
+            await asyncio.sleep(0)  # a flood of commands may not keep the others waiting
+        if self._is_draining and not self._incoming.has_begun:
+            raise _Hangup(replies.SHUTTING_DOWN)
+        return await self._line()
+
+    async def _execute(self, line: bytes) -> None:
+        text = _command_text(line)
+        word, _, argument = (text or "").partition(" ")
+        verb = word.upper()
+        if text is None:
+            self._bad_line(line, replies.COMMAND_MALFORMED)
+        elif len(line) > _MAX_COMMAND_BYTES and verb != "AUTH":
+            self._bad_line(line, replies.COMMAND_TOO_LONG)
+        elif not word.isascii() or (method := _COMMANDS.get(verb)) is None:
+            self._bad_command(replies.COMMAND_UNKNOWN)
+        else:
+            await method(self, argument.strip())
+
+    def _bad_line(self, line: bytes, reply: Reply) -> None:
+        if line[:4].upper() == b"BDAT":
+            # A chunk follows, and nobody knows where it ends: it may not be read as commands.
+            raise _Hangup(reply)
+        self._bad_command(reply)
+
+    def _bad_command(self, reply: Reply) -> None:
+        self._bad_commands += 1
+        if self._bad_commands >= _MAX_BAD_COMMANDS:
+            raise _Hangup(replies.TOO_MANY_BAD_COMMANDS)
+        self._answer(reply)
+
+    def _answer(self, reply: Reply) -> None:
+        self._pending.append(reply.encode())
+
+    async def _flush(self) -> None:
+        if not self._pending:
+            return
+        self._write_pending()
+        if self._writer.transport.get_write_buffer_size() > _UNREAD_REPLY_BYTES:
+            async with asyncio.timeout(self._policy.idle_seconds):
+                await self._writer.drain()
+
+    def _write_pending(self) -> None:
+        if not self._writer.is_closing():  # uvloop takes it ill to write to what is closed
+            self._writer.write(b"".join(self._pending))
+        self._pending.clear()
+
+    async def _line(self) -> bytes:
+        if not self._inlet.has_line:
+            await self._flush()
+        self._awaits_line = True
+        try:
+            return await self._inlet.line(_MAX_AUTH_LINE_BYTES)
+        finally:
+            self._awaits_line = False
+
+    async def _octets(self, max_bytes: int) -> bytes:
+        if not self._inlet.has_octets:
+            await self._flush()
+        return await self._inlet.octets(max_bytes)
+
+    # Greeting, TLS and the small commands.
+
+    async def smtp_HELO(self, hostname: str) -> None:
+        """HELO (RFC 5321 §4.1.1.1)."""
+        if not hostname:
+            self._answer(replies.ARGUMENT_MALFORMED)
+            return
+        self._greet()
+        self._pending.append(f"250 {self._policy.hostname}\r\n".encode())
+
+    async def smtp_EHLO(self, hostname: str) -> None:
+        """EHLO (RFC 5321 §4.1.1.1): only what the relay can honour whatever the provider."""
+        if not hostname:
+            self._answer(replies.ARGUMENT_MALFORMED)
+            return
+        self._greet()
+        lines = [self._policy.hostname, "PIPELINING", f"SIZE {self._policy.max_message_bytes}"]
+        lines += ["8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "CHUNKING"]
+        if self._policy.tls_context is not None and not self._is_secure:
+            lines.append("STARTTLS")
+        if self._may_authenticate:
+            lines.append("AUTH " + " ".join(sasl.MECHANISMS))
+        self._answer(Reply(250, "", tuple(lines)))
+
+    def _greet(self) -> None:
+        self._greeted = True
+        self._incoming = self._new_transaction()
+
+    @property
+    def _may_authenticate(self) -> bool:
+        return self._is_secure or self._policy.may_auth_in_clear
+
+    async def smtp_STARTTLS(self, argument: str) -> None:
+        """STARTTLS (RFC 3207). Octets behind the command end the session: they were injected."""
+        context = self._policy.tls_context
+        if argument:
+            self._answer(replies.ARGUMENT_MALFORMED)
+        elif context is None or self._is_secure:
+            self._answer(replies.TLS_NOT_AVAILABLE)
+        elif self._inlet.has_octets:
+            raise _Hangup(replies.OCTETS_AFTER_STARTTLS)
+        else:
+            # Nothing in clear may slip in between the answer and the handshake.
+            plain = cast("asyncio.Transport", self.transport)
+            plain.pause_reading()
+            self._answer(replies.START_TLS)
+            await self._flush()
+            await self._upgrade(plain, context)
+
+    async def _upgrade(self, plain: asyncio.Transport, context: ssl.SSLContext) -> None:
+        try:
+            secure = await self.loop.start_tls(
+                plain,
+                self,
+                context,
+                server_side=True,
+                ssl_handshake_timeout=_TLS_HANDSHAKE_SECONDS,
+            )
+        except (OSError, ssl.SSLError) as error:
+            _log.event(logging.INFO, "TLS handshake failed", session=self.id, error=error)
+            raise _Hangup from None
+        if secure is None:
+            raise _Hangup
+        # What the inlet holds by now came through TLS: a client may send its EHLO with the last
+        # flight of the handshake.
+        self.transport = secure
+        self._inlet.move_to(secure)
+        # The old writer is kept: from Python 3.13 on its end would close the transport under TLS.
+        self._plain_writer = self._writer
+        self._writer = asyncio.StreamWriter(secure, self, None, self.loop)
+        # Everything said in clear is forgotten (RFC 3207 §4.2).
+        self._is_secure = True
+        self._greeted = False
+        self._login = None
+        self._incoming = self._new_transaction()
+
+    async def smtp_NOOP(self, argument: str) -> None:
+        """NOOP (RFC 5321 §4.1.1.9)."""
+        self._answer(replies.OK)
+
+    async def smtp_HELP(self, argument: str) -> None:
+        """HELP (RFC 5321 §4.1.1.8)."""
+        self._answer(replies.HELP)
+
+    async def smtp_VRFY(self, argument: str) -> None:
+        """VRFY (RFC 5321 §3.5.3): only the provider could tell."""
+        self._answer(replies.CANNOT_VERIFY if argument else replies.ARGUMENT_MALFORMED)
+
+    async def smtp_EXPN(self, argument: str) -> None:
+        """EXPN (RFC 5321 §3.5.2)."""
+        self._answer(replies.COMMAND_NOT_IMPLEMENTED)
+
+    async def smtp_ETRN(self, argument: str) -> None:
+        """ETRN (RFC 1985): for queues, and there is none."""
+        self._answer(replies.COMMAND_NOT_IMPLEMENTED)
+
+    async def smtp_RSET(self, argument: str) -> None:
+        """RSET (RFC 5321 §4.1.1.5)."""
+        if argument:
+            self._answer(replies.ARGUMENT_MALFORMED)
+            return
+        self._incoming = self._new_transaction()
+        self._answer(replies.RESET)
+
+    async def smtp_QUIT(self, argument: str) -> None:
+        """QUIT (RFC 5321 §4.1.1.10)."""
+        raise _Hangup(replies.GOODBYE)
+
+    # Logging in.
+
+    async def smtp_AUTH(self, argument: str) -> None:
+        """AUTH (RFC 4954): any letter case, with and without initial response."""
+        name, _, initial_response = argument.partition(" ")
+        mechanism = name.upper()
+        refusal = self._auth_refusal(mechanism)
+        if refusal is not None:
+            self._bad_command(refusal)
+            return
+        try:
+            credentials = await self._exchange(mechanism, initial_response.strip())
+        except _ExchangeEnded as ended:
+            self._count_auth(mechanism, "malformed")
+            self._answer(ended.reply)
+            self._count_failure()
+            return
+        try:
+            self._login = await self._sign_in(credentials)
+        except ProxyError as error:
+            await self._auth_failed(mechanism, credentials, error)
+        else:
+            self._count_auth(mechanism, "ok")
+            self._answer(replies.AUTHENTICATED)
+
+    def _auth_refusal(self, mechanism: str) -> Reply | None:
+        if not self._greeted:
+            return replies.HELLO_FIRST
+        if not self._may_authenticate:
+            return replies.AUTH_NEEDS_TLS
+        if self._login is not None:
+            return replies.ALREADY_AUTHENTICATED
+        if not mechanism:
+            return replies.ARGUMENT_MALFORMED
+        return None if mechanism in sasl.MECHANISMS else replies.AUTH_MECHANISM_UNKNOWN
+
+    async def _exchange(self, mechanism: str, initial_response: str) -> sasl.Credentials:
+        """Run the challenges and responses of `mechanism`. Raises `_ExchangeEnded`."""
+        exchange = sasl.MECHANISMS[mechanism]()
+        challenge = next(exchange)
+        line = initial_response.encode() or await self._challenge(challenge)
+        while True:
+            try:
+                challenge = exchange.send(_decoded(line))
+            except StopIteration as done:
+                return cast("sasl.Credentials", done.value)
+            except sasl.MalformedResponse:
+                raise _ExchangeEnded(replies.AUTH_MALFORMED) from None
+            line = await self._challenge(challenge)
+
+    async def _challenge(self, challenge: bytes) -> bytes:
+        """Send a challenge and return the line that answers it. Raises `_ExchangeEnded`."""
+        self._pending.append(b"334 " + base64.b64encode(challenge) + b"\r\n")
+        try:
+            line = await self._line()
+        except LineTooLong:
+            raise _ExchangeEnded(replies.AUTH_LINE_TOO_LONG) from None
+        if not line.endswith(b"\r\n"):
+            raise _ExchangeEnded(replies.COMMAND_MALFORMED)
+        line = line.strip()
+        if line == b"*":
+            raise _ExchangeEnded(replies.AUTH_CANCELLED)
+        return line
+
+    async def _auth_failed(
+        self, mechanism: str, credentials: sasl.Credentials, error: ProxyError
+    ) -> None:
+        answer = replies.at_auth(error)
+        is_rejected = answer.code == 535
+        self._count_auth(mechanism, "rejected" if is_rejected else "unavailable")
+        # A login that is no account's is not logged: people type passwords into that field.
+        account = self._account_named(credentials.authcid)
+        explanation = {}
+        if isinstance(error, UpstreamAuthRejected):
+            explanation = self._relay.explanations.fields(str(error), "", account)
+        _log.event(
+            logging.WARNING,
+            "AUTH failed",
+            session=self.id,
+            peer=self._peer,
+            account=account,
+            mechanism=mechanism,
+            reply=answer,
+            error=error,
+            **explanation,
+        )
+        if is_rejected and isinstance(credentials, sasl.TokenLogin):
+            with suppress(_ExchangeEnded):
+                await self._challenge(sasl.token_error_challenge(mechanism))
+        self._answer(answer)
+        if is_rejected:
+            self._count_failure()
+
+    def _count_failure(self) -> None:
+        self._auth_failures += 1
+        if self._auth_failures >= _MAX_AUTH_FAILURES:
+            raise _Hangup(replies.TOO_MANY_AUTH_FAILURES)
+
+    def _count_auth(self, mechanism: str, result: str) -> None:
+        self._metrics.auth.labels(mechanism, result).inc()
+
+    # The transaction.
+
+    def _new_transaction(self) -> Incoming:
+        self._abandon()
+        return Incoming(self._policy.max_message_bytes, self._policy.max_recipients)
+
+    async def smtp_MAIL(self, argument: str) -> None:
+        """MAIL (RFC 5321 §4.1.1.2), with SIZE, BODY, SMTPUTF8 and AUTH=."""
+        if not self._greeted:
+            self._answer(replies.HELLO_FIRST)
+        elif self._login is None:
+            self._answer(replies.AUTH_REQUIRED)
+        else:
+            if not self._incoming.has_begun:
+                self._login = self._of_today(self._login)
+                if self._login is None:
+                    raise _Hangup(replies.LOG_IN_AGAIN)
+            self._answer(self._incoming.mail(argument))
+
+    async def smtp_RCPT(self, argument: str) -> None:
+        """RCPT (RFC 5321 §4.1.1.3).
+
+        Judged by the provider only once the content is there, unless the account wants its
+        recipients verified.
+        """
+        answer = self._auth_missing() or self._incoming.rcpt(argument)
+        login = self._login
+        if answer is replies.RECIPIENT_OK and login is not None and login.account.verifies:
+            answer = await self._verify_recipient(login)
+        self._answer(answer)
+
+    async def _verify_recipient(self, login: Login) -> Reply:
+        """Ask the provider about the recipient just added."""
+        envelope = self._incoming.envelope
+        if self._outgoing is None:
+            self._outgoing = self._relay.stream(login, envelope, self._next_transaction_id())
+        answer = await self._outgoing.recipient(envelope.forward_paths[-1])
+        if not answer.is_positive:
+            self._incoming.take_back_recipient()
+        return answer
+
+    def _auth_missing(self) -> Reply | None:
+        return replies.AUTH_REQUIRED if self._login is None else None
+
+    async def smtp_DATA(self, argument: str) -> None:
+        """DATA (RFC 5321 §4.1.1.4)."""
+        refusal = replies.ARGUMENT_MALFORMED if argument else None
+        refusal = refusal or self._auth_missing() or self._incoming.data_refusal()
+        if refusal is not None:
+            self._answer(refusal)
+            return
+        self._answer(replies.SEND_CONTENT)
+        await self._flush()
+        collector = self._incoming.new_collector()
+        reader = DataReader(collector)
+        while (rest := reader.feed(await self._octets(_READ_BYTES))) is None:
+            await self._pass_on(collector, is_stuffed=True)
+        self._inlet.put_back(rest)
+        await self._finish(collector, is_stuffed=True)
+
+    async def smtp_BDAT(self, argument: str) -> None:
+        """BDAT (RFC 3030): a refused chunk is read to its end all the same."""
+        try:
+            chunk = parse_chunk(argument)
+        except BadChunk:
+            raise _Hangup(replies.ARGUMENT_MALFORMED) from None
+        if chunk.size_bytes > _ABSURD_CHUNK_FACTOR * self._policy.max_message_bytes:
+            raise _Hangup(replies.TOO_LARGE)
+        refusal = self._auth_missing() or self._incoming.chunk_refusal()
+        collector = None if refusal else self._incoming.chunks
+        await self._read_chunk(chunk.size_bytes, collector)
+        if collector is not None and collector.is_too_large and not chunk.is_last:
+            refusal = replies.TOO_LARGE
+            self._record_refusal(collector, refusal)
+        if refusal is not None or collector is None:
+            self._incoming.fail()
+            self._answer(refusal or replies.BAD_SEQUENCE)
+        elif chunk.is_last:
+            await self._finish(collector, is_stuffed=False)
+        else:
+            self._answer(replies.CHUNK_OK)
+
+    async def _read_chunk(self, remaining: int, collector: Collector | None) -> None:
+        """Read the octets of one BDAT; without a collector they are read and forgotten."""
+        while remaining:
+            octets = await self._octets(min(remaining, _READ_BYTES))
+            remaining -= len(octets)
+            if collector is not None:
+                collector.add(octets)
+                await self._pass_on(collector, is_stuffed=False)
+
+    async def _pass_on(self, collector: Collector, *, is_stuffed: bool) -> None:
+        """Send on what is more than the buffer holds; stop sending what is to be refused."""
+        if not collector.is_acceptable:
+            self._abandon()
+        elif self._outgoing is not None:
+            await self._outgoing.write(collector.take(), is_stuffed=is_stuffed)
+            await asyncio.sleep(0)  # a large message may not keep the others waiting
+        elif collector.held_bytes > self._policy.buffer_bytes and self._login is not None:
+            self._outgoing = self._relay.stream(
+                self._login, self._incoming.envelope, self._next_transaction_id()
+            )
+            await self._outgoing.write(collector.take(), is_stuffed=is_stuffed)
+
+    def _record_refusal(self, collector: Collector, answer: Reply) -> None:
+        if self._login is not None:
+            envelope, transaction_id = self._incoming.envelope, self._next_transaction_id()
+            self._relay.refuse(self._login, envelope, collector.size_bytes, transaction_id, answer)
+
+    def _abandon(self) -> None:
+        if self._outgoing is not None:
+            self._outgoing.abandon()
+            self._outgoing = None
+
+    def _next_transaction_id(self) -> str:
+        self._transactions += 1
+        return f"{self.id}-{self._transactions}"
+
+    async def _finish(self, collector: Collector, *, is_stuffed: bool) -> None:
+        """Relay the message that was received whole, and answer with what came of it."""
+        envelope, login, outgoing = self._incoming.envelope, self._login, self._outgoing
+        refusal = collector.refusal()
+        if login is None:
+            answer = replies.AUTH_REQUIRED
+        elif refusal is not None:
+            answer = replies.TOO_LARGE if refusal is Refusal.TOO_LARGE else replies.BARE_LINE_ENDS
+            self._record_refusal(collector, answer)
+        elif outgoing is not None:
+            answer = await outgoing.finish(collector.take(), is_stuffed=is_stuffed)
+            self._outgoing = None
+        else:
+            content = collector.content(is_stuffed=is_stuffed)
+            answer = await self._relay.relay(login, envelope, content, self._next_transaction_id())
+        self._incoming = self._new_transaction()
+        self._answer(answer)
+        # A final reply is never held back for the next transaction of a pipelining client.
+        await self._flush()
+
+
+class _ExchangeEnded(Exception):
+    """The AUTH exchange ended without credentials; `reply` is the answer."""
+
+    def __init__(self, reply: Reply) -> None:
+        super().__init__()
+        self.reply = reply
+
+
+def _command_text(line: bytes) -> str | None:
+    """Return a command line as text, or None where it is no line of SMTP."""
+    if not line.endswith(b"\r\n"):
+        return None
+    try:
+        text = line[:-2].decode()
+    except UnicodeDecodeError:
+        return None
+    return text if text.isprintable() or not _CONTROL.search(text) else None
+
+
+def _decoded(line: bytes) -> bytes:
+    """Return what a base64 line stands for; "=" is the empty response (RFC 4954 §4)."""
+    if line == b"=":
+        return b""
+    try:
+        return base64.b64decode(line, validate=True)
+    except binascii.Error:
+        raise _ExchangeEnded(replies.AUTH_MALFORMED) from None
+
+
+# aiosmtpd dispatches by the names of methods; looked up once, not for each connection.
+_COMMANDS = {
+    name.removeprefix("smtp_"): getattr(ClientSession, name)
+    for name in dir(ClientSession)
+    if name.startswith("smtp_")
+}

@@ -1,0 +1,252 @@
+"""Opens connections to providers: TCP, greeting, EHLO, TLS, certificate checks, AUTH XOAUTH2.
+
+The only importer of aiosmtplib, which does everything up to AUTH; then its transport is handed to
+our `Connection`. AUTH is ours because long tokens must go in a line of their own (RFC 4954 §4).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import socket
+import ssl
+from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol, cast
+
+import aiosmtplib
+
+from xoauth2_proxy.accounts.accounts import TlsMode
+from xoauth2_proxy.errors import (
+    TokenEndpointRefused,
+    UpstreamAuthRejected,
+    UpstreamError,
+    UpstreamInsecure,
+    UpstreamNotFound,
+    UpstreamRejected,
+    UpstreamUnavailable,
+)
+from xoauth2_proxy.smtp import sasl
+from xoauth2_proxy.smtp.protocol import Reply, ReplyParser
+from xoauth2_proxy.upstream.connection import Connection, ConnectionGone
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from xoauth2_proxy.accounts.accounts import Account, Upstream
+    from xoauth2_proxy.oauth.grant import AccessToken
+
+_CONNECT_SECONDS = 30.0  # each of TCP, greeting, EHLO, STARTTLS
+_AUTH_SECONDS = 60.0  # Microsoft holds a refusal back for about 5 s
+_LONG_WORD = re.compile(r"[A-Za-z0-9+/=_-]{32,}")  # base64 of a token is much longer
+_MAX_COMMAND_BYTES = 512  # RFC 5321 §4.5.3.1.4, CRLF included; Gmail answers 555 beyond it
+
+
+class Tokens(Protocol):
+    """Where the opener gets access tokens from (`oauth.source.TokenSource`)."""
+
+    async def token_for(self, account: Account) -> AccessToken:
+        """Return a valid access token."""
+        ...
+
+    def invalidate(self, account: Account, token: AccessToken) -> bool:
+        """Forget a token that was refused; return whether another is worth a try."""
+        ...
+
+    def note_login(self, account: Account, refusal: str = "") -> None:
+        """Note that the provider's mail server let the mailbox in, or refused it for good."""
+        ...
+
+
+class NoTokens:
+    """Where no token is to be had, for `Opener.open_with`, which is given one."""
+
+    async def token_for(self, account: Account) -> AccessToken:
+        """Raise `TokenEndpointRefused`."""
+        raise TokenEndpointRefused(f"{account.email} has no token yet")
+
+    def invalidate(self, account: Account, token: AccessToken) -> bool:
+        """Return that no other token is worth a try."""
+        del account, token
+        return False
+
+    def note_login(self, account: Account, refusal: str = "") -> None:
+        """Do nothing."""
+
+
+class Opener:
+    """Opens authenticated connections for accounts."""
+
+    def __init__(self, tokens: Tokens, hostname: str = "[127.0.0.1]") -> None:
+        self.hostname = hostname  # what EHLO says: a domain or an address literal
+        self._tokens = tokens
+        self._tls_contexts: dict[Path | None, ssl.SSLContext] = {}
+
+    def forget_authorities(self) -> None:
+        """Read the files of certificate authorities again when they are next needed."""
+        self._tls_contexts.clear()
+
+    async def open(self, account: Account) -> Connection:
+        """Return a connection authenticated with a token of the account's own.
+
+        A token that the provider refuses is forgotten and replaced once, then tried once more.
+
+        Raises:
+            TokenError: no access token can be had.
+            UpstreamUnavailable: no connection, or no safe one.
+            UpstreamRejected: the provider greeted with a refusal.
+            UpstreamAuthRejected: it refused the new token as well.
+        """
+        token = await self._tokens.token_for(account)
+        try:
+            connection = await self.open_with(account, token.value)
+        except UpstreamAuthRejected as error:
+            if error.is_transient:
+                raise
+            if not self._tokens.invalidate(account, token):
+                self._tokens.note_login(account, str(error))
+                raise
+            connection = await self._open_again(account)
+        self._tokens.note_login(account)
+        return connection
+
+    async def _open_again(self, account: Account) -> Connection:
+        token = await self._tokens.token_for(account)
+        try:
+            return await self.open_with(account, token.value)
+        except UpstreamAuthRejected as error:
+            if not error.is_transient:
+                self._tokens.note_login(account, str(error))
+            raise
+
+    async def open_with(self, account: Account, access_token: str) -> Connection:
+        """Return a connection authenticated as the account's mailbox with this token.
+
+        Raises:
+            UpstreamUnavailable: no connection, or no safe one.
+            UpstreamRejected: the provider greeted with a refusal.
+            UpstreamAuthRejected: the provider refused the token.
+        """
+        connection = await self._connect(account.upstream)
+        try:
+            await _authenticate(connection, account.email, access_token)
+        except UpstreamAuthRejected:
+            connection.close()
+            raise
+        except ConnectionGone as error:
+            raise UpstreamUnavailable(f"{account.upstream.host}: AUTH: {error}") from None
+        except BaseException:
+            connection.abort()
+            raise
+        return connection
+
+    async def _connect(self, upstream: Upstream) -> Connection:
+        client = aiosmtplib.SMTP(
+            hostname=upstream.host,
+            port=upstream.port,
+            local_hostname=self.hostname,
+            timeout=_CONNECT_SECONDS,
+            use_tls=upstream.tls is TlsMode.IMPLICIT,
+            # True requires it: a server that does not offer STARTTLS is refused, never downgraded.
+            start_tls=upstream.tls is TlsMode.STARTTLS,
+            tls_context=await self._tls_context(upstream),
+        )
+        try:
+            await client.connect()
+            greeting = await client.ehlo()
+        except (aiosmtplib.SMTPException, OSError, ssl.SSLError) as error:
+            client.close()
+            raise _translated(upstream, error) from None
+        except BaseException:
+            client.close()
+            raise
+        transport = cast("asyncio.Transport", client.transport)
+        connection = Connection(transport, _extensions(greeting.message))
+        # aiosmtplib lets go of the transport; it must not close what is ours now.
+        client.transport = client.protocol = None
+        return connection
+
+    async def _tls_context(self, upstream: Upstream) -> ssl.SSLContext | None:
+        if upstream.tls is TlsMode.NONE:
+            return None
+        context = self._tls_contexts.get(upstream.ca_file)
+        if context is None:
+            try:
+                # Reads the certificate authorities from disk, so not on the event loop.
+                context = await asyncio.to_thread(
+                    ssl.create_default_context, cafile=upstream.ca_file
+                )
+            except OSError as error:
+                raise UpstreamInsecure(f"{upstream.ca_file}: {error}") from None
+            context.minimum_version = ssl.TLSVersion.TLSv1_2  # RFC 8996
+            self._tls_contexts[upstream.ca_file] = context
+        return context
+
+
+async def _authenticate(connection: Connection, mailbox: str, access_token: str) -> None:
+    if "XOAUTH2" not in connection.extensions.get("AUTH", "").upper().split():
+        raise UpstreamAuthRejected(Reply(454, "4.7.0", ("The provider offers no XOAUTH2",)))
+    response = sasl.xoauth2_response(mailbox, access_token)
+    inline = b"AUTH XOAUTH2 " + response + b"\r\n"
+    if len(inline) <= _MAX_COMMAND_BYTES:
+        reply = await _ask(connection, inline)
+    else:
+        reply = await _ask(connection, b"AUTH XOAUTH2\r\n")
+        if reply.code == 334:
+            reply = await _ask(connection, response + b"\r\n")
+    if reply.code == 334:
+        # The challenge carries the error; the provider says 535 once it is acknowledged.
+        reply = await _ask(connection, b"\r\n")
+    if reply.code != 235:
+        raise UpstreamAuthRejected(_without_credentials(reply, access_token))
+
+
+def _without_credentials(reply: Reply, access_token: str) -> Reply:
+    """Return the reply without long words: servers that do not know AUTH echo the whole line."""
+    lines = (line.replace(access_token, "…") for line in reply.text)
+    return replace(reply, text=tuple(_LONG_WORD.sub("…", line) for line in lines))
+
+
+async def _ask(connection: Connection, line: bytes) -> Reply:
+    connection.send(line, replies=1)
+    return await connection.reply(_AUTH_SECONDS)
+
+
+def _extensions(ehlo_text: str) -> dict[str, str]:
+    """Return the EHLO keywords with their parameters.
+
+    Tolerates `AUTH=LOGIN` and Yahoo's `8 BITMIME`.
+    """
+    extensions: dict[str, str] = {}
+    for line in ehlo_text.splitlines()[1:]:
+        keyword, _, parameters = line.strip().replace("AUTH=", "AUTH ", 1).partition(" ")
+        if keyword == "8" and parameters.upper() == "BITMIME":
+            keyword, parameters = "8BITMIME", ""
+        known = extensions.get(keyword.upper(), "")
+        extensions[keyword.upper()] = f"{known} {parameters}".strip()
+    return extensions
+
+
+def _translated(upstream: Upstream, error: Exception) -> UpstreamError:
+    where = f"{upstream.host}:{upstream.port}"
+    causes = _chain(error)
+    if any(isinstance(cause, socket.gaierror) for cause in causes):
+        return UpstreamNotFound(f"{where}: host name does not resolve")
+    if any(isinstance(cause, ssl.SSLError) for cause in causes) or "STARTTLS" in str(error):
+        return UpstreamInsecure(f"{where}: {error}")
+    if isinstance(error, aiosmtplib.SMTPConnectResponseError | aiosmtplib.SMTPHeloError):
+        if 400 <= error.code < 500:
+            return UpstreamRejected(_greeting(error.code, error.message))
+    elif isinstance(error, aiosmtplib.SMTPResponseException) and error.code > 0:
+        return UpstreamInsecure(f"{where}: STARTTLS refused: {error.code} {error.message}")
+    return UpstreamUnavailable(f"{where}: {error}")
+
+
+def _greeting(code: int, message: str) -> Reply:
+    """Return a reply from aiosmtplib's form of it, which has the lines without their codes."""
+    lines = message.splitlines() or [""]
+    wire = "".join(f"{code}-{line}\r\n" for line in lines[:-1]) + f"{code} {lines[-1]}\r\n"
+    return ReplyParser().feed(wire.encode())[0]
+
+
+def _chain(error: BaseException | None) -> list[BaseException]:
+    return [] if error is None else [error, *_chain(error.__cause__ or error.__context__)]

@@ -1,0 +1,216 @@
+"""What every way of sending a message has in common: the envelope, and the meaning of a loss.
+
+RFC 5321 §3.3, §4.1.4; RFC 2920. A refusal ends a transaction and leaves the connection usable; a
+loss means something else at every stage, which is kept in `_lost`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from xoauth2_proxy import replies
+from xoauth2_proxy.errors import (
+    ExtensionMissing,
+    OutcomeUnknown,
+    UpstreamClosedEarly,
+    UpstreamDropped,
+    UpstreamError,
+)
+from xoauth2_proxy.smtp.protocol import Reply
+from xoauth2_proxy.upstream.connection import ConnectionGone
+
+if TYPE_CHECKING:
+    from xoauth2_proxy.smtp.protocol import Envelope
+    from xoauth2_proxy.upstream.connection import Connection
+
+_COMMAND_SECONDS = 300.0  # RFC 5321 §4.5.3.2: 5 minutes for MAIL and RCPT, 2 for DATA
+_PIECE_SECONDS = 180.0  # RFC 5321 §4.5.3.2.5
+_FINAL_REPLY_SECONDS = 300.0  # RFC 5321 §4.5.3.2.6 allows 10 minutes; our client's end comes first
+
+RSET = b"RSET\r\n"
+DATA = b"DATA\r\n"
+
+
+class Refused(Exception):
+    """A reply that ends the transaction; the message went to nobody."""
+
+    def __init__(self, reply: Reply) -> None:
+        super().__init__(str(reply))
+        self.reply = reply
+
+
+class Exchange:
+    """One transaction on a connection, up to its content."""
+
+    def __init__(self, connection: Connection, envelope: Envelope) -> None:
+        self._connection = connection
+        self._envelope = envelope
+        self._recipients = envelope.forward_paths
+        self._lost: type[UpstreamError] = UpstreamClosedEarly  # what losing the connection means
+
+    def lost(self, error: ConnectionGone) -> UpstreamError:
+        """Return what losing the connection means at this stage."""
+        return self._lost(str(error))
+
+    def _offers(self, keyword: str) -> bool:
+        return keyword in self._connection.extensions
+
+    def _envelope_commands(self, content_bytes: int, *, is_ascii: bool) -> list[bytes]:
+        """Return RSET if it is due, MAIL, and a RCPT for each recipient.
+
+        Raises `ExtensionMissing`.
+        """
+        commands = [self._mail_command(content_bytes, is_ascii=is_ascii)]
+        if self._connection.needs_reset:
+            commands.insert(0, RSET)
+        self._connection.transactions += 1
+        return commands + [rcpt_command(self._envelope, path) for path in self._recipients]
+
+    def _mail_command(self, content_bytes: int, *, is_ascii: bool) -> bytes:
+        """Return MAIL with the parameters this provider understands.
+
+        `content_bytes` is 0 and `is_ascii` False where it is not known yet. Raises
+        `ExtensionMissing` where the provider lacks what the message needs (RFC 6152 §3, RFC 6531
+        §3.2, RFC 3461 §4).
+        """
+        envelope = self._envelope
+        parameters = ""
+        if content_bytes and self._offers("SIZE"):
+            parameters += f" SIZE={content_bytes}"
+        if envelope.body_8bit:
+            if self._offers("8BITMIME"):
+                parameters += " BODY=8BITMIME"
+            elif not is_ascii:
+                raise ExtensionMissing(replies.EIGHT_BIT_UNSUPPORTED)
+        if envelope.smtputf8:
+            paths = (envelope.reverse_path, *envelope.forward_paths)
+            if self._offers("SMTPUTF8"):
+                parameters += " SMTPUTF8"
+            elif not (is_ascii and all(path.isascii() for path in paths)):
+                raise ExtensionMissing(replies.SMTPUTF8_UNSUPPORTED)
+        if envelope.needs_dsn:
+            parameters += self._dsn_parameters()
+        return f"MAIL FROM:<{envelope.reverse_path}>{parameters}\r\n".encode()
+
+    def _dsn_parameters(self) -> str:
+        if not self._offers("DSN"):
+            raise ExtensionMissing(replies.DSN_UNSUPPORTED)
+        ret, envid = self._envelope.ret, self._envelope.envid
+        return (f" RET={ret}" if ret else "") + (f" ENVID={envid}" if envid else "")
+
+    async def _command_reply(self) -> Reply:
+        return await self._connection.reply(_COMMAND_SECONDS)
+
+    async def _send_envelope(self, commands: list[bytes]) -> None:
+        """Send the envelope, and return once all of it was accepted. Raises `Refused`."""
+        if self._offers("PIPELINING"):
+            self._connection.send(b"".join(commands), replies=len(commands))
+            await self._envelope_replies()
+            return
+        refusals: list[tuple[str, Reply]] = []
+        before_recipients = len(commands) - len(self._recipients)
+        for number, command in enumerate(commands):
+            self._connection.send(command, replies=1)
+            reply = await self._command_reply()
+            if number < before_recipients:
+                self._check(command, reply)
+            elif not reply.is_positive:
+                refusals.append((self._recipients[number - before_recipients], reply))
+        self._check_recipients(refusals)
+
+    async def _envelope_replies(self) -> None:
+        """Read what RSET, MAIL and each RCPT drew, all of it. Raises `Refused`."""
+        if self._connection.needs_reset:
+            self._check(RSET, await self._command_reply())
+        sender = await self._command_reply()
+        if sender.code == 421:
+            self._check(b"MAIL", sender)
+        answers = [(path, await self._command_reply()) for path in self._recipients]
+        self._check(b"MAIL", sender)
+        self._check_recipients([(path, reply) for path, reply in answers if not reply.is_positive])
+
+    def _check(self, command: bytes, reply: Reply) -> None:
+        """Act on the reply to RSET or MAIL. Raises `Refused`, `UpstreamClosedEarly`."""
+        if reply.code == 421:
+            # The provider is hanging up; nothing behind this can have been accepted.
+            raise UpstreamClosedEarly(f"{command[:4].decode()}: {reply}", reply)
+        if command == RSET:
+            self._connection.needs_reset = False
+            return
+        if not reply.is_positive:
+            raise Refused(reply)
+        self._connection.needs_reset = True  # until the transaction ends well
+
+    def _check_recipients(self, refusals: list[tuple[str, Reply]]) -> None:
+        if refusals:
+            raise Refused(_joined(refusals, of=len(self._recipients)))
+
+    async def _expect_go_ahead(self) -> None:
+        """Read the answer to DATA. Raises `Refused`."""
+        reply = await self._command_reply()
+        if reply.code == 354:
+            return
+        if reply.code < 400:
+            # Out of order: a 2yz here may never pass for the message's.
+            raise ConnectionGone(f"DATA answered {reply}")
+        raise Refused(reply)
+
+    async def _send_piece(self, octets: bytes) -> None:
+        """Send content that is not the last, and wait while the provider takes it more slowly."""
+        self._check_early_refusal()
+        self._connection.send(octets, replies=0)
+        self._lost = UpstreamDropped
+        await self._connection.drain(_PIECE_SECONDS)
+        self._check_early_refusal()
+
+    async def _send_last_piece(self, octets: bytes) -> Reply:
+        """Send the octets that end the message and return the reply to it."""
+        self._check_early_refusal()
+        self._connection.send(octets, replies=1)
+        self._lost = OutcomeUnknown
+        return await self._final_reply()
+
+    def _check_early_refusal(self) -> None:
+        refusal = self._connection.early_refusal
+        if refusal is not None:
+            self._connection.abort("content refused before its end")
+            raise Refused(refusal)
+
+    async def _final_reply(self) -> Reply:
+        """Read the reply to the whole message."""
+        reply = await self._connection.reply(_FINAL_REPLY_SECONDS)
+        if reply.is_positive:
+            # RFC 3463 §3.2: x.1.z speaks of an address, so this one answers MAIL or RCPT.
+            if reply.code != 250 or reply.enhanced.startswith("2.1."):
+                raise ConnectionGone(f"not the reply to a message: {reply}")
+            self._connection.needs_reset = False
+        return reply
+
+
+def rcpt_command(envelope: Envelope, path: str) -> bytes:
+    """Return RCPT for one recipient, with its parameters."""
+    return f"RCPT TO:<{path}>{envelope.notifications.get(path, '')}\r\n".encode()
+
+
+def is_spent(reply: Reply) -> bool:
+    """Whether the provider says with `reply` that the connection is of no further use."""
+    return reply.code in {421, 432} or replies.is_about_session(reply)
+
+
+def close_if_spent(connection: Connection, reply: Reply) -> None:
+    """Close a connection whose provider said that it is of no further use."""
+    if is_spent(reply):
+        connection.close()
+
+
+def _joined(refusals: list[tuple[str, Reply]], *, of: int) -> Reply:
+    """Return one reply for the recipients refused: a permanent refusal outweighs transient ones.
+
+    A lone recipient's reply stays as it is; otherwise each refused recipient gets a line of its
+    own with the provider's words.
+    """
+    _, first = next((one for one in refusals if not one[1].is_transient), refusals[0])
+    if of == 1:
+        return first
+    lines = tuple(f"<{path}>: {reply}" for path, reply in refusals)
+    return Reply(first.code, first.enhanced, (*lines, "The message was sent to no one"))
