@@ -22,8 +22,8 @@ from xoauth2_proxy.errors import (
     UpstreamClosedEarly,
 )
 from xoauth2_proxy.smtp.content import DataFraming, message_id
-from xoauth2_proxy.upstream.envelope import Refused, close_if_spent, is_spent
-from xoauth2_proxy.upstream.stream import Stream
+from xoauth2_proxy.upstream.envelope import TransactionRefused, close_if_spent, is_spent
+from xoauth2_proxy.upstream.stream import StreamingTransaction
 from xoauth2_proxy.upstream.transaction import transact
 
 if TYPE_CHECKING:
@@ -34,14 +34,14 @@ if TYPE_CHECKING:
     from xoauth2_proxy.smtp.content import Content
     from xoauth2_proxy.smtp.protocol import Envelope, Reply
     from xoauth2_proxy.upstream.connection import Connection
-    from xoauth2_proxy.upstream.connector import Opener
+    from xoauth2_proxy.upstream.connector import Connector
     from xoauth2_proxy.upstream.pool import Pool
 
 _log = log.logger("relay")
 
 
 @dataclass(slots=True)
-class _Account:
+class TransactionRecord:
     """What is known of one transaction for its log line and the metrics."""
 
     login: Login
@@ -61,12 +61,12 @@ class Relay:
     def __init__(
         self,
         pool: Pool,
-        opener: Opener,
+        connector: Connector,
         metrics: Metrics,
         explanations: Explanations | None = None,
     ) -> None:
         self._pool = pool
-        self._opener = opener
+        self._connector = connector
         self._metrics = metrics
         self.explanations = explanations or Explanations()
 
@@ -74,22 +74,22 @@ class Relay:
         self, login: Login, envelope: Envelope, content: Content, transaction_id: str
     ) -> Reply:
         """Return the final reply to a message that is all there. Raises only cancellation."""
-        account = _Account(login, envelope, transaction_id, size_bytes=len(content.octets))
-        account.ended_at = time.monotonic()
+        record = TransactionRecord(login, envelope, transaction_id, size_bytes=len(content.octets))
+        record.ended_at = time.monotonic()
         try:
-            answer = replies.for_client(await self._attempt(account, content))
+            answer = replies.for_client(await self._attempt(record, content))
         except ProxyError as error:
-            account.failure = error
+            record.failure = error
             answer = replies.at_transaction(error)
             if isinstance(error, OutcomeUnknown):
-                account.message_id = message_id(content.octets)
+                record.message_id = message_id(content.octets)
         except asyncio.CancelledError:
-            account.message_id = message_id(content.octets)
-            self.record_cut(account)
+            record.message_id = message_id(content.octets)
+            self.report_cut(record)
             raise
         except Exception:
             answer = _fence(transaction_id)
-        self.record(account, answer)
+        self.report(record, answer)
         return answer
 
     def refuse(
@@ -101,55 +101,55 @@ class Relay:
         answer: Reply,
     ) -> None:
         """Record a message that the relay itself refuses once it has seen its content."""
-        account = _Account(login, envelope, transaction_id, size_bytes=size_bytes)
-        account.ended_at = time.monotonic()
-        self.record(account, answer)
+        record = TransactionRecord(login, envelope, transaction_id, size_bytes=size_bytes)
+        record.ended_at = time.monotonic()
+        self.report(record, answer)
 
-    def stream(self, login: Login, envelope: Envelope, transaction_id: str) -> Outgoing:
+    def stream(self, login: Login, envelope: Envelope, transaction_id: str) -> StreamingRelay:
         """Return a message that is sent while its content still arrives."""
-        return Outgoing(self, _Account(login, envelope, transaction_id))
+        return StreamingRelay(self, TransactionRecord(login, envelope, transaction_id))
 
-    async def acquire(self, account: _Account, *, new: bool) -> Connection:
-        """Take a connection from the pool; `Outgoing` gives it back with `release`."""
-        login, asked = account.login, time.monotonic()
+    async def acquire(self, record: TransactionRecord, *, new: bool) -> Connection:
+        """Take a connection from the pool; `StreamingRelay` gives it back with `release`."""
+        login, asked = record.login, time.monotonic()
         try:
             return await self._pool.acquire(login.account, partial(self._open, login), new=new)
         finally:
-            self._waited(account, time.monotonic() - asked)
+            self._waited(record, time.monotonic() - asked)
 
-    def release(self, account: _Account, connection: Connection, *, in_doubt: bool) -> None:
+    def release(self, record: TransactionRecord, connection: Connection, *, in_doubt: bool) -> None:
         """Give a connection back."""
-        self._pool.release(account.login.account, connection, in_doubt=in_doubt)
+        self._pool.release(record.login.account, connection, in_doubt=in_doubt)
 
-    def record(self, account: _Account, answer: Reply) -> None:
+    def report(self, record: TransactionRecord, answer: Reply) -> None:
         """Count a transaction that got its final reply, and write its log line."""
-        duration = time.monotonic() - account.ended_at
-        series = self._metrics.provider(account.login.account.provider)
-        series.message(answer.code, account.size_bytes, duration)
+        duration = time.monotonic() - record.ended_at
+        series = self._metrics.provider(record.login.account.provider)
+        series.message(answer.code, record.size_bytes, duration)
         level = logging.INFO if answer.is_positive else logging.WARNING
         if not _log.is_enabled(level):
             return
-        failure = account.failure
+        failure = record.failure
         details: dict[str, object] = {"error": failure} if failure is not None else {}
         if isinstance(failure, OutcomeUnknown):
             # Whoever looks into a possible duplicate needs the message's own name.
-            details["message_id"] = account.message_id
-        details |= self._explained(account)
+            details["message_id"] = record.message_id
+        details |= self._explained(record)
         _log.event(
             level,
             "outcome unknown" if isinstance(failure, OutcomeUnknown) else "transaction",
-            id=account.transaction_id,
-            account=account.login.account.key,
-            sender=account.envelope.reverse_path,
-            recipients=len(account.envelope.forward_paths),
-            bytes=account.size_bytes,
+            id=record.transaction_id,
+            account=record.login.account.key,
+            sender=record.envelope.reverse_path,
+            recipients=len(record.envelope.forward_paths),
+            bytes=record.size_bytes,
             reply=answer,
-            wait_seconds=account.waited_seconds,
+            wait_seconds=record.waited_seconds,
             relay_seconds=duration,
             **details,
         )
 
-    def record_cut(self, account: _Account) -> None:
+    def report_cut(self, record: TransactionRecord) -> None:
         """Log a transaction that ends without a reply of the provider's, at a stop's deadline.
 
         The client is told 421 and will come again, so somebody may look for a duplicate.
@@ -157,81 +157,81 @@ class Relay:
         _log.event(
             logging.WARNING,
             "outcome unknown",
-            id=account.transaction_id,
-            account=account.login.account.key,
+            id=record.transaction_id,
+            account=record.login.account.key,
             error="cut at the deadline of a stop",
-            message_id=account.message_id,
+            message_id=record.message_id,
         )
-        self._metrics.provider(account.login.account.provider).cut()
+        self._metrics.provider(record.login.account.provider).cut()
 
-    async def wait_turn(self, account: _Account) -> None:
+    async def wait_turn(self, record: TransactionRecord) -> None:
         """Wait until the mailbox's rate allows one more message. Raises `Overloaded`."""
-        if not account.login.account.limits.messages_per_minute:
+        if not record.login.account.limits.messages_per_minute:
             return
         asked = time.monotonic()
         try:
-            await self._pool.wait_turn(account.login.account)
+            await self._pool.wait_turn(record.login.account)
         finally:
-            self._waited(account, time.monotonic() - asked)
+            self._waited(record, time.monotonic() - asked)
 
-    def note_reply(self, account: _Account, reply: Reply) -> None:
+    def note_reply(self, record: TransactionRecord, reply: Reply) -> None:
         """Let the pool heed the provider's reply."""
-        account.refusal = None if reply.is_positive else reply
-        self._pool.note_reply(account.login.account, reply)
+        record.refusal = None if reply.is_positive else reply
+        self._pool.note_reply(record.login.account, reply)
 
-    async def _attempt(self, account: _Account, content: Content) -> Reply:
-        await self.wait_turn(account)
+    async def _attempt(self, record: TransactionRecord, content: Content) -> Reply:
+        await self.wait_turn(record)
         try:
-            return await self._once(account, content, new=False)
+            return await self._once(record, content, new=False)
         except UpstreamClosedEarly:
-            return await self._once(account, content, new=True)
+            return await self._once(record, content, new=True)
 
-    async def _once(self, account: _Account, content: Content, *, new: bool) -> Reply:
-        connection = await self.acquire(account, new=new)
+    async def _once(self, record: TransactionRecord, content: Content, *, new: bool) -> Reply:
+        connection = await self.acquire(record, new=new)
         try:
-            reply = await transact(connection, account.envelope, content)
+            reply = await transact(connection, record.envelope, content)
         except ExtensionMissing:
-            self.release(account, connection, in_doubt=False)
+            self.release(record, connection, in_doubt=False)
             raise
         except BaseException:
-            self.release(account, connection, in_doubt=True)
+            self.release(record, connection, in_doubt=True)
             raise
-        self.note_reply(account, reply)
-        self.release(account, connection, in_doubt=False)
+        self.note_reply(record, reply)
+        self.release(record, connection, in_doubt=False)
         return reply
 
-    def _explained(self, account: _Account) -> dict[str, str]:
-        refused: ProxyError | Reply | None = account.refusal or account.failure
+    def _explained(self, record: TransactionRecord) -> dict[str, str]:
+        refused: ProxyError | Reply | None = record.refusal or record.failure
         if isinstance(refused, UpstreamClosedEarly):
             refused = refused.reply
         if refused is None:
             return {}
-        mailbox = account.login.account
+        mailbox = record.login.account
         return self.explanations.fields(str(refused), mailbox.refresher, mailbox.key)
 
-    def _waited(self, account: _Account, seconds: float) -> None:
-        account.waited_seconds += seconds
-        self._metrics.provider(account.login.account.provider).pool_wait_seconds.observe(seconds)
+    def _waited(self, record: TransactionRecord, seconds: float) -> None:
+        record.waited_seconds += seconds
+        self._metrics.provider(record.login.account.provider).pool_wait_seconds.observe(seconds)
 
     async def _open(self, login: Login) -> Connection:
         if login.access_token:
-            return await self._opener.open_with(login.account, login.access_token)
-        return await self._opener.open(login.account)
+            return await self._connector.open_with(login.account, login.access_token)
+        return await self._connector.open(login.account)
 
 
-class Outgoing:
+class StreamingRelay:
     """One message on its way while it still arrives.
 
     What goes wrong is kept until `finish` tells it; octets written meanwhile are dropped. Ends
     with `finish` or `abandon`.
     """
 
-    def __init__(self, relay: Relay, account: _Account) -> None:
+    def __init__(self, relay: Relay, record: TransactionRecord) -> None:
         self._relay = relay
-        self._account = account
+        self._record = record
         self._framing: DataFraming | None = None  # made when the content begins
         self._connection: Connection | None = None
-        self._stream: Stream | None = None
+        self._stream: StreamingTransaction | None = None
         self._has_go_ahead = False
         self._answer: Reply | None = None
 
@@ -249,48 +249,48 @@ class Outgoing:
         """Pass content on, as slowly as the provider takes it."""
         if self._framing is None:
             self._framing = DataFraming(is_stuffed=is_stuffed)
-        if not self._account.size_bytes:
-            self._account.message_id = message_id(octets)
-        self._account.size_bytes += len(octets)
+        if not self._record.size_bytes:
+            self._record.message_id = message_id(octets)
+        self._record.size_bytes += len(octets)
         if self._answer is None and octets:
             await self._guarded(self._pass_on(self._framing.feed(octets)))
 
     async def finish(self, octets: bytes, *, is_stuffed: bool) -> Reply:
         """Pass the last content on and return the final reply. Raises only cancellation."""
-        self._account.ended_at = time.monotonic()
+        self._record.ended_at = time.monotonic()
         await self.write(octets, is_stuffed=is_stuffed)
         framing = self._framing or DataFraming(is_stuffed=is_stuffed)
         if self._answer is None:
             await self._guarded(self._end(framing.finish()))
         answer = self._answer or replies.INTERNAL_ERROR
-        self._relay.record(self._account, answer)
+        self._relay.report(self._record, answer)
         return answer
 
     def abandon(self) -> None:
         """Stop without a reply: the provider never sees the end of the message."""
         if self._answer is not None:
             # It had failed already, and the client knows.
-            self._account.ended_at = time.monotonic()
-            self._relay.record(self._account, self._answer)
+            self._record.ended_at = time.monotonic()
+            self._relay.report(self._record, self._answer)
         self._release(in_doubt=self._has_go_ahead)
 
     async def _guarded(self, step: Awaitable[None]) -> None:
         try:
             await step
-        except Refused as refusal:
+        except TransactionRefused as refusal:
             self._conclude(refusal.reply)
         except ExtensionMissing as error:
             self._answer = error.reply
             self._release(in_doubt=False)
         except ProxyError as error:
-            self._account.failure = error
+            self._record.failure = error
             self._answer = replies.at_transaction(error)
             self._release(in_doubt=True)
         except Exception:
-            self._answer = _fence(self._account.transaction_id)
+            self._answer = _fence(self._record.transaction_id)
             self._release(in_doubt=True)
         except BaseException:
-            self._relay.record_cut(self._account)
+            self._relay.report_cut(self._record)
             self._release(in_doubt=True)
             raise
 
@@ -304,7 +304,7 @@ class Outgoing:
     async def _recipient_reply(self, path: str) -> Reply:
         if self._stream is not None:
             return await self._stream.recipient(path)
-        await self._relay.wait_turn(self._account)
+        await self._relay.wait_turn(self._record)
         try:
             return await (await self._acquire(new=False)).recipient(path)
         except UpstreamClosedEarly:
@@ -319,7 +319,7 @@ class Outgoing:
         stream = await self._ready()
         self._conclude(await stream.end(octets))
 
-    async def _ready(self) -> Stream:
+    async def _ready(self) -> StreamingTransaction:
         """Return the stream once the provider waits for content."""
         if self._stream is not None and self._has_go_ahead:
             return self._stream
@@ -329,29 +329,29 @@ class Outgoing:
             self._has_go_ahead = True
         return stream
 
-    async def _begin(self) -> Stream:
+    async def _begin(self) -> StreamingTransaction:
         """Send envelope and DATA; once more on a new connection if the first was dead."""
-        await self._relay.wait_turn(self._account)
+        await self._relay.wait_turn(self._record)
         try:
             return await self._begin_on(await self._acquire(new=False))
         except UpstreamClosedEarly:
             self._release(in_doubt=True)
             return await self._begin_on(await self._acquire(new=True))
 
-    async def _begin_on(self, stream: Stream) -> Stream:
+    async def _begin_on(self, stream: StreamingTransaction) -> StreamingTransaction:
         await stream.begin()
         await stream.go_ahead()
         self._has_go_ahead = True
         return stream
 
-    async def _acquire(self, *, new: bool) -> Stream:
-        self._connection = await self._relay.acquire(self._account, new=new)
-        self._stream = Stream(self._connection, self._account.envelope)
+    async def _acquire(self, *, new: bool) -> StreamingTransaction:
+        self._connection = await self._relay.acquire(self._record, new=new)
+        self._stream = StreamingTransaction(self._connection, self._record.envelope)
         return self._stream
 
     def _conclude(self, upstream: Reply) -> None:
         self._answer = replies.for_client(upstream)
-        self._relay.note_reply(self._account, upstream)
+        self._relay.note_reply(self._record, upstream)
         if self._connection is not None:
             close_if_spent(self._connection, upstream)
         self._release(in_doubt=False)
@@ -359,7 +359,7 @@ class Outgoing:
     def _release(self, *, in_doubt: bool) -> None:
         connection, self._connection, self._stream = self._connection, None, None
         if connection is not None:
-            self._relay.release(self._account, connection, in_doubt=in_doubt)
+            self._relay.release(self._record, connection, in_doubt=in_doubt)
 
 
 def _fence(transaction_id: str) -> Reply:

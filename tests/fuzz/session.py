@@ -61,7 +61,7 @@ class Gate:
     account: Account
     let_in: int = 0
 
-    def of_today(self, login: Login) -> Login:
+    def current_login(self, login: Login) -> Login:
         return login
 
     async def authenticate(self, credentials: Credentials) -> Login:
@@ -202,7 +202,7 @@ async def _say_all(
         if wire.is_closing() or not wire.is_reading():
             return
         wire.feed(piece)
-        held = len(session._inlet._buffer)
+        held = len(session._input._buffer)
         if held > _INLET_BYTES + 2 * len(piece):
             faults.append(f"{held} octets wait to be read")
         for _ in range(turns.choice((0, 0, 1, 4))):

@@ -30,7 +30,7 @@ from xoauth2_proxy.oauth.refreshers import registry
 from xoauth2_proxy.oauth.tokens import TokenSource
 from xoauth2_proxy.service.admin_backend import Administration, Parts
 from xoauth2_proxy.service.components import StandardEquipment
-from xoauth2_proxy.upstream.connector import Opener
+from xoauth2_proxy.upstream.connector import Connector
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -71,7 +71,7 @@ class Office:
             service=self.processes,
             equipment=self.equipment,
             tokens=self.tokens,
-            opener=Opener(self.tokens),
+            connector=Connector(self.tokens),
             health=Health({"enabled": 1}, is_ready=True),
             metrics=self.metrics,
             shown=self.metrics,

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.peers import PATIENCE_SECONDS, Peer, upstreams
 from xoauth2_proxy.smtp.protocol import MAX_REPLY_LINE_BYTES, Reply
-from xoauth2_proxy.upstream.connection import Connection, ConnectionGone
+from xoauth2_proxy.upstream.connection import Connection, ConnectionLost
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -37,7 +37,7 @@ async def gone(connection: Connection) -> str:
     async with asyncio.timeout(PATIENCE_SECONDS):
         await ended
     assert not connection.is_usable
-    with pytest.raises(ConnectionGone) as caught:
+    with pytest.raises(ConnectionLost) as caught:
         connection.send(b"NOOP\r\n", replies=1)
     return str(caught.value)
 
@@ -90,7 +90,7 @@ async def test_replies_of_which_one_is_too_many_are_not_believed_where_they_diff
     connection.send(b"ONE\r\nTWO\r\n", replies=2)
     connection.data_received(b"250 a\r\n550 b\r\n250 c\r\n")
     assert not connection.is_usable
-    with pytest.raises(ConnectionGone, match="unasked reply: 250"):
+    with pytest.raises(ConnectionLost, match="unasked reply: 250"):
         await connection.reply(LONG)
 
 
@@ -106,7 +106,7 @@ async def test_replies_of_which_one_is_too_many_are_believed_where_all_say_the_s
         Reply(code, "", ("a",)),
         Reply(code, "", ("b",)),
     ]
-    with pytest.raises(ConnectionGone, match="unasked"):
+    with pytest.raises(ConnectionLost, match="unasked"):
         await connection.reply(LONG)
 
 
@@ -127,7 +127,7 @@ async def test_garbage_ends_it(pair: tuple[Connection, Peer], octets: bytes) -> 
     waiting = asyncio.create_task(connection.reply(LONG))
     await peer.expects(b"NOOP\r\n")
     peer.writer.write(octets)
-    with pytest.raises(ConnectionGone):
+    with pytest.raises(ConnectionLost):
         await waiting
     assert not connection.is_usable
     assert await peer.rest() == b""
@@ -137,14 +137,14 @@ async def test_an_endless_line_is_not_gathered(pair: tuple[Connection, Peer]) ->
     connection, _ = pair
     connection.send(b"NOOP\r\n", replies=1)
     connection.data_received(b"250 " + b"x" * MAX_REPLY_LINE_BYTES)
-    with pytest.raises(ConnectionGone, match="too long"):
+    with pytest.raises(ConnectionLost, match="too long"):
         await connection.reply(LONG)
 
 
 async def test_a_reply_that_does_not_come_in_time_ends_it(pair: tuple[Connection, Peer]) -> None:
     connection, peer = pair
     connection.send(b"NOOP\r\n", replies=1)
-    with pytest.raises(ConnectionGone, match="timed out"):
+    with pytest.raises(ConnectionLost, match="timed out"):
         await connection.reply(0.01)
     assert await peer.rest() == b"NOOP\r\n"
 
@@ -155,7 +155,7 @@ async def test_end_of_input_wakes_who_waits(pair: tuple[Connection, Peer]) -> No
     waiting = asyncio.create_task(connection.reply(LONG))
     await peer.expects(b"NOOP\r\n")
     peer.hangs_up()
-    with pytest.raises(ConnectionGone, match="closed by the provider"):
+    with pytest.raises(ConnectionLost, match="closed by the provider"):
         await waiting
 
 
@@ -185,7 +185,7 @@ async def test_on_gone_is_called_once(pair: tuple[Connection, Peer]) -> None:
     connection.abort("second")
     connection.close()
     assert calls == [connection]
-    with pytest.raises(ConnectionGone, match="first"):
+    with pytest.raises(ConnectionLost, match="first"):
         connection.send(b"", replies=0)
 
 
@@ -231,7 +231,7 @@ async def test_drain_waits_until_the_peer_reads(pair: tuple[Connection, Peer]) -
 async def test_drain_gives_up_on_a_peer_that_does_not_read(pair: tuple[Connection, Peer]) -> None:
     connection, _ = pair
     connection.send(MUCH, replies=0)
-    with pytest.raises(ConnectionGone, match="timed out"):
+    with pytest.raises(ConnectionLost, match="timed out"):
         await connection.drain(0.01)
 
 
@@ -242,7 +242,7 @@ async def test_drain_ends_with_the_connection(pair: tuple[Connection, Peer]) -> 
     await asyncio.wait([draining], timeout=0.01)
     assert not draining.done()
     peer.breaks()
-    with pytest.raises(ConnectionGone):
+    with pytest.raises(ConnectionLost):
         await draining
 
 

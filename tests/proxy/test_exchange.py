@@ -12,8 +12,8 @@ from tests.support.transactions import MAIL, RCPT, envelope
 from xoauth2_proxy import replies
 from xoauth2_proxy.errors import ExtensionMissing, OutcomeUnknown
 from xoauth2_proxy.smtp.protocol import Envelope, Reply, reply
-from xoauth2_proxy.upstream.envelope import Exchange, Refused, close_if_spent
-from xoauth2_proxy.upstream.stream import Stream
+from xoauth2_proxy.upstream.envelope import EnvelopeSender, TransactionRefused, close_if_spent
+from xoauth2_proxy.upstream.stream import StreamingTransaction
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -49,7 +49,7 @@ async def test_mail_says_what_the_provider_understands(
 ) -> None:
     connection, _ = await network.connect(extensions)
     sender = Envelope("a@x", ["b@y"], body_8bit=True, smtputf8=True)
-    commands = Exchange(connection, sender)._envelope_commands(size_bytes, is_ascii=is_ascii)
+    commands = EnvelopeSender(connection, sender)._envelope_commands(size_bytes, is_ascii=is_ascii)
     assert commands == [f"MAIL FROM:<a@x>{parameters}\r\n".encode(), RCPT]
 
 
@@ -65,11 +65,11 @@ async def test_content_not_known_yet_needs_what_its_envelope_declares(
 ) -> None:
     connection, _ = await network.connect(extensions)
     with pytest.raises(ExtensionMissing) as caught:
-        Exchange(connection, sender)._envelope_commands(0, is_ascii=False)
+        EnvelopeSender(connection, sender)._envelope_commands(0, is_ascii=False)
     assert caught.value.reply is answer
     assert connection.transactions == 0
     # ASCII throughout needs neither.
-    Exchange(connection, sender)._envelope_commands(0, is_ascii=True)
+    EnvelopeSender(connection, sender)._envelope_commands(0, is_ascii=True)
 
 
 @pytest.mark.parametrize("extensions", [{"PIPELINING": ""}, {}], ids=["pipelining", "lock step"])
@@ -84,13 +84,13 @@ async def test_refused_recipients_are_told_by_name_and_the_gravest_code(
     network: Upstreams, extensions: dict[str, str], answers: tuple[str, ...], told: str
 ) -> None:
     connection, peer = await network.connect(extensions)
-    exchange = Exchange(connection, envelope("a@y", "b@y", "c@y"))
+    exchange = EnvelopeSender(connection, envelope("a@y", "b@y", "c@y"))
     commands = exchange._envelope_commands(0, is_ascii=True)
     sending = asyncio.create_task(exchange._send_envelope(commands))
     for line in ("250 ok", *answers):
         await peer.line()
         peer.says(line)
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(TransactionRefused) as caught:
         await sending
     answer = caught.value.reply
     assert f"{answer.code} {answer.enhanced}" == told
@@ -105,13 +105,13 @@ async def test_refused_recipients_are_told_by_name_and_the_gravest_code(
 
 async def test_a_lone_recipients_refusal_stays_as_it_is(network: Upstreams) -> None:
     connection, peer = await network.connect({"PIPELINING": ""})
-    exchange = Exchange(connection, envelope())
+    exchange = EnvelopeSender(connection, envelope())
     sending = asyncio.create_task(
         exchange._send_envelope(exchange._envelope_commands(0, is_ascii=True))
     )
     await peer.expects_flight(MAIL + RCPT)
     peer.says("250 ok", "550-5.1.1 The account does not exist.", "550 5.1.1 Look it up.")
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(TransactionRefused) as caught:
         await sending
     assert caught.value.reply == reply(550, "1.1", "The account does not exist.", "Look it up.")
 
@@ -121,7 +121,7 @@ async def test_a_yes_to_something_else_is_no_yes_to_the_message(
     network: Upstreams, answer: str
 ) -> None:
     connection, peer = await network.connect({})
-    ending = asyncio.create_task(Stream(connection, envelope()).end(b".\r\n"))
+    ending = asyncio.create_task(StreamingTransaction(connection, envelope()).end(b".\r\n"))
     await peer.expects(b".\r\n")
     peer.says(answer)
     with pytest.raises(OutcomeUnknown):

@@ -6,7 +6,7 @@ import pytest
 
 from xoauth2_proxy import replies
 from xoauth2_proxy.smtp.protocol import Envelope, Reply
-from xoauth2_proxy.submission.transaction import BadChunk, Chunk, Incoming, parse_chunk
+from xoauth2_proxy.submission.transaction import BadChunk, Chunk, ClientTransaction, parse_chunk
 
 MAX_BYTES = 1000
 MAX_RECIPIENTS = 3
@@ -14,9 +14,9 @@ SENDER = "FROM:<a@example.com>"
 RECIPIENT = "TO:<b@example.com>"
 
 
-def begun(mail: str = SENDER, *recipients: str) -> Incoming:
+def begun(mail: str = SENDER, *recipients: str) -> ClientTransaction:
     """Return a transaction with these recipients accepted."""
-    incoming = Incoming(MAX_BYTES, MAX_RECIPIENTS)
+    incoming = ClientTransaction(MAX_BYTES, MAX_RECIPIENTS)
     assert incoming.mail(mail) == replies.SENDER_OK
     for recipient in recipients:
         assert incoming.rcpt(recipient) == replies.RECIPIENT_OK
@@ -25,7 +25,7 @@ def begun(mail: str = SENDER, *recipients: str) -> Incoming:
 
 def answers(*commands: str) -> list[Reply | None]:
     """Return what each command draws; DATA and BDAT: None where they may go on."""
-    incoming = Incoming(MAX_BYTES, MAX_RECIPIENTS)
+    incoming = ClientTransaction(MAX_BYTES, MAX_RECIPIENTS)
     found: list[Reply | None] = []
     for command in commands:
         verb, _, argument = command.partition(" ")
@@ -134,7 +134,7 @@ def test_mail_sets_the_envelope(argument: str, envelope: Envelope) -> None:
     ],
 )
 def test_mail_refused_begins_nothing(argument: str, refusal: Reply) -> None:
-    incoming = Incoming(MAX_BYTES, MAX_RECIPIENTS)
+    incoming = ClientTransaction(MAX_BYTES, MAX_RECIPIENTS)
     assert incoming.mail(argument) == refusal
     assert not incoming.has_begun
     assert incoming.rcpt(RECIPIENT) == replies.BAD_SEQUENCE

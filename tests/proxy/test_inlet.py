@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.peers import PATIENCE_SECONDS
 from xoauth2_proxy.submission import reader as inlet_module
-from xoauth2_proxy.submission.reader import EndOfInput, Inlet, Interrupted, LineTooLong
+from xoauth2_proxy.submission.reader import EndOfInput, Interrupted, LineTooLong, Reader
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -22,13 +22,13 @@ class Receiver(asyncio.Protocol):
     """A server's protocol that feeds an inlet."""
 
     def __init__(self) -> None:
-        self.inlet: Inlet
+        self.inlet: Reader
         self.transport: asyncio.Transport
         self.is_fed = asyncio.Event()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
-        self.inlet = Inlet(self.transport)
+        self.inlet = Reader(self.transport)
 
     def data_received(self, data: bytes) -> None:
         self.inlet.feed(data)

@@ -19,7 +19,7 @@ from xoauth2_proxy.errors import (
     UpstreamUnavailable,
 )
 from xoauth2_proxy.upstream import connector as opener_module
-from xoauth2_proxy.upstream.connector import Opener
+from xoauth2_proxy.upstream.connector import Connector
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,17 +49,17 @@ def tokens() -> Tokens:
 
 
 @pytest.fixture
-def opener(tokens: Tokens) -> Opener:
-    return Opener(tokens, "relay.example")
+def connector(tokens: Tokens) -> Connector:
+    return Connector(tokens, "relay.example")
 
 
 # A connection that works.
 
 
-async def test_open_says_ehlo_and_auth_and_no_more(opener: Opener) -> None:
+async def test_open_says_ehlo_and_auth_and_no_more(connector: Connector) -> None:
     provider = Provider()
     async with at(provider) as account:
-        connection = await opener.open(account)
+        connection = await connector.open(account)
         assert connection.extensions == {
             "PIPELINING": "",
             "CHUNKING": "",
@@ -73,12 +73,12 @@ async def test_open_says_ehlo_and_auth_and_no_more(opener: Opener) -> None:
 
 
 async def test_after_starttls_everything_is_asked_again(
-    opener: Opener, authority: trustme.CA, ca_file: Path
+    connector: Connector, authority: trustme.CA, ca_file: Path
 ) -> None:
     # What was said in clear is not believed (RFC 3207 §4.2).
     provider = Provider(server_context(authority), in_clear=["X-IN-CLEAR", "AUTH PLAIN"])
     async with at(provider, TlsMode.STARTTLS, ca_file) as account:
-        connection = await opener.open(account)
+        connection = await connector.open(account)
         assert "X-IN-CLEAR" not in connection.extensions
         assert connection.extensions["AUTH"] == "LOGIN XOAUTH2"
         ends(connection)
@@ -86,11 +86,11 @@ async def test_after_starttls_everything_is_asked_again(
     assert verbs == [b"EHLO", b"STARTTLS", b"EHLO", b"AUTH"]
 
 
-async def test_implicit_tls(opener: Opener, authority: trustme.CA, ca_file: Path) -> None:
+async def test_implicit_tls(connector: Connector, authority: trustme.CA, ca_file: Path) -> None:
     provider = Provider()
     context = server_context(authority)
     async with at(provider, TlsMode.IMPLICIT, ca_file, context) as account:
-        ends(await opener.open(account))
+        ends(await connector.open(account))
     assert [line.split()[0] for line in provider.heard] == [b"EHLO", b"AUTH"]
 
 
@@ -103,10 +103,10 @@ async def test_implicit_tls(opener: Opener, authority: trustme.CA, ca_file: Path
     ],
 )
 async def test_extensions_are_understood_as_providers_write_them(
-    opener: Opener, line: str, keyword: str, parameters: str
+    connector: Connector, line: str, keyword: str, parameters: str
 ) -> None:
     async with at(Provider(extensions=["AUTH LOGIN XOAUTH2", line])) as account:
-        connection = await opener.open(account)
+        connection = await connector.open(account)
         assert connection.extensions[keyword] == parameters
         ends(connection)
 
@@ -116,29 +116,29 @@ async def test_extensions_are_understood_as_providers_write_them(
 
 @pytest.mark.parametrize("in_clear", [[], ["AUTH XOAUTH2"]])
 async def test_without_starttls_not_an_octet_of_auth_is_sent(
-    opener: Opener, ca_file: Path, in_clear: list[str]
+    connector: Connector, ca_file: Path, in_clear: list[str]
 ) -> None:
     provider = Provider(extensions=[*in_clear, "PIPELINING"])
     async with at(provider, TlsMode.STARTTLS, ca_file) as account:
-        await refusal(opener.open(account), UpstreamInsecure)
+        await refusal(connector.open(account), UpstreamInsecure)
     assert not any(line.upper().startswith(b"AUTH") for line in provider.heard)
     assert not provider.responses
 
 
 @pytest.mark.parametrize("answer", ["454 4.7.0 TLS not available", "502 5.5.1 no", "250 ok"])
 async def test_starttls_refused_is_no_reason_to_go_on_in_clear(
-    opener: Opener, authority: trustme.CA, ca_file: Path, answer: str
+    connector: Connector, authority: trustme.CA, ca_file: Path, answer: str
 ) -> None:
     provider = Provider(server_context(authority), starttls=answer, in_clear=["AUTH XOAUTH2"])
     async with at(provider, TlsMode.STARTTLS, ca_file) as account:
-        await refusal(opener.open(account), UpstreamInsecure)
+        await refusal(connector.open(account), UpstreamInsecure)
     assert not any(line.startswith(b"AUTH") for line in provider.heard)
 
 
 @pytest.mark.parametrize("tls", [TlsMode.STARTTLS, TlsMode.IMPLICIT])
 @pytest.mark.parametrize("fault", ["name", "authority"])
 async def test_a_certificate_that_proves_nothing_is_refused(
-    opener: Opener, authority: trustme.CA, ca_file: Path, tls: TlsMode, fault: str
+    connector: Connector, authority: trustme.CA, ca_file: Path, tls: TlsMode, fault: str
 ) -> None:
     name = "other.example" if fault == "name" else "localhost"
     context = server_context(authority, name)
@@ -146,64 +146,64 @@ async def test_a_certificate_that_proves_nothing_is_refused(
     implicit = context if tls is TlsMode.IMPLICIT else None
     trusted = ca_file if fault == "name" else None
     async with at(provider, tls, trusted, implicit) as account:
-        error = await refusal(opener.open(account), UpstreamInsecure)
+        error = await refusal(connector.open(account), UpstreamInsecure)
     assert "certificate" in str(error).lower()
     assert not any(line.startswith(b"AUTH") for line in provider.heard)
 
 
-async def test_a_missing_ca_file_is_told(opener: Opener, tmp_path: Path) -> None:
+async def test_a_missing_ca_file_is_told(connector: Connector, tmp_path: Path) -> None:
     account = mailbox(upstream=Upstream("localhost", 1, TlsMode.STARTTLS, tmp_path / "nowhere.pem"))
-    error = await refusal(opener.open(account), UpstreamInsecure)
+    error = await refusal(connector.open(account), UpstreamInsecure)
     assert "nowhere.pem" in str(error)
 
 
-async def test_a_host_that_does_not_resolve(opener: Opener) -> None:
+async def test_a_host_that_does_not_resolve(connector: Connector) -> None:
     account = mailbox(upstream=Upstream("no-such-host.invalid", 587, TlsMode.NONE))
-    await refusal(opener.open(account), UpstreamNotFound)
+    await refusal(connector.open(account), UpstreamNotFound)
 
 
-async def test_a_port_where_nobody_listens(opener: Opener) -> None:
+async def test_a_port_where_nobody_listens(connector: Connector) -> None:
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         port = bound.getsockname()[1]
         account = mailbox(upstream=Upstream("127.0.0.1", port, TlsMode.NONE))
-        await refusal(opener.open(account), UpstreamUnavailable)
+        await refusal(connector.open(account), UpstreamUnavailable)
 
 
 async def test_a_provider_that_says_nothing(
-    opener: Opener, monkeypatch: pytest.MonkeyPatch
+    connector: Connector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(opener_module, "_CONNECT_SECONDS", 0.05)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         account = mailbox(upstream=Upstream("127.0.0.1", port, TlsMode.NONE))
-        await refusal(opener.open(account), UpstreamUnavailable)
+        await refusal(connector.open(account), UpstreamUnavailable)
 
 
 @pytest.mark.parametrize("greeting", ["421 4.3.2 Too busy", "450 4.7.1 Try later"])
 async def test_a_greeting_that_says_later_is_the_providers_word(
-    opener: Opener, greeting: str
+    connector: Connector, greeting: str
 ) -> None:
     async with at(Provider(greeting=greeting)) as account:
-        error = await refusal(opener.open(account), UpstreamRejected)
+        error = await refusal(connector.open(account), UpstreamRejected)
     assert error.is_transient
     assert str(error) == greeting
 
 
-async def test_a_greeting_that_says_never_does_not_bounce_mail(opener: Opener) -> None:
+async def test_a_greeting_that_says_never_does_not_bounce_mail(connector: Connector) -> None:
     async with at(Provider(greeting="554 5.7.1 Go away")) as account:
-        error = await refusal(opener.open(account), UpstreamUnavailable)
+        error = await refusal(connector.open(account), UpstreamUnavailable)
     assert error.is_transient
     assert "Go away" in str(error)
 
 
-async def test_a_provider_that_hangs_up_at_auth(opener: Opener) -> None:
+async def test_a_provider_that_hangs_up_at_auth(connector: Connector) -> None:
     async def hangs_up(peer: Peer) -> None:
         await greeted(peer)
 
     async with serving(hangs_up) as port:
         account = mailbox(upstream=Upstream("localhost", port, TlsMode.NONE))
-        await refusal(opener.open(account), UpstreamUnavailable)
+        await refusal(connector.open(account), UpstreamUnavailable)
 
 
 async def greeted(peer: Peer) -> None:

@@ -18,7 +18,7 @@ from xoauth2_proxy.errors import (
     TokenEndpointUnavailable,
     UpstreamAuthRejected,
 )
-from xoauth2_proxy.upstream.connector import Opener
+from xoauth2_proxy.upstream.connector import Connector
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,8 +35,8 @@ def tokens() -> Tokens:
 
 
 @pytest.fixture
-def opener(tokens: Tokens) -> Opener:
-    return Opener(tokens, "relay.example")
+def connector(tokens: Tokens) -> Connector:
+    return Connector(tokens, "relay.example")
 
 
 async def greeted(peer: Peer) -> None:
@@ -53,39 +53,39 @@ def token_of_line(length: int) -> str:
     return "t" * (blob - len(b"user=someone@example.com\x01auth=Bearer \x01\x01"))
 
 
-async def test_a_short_token_goes_inline(opener: Opener) -> None:
+async def test_a_short_token_goes_inline(connector: Connector) -> None:
     provider = Provider()
     async with at(provider) as account:
-        ends(await opener.open_with(account, token_of_line(511)))
+        ends(await connector.open_with(account, token_of_line(511)))
     assert len(provider.heard[1]) + 2 == 511
     assert len(provider.heard) == 2
 
 
 @pytest.mark.parametrize("token", [token_of_line(515), "t" * 3000])
-async def test_a_long_token_goes_in_a_line_of_its_own(opener: Opener, token: str) -> None:
+async def test_a_long_token_goes_in_a_line_of_its_own(connector: Connector, token: str) -> None:
     provider = Provider()
     async with at(provider) as account:
-        ends(await opener.open_with(account, token))
+        ends(await connector.open_with(account, token))
     assert provider.heard[1] == b"AUTH XOAUTH2"
     assert f"auth=Bearer {token}\x01\x01".encode() in base64.b64decode(provider.heard[2])
 
 
 async def test_an_error_challenge_is_acknowledged_and_the_refusal_is_read(
-    opener: Opener,
+    connector: Connector,
 ) -> None:
     provider = Provider(answers=[CHALLENGE, REFUSED])
     async with at(provider) as account:
-        error = await refusal(opener.open_with(account, TOKEN), UpstreamAuthRejected)
+        error = await refusal(connector.open_with(account, TOKEN), UpstreamAuthRejected)
     assert isinstance(error, UpstreamAuthRejected)
     assert (error.reply.code, error.reply.enhanced) == (535, "5.7.8")
     assert not error.is_transient
     assert provider.heard[2:3] == [b""], "the challenge was not answered with an empty line"
 
 
-async def test_a_refused_token_is_replaced_once(opener: Opener, tokens: Tokens) -> None:
+async def test_a_refused_token_is_replaced_once(connector: Connector, tokens: Tokens) -> None:
     provider = Provider(answers=[CHALLENGE, REFUSED, ACCEPTED])
     async with at(provider) as account:
-        ends(await opener.open(account))
+        ends(await connector.open(account))
     assert tokens.invalidated == ["token-1"]
     assert [one.split(b" ")[1].strip(b"\x01") for one in provider.responses] == [
         b"token-1",
@@ -94,21 +94,21 @@ async def test_a_refused_token_is_replaced_once(opener: Opener, tokens: Tokens) 
     assert provider.connections == 2
 
 
-async def test_a_second_refusal_is_final(opener: Opener, tokens: Tokens) -> None:
+async def test_a_second_refusal_is_final(connector: Connector, tokens: Tokens) -> None:
     provider = Provider(answers=[REFUSED])
     async with at(provider) as account:
-        await refusal(opener.open(account), UpstreamAuthRejected)
+        await refusal(connector.open(account), UpstreamAuthRejected)
     assert provider.connections == 2
     assert tokens.invalidated == ["token-1"]
 
 
 @pytest.mark.parametrize("answer", ["454 4.7.0 Temporary", "432 4.3.2 busy", "421 4.7.0 rate"])
 async def test_a_temporary_refusal_costs_no_token(
-    opener: Opener, tokens: Tokens, answer: str
+    connector: Connector, tokens: Tokens, answer: str
 ) -> None:
     provider = Provider(answers=[answer])
     async with at(provider) as account:
-        error = await refusal(opener.open(account), UpstreamAuthRejected)
+        error = await refusal(connector.open(account), UpstreamAuthRejected)
     assert error.is_transient
     assert tokens.invalidated == []
     assert provider.connections == 1
@@ -116,36 +116,38 @@ async def test_a_temporary_refusal_costs_no_token(
 
 @pytest.mark.parametrize("extensions", [["PIPELINING"], ["AUTH PLAIN LOGIN"]])
 async def test_a_provider_without_xoauth2_is_sent_no_token(
-    opener: Opener, tokens: Tokens, extensions: list[str]
+    connector: Connector, tokens: Tokens, extensions: list[str]
 ) -> None:
     provider = Provider(extensions=extensions)
     async with at(provider) as account:
-        error = await refusal(opener.open(account), UpstreamAuthRejected)
+        error = await refusal(connector.open(account), UpstreamAuthRejected)
     assert error.is_transient
     assert tokens.invalidated == []
     assert not provider.responses
 
 
-async def test_a_clients_own_token_is_not_replaced(opener: Opener, tokens: Tokens) -> None:
+async def test_a_clients_own_token_is_not_replaced(connector: Connector, tokens: Tokens) -> None:
     provider = Provider(answers=[REFUSED])
     async with at(provider) as account:
-        await refusal(opener.open_with(account, TOKEN), UpstreamAuthRejected)
+        await refusal(connector.open_with(account, TOKEN), UpstreamAuthRejected)
     assert provider.connections == 1
     assert tokens.invalidated == []
 
 
-async def test_no_token_no_connection(opener: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_no_token_no_connection(
+    connector: Connector, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def none(_self: Tokens, _account: Account) -> AccessToken:
         raise TokenEndpointUnavailable("down")
 
     monkeypatch.setattr(Tokens, "token_for", none)
     provider = Provider()
     async with at(provider) as account:
-        await refusal(opener.open(account), TokenEndpointUnavailable)
+        await refusal(connector.open(account), TokenEndpointUnavailable)
     assert provider.connections == 0
 
 
-async def test_no_error_shows_the_token(opener: Opener) -> None:
+async def test_no_error_shows_the_token(connector: Connector) -> None:
     shown = []
     steps: list[Callable[[], Provider]] = [
         lambda: Provider(answers=[REFUSED]),
@@ -155,13 +157,13 @@ async def test_no_error_shows_the_token(opener: Opener) -> None:
     for step in steps:
         async with at(step()) as account:
             with pytest.raises(ProxyError) as caught:
-                await opener.open_with(account, TOKEN)
+                await connector.open_with(account, TOKEN)
             shown.append(repr(caught.value) + str(caught.value))
     assert len(shown) == 3
     assert TOKEN not in "".join(shown)
 
 
-async def test_a_cancelled_opening_leaves_no_connection_behind(opener: Opener) -> None:
+async def test_a_cancelled_opening_leaves_no_connection_behind(connector: Connector) -> None:
     asked, ended = asyncio.Event(), asyncio.Event()
 
     async def script(peer: Peer) -> None:
@@ -172,7 +174,7 @@ async def test_a_cancelled_opening_leaves_no_connection_behind(opener: Opener) -
 
     async with serving(script) as port, asyncio.timeout(5):
         account = mailbox(upstream=Upstream("localhost", port, TlsMode.NONE))
-        opening = asyncio.create_task(opener.open_with(account, TOKEN))
+        opening = asyncio.create_task(connector.open_with(account, TOKEN))
         await asked.wait()
         opening.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -195,7 +197,7 @@ ECHOES = {
 @pytest.mark.parametrize("token", [TOKEN + "x" * 30, LONG_TOKEN, LONG_TOKEN * 3])
 @pytest.mark.parametrize("echo", ECHOES)
 async def test_a_provider_that_echoes_credentials_spreads_them_nowhere(
-    opener: Opener, token: str, echo: str
+    connector: Connector, token: str, echo: str
 ) -> None:
     async def script(peer: Peer) -> None:
         peer.says("220 provider.example")
@@ -211,7 +213,7 @@ async def test_a_provider_that_echoes_credentials_spreads_them_nowhere(
     async with serving(script) as port:
         account = mailbox(upstream=Upstream("localhost", port, TlsMode.NONE))
         with pytest.raises(ProxyError) as caught:
-            await opener.open_with(account, token)
+            await connector.open_with(account, token)
     error = caught.value
     shown = f"{error} {error!r} {getattr(error, 'reply', '')!r} {traceback_of(error)}"
     credentials = base64.b64encode(f"user={account.email}\x01auth=Bearer {token}".encode()).decode()

@@ -132,9 +132,9 @@ async def test_sweep_closes_what_idled_too_long_and_keeps_the_rest(
 async def test_sweep_forgets_mailboxes_nobody_uses(pool: Pool, opened: Opened) -> None:
     connection = await used(pool, mailbox(), opened)
     connection.expires_at = 0.0
-    assert len(pool._shelves) == 1
+    assert len(pool._pools) == 1
     pool.sweep()
-    assert not pool._shelves
+    assert not pool._pools
 
 
 async def test_sweeping_goes_on(

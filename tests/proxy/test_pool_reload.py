@@ -15,7 +15,7 @@ from xoauth2_proxy.accounts.accounts import Account, TlsMode, Upstream
 from xoauth2_proxy.errors import Overloaded
 from xoauth2_proxy.metrics import Metrics
 from xoauth2_proxy.upstream.pool import Pool
-from xoauth2_proxy.upstream.worker_slots import Slots
+from xoauth2_proxy.upstream.worker_slots import WorkerSlots
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -242,13 +242,13 @@ async def test_a_worker_whose_connections_end_soon_leaves_slots_to_another(
 ) -> None:
     rates = tmp_path / "rates"
     rates.mkdir()
-    loop, slots = asyncio.get_running_loop(), list[Slots]()
+    loop, slots = asyncio.get_running_loop(), list[WorkerSlots]()
     for number in (0, 1):
 
         def tell(line: str, other: int = 1 - number) -> None:
             loop.call_soon(slots[other].heard, line)
 
-        slots.append(Slots(tmp_path / "slots", rates, tell))
+        slots.append(WorkerSlots(tmp_path / "slots", rates, tell))
     busy, quiet = (Pool(Metrics(), one) for one in slots)
     account = mailbox(max_connections=1, max_messages_per_connection=1)
     is_served = asyncio.Event()

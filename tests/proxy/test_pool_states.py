@@ -25,7 +25,7 @@ from xoauth2_proxy.errors import (
 )
 from xoauth2_proxy.metrics import Metrics
 from xoauth2_proxy.smtp.protocol import Reply
-from xoauth2_proxy.upstream.pool import Pool, _Shelf
+from xoauth2_proxy.upstream.pool import Pool, _AccountPool
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -131,18 +131,19 @@ class PoolStates(RuleBasedStateMachine):
             await asyncio.sleep(0)
 
     @property
-    def shelf(self) -> _Shelf:
+    def account_pool(self) -> _AccountPool:
         return next(
-            iter(self.pool._shelves.values()), _Shelf(ACCOUNT.key, ACCOUNT.provider, ACCOUNT.limits)
+            iter(self.pool._pools.values()),
+            _AccountPool(ACCOUNT.key, ACCOUNT.provider, ACCOUNT.limits),
         )
 
     @property
     def cap(self) -> int:
-        limit = self.shelf.limits.max_connections
+        limit = self.account_pool.limits.max_connections
         return min(limit, self.ceiling) if self.now < self.ceiling_until else limit
 
     def lower(self) -> None:
-        self.ceiling = max(1, self.shelf.occupied - 1)
+        self.ceiling = max(1, self.account_pool.occupied - 1)
         self.ceiling_until = self.now + COOL_DOWN_SECONDS
 
     @property
@@ -299,10 +300,10 @@ class PoolStates(RuleBasedStateMachine):
 
         self.run(step())
 
-    @precondition(lambda self: self.shelf.idle)
+    @precondition(lambda self: self.account_pool.idle)
     @rule(pick=st.integers(0))
     def idle_connection_is_lost(self, pick: int) -> None:
-        idle = self.shelf.idle[pick % len(self.shelf.idle)]
+        idle = self.account_pool.idle[pick % len(self.account_pool.idle)]
         self.run(self.lose(idle))
 
     @precondition(lambda self: self.leased)
@@ -316,11 +317,11 @@ class PoolStates(RuleBasedStateMachine):
         connection.data_received(b"421 4.4.2 bye\r\n")
         await self.settle()
 
-    @precondition(lambda self: self.shelf.idle)
+    @precondition(lambda self: self.account_pool.idle)
     @rule(pick=st.integers(0), is_swept=st.booleans())
     def idle_connection_expires(self, pick: int, is_swept: bool) -> None:
         async def step() -> None:
-            self.shelf.idle[pick % len(self.shelf.idle)].expires_at = 0.0
+            self.account_pool.idle[pick % len(self.account_pool.idle)].expires_at = 0.0
             if is_swept:
                 self.pool.sweep()
             await self.settle()
@@ -341,15 +342,15 @@ class PoolStates(RuleBasedStateMachine):
 
     @invariant()
     def slots_are_counted_right_and_never_exceeded(self) -> None:
-        taken = len(self.shelf.idle) + len(self.leased) + len(self.opening)
-        assert self.shelf.occupied == taken
+        taken = len(self.account_pool.idle) + len(self.leased) + len(self.opening)
+        assert self.account_pool.occupied == taken
         # A lowered cap closes nothing, but nothing is opened above it.
         assert taken <= max(self.cap, self.occupied_before)
         self.occupied_before = taken
 
     @invariant()
     def the_cap_is_what_provider_and_limits_say(self) -> None:
-        assert self.shelf.max_connections == self.cap
+        assert self.account_pool.max_connections == self.cap
         assert self.cap >= 1
 
     @invariant()
@@ -359,7 +360,7 @@ class PoolStates(RuleBasedStateMachine):
 
     @invariant()
     def a_connection_is_idle_or_leased_or_closed(self) -> None:
-        idle = self.shelf.idle
+        idle = self.account_pool.idle
         leased = [one.connection for one in self.leased]
         places = [*idle, *leased]
         assert len(set(places)) == len(places)
@@ -368,22 +369,22 @@ class PoolStates(RuleBasedStateMachine):
 
     @invariant()
     def nobody_waits_in_vain(self) -> None:
-        assert len(self.shelf.waiters) == len(self.waiting)
+        assert len(self.account_pool.waiters) == len(self.waiting)
         if self.waiting:
-            assert not self.shelf.idle
+            assert not self.account_pool.idle
             assert self.leased or self.opening
 
     @invariant()
     def a_closed_pool_keeps_nothing(self) -> None:
         if self.is_closed:
-            assert not self.shelf.idle
+            assert not self.account_pool.idle
             assert not self.waiting
 
     @invariant()
     def the_gauge_tells_how_many_are_open(self) -> None:
         name, labels = "xoauth2_proxy_upstream_connections", {"provider": "mock"}
         shown = self.metrics.registry.get_sample_value(name, labels) or 0.0
-        assert shown == len(self.shelf.idle) + len(self.leased)
+        assert shown == len(self.account_pool.idle) + len(self.leased)
 
     def teardown(self) -> None:
         async def end() -> None:
@@ -398,7 +399,7 @@ class PoolStates(RuleBasedStateMachine):
                     *(one.task for one in self.clients), return_exceptions=True
                 )
             assert all(one is None or isinstance(one, _EXPECTED) for one in ends)
-            assert self.shelf.occupied == 0
+            assert self.account_pool.occupied == 0
             assert not any(one.is_usable for one in self.made)
             await self.stack.aclose()
 

@@ -78,7 +78,7 @@ async def test_421_becomes_451_and_the_connection_is_not_used_again(made: Parts)
 async def test_a_kept_connection_that_died_unnoticed_is_replaced(made: Parts) -> None:
     await send(made)
     made.sandbox.add_fault(Fault(Step.MAIL, Action.DROP))
-    made.pool._shelves[next(iter(made.pool._shelves))].idle[0].last_used_at -= 10.0
+    made.pool._pools[next(iter(made.pool._pools))].idle[0].last_used_at -= 10.0
     assert (await send(made)).is_positive
     assert made.sandbox.received.total == 2
     assert made.sandbox.counters.connections_opened == 2

@@ -1,4 +1,4 @@
-"""Slots that workers share: locks, requests between pools, and one rate."""
+"""WorkerSlots that workers share: locks, requests between pools, and one rate."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from xoauth2_proxy.metrics import Metrics
 from xoauth2_proxy.upstream import pool as pool_module
 from xoauth2_proxy.upstream import worker_slots as slots_module
 from xoauth2_proxy.upstream.pool import Pool
-from xoauth2_proxy.upstream.rate_limit import Pace
-from xoauth2_proxy.upstream.worker_slots import MailboxSlots, Slots
+from xoauth2_proxy.upstream.rate_limit import RateLimit
+from xoauth2_proxy.upstream.worker_slots import MailboxSlots, WorkerSlots
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -33,20 +33,20 @@ NAME = "someone@example.com"
 
 
 class Workers:
-    """Slots and pools of several workers, in one process: locks do not mind."""
+    """WorkerSlots and pools of several workers, in one process: locks do not mind."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.slots: list[Slots] = []
+        self.slots: list[WorkerSlots] = []
         self.pools: list[Pool] = []
         self.told: list[str] = []
 
-    def add(self) -> Slots:
+    def add(self) -> WorkerSlots:
         number = len(self.slots)
         rates = self.directory / "rates"
         rates.mkdir(exist_ok=True)
         self.slots.append(
-            Slots(self.directory / "slots", rates, lambda line: self._tell(number, line))
+            WorkerSlots(self.directory / "slots", rates, lambda line: self._tell(number, line))
         )
         return self.slots[-1]
 
@@ -81,7 +81,7 @@ async def opened() -> AsyncIterator[Opened]:
         yield Opened(network)
 
 
-def of(slots: Slots) -> MailboxSlots:
+def of(slots: WorkerSlots) -> MailboxSlots:
     return slots.of(NAME, lambda _: None, lambda: None)
 
 
@@ -131,7 +131,7 @@ def test_lines_about_mailboxes_nobody_uses_here_are_ignored(workers: Workers) ->
 
 
 async def test_turns_of_all_workers_are_those_of_one(workers: Workers) -> None:
-    one, other, alone = of(workers.add()), of(workers.add()), Pace()
+    one, other, alone = of(workers.add()), of(workers.add()), RateLimit()
     for number in range(40):
         slots = (one, other)[number % 2]
         shared = await slots.reserve(120.0, 5.0)
@@ -295,7 +295,7 @@ async def test_forgotten_mailboxes_leave_nothing_behind(
 ) -> None:
     (await used(pools[0], mailbox(), opened)).expires_at = 0.0
     pools[0].sweep()
-    assert not pools[0]._shelves
+    assert not pools[0]._pools
     assert not workers.slots[0]._mailboxes
 
 
@@ -311,12 +311,17 @@ class Crowd:
         self._leased: set[Connection] = set()
 
     def check(self) -> None:
-        shelves = [shelf for pool in self._pools for shelf in pool._shelves.values()]
-        assert sum(shelf.occupied for shelf in shelves) <= self.account.limits.max_connections
-        for shelf in shelves:
-            assert shelf.slots is not None
-            assert shelf.slots.held == shelf.occupied
-            assert not (shelf.idle and shelf.waiters)
+        account_pools = [
+            account_pool for pool in self._pools for account_pool in pool._pools.values()
+        ]
+        assert (
+            sum(account_pool.occupied for account_pool in account_pools)
+            <= self.account.limits.max_connections
+        )
+        for account_pool in account_pools:
+            assert account_pool.slots is not None
+            assert account_pool.slots.held == account_pool.occupied
+            assert not (account_pool.idle and account_pool.waiters)
 
     async def client(self, pool: Pool) -> None:
         for _ in range(20):

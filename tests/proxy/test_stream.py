@@ -13,8 +13,8 @@ from tests.support.waiting import until
 from xoauth2_proxy.errors import OutcomeUnknown, UpstreamClosedEarly, UpstreamDropped, UpstreamError
 from xoauth2_proxy.smtp.protocol import Reply
 from xoauth2_proxy.upstream import envelope as upstream_envelope
-from xoauth2_proxy.upstream.envelope import Refused
-from xoauth2_proxy.upstream.stream import Stream
+from xoauth2_proxy.upstream.envelope import TransactionRefused
+from xoauth2_proxy.upstream.stream import StreamingTransaction
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable
@@ -35,10 +35,10 @@ async def network() -> AsyncIterator[Upstreams]:
 
 async def begun(
     network: Upstreams, extensions: dict[str, str] = PIPELINING
-) -> tuple[Stream, Connection, Peer]:
+) -> tuple[StreamingTransaction, Connection, Peer]:
     """Return a stream whose envelope was accepted."""
     connection, peer = await network.connect(extensions)
-    stream = Stream(connection, envelope())
+    stream = StreamingTransaction(connection, envelope())
     beginning = asyncio.create_task(stream.begin())
     await peer.expects(MAIL)
     peer.says("250 2.1.0 ok")
@@ -48,7 +48,7 @@ async def begun(
     return stream, connection, peer
 
 
-async def going(network: Upstreams) -> tuple[Stream, Connection, Peer]:
+async def going(network: Upstreams) -> tuple[StreamingTransaction, Connection, Peer]:
     """Return a stream that may send content."""
     stream, connection, peer = await begun(network)
     asking = asyncio.create_task(stream.go_ahead())
@@ -59,7 +59,7 @@ async def going(network: Upstreams) -> tuple[Stream, Connection, Peer]:
 
 
 async def refused(step: Awaitable[object]) -> Reply:
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(TransactionRefused) as caught:
         await step
     return caught.value.reply
 
@@ -90,7 +90,7 @@ async def test_a_message_goes_by_data_piece_by_piece(network: Upstreams) -> None
 
 async def test_the_envelope_is_one_flight_and_never_with_data(network: Upstreams) -> None:
     connection, peer = await network.connect(PIPELINING)
-    stream = Stream(connection, envelope("b@y", "c@z"))
+    stream = StreamingTransaction(connection, envelope("b@y", "c@z"))
     beginning = asyncio.create_task(stream.begin())
     await peer.expects_flight(MAIL + TWO)
     peer.says("250 ok", "250 ok", "250 ok")
@@ -99,7 +99,9 @@ async def test_the_envelope_is_one_flight_and_never_with_data(network: Upstreams
 
 async def test_without_pipelining_each_command_waits(network: Upstreams) -> None:
     connection, peer = await network.connect({})
-    beginning = asyncio.create_task(Stream(connection, envelope("b@y", "c@z")).begin())
+    beginning = asyncio.create_task(
+        StreamingTransaction(connection, envelope("b@y", "c@z")).begin()
+    )
     for command in (MAIL, b"RCPT TO:<b@y>\r\n", b"RCPT TO:<c@z>\r\n"):
         await peer.expects_flight(command)
         peer.says("250 ok")
@@ -109,7 +111,7 @@ async def test_without_pipelining_each_command_waits(network: Upstreams) -> None
 async def test_an_open_transaction_is_reset_first(network: Upstreams) -> None:
     connection, peer = await network.connect(PIPELINING)
     connection.needs_reset = True
-    beginning = asyncio.create_task(Stream(connection, envelope()).begin())
+    beginning = asyncio.create_task(StreamingTransaction(connection, envelope()).begin())
     await peer.expects_flight(b"RSET\r\n" + MAIL + RCPT)
     peer.says("250 reset", "250 ok", "250 ok")
     await beginning
@@ -117,7 +119,7 @@ async def test_an_open_transaction_is_reset_first(network: Upstreams) -> None:
 
 async def test_recipients_may_be_asked_for_one_by_one(network: Upstreams) -> None:
     connection, peer = await network.connect(PIPELINING)
-    stream = Stream(connection, envelope())
+    stream = StreamingTransaction(connection, envelope())
     for path, before, answer in (("b@y", MAIL, "250 2.1.5 ok"), ("c@z", b"", "550 5.1.1 who")):
         asking = asyncio.create_task(stream.recipient(path))
         if before:
@@ -143,7 +145,7 @@ async def test_write_waits_while_the_provider_does_not_read(network: Upstreams) 
 
 async def test_a_refused_sender_leaves_the_connection_usable(network: Upstreams) -> None:
     connection, peer = await network.connect(PIPELINING)
-    beginning = asyncio.create_task(Stream(connection, envelope()).begin())
+    beginning = asyncio.create_task(StreamingTransaction(connection, envelope()).begin())
     await peer.expects(MAIL + RCPT)
     peer.says("550 5.1.8 no", "503 5.5.1 MAIL first")
     assert await refused(beginning) == Reply(550, "5.1.8", ("no",))
@@ -153,7 +155,9 @@ async def test_a_refused_sender_leaves_the_connection_usable(network: Upstreams)
 
 async def test_a_refused_recipient_leaves_a_transaction_to_reset(network: Upstreams) -> None:
     connection, peer = await network.connect(PIPELINING)
-    beginning = asyncio.create_task(Stream(connection, envelope("b@y", "c@z")).begin())
+    beginning = asyncio.create_task(
+        StreamingTransaction(connection, envelope("b@y", "c@z")).begin()
+    )
     await peer.expects(MAIL + TWO)
     peer.says("250 ok", "250 ok", "550 5.1.1 unknown")
     answer = await refused(beginning)
@@ -257,7 +261,7 @@ async def test_an_early_yes_is_no_reply_to_the_message(network: Upstreams, answe
 
 async def test_lost_at_the_envelope_may_be_tried_again(network: Upstreams) -> None:
     connection, peer = await network.connect(PIPELINING)
-    beginning = asyncio.create_task(Stream(connection, envelope()).begin())
+    beginning = asyncio.create_task(StreamingTransaction(connection, envelope()).begin())
     await peer.expects(MAIL)
     peer.breaks()
     await lost(beginning, UpstreamClosedEarly)
@@ -268,7 +272,7 @@ async def test_421_to_mail_may_be_tried_again(
     network: Upstreams, extensions: dict[str, str]
 ) -> None:
     connection, peer = await network.connect(extensions)
-    beginning = asyncio.create_task(Stream(connection, envelope()).begin())
+    beginning = asyncio.create_task(StreamingTransaction(connection, envelope()).begin())
     await peer.expects(MAIL)
     peer.says("421 4.7.0 too much")
     peer.hangs_up()
@@ -328,7 +332,7 @@ async def test_a_silent_provider_is_given_up(
 
 async def begun_patiently(
     network: Upstreams, monkeypatch: pytest.MonkeyPatch
-) -> tuple[Stream, Connection, Peer]:
+) -> tuple[StreamingTransaction, Connection, Peer]:
     with monkeypatch.context() as patient:
         patient.setattr(upstream_envelope, "_COMMAND_SECONDS", PATIENCE_SECONDS)
         return await begun(network)
@@ -336,11 +340,11 @@ async def begun_patiently(
 
 async def test_the_first_early_refusal_counts_and_no_later_one(network: Upstreams) -> None:
     connection, peer = await network.connect({})
-    stream = Stream(connection, envelope())
+    stream = StreamingTransaction(connection, envelope())
     await stream.write(b"some\r\n")
     await peer.expects(b"some\r\n")
     connection.data_received(b"552 5.3.4 too big\r\n")
     connection.data_received(b"421 4.4.2 closing\r\n")
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(TransactionRefused) as refused:
         await stream.write(b"more\r\n")
     assert refused.value.reply.code == 552

@@ -28,7 +28,7 @@ from xoauth2_proxy.service.runner import CannotStart, Run
 from xoauth2_proxy.submission.acceptor import listening_sockets
 from xoauth2_proxy.workers import parent as parent_module
 from xoauth2_proxy.workers.channel import Channel, Logging, Setup, receive_setup
-from xoauth2_proxy.workers.client_counts import Hall
+from xoauth2_proxy.workers.client_counts import ClientCounts
 from xoauth2_proxy.workers.parent import Parent
 from xoauth2_proxy.workers.run_directory import RunDirectory
 from xoauth2_proxy.workers.worker import Timing
@@ -83,20 +83,23 @@ def test_auto_is_the_number_of_processors() -> None:
     assert workers.number_of_processors() == min(len(os.sched_getaffinity(0)), 64)
 
 
-# Seats.
+# ClientCounter.
 
 
 def test_seats_are_summed_over_workers(tmp_path: Path) -> None:
-    hall = Hall.create(tmp_path / "seats", 3)
-    ours, theirs = hall.seats(0), Hall(tmp_path / "seats").seats(2)
+    client_counts = ClientCounts.create(tmp_path / "client_counts", 3)
+    ours, theirs = (
+        client_counts.for_worker(0),
+        ClientCounts(tmp_path / "client_counts").for_worker(2),
+    )
     assert ours.count(5) == 5
     assert theirs.count(4) == 9
     assert ours.count(0) == 4
 
 
 def test_a_worker_with_more_than_its_share_lets_the_others_go_first(tmp_path: Path) -> None:
-    hall = Hall.create(tmp_path / "seats", 2)
-    ours, theirs = hall.seats(0), hall.seats(1)
+    client_counts = ClientCounts.create(tmp_path / "client_counts", 2)
+    ours, theirs = client_counts.for_worker(0), client_counts.for_worker(1)
     assert not ours.is_ahead(4)
     ours.count(10)
     assert ours.is_ahead(10)

@@ -66,7 +66,7 @@ async def test_megabytes_nobody_asked_for_are_answered_and_not_kept(
         assert answers[3] == replies.OK
         assert sum(gathered) == 0
         (session,) = relay.app._listener._sessions  # type: ignore[union-attr]
-        assert not session._inlet.has_octets
+        assert not session._input.has_octets
     # What was refused stood in nobody's way.
     async with await relay.log_in() as client:
         assert (await client.send(message())).code == 250

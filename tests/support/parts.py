@@ -14,7 +14,7 @@ from xoauth2_proxy.oauth.tokens import TokenSource
 from xoauth2_proxy.relay import Relay
 from xoauth2_proxy.sandbox.app import Sandbox
 from xoauth2_proxy.submission.authenticator import Authenticator
-from xoauth2_proxy.upstream.connector import Opener
+from xoauth2_proxy.upstream.connector import Connector
 from xoauth2_proxy.upstream.pool import Pool
 
 if TYPE_CHECKING:
@@ -57,15 +57,15 @@ async def parts(
         refreshers = {"mock": refresher or MockRefresher(sandbox.tokens)}
         accounts, metrics = Accounts([account]), Metrics()
         tokens, pool = TokenSource(refreshers, metrics), Pool(metrics)
-        opener = Opener(tokens, "relay.example")
+        connector = Connector(tokens, "relay.example")
         yield Parts(
             sandbox,
             account,
             metrics,
             tokens,
             pool,
-            Authenticator(accounts, tokens, refreshers, pool, opener),
-            Relay(pool, opener, metrics),
+            Authenticator(accounts, tokens, refreshers, pool, connector),
+            Relay(pool, connector, metrics),
         )
         pool.close()
         await tokens.close()

@@ -30,7 +30,7 @@ from xoauth2_proxy.oauth.authorization import AuthorizationServer
 from xoauth2_proxy.oauth.grant import EpochSeconds
 from xoauth2_proxy.oauth.refreshers import registry
 from xoauth2_proxy.service.components import opened
-from xoauth2_proxy.upstream.connector import NoTokens, Opener
+from xoauth2_proxy.upstream.connector import Connector, NoTokens
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -198,7 +198,7 @@ async def _sign_in(
         terminal.tell(reason)
 
     async def prove(access_token: str) -> None:
-        connection = await Opener(NoTokens()).open_with(account, access_token)
+        connection = await Connector(NoTokens()).open_with(account, access_token)
         connection.close()
 
     async def conclude(signed_in: SignedIn) -> SignedIn:

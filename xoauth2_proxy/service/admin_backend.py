@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from xoauth2_proxy.oauth.refreshers import Refresher
     from xoauth2_proxy.oauth.tokens import TokenSource
     from xoauth2_proxy.service.components import Equipment
-    from xoauth2_proxy.upstream.connector import Opener
+    from xoauth2_proxy.upstream.connector import Connector
 
 _THREADS = 4  # for signing in: what blocks on a provider while a person waits
 
@@ -51,7 +51,7 @@ class Parts:
     service: Service
     equipment: Equipment
     tokens: TokenSource
-    opener: Opener
+    connector: Connector
     health: Health
     metrics: Metrics  # of this process
     shown: Metrics | MergedMetrics  # what `/metrics` shows
@@ -144,7 +144,7 @@ class Administration:
 
     async def prove(self, account: Account, access_token: str) -> None:
         """Return if the provider's mail server lets the mailbox in; see `mailboxes.Running`."""
-        connection = await self._parts.opener.open_with(account, access_token)
+        connection = await self._parts.connector.open_with(account, access_token)
         connection.close()
 
     async def reload(self) -> None:

@@ -28,7 +28,7 @@ from xoauth2_proxy.service.admin_backend import Administration, Parts
 from xoauth2_proxy.submission.authenticator import Authenticator
 from xoauth2_proxy.submission.listener import Listener
 from xoauth2_proxy.submission.session import SessionPolicy
-from xoauth2_proxy.upstream.connector import Opener
+from xoauth2_proxy.upstream.connector import Connector
 from xoauth2_proxy.upstream.pool import Pool
 
 if TYPE_CHECKING:
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from xoauth2_proxy.config import Config
     from xoauth2_proxy.sandbox.app import Sandbox
     from xoauth2_proxy.service.components import Equipment
-    from xoauth2_proxy.submission.acceptor import Seats
-    from xoauth2_proxy.upstream.worker_slots import Slots
+    from xoauth2_proxy.submission.acceptor import ClientCounter
+    from xoauth2_proxy.upstream.worker_slots import WorkerSlots
 
 _log = log.logger("app")
 
@@ -57,8 +57,8 @@ class Shared:
     """What one worker of several has in common with the others."""
 
     sockets: Sequence[socket.socket]  # they listen already
-    slots: Slots
-    seats: Seats
+    slots: WorkerSlots
+    client_counts: ClientCounter
     sandbox: Upstream | None  # the embedded sandbox's, which the parent runs
 
 
@@ -87,10 +87,10 @@ class App:
         )
         self._pool = Pool(self.metrics, shared.slots if shared is not None else None)
         self._accounts = Accounts(())
-        self._opener = Opener(self._tokens)
+        self._connector = Connector(self._tokens)
         self._administration = self._with_administration() if shared is None else None
         self._authenticator = Authenticator(
-            self._accounts, self._tokens, refreshers, self._pool, self._opener
+            self._accounts, self._tokens, refreshers, self._pool, self._connector
         )
         self._reloading = asyncio.Lock()
         self._listener: Listener | None = None
@@ -101,7 +101,7 @@ class App:
             service=self,
             equipment=self._equipment,
             tokens=self._tokens,
-            opener=self._opener,
+            connector=self._connector,
             health=self.health,
             metrics=self.metrics,
             shown=self.metrics,
@@ -135,7 +135,7 @@ class App:
 
     async def _open_doors(self, listener: Listener) -> Addresses:
         if self._shared is not None:
-            listener.start_on(self._shared.sockets, self._shared.seats)
+            listener.start_on(self._shared.sockets, self._shared.client_counts)
             return Addresses(self._shared.sockets[0].getsockname()[:2], ("", 0))
         assert self._administration is not None  # noqa: S101 - there is, without a parent
         admin = await self._administration.start()
@@ -175,13 +175,13 @@ class App:
         self._authenticator.use(refreshers)
         self._tokens.use(refreshers, accounts)
         self._pool.use(accounts)
-        self._opener.forget_authorities()
+        self._connector.forget_authorities()
         if self._administration is not None:
             self._administration.use(config, accounts)
         self.health.accounts = account_states(config)
 
     async def _assemble(self) -> Listener:
-        hostname = self._opener.hostname = await asyncio.to_thread(own_hostname)
+        hostname = self._connector.hostname = await asyncio.to_thread(own_hostname)
         listening, relaying = self._config.listener, self._config.relay
         policy = SessionPolicy(
             hostname=_greeting_name(hostname),
@@ -193,7 +193,7 @@ class App:
             proxies=frozenset(listening.proxies),
             may_auth_in_clear=listening.allow_insecure_auth or is_loopback(listening.host),
         )
-        relay = Relay(self._pool, self._opener, self.metrics, self._explanations)
+        relay = Relay(self._pool, self._connector, self.metrics, self._explanations)
         return Listener(policy, listening.max_connections, self._authenticator, relay, self.metrics)
 
     async def stop(self, drain_seconds: float | None = None) -> None:

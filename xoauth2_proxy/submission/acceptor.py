@@ -22,7 +22,7 @@ _OUT_OF_FILES_SECONDS = 1.0  # a pause when the system has no file descriptor fo
 _log = log.logger("acceptor")
 
 
-class Seats(Protocol):
+class ClientCounter(Protocol):
     """Who knows how many clients the other workers have."""
 
     def count(self, clients: int) -> int:
@@ -61,13 +61,13 @@ class Acceptor:
         sockets: Sequence[socket.socket],
         new_session: Callable[[], asyncio.Protocol],
         clients: Callable[[], int],
-        seats: Seats,
+        client_counts: ClientCounter,
     ) -> None:
         """`clients` says how many there are here."""
         self._sockets = list(sockets)
         self._new_session = new_session
         self._clients = clients
-        self._seats = seats
+        self._client_counts = client_counts
         self._loop = asyncio.get_running_loop()
         self._arriving: set[asyncio.Task[None]] = set()
         for one in self._sockets:
@@ -86,7 +86,7 @@ class Acceptor:
 
     def _noticed(self, one: socket.socket) -> None:
         """Take the client that waits, unless others should have the time to take it."""
-        if self._seats.is_ahead(self._clients() + len(self._arriving)):
+        if self._client_counts.is_ahead(self._clients() + len(self._arriving)):
             self._loop.remove_reader(one)
             self._loop.call_later(_AFTER_YOU_SECONDS, self._accept, one)
         else:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from xoauth2_proxy.accounts.accounts import Account, Accounts
     from xoauth2_proxy.oauth.refreshers import Refresher
     from xoauth2_proxy.oauth.tokens import TokenSource
-    from xoauth2_proxy.upstream.connector import Opener
+    from xoauth2_proxy.upstream.connector import Connector
     from xoauth2_proxy.upstream.pool import Pool
 
 _MAX_IN_LINE = 5  # different tokens of one account waiting to be tried: a mailbox has one or two
@@ -38,14 +38,14 @@ class Authenticator:
         tokens: TokenSource,
         refreshers: Mapping[str, Refresher],
         pool: Pool,
-        opener: Opener,
+        connector: Connector,
     ) -> None:
         self._accounts = accounts
         self._tokens = tokens
         self._refreshers = refreshers
         self._generation = 0  # of what proofs hold for
         self._pool = pool
-        self._opener = opener
+        self._connector = connector
         # By account: the digest of the token last proved and when, and the lock around proving. At
         # most one entry an account, for only accounts get here.
         self._proved: dict[str, tuple[bytes, float]] = {}
@@ -70,7 +70,7 @@ class Authenticator:
             raise CredentialsRejected("login unknown")
         return await self._with_token(account_or_none, credentials.access_token)
 
-    def of_today(self, login: Login) -> Login | None:
+    def current_login(self, login: Login) -> Login | None:
         """Return the login with its account as it is now; None if it must be made again.
 
         So a session outlives a reload, but not its account's removal or another password; and a
@@ -146,6 +146,6 @@ class Authenticator:
         return proved == digest and time.monotonic() - proved_at < _PROOF_SECONDS
 
     async def _prove(self, account: Account, access_token: str) -> None:
-        open_connection = partial(self._opener.open_with, account, access_token)
+        open_connection = partial(self._connector.open_with, account, access_token)
         async with self._pool.lease(account, open_connection, new=True):
             pass

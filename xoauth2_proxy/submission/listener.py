@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from xoauth2_proxy.metrics import Metrics
     from xoauth2_proxy.relay import Relay
-    from xoauth2_proxy.submission.acceptor import Seats
+    from xoauth2_proxy.submission.acceptor import ClientCounter
     from xoauth2_proxy.submission.authenticator import Authenticator
 
 _BACKLOG = 1024  # connections the kernel holds while the event loop is busy
@@ -44,7 +44,7 @@ class Listener:
         self._sessions: set[ClientSession] = set()
         self._server: asyncio.Server | None = None
         self._acceptor: Acceptor | None = None
-        self._seats: Seats | None = None  # None: there are no other workers
+        self._client_counts: ClientCounter | None = None  # None: there are no other workers
         self._is_draining = False
         self._is_empty = asyncio.Event()
 
@@ -56,13 +56,13 @@ class Listener:
         address = self._server.sockets[0].getsockname()
         return address[0], address[1]
 
-    def start_on(self, sockets: Sequence[socket.socket], seats: Seats) -> None:
+    def start_on(self, sockets: Sequence[socket.socket], client_counts: ClientCounter) -> None:
         """Take part in accepting clients from sockets that listen already."""
-        self._seats = seats
-        self._acceptor = Acceptor(sockets, self._new_session, self._sessions.__len__, seats)
+        self._client_counts = client_counts
+        self._acceptor = Acceptor(sockets, self._new_session, self._sessions.__len__, client_counts)
 
     def _count(self, clients: int) -> int:
-        return clients if self._seats is None else self._seats.count(clients)
+        return clients if self._client_counts is None else self._client_counts.count(clients)
 
     async def drain(self, deadline_seconds: float) -> int:
         """Let every session come to its end, and return how many had to be cut.

@@ -20,7 +20,7 @@ class EndOfInput(Exception):
 
 
 class Interrupted(Exception):
-    """The wait for the client was ended from our side (`Inlet.interrupt`)."""
+    """The wait for the client was ended from our side (`Reader.interrupt`)."""
 
 
 class LineTooLong(Exception):
@@ -31,7 +31,7 @@ class LineTooLong(Exception):
         self.start = start
 
 
-class Inlet:
+class Reader:
     """A buffer between a transport and one reader.
 
     Every wait ends with `TimeoutError` after `idle_seconds` without an octet.

@@ -26,13 +26,13 @@ from xoauth2_proxy.errors import ProxyError, UpstreamAuthRejected
 from xoauth2_proxy.smtp import sasl
 from xoauth2_proxy.smtp.content import DataReader, Refusal
 from xoauth2_proxy.smtp.protocol import Reply
-from xoauth2_proxy.submission.reader import EndOfInput, Inlet, Interrupted, LineTooLong
-from xoauth2_proxy.submission.transaction import BadChunk, Incoming, parse_chunk
+from xoauth2_proxy.submission.reader import EndOfInput, Interrupted, LineTooLong, Reader
+from xoauth2_proxy.submission.transaction import BadChunk, ClientTransaction, parse_chunk
 
 if TYPE_CHECKING:
     from xoauth2_proxy.accounts.accounts import Login
     from xoauth2_proxy.metrics import Metrics
-    from xoauth2_proxy.relay import Outgoing, Relay
+    from xoauth2_proxy.relay import Relay, StreamingRelay
     from xoauth2_proxy.smtp.content import Collector
     from xoauth2_proxy.submission.authenticator import Authenticator
 
@@ -73,7 +73,7 @@ class SessionPolicy:
         return peer in self.proxies
 
 
-class Doorkeeper(Protocol):
+class SessionRegistry(Protocol):
     """Who counts the sessions (`listener.Listener`)."""
 
     def admit(self, session: ClientSession) -> bool:
@@ -85,12 +85,12 @@ class Doorkeeper(Protocol):
         ...
 
 
-class _Hangup(Exception):
-    """The session ends; `last_word` is still said, if there is one."""
+class _CloseSession(Exception):
+    """The session ends; `final_reply` is still said, if there is one."""
 
-    def __init__(self, last_word: Reply | None = None) -> None:
+    def __init__(self, final_reply: Reply | None = None) -> None:
         super().__init__()
-        self.last_word = last_word
+        self.final_reply = final_reply
 
 
 class ClientSession(SMTP):
@@ -102,7 +102,7 @@ class ClientSession(SMTP):
         authenticator: Authenticator,
         relay: Relay,
         metrics: Metrics,
-        doorkeeper: Doorkeeper,
+        registry: SessionRegistry,
     ) -> None:
         # Not aiosmtpd's constructor: for each connection it finds every method by reflection and
         # clears a dict that all connections share (what that costs: docs/benchmarks.md).
@@ -115,10 +115,10 @@ class ClientSession(SMTP):
         self._policy = policy
         self._sign_in = authenticator.authenticate
         self._account_named = authenticator.known_account
-        self._of_today = authenticator.of_today
+        self._current_login = authenticator.current_login
         self._relay = relay
         self._metrics = metrics
-        self._admit, self._leave = doorkeeper.admit, doorkeeper.leave
+        self._admit, self._leave = registry.admit, registry.leave
         self._login: Login | None = None
         self._greeted = False  # EHLO or HELO was said
         self._is_secure = False
@@ -126,8 +126,8 @@ class ClientSession(SMTP):
         self._linger: asyncio.TimerHandle | None = None
         self._is_draining = False
         self._awaits_line = False
-        self._outgoing: Outgoing | None = None  # a message that is sent while it arrives
-        self._incoming = self._new_transaction()
+        self._streaming: StreamingRelay | None = None  # a message that is sent while it arrives
+        self._transaction = self._new_transaction()
         self._pending: list[bytes] = []  # replies not yet written
         self._bad_commands = 0
         self._commands = 0
@@ -138,7 +138,7 @@ class ClientSession(SMTP):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start talking, if the listener admits one more client."""
-        self._inlet = Inlet(cast("asyncio.Transport", transport), self._policy.idle_seconds)
+        self._input = Reader(cast("asyncio.Transport", transport), self._policy.idle_seconds)
         asyncio.StreamReaderProtocol.connection_made(self, transport)
         self.transport = transport
         self._peer = str((transport.get_extra_info("peername") or ("",))[0])
@@ -146,11 +146,11 @@ class ClientSession(SMTP):
 
     def data_received(self, data: bytes) -> None:
         """Keep octets until the session reads them."""
-        self._inlet.feed(data)
+        self._input.feed(data)
 
     def eof_received(self) -> bool:
         """Let the session finish what it has received; replies may still be written."""
-        self._inlet.feed_eof()
+        self._input.feed_eof()
         return not self._is_secure  # TLS has no half-closed connections
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -160,14 +160,14 @@ class ClientSession(SMTP):
         self._is_gone = True
         if self._linger is not None:
             self._linger.cancel()
-        self._inlet.feed_eof()
+        self._input.feed_eof()
         self._leave(self)
 
     def drain_session(self) -> None:
         """Say 421 at the next moment without a transaction, and hang up."""
         self._is_draining = True
-        if self._awaits_line and not self._incoming.has_begun:
-            self._inlet.interrupt()
+        if self._awaits_line and not self._transaction.has_begun:
+            self._input.interrupt()
 
     @property
     def is_gone(self) -> bool:
@@ -182,37 +182,37 @@ class ClientSession(SMTP):
     # The command loop.
 
     async def _handle_client(self) -> None:
-        last_word = None
+        final_reply = None
         try:
             if not self._admit(self):
-                raise _Hangup(replies.TOO_MANY_CONNECTIONS)
+                raise _CloseSession(replies.TOO_MANY_CONNECTIONS)
             if self._policy.speaks_proxy(self._peer):
                 await self._read_proxy_header()
             await self._converse()
-        except _Hangup as hangup:
-            last_word = hangup.last_word
+        except _CloseSession as closing:
+            final_reply = closing.final_reply
         except (EndOfInput, ConnectionError, ssl.SSLError):
             pass
         except TimeoutError:
-            last_word = replies.IDLE_TOO_LONG
+            final_reply = replies.IDLE_TOO_LONG
         except (Interrupted, asyncio.CancelledError):
             # Cancelled: the deadline for draining has passed. Nothing was acknowledged.
-            last_word = replies.SHUTTING_DOWN
+            final_reply = replies.SHUTTING_DOWN
         except Exception:
             _log.exception("session %s ended by an internal error", self.id)
-            last_word = replies.INTERNAL_ERROR
+            final_reply = replies.INTERNAL_ERROR
         finally:
             self._abandon()
-            self._say_last(last_word)
+            self._close_with(final_reply)
 
     def abort(self) -> None:
         """Close the connection at once."""
         cast("asyncio.Transport", self._writer.transport).abort()
 
-    def _say_last(self, last_word: Reply | None) -> None:
-        if last_word is not None:
-            self._answer(last_word)
-        self._inlet.close()
+    def _close_with(self, final_reply: Reply | None) -> None:
+        if final_reply is not None:
+            self._answer(final_reply)
+        self._input.close()
         self._write_pending()
         self._writer.close()
         if not self._is_gone:
@@ -222,10 +222,10 @@ class ClientSession(SMTP):
     async def _read_proxy_header(self) -> None:
         """Learn from a load balancer who the client is (PROXY protocol, versions 1 and 2)."""
         async with asyncio.timeout(_PROXY_HEADER_SECONDS):
-            header = await get_proxy(self._inlet)
+            header = await get_proxy(self._input)
         if not header.valid:
             _log.event(logging.WARNING, "no PROXY header", session=self.id, peer=self._peer)
-            raise _Hangup
+            raise _CloseSession
         if header.src_addr:  # LOCAL and UNKNOWN carry none: the balancer's own health check
             self._peer = str(header.src_addr)
 
@@ -253,8 +253,8 @@ class ClientSession(SMTP):
         if self._commands % _COMMANDS_PER_TURN == 0:
             await self._flush()
             await asyncio.sleep(0)  # a flood of commands may not keep the others waiting
-        if self._is_draining and not self._incoming.has_begun:
-            raise _Hangup(replies.SHUTTING_DOWN)
+        if self._is_draining and not self._transaction.has_begun:
+            raise _CloseSession(replies.SHUTTING_DOWN)
         return await self._line()
 
     async def _execute(self, line: bytes) -> None:
@@ -273,13 +273,13 @@ class ClientSession(SMTP):
     def _bad_line(self, line: bytes, reply: Reply) -> None:
         if line[:4].upper() == b"BDAT":
             # A chunk follows, and nobody knows where it ends: it may not be read as commands.
-            raise _Hangup(reply)
+            raise _CloseSession(reply)
         self._bad_command(reply)
 
     def _bad_command(self, reply: Reply) -> None:
         self._bad_commands += 1
         if self._bad_commands >= _MAX_BAD_COMMANDS:
-            raise _Hangup(replies.TOO_MANY_BAD_COMMANDS)
+            raise _CloseSession(replies.TOO_MANY_BAD_COMMANDS)
         self._answer(reply)
 
     def _answer(self, reply: Reply) -> None:
@@ -299,18 +299,18 @@ class ClientSession(SMTP):
         self._pending.clear()
 
     async def _line(self) -> bytes:
-        if not self._inlet.has_line:
+        if not self._input.has_line:
             await self._flush()
         self._awaits_line = True
         try:
-            return await self._inlet.line(_MAX_AUTH_LINE_BYTES)
+            return await self._input.line(_MAX_AUTH_LINE_BYTES)
         finally:
             self._awaits_line = False
 
     async def _octets(self, max_bytes: int) -> bytes:
-        if not self._inlet.has_octets:
+        if not self._input.has_octets:
             await self._flush()
-        return await self._inlet.octets(max_bytes)
+        return await self._input.octets(max_bytes)
 
     # Greeting, TLS and the small commands.
 
@@ -338,7 +338,7 @@ class ClientSession(SMTP):
 
     def _greet(self) -> None:
         self._greeted = True
-        self._incoming = self._new_transaction()
+        self._transaction = self._new_transaction()
 
     @property
     def _may_authenticate(self) -> bool:
@@ -351,8 +351,8 @@ class ClientSession(SMTP):
             self._answer(replies.ARGUMENT_MALFORMED)
         elif context is None or self._is_secure:
             self._answer(replies.TLS_NOT_AVAILABLE)
-        elif self._inlet.has_octets:
-            raise _Hangup(replies.OCTETS_AFTER_STARTTLS)
+        elif self._input.has_octets:
+            raise _CloseSession(replies.OCTETS_AFTER_STARTTLS)
         else:
             # Nothing in clear may slip in between the answer and the handshake.
             plain = cast("asyncio.Transport", self.transport)
@@ -372,13 +372,13 @@ class ClientSession(SMTP):
             )
         except (OSError, ssl.SSLError) as error:
             _log.event(logging.INFO, "TLS handshake failed", session=self.id, error=error)
-            raise _Hangup from None
+            raise _CloseSession from None
         if secure is None:
-            raise _Hangup
+            raise _CloseSession
         # What the inlet holds by now came through TLS: a client may send its EHLO with the last
         # flight of the handshake.
         self.transport = secure
-        self._inlet.move_to(secure)
+        self._input.move_to(secure)
         # The old writer is kept: from Python 3.13 on its end would close the transport under TLS.
         self._plain_writer = self._writer
         self._writer = asyncio.StreamWriter(secure, self, None, self.loop)
@@ -386,7 +386,7 @@ class ClientSession(SMTP):
         self._is_secure = True
         self._greeted = False
         self._login = None
-        self._incoming = self._new_transaction()
+        self._transaction = self._new_transaction()
 
     async def smtp_NOOP(self, argument: str) -> None:
         """NOOP (RFC 5321 §4.1.1.9)."""
@@ -413,12 +413,12 @@ class ClientSession(SMTP):
         if argument:
             self._answer(replies.ARGUMENT_MALFORMED)
             return
-        self._incoming = self._new_transaction()
+        self._transaction = self._new_transaction()
         self._answer(replies.RESET)
 
     async def smtp_QUIT(self, argument: str) -> None:
         """QUIT (RFC 5321 §4.1.1.10)."""
-        raise _Hangup(replies.GOODBYE)
+        raise _CloseSession(replies.GOODBYE)
 
     # Logging in.
 
@@ -516,16 +516,16 @@ class ClientSession(SMTP):
     def _count_failure(self) -> None:
         self._auth_failures += 1
         if self._auth_failures >= _MAX_AUTH_FAILURES:
-            raise _Hangup(replies.TOO_MANY_AUTH_FAILURES)
+            raise _CloseSession(replies.TOO_MANY_AUTH_FAILURES)
 
     def _count_auth(self, mechanism: str, result: str) -> None:
         self._metrics.auth.labels(mechanism, result).inc()
 
     # The transaction.
 
-    def _new_transaction(self) -> Incoming:
+    def _new_transaction(self) -> ClientTransaction:
         self._abandon()
-        return Incoming(self._policy.max_message_bytes, self._policy.max_recipients)
+        return ClientTransaction(self._policy.max_message_bytes, self._policy.max_recipients)
 
     async def smtp_MAIL(self, argument: str) -> None:
         """MAIL (RFC 5321 §4.1.1.2), with SIZE, BODY, SMTPUTF8 and AUTH=."""
@@ -534,11 +534,11 @@ class ClientSession(SMTP):
         elif self._login is None:
             self._answer(replies.AUTH_REQUIRED)
         else:
-            if not self._incoming.has_begun:
-                self._login = self._of_today(self._login)
+            if not self._transaction.has_begun:
+                self._login = self._current_login(self._login)
                 if self._login is None:
-                    raise _Hangup(replies.LOG_IN_AGAIN)
-            self._answer(self._incoming.mail(argument))
+                    raise _CloseSession(replies.LOG_IN_AGAIN)
+            self._answer(self._transaction.mail(argument))
 
     async def smtp_RCPT(self, argument: str) -> None:
         """RCPT (RFC 5321 §4.1.1.3).
@@ -546,7 +546,7 @@ class ClientSession(SMTP):
         Judged by the provider only once the content is there, unless the account wants its
         recipients verified.
         """
-        answer = self._auth_missing() or self._incoming.rcpt(argument)
+        answer = self._auth_missing() or self._transaction.rcpt(argument)
         login = self._login
         if answer is replies.RECIPIENT_OK and login is not None and login.account.verifies:
             answer = await self._verify_recipient(login)
@@ -554,12 +554,12 @@ class ClientSession(SMTP):
 
     async def _verify_recipient(self, login: Login) -> Reply:
         """Ask the provider about the recipient just added."""
-        envelope = self._incoming.envelope
-        if self._outgoing is None:
-            self._outgoing = self._relay.stream(login, envelope, self._next_transaction_id())
-        answer = await self._outgoing.recipient(envelope.forward_paths[-1])
+        envelope = self._transaction.envelope
+        if self._streaming is None:
+            self._streaming = self._relay.stream(login, envelope, self._next_transaction_id())
+        answer = await self._streaming.recipient(envelope.forward_paths[-1])
         if not answer.is_positive:
-            self._incoming.take_back_recipient()
+            self._transaction.remove_last_recipient()
         return answer
 
     def _auth_missing(self) -> Reply | None:
@@ -568,17 +568,17 @@ class ClientSession(SMTP):
     async def smtp_DATA(self, argument: str) -> None:
         """DATA (RFC 5321 §4.1.1.4)."""
         refusal = replies.ARGUMENT_MALFORMED if argument else None
-        refusal = refusal or self._auth_missing() or self._incoming.data_refusal()
+        refusal = refusal or self._auth_missing() or self._transaction.data_refusal()
         if refusal is not None:
             self._answer(refusal)
             return
         self._answer(replies.SEND_CONTENT)
         await self._flush()
-        collector = self._incoming.new_collector()
+        collector = self._transaction.new_collector()
         reader = DataReader(collector)
         while (rest := reader.feed(await self._octets(_READ_BYTES))) is None:
             await self._pass_on(collector, is_stuffed=True)
-        self._inlet.put_back(rest)
+        self._input.put_back(rest)
         await self._finish(collector, is_stuffed=True)
 
     async def smtp_BDAT(self, argument: str) -> None:
@@ -586,17 +586,17 @@ class ClientSession(SMTP):
         try:
             chunk = parse_chunk(argument)
         except BadChunk:
-            raise _Hangup(replies.ARGUMENT_MALFORMED) from None
+            raise _CloseSession(replies.ARGUMENT_MALFORMED) from None
         if chunk.size_bytes > _ABSURD_CHUNK_FACTOR * self._policy.max_message_bytes:
-            raise _Hangup(replies.TOO_LARGE)
-        refusal = self._auth_missing() or self._incoming.chunk_refusal()
-        collector = None if refusal else self._incoming.chunks
+            raise _CloseSession(replies.TOO_LARGE)
+        refusal = self._auth_missing() or self._transaction.chunk_refusal()
+        collector = None if refusal else self._transaction.chunks
         await self._read_chunk(chunk.size_bytes, collector)
         if collector is not None and collector.is_too_large and not chunk.is_last:
             refusal = replies.TOO_LARGE
             self._record_refusal(collector, refusal)
         if refusal is not None or collector is None:
-            self._incoming.fail()
+            self._transaction.fail()
             self._answer(refusal or replies.BAD_SEQUENCE)
         elif chunk.is_last:
             await self._finish(collector, is_stuffed=False)
@@ -616,24 +616,24 @@ class ClientSession(SMTP):
         """Send on what is more than the buffer holds; stop sending what is to be refused."""
         if not collector.is_acceptable:
             self._abandon()
-        elif self._outgoing is not None:
-            await self._outgoing.write(collector.take(), is_stuffed=is_stuffed)
+        elif self._streaming is not None:
+            await self._streaming.write(collector.take(), is_stuffed=is_stuffed)
             await asyncio.sleep(0)  # a large message may not keep the others waiting
         elif collector.held_bytes > self._policy.buffer_bytes and self._login is not None:
-            self._outgoing = self._relay.stream(
-                self._login, self._incoming.envelope, self._next_transaction_id()
+            self._streaming = self._relay.stream(
+                self._login, self._transaction.envelope, self._next_transaction_id()
             )
-            await self._outgoing.write(collector.take(), is_stuffed=is_stuffed)
+            await self._streaming.write(collector.take(), is_stuffed=is_stuffed)
 
     def _record_refusal(self, collector: Collector, answer: Reply) -> None:
         if self._login is not None:
-            envelope, transaction_id = self._incoming.envelope, self._next_transaction_id()
+            envelope, transaction_id = self._transaction.envelope, self._next_transaction_id()
             self._relay.refuse(self._login, envelope, collector.size_bytes, transaction_id, answer)
 
     def _abandon(self) -> None:
-        if self._outgoing is not None:
-            self._outgoing.abandon()
-            self._outgoing = None
+        if self._streaming is not None:
+            self._streaming.abandon()
+            self._streaming = None
 
     def _next_transaction_id(self) -> str:
         self._transactions += 1
@@ -641,20 +641,20 @@ class ClientSession(SMTP):
 
     async def _finish(self, collector: Collector, *, is_stuffed: bool) -> None:
         """Relay the message that was received whole, and answer with what came of it."""
-        envelope, login, outgoing = self._incoming.envelope, self._login, self._outgoing
+        envelope, login, streaming = self._transaction.envelope, self._login, self._streaming
         refusal = collector.refusal()
         if login is None:
             answer = replies.AUTH_REQUIRED
         elif refusal is not None:
             answer = replies.TOO_LARGE if refusal is Refusal.TOO_LARGE else replies.BARE_LINE_ENDS
             self._record_refusal(collector, answer)
-        elif outgoing is not None:
-            answer = await outgoing.finish(collector.take(), is_stuffed=is_stuffed)
-            self._outgoing = None
+        elif streaming is not None:
+            answer = await streaming.finish(collector.take(), is_stuffed=is_stuffed)
+            self._streaming = None
         else:
             content = collector.content(is_stuffed=is_stuffed)
             answer = await self._relay.relay(login, envelope, content, self._next_transaction_id())
-        self._incoming = self._new_transaction()
+        self._transaction = self._new_transaction()
         self._answer(answer)
         # A final reply is never held back for the next transaction of a pipelining client.
         await self._flush()

@@ -49,7 +49,7 @@ def parse_chunk(argument: str) -> Chunk:
     return Chunk(int(match[1]), match[2] is not None)
 
 
-class Incoming:
+class ClientTransaction:
     """The transaction a session is in the middle of, or about to begin."""
 
     def __init__(self, max_message_bytes: int, max_recipients: int) -> None:
@@ -91,7 +91,7 @@ class Incoming:
         self._has_refused_recipients = self._has_refused_recipients or refusal is not None
         return refusal or replies.RECIPIENT_OK
 
-    def take_back_recipient(self) -> None:
+    def remove_last_recipient(self) -> None:
         """Forget the last recipient: the provider refused it."""
         path = self.envelope.forward_paths.pop()
         self.envelope.notifications.pop(path, None)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _WRITE_BUFFER_BYTES = 65_536  # the loops' default for TLS is 512 KiB a connection
 
 
-class ConnectionGone(Exception):
+class ConnectionLost(Exception):
     """The connection closed, failed, timed out or lost its order; the text says which."""
 
 
@@ -71,10 +71,10 @@ class Connection(asyncio.Protocol):
     def send(self, octets: bytes, replies: int) -> None:
         """Write `octets`, which draw this many replies; 0 means content that is not the last.
 
-        Raises `ConnectionGone` if nothing can be written any more.
+        Raises `ConnectionLost` if nothing can be written any more.
         """
         if self._gone:
-            raise ConnectionGone(self._gone)
+            raise ConnectionLost(self._gone)
         self._outstanding += replies
         self._awaits_content = not replies
         self._transport.write(octets)
@@ -82,19 +82,19 @@ class Connection(asyncio.Protocol):
     async def drain(self, timeout_seconds: float) -> None:
         """Wait until the transport takes more octets, or an early refusal has come.
 
-        Raises `ConnectionGone`.
+        Raises `ConnectionLost`.
         """
         if self._is_paused and not self._gone and self.early_refusal is None:
             self._drain_waiter = self._loop.create_future()
             await self._wait(self._drain_waiter, timeout_seconds)
         if self._gone and self.early_refusal is None:
-            raise ConnectionGone(self._gone)
+            raise ConnectionLost(self._gone)
 
     async def reply(self, timeout_seconds: float) -> Reply:
-        """Return the next reply. Raises `ConnectionGone`, and aborts when time runs out."""
+        """Return the next reply. Raises `ConnectionLost`, and aborts when time runs out."""
         while not self._replies:
             if self._gone:
-                raise ConnectionGone(self._gone)
+                raise ConnectionLost(self._gone)
             self._reply_waiter = self._loop.create_future()
             await self._wait(self._reply_waiter, timeout_seconds)
         return self._replies.popleft()

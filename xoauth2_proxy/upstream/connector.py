@@ -27,7 +27,7 @@ from xoauth2_proxy.errors import (
 )
 from xoauth2_proxy.smtp import sasl
 from xoauth2_proxy.smtp.protocol import Reply, ReplyParser
-from xoauth2_proxy.upstream.connection import Connection, ConnectionGone
+from xoauth2_proxy.upstream.connection import Connection, ConnectionLost
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,7 +42,7 @@ _MAX_COMMAND_BYTES = 512  # RFC 5321 §4.5.3.1.4, CRLF included; Gmail answers 5
 
 
 class Tokens(Protocol):
-    """Where the opener gets access tokens from (`oauth.source.TokenSource`)."""
+    """Where the connector gets access tokens from (`oauth.source.TokenSource`)."""
 
     async def token_for(self, account: Account) -> AccessToken:
         """Return a valid access token."""
@@ -58,7 +58,7 @@ class Tokens(Protocol):
 
 
 class NoTokens:
-    """Where no token is to be had, for `Opener.open_with`, which is given one."""
+    """Where no token is to be had, for `Connector.open_with`, which is given one."""
 
     async def token_for(self, account: Account) -> AccessToken:
         """Raise `TokenEndpointRefused`."""
@@ -73,7 +73,7 @@ class NoTokens:
         """Do nothing."""
 
 
-class Opener:
+class Connector:
     """Opens authenticated connections for accounts."""
 
     def __init__(self, tokens: Tokens, hostname: str = "[127.0.0.1]") -> None:
@@ -132,7 +132,7 @@ class Opener:
         except UpstreamAuthRejected:
             connection.close()
             raise
-        except ConnectionGone as error:
+        except ConnectionLost as error:
             raise UpstreamUnavailable(f"{account.upstream.host}: AUTH: {error}") from None
         except BaseException:
             connection.abort()

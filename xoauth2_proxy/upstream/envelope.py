@@ -17,7 +17,7 @@ from xoauth2_proxy.errors import (
     UpstreamError,
 )
 from xoauth2_proxy.smtp.protocol import Reply
-from xoauth2_proxy.upstream.connection import ConnectionGone
+from xoauth2_proxy.upstream.connection import ConnectionLost
 
 if TYPE_CHECKING:
     from xoauth2_proxy.smtp.protocol import Envelope
@@ -31,7 +31,7 @@ RSET = b"RSET\r\n"
 DATA = b"DATA\r\n"
 
 
-class Refused(Exception):
+class TransactionRefused(Exception):
     """A reply that ends the transaction; the message went to nobody."""
 
     def __init__(self, reply: Reply) -> None:
@@ -39,7 +39,7 @@ class Refused(Exception):
         self.reply = reply
 
 
-class Exchange:
+class EnvelopeSender:
     """One transaction on a connection, up to its content."""
 
     def __init__(self, connection: Connection, envelope: Envelope) -> None:
@@ -48,7 +48,7 @@ class Exchange:
         self._recipients = envelope.forward_paths
         self._lost: type[UpstreamError] = UpstreamClosedEarly  # what losing the connection means
 
-    def lost(self, error: ConnectionGone) -> UpstreamError:
+    def lost(self, error: ConnectionLost) -> UpstreamError:
         """Return what losing the connection means at this stage."""
         return self._lost(str(error))
 
@@ -102,7 +102,7 @@ class Exchange:
         return await self._connection.reply(_COMMAND_SECONDS)
 
     async def _send_envelope(self, commands: list[bytes]) -> None:
-        """Send the envelope, and return once all of it was accepted. Raises `Refused`."""
+        """Send the envelope; return once all of it is accepted. Raises `TransactionRefused`."""
         if self._offers("PIPELINING"):
             self._connection.send(b"".join(commands), replies=len(commands))
             await self._envelope_replies()
@@ -119,7 +119,7 @@ class Exchange:
         self._check_recipients(refusals)
 
     async def _envelope_replies(self) -> None:
-        """Read what RSET, MAIL and each RCPT drew, all of it. Raises `Refused`."""
+        """Read what RSET, MAIL and each RCPT drew, all of it. Raises `TransactionRefused`."""
         if self._connection.needs_reset:
             self._check(RSET, await self._command_reply())
         sender = await self._command_reply()
@@ -130,7 +130,7 @@ class Exchange:
         self._check_recipients([(path, reply) for path, reply in answers if not reply.is_positive])
 
     def _check(self, command: bytes, reply: Reply) -> None:
-        """Act on the reply to RSET or MAIL. Raises `Refused`, `UpstreamClosedEarly`."""
+        """Act on the reply to RSET or MAIL. Raises `TransactionRefused`, `UpstreamClosedEarly`."""
         if reply.code == 421:
             # The provider is hanging up; nothing behind this can have been accepted.
             raise UpstreamClosedEarly(f"{command[:4].decode()}: {reply}", reply)
@@ -138,22 +138,22 @@ class Exchange:
             self._connection.needs_reset = False
             return
         if not reply.is_positive:
-            raise Refused(reply)
+            raise TransactionRefused(reply)
         self._connection.needs_reset = True  # until the transaction ends well
 
     def _check_recipients(self, refusals: list[tuple[str, Reply]]) -> None:
         if refusals:
-            raise Refused(_joined(refusals, of=len(self._recipients)))
+            raise TransactionRefused(_joined(refusals, of=len(self._recipients)))
 
     async def _expect_go_ahead(self) -> None:
-        """Read the answer to DATA. Raises `Refused`."""
+        """Read the answer to DATA. Raises `TransactionRefused`."""
         reply = await self._command_reply()
         if reply.code == 354:
             return
         if reply.code < 400:
             # Out of order: a 2yz here may never pass for the message's.
-            raise ConnectionGone(f"DATA answered {reply}")
-        raise Refused(reply)
+            raise ConnectionLost(f"DATA answered {reply}")
+        raise TransactionRefused(reply)
 
     async def _send_piece(self, octets: bytes) -> None:
         """Send content that is not the last, and wait while the provider takes it more slowly."""
@@ -174,7 +174,7 @@ class Exchange:
         refusal = self._connection.early_refusal
         if refusal is not None:
             self._connection.abort("content refused before its end")
-            raise Refused(refusal)
+            raise TransactionRefused(refusal)
 
     async def _final_reply(self) -> Reply:
         """Read the reply to the whole message."""
@@ -182,7 +182,7 @@ class Exchange:
         if reply.is_positive:
             # RFC 3463 §3.2: x.1.z speaks of an address, so this one answers MAIL or RCPT.
             if reply.code != 250 or reply.enhanced.startswith("2.1."):
-                raise ConnectionGone(f"not the reply to a message: {reply}")
+                raise ConnectionLost(f"not the reply to a message: {reply}")
             self._connection.needs_reset = False
         return reply
 

@@ -1,6 +1,6 @@
-"""Leases authenticated upstream connections, a shelf of them per account.
+"""Leases authenticated upstream connections, a pool of them per account.
 
-Decisions are synchronous: no await stands between looking at a shelf and changing it. Opening
+Decisions are synchronous: no await stands between looking at a pool and changing it. Opening
 happens outside, with the slot already taken.
 I1: a connection is idle, leased or closed — never two of these.
 I2: a connection whose lease ended with an exception is aborted, not reused.
@@ -28,7 +28,7 @@ from xoauth2_proxy.errors import (
     UpstreamError,
     UpstreamRejected,
 )
-from xoauth2_proxy.upstream.rate_limit import Pace
+from xoauth2_proxy.upstream.rate_limit import RateLimit
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from xoauth2_proxy.metrics import Metrics
     from xoauth2_proxy.smtp.protocol import Reply
     from xoauth2_proxy.upstream.connection import Connection
-    from xoauth2_proxy.upstream.worker_slots import MailboxSlots, Slots
+    from xoauth2_proxy.upstream.worker_slots import MailboxSlots, WorkerSlots
 
     Open = Callable[[], Awaitable[Connection]]
 
@@ -63,7 +63,7 @@ _MAX_TENURE_SECONDS = 5.0
 
 
 @dataclass(slots=True)
-class _Shelf:
+class _AccountPool:
     """One account's connections."""
 
     account: str  # its key
@@ -72,7 +72,7 @@ class _Shelf:
     idle: list[Connection] = field(default_factory=list)  # the last one was used most recently
     occupied: int = 0  # idle, leased and opening: the slots taken
     waiters: deque[asyncio.Future[Connection | None]] = field(default_factory=deque)
-    pace: Pace = field(default_factory=Pace)
+    rate_limit: RateLimit = field(default_factory=RateLimit)
     ceiling: int = 0  # connections the provider showed it allows, until `ceiling_until`
     ceiling_until: float = 0.0
     slots: MailboxSlots | None = None  # shared with other workers; None: there are none
@@ -96,9 +96,9 @@ class _Shelf:
 
     @property
     def is_forgettable(self) -> bool:
-        """Whether nothing would be lost with the shelf."""
+        """Whether nothing would be lost with the pool."""
         is_busy = self.occupied or self.waiters
-        return not is_busy and time.monotonic() > max(self.ceiling_until, self.pace.whole_at)
+        return not is_busy and time.monotonic() > max(self.ceiling_until, self.rate_limit.whole_at)
 
     def occupy(self) -> bool:
         """Take a slot, one of which is free as far as this worker goes; False if none is."""
@@ -136,17 +136,17 @@ class _Shelf:
 class Pool:
     """Keeps authenticated connections between transactions and shares them out."""
 
-    def __init__(self, metrics: Metrics, slots: Slots | None = None) -> None:
+    def __init__(self, metrics: Metrics, slots: WorkerSlots | None = None) -> None:
         self._metrics = metrics
         self._slots = slots
-        self._shelves: dict[tuple[object, ...], _Shelf] = {}
+        self._pools: dict[tuple[object, ...], _AccountPool] = {}
         self._current: dict[str, Account] | None = None  # by key; None: whoever comes
         self._is_closing = False
 
     def __repr__(self) -> str:
-        idle = sum(len(shelf.idle) for shelf in self._shelves.values())
-        occupied = sum(shelf.occupied for shelf in self._shelves.values())
-        waiting = sum(len(shelf.waiters) for shelf in self._shelves.values())
+        idle = sum(len(pool.idle) for pool in self._pools.values())
+        occupied = sum(pool.occupied for pool in self._pools.values())
+        waiting = sum(len(pool.waiters) for pool in self._pools.values())
         return f"<Pool {occupied - idle} leased or opening, {idle} idle, {waiting} waiting>"
 
     async def wait_turn(self, account: Account) -> None:
@@ -155,12 +155,12 @@ class Pool:
         Raises:
             Overloaded: its turn is further off than the account's `wait_seconds`.
         """
-        limits, shelf = account.limits, self._shelf(account)
+        limits, pool = account.limits, self._pool_of(account)
         rate = limits.messages_per_minute
-        if shelf.slots is not None and rate:
-            delay = await shelf.slots.reserve(rate, limits.wait_seconds)
+        if pool.slots is not None and rate:
+            delay = await pool.slots.reserve(rate, limits.wait_seconds)
         else:
-            delay = shelf.pace.reserve(time.monotonic(), rate, limits.wait_seconds)
+            delay = pool.rate_limit.reserve(time.monotonic(), rate, limits.wait_seconds)
         if delay is None:
             raise Overloaded("more messages than the provider allows a minute")
         if delay:
@@ -169,7 +169,7 @@ class Pool:
     def note_reply(self, account: Account, reply: Reply) -> None:
         """Heed a provider that says the mailbox has too many connections."""
         if reply.code == 432:
-            self._shelf(account).lower()
+            self._pool_of(account).lower()
 
     def lease(self, account: Account, open_connection: Open, *, new: bool = False) -> Lease:
         """Return a context manager for one connection of `account`.
@@ -191,23 +191,23 @@ class Pool:
         account as it was, but not beyond the limits that it has now.
         """
         self._current = {account.key: account for account in accounts}
-        for shelf in self._shelves.values():
-            current = self._current.get(shelf.account)
+        for pool in self._pools.values():
+            current = self._current.get(pool.account)
             if current is not None:
-                shelf.limits = current.limits
-        for key, shelf in self._shelves.items():
-            current = self._current.get(shelf.account)
-            if current is None or key != _shelf_key(current):
-                self._void(shelf, "reload")
+                pool.limits = current.limits
+        for key, pool in self._pools.items():
+            current = self._current.get(pool.account)
+            if current is None or key != _pool_key(current):
+                self._void(pool, "reload")
 
     def drop(self, mailbox: str) -> None:
         """Close the connections of a mailbox, whose grant ended; it is its account's key.
 
         Those in use are closed as they come back.
         """
-        for shelf in self._shelves.values():
-            if shelf.account == mailbox:
-                self._void(shelf, "revoked")
+        for pool in self._pools.values():
+            if pool.account == mailbox:
+                self._void(pool, "revoked")
 
     async def sweep_forever(self) -> None:
         """Close idle connections whose time is up, until cancelled."""
@@ -216,262 +216,262 @@ class Pool:
             self.sweep()
 
     def sweep(self) -> None:
-        """Close idle connections whose time is up or that are too many; forget empty shelves.
+        """Close idle connections whose time is up or that are too many; forget empty pools.
 
-        Slots that are free by now are offered to those who wait.
+        WorkerSlots that are free by now are offered to those who wait.
         """
-        for key, shelf in list(self._shelves.items()):
-            for connection in list(shelf.idle):
-                if reason := shelf.end_reason(connection):
-                    self._drop_idle(shelf, connection, reason)
-            while shelf.idle and shelf.occupied > shelf.max_connections:
-                self._drop_idle(shelf, shelf.idle[0], "cap")
-            if shelf.seeking is None:
-                self._offer_free_slots(shelf)
-            if shelf.is_forgettable:
-                del self._shelves[key]
-                if self._slots is not None and shelf.slots is not None:
-                    self._slots.forget(shelf.slots)
+        for key, pool in list(self._pools.items()):
+            for connection in list(pool.idle):
+                if reason := pool.end_reason(connection):
+                    self._drop_idle(pool, connection, reason)
+            while pool.idle and pool.occupied > pool.max_connections:
+                self._drop_idle(pool, pool.idle[0], "cap")
+            if pool.seeking is None:
+                self._offer_free_slots(pool)
+            if pool.is_forgettable:
+                del self._pools[key]
+                if self._slots is not None and pool.slots is not None:
+                    self._slots.forget(pool.slots)
 
     def close(self) -> None:
         """Close idle connections, turn waiters away; leased ones are closed as they come back."""
         self._is_closing = True
-        for shelf in self._shelves.values():
-            self._close_idle(shelf, "shutdown")
-            _fail_waiters(shelf, Overloaded("the pool is closing"))
+        for pool in self._pools.values():
+            self._close_idle(pool, "shutdown")
+            _fail_waiters(pool, Overloaded("the pool is closing"))
 
     async def acquire(self, account: Account, open_connection: Open, *, new: bool) -> Connection:
         """Take a connection; `Lease` is the way to call this. `new` asks for one just opened."""
-        shelf = self._shelf(account)
+        pool = self._pool_of(account)
         if self._is_closing:
             raise Overloaded("the pool is closing")
-        if not new and (kept := self._take_idle(shelf)) is not None:
+        if not new and (kept := self._take_idle(pool)) is not None:
             return kept
-        if self._claim_slot(shelf, replace=new):
-            return await self._open(shelf, open_connection)
-        handed = await self._wait(shelf)
+        if self._claim_slot(pool, replace=new):
+            return await self._open(pool, open_connection)
+        handed = await self._wait(pool)
         if handed is not None and new:
             handed.close()
-            self._closed(shelf, "replaced")
+            self._closed(pool, "replaced")
             handed = None
         if handed is None:
-            return await self._open(shelf, open_connection)
-        self._metrics.provider(shelf.provider).upstream_reused.inc()
+            return await self._open(pool, open_connection)
+        self._metrics.provider(pool.provider).upstream_reused.inc()
         return handed
 
     def release(self, account: Account, connection: Connection, *, in_doubt: bool) -> None:
         """Take a connection back from a lease; never blocks."""
-        shelf = self._shelf(account)
+        pool = self._pool_of(account)
         connection.last_used_at = time.monotonic()
         if in_doubt:
             connection.abort()
-        reason = "doubt" if in_doubt else shelf.end_reason(connection)
+        reason = "doubt" if in_doubt else pool.end_reason(connection)
         if not reason and self._is_closing:
             reason = "shutdown"
-        gives_way = shelf.must_give_way(connection, has_ended=bool(reason))
+        gives_way = pool.must_give_way(connection, has_ended=bool(reason))
         if reason or gives_way:
             connection.close()
-            self._closed(shelf, reason or "wanted")
+            self._closed(pool, reason or "wanted")
             if gives_way:
-                self._make_room(shelf)
+                self._make_room(pool)
             else:
-                self._hand_over(shelf, None)
+                self._hand_over(pool, None)
         else:
-            self._hand_over(shelf, connection)
+            self._hand_over(pool, connection)
 
-    def _shelf(self, account: Account) -> _Shelf:
-        key = _shelf_key(account)
-        shelf = self._shelves.get(key)
-        if shelf is None:
-            shelf = self._shelves[key] = _Shelf(account.key, account.provider, account.limits)
+    def _pool_of(self, account: Account) -> _AccountPool:
+        key = _pool_key(account)
+        pool = self._pools.get(key)
+        if pool is None:
+            pool = self._pools[key] = _AccountPool(account.key, account.provider, account.limits)
             if self._slots is not None:
-                give_way, retry = partial(self._give_way, shelf), partial(self._seek, shelf)
-                shelf.slots = self._slots.of(key, give_way, retry)
+                give_way, retry = partial(self._give_way, pool), partial(self._seek, pool)
+                pool.slots = self._slots.of(key, give_way, retry)
         if self._current is None:
-            shelf.limits = account.limits
+            pool.limits = account.limits
         elif (current := self._current.get(account.key)) is not None:
-            shelf.limits = current.limits
-        return shelf
+            pool.limits = current.limits
+        return pool
 
-    def _claim_slot(self, shelf: _Shelf, *, replace: bool) -> bool:
+    def _claim_slot(self, pool: _AccountPool, *, replace: bool) -> bool:
         """Take a free slot, not past those who wait; `replace`: else the oldest idle one's."""
-        if shelf.waiters:
+        if pool.waiters:
             return False
-        if shelf.has_free_slot and shelf.occupy():
+        if pool.has_free_slot and pool.occupy():
             return True
         if not replace:
             return False
-        while shelf.idle:
-            self._drop_idle(shelf, shelf.idle[0], "replaced")
-            if shelf.has_free_slot and shelf.occupy():
+        while pool.idle:
+            self._drop_idle(pool, pool.idle[0], "replaced")
+            if pool.has_free_slot and pool.occupy():
                 return True
         return False
 
-    def _take_idle(self, shelf: _Shelf) -> Connection | None:
-        while shelf.idle:
-            connection = shelf.idle[-1]
-            if reason := shelf.end_reason(connection):
-                self._drop_idle(shelf, connection, reason)
+    def _take_idle(self, pool: _AccountPool) -> Connection | None:
+        while pool.idle:
+            connection = pool.idle[-1]
+            if reason := pool.end_reason(connection):
+                self._drop_idle(pool, connection, reason)
                 continue
-            shelf.idle.pop()
+            pool.idle.pop()
             connection.on_gone = None
-            self._metrics.provider(shelf.provider).upstream_reused.inc()
+            self._metrics.provider(pool.provider).upstream_reused.inc()
             return connection
         return None
 
-    async def _open(self, shelf: _Shelf, open_connection: Open) -> Connection:
+    async def _open(self, pool: _AccountPool, open_connection: Open) -> Connection:
         """Open a connection in a slot that is already taken."""
         began = time.monotonic()
         try:
             connection = await open_connection()
         except BaseException as error:
-            self._open_failed(shelf, error)
+            self._open_failed(pool, error)
             raise
-        self._metrics.upstream_opened.labels(shelf.provider).inc()
-        self._metrics.upstream_open.labels(shelf.provider).inc()
-        lifetime_seconds = shelf.limits.max_connection_age_seconds
+        self._metrics.upstream_opened.labels(pool.provider).inc()
+        self._metrics.upstream_open.labels(pool.provider).inc()
+        lifetime_seconds = pool.limits.max_connection_age_seconds
         jitter = random.uniform(0, _AGE_JITTER)  # noqa: S311 - spreads load, guards nothing
         connection.expires_at = connection.opened_at + lifetime_seconds * (1 - jitter)
         opened = time.monotonic()
-        if began < shelf.void_before:
+        if began < pool.void_before:
             connection.expires_at = opened  # it may have shown what is not good any more
         tenure = _TENURE_OPENINGS * (opened - began)
         connection.yields_at = opened + min(max(tenure, _MIN_TENURE_SECONDS), _MAX_TENURE_SECONDS)
         return connection
 
-    def _open_failed(self, shelf: _Shelf, error: BaseException) -> None:
+    def _open_failed(self, pool: _AccountPool, error: BaseException) -> None:
         if isinstance(error, UpstreamAuthRejected) or not isinstance(error, UpstreamError):
             # It says nothing of the provider: a token was refused, or the caller was cancelled.
-            self._hand_over(shelf, None)
+            self._hand_over(pool, None)
             return
         if isinstance(error, UpstreamRejected) and error.reply.code in _TOO_MANY:
-            shelf.lower()
-        shelf.vacate()
-        shelf.is_short = False
-        if shelf.occupied == 0:
+            pool.lower()
+        pool.vacate()
+        pool.is_short = False
+        if pool.occupied == 0:
             # Nothing is left that could serve the waiters: they learn it now, not one by one.
-            _fail_waiters(shelf, error)
+            _fail_waiters(pool, error)
 
-    async def _wait(self, shelf: _Shelf) -> Connection | None:
+    async def _wait(self, pool: _AccountPool) -> Connection | None:
         """Wait for a connection, or for a free slot (None), which is then the caller's."""
-        if len(shelf.waiters) >= MAX_WAITING:
+        if len(pool.waiters) >= MAX_WAITING:
             raise Overloaded("too many messages are waiting for this mailbox")
         waiter: asyncio.Future[Connection | None] = asyncio.get_running_loop().create_future()
-        shelf.waiters.append(waiter)
-        if shelf.seeking is None:
-            self._ask(shelf)
+        pool.waiters.append(waiter)
+        if pool.seeking is None:
+            self._ask(pool)
         try:
-            async with asyncio.timeout(shelf.limits.wait_seconds):
+            async with asyncio.timeout(pool.limits.wait_seconds):
                 return await waiter
         except BaseException as error:
-            self._stop_waiting(shelf, waiter)
+            self._stop_waiting(pool, waiter)
             if isinstance(error, TimeoutError):
                 raise Overloaded("no connection became free in time") from None
             raise
 
-    def _stop_waiting(self, shelf: _Shelf, waiter: asyncio.Future[Connection | None]) -> None:
-        if waiter in shelf.waiters:
-            shelf.waiters.remove(waiter)
+    def _stop_waiting(self, pool: _AccountPool, waiter: asyncio.Future[Connection | None]) -> None:
+        if waiter in pool.waiters:
+            pool.waiters.remove(waiter)
         elif waiter.done() and not waiter.cancelled() and waiter.exception() is None:
             # Served in the very moment it gave up: the next one gets it.
-            self._hand_over(shelf, waiter.result())
+            self._hand_over(pool, waiter.result())
 
-    def _hand_over(self, shelf: _Shelf, connection: Connection | None) -> None:
+    def _hand_over(self, pool: _AccountPool, connection: Connection | None) -> None:
         """Give a connection, or a free slot (None), to the oldest waiter; else shelve it."""
-        if connection is None and shelf.occupied > shelf.max_connections:
-            shelf.vacate()  # the cap was lowered meanwhile
+        if connection is None and pool.occupied > pool.max_connections:
+            pool.vacate()  # the cap was lowered meanwhile
             return
-        while shelf.waiters:
-            waiter = shelf.waiters.popleft()
+        while pool.waiters:
+            waiter = pool.waiters.popleft()
             if not waiter.done():
                 waiter.set_result(connection)
-                if shelf.seeking is None:
-                    self._offer_free_slots(shelf)
+                if pool.seeking is None:
+                    self._offer_free_slots(pool)
                 return
         if connection is None:
-            shelf.vacate()
+            pool.vacate()
             return
         if self._is_closing or not connection.is_usable:
             connection.close()
-            self._closed(shelf, "shutdown" if self._is_closing else "lost")
-            shelf.vacate()
+            self._closed(pool, "shutdown" if self._is_closing else "lost")
+            pool.vacate()
             return
-        connection.on_gone = lambda gone: self._drop_idle(shelf, gone, "lost")
-        shelf.idle.append(connection)
+        connection.on_gone = lambda gone: self._drop_idle(pool, gone, "lost")
+        pool.idle.append(connection)
 
-    def _offer_free_slots(self, shelf: _Shelf) -> None:
+    def _offer_free_slots(self, pool: _AccountPool) -> None:
         """Let waiters try slots that a failed open left free: not before something went well."""
-        while shelf.waiters and shelf.has_free_slot:
-            if not shelf.waiters[0].done() and not shelf.occupy():
+        while pool.waiters and pool.has_free_slot:
+            if not pool.waiters[0].done() and not pool.occupy():
                 return
-            waiter = shelf.waiters.popleft()
+            waiter = pool.waiters.popleft()
             if not waiter.done():
                 waiter.set_result(None)
 
-    def _seek(self, shelf: _Shelf) -> None:
+    def _seek(self, pool: _AccountPool) -> None:
         """Try for the slots that other workers hold, and go on as long as somebody waits."""
-        if shelf.seeking is not None:
-            shelf.seeking.cancel()
-            shelf.seeking = None
-        if shelf.is_short and shelf.waiters:
-            self._offer_free_slots(shelf)
-        self._ask(shelf)
+        if pool.seeking is not None:
+            pool.seeking.cancel()
+            pool.seeking = None
+        if pool.is_short and pool.waiters:
+            self._offer_free_slots(pool)
+        self._ask(pool)
 
-    def _ask(self, shelf: _Shelf) -> None:
+    def _ask(self, pool: _AccountPool) -> None:
         """Ask for a slot that another worker holds, if that is what those who wait here need."""
-        is_needed = shelf.is_short and shelf.waiters and shelf.has_free_slot
-        if shelf.slots is not None and is_needed:
-            shelf.slots.want()
-            self._seek_later(shelf)
+        is_needed = pool.is_short and pool.waiters and pool.has_free_slot
+        if pool.slots is not None and is_needed:
+            pool.slots.want()
+            self._seek_later(pool)
 
-    def _seek_later(self, shelf: _Shelf) -> None:
+    def _seek_later(self, pool: _AccountPool) -> None:
         loop = asyncio.get_running_loop()
-        shelf.seeking = loop.call_later(_SEEK_SECONDS, self._seek, shelf)
+        pool.seeking = loop.call_later(_SEEK_SECONDS, self._seek, pool)
 
-    def _give_way(self, shelf: _Shelf, held_there: int) -> None:
+    def _give_way(self, pool: _AccountPool, held_there: int) -> None:
         """Make room for another worker, which wants a slot and holds `held_there`."""
-        if held_there == 0 or shelf.occupied > held_there + 1:
-            shelf.wanted_until = time.monotonic() + _WANTED_SECONDS
-        if not shelf.idle:
+        if held_there == 0 or pool.occupied > held_there + 1:
+            pool.wanted_until = time.monotonic() + _WANTED_SECONDS
+        if not pool.idle:
             return
-        oldest = shelf.idle[0]
-        if oldest.idle_seconds > _BETWEEN_MESSAGES_SECONDS or shelf.must_give_way(oldest):
-            self._drop_idle(shelf, oldest, "wanted")
-            shelf.wanted_until = 0.0
-            if shelf.slots is not None:
-                shelf.slots.tell_freed()
+        oldest = pool.idle[0]
+        if oldest.idle_seconds > _BETWEEN_MESSAGES_SECONDS or pool.must_give_way(oldest):
+            self._drop_idle(pool, oldest, "wanted")
+            pool.wanted_until = 0.0
+            if pool.slots is not None:
+                pool.slots.tell_freed()
 
-    def _make_room(self, shelf: _Shelf) -> None:
+    def _make_room(self, pool: _AccountPool) -> None:
         """Leave the slot of a connection that was closed to the worker that wants one."""
-        shelf.vacate()
-        shelf.wanted_until = 0.0
-        if shelf.slots is not None:
-            shelf.slots.tell_freed()
-        if shelf.waiters:
+        pool.vacate()
+        pool.wanted_until = 0.0
+        if pool.slots is not None:
+            pool.slots.tell_freed()
+        if pool.waiters:
             # Those who wait here ask for it back, but not before it could be taken.
-            shelf.is_short = True
-            if shelf.seeking is None:
-                self._seek_later(shelf)
+            pool.is_short = True
+            if pool.seeking is None:
+                self._seek_later(pool)
 
-    def _void(self, shelf: _Shelf, reason: str) -> None:
+    def _void(self, pool: _AccountPool, reason: str) -> None:
         """Let no connection that there is now, or that is being opened, be kept."""
-        shelf.void_before, shelf.void_reason = time.monotonic(), reason
-        self._close_idle(shelf, reason)
+        pool.void_before, pool.void_reason = time.monotonic(), reason
+        self._close_idle(pool, reason)
 
-    def _close_idle(self, shelf: _Shelf, reason: str) -> None:
-        for connection in list(shelf.idle):
-            self._drop_idle(shelf, connection, reason)
+    def _close_idle(self, pool: _AccountPool, reason: str) -> None:
+        for connection in list(pool.idle):
+            self._drop_idle(pool, connection, reason)
 
-    def _drop_idle(self, shelf: _Shelf, connection: Connection, reason: str) -> None:
-        shelf.idle.remove(connection)
-        shelf.vacate()
+    def _drop_idle(self, pool: _AccountPool, connection: Connection, reason: str) -> None:
+        pool.idle.remove(connection)
+        pool.vacate()
         connection.on_gone = None
         connection.close()
-        self._closed(shelf, reason)
+        self._closed(pool, reason)
 
-    def _closed(self, shelf: _Shelf, reason: str) -> None:
-        self._metrics.upstream_closed.labels(shelf.provider, reason).inc()
-        self._metrics.upstream_open.labels(shelf.provider).dec()
+    def _closed(self, pool: _AccountPool, reason: str) -> None:
+        self._metrics.upstream_closed.labels(pool.provider, reason).inc()
+        self._metrics.upstream_open.labels(pool.provider).dec()
 
 
 class Lease:
@@ -515,12 +515,12 @@ def _end_reason(connection: Connection, limits: Limits) -> str:
     return ""
 
 
-def _shelf_key(account: Account) -> tuple[object, ...]:
+def _pool_key(account: Account) -> tuple[object, ...]:
     return account.key, account.upstream
 
 
-def _fail_waiters(shelf: _Shelf, error: ProxyError) -> None:
-    while shelf.waiters:
-        waiter = shelf.waiters.popleft()
+def _fail_waiters(pool: _AccountPool, error: ProxyError) -> None:
+    while pool.waiters:
+        waiter = pool.waiters.popleft()
         if not waiter.done():
             waiter.set_exception(error)

@@ -12,7 +12,7 @@ _BURST_SECONDS = 10.0  # how much of the rate may go at once after a pause: 5 of
 
 
 @dataclass(slots=True)
-class Pace:
+class RateLimit:
     """The allowance of one mailbox."""
 
     whole_at: float = 0.0  # monotonic seconds at which a full burst is allowed again

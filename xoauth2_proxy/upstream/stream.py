@@ -9,8 +9,8 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from xoauth2_proxy.upstream.connection import ConnectionGone
-from xoauth2_proxy.upstream.envelope import DATA, Exchange, rcpt_command
+from xoauth2_proxy.upstream.connection import ConnectionLost
+from xoauth2_proxy.upstream.envelope import DATA, EnvelopeSender, rcpt_command
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,13 +19,14 @@ if TYPE_CHECKING:
     from xoauth2_proxy.upstream.connection import Connection
 
 
-class Stream(Exchange):
+class StreamingTransaction(EnvelopeSender):
     """A transaction in steps: the envelope, `go_ahead`, `write` any number of times, `end`.
 
     The envelope is `begin` for all recipients at once, or `recipient` for one after the other.
 
     Every step raises (like `transact`):
-        Refused: the provider said no; the connection may be used again, if no content left.
+        TransactionRefused: the provider refused; the connection may be used again if no content
+            was sent.
         UpstreamClosedEarly, UpstreamDropped, OutcomeUnknown: the connection was lost.
     """
 
@@ -37,7 +38,7 @@ class Stream(Exchange):
     def _translating_loss(self) -> Iterator[None]:
         try:
             yield
-        except ConnectionGone as error:
+        except ConnectionLost as error:
             raise self.lost(error) from None
 
     async def begin(self) -> None:

@@ -14,8 +14,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from xoauth2_proxy.errors import OutcomeUnknown
-from xoauth2_proxy.upstream.connection import ConnectionGone
-from xoauth2_proxy.upstream.envelope import DATA, Exchange, Refused, close_if_spent
+from xoauth2_proxy.upstream.connection import ConnectionLost
+from xoauth2_proxy.upstream.envelope import DATA, EnvelopeSender, TransactionRefused, close_if_spent
 
 if TYPE_CHECKING:
     from xoauth2_proxy.smtp.content import Content
@@ -41,18 +41,18 @@ async def transact(connection: Connection, envelope: Envelope, content: Content)
         OutcomeUnknown: it was lost after the last octet.
         ExtensionMissing: the provider lacks what the message needs; nothing was sent.
     """
-    transaction = _Transaction(connection, envelope, content)
+    transaction = _WholeTransaction(connection, envelope, content)
     try:
         reply = await transaction.run()
-    except Refused as refusal:
+    except TransactionRefused as refusal:
         reply = refusal.reply
-    except ConnectionGone as error:
+    except ConnectionLost as error:
         raise transaction.lost(error) from None
     close_if_spent(connection, reply)
     return reply
 
 
-class _Transaction(Exchange):
+class _WholeTransaction(EnvelopeSender):
     def __init__(self, connection: Connection, envelope: Envelope, content: Content) -> None:
         super().__init__(connection, envelope)
         self._content = content
@@ -77,9 +77,9 @@ class _Transaction(Exchange):
         self._lost = OutcomeUnknown
         try:
             await self._envelope_replies()
-        except Refused:
+        except TransactionRefused:
             # BDAT is answered all the same; the first refusal is the reason.
-            with suppress(ConnectionGone):
+            with suppress(ConnectionLost):
                 await self._final_reply()
             raise
         return await self._final_reply()
@@ -88,7 +88,7 @@ class _Transaction(Exchange):
         self._connection.send(b"".join([*commands, DATA]), replies=len(commands) + 1)
         try:
             await self._envelope_replies()
-        except Refused:
+        except TransactionRefused:
             await self._take_back_data()
             raise
         await self._expect_go_ahead()

@@ -17,7 +17,7 @@ import time
 from typing import TYPE_CHECKING
 
 from xoauth2_proxy import log
-from xoauth2_proxy.upstream.rate_limit import Pace
+from xoauth2_proxy.upstream.rate_limit import RateLimit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,7 +30,7 @@ _RATE_RETRY_SECONDS = 0.001  # the file is held for some microseconds
 _FLOAT = struct.Struct("d")
 
 
-class Slots:
+class WorkerSlots:
     """The slots of all mailboxes, as one worker sees them."""
 
     def __init__(self, directory: Path, rates: Path, tell: Callable[[str], None]) -> None:
@@ -129,7 +129,7 @@ class MailboxSlots:
         self._tell(f"freed {self.name}")
 
     async def reserve(self, per_minute: float, patience_seconds: float) -> float | None:
-        """Take the mailbox's next turn, as `Pace.reserve` does, for all workers together."""
+        """Take the mailbox's next turn, as `RateLimit.reserve` does, for all workers together."""
         deadline = time.monotonic() + patience_seconds
         while True:
             try:
@@ -162,9 +162,9 @@ def _reserve(descriptor: int, per_minute: float, patience_seconds: float) -> flo
     """Take a turn of the rate in a locked file, and let go of it."""
     try:
         octets = os.pread(descriptor, _FLOAT.size, 0)
-        pace = Pace(_FLOAT.unpack(octets)[0] if octets else 0.0)
-        delay = pace.reserve(time.monotonic(), per_minute, patience_seconds)
-        os.pwrite(descriptor, _FLOAT.pack(pace.whole_at), 0)
+        rate_limit = RateLimit(_FLOAT.unpack(octets)[0] if octets else 0.0)
+        delay = rate_limit.reserve(time.monotonic(), per_minute, patience_seconds)
+        os.pwrite(descriptor, _FLOAT.pack(rate_limit.whole_at), 0)
         return delay
     finally:
         os.close(descriptor)

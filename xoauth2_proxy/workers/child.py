@@ -16,10 +16,10 @@ from urllib.parse import unquote
 from xoauth2_proxy import log, metrics
 from xoauth2_proxy.service import runner
 from xoauth2_proxy.service.app import App, Shared
-from xoauth2_proxy.upstream.worker_slots import Slots
+from xoauth2_proxy.upstream.worker_slots import WorkerSlots
 from xoauth2_proxy.workers import run_directory
 from xoauth2_proxy.workers.channel import CONFIG, HELD_BACK, Channel, receive_setup
-from xoauth2_proxy.workers.client_counts import Hall
+from xoauth2_proxy.workers.client_counts import ClientCounts
 
 if TYPE_CHECKING:
     from xoauth2_proxy.workers.channel import Setup
@@ -77,20 +77,22 @@ async def _serve(setup: Setup, end: socket.socket) -> int:
     return 0
 
 
-def _slots(setup: Setup, channel: Channel) -> Slots:
-    return Slots(
+def _slots(setup: Setup, channel: Channel) -> WorkerSlots:
+    return WorkerSlots(
         run_directory.slots(setup.run.state_dir), run_directory.rates(setup.directory), channel.say
     )
 
 
-def _build(setup: Setup, slots: Slots) -> App:
+def _build(setup: Setup, slots: WorkerSlots) -> App:
     sockets = [socket.socket(fileno=descriptor) for descriptor in setup.sockets]
-    seats = Hall(run_directory.seats(setup.directory)).seats(setup.number)
-    shared = Shared(sockets, slots, seats, setup.sandbox)
+    client_counts = ClientCounts(run_directory.client_counts(setup.directory)).for_worker(
+        setup.number
+    )
+    shared = Shared(sockets, slots, client_counts, setup.sandbox)
     return App(setup.run.config, runner.equipment(setup.run), shared=shared)
 
 
-async def _listen(channel: Channel, app: App, slots: Slots, stop: asyncio.Event) -> None:
+async def _listen(channel: Channel, app: App, slots: WorkerSlots, stop: asyncio.Event) -> None:
     """Heed the parent until it has ended.
 
     A worker that cannot do as it is told ends; the next one begins with what it was to do.

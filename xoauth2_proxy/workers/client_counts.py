@@ -12,7 +12,7 @@ _CELL_BYTES = 4  # of a C int: format "i"
 _SLACK = 4  # clients that a worker may have beyond its share before it lets the others go first
 
 
-class Hall:
+class ClientCounts:
     """One number a worker: only the worker writes it, all of them read it."""
 
     def __init__(self, file: Path) -> None:
@@ -21,18 +21,18 @@ class Hall:
             self._cells = memoryview(mmap.mmap(opened.fileno(), 0)).cast("i")
 
     @classmethod
-    def create(cls, file: Path, workers: int) -> Hall:
+    def create(cls, file: Path, workers: int) -> ClientCounts:
         """Make the file for this many workers. Raises `OSError`."""
         file.write_bytes(bytes(_CELL_BYTES * workers))
         return cls(file)
 
-    def seats(self, worker: int) -> WorkerSeats:
+    def for_worker(self, worker: int) -> WorkerClientCounts:
         """Return what one worker uses."""
-        return WorkerSeats(self._cells, worker)
+        return WorkerClientCounts(self._cells, worker)
 
 
-class WorkerSeats:
-    """The hall as one worker sees it."""
+class WorkerClientCounts:
+    """The client counts as one worker sees them."""
 
     def __init__(self, cells: memoryview[int], worker: int) -> None:
         self._cells = cells

@@ -31,10 +31,10 @@ from xoauth2_proxy.service.app import (
     warn_of_changes,
 )
 from xoauth2_proxy.submission.acceptor import listening_sockets
-from xoauth2_proxy.upstream.connector import Opener
+from xoauth2_proxy.upstream.connector import Connector
 from xoauth2_proxy.workers import run_directory
 from xoauth2_proxy.workers.channel import Setup
-from xoauth2_proxy.workers.client_counts import Hall
+from xoauth2_proxy.workers.client_counts import ClientCounts
 from xoauth2_proxy.workers.worker import Timing, Worker
 
 if TYPE_CHECKING:
@@ -83,13 +83,13 @@ class Parent:
         self._sockets: list[socket.socket] = []
         self._keeping: list[asyncio.Task[None]] = []
         self._directory: run_directory.RunDirectory | None = None
-        self._hall: Hall | None = None
+        self._client_counts: ClientCounts | None = None
         self._metrics: MergedMetrics | None = None
         self._own_metrics = Metrics()
         self._tokens = TokenSource(
             self._equipment.refreshers(what.config), self._own_metrics, self._equipment.store
         )
-        self._opener = Opener(self._tokens)
+        self._connector = Connector(self._tokens)
         self._administration: Administration | None = None
 
     async def start(self) -> Addresses:
@@ -109,7 +109,9 @@ class Parent:
         config = self._what.config
         self._directory = run_directory.RunDirectory(self._what.state_dir)
         directory = self._directory.path
-        self._hall = Hall.create(run_directory.seats(directory), self._number)
+        self._client_counts = ClientCounts.create(
+            run_directory.client_counts(directory), self._number
+        )
         self._metrics = MergedMetrics(
             run_directory.figures(directory), self._processes, self._own_metrics
         )
@@ -119,7 +121,7 @@ class Parent:
         if self._sandbox is not None:
             await self._sandbox.start()
             self.health.sandbox = sandbox_addresses(self._sandbox)
-        self._opener.hostname = await asyncio.to_thread(own_hostname)
+        self._connector.hostname = await asyncio.to_thread(own_hostname)
         self._administration = self._with_administration(self._metrics)
         await self._use(config)
         admin = await self._administration.start()
@@ -160,7 +162,7 @@ class Parent:
         upstream = sandbox_upstream(self._sandbox) if self._sandbox is not None else None
         accounts = sandboxed(config, upstream)
         self._tokens.use(refreshers, accounts)
-        self._opener.forget_authorities()
+        self._connector.forget_authorities()
         if self._administration is not None:
             self._administration.use(config, accounts)
 
@@ -169,7 +171,7 @@ class Parent:
             service=self,
             equipment=self._equipment,
             tokens=self._tokens,
-            opener=self._opener,
+            connector=self._connector,
             health=self.health,
             metrics=self._own_metrics,
             shown=shown,
@@ -248,9 +250,9 @@ class Parent:
 
     def _has_changed(self, worker: Worker) -> None:
         if not worker.is_ready:
-            assert self._hall is not None  # noqa: S101 - made before the first worker
+            assert self._client_counts is not None  # noqa: S101 - made before the first worker
             assert self._metrics is not None  # noqa: S101 - the same
-            self._hall.seats(worker.number).count(0)
+            self._client_counts.for_worker(worker.number).count(0)
             self._metrics.forget_present(worker.number)
         running = sum(one.is_ready for one in self.workers)
         restarts = sum(one.restarts for one in self.workers)

@@ -27,9 +27,9 @@ def rates(directory: Path) -> Path:
     return directory / "rates"
 
 
-def seats(directory: Path) -> Path:
+def client_counts(directory: Path) -> Path:
     """Return the file in which the clients of this run are counted."""
-    return directory / "seats"
+    return directory / "client_counts"
 
 
 class RunDirectory:

@@ -13,7 +13,7 @@ from xoauth2_proxy.diagnostics import explain
 from xoauth2_proxy.errors import ProxyError, UpstreamAuthRejected, UpstreamRejected
 from xoauth2_proxy.smtp.content import Content
 from xoauth2_proxy.smtp.protocol import Envelope
-from xoauth2_proxy.upstream.connector import NoTokens, Opener
+from xoauth2_proxy.upstream.connector import Connector, NoTokens
 from xoauth2_proxy.upstream.transaction import transact
 
 if TYPE_CHECKING:
@@ -44,9 +44,9 @@ async def login(patient: Patient) -> str:
     """Log in with the token, on the relay's own way."""
     if not patient.access_token:
         raise NotNeeded("there is no token")
-    opener = Opener(NoTokens(), patient.hostname)
+    connector = Connector(NoTokens(), patient.hostname)
     try:
-        patient.connection = await opener.open_with(patient.account, patient.access_token)
+        patient.connection = await connector.open_with(patient.account, patient.access_token)
     except UpstreamAuthRejected as error:
         raise _refused(patient, error.reply) from None
     except UpstreamRejected as error:
