@@ -8,8 +8,6 @@ I3: replies to a pipelined group leave in one write, in order (RFC 2920 §3.2).
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import logging
 import re
 import secrets
@@ -26,6 +24,7 @@ from xoauth2_proxy.errors import ProxyError, UpstreamAuthRejected
 from xoauth2_proxy.smtp import sasl
 from xoauth2_proxy.smtp.content import DataReader, Refusal
 from xoauth2_proxy.smtp.protocol import Reply
+from xoauth2_proxy.submission.auth import AuthDialogue, AuthEnded, challenge_line
 from xoauth2_proxy.submission.reader import EndOfInput, Interrupted, LineTooLong, Reader
 from xoauth2_proxy.submission.transaction import BadChunk, ClientTransaction, parse_chunk
 
@@ -431,8 +430,8 @@ class ClientSession(SMTP):
             self._bad_command(refusal)
             return
         try:
-            credentials = await self._exchange(mechanism, initial_response.strip())
-        except _ExchangeEnded as ended:
+            credentials = await self._credentials(mechanism, initial_response.strip())
+        except AuthEnded as ended:
             self._count_auth(mechanism, "malformed")
             self._answer(ended.reply)
             self._count_failure()
@@ -456,33 +455,20 @@ class ClientSession(SMTP):
             return replies.ARGUMENT_MALFORMED
         return None if mechanism in sasl.MECHANISMS else replies.AUTH_MECHANISM_UNKNOWN
 
-    async def _exchange(self, mechanism: str, initial_response: str) -> sasl.Credentials:
-        """Run the challenges and responses of `mechanism`. Raises `_ExchangeEnded`."""
-        exchange = sasl.MECHANISMS[mechanism]()
-        challenge = next(exchange)
-        line = initial_response.encode() or await self._challenge(challenge)
-        while True:
-            try:
-                challenge = exchange.send(_decoded(line))
-            except StopIteration as done:
-                return cast("sasl.Credentials", done.value)
-            except sasl.MalformedResponse:
-                raise _ExchangeEnded(replies.AUTH_MALFORMED) from None
-            line = await self._challenge(challenge)
+    async def _credentials(self, mechanism: str, initial_response: str) -> sasl.Credentials:
+        """Return what the client logs in with. Raises `AuthEnded`."""
+        dialogue = AuthDialogue(mechanism)
+        credentials = dialogue.begin(initial_response)
+        while credentials is None:
+            self._pending.append(dialogue.challenge)
+            credentials = dialogue.respond(await self._response_line())
+        return credentials
 
-    async def _challenge(self, challenge: bytes) -> bytes:
-        """Send a challenge and return the line that answers it. Raises `_ExchangeEnded`."""
-        self._pending.append(b"334 " + base64.b64encode(challenge) + b"\r\n")
+    async def _response_line(self) -> bytes:
         try:
-            line = await self._line()
+            return await self._line()
         except LineTooLong:
-            raise _ExchangeEnded(replies.AUTH_LINE_TOO_LONG) from None
-        if not line.endswith(b"\r\n"):
-            raise _ExchangeEnded(replies.COMMAND_MALFORMED)
-        line = line.strip()
-        if line == b"*":
-            raise _ExchangeEnded(replies.AUTH_CANCELLED)
-        return line
+            raise AuthEnded(replies.AUTH_LINE_TOO_LONG) from None
 
     async def _auth_failed(
         self, mechanism: str, credentials: sasl.Credentials, error: ProxyError
@@ -507,8 +493,9 @@ class ClientSession(SMTP):
             **explanation,
         )
         if is_rejected and isinstance(credentials, sasl.TokenLogin):
-            with suppress(_ExchangeEnded):
-                await self._challenge(sasl.token_error_challenge(mechanism))
+            self._pending.append(challenge_line(sasl.token_error_challenge(mechanism)))
+            with suppress(AuthEnded):  # whatever the client answers, 535 follows
+                await self._response_line()
         self._answer(answer)
         if is_rejected:
             self._count_failure()
@@ -660,14 +647,6 @@ class ClientSession(SMTP):
         await self._flush()
 
 
-class _ExchangeEnded(Exception):
-    """The AUTH exchange ended without credentials; `reply` is the answer."""
-
-    def __init__(self, reply: Reply) -> None:
-        super().__init__()
-        self.reply = reply
-
-
 def _command_text(line: bytes) -> str | None:
     """Return a command line as text, or None where it is no line of SMTP."""
     if not line.endswith(b"\r\n"):
@@ -677,16 +656,6 @@ def _command_text(line: bytes) -> str | None:
     except UnicodeDecodeError:
         return None
     return text if text.isprintable() or not _CONTROL.search(text) else None
-
-
-def _decoded(line: bytes) -> bytes:
-    """Return what a base64 line stands for; "=" is the empty response (RFC 4954 §4)."""
-    if line == b"=":
-        return b""
-    try:
-        return base64.b64decode(line, validate=True)
-    except binascii.Error:
-        raise _ExchangeEnded(replies.AUTH_MALFORMED) from None
 
 
 # aiosmtpd dispatches by the names of methods; looked up once, not for each connection.
