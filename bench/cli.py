@@ -23,13 +23,13 @@ from bench.commands import sweep as sweep_command
 from bench.commands import tokens as tokens_command
 from bench.commands.sweep import SweepOptions
 from bench.cost import cli as cost_command
-from bench.options import scenario_run
-from bench.options.option_class import GroupedCommand, GroupedHelp, given, taking
-from bench.options.options import Options
-from bench.options.planning import Output, output_of, request_of
+from bench.options import scenario_request
+from bench.options.dataclass_options import GroupedCommand, GroupedHelp, given, taking
+from bench.options.request_builder import Output, output_of, request_of
+from bench.options.run_options import Options
 from bench.plan.scenarios import COMPARE, SCENARIOS, Plan
 from bench.process.interruption import Interruption
-from bench.process.serve import loop_factory
+from bench.process.server_process import loop_factory
 from bench.reports.progress import Progress
 from bench.runs.run import RunRequest, run_once, run_sides
 from bench.targets.target import StartInterrupted, TargetError
@@ -121,7 +121,7 @@ def _bench(context: typer.Context, options: Options) -> None:
     if options.scenario_file is None:
         request = request_of(options)
     else:
-        options, request = scenario_run.applied(options.scenario_file, options, given(context))
+        options, request = scenario_request.applied(options.scenario_file, options, given(context))
     out = output_of(options)
     _confirm(request.plan, out)
     with asyncio.Runner(loop_factory=loop_factory()) as runner:

@@ -30,11 +30,11 @@ from locust.runners import MasterRunner
 
 from bench.client.login import Mechanism
 from bench.client.submission import Manner, Submission, SubmissionFailed, Tls
-from bench.options.options import Options
-from bench.options.planning import request_of
+from bench.load.messages import Messages
+from bench.options.request_builder import request_of
+from bench.options.run_options import Options
 from bench.process.interruption import Interruption
 from bench.runs.logins import logins_of
-from bench.sending.messages import Messages
 from bench.targets.target import TargetError, open_target
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
     from bench.client.login import Login
     from bench.client.submission import Endpoint
-    from bench.figures.sample import Failure
+    from bench.measurement.sample import Failure
     from bench.runs.run import RunRequest
     from bench.targets.target import TargetRequest
 

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from bench.client.wire import TLS_FAILED
+from bench.analysis import assertions, comparison
+from bench.client.connection import TLS_FAILED
 from bench.plan.scenarios import COMPARE
-from bench.reading import assertions, comparison
-from bench.reports import comparison_table, html_export, json_export, terminal, words
+from bench.reports import comparison_table, formatting, html_export, json_export, terminal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from bench.figures.result import Run
-    from bench.options.planning import Output
+    from bench.measurement.result import Run
+    from bench.options.request_builder import Output
     from bench.process.interruption import Interruption
     from bench.runs.run import RunRequest
 
@@ -132,7 +132,7 @@ def _print_report(outcome: Outcome, saved: list[Path]) -> None:
 def _log(runs: list[Run]) -> list[str]:
     """Return what the private proxy of the last run with failures wrote; nobody sees it else."""
     lines = next((run.target_log for run in reversed(runs) if run.target_log), ())
-    shown = [f"    {words.harmless(line)}" for line in lines]
+    shown = [f"    {formatting.harmless(line)}" for line in lines]
     return ["The last lines of the private proxy's log:", *shown] if shown else []
 
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from bench.client.connection import SubmissionFailed, Wire, refusal
 from bench.client.login import Login, Mechanism
-from bench.client.wire import SubmissionFailed, Wire, refusal
-from bench.figures.sample import Failure
+from bench.measurement.sample import Failure
 from bench.plan.workloads import REPLY_SECONDS
 
 if TYPE_CHECKING:

@@ -16,11 +16,11 @@ import typer
 from rich.console import Console
 from typer.core import TyperCommand
 
-from bench.options.listed import one_each
-from bench.reading import comparison
-from bench.reading.documents import Document, DocumentError, read
-from bench.reading.judgement import Verdict
-from bench.reports import comparison_table, html_export, json_export, words
+from bench.analysis import comparison
+from bench.analysis.documents import Document, DocumentError, read
+from bench.analysis.verdict import Verdict
+from bench.options.multi_value import one_each
+from bench.reports import comparison_table, formatting, html_export, json_export
 
 _MAX_RUNS = 100  # a side
 _PERCENT = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,3})?)\s*%?")
@@ -94,7 +94,7 @@ def compare(  # noqa: PLR0913 - one parameter an option
         first, second = runs[: len(before)], runs[len(before) :]
         document = comparison.compare(first, second, min_change=share)
     except DocumentError as error:
-        print(words.harmless(str(error)), file=sys.stderr)  # noqa: T201
+        print(formatting.harmless(str(error)), file=sys.stderr)  # noqa: T201
         raise typer.Exit(2) from None
     is_saved = _save(document, html, output)
     if as_json:

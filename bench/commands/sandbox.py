@@ -18,10 +18,10 @@ from typing import Annotated
 import platformdirs
 import typer
 
-from bench.commands.complaints import Complaints
+from bench.commands.refusal_log import Complaints
 from bench.options import duration
 from bench.process.open_files import raise_open_files
-from bench.process.serve import announce, run, stop_signal
+from bench.process.server_process import announce, run, stop_signal
 from xoauth2_proxy.sandbox.app import Sandbox
 from xoauth2_proxy.sandbox.behaviour import Profile
 from xoauth2_proxy.sandbox.fault_syntax import FAULT_FORM, fault_document, fault_words, override

@@ -14,17 +14,17 @@ from typing import Annotated, NoReturn
 import typer
 from rich.console import Console
 
-from bench.options.options import LOAD, MAX_CONNECTIONS, MAX_RATE, Options
-from bench.options.planning import Output, output_of, request_of
+from bench.analysis import sweep
+from bench.analysis.documents import Document
+from bench.analysis.sweep import MAX_STEPS, Parameter
+from bench.options.request_builder import Output, output_of, request_of
+from bench.options.run_options import LOAD, MAX_CONNECTIONS, MAX_RATE, Options
 from bench.plan.scenarios import COMPARE, Plan
 from bench.process.interruption import Interruption
-from bench.process.serve import loop_factory
-from bench.reading.documents import Document
+from bench.process.server_process import loop_factory
 from bench.reports import html_export, json_export, sweep_table
 from bench.reports.progress import Progress
-from bench.runs import sweep
 from bench.runs.run import RunRequest, measure, with_mailboxes
-from bench.runs.sweep import MAX_STEPS, Parameter
 from bench.targets.target import StartInterrupted, Target, TargetError, open_target
 
 _DEFAULT = "1,2,4,8,16,32"

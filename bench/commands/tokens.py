@@ -21,8 +21,8 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.client.login import Login, Mechanism, initial_response
-from bench.commands import token_reading
-from bench.commands.token_reading import TokenReading
+from bench.commands import token_inspection
+from bench.commands.token_inspection import TokenReading
 from xoauth2_proxy.sandbox.tokens.mock_tokens import MOCK_MAILBOXES, MockTokens, load_signing_key
 
 MAX_COUNT = 10_000  # tokens; each takes some 20 microseconds to sign
@@ -98,7 +98,7 @@ def list_mailboxes(
     rows = [
         {
             "mailbox": mailbox,
-            "looks_like": token_reading.looks_like(tokens.mint(mailbox)),
+            "looks_like": token_inspection.looks_like(tokens.mint(mailbox)),
             "is_built_in": mailbox in MOCK_MAILBOXES,
         }
         for mailbox in dict.fromkeys((*MOCK_MAILBOXES, *named))
@@ -131,7 +131,7 @@ def show(
     given = _given([one for one in what if one not in names]) if len(names) < len(what) else []
     tokens = _tokens(state_dir, is_created=bool(names))
     minted = [tokens.mint(name, ttl_seconds=ttl_seconds or _HOUR_SECONDS) for name in names]
-    readings = [token_reading.read(tokens, token) for token in (*minted, *given)]
+    readings = [token_inspection.read(tokens, token) for token in (*minted, *given)]
     if as_json:
         _print_lines([reading.to_json() for reading in readings])
     else:
@@ -186,7 +186,7 @@ def mint(  # noqa: PLR0913 - one parameter an option
         for _ in range(count):
             token = tokens.mint(holder, ttl_seconds=ttl)
             if is_tampered:
-                token = token_reading.tampered(token)
+                token = token_inspection.tampered(token)
             _print(json.dumps({"account": name, "token": token}) if as_json else token)
 
 
@@ -202,7 +202,7 @@ def verify(
     wanted = "" if mailbox is None else _mailbox(mailbox)
     values = _given(given)
     tokens = _tokens(state_dir, is_created=False)
-    readings = [token_reading.read(tokens, value, mailbox=wanted) for value in values]
+    readings = [token_inspection.read(tokens, value, mailbox=wanted) for value in values]
     for reading in readings:
         verdict = {"is_valid": reading.is_valid, "reason": reading.reason}
         _print(

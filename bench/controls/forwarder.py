@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import cast
 
 from bench.process.open_files import raise_open_files
-from bench.process.serve import announce, run, stop_signal
+from bench.process.server_process import announce, run, stop_signal
 
 _CONNECT_SECONDS = 10.0
 _BACKLOG = 1024

@@ -18,7 +18,7 @@ import aiosmtplib
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 
 from bench.process.open_files import raise_open_files
-from bench.process.serve import announce, run, stop_signal
+from bench.process.server_process import announce, run, stop_signal
 from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokens, load_signing_key
 
 if TYPE_CHECKING:

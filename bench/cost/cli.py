@@ -18,15 +18,15 @@ import typer
 from rich.console import Console
 
 from bench.cost import export, meter, table
+from bench.cost.cost_run import Sitting
 from bench.cost.figures import Outcome
+from bench.cost.goals import Verdict, targets
 from bench.cost.plan import ALL_RELAYS, WORKLOADS, Plan, RelayName, workloads
-from bench.cost.reach import Verdict, targets
-from bench.cost.sitting import Sitting
 from bench.options import duration
-from bench.process.child import ChildError, StartInterrupted
+from bench.process.child_process import ChildError, StartInterrupted
 from bench.process.interruption import Interruption
 from bench.process.open_files import raise_open_files
-from bench.process.serve import loop_factory
+from bench.process.server_process import loop_factory
 from bench.reports import json_export
 
 _MAX_REPEAT = 100

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from bench.cost.figures import Lag, Measured, Outcome, Row
+    from bench.cost.goals import Target
     from bench.cost.plan import Plan
-    from bench.cost.reach import Target
 
 SCHEMA_VERSION = 1
 _PACKAGES = ("aiosmtpd", "aiosmtplib", "uvloop")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 
-from bench.process.child import child
+from bench.process.child_process import child
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

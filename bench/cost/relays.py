@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, assert_never
 
 from bench.cost.plan import MAX_MAILBOXES, PASSWORD, RelayName, mailbox
 from bench.cost.provider import Flavour, Provider
-from bench.process.child import child
+from bench.process.child_process import child
 from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokens, load_signing_key
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from bench.cost.figures import ratio
+from bench.cost.goals import Verdict
 from bench.cost.plan import Method, RelayName
-from bench.cost.reach import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from bench.cost.figures import Figures, Measured, Outcome, Row
-    from bench.cost.reach import Target
+    from bench.cost.goals import Target
 
 _COLOURS = {Verdict.REACHED: "green", Verdict.MISSED: "red", Verdict.NOT_MEASURED: "dim"}
 

@@ -10,7 +10,7 @@ from bench.targets.provisioning import Accounts, is_prefix
 from bench.targets.target import DEFAULT_PORT
 
 if TYPE_CHECKING:
-    from bench.options.options import Options
+    from bench.options.run_options import Options
 
 
 def accounts_of(options: Options) -> Accounts | None:

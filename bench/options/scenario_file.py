@@ -16,9 +16,9 @@ import typer
 from pydantic import ValidationError
 
 from bench.client.login import Mechanism
-from bench.options import planning
-from bench.options.options import Options
-from bench.options.scenario_model import Document
+from bench.options import request_builder
+from bench.options.run_options import Options
+from bench.options.scenario_schema import Document
 from bench.targets.private_provider import asks_token_endpoint
 from xoauth2_proxy.sandbox.provider_settings import ProviderSettings
 
@@ -138,7 +138,7 @@ def _contradictions(options: Options, provider: Mapping[str, object]) -> list[st
             "asks the token endpoint, which has settings or faults here; plain or login"
         )
     try:
-        planning.request_of(options)
+        request_builder.request_of(options)
     except typer.BadParameter as error:
         key = str(error.param_hint).removeprefix("--").replace("-", "_")
         problems.append(f"load.{key}: {error.message}")

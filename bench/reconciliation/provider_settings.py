@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from bench.targets.fetch import FetchFailed, fetch_object
+from bench.targets.http_client import FetchFailed, fetch_object
 
 _ENDPOINT = ("ttl_seconds", "rotation")  # no more: others may be a client's secret
 

@@ -6,14 +6,14 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bench.figures.result import NotReconciled, Reconciliation
-from bench.targets.fetch import FetchFailed, fetch_object
+from bench.measurement.result import NotReconciled, Reconciliation
+from bench.targets.http_client import FetchFailed, fetch_object
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
 
-    from bench.figures.recorder import Recorder
-    from bench.sending.messages import Messages
+    from bench.load.messages import Messages
+    from bench.measurement.recorder import Recorder
 
 _PAGE_MESSAGES = 500  # their descriptions are about 250 kB
 

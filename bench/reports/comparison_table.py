@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
-from bench.reports import sentences, words
+from bench.reports import formatting
+from bench.reports.console_text import print_sentence
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,12 +25,12 @@ _COLOURS = {"better": "green", "worse": "bold red", "better and worse": "yellow"
 def show(console: Console, document: Mapping[str, Any]) -> None:
     """Print a document of kind `comparison`; words in it are never taken for markup."""
     for one in document["differs"]:
-        sentences.show(console, f"Differs: {one}")
+        print_sentence(console, f"Differs: {one}")
     for warning in document["warnings"]:
-        sentences.show(console, f"Beware: {warning}", "yellow")
+        print_sentence(console, f"Beware: {warning}", "yellow")
     if document["differs"] or document["warnings"]:
         console.print()
-    sentences.show(
+    print_sentence(
         console,
         f"{len(document['baseline'])} baseline against {len(document['candidate'])} candidate "
         f"runs: medians; the change, its interval{sureness(document)}, and what each figure shows "
@@ -37,11 +38,11 @@ def show(console: Console, document: Mapping[str, Any]) -> None:
     )
     console.print(_table(document))
     for note in notes(document):
-        sentences.show(console, note)
+        print_sentence(console, note)
     verdict, reservation = document["verdict"], document["reservation"]
     doubt = ", with a reservation" if reservation else ""
-    sentences.show(console, f"Verdict: {verdict}{doubt}", _COLOURS.get(verdict, ""))
-    sentences.show(console, f"{document['reason']} {reservation or ''}".rstrip())
+    print_sentence(console, f"Verdict: {verdict}{doubt}", _COLOURS.get(verdict, ""))
+    print_sentence(console, f"{document['reason']} {reservation or ''}".rstrip())
 
 
 def notes(document: Mapping[str, Any]) -> list[str]:
@@ -75,9 +76,9 @@ def bounds(row: Mapping[str, Any]) -> str:
     """Return the interval of a row as changes."""
     interval = row["interval"]
     if interval is None:
-        return words.NOTHING
+        return formatting.NOTHING
     low, high = (
-        "∞" if bound is None else words.change(bound - 1)
+        "∞" if bound is None else formatting.change(bound - 1)
         for bound in (interval["low"], interval["high"])
     )
     return f"{low.removesuffix(_PERCENT)}…{high}"
@@ -93,19 +94,19 @@ def _table(document: Mapping[str, Any]) -> Table:
     for row in document["figures"]:
         table.add_row(
             f"{row['title']}{' *' if row['decides'] else ''}",
-            words.in_unit(row["baseline"]["median"], row["unit"]),
-            words.in_unit(row["candidate"]["median"], row["unit"]),
-            words.change(row["change"]),
+            formatting.in_unit(row["baseline"]["median"], row["unit"]),
+            formatting.in_unit(row["candidate"]["median"], row["unit"]),
+            formatting.change(row["change"]),
             bounds(row),
             _verdict(row["verdict"], is_coloured=row["decides"]),
         )
     for row in document["counts"]:
         table.add_row(
             f"{row['name'].capitalize()} *",
-            words.count(row["baseline"]),
-            words.count(row["candidate"]),
-            words.NOTHING,
-            words.NOTHING,
+            formatting.count(row["baseline"]),
+            formatting.count(row["candidate"]),
+            formatting.NOTHING,
+            formatting.NOTHING,
             _verdict(row["verdict"], is_coloured=True),
         )
     return table

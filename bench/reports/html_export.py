@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from bench.reading import conditions, provider
-from bench.reading.documents import SCHEMA_VERSION
-from bench.reports import comparison_table, verdicts, words
+from bench.analysis import comparability, provider_summary
+from bench.analysis.documents import SCHEMA_VERSION
+from bench.reports import comparison_table, findings, formatting
+from bench.reports.atomic_write import write_whole
 from bench.reports.charts import bars, distribution, relation, timeline
-from bench.reports.whole_file import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -30,7 +30,10 @@ _PACKAGE = "bench.reports"
 _FOLDER = "html"
 _HEADLINE = ("p50", "p95", "p99")
 _DOTS = ("throughput", "p50", "p95")  # the figures that a comparison draws run by run
-_LABELS: dict[str, Callable[[float], str]] = {"per_second": words.plain, "seconds": words.tick}
+_LABELS: dict[str, Callable[[float], str]] = {
+    "per_second": formatting.plain,
+    "seconds": formatting.tick,
+}
 
 
 def render(document: Mapping[str, Any]) -> str:
@@ -89,8 +92,8 @@ def _theme() -> tuple[Environment, Markup, str]:
         "note",
         "breakable",
     ):
-        environment.filters[name] = getattr(words, name)
-    environment.globals["opened"], environment.globals["logins"] = verdicts.opened, verdicts.logins
+        environment.filters[name] = getattr(formatting, name)
+    environment.globals["opened"], environment.globals["logins"] = findings.opened, findings.logins
     environment.filters["sureness"] = comparison_table.sureness
     environment.filters["bounds"] = comparison_table.bounds
     return environment, Markup(style), policy  # noqa: S704 - our own file
@@ -103,19 +106,19 @@ def _run(document: Mapping[str, Any]) -> dict[str, object]:
     for row in document["errors"]:
         codes[row["code"]] = codes.get(row["code"], 0) + row["count"]
     return {
-        "findings": verdicts.findings(document),
-        "rough": words.note([results["latency"]], _HEADLINE),
-        "opened_before": verdicts.opened_before(document),
-        "bottleneck": verdicts.bottleneck(document["generator"]),
+        "findings": findings.findings(document),
+        "rough": formatting.note([results["latency"]], _HEADLINE),
+        "opened_before": findings.opened_before(document),
+        "bottleneck": findings.bottleneck(document["generator"]),
         "stand_in": _provider(document),
-        "measured": [verdicts.measured(one) for one in document["assertions"]],
+        "measured": [findings.measured(one) for one in document["assertions"]],
         "stretches": stretches,
         "throughput_chart": timeline.throughput(stretches),
         "latency_chart": timeline.latency(stretches),
         "histogram_chart": distribution.histogram(results),
         "phases_chart": bars.phases(
             results,
-            without="opened in the warm-up" if verdicts.opened_before(document) else "not measured",
+            without="opened in the warm-up" if findings.opened_before(document) else "not measured",
         ),
         "errors_chart": bars.errors(sorted(codes.items(), key=lambda row: -row[1])),
     }
@@ -126,7 +129,9 @@ def _comparison(document: Mapping[str, Any]) -> dict[str, object]:
     return {
         "forest_chart": relation.forest(document["figures"]),
         "notes": comparison_table.notes(document),
-        "conditions": [(row["title"], *conditions.sides(row)) for row in document["differences"]],
+        "conditions": [
+            (row["title"], *comparability.sides(row)) for row in document["differences"]
+        ],
         "stand_in": _provider(document["baseline"][0]),
         "change_head": comparison_table.CHANGE[
             any(row["change_of"] == "pairs" for row in document["figures"])
@@ -140,13 +145,13 @@ def _comparison(document: Mapping[str, Any]) -> dict[str, object]:
 
 
 def _provider(run: Mapping[str, Any]) -> str | None:
-    found = provider.settings(run)
-    return None if found is None else provider.summary(found)
+    found = provider_summary.settings(run)
+    return None if found is None else provider_summary.summary(found)
 
 
 def _medians(row: Mapping[str, Any]) -> str:
     before, after = (
-        words.in_unit(row[side]["median"], row["unit"]) for side in ("baseline", "candidate")
+        formatting.in_unit(row[side]["median"], row["unit"]) for side in ("baseline", "candidate")
     )
     return f"The baseline's median is {before}, the candidate's {after}."
 
@@ -159,7 +164,7 @@ def _sweep(document: Mapping[str, Any]) -> dict[str, object]:
     return {
         "unit": unit,
         "knee_unit": unit.replace("s ", " ", 1) if is_one else unit,
-        "rough": words.note((one["latency"] for one in results), _HEADLINE),
+        "rough": formatting.note((one["latency"] for one in results), _HEADLINE),
         "stand_in": _provider(steps[0]["run"]) if steps else None,
         "curve_chart": relation.curve(
             [step["load"] for step in steps],

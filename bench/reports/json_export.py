@@ -11,15 +11,15 @@ import re
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from bench.figures.result import NotReconciled
-from bench.reading import sufficiency
-from bench.reports.whole_file import write_whole
+from bench.analysis import sample_size
+from bench.measurement.result import NotReconciled
+from bench.reports.atomic_write import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from bench.figures.result import Distribution, Result, Run
+    from bench.measurement.result import Distribution, Result, Run
 
 SCHEMA_VERSION = 2
 # JSON allows them in a string; a terminal, and UTF-8, do not.
@@ -124,7 +124,7 @@ def _results(result: Result) -> dict[str, object]:
         "total_time_seconds": result.wall_seconds,
         "throughput_rps": result.throughput_per_second,
         "throughput_rpm": result.throughput_per_minute,
-        "is_short": sufficiency.is_short(result.wall_seconds, result.succeeded),
+        "is_short": sample_size.is_short(result.wall_seconds, result.succeeded),
         "latency": _distribution(result.latency),
         "service_time": _distribution(result.service_time),
         "lateness": _distribution(result.lateness),
@@ -142,7 +142,7 @@ def _results(result: Result) -> dict[str, object]:
 
 
 def _distribution(distribution: Distribution) -> dict[str, object]:
-    return asdict(distribution) | {"rough": sufficiency.rough(distribution.count)}
+    return asdict(distribution) | {"rough": sample_size.rough(distribution.count)}
 
 
 def _reconciliation(run: Run) -> dict[str, object]:

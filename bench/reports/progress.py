@@ -10,13 +10,13 @@ import rich.progress
 from rich.console import Console
 from rich.text import Text
 
-from bench.reports import words
+from bench.reports import formatting
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from bench.figures.recorder import Recorder
-    from bench.figures.sample import Sample
+    from bench.measurement.recorder import Recorder
+    from bench.measurement.sample import Sample
     from bench.plan.arrivals import Pace
 
 _BAR_SECONDS = 0.2  # between two updates
@@ -35,14 +35,14 @@ class Progress:
         """Say one thing, in as many lines as the text has."""
         if even_if_silent or not self._is_silent:
             with suppress(OSError):  # a terminal that was closed must not keep us from cleaning up
-                shown = words.harmless(text, keeps_lines=True)
+                shown = formatting.harmless(text, keeps_lines=True)
                 self._console.print(Text(shown), soft_wrap=True)
 
     def on_sample(self, sample: Sample) -> None:
         """Say what failed, when that was asked for."""
         if self._is_verbose and sample.failure is not None:
             # Of a server's words none may look like a line of ours.
-            self.announce(f"Message {sample.number}: {words.harmless(str(sample.failure))}")
+            self.announce(f"Message {sample.number}: {formatting.harmless(str(sample.failure))}")
 
     @asynccontextmanager
     async def following(

@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from bench.reading import sufficiency
-from bench.reading.documents import number, part, rows, text, value
-from bench.reports import sentences, words
+from bench.analysis import sample_size
+from bench.analysis.documents import number, part, rows, text, value
+from bench.reports import formatting
+from bench.reports.console_text import print_sentence
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from bench.reading.documents import Document
+    from bench.analysis.documents import Document
 
 _UNITS = {"concurrent": "connections", "arrival_rate_per_second": "due a second"}
 _TIMES = ("p50", "p95", "p99")
@@ -22,7 +23,7 @@ _TIMES = ("p50", "p95", "p99")
 
 def show(console: Console, document: Document) -> None:
     """Print the sweep's document."""
-    console.print(Text(f"Sweep of {words.harmless(text(document, 'target'))}\n"))
+    console.print(Text(f"Sweep of {formatting.harmless(text(document, 'target'))}\n"))
     table = Table(box=None, padding=(0, 1, 0, 0))
     heads = (_UNITS[text(document, "parameter")], "a second", "success", *_TIMES, "dropped")
     for head in (*heads, "generator", "knee"):
@@ -33,17 +34,17 @@ def show(console: Console, document: Document) -> None:
         table.add_row(f"{load:g}", *_cells(run), "here" if load == knee else "")
     console.print(table)
     console.print()
-    sentences.show(console, f"Knee: {_knee(knee)}{text(document, 'knee.reason')}")
+    print_sentence(console, f"Knee: {_knee(knee)}{text(document, 'knee.reason')}")
     for line in _remarks(document):
-        sentences.show(console, line)
+        print_sentence(console, line)
 
 
 def _cells(run: Document) -> list[str]:
     return [
-        words.rate(number(run, "results.throughput_rps")),
-        words.percent(number(run, "results.success_rate")),
-        *(words.figure(part(run, "results.latency"), time) for time in _TIMES),
-        words.count(number(run, "results.dropped")),
+        formatting.rate(number(run, "results.throughput_rps")),
+        formatting.percent(number(run, "results.success_rate")),
+        *(formatting.figure(part(run, "results.latency"), time) for time in _TIMES),
+        formatting.count(number(run, "results.dropped")),
         "bottleneck" if _is_slow(run) else "kept up",
     ]
 
@@ -54,7 +55,7 @@ def _is_slow(run: Document) -> bool:
 
 def _is_short(run: Document) -> bool:
     seconds = number(run, "results.total_time_seconds")
-    return sufficiency.is_short(seconds, number(run, "results.successful"))
+    return sample_size.is_short(seconds, number(run, "results.successful"))
 
 
 def _knee(load: float | None) -> str:
@@ -64,12 +65,12 @@ def _knee(load: float | None) -> str:
 def _remarks(document: Document) -> list[str]:
     remarks = []
     runs = [part(step, "run") for step in rows(document, "steps")]
-    rough = words.note((part(run, "results.latency") for run in runs), _TIMES)
+    rough = formatting.note((part(run, "results.latency") for run in runs), _TIMES)
     if rough:
         remarks.append(rough)
     short = [run for run in runs if _is_short(run)]
     if short:
-        remarks.append(f"{len(short)} of {len(runs)} steps were too short: {sufficiency.ADVICE}.")
+        remarks.append(f"{len(short)} of {len(runs)} steps were too short: {sample_size.ADVICE}.")
     remarks += _bottlenecks(document)
     if value(document, "stopped_because") is not None:
         remarks.append(f"No higher load was tried. {text(document, 'stopped_because')}")

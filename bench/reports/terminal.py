@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from bench.figures.result import NotReconciled
-from bench.reading import provider, sufficiency
-from bench.reports import json_export, verdicts, words
+from bench.analysis import provider_summary, sample_size
+from bench.measurement.result import NotReconciled
+from bench.reports import findings, formatting, json_export
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from rich.console import Console
 
-    from bench.figures.result import (
+    from bench.measurement.result import (
         CrowdFigures,
         Distribution,
         GeneratorFigures,
@@ -63,7 +63,7 @@ def render_assertions(checked: Sequence[Mapping[str, object]]) -> str:
     lines = ["Assertions:"]
     for one in checked:
         is_met = "met    " if one["is_met"] else "NOT MET"
-        lines.append(f"  {is_met}  {one['expression']}  ({_words(verdicts.measured(one))})")
+        lines.append(f"  {is_met}  {one['expression']}  ({_words(findings.measured(one))})")
         if one.get("caution"):
             lines.append(f"           Beware: {one['caution']}.")
     return "\n".join(lines) + "\n"
@@ -76,7 +76,7 @@ def heading(title: str) -> str:
 
 def show(console: Console, text: str) -> None:
     """Print report text; a server's words in it are never taken for markup."""
-    styled = Text(words.harmless(text, keeps_lines=True))
+    styled = Text(formatting.harmless(text, keeps_lines=True))
     styled.highlight_regex(r"(?m)^(LOAD TEST RESULTS.*|COMPARISON)$", "bold")
     styled.highlight_regex(r"(?m)^(Stopped after|Warning:| +Beware:) .*$", "yellow")
     styled.highlight_regex(
@@ -111,7 +111,11 @@ def _header(run: Run) -> list[str]:
 
 
 def _stand_in(settings: Mapping[str, object] | None) -> list[str]:
-    return [] if settings is None else [f"Provider:                {provider.summary(settings)}"]
+    return (
+        []
+        if settings is None
+        else [f"Provider:                {provider_summary.summary(settings)}"]
+    )
 
 
 def _amount(plan: Plan) -> str:
@@ -167,12 +171,12 @@ def _counts(result: Result) -> list[str]:
         f"Not attempted:   {'–' if result.not_attempted is None else result.not_attempted}",
         f"Dropped:         {result.dropped}",
         f"Late starts:     {result.late_starts}",
-        f"Success rate:    {_words(words.percent(result.success_rate))}",
+        f"Success rate:    {_words(formatting.percent(result.success_rate))}",
     ]
     if warmup.seconds:
         lines.append(
-            f"Warm-up:         {_plain(words.messages(warmup.requests))}, {warmup.failed} failed, "
-            f"{warmup.dropped} dropped; not counted above"
+            f"Warm-up:         {_plain(formatting.messages(warmup.requests))}, "
+            f"{warmup.failed} failed, {warmup.dropped} dropped; not counted above"
         )
     return lines
 
@@ -206,7 +210,7 @@ def _phases(run: Run) -> list[str]:
         "  ".join([head.ljust(widths[0]), *map(str.rjust, cells, widths[1:])])
         for head, *cells in rows
     ]
-    before = verdicts.opened_before(json_export.document(run))
+    before = findings.opened_before(json_export.document(run))
     return [*lines, *([f"  {before}"] if before else [])]
 
 
@@ -218,7 +222,9 @@ def _phase(phase: Distribution) -> list[str]:
 def _errors(result: Result) -> list[str]:
     if not result.errors:
         return []
-    counted = (f"  {words.harmless(str(error.failure))}: {error.count}" for error in result.errors)
+    counted = (
+        f"  {formatting.harmless(str(error.failure))}: {error.count}" for error in result.errors
+    )
     return [f"Errors ({result.failed}):", *counted, ""]
 
 
@@ -233,7 +239,7 @@ def _reconciliation(reconciled: Reconciliation | NotReconciled) -> list[str]:
         f"  Duplicated:    {reconciled.duplicated}",
         f"  Corrupted:     {reconciled.corrupted}",
         f"  Unexpected:    {reconciled.unexpected}",
-        *([_warning(verdicts.unexpected(reconciled.unexpected))] if reconciled.unexpected else []),
+        *([_warning(findings.unexpected(reconciled.unexpected))] if reconciled.unexpected else []),
     ]
 
 
@@ -243,9 +249,9 @@ def _provider(provider: ProviderFigures | None) -> list[str]:
     tokens, accepted = provider.token_requests, provider.transactions_accepted
     return [
         "Provider:",
-        f"  Connections:   {_plain(verdicts.opened(provider.connections_opened, accepted))}, peak "
+        f"  Connections:   {_plain(findings.opened(provider.connections_opened, accepted))}, peak "
         f"{provider.peak_connections_per_mailbox} a mailbox",
-        f"  AUTH:          {_plain(verdicts.logins(provider.auth_accepted, accepted))}, "
+        f"  AUTH:          {_plain(findings.logins(provider.auth_accepted, accepted))}, "
         f"{provider.auth_refused} refused",
         f"  Transactions:  {accepted} accepted, {provider.transactions_refused} refused",
         f"  Turns:         {provider.turns} round trips that were waited for",
@@ -267,23 +273,23 @@ def _generator(generator: GeneratorFigures) -> list[str]:
             "not watched long enough to say anything of it"
             if lag is None
             else f"{generator.cpu_share:.0%} of a core, event loop "
-            f"{_words(words.duration(lag))} late at P99"
+            f"{_words(formatting.duration(lag))} late at P99"
         )
     ]
     if generator.was_bottleneck:
-        lines.append(_warning(verdicts.bottleneck(asdict(generator))))
+        lines.append(_warning(findings.bottleneck(asdict(generator))))
     return lines
 
 
 def _rough(lines: Sequence[str]) -> list[str]:
-    is_marked = any(words.ABOUT in line for line in lines)
-    return [f"{words.ABOUT} {sufficiency.ROUGH}."] if is_marked else []
+    is_marked = any(formatting.ABOUT in line for line in lines)
+    return [f"{formatting.ABOUT} {sample_size.ROUGH}."] if is_marked else []
 
 
 def _short(result: Result) -> list[str]:
-    if not result.succeeded or not sufficiency.is_short(result.wall_seconds, result.succeeded):
+    if not result.succeeded or not sample_size.is_short(result.wall_seconds, result.succeeded):
         return []
-    return [_warning(verdicts.short(result.succeeded, result.wall_seconds))]
+    return [_warning(findings.short(result.succeeded, result.wall_seconds))]
 
 
 def _warning(sentence: str) -> str:
@@ -301,7 +307,7 @@ def _plain(shown: str) -> str:
 
 
 def _figure(distribution: Distribution, name: str) -> str:
-    return _words(words.figure(asdict(distribution), name))
+    return _words(formatting.figure(asdict(distribution), name))
 
 
 def _number(value: float | None, digits: int) -> str:

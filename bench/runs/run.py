@@ -11,16 +11,16 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from bench.client.submission import Manner
-from bench.figures.recorder import Recorder
-from bench.figures.result import PROCESS_LOST, Environment, Run
-from bench.reconciliation.witness import Witness
-from bench.runs.exposition import ExpositionError, RunCollector, exposing
+from bench.load.generator import Load
+from bench.load.generator_usage import Watch, watching
+from bench.load.idle_clients import Crowd
+from bench.load.messages import Messages
+from bench.measurement.recorder import Recorder
+from bench.measurement.result import PROCESS_LOST, Environment, Run
+from bench.reconciliation.provider_observer import Witness
+from bench.runs.load_processes import Processes, ProcessesError
 from bench.runs.logins import logins_of
-from bench.runs.processes import Processes, ProcessesError
-from bench.sending.crowd import Crowd
-from bench.sending.generator import Watch, watching
-from bench.sending.load import Load
-from bench.sending.messages import Messages
+from bench.runs.prometheus import ExpositionError, RunCollector, exposing
 from bench.targets.provisioning import provisioned
 from bench.targets.target import DEFAULT_ADMIN_URL, StartInterrupted, TargetError, open_target
 from xoauth2_proxy import __version__

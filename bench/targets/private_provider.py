@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bench.process.child import child
+from bench.process.child_process import child
 from xoauth2_proxy.sandbox.tokens.token_factory import PLAIN_REFRESH_TOKEN
 
 if TYPE_CHECKING:

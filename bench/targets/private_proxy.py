@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.process.child import Child, ChildError, StartInterrupted, child
+from bench.process.child_process import Child, ChildError, StartInterrupted, child
 from bench.targets.private_provider import private_provider
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 import argon2
 
-from bench.process.child import StartInterrupted
+from bench.process.child_process import StartInterrupted
 from bench.targets.admin_api import AdminApi, AdminError, AdminUnavailable
 from bench.targets.loopback import is_loopback
 from bench.targets.target import TargetError

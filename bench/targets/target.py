@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from bench.client.submission import Endpoint, Tls, is_listening
-from bench.targets.fetch import FetchFailed, fetch_object
+from bench.targets.http_client import FetchFailed, fetch_object
 from bench.targets.loopback import is_loopback
 from bench.targets.private_proxy import (
     PrivateProxyError,

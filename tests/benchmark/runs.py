@@ -15,21 +15,21 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import jsonschema
 
 from bench.commands import schema as schema_command
-from bench.figures.result import Environment, NotReconciled, Run
-from bench.figures.sample import Failure, Sample
+from bench.load.generator_usage import Watch
+from bench.measurement.result import Environment, NotReconciled, Run
+from bench.measurement.sample import Failure, Sample
 from bench.plan.arrivals import Pace
 from bench.plan.scenarios import Plan
 from bench.plan.workloads import Sizes, Workload
 from bench.reports import json_export
-from bench.sending.generator import Watch
 from tests.benchmark.scripted_server import WAIT_SECONDS
 
 if TYPE_CHECKING:
     from asyncio.subprocess import Process
     from collections.abc import AsyncIterator, Iterable, Mapping
 
-    from bench.figures.recorder import Recorder
-    from bench.figures.result import Reconciliation, Result
+    from bench.measurement.recorder import Recorder
+    from bench.measurement.result import Reconciliation, Result
 
 MAILBOX = "test.account1@gmail.com"
 _SCHEMA = jsonschema.Draft202012Validator(json.loads(schema_command.text()))

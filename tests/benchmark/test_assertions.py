@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.reading.assertions import NAMES, Measure, check, parse
+from bench.analysis.assertions import NAMES, Measure, check, parse
 from tests.support.run_documents import run_document, steady
 
 OPERATORS = {

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from bench.sending.backoff import BackOff
+from bench.load.backoff import BackOff
 
 
 def test_pauses_double_up_to_a_fifth_of_a_second_and_begin_anew_after_success() -> None:

@@ -139,7 +139,7 @@ async def test_a_guard_that_was_killed_leaves_no_proxy(
     arguments = ("--use-mock-tokens", "--num-emails", "100000", "--yes")
     async with command(tmp_path, *arguments, environment=place) as running:
         await running.error_text("Sending 100000 messages")
-        os.kill(process_of("bench.process.guard", place["TMPDIR"]), signal.SIGKILL)
+        os.kill(process_of("bench.process.child_guard", place["TMPDIR"]), signal.SIGKILL)
         running.process.send_signal(signal.SIGINT)
         code, _, _ = await running.end(RUN_SECONDS)
     assert code == 130

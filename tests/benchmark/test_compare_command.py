@@ -8,7 +8,7 @@ import typer
 from typer.testing import CliRunner
 
 from bench.commands.compare import EPILOG, HELP, Command, compare
-from bench.options.listed import one_each
+from bench.options.multi_value import one_each
 from tests.benchmark.runs import strict_json
 from tests.support.run_documents import run_document, steady
 

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from bench.reading.comparison import FIGURES, compare
-from bench.reading.confidence import interval, reach, runs_needed
+from bench.analysis.comparison import FIGURES, compare
+from bench.analysis.confidence import interval, reach, runs_needed
 from bench.reports import comparison_table, html_export, json_export
 from tests.support.run_documents import run_document, steady
 

@@ -14,7 +14,7 @@ from bench.cost.measure import CheckFailed, measure
 from bench.cost.plan import WORKLOADS, RelayName, mailbox
 from bench.cost.provider import Flavour, provider
 from bench.cost.relays import Relay, flavour_for, relay
-from bench.process.child import ChildError, child
+from bench.process.child_process import ChildError, child
 from bench.process.interruption import Interruption
 from tests.benchmark.scripted_server import WAIT_SECONDS
 

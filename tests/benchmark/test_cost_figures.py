@@ -8,8 +8,8 @@ from rich.console import Console
 from bench.cost import lag, table
 from bench.cost.content import content
 from bench.cost.figures import Figures, Measured, Outcome, Row, medians, p99_ms, ratio
+from bench.cost.goals import Target, Verdict, targets
 from bench.cost.plan import WORKLOADS, Method, RelayName, mailbox, workloads
-from bench.cost.reach import Target, Verdict, targets
 
 RTT_SECONDS = 0.04
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import jsonschema
 import pytest
 
+from bench.analysis.comparison import compare
 from bench.commands import schema as schema_command
 from bench.commands.schema import Kind
-from bench.reading.comparison import compare
 from tests.benchmark.runs import outcome, strict_json
 from tests.benchmark.scripted_server import PASSWORD, scripted_server
 from tests.support.run_documents import run_document, steady

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.figures.histogram import COARSE_BITS, MAX_MICROSECONDS, Histogram
+from bench.measurement.histogram import COARSE_BITS, MAX_MICROSECONDS, Histogram
 
 MICROSECONDS = st.one_of(
     st.integers(0, 1000), st.integers(0, 10_000_000), st.integers(0, MAX_MICROSECONDS)

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.reading.comparison import compare
-from bench.reports import html_export, verdicts, words
+from bench.analysis.comparison import compare
+from bench.reports import findings, formatting, html_export
 from bench.reports.charts import distribution, scales, timeline
 from tests.benchmark.runs import command, strict_json
 from tests.support import chromium
@@ -191,10 +191,10 @@ def test_the_figures_shown_are_those_of_the_document() -> None:
     results, shown = document["results"], text_of(html_export.render(document))
     latency = results["latency"]
     for figure in (
-        f"Throughput {words.rate(results['throughput_rps'])}/s",
-        f"p50 latency {words.duration(latency['p50_seconds'])}",
-        f"p99.9 ~{words.duration(latency['p999_seconds'])}",  # two of 2,000 are beyond it
-        f"Success {words.percent(results['success_rate'])}",
+        f"Throughput {formatting.rate(results['throughput_rps'])}/s",
+        f"p50 latency {formatting.duration(latency['p50_seconds'])}",
+        f"p99.9 ~{formatting.duration(latency['p999_seconds'])}",  # two of 2,000 are beyond it
+        f"Success {formatting.percent(results['success_rate'])}",
         "Lost 2 ✕ should be 0",
         "Dropped: no connection in time 60",
         f"Failed {results['failed']}",
@@ -209,7 +209,7 @@ def test_the_figures_shown_are_those_of_the_document() -> None:
 
 
 def test_findings_come_gravest_first_and_in_words() -> None:
-    found = verdicts.findings(troubled())
+    found = findings.findings(troubled())
     assert [one.level for one in found] == ["bad", "bad", "attention", "attention", "attention"]
     sentences = " ".join(one.sentence for one in found)
     assert "2 messages acknowledged and never arrived." in sentences
@@ -218,7 +218,7 @@ def test_findings_come_gravest_first_and_in_words() -> None:
 
 
 def test_a_clean_run_is_said_to_be_one() -> None:
-    found = verdicts.findings(run_document(steady(200, 0.01)))
+    found = findings.findings(run_document(steady(200, 0.01)))
     assert [one.sentence for one in found] == [
         "Every acknowledged message arrived exactly once and unchanged.",
         "All 200 messages were accepted.",
@@ -226,7 +226,7 @@ def test_a_clean_run_is_said_to_be_one() -> None:
 
 
 def test_a_clean_run_with_messages_that_failed_and_arrived_needs_attention() -> None:
-    found = verdicts.findings(run_document(steady(200, 0.01), reconciliation__unexpected=12))
+    found = findings.findings(run_document(steady(200, 0.01), reconciliation__unexpected=12))
     assert found[0].level == "attention"
     assert found[0].sentence.startswith("12 messages arrived although the client was told")
 
@@ -292,7 +292,7 @@ def test_what_was_not_checked_is_not_called_clean() -> None:
     document = run_document(
         steady(10, 0.01), reconciliation=None, reconciliation_not_checked_because="no sandbox"
     )
-    (first, *_) = verdicts.findings(document)
+    (first, *_) = findings.findings(document)
     assert first.sentence == "Whether mail was lost was not checked: no sandbox."
     assert "Lost – not checked" in text_of(html_export.render(document))
 
@@ -404,18 +404,18 @@ def test_a_last_stretch_that_is_not_whole_draws_no_rate_of_its_own() -> None:
     ],
 )
 def test_durations_have_three_digits_and_their_unit(seconds: float | None, shown: str) -> None:
-    assert words.duration(seconds).replace("\N{NO-BREAK SPACE}", " ") == shown
+    assert formatting.duration(seconds).replace("\N{NO-BREAK SPACE}", " ") == shown
 
 
 @given(st.floats(0, 1, exclude_min=True, exclude_max=True))
 def test_nearly_all_is_not_all_and_hardly_any_is_not_none(share: float) -> None:
-    assert float(words.percent(share).split("\N{NO-BREAK SPACE}")[0]) not in (0, 100)
+    assert float(formatting.percent(share).split("\N{NO-BREAK SPACE}")[0]) not in (0, 100)
 
 
 @given(numbers)
 def test_rounding_keeps_three_digits(number: float) -> None:
     assert math.isclose(
-        float(words.rate(number).replace(",", "")), number, rel_tol=0.0051, abs_tol=0
+        float(formatting.rate(number).replace(",", "")), number, rel_tol=0.0051, abs_tol=0
     )
 
 
@@ -607,7 +607,7 @@ async def test_page_json_and_screen_of_a_real_run_agree(tmp_path: Path, look: Lo
     assert "Provider:                unlimited\n" in screen
     assert "success==100% 100 % ✓ met" in shown
     for key in ("p50", "p95", "p99"):
-        latency = words.figure(results["latency"], key).replace("\N{NO-BREAK SPACE}", " ")
+        latency = formatting.figure(results["latency"], key).replace("\N{NO-BREAK SPACE}", " ")
         assert f"{key} latency {latency}" in shown
         assert re.search(rf"(?m)^  {key.upper()}\b[^:]*: +{re.escape(latency)}$", screen)
     await look.open(document)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bench.figures.result import Reconciliation
+from bench.measurement.result import Reconciliation
 from bench.reconciliation.reconcile import Sandbox, reconcile
 from tests.benchmark.runs import plan
 from tests.benchmark.scripted_server import ScriptedServer, scripted_server
@@ -15,7 +15,7 @@ from tests.benchmark.stand_in import stand_in
 from tests.benchmark.trial import Trial
 
 if TYPE_CHECKING:
-    from bench.figures.sample import Sample
+    from bench.measurement.sample import Sample
 
 SLOW_SECONDS = 0.3
 _TIMER_SECONDS = 0.001  # an event loop's timers are rounded to it

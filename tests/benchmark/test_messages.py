@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench.load.messages import Messages, MessagesUnusable, _normalised, read_folder
 from bench.plan.workloads import Recipients, Sizes, Workload
-from bench.sending.messages import Messages, MessagesUnusable, _normalised, read_folder
 from tests.benchmark.runs import MAILBOX
 
 if TYPE_CHECKING:

@@ -4,15 +4,15 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
-from bench.figures.recorder import LATE_SECONDS
+from bench.measurement.recorder import LATE_SECONDS
 from bench.plan.arrivals import Pace, Rate
 from tests.benchmark.runs import plan
 from tests.benchmark.scripted_server import ScriptedServer, scripted_server
 from tests.benchmark.trial import Trial
 
 if TYPE_CHECKING:
-    from bench.figures.result import Distribution
-    from bench.figures.sample import Sample
+    from bench.measurement.result import Distribution
+    from bench.measurement.sample import Sample
 
 
 def paced(per_second: float, concurrent: int, **pace: Any) -> Any:

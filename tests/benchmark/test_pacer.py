@@ -4,8 +4,8 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
+from bench.load.pacer import Pacer
 from bench.plan.arrivals import Pace
-from bench.sending.pacer import Pacer
 from tests.benchmark.scripted_server import WAIT_SECONDS
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bench.process import child as module
+from bench.process import child_process as module
 from bench.process.interruption import Interruption
 from bench.targets.private_proxy import PrivateProxyError, StartInterrupted, private_proxy
 

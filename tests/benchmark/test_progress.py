@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bench.figures.sample import Failure
+from bench.measurement.sample import Failure
 from bench.reports.progress import Progress
 from tests.benchmark.runs import sample
 

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench.analysis.provider_summary import flat, settings, summary
 from bench.client.submission import Endpoint
-from bench.reading.provider import flat, settings, summary
+from bench.reconciliation.provider_observer import Witness
 from bench.reconciliation.provider_settings import read
-from bench.reconciliation.witness import Witness
 from bench.targets.target import Target
 from tests.benchmark.scripted_server import ScriptedServer
 from tests.benchmark.stand_in import stand_in

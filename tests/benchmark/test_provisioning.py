@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from bench.process.child import StartInterrupted
+from bench.process.child_process import StartInterrupted
 from bench.process.interruption import Interruption
 from bench.targets.provisioning import (
     MAX_ACCOUNTS,

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from aiohttp import web
 
-from bench.figures.recorder import Recorder
-from bench.figures.result import NotReconciled, Reconciliation
+from bench.load.messages import Messages
+from bench.measurement.recorder import Recorder
+from bench.measurement.result import NotReconciled, Reconciliation
 from bench.reconciliation.reconcile import Sandbox, reconcile
-from bench.sending.messages import Messages
 from tests.benchmark.runs import MAILBOX, SMALL, sample, settle
 
 if TYPE_CHECKING:

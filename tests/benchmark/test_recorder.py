@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.figures.recorder import LATE_SECONDS, MAX_ERROR_KINDS, Recorder
-from bench.figures.sample import OTHER, Failure
+from bench.measurement.recorder import LATE_SECONDS, MAX_ERROR_KINDS, Recorder
+from bench.measurement.sample import OTHER, Failure
 from tests.benchmark.runs import sample, settle
 
 OUTCOMES = st.lists(st.one_of(st.floats(0, 10), st.sampled_from(("550", "timeout"))), max_size=60)

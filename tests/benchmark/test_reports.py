@@ -12,14 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from bench.figures.recorder import Recorder
-from bench.figures.result import CrowdFigures, NotReconciled, ProviderFigures, Reconciliation
-from bench.figures.sample import Failure
+from bench.analysis import assertions, sample_size
+from bench.load.generator_usage import Watch
+from bench.measurement.recorder import Recorder
+from bench.measurement.result import CrowdFigures, NotReconciled, ProviderFigures, Reconciliation
+from bench.measurement.sample import Failure
 from bench.plan.arrivals import Pace, Rate
 from bench.plan.workloads import Recipients, Reuse, Sizes, Workload
-from bench.reading import assertions, sufficiency
-from bench.reports import html_export, json_export, terminal, words
-from bench.sending.generator import Watch
+from bench.reports import formatting, html_export, json_export, terminal
 from tests.benchmark.runs import exported, plan, run_of, sample, settle, strict_json
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def test_json_is_valid_and_agrees_with_the_screen(
             *(("Min", "min"), ("Max", "max"), ("Average", "avg"), ("P50 (median)", "p50")),
             *(("P90", "p90"), ("P95", "p95"), ("P99", "p99"), ("P99.9", "p999")),
         ):
-            told = words.figure(results[name], figure)
+            told = formatting.figure(results[name], figure)
             assert shown[f"{title}/{label}"] == told.replace("\N{NO-BREAK SPACE}", " ")
             assert told.startswith("~") is (f"{figure}_seconds" in results[name]["rough"])
 
@@ -143,7 +143,7 @@ def test_screen_and_page_say_the_same_of_success(succeeded: int, failed: int) ->
     settle(recorder, [0.001] * succeeded + ["550"] * failed)
     run = run_of(recorder.snapshot(1.0))
     screen = shown_figures(terminal.render(run))["Success rate"]
-    page = words.percent(json_export.document(run)["results"]["success_rate"])  # type: ignore[index]
+    page = formatting.percent(json_export.document(run)["results"]["success_rate"])  # type: ignore[index]
     assert screen == page.replace("\N{NO-BREAK SPACE}", " ")
     assert screen != "100 %"
     assert (screen == "0 %") is (succeeded == 0)
@@ -411,7 +411,7 @@ def test_a_run_that_is_too_short_is_no_measurement_on_screen_and_page() -> None:
 def test_a_measurement_takes_seconds_and_messages(
     seconds: float | None, messages: int | None, is_short: bool
 ) -> None:
-    assert sufficiency.is_short(seconds, messages) is is_short
+    assert sample_size.is_short(seconds, messages) is is_short
 
 
 def test_percentiles_of_few_messages_are_there_and_marked() -> None:
@@ -426,7 +426,7 @@ def test_percentiles_of_few_messages_are_there_and_marked() -> None:
     assert "P99:           ~991 ms\n" in text
     assert "~ rough: fewer than 10 values lie beyond it." in text
     page = html_export.render(exported(run))
-    assert f"<dd>{words.ABOUT}{words.duration(latency['p99_seconds'])}" in page
+    assert f"<dd>{formatting.ABOUT}{formatting.duration(latency['p99_seconds'])}" in page
 
 
 def test_messages_that_arrived_all_the_same_are_warned_of() -> None:

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.figures.recorder import Recorder
-from bench.figures.result import (
+from bench.measurement.recorder import Recorder
+from bench.measurement.result import (
     Distribution,
     ErrorCount,
     NotReconciled,
@@ -18,7 +18,7 @@ from bench.figures.result import (
     Timeline,
     Warmup,
 )
-from bench.figures.sample import Failure
+from bench.measurement.sample import Failure
 from tests.benchmark.runs import run_of, settle
 
 EMPTY = Distribution(count=0)

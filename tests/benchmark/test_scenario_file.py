@@ -10,7 +10,7 @@ import pytest
 
 from bench.client.login import Mechanism
 from bench.options.scenario_file import ScenarioFile, ScenarioFileError, read
-from bench.options.scenario_model import schema
+from bench.options.scenario_schema import schema
 
 ROOT = Path(__file__).parents[2]
 PUBLISHED = ROOT / "bench" / "schema" / "scenario.schema.json"
@@ -192,7 +192,7 @@ def test_clients_log_in_with_passwords_where_the_token_endpoint_matters(tmp_path
 def test_the_published_schema_is_that_of_the_models() -> None:
     assert json.loads(PUBLISHED.read_text()) == schema(), (
         "bench/schema/scenario.schema.json is out of date: write `schema()` of "
-        "bench.options.scenario_model there"
+        "bench.options.scenario_schema there"
     )
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from bench.client import wire
+from bench.client import connection
 from bench.client.login import initial_response
 from bench.client.submission import (
     Endpoint,
@@ -21,7 +21,7 @@ from bench.client.submission import (
     Tls,
     is_listening,
 )
-from bench.figures.sample import Failure
+from bench.measurement.sample import Failure
 from tests.benchmark.runs import MAILBOX
 from tests.benchmark.scripted_server import PASSWORD, ScriptedServer, scripted_server
 
@@ -362,10 +362,10 @@ async def test_what_is_no_reply_or_too_much(octets: bytes, expected: str) -> Non
 
 
 async def test_replies_without_an_end_are_not_kept() -> None:
-    connection = wire.Wire()
-    connection.data_received(b"250 ok\r\n" * 5000)
+    wire = connection.Wire()
+    wire.data_received(b"250 ok\r\n" * 5000)
     with pytest.raises(SubmissionFailed, match="replies without an end"):
-        await connection.reply()
+        await wire.reply()
 
 
 async def test_no_reply_in_time_is_a_timeout() -> None:

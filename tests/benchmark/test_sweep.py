@@ -9,10 +9,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from bench.figures.recorder import Recorder
+from bench.analysis import sweep
+from bench.analysis.sweep import MAX_STEPS, Figures, Parameter, enough, figures, knee, loads
+from bench.measurement.recorder import Recorder
 from bench.reports import html_export, json_export, sweep_table
-from bench.runs import sweep
-from bench.runs.sweep import MAX_STEPS, Figures, Parameter, enough, figures, knee, loads
 from tests.benchmark.runs import exported, run_of, sample, settle, strict_json
 
 POSITIVE = st.floats(min_value=1e-3, max_value=1e5)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.figures.timeline import MAX_BINS, TimelineRecorder
+from bench.measurement.timeline import MAX_BINS, TimelineRecorder
 
 TIMES = st.lists(st.one_of(st.floats(0, 1), st.floats(0, 100_000)), max_size=60)
 

@@ -6,13 +6,13 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from bench.client.submission import Endpoint, Login, Mechanism
-from bench.figures.recorder import Recorder
-from bench.sending.load import Load
-from bench.sending.messages import Messages
+from bench.load.generator import Load
+from bench.load.messages import Messages
+from bench.measurement.recorder import Recorder
 from tests.benchmark.scripted_server import PASSWORD, WAIT_SECONDS, ScriptedServer
 
 if TYPE_CHECKING:
-    from bench.figures.result import Result
+    from bench.measurement.result import Result
     from bench.plan.arrivals import Share
     from bench.plan.scenarios import Plan
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from bench.reports import words
+from bench.reports import formatting
 from bench.reports.charts.drawing import Sheet, both_sizes
 from bench.reports.charts.scales import along
 
@@ -47,7 +47,7 @@ def phases(results: Mapping[str, Any], *, without: str = "not measured") -> Mark
             sheet.text(sheet.right, top + 8, _told(phase), at="end")
             sheet.rect(sheet.left, top + 15, x(p95) - sheet.left, 14, "bar-p95")
             sheet.rect(sheet.left, top + 15, max(1.5, x(p50) - sheet.left), 14, "bar-p50")
-        sheet.x_axis(x, words.tick, "")
+        sheet.x_axis(x, formatting.tick, "")
         spoken = "; ".join(f"{title}: {_told(phase)}" for title, phase in rows)
         return sheet.svg("phases", "Where the time goes", f"{spoken}.")
 
@@ -65,16 +65,16 @@ def errors(counted: Sequence[tuple[str, int]]) -> Markup:
         for number, (code, count) in enumerate(shown):
             top = 8.0 + number * _ROW
             sheet.text(sheet.left, top + 8, _short(code), "name")
-            sheet.text(sheet.right, top + 8, words.count(count), at="end")
+            sheet.text(sheet.right, top + 8, formatting.count(count), at="end")
             sheet.rect(sheet.left, top + 15, max(1.5, x(count) - sheet.left), 14, "bar-failed")
-        spoken = ", ".join(f"{_short(code)}: {words.count(count)}" for code, count in shown)
+        spoken = ", ".join(f"{_short(code)}: {formatting.count(count)}" for code, count in shown)
         return sheet.svg("errors", "Failed messages by reply code", spoken)
 
     return both_sizes(draw)
 
 
 def _told(phase: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {words.figure(phase, name)}" for name in ("p50", "p95"))
+    return ", ".join(f"{name} {formatting.figure(phase, name)}" for name in ("p50", "p95"))
 
 
 def _short(code: str) -> str:

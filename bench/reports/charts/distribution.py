@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from bench.reports import words
+from bench.reports import formatting
 from bench.reports.charts.drawing import Sheet, both_sizes, width_of
 from bench.reports.charts.scales import from_zero, logarithmic
 
@@ -41,13 +41,13 @@ def histogram(results: Mapping[str, Any]) -> Markup:
         )
         edges, counts = bars(buckets, x, most=24 if sheet.is_narrow else 48)
         y = from_zero(max(counts, default=0), sheet.bottom, sheet.top, most=5)
-        sheet.y_axis(y, words.plain)
+        sheet.y_axis(y, formatting.plain)
         for left, right, count in zip(edges, edges[1:], counts, strict=False):
             if count:
                 height = max(_LEAST_HEIGHT, sheet.bottom - y(count))
                 start = x(left)
                 sheet.rect(start, sheet.bottom - height, x(right) - start - 1, height, "fill-bar")
-        sheet.x_axis(x, words.tick, "latency, logarithmic axis")
+        sheet.x_axis(x, formatting.tick, "latency, logarithmic axis")
         _marks(sheet, latency, x)
         return sheet.svg("histogram", "Latency of the successful messages", _spoken(latency))
 
@@ -78,7 +78,7 @@ def _marks(sheet: Sheet, latency: Mapping[str, Any], x: Scale) -> None:
     for name, value, top in known:
         sheet.line(x(value), top - 8, x(value), sheet.bottom, f"mark-{name}")
     for name, value, top in known:
-        label, place = f"{name} {words.figure(latency, name)}", x(value)
+        label, place = f"{name} {formatting.figure(latency, name)}", x(value)
         is_left = place + 6 + width_of(label) > sheet.width
         sheet.text(place + (-5 if is_left else 5), top + 2, label, at="end" if is_left else "start")
 
@@ -86,9 +86,10 @@ def _marks(sheet: Sheet, latency: Mapping[str, Any], x: Scale) -> None:
 def _spoken(latency: Mapping[str, Any]) -> str:
     if not latency["count"]:
         return "No message succeeded."
-    parts = ", ".join(f"{name} {words.figure(latency, name)}" for name, _ in _MARKS)
+    parts = ", ".join(f"{name} {formatting.figure(latency, name)}" for name, _ in _MARKS)
     return (
-        f"{words.count(latency['count'])} messages between "
-        f"{words.duration(latency['min_seconds'])} and {words.duration(latency['max_seconds'])}; "
+        f"{formatting.count(latency['count'])} messages between "
+        f"{formatting.duration(latency['min_seconds'])} and "
+        f"{formatting.duration(latency['max_seconds'])}; "
         f"{parts}."
     )

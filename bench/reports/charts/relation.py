@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from bench.reports import words
+from bench.reports import formatting
 from bench.reports.charts.drawing import Sheet, both_sizes
 from bench.reports.charts.scales import along, from_zero, logarithmic
 
@@ -39,22 +39,29 @@ def curve(
         sheet = Sheet(width, 2 * _PANEL + 66, left=62)
         x = _load_axis(loads, sheet)
         bottom = sheet.bottom
-        _panel(sheet, 12, x, (loads, throughputs), words.plain, "throughput a second", "ok")
-        _panel(sheet, _PANEL + 22, x, (loads, latencies), words.tick, "p95 latency", "p95")
+        _panel(sheet, 12, x, (loads, throughputs), formatting.plain, "throughput a second", "ok")
+        _panel(sheet, _PANEL + 22, x, (loads, latencies), formatting.tick, "p95 latency", "p95")
         sheet.bottom = bottom
-        sheet.x_axis(x, words.plain, title)
+        sheet.x_axis(x, formatting.plain, title)
         if knee is not None:
             sheet.line(x(knee), 38, x(knee), bottom, "knee")
             is_left = x(knee) > sheet.width * 0.7
             place = x(knee) - 6 if is_left else max(x(knee) + 6, _TITLE_WIDTH)
             sheet.text(
-                place, _PANEL + 30, f"knee at {words.plain(knee)}", at="end" if is_left else "start"
+                place,
+                _PANEL + 30,
+                f"knee at {formatting.plain(knee)}",
+                at="end" if is_left else "start",
             )
         return sheet.svg(
             "curve",
             "Throughput and p95 latency against the load",
             f"{len(loads)} steps. "
-            + ("No knee was found." if knee is None else f"The knee is at {words.plain(knee)}."),
+            + (
+                "No knee was found."
+                if knee is None
+                else f"The knee is at {formatting.plain(knee)}."
+            ),
         )
 
     return both_sizes(draw)
@@ -115,7 +122,7 @@ def forest(figures: Sequence[Mapping[str, Any]]) -> Markup:
         sheet.line(x(1), 8, x(1), sheet.bottom, "zero")
         for number, row in enumerate(rows):
             _whisker(sheet, 12.0 + number * _ROW, row, x)
-        sheet.x_axis(x, words.change_tick, "change against the baseline, axis logarithmic")
+        sheet.x_axis(x, formatting.change_tick, "change against the baseline, axis logarithmic")
         spoken = "; ".join(f"{row['title']}: {row['verdict']}" for row in rows)
         return sheet.svg("forest", "Changes and their intervals", f"{spoken}.")
 
@@ -140,7 +147,7 @@ def _whisker(sheet: Sheet, top: float, row: Mapping[str, Any], x: Scale) -> None
     if factor is None:
         sheet.text(sheet.right, top + 8, "not drawable: a side does not have it", at="end")
         return
-    change = "∞" if factor == math.inf else words.change(factor - 1)
+    change = "∞" if factor == math.inf else formatting.change(factor - 1)
     sheet.text(sheet.right, top + 8, f"{change}, {row['verdict']}", at="end")
     interval = row["interval"]
     if interval is not None:

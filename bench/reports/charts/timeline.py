@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bench.reports import words
+from bench.reports import formatting
 from bench.reports.charts.drawing import Sheet, both_sizes, steps
 from bench.reports.charts.scales import Scale, along, from_zero, logarithmic
 
@@ -84,7 +84,7 @@ def throughput(stretches: Sequence[Bin]) -> Markup:
         sheet = Sheet(width, 250 + below, left=62, bottom=40 + below)
         x = _time_axis(sheet, stretches, below)
         y = from_zero(highest, sheet.bottom, sheet.top)
-        sheet.y_axis(y, words.plain)
+        sheet.y_axis(y, formatting.plain)
         succeeded = _staircase(stretches, "successful", x, y)
         sheet.area(succeeded, sheet.bottom, "fill-ok")
         sheet.path(succeeded, "line-ok")
@@ -118,7 +118,7 @@ def latency(stretches: Sequence[Bin]) -> Markup:
             if is_log
             else from_zero(highest, sheet.bottom, sheet.top)
         )
-        sheet.y_axis(y, words.tick)
+        sheet.y_axis(y, formatting.tick)
         sheet.text(4, 11, f"latency, axis {axis}", "axis-title")
         for name, kind in (("p95_seconds", "line-p95"), ("p50_seconds", "line-p50")):
             for points in _unbroken(stretches, name, x, y):
@@ -126,8 +126,8 @@ def latency(stretches: Sequence[Bin]) -> Markup:
         return sheet.svg(
             "latency",
             "Latency over time",
-            f"p50 and p95 of each stretch, between {words.duration(least)} and "
-            f"{words.duration(highest)}; the axis is {axis}.",
+            f"p50 and p95 of each stretch, between {formatting.duration(least)} and "
+            f"{formatting.duration(highest)}; the axis is {axis}.",
         )
 
     return both_sizes(draw)
@@ -138,7 +138,7 @@ def _time_axis(sheet: Sheet, stretches: Sequence[Bin], below: float = 0) -> Scal
     x = along(end, sheet.left, sheet.right, most=6 if sheet.is_narrow else 10)
     bottom = sheet.bottom
     sheet.bottom = bottom + below
-    sheet.x_axis(x, words.plain, "seconds since the start")
+    sheet.x_axis(x, formatting.plain, "seconds since the start")
     sheet.bottom = bottom
     if below:
         sheet.line(sheet.left, bottom, sheet.right, bottom, "axis")
@@ -184,9 +184,9 @@ def _spoken(stretches: Sequence[Bin]) -> str:
     if not rates:
         return "Nothing was measured."
     return (
-        f"{len(rates)} stretches with {words.rate(min(rates))} to {words.rate(max(rates))} "
-        f"successful messages a second; {words.count(failed)} failed and {words.count(dropped)} "
-        "dropped in all."
+        f"{len(rates)} intervals with {formatting.rate(min(rates))} to "
+        f"{formatting.rate(max(rates))} successful messages a second; "
+        f"{formatting.count(failed)} failed and {formatting.count(dropped)} dropped in all."
     )
 
 

@@ -1,0 +1,200 @@
+"""Octets out, replies in: one TCP or TLS connection to an SMTP server, and nothing of SMTP's order.
+
+Every wait has a limit, and so has what a server can make us hold.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import ssl
+import time
+from collections import deque
+from typing import cast
+
+from bench.measurement.sample import Failure
+from bench.plan.workloads import REPLY_SECONDS
+from xoauth2_proxy.smtp.protocol import MalformedReply, Reply, ReplyParser
+
+TLS_FAILED = "tls failed"  # the code under which that is counted
+_CONNECT_SECONDS = 60.0  # less when replies are waited for less
+_MAX_REPLIES_HELD = 4000  # more than a flight draws: MAIL, a thousand RCPT, DATA
+_SLICES_PER_SECOND = 10  # of content that is sent slowly
+_MAX_TEXT_CHARACTERS = 200
+
+
+class SubmissionFailed(Exception):
+    """The connection could not be opened, or the message was not accepted; `failure` says why."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(str(failure))
+        self.failure = failure
+
+
+class Wire(asyncio.Protocol):
+    """One connection; only one coroutine at a time may use it."""
+
+    def __init__(self, reply_seconds: float = REPLY_SECONDS) -> None:
+        self._reply_seconds = reply_seconds
+        self._transport: asyncio.Transport | None = None  # None: not yet, or gone
+        self._parser = ReplyParser()
+        self._replies: deque[Reply] = deque()
+        self._waiter: asyncio.Future[None] | None = None
+        self._broken: Failure | None = None  # why there will be no more replies
+
+    @classmethod
+    async def connect(
+        cls,
+        host: str,
+        port: int,
+        context: ssl.SSLContext | None,
+        reply_seconds: float = REPLY_SECONDS,
+    ) -> Wire:
+        """Return a connection, under TLS if there is a context.
+
+        Raises:
+            SubmissionFailed: there is none, or not within `reply_seconds`.
+        """
+        loop, wire = asyncio.get_running_loop(), cls(reply_seconds)
+        name = None if context is None else host
+        try:
+            async with asyncio.timeout(wire._connect_seconds):
+                await loop.create_connection(
+                    lambda: wire, host, port, ssl=context, server_hostname=name
+                )
+        except OSError as error:  # ssl.SSLError and TimeoutError are such
+            wire.abort()
+            raise SubmissionFailed(_failure_to_connect(error, wire._connect_seconds)) from error
+        return wire
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether the connection is open and nothing has come that was not asked for."""
+        transport = self._transport
+        is_open = transport is not None and not transport.is_closing() and self._broken is None
+        return is_open and not self._replies and not self._parser.is_mid_reply
+
+    async def start_tls(self, context: ssl.SSLContext, host: str) -> None:
+        """Go on under TLS.
+
+        Raises:
+            SubmissionFailed: it could not be done, or more had come in clear (RFC 3207 §4.2).
+        """
+        if self._transport is None or not self.is_quiet:
+            raise SubmissionFailed(Failure("protocol error", "octets behind the reply to STARTTLS"))
+        try:
+            async with asyncio.timeout(self._connect_seconds):
+                transport = await asyncio.get_running_loop().start_tls(
+                    self._transport, self, context, server_hostname=host
+                )
+        except OSError as error:
+            raise SubmissionFailed(_failure_to_connect(error, self._connect_seconds)) from error
+        self._transport = cast("asyncio.Transport", transport)
+
+    def write(self, octets: bytes) -> None:
+        """Send; what becomes of it the reply tells."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(octets)
+
+    async def write_slowly(self, octets: bytes, bytes_per_second: float) -> bool:
+        """Send little by little; return False if the server said something before the end.
+
+        An octet leaves when its turn has come at that rate: late timers do not add up, and nothing
+        is waited for behind the last one.
+        """
+        size = max(1, int(bytes_per_second / _SLICES_PER_SECOND))
+        started = time.perf_counter()
+        for start in range(0, len(octets), size):
+            end = min(start + size, len(octets))
+            await asyncio.sleep(started + end / bytes_per_second - time.perf_counter())
+            if not self.is_quiet:
+                return False
+            self.write(octets[start:end])
+        return True
+
+    async def reply(self) -> Reply:
+        """Return the next reply.
+
+        Raises:
+            SubmissionFailed: none came in time, or what came was none.
+        """
+        if not self._replies and self._broken is None:
+            loop = asyncio.get_running_loop()
+            self._waiter = loop.create_future()
+            timer = loop.call_later(self._reply_seconds, self._give_up)
+            try:
+                await self._waiter
+            finally:
+                timer.cancel()
+                self._waiter = None
+        if self._replies:
+            return self._replies.popleft()
+        raise SubmissionFailed(self._broken or Failure("connection lost", ""))
+
+    def abort(self) -> None:
+        """Close without a word."""
+        if self._transport is not None:
+            self._transport.abort()
+            self._transport = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the connection."""
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass of it
+
+    def data_received(self, data: bytes) -> None:
+        """Take replies."""
+        try:
+            self._replies += self._parser.feed(data)
+        except MalformedReply as error:
+            self._distrust(str(error))
+        if len(self._replies) > _MAX_REPLIES_HELD:
+            self._distrust("replies without an end")
+        if self._replies:
+            self._wake()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Fail what is under way."""
+        self._transport = None
+        self._break(Failure("connection lost", ""))
+
+    @property
+    def _connect_seconds(self) -> float:
+        return min(_CONNECT_SECONDS, self._reply_seconds)
+
+    def _distrust(self, reason: str) -> None:
+        self._replies.clear()
+        self._break(Failure("protocol error", reason))
+
+    def _give_up(self) -> None:
+        self._break(Failure("timeout", f"no answer within {self._reply_seconds:g} s"))
+
+    def _break(self, failure: Failure) -> None:
+        self._broken = self._broken or failure
+        self.abort()
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+def refusal(reply: Reply) -> Failure:
+    """Return what to count a refusing reply as: its code and its words."""
+    return Failure(str(reply.code), printable(" ".join((reply.enhanced, *reply.text))))
+
+
+def printable(text: str) -> str:
+    """Return a server's text as one line for a terminal: no control characters, and not a page."""
+    line = "".join(c if c.isprintable() else " " for c in text)
+    return " ".join(line.split())[:_MAX_TEXT_CHARACTERS]
+
+
+def _failure_to_connect(error: OSError, waited_seconds: float) -> Failure:
+    if isinstance(error, TimeoutError):
+        return Failure("timeout", f"no connection within {waited_seconds:g} s")
+    if isinstance(error, ssl.SSLError):
+        return Failure(TLS_FAILED, printable(str(error)))
+    # With several addresses for a name asyncio raises one OSError with all their texts.
+    if isinstance(error, ConnectionRefusedError) or f"[Errno {errno.ECONNREFUSED}]" in str(error):
+        return Failure("connection refused", "")
+    return Failure("connection failed", printable(str(error)))

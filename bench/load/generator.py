@@ -1,0 +1,181 @@
+"""The sending loop, the same for every model: each connection sends when it is given a turn.
+
+I1: a message taken up is settled exactly once, whatever ends it.
+I2: after `stop` no message is taken up, and the run ends within the plan's drain time.
+I3: a run by duration ends within the plan's drain time after its duration, whatever the server
+does: what is in flight then has failed, and what was due and nobody took up is dropped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Protocol
+
+from bench.client.submission import Manner, Submission, SubmissionFailed
+from bench.load.backoff import BackOff
+from bench.load.pacer import Pacer
+from bench.measurement.sample import Failure, Sample
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from bench.client.login import Login
+    from bench.client.submission import Endpoint
+    from bench.load.messages import Messages
+    from bench.load.pacer import Turn
+    from bench.plan.arrivals import Share
+    from bench.plan.scenarios import Plan
+
+
+class Account(Protocol):
+    """What is told of every message; a `Recorder`, or what passes it on to one."""
+
+    def begin(self, number: int, *, is_warmup: bool) -> None:
+        """Note that a message is taken up; it is settled by `add`."""
+
+    def add(self, sample: Sample) -> None:
+        """Settle a message that was taken up."""
+
+    def drop(self, number: int, at_seconds: float, *, is_warmup: bool = False) -> None:
+        """Settle a message that was due and is given up."""
+
+
+class Load:
+    """One run of a plan against one endpoint, or one process's share of it."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        endpoint: Endpoint,
+        logins: Sequence[Login],
+        messages: Messages,
+        recorder: Account,
+        share: Share | None = None,
+    ) -> None:
+        self.on_sample: Callable[[Sample], None] | None = None
+        self._plan = plan
+        self._endpoint = endpoint
+        self._logins = logins
+        self._messages = messages
+        self._recorder = recorder
+        self._pacer = Pacer(plan.pace, self._drop, share)
+        self._manner = Manner(
+            is_pipelined=plan.workload.is_pipelined,
+            slow_bytes_per_second=plan.workload.slow_bytes_per_second,
+            reply_seconds=plan.reply_seconds,
+        )
+        self._deadline: asyncio.Timeout | None = None  # None: not running
+        self._last_settled = 0.0
+
+    @property
+    def wall_seconds(self) -> float:
+        """From the start of the measuring to its last message's end; 0 when there was none."""
+        return max(0.0, self._last_settled - self._pacer.measured_from)
+
+    @property
+    def measured_seconds(self) -> float:
+        """How long has been measured by now; negative in the warm-up, 0 before the start."""
+        is_running = self._deadline is not None
+        return time.perf_counter() - self._pacer.measured_from if is_running else 0.0
+
+    async def run(self, at: float | None = None) -> None:
+        """Send every planned message, or as many as were begun before `stop`.
+
+        Time runs from `at`, on the clock of time.perf_counter, before or to come; without it, from
+        now.
+        """
+        most = self._plan.concurrent
+        if self._plan.pace.num_emails is not None and not self._plan.pace.warmup_seconds:
+            most = min(most, self._plan.pace.num_emails)
+        await self._pacer.start(at)
+        self._deadline = deadline = asyncio.timeout(self._most_seconds())
+        try:
+            async with deadline, asyncio.TaskGroup() as group:
+                for index in range(most):
+                    login = self._logins[index % len(self._logins)]
+                    group.create_task(self._work(Submission(self._endpoint, login, self._manner)))
+        except TimeoutError:
+            if not deadline.expired():
+                raise
+            await self._pacer.drop_rest()
+        finally:
+            self._deadline = None
+
+    def stop(self) -> None:
+        """Take up no more messages; those in flight may finish within the plan's drain time."""
+        self._pacer.stop()
+        if self._deadline is None or self._deadline.expired():
+            return
+        drained = asyncio.get_running_loop().time() + self._plan.drain_seconds
+        latest = self._deadline.when()
+        self._deadline.reschedule(drained if latest is None else min(drained, latest))
+
+    def _most_seconds(self) -> float | None:
+        ends = self._pacer.ends
+        return None if ends is None else ends - time.perf_counter() + self._plan.drain_seconds
+
+    async def _work(self, submission: Submission) -> None:
+        most = self._plan.workload.reuse.messages
+        back_off = BackOff(is_endless=self._plan.pace.duration_seconds is not None)
+        try:
+            while (turn := await self._pacer.turn()) is not None:
+                await self._send(submission, turn)
+                if submission.messages:
+                    back_off.reset()
+                elif self._plan.pace.rate is None:  # arrivals do not wait for us
+                    await self._pacer.pause(back_off.pause_seconds())
+                if most is not None and submission.messages >= most:
+                    await submission.close()
+            await submission.close()
+        finally:
+            submission.abort()
+
+    async def _send(self, submission: Submission, turn: Turn) -> None:
+        mailbox = submission.login.mailbox
+        content = self._messages.content(turn.number, mailbox)
+        forward_paths = self._messages.forward_paths(turn.number)
+        opening = failure = transaction_seconds = None
+        self._recorder.begin(turn.number, is_warmup=turn.is_warmup)
+        began = time.perf_counter()
+        try:
+            if not submission.is_open:
+                opening = await submission.open()
+            transaction_seconds = await submission.send(mailbox, forward_paths, content)
+        except SubmissionFailed as error:
+            failure = error.failure
+        except BaseException:
+            failure = Failure("cut short", "in flight when the time to finish was over")
+            raise
+        finally:
+            ended = time.perf_counter()
+            due = turn.due
+            self._settle(
+                Sample(
+                    number=turn.number,
+                    latency_seconds=ended - (began if due is None else due),
+                    service_seconds=ended - began,
+                    lateness_seconds=None if due is None else began - due,
+                    has_waited=turn.has_waited,
+                    at_seconds=ended - self._pacer.measured_from,
+                    is_warmup=turn.is_warmup,
+                    failure=failure,
+                    connect_seconds=opening.connect_seconds if opening else None,
+                    auth_seconds=opening.auth_seconds if opening else None,
+                    transaction_seconds=transaction_seconds,
+                ),
+                ended,
+            )
+
+    def _settle(self, sample: Sample, ended: float) -> None:
+        if not sample.is_warmup:
+            self._last_settled = ended
+        self._recorder.add(sample)
+        if self.on_sample is not None:
+            self.on_sample(sample)
+
+    def _drop(self, number: int, is_warmup: bool) -> None:
+        now = time.perf_counter()
+        if not is_warmup:
+            self._last_settled = now
+        self._recorder.drop(number, now - self._pacer.measured_from, is_warmup=is_warmup)

@@ -1,0 +1,167 @@
+"""Whether the generator itself was what limited the run: its CPU time and its event loop's lag.
+
+A process that used little of a core may have had no more of it: on a machine that is full it waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench.measurement.histogram import Histogram
+from bench.measurement.result import GeneratorFigures, LoopLag
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+_SAMPLE_SECONDS = 0.02
+_LEAST_WATCHED_SECONDS = 0.5  # below, a share of the time says nothing
+_MAX_CPU_SHARE = 0.9  # of a core: beyond it the generator has nothing left to give
+_MAX_STARVED_SHARE = 0.25  # of the time, ready to run and without a core: the machine is full
+_MAX_LAG_SECONDS = 0.05  # at p99: what is measured is late by as much
+_MAX_OWN_LATE_SHARE = 0.01  # of the messages taken up
+_SCHEDULER = Path("/proc/self/schedstat")  # Linux: nanoseconds on a core, and waiting for one
+
+# What to do, by what was short.
+_MORE_PROCESSES = "Use more --processes."
+_NO_CORES = (
+    "The cores of this machine are too few for all that runs on it: use fewer --processes, or send "
+    "from another machine."
+)
+_STALLS = (
+    "It stood still now and then, for many messages at once or for the machine: use more "
+    "--processes, or send from a machine with less to do."
+)
+_LATE = (
+    "More was due at a moment than it can begin: use more --processes, or a lower --arrival-rate."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Limit:
+    """In what the generator was at its end."""
+
+    reason: str
+    advice: str  # a sentence
+
+
+@dataclass(slots=True)
+class Watch:
+    """What one process saw of itself; `merge` adds up several. It pickles."""
+
+    processes: int = 1  # that send
+    cpu_seconds: float = 0.0  # of all processes
+    watched_seconds: float = 0.0  # of all processes
+    lag: Histogram = field(default_factory=Histogram)
+    starved_seconds: float = 0.0  # of all processes, as far as the system tells
+    merged: tuple[Watch, ...] = ()  # of one process each; none when this is one
+
+    def merge(self, other: Watch) -> Watch:
+        """Return what several processes saw of themselves."""
+        return Watch(
+            self.processes + other.processes,
+            self.cpu_seconds + other.cpu_seconds,
+            self.watched_seconds + other.watched_seconds,
+            self.lag.merge(other.lag),
+            self.starved_seconds + other.starved_seconds,
+            (self.merged or (self,)) + (other.merged or (other,)),
+        )
+
+    def figures(
+        self, attempted: int, own_late_starts: int, cores: int | None = None
+    ) -> GeneratorFigures:
+        """Return what was seen, and the verdict; `cores` is how many there are to use."""
+        watched = self.watched_seconds
+        share = min(1.0, self.cpu_seconds / watched) if watched > 0 else 0.0
+        lag = LoopLag(
+            p50_seconds=self.lag.quantile_seconds(0.50),
+            p99_seconds=self.lag.quantile_seconds(0.99),
+            max_seconds=self.lag.quantile_seconds(1.0),
+        )
+        limits = [
+            *_cpu_limit(self.merged or (self,), cores or usable_cores()),
+            *_lag_limit(lag.p99_seconds or 0.0),
+            *_late_limit(own_late_starts, attempted),
+        ]
+        return GeneratorFigures(
+            processes=self.processes,
+            cpu_seconds=self.cpu_seconds,
+            cpu_share=share,
+            loop_lag=lag,
+            was_bottleneck=bool(limits),
+            reason="; ".join(limit.reason for limit in limits),
+            # Of a full core the others follow.
+            advice=limits[0].advice if limits else "",
+        )
+
+
+@asynccontextmanager
+async def watching(watch: Watch, warmup_seconds: float = 0.0) -> AsyncIterator[None]:
+    """Watch this process for as long as the context is entered, its warm-up apart."""
+    task = asyncio.create_task(_sample(watch, warmup_seconds))
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait((task,))
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+async def _sample(watch: Watch, warmup_seconds: float) -> None:
+    await asyncio.sleep(warmup_seconds)
+    cpu, starved, began = time.process_time(), _starved_seconds(), time.perf_counter()
+    try:
+        while True:
+            asleep = time.perf_counter()
+            await asyncio.sleep(_SAMPLE_SECONDS)
+            watch.lag.add_seconds(time.perf_counter() - asleep - _SAMPLE_SECONDS)
+    finally:
+        watch.cpu_seconds += time.process_time() - cpu
+        watch.starved_seconds += _starved_seconds() - starved
+        watch.watched_seconds += time.perf_counter() - began
+
+
+def _starved_seconds() -> float:
+    try:
+        return int(_SCHEDULER.read_text().split()[1]) / 1e9
+    except (OSError, ValueError, IndexError):  # not told here
+        return 0.0
+
+
+def _cpu_limit(watches: tuple[Watch, ...], cores: int) -> Iterator[_Limit]:
+    known = [one for one in watches if one.watched_seconds >= _LEAST_WATCHED_SECONDS]
+    if not known:
+        return
+    it = "it" if len(watches) == 1 else "one of its processes"
+    fullest = max(one.cpu_seconds / one.watched_seconds for one in known)
+    together = sum(one.cpu_seconds / one.watched_seconds for one in known)
+    starved = max(one.starved_seconds / one.watched_seconds for one in known)
+    is_full = together > _MAX_CPU_SHARE * cores
+    if fullest > _MAX_CPU_SHARE:
+        advice = _NO_CORES if is_full else _MORE_PROCESSES
+        yield _Limit(f"{it} used {min(fullest, 1.0):.0%} of a core", advice)
+    elif is_full:
+        yield _Limit(f"its processes used {together:.1f} of {cores} cores", _NO_CORES)
+    elif starved > _MAX_STARVED_SHARE:
+        yield _Limit(f"{it} waited {starved:.0%} of the time for a core to be free", _NO_CORES)
+
+
+def _lag_limit(lag_seconds: float) -> Iterator[_Limit]:
+    if lag_seconds > _MAX_LAG_SECONDS:
+        yield _Limit(f"its event loop was {lag_seconds * 1000:.0f} ms late at p99", _STALLS)
+
+
+def _late_limit(own_late_starts: int, attempted: int) -> Iterator[_Limit]:
+    if own_late_starts > _MAX_OWN_LATE_SHARE * attempted:
+        yield _Limit(f"it began {own_late_starts} messages late while connections were free", _LATE)

@@ -1,0 +1,104 @@
+"""Commands whose options are the fields of a dataclass, shown in groups.
+
+A field's annotation is what typer wants of a parameter: `Annotated[type, typer.Option(…)]`.
+"""
+
+# Annotations are read by typer when the command is built, so they stay real objects here.
+import inspect
+from collections.abc import Callable, Collection
+from copy import copy
+from typing import Annotated, Any, TypeVar, get_args, get_type_hints
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from bench.options.multi_value import one_each
+
+OptionsT = TypeVar("OptionsT")
+
+
+def taking(
+    kind: type[OptionsT],
+    command: Callable[[typer.Context, OptionsT], None],
+    hidden: Collection[str] = (),
+    **more: type[object],
+) -> Callable[..., None]:
+    """Return `command` in the form typer reads: with a parameter for each field of `kind`.
+
+    The fields that are `hidden` are left out of the help: the command says why it refuses them.
+    `more` are options that act when they are read and have no value for the command.
+    """
+    build: Callable[..., OptionsT] = kind
+
+    def take(context: typer.Context, **values: object) -> None:
+        for name in more:
+            del values[name]
+        command(context, build(**values))
+
+    hints: dict[str, Any] = get_type_hints(kind, include_extras=True)
+    hints |= {name: _hidden(hints[name]) for name in hidden}
+    parameters = [_parameter("context", typer.Context, inspect.Parameter.empty)]
+    parameters += [_parameter(name, hint, False) for name, hint in more.items()]
+    parameters += [
+        _parameter(one.name, hints[one.name], one.default)
+        for one in inspect.signature(kind).parameters.values()
+    ]
+    take.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    take.__annotations__ = {one.name: one.annotation for one in parameters}
+    return take
+
+
+def _hidden(annotation: Any) -> Any:  # noqa: ANN401 - types
+    of, option = get_args(annotation)
+    hidden = copy(option)
+    hidden.hidden = True
+    return Annotated[of, hidden]
+
+
+def given(context: typer.Context) -> list[str]:
+    """Return the names of the options that were written on the command line."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    return [name for name, source in sources.items() if source and source.name == "COMMANDLINE"]
+
+
+def _parameter(name: str, annotation: object, default: object) -> inspect.Parameter:
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
+    )
+
+
+class GroupedHelp(TyperGroup):
+    """A command whose help shows its options in groups; sub-commands come last.
+
+    `--assert` takes all the words that follow it.
+    """
+
+    # typer's own types of these differ between its versions.
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401
+        """Parse the arguments, with `--assert A B` read as `--assert A --assert B`."""
+        return super().parse_args(ctx, one_each(args, "--assert"))
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401
+        """Write the options, each group under its title."""
+        _write_groups(self, ctx, formatter)
+        self.format_commands(ctx, formatter)
+
+
+class GroupedCommand(TyperCommand):
+    """A sub-command whose help shows its options in groups."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401
+        """Write the options, each group under its title."""
+        _write_groups(self, ctx, formatter)
+
+
+def _write_groups(command: Any, ctx: Any, formatter: Any) -> None:  # noqa: ANN401
+    groups: dict[str, list[tuple[str, str]]] = {}
+    for parameter in command.get_params(ctx):
+        record = parameter.get_help_record(ctx)
+        if record is not None:
+            title = getattr(parameter, "rich_help_panel", None) or "Options"
+            groups.setdefault(title, []).append(record)
+    for title, records in groups.items():
+        with formatter.section(title):
+            formatter.write_dl(records)

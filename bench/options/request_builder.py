@@ -1,0 +1,362 @@
+"""From the options of the command line to the plan of a run; says what is wrong with them.
+
+Whatever needs no network is checked here, before anything is sent.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn, TypeVar
+
+import platformdirs
+import typer
+
+from bench.analysis import assertions
+from bench.client.login import Mechanism
+from bench.client.submission import Tls
+from bench.load.messages import MessagesUnusable, read_folder
+from bench.options.account_options import accounts_of
+from bench.options.run_options import MAX_EMAILS, PASSWORD_VARIABLE
+from bench.plan.arrivals import Pace, Rate
+from bench.plan.scenarios import COMPARE, COMPARED_RUNS, CUSTOM, SCENARIOS, Plan
+from bench.plan.workloads import Recipients, Reuse, Sizes, Workload
+from bench.runs.run import RunRequest
+from bench.targets.private_proxy import PrivateWishes
+from bench.targets.target import TargetRequest
+from xoauth2_proxy.sandbox.tokens.mock_tokens import MOCK_MAILBOXES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from bench.options.run_options import Options
+    from bench.plan.scenarios import Scenario
+    from bench.targets.provisioning import Accounts
+
+_MOCK_PASSWORD = "secret"  # noqa: S105 - the mock mailboxes' published password
+_SENDER_WITHOUT_LOGIN = "sender@bench.invalid"
+_ADDRESS = re.compile(r"[!-;=?A-~]+@[!-;=?A-~]+")  # printable ASCII without <, > and blanks
+# Those that make a run something else than the scenario `quick`.
+_CUSTOM = (
+    "num_emails",
+    "duration",
+    "concurrent",
+    "arrival_rate",
+    "connection",
+    "idle_clients",
+    "sizes",
+    "eml_dir",
+)
+
+_NOT_WITH_ITS_OWN = {
+    "host": "--host",
+    "port": "--port",
+    "admin_url": "--admin-url",
+    "allow_remote": "--allow-remote",
+    "state_dir": "--state-dir",
+    "no_auth": "--no-auth",
+    "from_emails": "--from",
+    "password": "--password",
+    "no_cleanup": "--no-cleanup",
+}
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Output:
+    """What is to be done with the results."""
+
+    path: Path | None  # of the JSON; None: no file
+    html: Path | None  # None: no page
+    assertions: tuple[str, ...]
+    is_json: bool
+    is_verbose: bool
+    is_confirmed: bool
+
+
+def request_of(options: Options) -> RunRequest:
+    """Return what is asked for.
+
+    Raises:
+        typer.BadParameter: an option is wrong, or does not go with another.
+    """
+    scenario = _scenario(options)
+    options = _without_foreign_password(options, scenario)
+    if scenario.provider is not None:
+        options = _with_its_own(options, scenario)
+    mechanism = _mechanism(options)
+    accounts = accounts_of(options)
+    is_mock = options.use_mock_tokens or accounts is not None
+    is_token = is_mock and mechanism.takes_token and options.password is None
+    if options.token_ttl is not None and not is_token and scenario.provider is None:
+        _refuse("--token-ttl", "is for mock tokens: --use-mock-tokens with xoauth2 or oauthbearer.")
+    workload = _workload(options, scenario)
+    concurrent = options.concurrent or scenario.concurrent
+    if options.processes > concurrent:
+        _refuse("--processes", f"are more than the {concurrent} connections; give fewer of them.")
+    return RunRequest(
+        plan=Plan(
+            scenario=scenario.name if not _is_custom(options) else CUSTOM,
+            pace=_pace(options, scenario),
+            concurrent=concurrent,
+            workload=workload,
+            mailboxes=_mailboxes(options, mechanism, accounts),
+            to_email=_address(options.to_email, "--to"),
+            drain_seconds=options.drain_seconds,
+            reply_seconds=options.reply_seconds,
+            processes=options.processes,
+        ),
+        target=_target(options, mechanism, accounts, _provider(options, scenario)),
+        mechanism=mechanism,
+        secret=_secret(options, mechanism),
+        token_ttl_seconds=options.token_ttl or scenario.token_ttl_seconds,
+        files=_files(options),
+        accounts=accounts,
+        prometheus_port=options.prometheus_port,
+        runs=_runs(options),
+    )
+
+
+def output_of(options: Options) -> Output:
+    """Return where the results go.
+
+    Raises:
+        typer.BadParameter: they cannot go there, or an assertion is none.
+    """
+    expressions = tuple(options.assertions or ())
+    for expression in expressions:
+        _parsed("--assert", assertions.parse, expression)
+    if expressions and options.scenario == COMPARE:
+        _refuse("--assert", "is for one run; compare has two.")
+    if options.as_json and options.prometheus_port == 0:
+        _refuse("--prometheus-port", "0 takes a free port, which --json does not tell; choose one.")
+    path = options.output
+    if path is None and not options.as_json:
+        path = Path(f"xoauth2-bench-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.json")
+    if path is not None and options.html is not None and path.resolve() == options.html.resolve():
+        _refuse("--html", "is the same file as --output.")
+    return Output(
+        path=_writable(path, "--output"),
+        html=_writable(options.html, "--html"),
+        assertions=expressions,
+        is_json=options.as_json,
+        is_verbose=options.verbose,
+        is_confirmed=options.yes or options.verbose,
+    )
+
+
+def _runs(options: Options) -> int:
+    if options.scenario == COMPARE:
+        return options.runs or COMPARED_RUNS
+    if options.runs is not None:
+        _refuse("--runs", "is for --scenario compare.")
+    return 1
+
+
+def _scenario(options: Options) -> Scenario:
+    name = options.scenario or "quick"
+    if name not in SCENARIOS:
+        _refuse("--scenario", f"{name!r} is not one of {', '.join(SCENARIOS)}.")
+    return SCENARIOS[name]
+
+
+def _is_custom(options: Options) -> bool:
+    return options.scenario is None and any(getattr(options, name) is not None for name in _CUSTOM)
+
+
+def _pace(options: Options, scenario: Scenario) -> Pace:
+    if options.num_emails is not None and options.duration is not None:
+        _refuse("--duration", "stands beside --num-emails; give one of them.")
+    num_emails, duration = options.num_emails, options.duration
+    if num_emails is None and duration is None:
+        num_emails, duration = scenario.num_emails, scenario.duration_seconds
+    pace = Pace(
+        num_emails=num_emails,
+        duration_seconds=duration,
+        warmup_seconds=options.warmup,
+        rate=_rate(options, scenario),
+        max_lateness_seconds=options.max_lateness,
+    )
+    if pace.is_empty:
+        _refuse("--arrival-rate", "makes no message in the time that is measured.")
+    if (pace.planned or 0) + (pace.warmup_count or 0) > MAX_EMAILS:
+        _refuse("--arrival-rate", f"makes more than {MAX_EMAILS} messages.")
+    return pace
+
+
+def _rate(options: Options, scenario: Scenario) -> Rate | None:
+    per_second = options.arrival_rate or scenario.arrival_rate
+    has_ramp = options.ramp_from is not None or options.ramp_seconds is not None
+    if per_second is None:
+        if has_ramp:
+            _refuse("--ramp-from", "is for the open model; give --arrival-rate.")
+        return None
+    if not has_ramp:
+        return Rate(per_second=per_second)
+    if options.ramp_from is None or options.ramp_seconds is None:
+        _refuse("--ramp-from", "goes with --ramp-seconds; give both.")
+    return Rate(
+        per_second=per_second,
+        ramp_from_per_second=options.ramp_from or 0.0,
+        ramp_seconds=options.ramp_seconds or 0.0,
+    )
+
+
+def _workload(options: Options, scenario: Scenario) -> Workload:
+    given = [
+        name
+        for name, value in (
+            ("--size-bytes", options.size_bytes),
+            ("--sizes", options.sizes),
+            ("--eml-dir", options.eml_dir),
+        )
+        if value is not None
+    ]
+    if len(given) > 1:
+        _refuse(given[1], f"stands beside {given[0]}; give one of them.")
+    sizes = options.sizes or scenario.sizes or "4096"
+    if options.size_bytes is not None:
+        sizes = str(options.size_bytes)
+    idle = options.idle_clients
+    return Workload(
+        sizes=_parsed("--sizes", Sizes.parse, sizes),
+        eml_dir=options.eml_dir,
+        recipients=_parsed("--recipients", Recipients.parse, options.recipients),
+        reuse=_parsed("--connection", Reuse.parse, options.connection or scenario.connection),
+        is_pipelined=options.pipelined,
+        slow_bytes_per_second=options.slow,
+        idle_clients=scenario.idle_clients if idle is None else idle,
+    )
+
+
+def _files(options: Options) -> tuple[bytes, ...]:
+    if options.eml_dir is None:
+        return ()
+    try:
+        return read_folder(options.eml_dir)
+    except MessagesUnusable as error:
+        raise typer.BadParameter(str(error), param_hint="--eml-dir") from None
+
+
+def _mechanism(options: Options) -> Mechanism:
+    if options.no_auth:
+        if options.mechanism not in (None, Mechanism.NONE):
+            _refuse("--no-auth", "stands beside --mechanism; give one of them.")
+        if options.use_mock_tokens:
+            _refuse("--no-auth", "stands beside --use-mock-tokens; give one of them.")
+        return Mechanism.NONE
+    if options.mechanism is None:
+        return Mechanism.XOAUTH2 if options.use_mock_tokens else Mechanism.PLAIN
+    return options.mechanism
+
+
+def _mailboxes(
+    options: Options, mechanism: Mechanism, accounts: Accounts | None
+) -> tuple[str, ...]:
+    if accounts is not None:
+        return tuple(one.address for one in accounts.mailboxes)
+    if options.from_emails:
+        return tuple(_address(mailbox, "--from") for mailbox in options.from_emails)
+    if options.use_mock_tokens:
+        return MOCK_MAILBOXES
+    if mechanism is not Mechanism.NONE:
+        _refuse(
+            "--from",
+            "give the mailbox to log in as, with its --password; or --use-mock-tokens for the "
+            "sandbox's mailboxes; or --no-auth.",
+        )
+    return (_SENDER_WITHOUT_LOGIN,)
+
+
+def _without_foreign_password(options: Options, scenario: Scenario) -> Options:
+    """Return the options without a password that stands in the environment for other logins."""
+    is_ours = options.use_mock_tokens or options.accounts or scenario.provider is not None
+    if is_ours and options.password == os.environ.get(PASSWORD_VARIABLE):
+        return replace(options, password=None)
+    return options
+
+
+def _secret(options: Options, mechanism: Mechanism) -> str | None:
+    if mechanism is Mechanism.NONE or options.accounts is not None:
+        return None
+    if options.password is None and options.use_mock_tokens:
+        return None if mechanism.takes_token else _MOCK_PASSWORD
+    if options.password is None:
+        what = "access token" if mechanism.takes_token else "password"
+        _refuse("--password", f"give the mailbox's {what}.")
+    try:
+        options.password.encode()
+    except UnicodeEncodeError:
+        _refuse("--password", "is not UTF-8 (RFC 4616 §2).")
+    return options.password
+
+
+def _with_its_own(options: Options, scenario: Scenario) -> Options:
+    for name, option in _NOT_WITH_ITS_OWN.items():
+        if getattr(options, name):
+            _refuse(option, f"{scenario.name} brings a proxy, a provider and mailboxes of its own.")
+    return replace(
+        options,
+        accounts=options.accounts or scenario.accounts,
+        mechanism=options.mechanism or Mechanism.PLAIN,
+    )
+
+
+def _provider(options: Options, scenario: Scenario) -> Mapping[str, object] | None:
+    if scenario.provider is None:
+        return None
+    ttl_seconds = options.token_ttl or scenario.token_ttl_seconds
+    return {**scenario.provider, "token_endpoint": {"ttl_seconds": ttl_seconds}}
+
+
+def _target(
+    options: Options,
+    mechanism: Mechanism,
+    accounts: Accounts | None,
+    provider: Mapping[str, object] | None,
+) -> TargetRequest:
+    is_mock = options.use_mock_tokens or accounts is not None
+    return TargetRequest(
+        host=options.host,
+        port=options.port,
+        admin_url=options.admin_url,
+        tls=options.tls,
+        ca_file=options.ca_file,
+        allow_remote=options.allow_remote,
+        may_start_private=is_mock and options.tls is Tls.NONE,
+        is_private=provider is not None,
+        wishes=PrivateWishes(
+            mailboxes=() if accounts is None else accounts.mailboxes,
+            provider=provider,
+            limits=_scenario(options).limits,
+        ),
+        has_login=mechanism is not Mechanism.NONE,
+        state_dir=options.state_dir or Path(platformdirs.user_state_dir("xoauth2-proxy")),
+    )
+
+
+def _address(text: str, option: str) -> str:
+    if not _ADDRESS.fullmatch(text):
+        _refuse(option, f"{text!r} is not a mail address.")
+    return text
+
+
+def _writable(path: Path | None, option: str) -> Path | None:
+    if path is not None and not os.access(path.parent, os.W_OK | os.X_OK):
+        _refuse(option, f"{path.parent} cannot be written to.")
+    return path
+
+
+def _parsed(option: str, parse: Callable[[str], T], text: str) -> T:
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint=option) from None
+
+
+def _refuse(option: str, reason: str) -> NoReturn:
+    raise typer.BadParameter(reason, param_hint=option)

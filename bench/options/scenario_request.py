@@ -1,0 +1,63 @@
+"""From a scenario file, and what the command line says beside it, to a run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import typer
+
+from bench.options import request_builder, scenario_file
+from bench.options.scenario_schema import Load
+from bench.targets.private_proxy import PrivateWishes
+from bench.targets.provisioning import Mailbox
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+    from pathlib import Path
+
+    from bench.options.run_options import Options
+    from bench.runs.run import RunRequest
+
+_NOT_WITH_FILE = frozenset(
+    {
+        *("host", "port", "admin_url", "tls", "ca_file", "allow_remote", "state_dir"),
+        *("password", "no_auth", "accounts", "user_prefix", "min_accounts", "no_cleanup"),
+    }
+)
+_PASSWORD = "secret"  # noqa: S105 - of mailboxes that log in with tokens; nobody uses it
+
+
+def applied(path: Path, options: Options, given: Collection[str]) -> tuple[Options, RunRequest]:
+    """Return the options of the file, with those given on the command line instead, and the run.
+
+    Raises:
+        typer.BadParameter: the file holds no scenario, or an option does not go with one.
+    """
+    for name in given:
+        if name in _NOT_WITH_FILE:
+            raise typer.BadParameter(
+                "a scenario file brings a proxy and a provider of its own.",
+                param_hint=f"--{name.replace('_', '-')}",
+            )
+    try:
+        case = scenario_file.read(path)
+    except scenario_file.ScenarioFileError as error:
+        raise typer.BadParameter(str(error), param_hint="--scenario-file") from None
+    load = {name: getattr(case.options, name) for name in Load.model_fields if name not in given}
+    merged = replace(
+        options,
+        **load,
+        use_mock_tokens=True,
+        assertions=[*case.assertions, *(options.assertions or ())] or None,
+    )
+    request = request_builder.request_of(merged)
+    mailboxes = tuple(
+        Mailbox(address, request.secret or _PASSWORD) for address in request.plan.mailboxes
+    )
+    wishes = PrivateWishes(mailboxes=mailboxes, provider=case.provider, limits=case.limits)
+    return merged, replace(
+        request,
+        plan=replace(request.plan, scenario=case.name),
+        target=replace(request.target, is_private=True, wishes=wishes),
+    )

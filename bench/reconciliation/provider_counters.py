@@ -1,0 +1,88 @@
+"""What the run cost the provider: the sandbox's counters and the proxy's token requests.
+
+Both are read before the run and after it, and subtracted: others may have been there before. Peaks
+cannot be subtracted, so the sandbox is asked to begin them anew.
+"""
+
+from __future__ import annotations
+
+import re
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bench.measurement.result import ProviderFigures
+from bench.targets.http_client import FetchFailed, fetch, fetch_object
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_REFRESHES = re.compile(
+    r"^xoauth2_proxy_token_refreshes_total(?:\{[^}]*\})? (\S+)$", re.MULTILINE | re.ASCII
+)
+_COUNTED = (
+    "connections_opened",
+    "auth_accepted",
+    "auth_refused",
+    "transactions_accepted",
+    "transactions_refused",
+    "turns",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The counters at one moment."""
+
+    stats: dict[str, object]
+    token_requests: int | None  # None: the proxy does not say
+
+
+async def begin_peaks(sandbox_url: str) -> None:
+    """Let the peaks be the run's own; a sandbox that cannot do so keeps its own."""
+    with suppress(FetchFailed):
+        await fetch(f"{sandbox_url}/stats/peaks", method="DELETE")
+
+
+async def read(sandbox_url: str, admin_url: str) -> Reading | None:
+    """Return the counters now; None when there is no sandbox, or it does not say."""
+    if not sandbox_url:
+        return None
+    try:
+        return Reading(await fetch_object(f"{sandbox_url}/stats"), await _token_requests(admin_url))
+    except FetchFailed:
+        return None
+
+
+def difference(
+    before: Reading | None, after: Reading | None, mailboxes: Iterable[str]
+) -> ProviderFigures | None:
+    """Return what was counted in between; None when one of both is missing or of another form."""
+    if before is None or after is None:
+        return None
+    counts = {key: _difference(before.stats.get(key), after.stats.get(key)) for key in _COUNTED}
+    peaks = after.stats.get("peak_by_mailbox")
+    if None in counts.values() or not isinstance(peaks, dict):
+        return None
+    found = [peaks.get(mailbox.lower(), 0) for mailbox in mailboxes]
+    return ProviderFigures(
+        peak_connections_per_mailbox=max((n for n in found if isinstance(n, int)), default=0),
+        token_requests=_difference(before.token_requests, after.token_requests),
+        **{key: count for key, count in counts.items() if count is not None},
+    )
+
+
+async def _token_requests(admin_url: str) -> int | None:
+    if not admin_url:
+        return None
+    try:
+        text = (await fetch(f"{admin_url}/metrics")).decode("utf-8", "replace")
+        return sum(int(float(count)) for count in _REFRESHES.findall(text))
+    except (FetchFailed, ValueError, OverflowError):
+        return None
+
+
+def _difference(before: object, after: object) -> int | None:
+    if not isinstance(before, int) or not isinstance(after, int):
+        return None
+    return max(0, after - before)  # less, when the server was started anew meanwhile

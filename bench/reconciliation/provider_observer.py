@@ -1,0 +1,79 @@
+"""What the provider saw of the run: asked before it and after it, where the sandbox is one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Self
+
+from bench.measurement.result import NotReconciled, ProviderFigures, Reconciliation
+from bench.reconciliation import provider_counters, provider_settings
+from bench.reconciliation.reconcile import Sandbox, SandboxUnavailable, reconcile
+from bench.targets.provisioning import DOMAIN
+from xoauth2_proxy.sandbox.tokens.mock_tokens import MOCK_MAILBOXES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from bench.load.messages import Messages
+    from bench.measurement.recorder import Recorder
+    from bench.reconciliation.provider_counters import Reading
+    from bench.targets.target import Target
+
+
+class Witness:
+    """The sandbox's messages and counters from one moment on; make it with `begin`."""
+
+    def __init__(
+        self,
+        target: Target,
+        mailboxes: tuple[str, ...],
+        position: int | NotReconciled,
+        before: Reading | None,
+        settings: Mapping[str, object] | None,
+    ) -> None:
+        self._target = target
+        self._mailboxes = mailboxes
+        self._position = position
+        self._before = before
+        self.settings = settings  # of the provider; None: there is no sandbox, or it does not say
+
+    @classmethod
+    async def begin(cls, target: Target, mailboxes: tuple[str, ...]) -> Self:
+        """Return a witness of all that comes from now on; it never fails."""
+        url = target.sandbox_url
+        if not url:
+            return cls(target, mailboxes, NotReconciled(target.no_sandbox_reason), None, None)
+        position: int | NotReconciled
+        try:
+            position = await Sandbox(url).position()
+        except SandboxUnavailable as error:
+            position = NotReconciled(str(error))
+        settings = await provider_settings.read(url)
+        await provider_counters.begin_peaks(url)
+        before = await provider_counters.read(url, target.admin_url)
+        return cls(target, mailboxes, position, before, settings)
+
+    async def provider(self) -> ProviderFigures | None:
+        """Return what the provider counted meanwhile; None when it does not say."""
+        after = await provider_counters.read(self._target.sandbox_url, self._target.admin_url)
+        return provider_counters.difference(self._before, after, self._mailboxes)
+
+    async def reconciled(
+        self, messages: Messages, recorder: Recorder
+    ) -> Reconciliation | NotReconciled:
+        """Return how what was acknowledged compares with what has arrived."""
+        if isinstance(self._position, NotReconciled):
+            return self._position
+        sandbox = Sandbox(self._target.sandbox_url)
+        found = await reconcile(sandbox, self._position, messages, recorder, self._mailboxes)
+        if isinstance(found, NotReconciled) or found.arrived or not found.acknowledged:
+            return found
+        if all(_is_mock(mailbox.lower()) for mailbox in self._mailboxes):
+            return found
+        # The mailboxes' mail may go to another provider altogether.
+        return NotReconciled(
+            "no message reached this sandbox: the mailbox's provider may be another"
+        )
+
+
+def _is_mock(mailbox: str) -> bool:
+    return mailbox in MOCK_MAILBOXES or mailbox.endswith(f"@{DOMAIN}")

@@ -1,0 +1,319 @@
+"""A load divided among several processes, each with an event loop of its own.
+
+The children send and time, and tell at once what became of each message; the one account of it is
+kept here, so that a child which dies takes nothing with it but what it had in flight.
+
+I1: message n is child n mod N's: no message is sent twice, and the rates of the children add up to
+the whole. What a dead child had taken up counts as failed, what it had not as not attempted.
+The connections are divided, too, and no child lends one to another: see `Share`.
+I2: no child outlives this process, however that ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections import deque
+from contextlib import suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from bench.client.connection import printable
+from bench.load.generator_usage import Watch, watching
+from bench.measurement.histogram import Histogram
+from bench.measurement.result import PROCESS_LOST
+from bench.measurement.sample import Failure, Sample
+from bench.plan.arrivals import Share
+from bench.runs.process_messages import (
+    Assignment,
+    Begun,
+    Dropped,
+    Ended,
+    Event,
+    Ready,
+    Start,
+    Stop,
+    events,
+    frame,
+)
+
+if TYPE_CHECKING:
+    from asyncio.subprocess import Process
+    from collections.abc import AsyncIterator, Callable, Iterable
+
+    from bench.load.messages import Messages
+    from bench.measurement.recorder import Recorder
+    from bench.measurement.result import GeneratorFigures
+    from bench.runs.process_messages import Order
+    from bench.runs.run import RunRequest
+    from bench.targets.target import Target
+
+LOST = PROCESS_LOST  # the code under which what was in flight then is counted
+_PASSWORD_VARIABLE = "XOAUTH2_BENCH_PASSWORD"  # noqa: S105 - a name
+_READY_SECONDS = 60.0  # interpreter, imports and keys, all children at once on a slow machine
+_HEAD_START_SECONDS = 0.05  # for the word to start to reach all of them
+_END_SECONDS = 10.0  # beyond the time to drain, until a child that does not end is killed
+_STDERR_LINES = 20
+
+
+class ProcessesError(Exception):
+    """The children could not be started; the text says which and why."""
+
+
+class Processes:
+    """A run's children; in place of the one `Load` of a run without them."""
+
+    def __init__(
+        self, request: RunRequest, target: Target, messages: Messages, recorder: Recorder
+    ) -> None:
+        self.on_sample: Callable[[Sample], None] | None = None
+        self.on_loss: Callable[[str], None] | None = None  # told in words
+        self.watch = Watch(processes=0)  # what the children saw of themselves; filled as they end
+        self.losses: list[str] = []  # of children, in words
+        self._own_watch = Watch(processes=0)  # of this process, which sends nothing
+        # The messages have the files; they need not be sent twice.
+        self._request = replace(request, files=())
+        self._target = target
+        self._messages = messages
+        self._recorder = recorder
+        self._children: list[_Child] = []
+        self._measured_from: float | None = None  # None: not running
+        self._wall_seconds = 0.0
+        self._is_stopped = False
+
+    @property
+    def wall_seconds(self) -> float:
+        """From the start of the measuring to its last message's end; 0 when there was none."""
+        return self._wall_seconds
+
+    @property
+    def measured_seconds(self) -> float:
+        """How long has been measured by now; negative in the warm-up, 0 before the start."""
+        if self._measured_from is None:
+            return 0.0
+        return time.perf_counter() - self._measured_from
+
+    @property
+    def pids(self) -> list[int]:
+        """The process ids of those that run."""
+        return [child.pid for child in self._children if child.is_running]
+
+    @property
+    def was_cut_short(self) -> bool:
+        """Whether a child was lost: what was its to send is not sent, and the run is not whole."""
+        return bool(self.losses)
+
+    def figures(self, attempted: int, own_late_starts: int) -> GeneratorFigures:
+        """Return what the children and this process saw of themselves, and the verdict."""
+        # Nothing is timed here: that our own event loop is late distorts no figure.
+        own = replace(self._own_watch, lag=Histogram())
+        figures = self.watch.merge(own).figures(attempted, own_late_starts)
+        if not self.losses:
+            return figures
+        # The load was smaller than asked for from then on: the figures are the generator's doing.
+        reason = "; ".join(filter(None, (figures.reason, *self.losses)))
+        return replace(figures, was_bottleneck=True, reason=reason)
+
+    async def run(self) -> None:
+        """Send every planned message, or as many as were begun before `stop`.
+
+        Raises:
+            ProcessesError: a child did not start; nothing was sent.
+        """
+        try:
+            await self._start()
+            async with (
+                watching(self._own_watch, max(0.0, -self.measured_seconds)),
+                asyncio.TaskGroup() as group,
+            ):
+                for child in self._children:
+                    group.create_task(self._follow(child))
+        finally:
+            self._measured_from = None
+            for child in self._children:
+                await child.end()
+
+    def stop(self) -> None:
+        """Take up no more messages; those in flight may finish within the plan's drain time."""
+        if self._is_stopped:
+            return
+        self._is_stopped = True
+        for child in self._children:
+            child.say(Stop())
+            child.kill_in(self._request.plan.drain_seconds + _END_SECONDS)
+
+    async def _start(self) -> None:
+        number = self._request.plan.processes
+        for index in range(number):
+            share = Share(index, number)
+            self._children.append(await _Child.begin(self._assignment(share)))
+        try:
+            async with asyncio.timeout(_READY_SECONDS):
+                await asyncio.gather(*(child.ready() for child in self._children))
+        except TimeoutError:
+            raise ProcessesError("The processes of the load were not ready in time.") from None
+        at = time.perf_counter() + _HEAD_START_SECONDS
+        self._measured_from = at + self._request.plan.pace.warmup_seconds
+        for child in self._children:
+            child.say(Stop() if self._is_stopped else Start(at))
+
+    def _assignment(self, share: Share) -> Assignment:
+        return Assignment(
+            request=self._request,
+            host=self._target.endpoint.host,
+            port=self._target.endpoint.port,
+            state_dir=self._target.state_dir,
+            messages=self._messages,
+            share=share,
+        )
+
+    async def _follow(self, child: _Child) -> None:
+        async for happened in child.events():
+            for event in happened:
+                self._note(child, event)
+        if not child.has_ended:
+            await self._lose(child)
+
+    def _note(self, child: _Child, event: Event) -> None:
+        match event:
+            case Begun():
+                child.in_flight[event.number] = event.is_warmup
+                self._recorder.begin(event.number, is_warmup=event.is_warmup)
+            case Sample():
+                child.in_flight.pop(event.number, None)
+                self._settle(event)
+            case Dropped():
+                self._recorder.drop(event.number, event.at_seconds, is_warmup=event.is_warmup)
+                self._keep_time(event.at_seconds, is_warmup=event.is_warmup)
+            case Ended():
+                child.has_ended = True
+                self.watch = self.watch.merge(event.watch)
+
+    def _settle(self, sample: Sample) -> None:
+        self._recorder.add(sample)
+        self._keep_time(sample.at_seconds, is_warmup=sample.is_warmup)
+        if self.on_sample is not None:
+            self.on_sample(sample)
+
+    def _keep_time(self, at_seconds: float, *, is_warmup: bool) -> None:
+        if not is_warmup:
+            self._wall_seconds = max(self._wall_seconds, at_seconds)
+
+    async def _lose(self, child: _Child) -> None:
+        why = await child.cause()
+        at_seconds = self.measured_seconds
+        for number, is_warmup in child.in_flight.items():
+            self._settle(
+                Sample(
+                    number=number,
+                    latency_seconds=0.0,  # of a failure it is not counted
+                    service_seconds=0.0,
+                    at_seconds=at_seconds,
+                    is_warmup=is_warmup,
+                    failure=Failure(LOST, why),
+                )
+            )
+        child.in_flight.clear()
+        # It counts as one, though what it used is not known.
+        self.watch = self.watch.merge(Watch())
+        words = f"Process {child.share.index + 1} of {child.share.of} of the load is lost: {why}"
+        self.losses.append(words)
+        if self.on_loss is not None:
+            self.on_loss(words)
+
+
+class _Child:
+    """One process of the load, as its parent sees it."""
+
+    def __init__(self, process: Process, share: Share) -> None:
+        self.share = share
+        self.in_flight: dict[int, bool] = {}  # number: whether it is of the warm-up
+        self.has_ended = False  # it said so
+        self._process = process
+        self._stderr: deque[bytes] = deque(maxlen=_STDERR_LINES)
+        self._listening = asyncio.create_task(self._listen())
+        self._killing: asyncio.TimerHandle | None = None
+        self._events = events(_piped(process.stdout))
+
+    @classmethod
+    async def begin(cls, assignment: Assignment) -> _Child:
+        environment = {k: v for k, v in os.environ.items() if k != _PASSWORD_VARIABLE}
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "bench.runs.load_process"),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=environment,
+            # A terminal's Ctrl+C reaches only the parent, which tells the children.
+            start_new_session=True,
+        )
+        child = cls(process, assignment.share)
+        child.say(assignment)
+        return child
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def is_running(self) -> bool:
+        return self._process.returncode is None
+
+    def say(self, order: Order) -> None:
+        if self._process.stdin is not None and not self._process.stdin.is_closing():
+            self._process.stdin.write(frame(order))
+
+    async def ready(self) -> None:
+        happened: Iterable[Event] | None = await anext(self._events, None)
+        if happened is None or not any(isinstance(event, Ready) for event in happened):
+            name = f"process {self.share.index + 1} of {self.share.of}"
+            raise ProcessesError(f"The load's {name} did not start: {await self.cause()}")
+
+    async def events(self) -> AsyncIterator[Iterable[Event]]:
+        async for happened in self._events:
+            yield happened
+
+    def kill_in(self, seconds: float) -> None:
+        self._killing = asyncio.get_running_loop().call_later(seconds, self._kill)
+
+    async def cause(self) -> str:
+        """Return why it ended, in one line."""
+        code = await self._process.wait()
+        await self._listening
+        how = f"exit code {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}"
+        said = printable(self._stderr[-1].decode("utf-8", "replace")) if self._stderr else ""
+        return f"{how}, {said}" if said else how
+
+    async def end(self) -> None:
+        """See that it ends: it does when its standard input does."""
+        if self._killing is not None:
+            self._killing.cancel()
+        if not self.has_ended:
+            self._kill()
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        try:
+            async with asyncio.timeout(_END_SECONDS):
+                await self._process.wait()
+        except TimeoutError:
+            self._kill()
+            await self._process.wait()
+        await self._listening
+
+    async def _listen(self) -> None:
+        with suppress(ValueError):  # a line without an end
+            async for line in _piped(self._process.stderr):
+                self._stderr.append(line)
+
+    def _kill(self) -> None:
+        with suppress(ProcessLookupError):
+            self._process.kill()
+
+
+def _piped(stream: asyncio.StreamReader | None) -> asyncio.StreamReader:
+    if stream is None:
+        raise AssertionError("started without a pipe")
+    return stream

@@ -1,0 +1,123 @@
+"""Shows a run to Prometheus while it lasts: on loopback, from the one recorder of the whole run.
+
+With several processes that is the parent's, so nothing needs to be added up. The warm-up is not
+among the figures. A scrape reads counters that exist anyway; between scrapes it costs nothing.
+"""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+)
+from prometheus_client.registry import Collector
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterable
+
+    from prometheus_client import Metric
+
+    from bench.measurement.recorder import Recorder
+    from bench.plan.arrivals import Pace
+
+_HOST = "127.0.0.1"
+_SHUTDOWN_SECONDS = 1.0  # for a scrape under way
+# Where buckets end, in microseconds: 0.26 ms to 134 s, doubled each time. A histogram of ours has
+# an edge right below each power of two, so no value is counted on the wrong side.
+_EDGES = tuple((1 << bits) - 1 for bits in range(8, 28))
+
+
+class ExpositionError(Exception):
+    """The port cannot be had; the text says why."""
+
+
+class RunCollector(Collector):
+    """The figures of a run that is going on, as Prometheus reads them."""
+
+    def __init__(
+        self, recorder: Recorder, pace: Pace, measured_seconds: Callable[[], float]
+    ) -> None:
+        self._recorder = recorder
+        self._pace = pace
+        self._measured_seconds = measured_seconds
+
+    def collect(self) -> Iterable[Metric]:
+        """Yield each figure as it is now."""
+        recorder = self._recorder
+        messages = CounterMetricFamily(
+            "xoauth2_bench_messages", "Messages that came to an end.", labels=["outcome"]
+        )
+        for outcome in ("succeeded", "failed", "dropped"):
+            messages.add_metric([outcome], getattr(recorder, outcome))
+        yield messages
+        failures = CounterMetricFamily(
+            "xoauth2_bench_failures",
+            "Messages that failed, by reply code or kind of error.",
+            labels=["code"],
+        )
+        for code, count in recorder.failed_by_code.items():
+            failures.add_metric([code], count)
+        yield failures
+        yield self._latency()
+        yield _gauge("in_flight", "Messages taken up and not answered yet.", recorder.in_flight)
+        seconds = self._measured_seconds()
+        yield _gauge("measured_seconds", "How long is measured by now; below 0: warm-up.", seconds)
+        if self._pace.rate is not None:
+            due = self._pace.rate.at(max(0.0, seconds + self._pace.warmup_seconds))
+            yield _gauge("target_rate_per_second", "Messages that are due a second now.", due)
+
+    def _latency(self) -> HistogramMetricFamily:
+        histogram = self._recorder.latency
+        family = HistogramMetricFamily(
+            "xoauth2_bench_latency_seconds",
+            "Latency of the messages that succeeded; in the open model from their intended start.",
+        )
+        found = histogram.coarse()
+        buckets = [
+            (str(edge / 1e6), sum(one.count for one in found if one.up_to_seconds <= edge / 1e6))
+            for edge in _EDGES
+        ]
+        family.add_metric([], [*buckets, ("+Inf", histogram.count)], histogram.sum / 1e6)
+        return family
+
+
+@asynccontextmanager
+async def exposing(port: int | None, collector: Collector) -> AsyncIterator[str]:
+    """Serve /metrics for as long as the context is entered; yield its URL, "" without a port.
+
+    Raises:
+        ExpositionError: the port cannot be had.
+    """
+    if port is None:
+        yield ""
+        return
+    registry = CollectorRegistry()
+    registry.register(collector)
+
+    async def answer(_: web.Request) -> web.Response:
+        headers = {"Content-Type": CONTENT_TYPE_LATEST}
+        return web.Response(body=generate_latest(registry), headers=headers)
+
+    app = web.Application()
+    app.router.add_get("/metrics", answer)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN_SECONDS)
+    await runner.setup()
+    try:
+        try:
+            await web.TCPSite(runner, _HOST, port).start()
+        except OSError as error:
+            reason = f"Port {port} cannot be had for Prometheus: {error}"
+            raise ExpositionError(reason) from error
+        yield f"http://{_HOST}:{runner.addresses[0][1]}/metrics"
+    finally:
+        await runner.cleanup()
+
+
+def _gauge(name: str, what: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"xoauth2_bench_{name}", what, value=value)
