@@ -24,10 +24,15 @@ from bench.commands import tokens as tokens_command
 from bench.commands.sweep import SweepOptions
 from bench.cost import cli as cost_command
 from bench.options import scenario_request
-from bench.options.dataclass_options import GroupedCommand, GroupedHelp, given, taking
-from bench.options.request_builder import Output, output_of, request_of
-from bench.options.run_options import Options
-from bench.plan.scenarios import COMPARE, SCENARIOS, Plan
+from bench.options.dataclass_options import (
+    GroupedCommand,
+    GroupedHelp,
+    command_with_options,
+    options_given,
+)
+from bench.options.request_builder import OutputOptions, output_of, request_of
+from bench.options.run_options import RunOptions
+from bench.plan.scenarios import COMPARE, SCENARIOS, RunPlan
 from bench.process.interruption import Interruption
 from bench.process.server_process import loop_factory
 from bench.reports.progress import Progress
@@ -114,14 +119,16 @@ _Version = Annotated[
 ]
 
 
-def _bench(context: typer.Context, options: Options) -> None:
+def _bench(context: typer.Context, options: RunOptions) -> None:
     if context.invoked_subcommand is not None:
         _refuse_options(context)
         return
     if options.scenario_file is None:
         request = request_of(options)
     else:
-        options, request = scenario_request.applied(options.scenario_file, options, given(context))
+        options, request = scenario_request.applied(
+            options.scenario_file, options, options_given(context)
+        )
     out = output_of(options)
     _confirm(request.plan, out)
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
@@ -131,14 +138,14 @@ def _bench(context: typer.Context, options: Options) -> None:
 
 def _refuse_options(context: typer.Context) -> None:
     """Refuse options in front of a sub-command, which would do nothing."""
-    for name in given(context):
+    for name in options_given(context):
         raise typer.BadParameter(
             f"stands in front of {context.invoked_subcommand}, which does not take it.",
             param_hint=f"--{name.replace('_', '-')}",
         )
 
 
-def _confirm(plan: Plan, out: Output) -> None:
+def _confirm(plan: RunPlan, out: OutputOptions) -> None:
     planned = plan.pace.planned
     is_small = planned is not None and planned <= _PROMPT_ABOVE_EMAILS
     if is_small or out.is_confirmed or not sys.stdin.isatty():
@@ -153,7 +160,7 @@ def _confirm(plan: Plan, out: Output) -> None:
         raise typer.Exit(1)
 
 
-async def _bench_and_report(request: RunRequest, out: Output) -> int:
+async def _bench_and_report(request: RunRequest, out: OutputOptions) -> int:
     progress = Progress(is_silent=out.is_json, is_verbose=out.is_verbose)
     with Interruption() as interruption:
         try:
@@ -174,7 +181,7 @@ async def _bench_and_report(request: RunRequest, out: Output) -> int:
         return outcome.exit_code(request, found, interruption, is_saved=is_saved)
 
 
-async def _pause(interruption: Interruption, out: Output) -> bool:
+async def _pause(interruption: Interruption, out: OutputOptions) -> bool:
     """Wait for ENTER; return whether to go on."""
     if out.is_confirmed or not sys.stdin.isatty():
         return True
@@ -194,10 +201,13 @@ async def _pause(interruption: Interruption, out: Output) -> bool:
 
 
 _app.callback(invoke_without_command=True, cls=GroupedHelp, help=_HELP, epilog=_EPILOG)(
-    taking(Options, _bench, list_scenarios=_List, version=_Version)
+    command_with_options(RunOptions, _bench, list_scenarios=_List, version=_Version)
 )
 _app.command(
-    "compare", cls=compare_command.Command, help=compare_command.HELP, epilog=compare_command.EPILOG
+    "compare",
+    cls=compare_command.CompareCommand,
+    help=compare_command.HELP,
+    epilog=compare_command.EPILOG,
 )(compare_command.compare)
 _app.command("cost", help=cost_command.HELP)(cost_command.cost)
 _app.command("sandbox", help=sandbox_command.HELP)(sandbox_command.sandbox)
@@ -206,5 +216,5 @@ _app.add_typer(
 )
 _app.command("schema", help=schema_command.HELP)(schema_command.schema)
 _app.command("sweep", cls=GroupedCommand, help=sweep_command.HELP, epilog=sweep_command.EPILOG)(
-    taking(SweepOptions, sweep_command.run, sweep_command.REFUSED)
+    command_with_options(SweepOptions, sweep_command.run, sweep_command.REFUSED)
 )

@@ -29,10 +29,10 @@ from locust import User, events, task
 from locust.runners import MasterRunner
 
 from bench.client.login import Mechanism
-from bench.client.submission import Manner, Submission, SubmissionFailed, Tls
+from bench.client.submission import ClientBehaviour, Submission, SubmissionFailed, Tls
 from bench.load.messages import Messages
 from bench.options.request_builder import request_of
-from bench.options.run_options import Options
+from bench.options.run_options import RunOptions
 from bench.process.interruption import Interruption
 from bench.runs.logins import logins_of
 from bench.targets.target import TargetError, open_target
@@ -44,9 +44,9 @@ if TYPE_CHECKING:
     from locust.argument_parser import LocustArgumentParser
     from locust.env import Environment
 
-    from bench.client.login import Login
+    from bench.client.login import ClientLogin
     from bench.client.submission import Endpoint
-    from bench.measurement.sample import Failure
+    from bench.measurement.sample import SendFailure
     from bench.runs.run import RunRequest
     from bench.targets.target import TargetRequest
 
@@ -111,10 +111,10 @@ class Post:
         self.loop = _Loop()
         self.messages = Messages(plan.to_email, plan.workload, request.files)
         self.numbers = itertools.count()
-        self.manner = Manner(
+        self.behaviour = ClientBehaviour(
             is_pipelined=plan.workload.is_pipelined, reply_seconds=plan.reply_seconds
         )
-        self._logins: list[Login] = []
+        self._logins: list[ClientLogin] = []
         self._turns = itertools.count()
         self._endpoints: dict[str, Endpoint] = {}  # by Locust's host
         self._finding = BoundedSemaphore(1)
@@ -129,7 +129,7 @@ class Post:
             if host not in self._endpoints:
                 self._endpoints[host] = self.loop.do(self._find(host))
         login = self._logins[next(self._turns) % len(self._logins)]
-        return Submission(self._endpoints[host], login, self.manner)
+        return Submission(self._endpoints[host], login, self.behaviour)
 
     def give_up(self, environment: Environment, error: TargetError) -> None:
         """End the test, once, whoever of the users finds out first."""
@@ -201,7 +201,7 @@ class SmtpUser(User):
         return True
 
     def _tell(
-        self, kind: str, seconds: float, failure: Failure | None = None, size_bytes: int = 0
+        self, kind: str, seconds: float, failure: SendFailure | None = None, size_bytes: int = 0
     ) -> None:
         self.environment.events.request.fire(
             request_type=kind,
@@ -263,8 +263,8 @@ def _prepare(environment: Environment, **_: object) -> None:
         raise SystemExit(f"{hint}{error.message}") from None
 
 
-def _options(given: Namespace) -> Options:
-    return Options(
+def _options(given: Namespace) -> RunOptions:
+    return RunOptions(
         **{name: getattr(given, name) for name in _TAKEN},
         from_emails=given.mailbox.split(",") if given.mailbox else None,
         to_email=given.to,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bench.measurement.result import Run
-    from bench.options.request_builder import Output
+    from bench.options.request_builder import OutputOptions
     from bench.process.interruption import Interruption
     from bench.runs.run import RunRequest
 
@@ -30,7 +30,7 @@ _ALONE = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class RunOutcome:
     """What came of the command: its runs and the documents to write."""
 
     runs: list[Run]
@@ -43,18 +43,18 @@ class Outcome:
         return self.document["kind"] == "comparison"
 
 
-def of_runs(before: list[Run], after: list[Run], expressions: Sequence[str] = ()) -> Outcome:
+def of_runs(before: list[Run], after: list[Run], expressions: Sequence[str] = ()) -> RunOutcome:
     """Return what came of these runs; `after` is a comparison's other side, empty for none."""
     first, second = ([json_export.document(run) for run in side] for side in (before, after))
     if second:
-        return Outcome(runs=before + after, document=comparison.compare(first, second), alone=[])
+        return RunOutcome(runs=before + after, document=comparison.compare(first, second), alone=[])
     document = first[-1]
     document["assertions"] = assertions.check(document, expressions)
-    return Outcome(runs=before, document=document, alone=first if len(first) > 1 else [])
+    return RunOutcome(runs=before, document=document, alone=first if len(first) > 1 else [])
 
 
 def exit_code(
-    request: RunRequest, outcome: Outcome, interruption: Interruption, *, is_saved: bool
+    request: RunRequest, outcome: RunOutcome, interruption: Interruption, *, is_saved: bool
 ) -> int:
     """Return how well it went: 0 well, 1 not, 2 an assertion is not met; or the signal's.
 
@@ -71,7 +71,7 @@ def exit_code(
     return 0 if is_saved and all(run.is_success for run in outcome.runs) else 1
 
 
-def report(request: RunRequest, outcome: Outcome, out: Output) -> bool:
+def report(request: RunRequest, outcome: RunOutcome, out: OutputOptions) -> bool:
     """Write and print what came of the runs; return whether it was written."""
     saved: list[Path] = []
     complaints: list[str] = []
@@ -98,7 +98,7 @@ def report(request: RunRequest, outcome: Outcome, out: Output) -> bool:
 
 
 def _files(
-    outcome: Outcome, out: Output
+    outcome: RunOutcome, out: OutputOptions
 ) -> Iterator[tuple[Path, Callable[[Mapping[str, object], Path], None], dict[str, object]]]:
     if out.html is not None:
         yield out.html, html_export.write, outcome.document
@@ -111,7 +111,7 @@ def _files(
         yield path, json_export.write, document
 
 
-def _print_report(outcome: Outcome, saved: list[Path]) -> None:
+def _print_report(outcome: RunOutcome, saved: list[Path]) -> None:
     console = Console(highlight=False)
     runs, document = outcome.runs, outcome.document
     if len(runs) == 1 or not all(run.is_success for run in runs):

@@ -43,7 +43,7 @@ class Parameter(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
+class StepFigures:
     """What the knee is found from: one step's load and what came of it."""
 
     load: float
@@ -93,9 +93,9 @@ def loads(text: str, count: int | None = None) -> list[float]:
     return found
 
 
-def figures(load: float, run: Document) -> Figures:
+def figures(load: float, run: Document) -> StepFigures:
     """Return a step's figures from the document of its run."""
-    return Figures(
+    return StepFigures(
         load,
         documents.number(run, "results.throughput_rps"),
         documents.number(run, "results.latency.avg_seconds"),
@@ -109,7 +109,7 @@ def is_partial(run: Document) -> bool:
     return documents.value(run, "partial") is True
 
 
-def enough(steps: Sequence[Figures]) -> str:
+def reason_to_stop(steps: Sequence[StepFigures]) -> str:
     """Return why a higher load is not worth trying after these steps; "" when it is."""
     last = steps[-1]
     if last.success_rate < MIN_SUCCESS:
@@ -128,7 +128,7 @@ def enough(steps: Sequence[Figures]) -> str:
     return ""
 
 
-def knee(steps: Sequence[Figures], least: float = 0.0) -> Knee:
+def knee(steps: Sequence[StepFigures], least: float = 0.0) -> Knee:
     """Return where power is greatest; of several such loads the lowest.
 
     `least` is the lowest load that there is; 0 for none.

@@ -12,7 +12,7 @@ import time
 from collections import deque
 from typing import cast
 
-from bench.measurement.sample import Failure
+from bench.measurement.sample import SendFailure
 from bench.plan.workloads import REPLY_SECONDS
 from xoauth2_proxy.smtp.protocol import MalformedReply, Reply, ReplyParser
 
@@ -26,12 +26,12 @@ _MAX_TEXT_CHARACTERS = 200
 class SubmissionFailed(Exception):
     """The connection could not be opened, or the message was not accepted; `failure` says why."""
 
-    def __init__(self, failure: Failure) -> None:
+    def __init__(self, failure: SendFailure) -> None:
         super().__init__(str(failure))
         self.failure = failure
 
 
-class Wire(asyncio.Protocol):
+class SmtpConnection(asyncio.Protocol):
     """One connection; only one coroutine at a time may use it."""
 
     def __init__(self, reply_seconds: float = REPLY_SECONDS) -> None:
@@ -40,7 +40,7 @@ class Wire(asyncio.Protocol):
         self._parser = ReplyParser()
         self._replies: deque[Reply] = deque()
         self._waiter: asyncio.Future[None] | None = None
-        self._broken: Failure | None = None  # why there will be no more replies
+        self._broken: SendFailure | None = None  # why there will be no more replies
 
     @classmethod
     async def connect(
@@ -49,7 +49,7 @@ class Wire(asyncio.Protocol):
         port: int,
         context: ssl.SSLContext | None,
         reply_seconds: float = REPLY_SECONDS,
-    ) -> Wire:
+    ) -> SmtpConnection:
         """Return a connection, under TLS if there is a context.
 
         Raises:
@@ -81,7 +81,9 @@ class Wire(asyncio.Protocol):
             SubmissionFailed: it could not be done, or more had come in clear (RFC 3207 §4.2).
         """
         if self._transport is None or not self.is_quiet:
-            raise SubmissionFailed(Failure("protocol error", "octets behind the reply to STARTTLS"))
+            raise SubmissionFailed(
+                SendFailure("protocol error", "octets behind the reply to STARTTLS")
+            )
         try:
             async with asyncio.timeout(self._connect_seconds):
                 transport = await asyncio.get_running_loop().start_tls(
@@ -129,7 +131,7 @@ class Wire(asyncio.Protocol):
                 self._waiter = None
         if self._replies:
             return self._replies.popleft()
-        raise SubmissionFailed(self._broken or Failure("connection lost", ""))
+        raise SubmissionFailed(self._broken or SendFailure("connection lost", ""))
 
     def abort(self) -> None:
         """Close without a word."""
@@ -155,7 +157,7 @@ class Wire(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Fail what is under way."""
         self._transport = None
-        self._break(Failure("connection lost", ""))
+        self._break(SendFailure("connection lost", ""))
 
     @property
     def _connect_seconds(self) -> float:
@@ -163,12 +165,12 @@ class Wire(asyncio.Protocol):
 
     def _distrust(self, reason: str) -> None:
         self._replies.clear()
-        self._break(Failure("protocol error", reason))
+        self._break(SendFailure("protocol error", reason))
 
     def _give_up(self) -> None:
-        self._break(Failure("timeout", f"no answer within {self._reply_seconds:g} s"))
+        self._break(SendFailure("timeout", f"no answer within {self._reply_seconds:g} s"))
 
-    def _break(self, failure: Failure) -> None:
+    def _break(self, failure: SendFailure) -> None:
         self._broken = self._broken or failure
         self.abort()
         self._wake()
@@ -178,9 +180,9 @@ class Wire(asyncio.Protocol):
             self._waiter.set_result(None)
 
 
-def refusal(reply: Reply) -> Failure:
+def refusal(reply: Reply) -> SendFailure:
     """Return what to count a refusing reply as: its code and its words."""
-    return Failure(str(reply.code), printable(" ".join((reply.enhanced, *reply.text))))
+    return SendFailure(str(reply.code), printable(" ".join((reply.enhanced, *reply.text))))
 
 
 def printable(text: str) -> str:
@@ -189,12 +191,12 @@ def printable(text: str) -> str:
     return " ".join(line.split())[:_MAX_TEXT_CHARACTERS]
 
 
-def _failure_to_connect(error: OSError, waited_seconds: float) -> Failure:
+def _failure_to_connect(error: OSError, waited_seconds: float) -> SendFailure:
     if isinstance(error, TimeoutError):
-        return Failure("timeout", f"no connection within {waited_seconds:g} s")
+        return SendFailure("timeout", f"no connection within {waited_seconds:g} s")
     if isinstance(error, ssl.SSLError):
-        return Failure(TLS_FAILED, printable(str(error)))
+        return SendFailure(TLS_FAILED, printable(str(error)))
     # With several addresses for a name asyncio raises one OSError with all their texts.
     if isinstance(error, ConnectionRefusedError) or f"[Errno {errno.ECONNREFUSED}]" in str(error):
-        return Failure("connection refused", "")
-    return Failure("connection failed", printable(str(error)))
+        return SendFailure("connection refused", "")
+    return SendFailure("connection failed", printable(str(error)))

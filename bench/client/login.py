@@ -29,7 +29,7 @@ class Mechanism(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Login:
+class ClientLogin:
     """Who logs in; `secret` returns the password, or a token, and is called at each AUTH."""
 
     mailbox: str
@@ -59,7 +59,7 @@ class Login:
         return b"AQ==" if self.mechanism is Mechanism.OAUTHBEARER else b""
 
 
-def initial_response(login: Login, secret: str) -> bytes:
+def initial_response(login: ClientLogin, secret: str) -> bytes:
     """Return the mechanism's one message: RFC 4616 PLAIN, RFC 7628 OAUTHBEARER, or XOAUTH2's."""
     if login.mechanism is Mechanism.PLAIN:
         return f"\0{login.mailbox}\0{secret}".encode()

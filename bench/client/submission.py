@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from bench.client.connection import SubmissionFailed, Wire, refusal
-from bench.client.login import Login, Mechanism
-from bench.measurement.sample import Failure
+from bench.client.connection import SmtpConnection, SubmissionFailed, refusal
+from bench.client.login import ClientLogin, Mechanism
+from bench.measurement.sample import SendFailure
 from bench.plan.workloads import REPLY_SECONDS
 
 if TYPE_CHECKING:
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from xoauth2_proxy.smtp.protocol import Reply
 
 __all__ = [
+    "ClientBehaviour",
+    "ClientLogin",
     "Endpoint",
-    "Login",
-    "Manner",
     "Mechanism",
-    "Opening",
+    "OpeningTimes",
     "Submission",
     "SubmissionFailed",
     "Tls",
@@ -61,7 +61,7 @@ class Endpoint:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Manner:
+class ClientBehaviour:
     """How a client behaves on its connection."""
 
     is_pipelined: bool = False  # MAIL, RCPT and DATA in one flight, where PIPELINING is offered
@@ -70,14 +70,14 @@ class Manner:
 
 
 @dataclass(frozen=True, slots=True)
-class Opening:
+class OpeningTimes:
     """What opening a connection took."""
 
     connect_seconds: float  # TCP, greeting, EHLO, TLS
     auth_seconds: float | None  # None: there is no login
 
 
-class _Refused(Exception):
+class _UnexpectedReply(Exception):
     """The server said no; `is_in_doubt` when the connection cannot be used after it."""
 
     def __init__(self, reply: Reply, *, is_in_doubt: bool = False) -> None:
@@ -90,13 +90,15 @@ class _Refused(Exception):
 class Submission:
     """A connection that is opened, used for any number of messages, and closed."""
 
-    def __init__(self, endpoint: Endpoint, login: Login, manner: Manner | None = None) -> None:
+    def __init__(
+        self, endpoint: Endpoint, login: ClientLogin, behaviour: ClientBehaviour | None = None
+    ) -> None:
         self.login = login
         self.messages = 0  # begun on the connection that is open
         self.has_connected = False  # the last opening came as far as the login
         self._endpoint = endpoint
-        self._manner = manner or Manner()
-        self._wire: Wire | None = None
+        self._behaviour = behaviour or ClientBehaviour()
+        self._wire: SmtpConnection | None = None
         self._step = ""  # what is under way, as it is told of a failure
         self._extensions: frozenset[str] = frozenset()
 
@@ -105,7 +107,7 @@ class Submission:
         """Whether the connection can take a message; one that the server has ended cannot."""
         return self._wire is not None and self._wire.is_quiet
 
-    async def open(self) -> Opening:
+    async def open(self) -> OpeningTimes:
         """Connect and log in. Cancelling closes the connection.
 
         Raises:
@@ -119,18 +121,18 @@ class Submission:
         try:
             started = time.perf_counter()
             implicit = endpoint.tls_context if endpoint.tls is Tls.IMPLICIT else None
-            self._wire = wire = await Wire.connect(
-                endpoint.host, endpoint.port, implicit, self._manner.reply_seconds
+            self._wire = wire = await SmtpConnection.connect(
+                endpoint.host, endpoint.port, implicit, self._behaviour.reply_seconds
             )
             await self._greet(wire)
             connected = time.perf_counter()
             self.has_connected = True
             if self.login.mechanism is Mechanism.NONE:
-                return Opening(connected - started, None)
+                return OpeningTimes(connected - started, None)
             self._step = "AUTH"
             await _authenticate(wire, self.login)
-            return Opening(connected - started, time.perf_counter() - connected)
-        except (_Refused, SubmissionFailed) as error:
+            return OpeningTimes(connected - started, time.perf_counter() - connected)
+        except (_UnexpectedReply, SubmissionFailed) as error:
             self.abort()
             raise self._failed(error) from error
         except BaseException:
@@ -149,11 +151,11 @@ class Submission:
         """
         wire = self._wire
         if wire is None:
-            raise SubmissionFailed(Failure("connection lost", ""))
+            raise SubmissionFailed(SendFailure("connection lost", ""))
         self.messages += 1
         try:
             return await self._transact(wire, reverse_path, forward_paths, content)
-        except _Refused as error:
+        except _UnexpectedReply as error:
             failed = self._failed(error)
             await self._recover(wire, error)
             raise failed from error
@@ -184,18 +186,18 @@ class Submission:
             self._wire.abort()
             self._wire = None
 
-    def _failed(self, error: _Refused | SubmissionFailed) -> SubmissionFailed:
+    def _failed(self, error: _UnexpectedReply | SubmissionFailed) -> SubmissionFailed:
         failure = error.failure if isinstance(error, SubmissionFailed) else _failure_of(error.reply)
         return SubmissionFailed(replace(failure, step=self._step))
 
-    async def _greet(self, wire: Wire) -> None:
+    async def _greet(self, wire: SmtpConnection) -> None:
         _expect_positive(await wire.reply())
         self._step = "EHLO"
         hello = _expect_positive(await _command(wire, _HELLO))
         if self._endpoint.tls is Tls.STARTTLS and self._endpoint.tls_context is not None:
             self._step = "STARTTLS"
             if "STARTTLS" not in _keywords(hello):
-                raise SubmissionFailed(Failure("protocol error", "STARTTLS is not offered"))
+                raise SubmissionFailed(SendFailure("protocol error", "STARTTLS is not offered"))
             _expect_positive(await _command(wire, b"STARTTLS"))
             await wire.start_tls(self._endpoint.tls_context, self._endpoint.host)
             self._step = "EHLO"
@@ -203,14 +205,14 @@ class Submission:
         self._extensions = _keywords(hello)
 
     async def _transact(
-        self, wire: Wire, reverse_path: str, forward_paths: Sequence[str], content: bytes
+        self, wire: SmtpConnection, reverse_path: str, forward_paths: Sequence[str], content: bytes
     ) -> float:
         started = time.perf_counter()
         lines = [
             b"MAIL FROM:<%s>" % reverse_path.encode("ascii") + self._parameters(content),
             *(b"RCPT TO:<%s>" % path.encode("ascii") for path in forward_paths),
         ]
-        if self._manner.is_pipelined and "PIPELINING" in self._extensions:
+        if self._behaviour.is_pipelined and "PIPELINING" in self._extensions:
             await self._announce_at_once(wire, lines)
         else:
             for line in lines:
@@ -222,15 +224,15 @@ class Submission:
         # RFC 5321 §4.5.2: a dot that begins a line is doubled.
         stuffed = content.replace(b"\r\n.", b"\r\n..")
         octets = (b"." if stuffed.startswith(b".") else b"") + stuffed + b".\r\n"
-        rate = self._manner.slow_bytes_per_second
+        rate = self._behaviour.slow_bytes_per_second
         if rate is None:
             wire.write(octets)
         elif not await wire.write_slowly(octets, rate):
-            raise _Refused(await wire.reply(), is_in_doubt=True)
+            raise _UnexpectedReply(await wire.reply(), is_in_doubt=True)
         _expect_positive(await wire.reply())
         return time.perf_counter() - started
 
-    async def _announce_at_once(self, wire: Wire, lines: Sequence[bytes]) -> None:
+    async def _announce_at_once(self, wire: SmtpConnection, lines: Sequence[bytes]) -> None:
         wire.write(b"\r\n".join((*lines, b"DATA", b"")))
         replies = []
         for line in (*lines, b"DATA"):
@@ -241,7 +243,7 @@ class Submission:
             if not reply.is_positive:
                 self._step = line[:4].decode()
                 # After 354 the server waits for a message that must not reach the other recipients.
-                raise _Refused(reply, is_in_doubt=data.code < 400)
+                raise _UnexpectedReply(reply, is_in_doubt=data.code < 400)
         _expect_start(data)
 
     def _parameters(self, content: bytes) -> bytes:
@@ -252,7 +254,7 @@ class Submission:
             parameters += b" BODY=8BITMIME"
         return parameters
 
-    async def _recover(self, wire: Wire, refused: _Refused) -> None:
+    async def _recover(self, wire: SmtpConnection, refused: _UnexpectedReply) -> None:
         if refused.is_in_doubt or not wire.is_quiet:
             self.abort()
             return
@@ -266,7 +268,7 @@ class Submission:
             raise
 
 
-async def _authenticate(wire: Wire, login: Login) -> None:
+async def _authenticate(wire: SmtpConnection, login: ClientLogin) -> None:
     command, *answers = login.lines()
     reply = await _command(wire, command)
     for answer in answers:
@@ -276,29 +278,29 @@ async def _authenticate(wire: Wire, login: Login) -> None:
     if reply.code == 334:
         reply = await _command(wire, login.answer_to_error)
     if reply.code != 235:
-        raise _Refused(reply)
+        raise _UnexpectedReply(reply)
 
 
-def _failure_of(reply: Reply) -> Failure:
+def _failure_of(reply: Reply) -> SendFailure:
     if reply.code >= 400:
         return refusal(reply)
-    return Failure("protocol error", f"the server answered {refusal(reply)}")
+    return SendFailure("protocol error", f"the server answered {refusal(reply)}")
 
 
-async def _command(wire: Wire, line: bytes) -> Reply:
+async def _command(wire: SmtpConnection, line: bytes) -> Reply:
     wire.write(line + b"\r\n")
     return await wire.reply()
 
 
 def _expect_positive(reply: Reply) -> Reply:
     if not reply.is_positive:
-        raise _Refused(reply)
+        raise _UnexpectedReply(reply)
     return reply
 
 
 def _expect_start(reply: Reply) -> None:
     if reply.code != 354:
-        raise _Refused(reply)
+        raise _UnexpectedReply(reply)
 
 
 def _keywords(hello: Reply) -> frozenset[str]:

@@ -19,7 +19,7 @@ from typer.core import TyperCommand
 from bench.analysis import comparison
 from bench.analysis.documents import Document, DocumentError, read
 from bench.analysis.verdict import Verdict
-from bench.options.multi_value import one_each
+from bench.options.multi_value import repeat_option
 from bench.reports import comparison_table, formatting, html_export, json_export
 
 _MAX_RUNS = 100  # a side
@@ -53,13 +53,13 @@ In CI, where a loss of less than 5 % is nobody's concern:
 """
 
 
-class Command(TyperCommand):
+class CompareCommand(TyperCommand):
     """Lets `--with` take all the files that follow it, as a shell's wildcard gives them."""
 
     # typer has no public name for what its commands are really given.
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
         """Parse the arguments, with `--with A B` read as `--with A --with B`."""
-        return super().parse_args(ctx, one_each(args, "--with"))
+        return super().parse_args(ctx, repeat_option(args, "--with"))
 
 
 def compare(  # noqa: PLR0913 - one parameter an option

@@ -17,7 +17,7 @@ MAX_LINES = 20  # a minute
 _MINUTE_SECONDS = 60.0
 
 
-class Complaints:
+class RefusalLog:
     """Says the first 20 refusals of each minute, and of the others how many they were."""
 
     def __init__(
@@ -42,12 +42,12 @@ class Complaints:
                 self._write(f"… and {unsaid} more: {self._where}")
         self._count += 1
         if self._count <= MAX_LINES:
-            self._write(told(refusal))
+            self._write(refusal_line(refusal))
         if self._count == MAX_LINES:
             self._write(f"Further refusals of this minute are only counted: {self._where}")
 
 
-def told(refusal: Refusal) -> str:
+def refusal_line(refusal: Refusal) -> str:
     """Return a refusal in one line."""
     whose = f" {refusal.mailbox}" if refusal.mailbox else ""
     reply = refusal.reply.partition("\n")[0]

@@ -18,10 +18,10 @@ from typing import Annotated
 import platformdirs
 import typer
 
-from bench.commands.refusal_log import Complaints
+from bench.commands.refusal_log import RefusalLog
 from bench.options import duration
-from bench.process.open_files import raise_open_files
-from bench.process.server_process import announce, run, stop_signal
+from bench.process.open_files import raise_open_file_limit
+from bench.process.server_process import run, stop_signal, write_ready_file
 from xoauth2_proxy.sandbox.app import Sandbox
 from xoauth2_proxy.sandbox.behaviour import Profile
 from xoauth2_proxy.sandbox.fault_syntax import FAULT_FORM, fault_document, fault_words, override
@@ -78,7 +78,7 @@ class ProviderTls(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Wishes:
+class _SandboxOptions:
     smtp_port: int
     http_port: int
     state_dir: Path
@@ -184,7 +184,7 @@ def sandbox(  # noqa: PLR0913 - one parameter an option
     _merge(document, "overrides", asked)
     _merge(document, "token_endpoint", _given(ttl_seconds=token_ttl, rotation=rotation))
     _extend(document, "faults", faults)
-    wishes = _Wishes(
+    options = _SandboxOptions(
         smtp_port=smtp_port,
         http_port=http_port,
         state_dir=(state_dir or Path(platformdirs.user_state_dir("xoauth2-proxy"))).absolute(),
@@ -194,9 +194,9 @@ def sandbox(  # noqa: PLR0913 - one parameter an option
         is_json=as_json,
         is_quiet=quiet,
     )
-    raise_open_files()
+    raise_open_file_limit()
     try:
-        run(_serve(wishes))
+        run(_serve(options))
     except OSError as error:
         told = f"The sandbox cannot start: {error}"
         if error.errno == errno.EADDRINUSE:
@@ -277,18 +277,18 @@ def _accept_seconds(text: str | None) -> dict[str, object]:
         ) from None
 
 
-async def _serve(wishes: _Wishes) -> None:
+async def _serve(options: _SandboxOptions) -> None:
     stop = stop_signal()
     provider = Sandbox(
-        wishes.state_dir,
-        wishes.settings,
-        smtp_port=wishes.smtp_port,
-        http_port=wishes.http_port,
+        options.state_dir,
+        options.settings,
+        smtp_port=options.smtp_port,
+        http_port=options.http_port,
         mints_tokens=True,
     )
     async with provider:
-        if not wishes.is_quiet:
-            provider.refusals.listener = Complaints(f"{provider.http_url}/refused")
+        if not options.is_quiet:
+            provider.refusals.listener = RefusalLog(f"{provider.http_url}/refused")
         host, port = provider.smtp_address
         behaviour = provider.behaviour
         facts: dict[str, object] = {
@@ -298,20 +298,20 @@ async def _serve(wishes: _Wishes) -> None:
             "ca_file": str(provider.ca_file),
             "token_endpoint": f"{provider.http_url}/oauth/token",
             "dialect": behaviour.dialect.value,
-            "seed": wishes.settings.seed,
+            "seed": options.settings.seed,
         }
-        if wishes.ready_file is not None:
-            announce(wishes.ready_file, facts)
-        tokens = {mailbox: provider.tokens.mint(mailbox) for mailbox in wishes.mailboxes}
-        if wishes.is_json:
+        if options.ready_file is not None:
+            write_ready_file(options.ready_file, facts)
+        tokens = {mailbox: provider.tokens.mint(mailbox) for mailbox in options.mailboxes}
+        if options.is_json:
             line = {"pid": os.getpid(), **facts, "tokens": tokens}
             print(json.dumps(line), flush=True)  # noqa: T201
         else:
-            _welcome(wishes, provider, tokens)
+            _welcome(options, provider, tokens)
         await stop.wait()
 
 
-def _welcome(wishes: _Wishes, provider: Sandbox, tokens: dict[str, str]) -> None:
+def _welcome(options: _SandboxOptions, provider: Sandbox, tokens: dict[str, str]) -> None:
     host, port = provider.smtp_address
     tls = provider.behaviour.tls.value
     url = provider.http_url
@@ -325,21 +325,21 @@ def _welcome(wishes: _Wishes, provider: Sandbox, tokens: dict[str, str]) -> None
         f"            {url}/test/tokens (POST) mints a token of any mailbox",
         "",
         "Send the message in mail.eml with a token of MAILBOX:",
-        f"  {_client_line(wishes, provider)}",
+        f"  {_client_line(options, provider)}",
         "",
     ]
-    lines += [f"  {name:<28} {value:<12} {what}" for name, value, what in _table(wishes.settings)]
+    lines += [f"  {name:<28} {value:<12} {what}" for name, value, what in _table(options.settings)]
     lines += [f"  Token     {mailbox}  {token}" for mailbox, token in tokens.items()]
     print("\n".join(lines), flush=True)  # noqa: T201
 
 
-def _client_line(wishes: _Wishes, provider: Sandbox) -> str:
+def _client_line(options: _SandboxOptions, provider: Sandbox) -> str:
     """Return a command that sends a message here, for a person to copy."""
     host, port = provider.smtp_address
     tls = provider.behaviour.tls.value
     scheme = "smtps" if tls == "implicit" else "smtp"
     trust = "" if tls == "none" else f" --cacert {shlex.quote(str(provider.ca_file))}"
-    mailbox = wishes.mailboxes[0] if wishes.mailboxes else "MAILBOX"
+    mailbox = options.mailboxes[0] if options.mailboxes else "MAILBOX"
     return (
         f"curl {scheme}://{host}:{port}{' --ssl-reqd' if tls == 'starttls' else ''}{trust} "
         f'--login-options AUTH=XOAUTH2 --user {shlex.quote(mailbox)}: --oauth2-bearer "$TOKEN" '

@@ -15,7 +15,7 @@ In the documents units are told; null stands for "no value".
 """
 
 
-class Kind(StrEnum):
+class SchemaKind(StrEnum):
     """What is described."""
 
     RUN = "run"
@@ -24,24 +24,24 @@ class Kind(StrEnum):
     SCENARIO = "scenario"
 
 
-_WITH_RUNS = (Kind.COMPARISON, Kind.SWEEP)  # they refer to a run's schema by its $id
+_WITH_RUNS = (SchemaKind.COMPARISON, SchemaKind.SWEEP)  # they refer to a run's schema by its $id
 
 
 def schema(
-    kind: Annotated[Kind, typer.Argument(help="Whose form; a run's.")] = Kind.RUN,
+    kind: Annotated[SchemaKind, typer.Argument(help="Whose form; a run's.")] = SchemaKind.RUN,
 ) -> None:
     """Print the schema."""
     print(text(kind), end="")  # noqa: T201
 
 
-def text(kind: Kind = Kind.RUN) -> str:
+def text(kind: SchemaKind = SchemaKind.RUN) -> str:
     """Return the schema as it is published: whole, with a run's in it where it holds runs."""
     if kind not in _WITH_RUNS:
         return _file(kind)
     schema = json.loads(_file(kind))
-    schema.setdefault("$defs", {})["run"] = json.loads(_file(Kind.RUN))
+    schema.setdefault("$defs", {})["run"] = json.loads(_file(SchemaKind.RUN))
     return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
 
 
-def _file(kind: Kind) -> str:
+def _file(kind: SchemaKind) -> str:
     return (resources.files("bench") / "schema" / f"{kind}.schema.json").read_text("utf-8")

@@ -17,9 +17,9 @@ from rich.console import Console
 from bench.analysis import sweep
 from bench.analysis.documents import Document
 from bench.analysis.sweep import MAX_STEPS, Parameter
-from bench.options.request_builder import Output, output_of, request_of
-from bench.options.run_options import LOAD, MAX_CONNECTIONS, MAX_RATE, Options
-from bench.plan.scenarios import COMPARE, Plan
+from bench.options.request_builder import OutputOptions, output_of, request_of
+from bench.options.run_options import LOAD, MAX_CONNECTIONS, MAX_RATE, RunOptions
+from bench.plan.scenarios import COMPARE, RunPlan
 from bench.process.interruption import Interruption
 from bench.process.server_process import loop_factory
 from bench.reports import html_export, json_export, sweep_table
@@ -52,7 +52,7 @@ REFUSED = ("assertions", "ramp_from", "ramp_seconds", "scenario_file", "runs")  
 
 
 @dataclass(frozen=True, kw_only=True)
-class SweepOptions(Options):
+class SweepOptions(RunOptions):
     """What the user said about a sweep: the options of a run, two of them with several values."""
 
     concurrent: Annotated[
@@ -81,10 +81,10 @@ class SweepOptions(Options):
 
 
 @dataclass(frozen=True, slots=True)
-class _Plan:
+class _SweepPlan:
     parameter: Parameter
     request: RunRequest  # of the first step; the others differ in their plans only
-    steps: list[tuple[float, Plan]]  # ascending
+    steps: list[tuple[float, RunPlan]]  # ascending
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ def run(context: typer.Context, options: SweepOptions) -> None:
     raise typer.Exit(code)
 
 
-def _plan(options: SweepOptions) -> _Plan:
+def _plan(options: SweepOptions) -> _SweepPlan:
     for option, value in (
         ("--assert", options.assertions),
         ("--ramp-from", options.ramp_from),
@@ -128,14 +128,14 @@ def _plan(options: SweepOptions) -> _Plan:
         given = [_step(options, connections, load) for load in found]
     requests = [request_of(step) for step in given]
     plans = [request.plan for request in requests]
-    return _Plan(parameter, requests[0], list(zip(found, plans, strict=True)))
+    return _SweepPlan(parameter, requests[0], list(zip(found, plans, strict=True)))
 
 
-def _step(options: SweepOptions, concurrent: int | None, arrival_rate: float | None) -> Options:
-    given = {one.name: getattr(options, one.name) for one in fields(Options)}
+def _step(options: SweepOptions, concurrent: int | None, arrival_rate: float | None) -> RunOptions:
+    given = {one.name: getattr(options, one.name) for one in fields(RunOptions)}
     if options.num_emails is None and options.duration is None and options.scenario is None:
         given["duration"] = _STEP_SECONDS
-    return Options(**(given | {"concurrent": concurrent, "arrival_rate": arrival_rate}))
+    return RunOptions(**(given | {"concurrent": concurrent, "arrival_rate": arrival_rate}))
 
 
 def _loads(option: str, text: str, count: int | None) -> list[float]:
@@ -164,7 +164,7 @@ def _whole(load: float) -> int:
     return int(load)
 
 
-async def _sweep_and_report(plan: _Plan, out: Output) -> int:
+async def _sweep_and_report(plan: _SweepPlan, out: OutputOptions) -> int:
     progress = Progress(is_silent=out.is_json, is_verbose=out.is_verbose)
     with Interruption() as interruption:
         try:
@@ -194,7 +194,7 @@ async def _sweep_and_report(plan: _Plan, out: Output) -> int:
 
 
 async def _sweep(
-    plan: _Plan, target: Target, interruption: Interruption, progress: Progress
+    plan: _SweepPlan, target: Target, interruption: Interruption, progress: Progress
 ) -> _Sweep:
     steps: list[tuple[float, Document]] = []
     mailboxes = plan.request.plan.mailboxes
@@ -210,7 +210,7 @@ async def _sweep(
         steps.append((load, json_export.document(run)))
         if interruption.requested.is_set():
             break
-        why = sweep.enough([sweep.figures(*step) for step in steps])
+        why = sweep.reason_to_stop([sweep.figures(*step) for step in steps])
         if why:
             is_last = number == len(plan.steps)
             return _Sweep(str(target.endpoint), steps, stopped_because="" if is_last else why)
@@ -234,7 +234,7 @@ def _is_intact(run: Document) -> bool:
     )
 
 
-def _report(document: dict[str, object], error: str, out: Output) -> bool:
+def _report(document: dict[str, object], error: str, out: OutputOptions) -> bool:
     saved, complaints = [], [error] if error else []
     for path, write in ((out.path, json_export.write), (out.html, html_export.write)):
         if path is not None:

@@ -20,7 +20,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from bench.client.login import Login, Mechanism, initial_response
+from bench.client.login import ClientLogin, Mechanism, initial_response
 from bench.commands import token_inspection
 from bench.commands.token_inspection import TokenReading
 from xoauth2_proxy.sandbox.tokens.mock_tokens import MOCK_MAILBOXES, MockTokens, load_signing_key
@@ -151,7 +151,7 @@ def xoauth2(
     """Print the initial response of a mailbox's login, in base64, with a new token."""
     name = _mailbox(mailbox)
     secret = _tokens(state_dir).mint(name, ttl_seconds=ttl_seconds or _HOUR_SECONDS)
-    login = Login(name, Mechanism(mechanism.value), lambda: secret)
+    login = ClientLogin(name, Mechanism(mechanism.value), lambda: secret)
     _print(base64.b64encode(initial_response(login, secret)).decode())
 
 

@@ -11,8 +11,8 @@ import asyncio
 from pathlib import Path
 from typing import cast
 
-from bench.process.open_files import raise_open_files
-from bench.process.server_process import announce, run, stop_signal
+from bench.process.open_files import raise_open_file_limit
+from bench.process.server_process import run, stop_signal, write_ready_file
 
 _CONNECT_SECONDS = 10.0
 _BACKLOG = 1024
@@ -112,7 +112,7 @@ async def _serve(port: int, upstream: tuple[str, int], ready_file: Path) -> None
         lambda: _ClientSide(upstream), "127.0.0.1", port, backlog=_BACKLOG
     )
     host, port = server.sockets[0].getsockname()[:2]
-    announce(ready_file, {"smtp": f"{host}:{port}"})
+    write_ready_file(ready_file, {"smtp": f"{host}:{port}"})
     await stop.wait()
     server.close()
 
@@ -125,7 +125,7 @@ def main() -> None:
     parser.add_argument("--ready-file", type=Path, required=True)
     arguments = parser.parse_args()
     host, _, upstream_port = arguments.upstream.rpartition(":")
-    raise_open_files()
+    raise_open_file_limit()
     run(_serve(arguments.port, (host, int(upstream_port)), arguments.ready_file))
 
 

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 import aiosmtplib
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 
-from bench.process.open_files import raise_open_files
-from bench.process.server_process import announce, run, stop_signal
+from bench.process.open_files import raise_open_file_limit
+from bench.process.server_process import run, stop_signal, write_ready_file
 from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokens, load_signing_key
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ _MAX_MESSAGE_BYTES = 35_882_577  # the sandbox's
 _BACKLOG = 1024
 
 
-class Pool:
+class ConnectionPool:
     """Keeps the open connections of one mailbox."""
 
     def __init__(self, mailbox: str, upstream: tuple[str, int], tls: ssl.SSLContext) -> None:
@@ -63,7 +63,7 @@ class Pool:
         return client
 
 
-class Relay:
+class NaiveRelay:
     """The handler: who may log in, and where the mail goes."""
 
     def __init__(
@@ -75,7 +75,7 @@ class Relay:
     ) -> None:
         self._passwords = passwords
         self._tokens = tokens
-        self._pools = {mailbox: Pool(mailbox, upstream, tls) for mailbox in passwords}
+        self._pools = {mailbox: ConnectionPool(mailbox, upstream, tls) for mailbox in passwords}
 
     def authenticate(
         self, _server: SMTP, _session: Session, _envelope: Envelope, _mechanism: str, login: object
@@ -108,7 +108,7 @@ class Relay:
 async def _serve(arguments: argparse.Namespace) -> None:
     stop = stop_signal()
     host, _, port = arguments.upstream.rpartition(":")
-    relay = Relay(
+    relay = NaiveRelay(
         json.loads(arguments.passwords.read_text()),
         (host, int(port)),
         ssl.create_default_context(cafile=arguments.ca_file),
@@ -128,7 +128,7 @@ async def _serve(arguments: argparse.Namespace) -> None:
         backlog=_BACKLOG,
     )
     bound_host, bound_port = server.sockets[0].getsockname()[:2]
-    announce(arguments.ready_file, {"smtp": f"{bound_host}:{bound_port}"})
+    write_ready_file(arguments.ready_file, {"smtp": f"{bound_host}:{bound_port}"})
     await stop.wait()
     server.close()
 
@@ -143,7 +143,7 @@ def main() -> None:
     parser.add_argument("--passwords", type=Path, required=True, help="JSON: mailbox to password")
     parser.add_argument("--ready-file", type=Path, required=True)
     arguments = parser.parse_args()
-    raise_open_files()
+    raise_open_file_limit()
     run(_serve(arguments))
 
 

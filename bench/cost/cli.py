@@ -25,7 +25,7 @@ from bench.cost.plan import ALL_RELAYS, WORKLOADS, Plan, RelayName, workloads
 from bench.options import duration
 from bench.process.child_process import ChildError, StartInterrupted
 from bench.process.interruption import Interruption
-from bench.process.open_files import raise_open_files
+from bench.process.open_files import raise_open_file_limit
 from bench.process.server_process import loop_factory
 from bench.reports import json_export
 
@@ -105,7 +105,7 @@ def cost(  # noqa: PLR0913 - one parameter an option
         is_pipelined=pipelined,
         rtt_seconds=rtt_seconds,
     )
-    raise_open_files()
+    raise_open_file_limit()
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         code = runner.run(_sit(plan, _Output(path=output, is_json=as_json, is_strict=strict)))
     raise typer.Exit(code)

@@ -19,7 +19,7 @@ from bench.cost.figures import Figures, Lag, ratio
 from bench.cost.load import Fleet, crowd, trickling
 from bench.cost.meter import Meter
 from bench.cost.plan import Method
-from bench.process.open_files import raise_open_files
+from bench.process.open_files import raise_open_file_limit
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -113,7 +113,7 @@ _METHODS = {Method.STREAM: _stream, Method.IDLE: _idle, Method.CROWD: _crowded}
 @asynccontextmanager
 async def _crowd(bed: _Bed) -> AsyncIterator[int]:
     """Have as many idle clients as the limit of open files allows, and say how many."""
-    room = (raise_open_files() - _SPARE_FILES) // 2  # the forwarder needs two for each
+    room = (raise_open_file_limit() - _SPARE_FILES) // 2  # the forwarder needs two for each
     count = max(1, min(bed.workload.crowd, room))
     async with crowd(bed.entrance, count, bed.workload.mailboxes):
         await asyncio.sleep(_CROWD_SETTLE_SECONDS)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 
-from bench.process.child_process import child
+from bench.process.child_process import running_child
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -110,7 +110,7 @@ async def provider(
     if not flavour.has_chunking:
         arguments += ["--withhold", "CHUNKING"]
     module = ("bench", "sandbox", *arguments)
-    async with child(flavour.name, module, folder, interruption) as process:
+    async with running_child(flavour.name, module, folder, interruption) as process:
         yield Provider(
             process.address("smtp"), process.text("http"), process.text("ca_file"), state_dir
         )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, assert_never
 
 from bench.cost.plan import MAX_MAILBOXES, PASSWORD, RelayName, mailbox
 from bench.cost.provider import Flavour, Provider
-from bench.process.child_process import child
+from bench.process.child_process import running_child
 from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokens, load_signing_key
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ async def relay(
         ChildError: it did not start.
     """
     module = _module(name, provider, folder)
-    async with child(name.value, module, folder, interruption) as process:
+    async with running_child(name.value, module, folder, interruption) as process:
         token_for = None
         if name is RelayName.SPLICE:
             token_for = MockTokens(load_signing_key(provider.state_dir)).mint

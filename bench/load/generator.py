@@ -12,23 +12,23 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Protocol
 
-from bench.client.submission import Manner, Submission, SubmissionFailed
+from bench.client.submission import ClientBehaviour, Submission, SubmissionFailed
 from bench.load.backoff import BackOff
 from bench.load.pacer import Pacer
-from bench.measurement.sample import Failure, Sample
+from bench.measurement.sample import Sample, SendFailure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from bench.client.login import Login
+    from bench.client.login import ClientLogin
     from bench.client.submission import Endpoint
     from bench.load.messages import Messages
     from bench.load.pacer import Turn
-    from bench.plan.arrivals import Share
-    from bench.plan.scenarios import Plan
+    from bench.plan.arrivals import ProcessShare
+    from bench.plan.scenarios import RunPlan
 
 
-class Account(Protocol):
+class SampleSink(Protocol):
     """What is told of every message; a `Recorder`, or what passes it on to one."""
 
     def begin(self, number: int, *, is_warmup: bool) -> None:
@@ -41,17 +41,17 @@ class Account(Protocol):
         """Settle a message that was due and is given up."""
 
 
-class Load:
+class LoadGenerator:
     """One run of a plan against one endpoint, or one process's share of it."""
 
     def __init__(
         self,
-        plan: Plan,
+        plan: RunPlan,
         endpoint: Endpoint,
-        logins: Sequence[Login],
+        logins: Sequence[ClientLogin],
         messages: Messages,
-        recorder: Account,
-        share: Share | None = None,
+        recorder: SampleSink,
+        share: ProcessShare | None = None,
     ) -> None:
         self.on_sample: Callable[[Sample], None] | None = None
         self._plan = plan
@@ -60,7 +60,7 @@ class Load:
         self._messages = messages
         self._recorder = recorder
         self._pacer = Pacer(plan.pace, self._drop, share)
-        self._manner = Manner(
+        self._behaviour = ClientBehaviour(
             is_pipelined=plan.workload.is_pipelined,
             slow_bytes_per_second=plan.workload.slow_bytes_per_second,
             reply_seconds=plan.reply_seconds,
@@ -94,7 +94,8 @@ class Load:
             async with deadline, asyncio.TaskGroup() as group:
                 for index in range(most):
                     login = self._logins[index % len(self._logins)]
-                    group.create_task(self._work(Submission(self._endpoint, login, self._manner)))
+                    submission = Submission(self._endpoint, login, self._behaviour)
+                    group.create_task(self._work(submission))
         except TimeoutError:
             if not deadline.expired():
                 raise
@@ -145,7 +146,7 @@ class Load:
         except SubmissionFailed as error:
             failure = error.failure
         except BaseException:
-            failure = Failure("cut short", "in flight when the time to finish was over")
+            failure = SendFailure("cut short", "in flight when the time to finish was over")
             raise
         finally:
             ended = time.perf_counter()

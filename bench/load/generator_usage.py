@@ -43,7 +43,7 @@ _LATE = (
 
 
 @dataclass(frozen=True, slots=True)
-class _Limit:
+class _Bottleneck:
     """In what the generator was at its end."""
 
     reason: str
@@ -51,7 +51,7 @@ class _Limit:
 
 
 @dataclass(slots=True)
-class Watch:
+class GeneratorUsage:
     """What one process saw of itself; `merge` adds up several. It pickles."""
 
     processes: int = 1  # that send
@@ -59,11 +59,11 @@ class Watch:
     watched_seconds: float = 0.0  # of all processes
     lag: Histogram = field(default_factory=Histogram)
     starved_seconds: float = 0.0  # of all processes, as far as the system tells
-    merged: tuple[Watch, ...] = ()  # of one process each; none when this is one
+    merged: tuple[GeneratorUsage, ...] = ()  # of one process each; none when this is one
 
-    def merge(self, other: Watch) -> Watch:
+    def merge(self, other: GeneratorUsage) -> GeneratorUsage:
         """Return what several processes saw of themselves."""
-        return Watch(
+        return GeneratorUsage(
             self.processes + other.processes,
             self.cpu_seconds + other.cpu_seconds,
             self.watched_seconds + other.watched_seconds,
@@ -101,9 +101,11 @@ class Watch:
 
 
 @asynccontextmanager
-async def watching(watch: Watch, warmup_seconds: float = 0.0) -> AsyncIterator[None]:
+async def measuring_usage(
+    usage: GeneratorUsage, warmup_seconds: float = 0.0
+) -> AsyncIterator[None]:
     """Watch this process for as long as the context is entered, its warm-up apart."""
-    task = asyncio.create_task(_sample(watch, warmup_seconds))
+    task = asyncio.create_task(_sample(usage, warmup_seconds))
     try:
         yield
     finally:
@@ -118,18 +120,18 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
-async def _sample(watch: Watch, warmup_seconds: float) -> None:
+async def _sample(usage: GeneratorUsage, warmup_seconds: float) -> None:
     await asyncio.sleep(warmup_seconds)
     cpu, starved, began = time.process_time(), _starved_seconds(), time.perf_counter()
     try:
         while True:
             asleep = time.perf_counter()
             await asyncio.sleep(_SAMPLE_SECONDS)
-            watch.lag.add_seconds(time.perf_counter() - asleep - _SAMPLE_SECONDS)
+            usage.lag.add_seconds(time.perf_counter() - asleep - _SAMPLE_SECONDS)
     finally:
-        watch.cpu_seconds += time.process_time() - cpu
-        watch.starved_seconds += _starved_seconds() - starved
-        watch.watched_seconds += time.perf_counter() - began
+        usage.cpu_seconds += time.process_time() - cpu
+        usage.starved_seconds += _starved_seconds() - starved
+        usage.watched_seconds += time.perf_counter() - began
 
 
 def _starved_seconds() -> float:
@@ -139,29 +141,31 @@ def _starved_seconds() -> float:
         return 0.0
 
 
-def _cpu_limit(watches: tuple[Watch, ...], cores: int) -> Iterator[_Limit]:
-    known = [one for one in watches if one.watched_seconds >= _LEAST_WATCHED_SECONDS]
+def _cpu_limit(usages: tuple[GeneratorUsage, ...], cores: int) -> Iterator[_Bottleneck]:
+    known = [one for one in usages if one.watched_seconds >= _LEAST_WATCHED_SECONDS]
     if not known:
         return
-    it = "it" if len(watches) == 1 else "one of its processes"
+    it = "it" if len(usages) == 1 else "one of its processes"
     fullest = max(one.cpu_seconds / one.watched_seconds for one in known)
     together = sum(one.cpu_seconds / one.watched_seconds for one in known)
     starved = max(one.starved_seconds / one.watched_seconds for one in known)
     is_full = together > _MAX_CPU_SHARE * cores
     if fullest > _MAX_CPU_SHARE:
         advice = _NO_CORES if is_full else _MORE_PROCESSES
-        yield _Limit(f"{it} used {min(fullest, 1.0):.0%} of a core", advice)
+        yield _Bottleneck(f"{it} used {min(fullest, 1.0):.0%} of a core", advice)
     elif is_full:
-        yield _Limit(f"its processes used {together:.1f} of {cores} cores", _NO_CORES)
+        yield _Bottleneck(f"its processes used {together:.1f} of {cores} cores", _NO_CORES)
     elif starved > _MAX_STARVED_SHARE:
-        yield _Limit(f"{it} waited {starved:.0%} of the time for a core to be free", _NO_CORES)
+        yield _Bottleneck(f"{it} waited {starved:.0%} of the time for a core to be free", _NO_CORES)
 
 
-def _lag_limit(lag_seconds: float) -> Iterator[_Limit]:
+def _lag_limit(lag_seconds: float) -> Iterator[_Bottleneck]:
     if lag_seconds > _MAX_LAG_SECONDS:
-        yield _Limit(f"its event loop was {lag_seconds * 1000:.0f} ms late at p99", _STALLS)
+        yield _Bottleneck(f"its event loop was {lag_seconds * 1000:.0f} ms late at p99", _STALLS)
 
 
-def _late_limit(own_late_starts: int, attempted: int) -> Iterator[_Limit]:
+def _late_limit(own_late_starts: int, attempted: int) -> Iterator[_Bottleneck]:
     if own_late_starts > _MAX_OWN_LATE_SHARE * attempted:
-        yield _Limit(f"it began {own_late_starts} messages late while connections were free", _LATE)
+        yield _Bottleneck(
+            f"it began {own_late_starts} messages late while connections were free", _LATE
+        )

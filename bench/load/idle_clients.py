@@ -6,31 +6,31 @@ import asyncio
 from typing import TYPE_CHECKING, Self
 
 from bench.client.submission import Submission, SubmissionFailed
-from bench.measurement.result import CrowdFigures
+from bench.measurement.result import IdleClientFigures
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from bench.client.login import Login
-    from bench.client.submission import Endpoint, Manner
+    from bench.client.login import ClientLogin
+    from bench.client.submission import ClientBehaviour, Endpoint
 
 _OPENING_AT_ONCE = 50
 _CLOSING_AT_ONCE = 200
 
 
-class Crowd:
+class IdleClients:
     """A number of clients; leaving the context without `close` ends their connections at once."""
 
     def __init__(
         self,
         endpoint: Endpoint,
-        logins: Sequence[Login],
+        logins: Sequence[ClientLogin],
         clients: int,
-        manner: Manner | None = None,
+        behaviour: ClientBehaviour | None = None,
     ) -> None:
         self._clients = clients
         self._waiting = [
-            Submission(endpoint, logins[index % len(logins)], manner) for index in range(clients)
+            Submission(endpoint, logins[index % len(logins)], behaviour) for index in range(clients)
         ]
         self._present: list[Submission] = []
         self._refused = 0
@@ -60,10 +60,10 @@ class Crowd:
         if not opening.cancelled():
             opening.result()
 
-    async def close(self) -> CrowdFigures:
+    async def close(self) -> IdleClientFigures:
         """Let them leave; return what became of them."""
         staying = [client for client in self._present if client.is_open]
-        figures = CrowdFigures(
+        figures = IdleClientFigures(
             clients=self._clients,
             refused=self._refused,
             lost=len(self._present) - len(staying),

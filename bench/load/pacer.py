@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bench.plan.arrivals import Share
+from bench.plan.arrivals import ProcessShare
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,13 +36,13 @@ class Pacer:
     """The turns of one run. Every number is dealt out, or given to `on_drop`, at most once."""
 
     def __init__(
-        self, pace: Pace, on_drop: Callable[[int, bool], None], share: Share | None = None
+        self, pace: Pace, on_drop: Callable[[int, bool], None], share: ProcessShare | None = None
     ) -> None:
         self.started = 0.0  # on the clock of time.perf_counter
         self._began = 0.0  # when we were there; later than `started` in a process that is late
         self._pace = pace
         self._on_drop = on_drop  # called with the number and whether it is of the warm-up
-        self._share = share or Share()
+        self._share = share or ProcessShare()
         self._position = 0
         self._measured = 0  # dealt out in the closed model, the warm-up's apart
         self._is_stopped = False

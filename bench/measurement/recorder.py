@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from bench.measurement.histogram import Histogram
 from bench.measurement.result import ErrorCount, Phases, Result, Warmup
-from bench.measurement.sample import OTHER, Failure
+from bench.measurement.sample import OTHER, SendFailure
 from bench.measurement.timeline import TimelineRecorder
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Recorder:
         self._auth = Histogram()
         self._transaction = Histogram()
         self._timeline = TimelineRecorder()
-        self._errors: Counter[Failure] = Counter()
+        self._errors: Counter[SendFailure] = Counter()
 
     @property
     def settled(self) -> int:
@@ -206,12 +206,12 @@ class Recorder:
         measured = (self._fates.count(fate) for fate in (_SUCCEEDED, _FAILED, _DROPPED))
         return self.planned - sum(measured)
 
-    def _rank(self, failure: Failure) -> tuple[int, str, str]:
+    def _rank(self, failure: SendFailure) -> tuple[int, str, str]:
         return -self._errors[failure], failure.code, failure.text
 
-    def _count_error(self, failure: Failure, count: int) -> None:
+    def _count_error(self, failure: SendFailure, count: int) -> None:
         if failure not in self._errors and len(self._errors) >= MAX_ERROR_KINDS:
-            failure = Failure(OTHER, "")
+            failure = SendFailure(OTHER, "")
         self._errors[failure] += count
 
 

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
-    from bench.measurement.sample import Failure
-    from bench.plan.scenarios import Plan
+    from bench.measurement.sample import SendFailure
+    from bench.plan.scenarios import RunPlan
 
 PROCESS_LOST = "process lost"  # in place of a signal's name
 _CLOCK_SECONDS = 1e-9  # what time.perf_counter can tell apart at best
@@ -54,7 +54,7 @@ class Bucket:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Bin:
+class TimelineBin:
     """What ended within one stretch of the run."""
 
     start_seconds: float
@@ -70,14 +70,14 @@ class Timeline:
     """The run in stretches of equal length, without gaps."""
 
     bin_seconds: float
-    bins: tuple[Bin, ...]
+    bins: tuple[TimelineBin, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class ErrorCount:
     """How many messages failed in one way."""
 
-    failure: Failure
+    failure: SendFailure
     count: int
 
 
@@ -230,7 +230,7 @@ class GeneratorFigures:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CrowdFigures:
+class IdleClientFigures:
     """What became of the idle clients."""
 
     clients: int
@@ -258,7 +258,7 @@ class Run:
     target: str  # host:port
     tls: str
     mechanism: str
-    plan: Plan
+    plan: RunPlan
     result: Result
     reconciliation: Reconciliation | NotReconciled
     generator: GeneratorFigures
@@ -266,7 +266,7 @@ class Run:
     provider: ProviderFigures | None = None  # None: there is no sandbox to ask
     # How the sandbox was set when the run began, as it says; None: no sandbox, or it does not say.
     provider_settings: Mapping[str, object] | None = None
-    crowd: CrowdFigures | None = None  # None: no idle clients were asked for
+    idle_clients: IdleClientFigures | None = None  # None: no idle clients were asked for
     target_log: tuple[str, ...] = ()  # the last lines of a private proxy, when messages failed
 
     @property

@@ -8,7 +8,7 @@ OTHER = "other"  # the failures beyond the kinds that are told apart
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class SendFailure:
     """Why a message failed: the server's reply code, or the kind of error, and its words."""
 
     code: str  # "550", "timeout", "connection refused" …
@@ -31,7 +31,7 @@ class Sample:
     has_waited: bool = False  # it was due before a connection was free
     at_seconds: float = 0.0  # its end, from the start of what is measured; negative in the warm-up
     is_warmup: bool = False
-    failure: Failure | None = None
+    failure: SendFailure | None = None
     connect_seconds: float | None = None  # None: the connection was open already
     auth_seconds: float | None = None  # None: likewise, or there is no login
     transaction_seconds: float | None = None  # None: there was no positive final reply

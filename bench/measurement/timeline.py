@@ -6,13 +6,13 @@ Bins are told apart by when a message ended, so a server that stalls leaves a ga
 from __future__ import annotations
 
 from bench.measurement.histogram import COARSE_BITS, Histogram
-from bench.measurement.result import Bin, Timeline
+from bench.measurement.result import Timeline, TimelineBin
 
 MAX_BINS = 600
 _FIRST_BIN_SECONDS = 0.1
 
 
-class _Bin:
+class _BinRecorder:
     __slots__ = ("dropped", "failed", "latency")
 
     def __init__(self) -> None:
@@ -20,8 +20,8 @@ class _Bin:
         self.dropped = 0
         self.latency = Histogram(COARSE_BITS)  # of the successful
 
-    def merge(self, other: _Bin) -> _Bin:
-        merged = _Bin()
+    def merge(self, other: _BinRecorder) -> _BinRecorder:
+        merged = _BinRecorder()
         merged.failed = self.failed + other.failed
         merged.dropped = self.dropped + other.dropped
         merged.latency = self.latency.merge(other.latency)
@@ -35,7 +35,7 @@ class TimelineRecorder:
 
     def __init__(self) -> None:
         self._doublings = 0
-        self._bins: dict[int, _Bin] = {}
+        self._bins: dict[int, _BinRecorder] = {}
 
     @property
     def bin_seconds(self) -> float:
@@ -62,13 +62,13 @@ class TimelineRecorder:
             shift = merged._doublings - one._doublings
             for index, found in one._bins.items():
                 there = merged._bins.get(index >> shift)
-                merged._bins[index >> shift] = found.merge(there or _Bin())
+                merged._bins[index >> shift] = found.merge(there or _BinRecorder())
         return merged
 
     def snapshot(self) -> Timeline:
         """Return the bins from the start to the last one that holds something."""
         bins, width = self._bins, self.bin_seconds
-        empty = _Bin()
+        empty = _BinRecorder()
         return Timeline(
             width,
             tuple(
@@ -77,27 +77,27 @@ class TimelineRecorder:
             ),
         )
 
-    def _at(self, seconds: float) -> _Bin:
+    def _at(self, seconds: float) -> _BinRecorder:
         index = max(0, int(seconds / self.bin_seconds))
         while index >= MAX_BINS:
             self._halve()
             index >>= 1
         found = self._bins.get(index)
         if found is None:
-            found = self._bins[index] = _Bin()
+            found = self._bins[index] = _BinRecorder()
         return found
 
     def _halve(self) -> None:
         self._doublings += 1
-        halved: dict[int, _Bin] = {}
+        halved: dict[int, _BinRecorder] = {}
         for index, found in self._bins.items():
             there = halved.get(index >> 1)
             halved[index >> 1] = found if there is None else found.merge(there)
         self._bins = halved
 
 
-def _figures(start_seconds: float, found: _Bin) -> Bin:
-    return Bin(
+def _figures(start_seconds: float, found: _BinRecorder) -> TimelineBin:
+    return TimelineBin(
         start_seconds=round(start_seconds, 3),
         successful=found.latency.count,
         failed=found.failed,

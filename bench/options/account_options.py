@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
-from bench.targets.provisioning import Accounts, is_prefix
+from bench.targets.provisioning import MailboxesToAdd, is_prefix
 from bench.targets.target import DEFAULT_PORT
 
 if TYPE_CHECKING:
-    from bench.options.run_options import Options
+    from bench.options.run_options import RunOptions
 
 
-def accounts_of(options: Options) -> Accounts | None:
+def accounts_of(options: RunOptions) -> MailboxesToAdd | None:
     """Return the mailboxes that are to be made; None when there are others.
 
     Raises:
@@ -38,7 +38,7 @@ def accounts_of(options: Options) -> Accounts | None:
             f"{options.user_prefix!r} cannot begin a mail address: a-z, 0-9 and . _ - within.",
         )
     try:
-        return Accounts(
+        return MailboxesToAdd(
             count=options.accounts,
             user_prefix=options.user_prefix or "bench",
             min_count=options.min_accounts,

@@ -12,12 +12,12 @@ from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from bench.options.multi_value import one_each
+from bench.options.multi_value import repeat_option
 
 OptionsT = TypeVar("OptionsT")
 
 
-def taking(
+def command_with_options(
     kind: type[OptionsT],
     command: Callable[[typer.Context, OptionsT], None],
     hidden: Collection[str] = (),
@@ -55,7 +55,7 @@ def _hidden(annotation: Any) -> Any:  # noqa: ANN401 - types
     return Annotated[of, hidden]
 
 
-def given(context: typer.Context) -> list[str]:
+def options_given(context: typer.Context) -> list[str]:
     """Return the names of the options that were written on the command line."""
     sources = {name: context.get_parameter_source(name) for name in context.params}
     return [name for name, source in sources.items() if source and source.name == "COMMANDLINE"]
@@ -76,7 +76,7 @@ class GroupedHelp(TyperGroup):
     # typer's own types of these differ between its versions.
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401
         """Parse the arguments, with `--assert A B` read as `--assert A --assert B`."""
-        return super().parse_args(ctx, one_each(args, "--assert"))
+        return super().parse_args(ctx, repeat_option(args, "--assert"))
 
     def format_options(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401
         """Write the options, each group under its title."""

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 
-def one_each(args: list[str], option: str) -> list[str]:
+def repeat_option(args: list[str], option: str) -> list[str]:
     """Return the arguments with the option before each of the words that follow it.
 
     Its words end at the next option. Without a word it stays alone, for the library to refuse.

@@ -22,19 +22,19 @@ from bench.load.messages import MessagesUnusable, read_folder
 from bench.options.account_options import accounts_of
 from bench.options.run_options import MAX_EMAILS, PASSWORD_VARIABLE
 from bench.plan.arrivals import Pace, Rate
-from bench.plan.scenarios import COMPARE, COMPARED_RUNS, CUSTOM, SCENARIOS, Plan
-from bench.plan.workloads import Recipients, Reuse, Sizes, Workload
+from bench.plan.scenarios import COMPARE, COMPARED_RUNS, CUSTOM, SCENARIOS, RunPlan
+from bench.plan.workloads import ConnectionReuse, Recipients, Sizes, Workload
 from bench.runs.run import RunRequest
-from bench.targets.private_proxy import PrivateWishes
+from bench.targets.private_proxy import PrivateProxyOptions
 from bench.targets.target import TargetRequest
 from xoauth2_proxy.sandbox.tokens.mock_tokens import MOCK_MAILBOXES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from bench.options.run_options import Options
+    from bench.options.run_options import RunOptions
     from bench.plan.scenarios import Scenario
-    from bench.targets.provisioning import Accounts
+    from bench.targets.provisioning import MailboxesToAdd
 
 _MOCK_PASSWORD = "secret"  # noqa: S105 - the mock mailboxes' published password
 _SENDER_WITHOUT_LOGIN = "sender@bench.invalid"
@@ -67,7 +67,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Output:
+class OutputOptions:
     """What is to be done with the results."""
 
     path: Path | None  # of the JSON; None: no file
@@ -78,7 +78,7 @@ class Output:
     is_confirmed: bool
 
 
-def request_of(options: Options) -> RunRequest:
+def request_of(options: RunOptions) -> RunRequest:
     """Return what is asked for.
 
     Raises:
@@ -99,7 +99,7 @@ def request_of(options: Options) -> RunRequest:
     if options.processes > concurrent:
         _refuse("--processes", f"are more than the {concurrent} connections; give fewer of them.")
     return RunRequest(
-        plan=Plan(
+        plan=RunPlan(
             scenario=scenario.name if not _is_custom(options) else CUSTOM,
             pace=_pace(options, scenario),
             concurrent=concurrent,
@@ -121,7 +121,7 @@ def request_of(options: Options) -> RunRequest:
     )
 
 
-def output_of(options: Options) -> Output:
+def output_of(options: RunOptions) -> OutputOptions:
     """Return where the results go.
 
     Raises:
@@ -139,7 +139,7 @@ def output_of(options: Options) -> Output:
         path = Path(f"xoauth2-bench-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.json")
     if path is not None and options.html is not None and path.resolve() == options.html.resolve():
         _refuse("--html", "is the same file as --output.")
-    return Output(
+    return OutputOptions(
         path=_writable(path, "--output"),
         html=_writable(options.html, "--html"),
         assertions=expressions,
@@ -149,7 +149,7 @@ def output_of(options: Options) -> Output:
     )
 
 
-def _runs(options: Options) -> int:
+def _runs(options: RunOptions) -> int:
     if options.scenario == COMPARE:
         return options.runs or COMPARED_RUNS
     if options.runs is not None:
@@ -157,18 +157,18 @@ def _runs(options: Options) -> int:
     return 1
 
 
-def _scenario(options: Options) -> Scenario:
+def _scenario(options: RunOptions) -> Scenario:
     name = options.scenario or "quick"
     if name not in SCENARIOS:
         _refuse("--scenario", f"{name!r} is not one of {', '.join(SCENARIOS)}.")
     return SCENARIOS[name]
 
 
-def _is_custom(options: Options) -> bool:
+def _is_custom(options: RunOptions) -> bool:
     return options.scenario is None and any(getattr(options, name) is not None for name in _CUSTOM)
 
 
-def _pace(options: Options, scenario: Scenario) -> Pace:
+def _pace(options: RunOptions, scenario: Scenario) -> Pace:
     if options.num_emails is not None and options.duration is not None:
         _refuse("--duration", "stands beside --num-emails; give one of them.")
     num_emails, duration = options.num_emails, options.duration
@@ -188,7 +188,7 @@ def _pace(options: Options, scenario: Scenario) -> Pace:
     return pace
 
 
-def _rate(options: Options, scenario: Scenario) -> Rate | None:
+def _rate(options: RunOptions, scenario: Scenario) -> Rate | None:
     per_second = options.arrival_rate or scenario.arrival_rate
     has_ramp = options.ramp_from is not None or options.ramp_seconds is not None
     if per_second is None:
@@ -206,7 +206,7 @@ def _rate(options: Options, scenario: Scenario) -> Rate | None:
     )
 
 
-def _workload(options: Options, scenario: Scenario) -> Workload:
+def _workload(options: RunOptions, scenario: Scenario) -> Workload:
     given = [
         name
         for name, value in (
@@ -226,14 +226,16 @@ def _workload(options: Options, scenario: Scenario) -> Workload:
         sizes=_parsed("--sizes", Sizes.parse, sizes),
         eml_dir=options.eml_dir,
         recipients=_parsed("--recipients", Recipients.parse, options.recipients),
-        reuse=_parsed("--connection", Reuse.parse, options.connection or scenario.connection),
+        reuse=_parsed(
+            "--connection", ConnectionReuse.parse, options.connection or scenario.connection
+        ),
         is_pipelined=options.pipelined,
         slow_bytes_per_second=options.slow,
         idle_clients=scenario.idle_clients if idle is None else idle,
     )
 
 
-def _files(options: Options) -> tuple[bytes, ...]:
+def _files(options: RunOptions) -> tuple[bytes, ...]:
     if options.eml_dir is None:
         return ()
     try:
@@ -242,7 +244,7 @@ def _files(options: Options) -> tuple[bytes, ...]:
         raise typer.BadParameter(str(error), param_hint="--eml-dir") from None
 
 
-def _mechanism(options: Options) -> Mechanism:
+def _mechanism(options: RunOptions) -> Mechanism:
     if options.no_auth:
         if options.mechanism not in (None, Mechanism.NONE):
             _refuse("--no-auth", "stands beside --mechanism; give one of them.")
@@ -255,7 +257,7 @@ def _mechanism(options: Options) -> Mechanism:
 
 
 def _mailboxes(
-    options: Options, mechanism: Mechanism, accounts: Accounts | None
+    options: RunOptions, mechanism: Mechanism, accounts: MailboxesToAdd | None
 ) -> tuple[str, ...]:
     if accounts is not None:
         return tuple(one.address for one in accounts.mailboxes)
@@ -272,7 +274,7 @@ def _mailboxes(
     return (_SENDER_WITHOUT_LOGIN,)
 
 
-def _without_foreign_password(options: Options, scenario: Scenario) -> Options:
+def _without_foreign_password(options: RunOptions, scenario: Scenario) -> RunOptions:
     """Return the options without a password that stands in the environment for other logins."""
     is_ours = options.use_mock_tokens or options.accounts or scenario.provider is not None
     if is_ours and options.password == os.environ.get(PASSWORD_VARIABLE):
@@ -280,7 +282,7 @@ def _without_foreign_password(options: Options, scenario: Scenario) -> Options:
     return options
 
 
-def _secret(options: Options, mechanism: Mechanism) -> str | None:
+def _secret(options: RunOptions, mechanism: Mechanism) -> str | None:
     if mechanism is Mechanism.NONE or options.accounts is not None:
         return None
     if options.password is None and options.use_mock_tokens:
@@ -295,7 +297,7 @@ def _secret(options: Options, mechanism: Mechanism) -> str | None:
     return options.password
 
 
-def _with_its_own(options: Options, scenario: Scenario) -> Options:
+def _with_its_own(options: RunOptions, scenario: Scenario) -> RunOptions:
     for name, option in _NOT_WITH_ITS_OWN.items():
         if getattr(options, name):
             _refuse(option, f"{scenario.name} brings a proxy, a provider and mailboxes of its own.")
@@ -306,7 +308,7 @@ def _with_its_own(options: Options, scenario: Scenario) -> Options:
     )
 
 
-def _provider(options: Options, scenario: Scenario) -> Mapping[str, object] | None:
+def _provider(options: RunOptions, scenario: Scenario) -> Mapping[str, object] | None:
     if scenario.provider is None:
         return None
     ttl_seconds = options.token_ttl or scenario.token_ttl_seconds
@@ -314,9 +316,9 @@ def _provider(options: Options, scenario: Scenario) -> Mapping[str, object] | No
 
 
 def _target(
-    options: Options,
+    options: RunOptions,
     mechanism: Mechanism,
-    accounts: Accounts | None,
+    accounts: MailboxesToAdd | None,
     provider: Mapping[str, object] | None,
 ) -> TargetRequest:
     is_mock = options.use_mock_tokens or accounts is not None
@@ -329,7 +331,7 @@ def _target(
         allow_remote=options.allow_remote,
         may_start_private=is_mock and options.tls is Tls.NONE,
         is_private=provider is not None,
-        wishes=PrivateWishes(
+        private_options=PrivateProxyOptions(
             mailboxes=() if accounts is None else accounts.mailboxes,
             provider=provider,
             limits=_scenario(options).limits,

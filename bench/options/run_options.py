@@ -31,7 +31,7 @@ LOGIN, SERVER, REPORT = "Login", "Server", "Ending and report"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class RunOptions:
     """What the user said about a run; None where nothing was said."""
 
     scenario: Annotated[

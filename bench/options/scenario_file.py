@@ -17,8 +17,8 @@ from pydantic import ValidationError
 
 from bench.client.login import Mechanism
 from bench.options import request_builder
-from bench.options.run_options import Options
-from bench.options.scenario_schema import Document
+from bench.options.run_options import RunOptions
+from bench.options.scenario_schema import ScenarioDocument
 from bench.targets.private_provider import asks_token_endpoint
 from xoauth2_proxy.sandbox.provider_settings import ProviderSettings
 
@@ -44,7 +44,7 @@ class ScenarioFile:
     """A case that can be run."""
 
     name: str
-    options: Options  # of the load; nothing is said there about a target or reports
+    options: RunOptions  # of the load; nothing is said there about a target or reports
     provider: Mapping[str, object]  # as `ProviderSettings.from_dict` reads it
     limits: Mapping[str, object]  # of the relay, per mailbox
     assertions: tuple[str, ...]
@@ -61,7 +61,7 @@ def read(path: Path) -> ScenarioFile:
     case: Any = None
     try:
         # As JSON, so that both forms are held to the same types.
-        case = Document.model_validate_json(json.dumps(document))
+        case = ScenarioDocument.model_validate_json(json.dumps(document))
     except ValidationError as error:
         problems += _told(error)
     provider = document.get("provider")
@@ -114,17 +114,17 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return members
 
 
-def _options(case: Any, folder: Path) -> Options:  # noqa: ANN401 - of a model made here
+def _options(case: Any, folder: Path) -> RunOptions:  # noqa: ANN401 - of a model made here
     values = case.load.model_dump(exclude_unset=True)
     if "eml_dir" in values:
         values["eml_dir"] = folder / values["eml_dir"]
     if asks_token_endpoint(case.provider):
         # A client that brings a token leaves the relay nothing to ask for.
         values.setdefault("mechanism", Mechanism.PLAIN)
-    return Options(use_mock_tokens=True, assertions=case.assertions or None, **values)
+    return RunOptions(use_mock_tokens=True, assertions=case.assertions or None, **values)
 
 
-def _contradictions(options: Options, provider: Mapping[str, object]) -> list[str]:
+def _contradictions(options: RunOptions, provider: Mapping[str, object]) -> list[str]:
     """Return what is right by itself and wrong together."""
     problems = []
     if options.eml_dir is not None and not options.eml_dir.is_dir():

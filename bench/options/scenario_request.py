@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 import typer
 
 from bench.options import request_builder, scenario_file
-from bench.options.scenario_schema import Load
-from bench.targets.private_proxy import PrivateWishes
-from bench.targets.provisioning import Mailbox
+from bench.options.scenario_schema import LoadSection
+from bench.targets.private_proxy import PrivateProxyOptions
+from bench.targets.provisioning import BenchMailbox
 
 if TYPE_CHECKING:
     from collections.abc import Collection
     from pathlib import Path
 
-    from bench.options.run_options import Options
+    from bench.options.run_options import RunOptions
     from bench.runs.run import RunRequest
 
 _NOT_WITH_FILE = frozenset(
@@ -28,7 +28,9 @@ _NOT_WITH_FILE = frozenset(
 _PASSWORD = "secret"  # noqa: S105 - of mailboxes that log in with tokens; nobody uses it
 
 
-def applied(path: Path, options: Options, given: Collection[str]) -> tuple[Options, RunRequest]:
+def applied(
+    path: Path, options: RunOptions, given: Collection[str]
+) -> tuple[RunOptions, RunRequest]:
     """Return the options of the file, with those given on the command line instead, and the run.
 
     Raises:
@@ -44,7 +46,9 @@ def applied(path: Path, options: Options, given: Collection[str]) -> tuple[Optio
         case = scenario_file.read(path)
     except scenario_file.ScenarioFileError as error:
         raise typer.BadParameter(str(error), param_hint="--scenario-file") from None
-    load = {name: getattr(case.options, name) for name in Load.model_fields if name not in given}
+    load = {
+        name: getattr(case.options, name) for name in LoadSection.model_fields if name not in given
+    }
     merged = replace(
         options,
         **load,
@@ -53,11 +57,13 @@ def applied(path: Path, options: Options, given: Collection[str]) -> tuple[Optio
     )
     request = request_builder.request_of(merged)
     mailboxes = tuple(
-        Mailbox(address, request.secret or _PASSWORD) for address in request.plan.mailboxes
+        BenchMailbox(address, request.secret or _PASSWORD) for address in request.plan.mailboxes
     )
-    wishes = PrivateWishes(mailboxes=mailboxes, provider=case.provider, limits=case.limits)
+    private_options = PrivateProxyOptions(
+        mailboxes=mailboxes, provider=case.provider, limits=case.limits
+    )
     return merged, replace(
         request,
         plan=replace(request.plan, scenario=case.name),
-        target=replace(request.target, is_private=True, wishes=wishes),
+        target=replace(request.target, is_private=True, private_options=private_options),
     )

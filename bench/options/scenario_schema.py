@@ -14,9 +14,9 @@ import typer
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, create_model
 
 from bench.analysis import assertions
-from bench.options.run_options import CLIENTS, LOAD, MESSAGES, Options
+from bench.options.run_options import CLIENTS, LOAD, MESSAGES, RunOptions
 from bench.plan.scenarios import COMPARE, SCENARIOS
-from bench.plan.workloads import Recipients, Reuse, Sizes
+from bench.plan.workloads import ConnectionReuse, Recipients, Sizes
 from xoauth2_proxy.sandbox.provider_settings import document_schema
 
 _STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
@@ -50,7 +50,7 @@ _CHECKS: dict[str, tuple[Any, ...]] = {
     "scenario": (_checked(_known), WithJsonSchema({"type": "string", "enum": [*_SCENARIOS]})),
     "sizes": (_checked(Sizes.parse),),
     "recipients": (_checked(Recipients.parse),),
-    "connection": (_checked(Reuse.parse),),
+    "connection": (_checked(ConnectionReuse.parse),),
 }
 
 
@@ -59,9 +59,9 @@ def _load_model() -> type[BaseModel]:
 
     Type, bounds and meaning are the option's own.
     """
-    hints = get_type_hints(Options, include_extras=True)
+    hints = get_type_hints(RunOptions, include_extras=True)
     fields: dict[str, Any] = {}
-    for one in dataclasses.fields(Options):
+    for one in dataclasses.fields(RunOptions):
         kind, option = get_args(hints[one.name])
         is_load = option.rich_help_panel in {LOAD, MESSAGES, CLIENTS} or one.name in _MORE
         if is_load and one.name not in _NOT:
@@ -101,11 +101,11 @@ def _without_none(kind: Any) -> Any:  # noqa: ANN401 - a type
     return wanted
 
 
-Load = _load_model()
+LoadSection = _load_model()
 _Assertion = Annotated[str, _checked(assertions.parse)]
 
 
-class Limits(BaseModel):
+class RelayLimits(BaseModel):
     """What the relay allows each mailbox."""
 
     model_config = _STRICT
@@ -124,15 +124,15 @@ class Limits(BaseModel):
     )
 
 
-class Relay(BaseModel):
+class RelaySection(BaseModel):
     """The relay of the case."""
 
     model_config = _STRICT
 
-    limits: Limits = Field(default_factory=Limits)
+    limits: RelayLimits = Field(default_factory=RelayLimits)
 
 
-class Document(BaseModel, title="Scenario"):
+class ScenarioDocument(BaseModel, title="Scenario"):
     """A case for xoauth2-bench: load, provider and faults, and what has to come of it."""
 
     model_config = _STRICT
@@ -145,9 +145,9 @@ class Document(BaseModel, title="Scenario"):
     description: str = Field(
         default="", max_length=2000, description="What the case shows, for people."
     )
-    load: Load = Field(default_factory=Load)  # type: ignore[valid-type]
+    load: LoadSection = Field(default_factory=LoadSection)  # type: ignore[valid-type]
     provider: dict[str, Any] = {}
-    relay: Relay = Field(default_factory=Relay)
+    relay: RelaySection = Field(default_factory=RelaySection)
     assertions: list[_Assertion] = Field(
         default=[],
         alias="assert",
@@ -159,7 +159,7 @@ class Document(BaseModel, title="Scenario"):
 
 def schema() -> dict[str, Any]:
     """Return the JSON Schema (2020-12) of a scenario file."""
-    document = Document.model_json_schema()
+    document = ScenarioDocument.model_json_schema()
     provider = document_schema()
     definitions = document.pop("$defs") | provider.pop("$defs")
     document["properties"]["provider"] = {"$ref": "#/$defs/Provider"}

@@ -110,7 +110,7 @@ class Pace:
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
+class ProcessShare:
     """Which messages are ours: every `of`-th, from `index`; several processes divide a run so.
 
     Connections are divided likewise. So in the open model a message may wait for a connection of

@@ -109,7 +109,7 @@ SCENARIOS: dict[str, Scenario] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class RunPlan:
     """What one run sends."""
 
     scenario: str  # a name of `SCENARIOS`, or `custom`

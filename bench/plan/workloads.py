@@ -97,13 +97,13 @@ class Recipients:
 
 
 @dataclass(frozen=True, slots=True)
-class Reuse:
+class ConnectionReuse:
     """How many messages a connection carries before it is closed."""
 
     messages: int | None = None  # None: as many as there are
 
     @classmethod
-    def parse(cls, text: str) -> Reuse:
+    def parse(cls, text: str) -> ConnectionReuse:
         """Return what `kept`, `per-message` or a number of messages means.
 
         Raises:
@@ -128,7 +128,7 @@ class Workload:
     sizes: Sizes = Sizes("4096", ((4096, 1),))  # a message's header fields are the least
     eml_dir: Path | None = None  # where messages are read, instead of sizes; None: they are written
     recipients: Recipients = Recipients()
-    reuse: Reuse = Reuse()
+    reuse: ConnectionReuse = ConnectionReuse()
     is_pipelined: bool = False  # MAIL, RCPT and DATA in one flight where PIPELINING is offered
     slow_bytes_per_second: float | None = None  # None: as fast as the connection takes them
     idle_clients: int = 0  # logged in and silent while the load runs

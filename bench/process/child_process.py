@@ -37,7 +37,7 @@ class StartInterrupted(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Child:
+class ChildProcess:
     """A running server and what it said of itself."""
 
     name: str
@@ -79,9 +79,9 @@ class Child:
 
 
 @asynccontextmanager
-async def child(
+async def running_child(
     name: str, module: Sequence[str], folder: Path, interruption: Interruption
-) -> AsyncIterator[Child]:
+) -> AsyncIterator[ChildProcess]:
     """Run `python -m module…` for as long as the context is entered, its files in `folder`.
 
     Raises:
@@ -107,7 +107,7 @@ async def child(
     interruption.on_abort.add(kill)
     try:
         await _until_ready(name, process, ready_file, log_file, interruption)
-        yield Child(name, _facts(name, ready_file))
+        yield ChildProcess(name, _facts(name, ready_file))
     finally:
         try:
             await _end(process)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 
 
-def raise_open_files() -> int:
+def raise_open_file_limit() -> int:
     """Allow as many open files as may be; return how many that are, 0 when it cannot be said."""
     try:
         import resource

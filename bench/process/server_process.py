@@ -40,7 +40,7 @@ def stop_signal() -> asyncio.Event:
     return stop
 
 
-def announce(ready_file: Path, facts: Mapping[str, object]) -> None:
+def write_ready_file(ready_file: Path, facts: Mapping[str, object]) -> None:
     """Write the process id and `facts` as JSON."""
     draft = ready_file.with_name(f".{ready_file.name}.{os.getpid()}")
     draft.write_text(json.dumps({"pid": os.getpid(), **facts}))

@@ -31,7 +31,7 @@ _COUNTED = (
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class ProviderCounters:
     """The counters at one moment."""
 
     stats: dict[str, object]
@@ -44,18 +44,20 @@ async def begin_peaks(sandbox_url: str) -> None:
         await fetch(f"{sandbox_url}/stats/peaks", method="DELETE")
 
 
-async def read(sandbox_url: str, admin_url: str) -> Reading | None:
+async def read(sandbox_url: str, admin_url: str) -> ProviderCounters | None:
     """Return the counters now; None when there is no sandbox, or it does not say."""
     if not sandbox_url:
         return None
     try:
-        return Reading(await fetch_object(f"{sandbox_url}/stats"), await _token_requests(admin_url))
+        return ProviderCounters(
+            await fetch_object(f"{sandbox_url}/stats"), await _token_requests(admin_url)
+        )
     except FetchFailed:
         return None
 
 
 def difference(
-    before: Reading | None, after: Reading | None, mailboxes: Iterable[str]
+    before: ProviderCounters | None, after: ProviderCounters | None, mailboxes: Iterable[str]
 ) -> ProviderFigures | None:
     """Return what was counted in between; None when one of both is missing or of another form."""
     if before is None or after is None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Self
 
 from bench.measurement.result import NotReconciled, ProviderFigures, Reconciliation
 from bench.reconciliation import provider_counters, provider_settings
-from bench.reconciliation.reconcile import Sandbox, SandboxUnavailable, reconcile
+from bench.reconciliation.reconcile import SandboxMessages, SandboxUnavailable, reconcile
 from bench.targets.provisioning import DOMAIN
 from xoauth2_proxy.sandbox.tokens.mock_tokens import MOCK_MAILBOXES
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
     from bench.load.messages import Messages
     from bench.measurement.recorder import Recorder
-    from bench.reconciliation.provider_counters import Reading
+    from bench.reconciliation.provider_counters import ProviderCounters
     from bench.targets.target import Target
 
 
-class Witness:
+class ProviderObserver:
     """The sandbox's messages and counters from one moment on; make it with `begin`."""
 
     def __init__(
@@ -27,7 +27,7 @@ class Witness:
         target: Target,
         mailboxes: tuple[str, ...],
         position: int | NotReconciled,
-        before: Reading | None,
+        before: ProviderCounters | None,
         settings: Mapping[str, object] | None,
     ) -> None:
         self._target = target
@@ -38,13 +38,13 @@ class Witness:
 
     @classmethod
     async def begin(cls, target: Target, mailboxes: tuple[str, ...]) -> Self:
-        """Return a witness of all that comes from now on; it never fails."""
+        """Return a observer of all that comes from now on; it never fails."""
         url = target.sandbox_url
         if not url:
             return cls(target, mailboxes, NotReconciled(target.no_sandbox_reason), None, None)
         position: int | NotReconciled
         try:
-            position = await Sandbox(url).position()
+            position = await SandboxMessages(url).position()
         except SandboxUnavailable as error:
             position = NotReconciled(str(error))
         settings = await provider_settings.read(url)
@@ -63,7 +63,7 @@ class Witness:
         """Return how what was acknowledged compares with what has arrived."""
         if isinstance(self._position, NotReconciled):
             return self._position
-        sandbox = Sandbox(self._target.sandbox_url)
+        sandbox = SandboxMessages(self._target.sandbox_url)
         found = await reconcile(sandbox, self._position, messages, recorder, self._mailboxes)
         if isinstance(found, NotReconciled) or found.arrived or not found.acknowledged:
             return found

@@ -32,7 +32,7 @@ class SandboxUnavailable(Exception):
     """The sandbox does not answer, or no longer knows the messages asked for."""
 
 
-class Sandbox:
+class SandboxMessages:
     """The list of messages a sandbox received, read over HTTP."""
 
     def __init__(self, url: str) -> None:
@@ -74,7 +74,7 @@ class Sandbox:
 
 
 async def reconcile(
-    sandbox: Sandbox,
+    sandbox: SandboxMessages,
     position: int,
     messages: Messages,
     recorder: Recorder,

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 
-def write_whole(octets: bytes, path: Path) -> None:
+def write_atomically(octets: bytes, path: Path) -> None:
     """Write the file, replacing what is there, readable by everybody.
 
     A symbolic link stays, and what it leads to is written. A device or pipe is written to.

@@ -19,7 +19,7 @@ from markupsafe import Markup
 from bench.analysis import comparability, provider_summary
 from bench.analysis.documents import SCHEMA_VERSION
 from bench.reports import comparison_table, findings, formatting
-from bench.reports.atomic_write import write_whole
+from bench.reports.atomic_write import write_atomically
 from bench.reports.charts import bars, distribution, relation, timeline
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def write(document: Mapping[str, Any], path: Path) -> None:
         ValueError: as `render`.
         OSError: it could not be written; `path` is as it was.
     """
-    write_whole(render(document).encode("utf-8", "xmlcharrefreplace"), path)
+    write_atomically(render(document).encode("utf-8", "xmlcharrefreplace"), path)
 
 
 @cache

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from bench.analysis import sample_size
 from bench.measurement.result import NotReconciled
-from bench.reports.atomic_write import write_whole
+from bench.reports.atomic_write import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -51,7 +51,7 @@ def document(run: Run) -> dict[str, object]:
         **_reconciliation(run),
         "provider": asdict(run.provider) if run.provider is not None else None,
         "provider_settings": run.provider_settings,
-        "idle_crowd": asdict(run.crowd) if run.crowd is not None else None,
+        "idle_crowd": asdict(run.idle_clients) if run.idle_clients is not None else None,
         "generator": asdict(run.generator),
         "assertions": [],
         "environment": asdict(run.environment),
@@ -74,7 +74,7 @@ def write(document: Mapping[str, object], path: Path) -> None:
     Raises:
         OSError: it could not be written; `path` is as it was.
     """
-    write_whole(encode(document).encode(), path)
+    write_atomically(encode(document).encode(), path)
 
 
 def _config(run: Run) -> dict[str, object]:

@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from bench.measurement.result import (
-        CrowdFigures,
         Distribution,
         GeneratorFigures,
+        IdleClientFigures,
         ProviderFigures,
         Reconciliation,
         Result,
         Run,
     )
     from bench.plan.arrivals import Rate
-    from bench.plan.scenarios import Plan
+    from bench.plan.scenarios import RunPlan
 
 _RULE = "=" * 80
 _SHOWN_MAILBOXES = 1
@@ -53,7 +53,7 @@ def render(run: Run) -> str:
     times += _phases(run)
     lines += [*times, *_rough(times), "", *_errors(result)]
     lines += _reconciliation(run.reconciliation)
-    lines += [*_provider(run.provider), *_crowd(run.crowd), *_generator(run.generator)]
+    lines += [*_provider(run.provider), *_idle(run.idle_clients), *_generator(run.generator)]
     lines += _short(result)
     return "\n".join(lines) + "\n"
 
@@ -106,7 +106,7 @@ def _header(run: Run) -> list[str]:
         f"To:                      {plan.to_email}",
         f"Login:                   {'none' if run.mechanism == 'none' else run.mechanism.upper()}",
         f"Message size:            {workload.eml_dir or sizes}",
-        *_manner(plan),
+        *_client_options(plan),
     ]
 
 
@@ -118,7 +118,7 @@ def _stand_in(settings: Mapping[str, object] | None) -> list[str]:
     )
 
 
-def _amount(plan: Plan) -> str:
+def _amount(plan: RunPlan) -> str:
     pace = plan.pace
     if pace.num_emails is not None:
         return str(pace.num_emails)
@@ -126,7 +126,7 @@ def _amount(plan: Plan) -> str:
     return f"{planned} for {pace.duration_seconds:g} s"
 
 
-def _pace(plan: Plan) -> list[str]:
+def _pace(plan: RunPlan) -> list[str]:
     lines = []
     rate = plan.pace.rate
     if rate is not None:
@@ -141,7 +141,7 @@ def _pace(plan: Plan) -> list[str]:
     return lines
 
 
-def _manner(plan: Plan) -> list[str]:
+def _client_options(plan: RunPlan) -> list[str]:
     workload = plan.workload
     words = []
     if workload.reuse.messages is not None:
@@ -259,10 +259,10 @@ def _provider(provider: ProviderFigures | None) -> list[str]:
     ]
 
 
-def _crowd(crowd: CrowdFigures | None) -> list[str]:
-    if crowd is None:
+def _idle(idle: IdleClientFigures | None) -> list[str]:
+    if idle is None:
         return []
-    return [f"Idle clients:    {crowd.clients}, {crowd.refused} refused, {crowd.lost} lost"]
+    return [f"Idle clients:    {idle.clients}, {idle.refused} refused, {idle.lost} lost"]
 
 
 def _generator(generator: GeneratorFigures) -> list[str]:

@@ -13,17 +13,17 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bench.client.submission import Endpoint
-from bench.load.generator import Load
-from bench.load.generator_usage import Watch, watching
-from bench.process.open_files import raise_open_files
+from bench.load.generator import LoadGenerator
+from bench.load.generator_usage import GeneratorUsage, measuring_usage
+from bench.process.open_files import raise_open_file_limit
 from bench.process.server_process import loop_factory
 from bench.runs.logins import logins_of
 from bench.runs.process_messages import (
     Assignment,
-    Begun,
-    Dropped,
     Ended,
     Event,
+    MessageBegun,
+    MessageDropped,
     Ready,
     Start,
     Stop,
@@ -50,7 +50,7 @@ def main() -> None:
     # What is printed by mistake must not stand between the frames.
     out = os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    raise_open_files()
+    raise_open_file_limit()
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         runner.run(_serve(out))
 
@@ -63,28 +63,28 @@ async def _serve(out: FileIO) -> None:
     assignment = await anext(told, None)
     if not isinstance(assignment, Assignment):
         return
-    outbox = await Outbox.open(out)
+    outbox = await EventWriter.open(out)
     load = _load(assignment, outbox)
     outbox.tell(Ready())
     outbox.flush()
     order = await anext(told, None)
     if isinstance(order, Start):
         obeying = asyncio.create_task(_obey(told, load))
-        watch = await _send(load, order, assignment.request.plan.pace.warmup_seconds)
-        outbox.tell(Ended(watch))
+        usage = await _send(load, order, assignment.request.plan.pace.warmup_seconds)
+        outbox.tell(Ended(usage))
         obeying.cancel()
     elif isinstance(order, Stop):
-        outbox.tell(Ended(Watch()))
+        outbox.tell(Ended(GeneratorUsage()))
     await outbox.close()
 
 
-def _load(assignment: Assignment, outbox: Outbox) -> Load:
+def _load(assignment: Assignment, outbox: EventWriter) -> LoadGenerator:
     request, share = assignment.request, assignment.share
     logins = logins_of(request, assignment.state_dir)
     # Connections are dealt out as messages are: which mailbox has how many does not change.
     connections = share.count(request.plan.concurrent)
     ours = [logins[share.number(index) % len(logins)] for index in range(connections)]
-    return Load(
+    return LoadGenerator(
         replace(request.plan, concurrent=connections),
         Endpoint(
             assignment.host,
@@ -99,22 +99,22 @@ def _load(assignment: Assignment, outbox: Outbox) -> Load:
     )
 
 
-async def _send(load: Load, start: Start, warmup_seconds: float) -> Watch:
-    watch = Watch()
+async def _send(load: LoadGenerator, start: Start, warmup_seconds: float) -> GeneratorUsage:
+    usage = GeneratorUsage()
     ahead_seconds = max(0.0, start.at - time.perf_counter())
-    async with watching(watch, ahead_seconds + warmup_seconds):
+    async with measuring_usage(usage, ahead_seconds + warmup_seconds):
         await load.run(start.at)
-    return watch
+    return usage
 
 
-async def _obey(told: AsyncIterator[Order], load: Load) -> None:
+async def _obey(told: AsyncIterator[Order], load: LoadGenerator) -> None:
     async for order in told:
         if isinstance(order, Stop):
             load.stop()
     os._exit(1)  # the parent is gone: nobody will ever read what is in flight
 
 
-class Outbox(asyncio.BaseProtocol):
+class EventWriter(asyncio.BaseProtocol):
     """Takes the place of the recorder, which is the parent's: tells it what is written down."""
 
     def __init__(self) -> None:
@@ -123,7 +123,7 @@ class Outbox(asyncio.BaseProtocol):
         self._gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     @classmethod
-    async def open(cls, out: FileIO) -> Outbox:
+    async def open(cls, out: FileIO) -> EventWriter:
         """Return one that writes to a pipe."""
         transport, outbox = await asyncio.get_running_loop().connect_write_pipe(cls, out)
         outbox._transport = transport
@@ -131,7 +131,7 @@ class Outbox(asyncio.BaseProtocol):
 
     def begin(self, number: int, *, is_warmup: bool = False) -> None:
         """Tell that a message was taken up."""
-        self.tell(Begun(number, is_warmup))
+        self.tell(MessageBegun(number, is_warmup))
 
     def add(self, sample: Sample) -> None:
         """Tell what became of one."""
@@ -139,7 +139,7 @@ class Outbox(asyncio.BaseProtocol):
 
     def drop(self, number: int, at_seconds: float, *, is_warmup: bool = False) -> None:
         """Tell that one was given up."""
-        self.tell(Dropped(number, at_seconds, is_warmup))
+        self.tell(MessageDropped(number, at_seconds, is_warmup))
 
     def tell(self, event: Event) -> None:
         """Tell it soon, together with what else happens until then."""

@@ -5,7 +5,7 @@ kept here, so that a child which dies takes nothing with it but what it had in f
 
 I1: message n is child n mod N's: no message is sent twice, and the rates of the children add up to
 the whole. What a dead child had taken up counts as failed, what it had not as not attempted.
-The connections are divided, too, and no child lends one to another: see `Share`.
+The connections are divided, too, and no child lends one to another: see `ProcessShare`.
 I2: no child outlives this process, however that ends.
 """
 
@@ -22,17 +22,17 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bench.client.connection import printable
-from bench.load.generator_usage import Watch, watching
+from bench.load.generator_usage import GeneratorUsage, measuring_usage
 from bench.measurement.histogram import Histogram
 from bench.measurement.result import PROCESS_LOST
-from bench.measurement.sample import Failure, Sample
-from bench.plan.arrivals import Share
+from bench.measurement.sample import Sample, SendFailure
+from bench.plan.arrivals import ProcessShare
 from bench.runs.process_messages import (
     Assignment,
-    Begun,
-    Dropped,
     Ended,
     Event,
+    MessageBegun,
+    MessageDropped,
     Ready,
     Start,
     Stop,
@@ -59,11 +59,11 @@ _END_SECONDS = 10.0  # beyond the time to drain, until a child that does not end
 _STDERR_LINES = 20
 
 
-class ProcessesError(Exception):
+class LoadProcessesError(Exception):
     """The children could not be started; the text says which and why."""
 
 
-class Processes:
+class LoadProcesses:
     """A run's children; in place of the one `Load` of a run without them."""
 
     def __init__(
@@ -71,15 +71,17 @@ class Processes:
     ) -> None:
         self.on_sample: Callable[[Sample], None] | None = None
         self.on_loss: Callable[[str], None] | None = None  # told in words
-        self.watch = Watch(processes=0)  # what the children saw of themselves; filled as they end
+        self.usage = GeneratorUsage(
+            processes=0
+        )  # what the children saw of themselves; filled as they end
         self.losses: list[str] = []  # of children, in words
-        self._own_watch = Watch(processes=0)  # of this process, which sends nothing
+        self._own_usage = GeneratorUsage(processes=0)  # of this process, which sends nothing
         # The messages have the files; they need not be sent twice.
         self._request = replace(request, files=())
         self._target = target
         self._messages = messages
         self._recorder = recorder
-        self._children: list[_Child] = []
+        self._children: list[_LoadProcess] = []
         self._measured_from: float | None = None  # None: not running
         self._wall_seconds = 0.0
         self._is_stopped = False
@@ -109,8 +111,8 @@ class Processes:
     def figures(self, attempted: int, own_late_starts: int) -> GeneratorFigures:
         """Return what the children and this process saw of themselves, and the verdict."""
         # Nothing is timed here: that our own event loop is late distorts no figure.
-        own = replace(self._own_watch, lag=Histogram())
-        figures = self.watch.merge(own).figures(attempted, own_late_starts)
+        own = replace(self._own_usage, lag=Histogram())
+        figures = self.usage.merge(own).figures(attempted, own_late_starts)
         if not self.losses:
             return figures
         # The load was smaller than asked for from then on: the figures are the generator's doing.
@@ -126,7 +128,7 @@ class Processes:
         try:
             await self._start()
             async with (
-                watching(self._own_watch, max(0.0, -self.measured_seconds)),
+                measuring_usage(self._own_usage, max(0.0, -self.measured_seconds)),
                 asyncio.TaskGroup() as group,
             ):
                 for child in self._children:
@@ -148,19 +150,19 @@ class Processes:
     async def _start(self) -> None:
         number = self._request.plan.processes
         for index in range(number):
-            share = Share(index, number)
-            self._children.append(await _Child.begin(self._assignment(share)))
+            share = ProcessShare(index, number)
+            self._children.append(await _LoadProcess.begin(self._assignment(share)))
         try:
             async with asyncio.timeout(_READY_SECONDS):
                 await asyncio.gather(*(child.ready() for child in self._children))
         except TimeoutError:
-            raise ProcessesError("The processes of the load were not ready in time.") from None
+            raise LoadProcessesError("The processes of the load were not ready in time.") from None
         at = time.perf_counter() + _HEAD_START_SECONDS
         self._measured_from = at + self._request.plan.pace.warmup_seconds
         for child in self._children:
             child.say(Stop() if self._is_stopped else Start(at))
 
-    def _assignment(self, share: Share) -> Assignment:
+    def _assignment(self, share: ProcessShare) -> Assignment:
         return Assignment(
             request=self._request,
             host=self._target.endpoint.host,
@@ -170,27 +172,27 @@ class Processes:
             share=share,
         )
 
-    async def _follow(self, child: _Child) -> None:
+    async def _follow(self, child: _LoadProcess) -> None:
         async for happened in child.events():
             for event in happened:
                 self._note(child, event)
         if not child.has_ended:
             await self._lose(child)
 
-    def _note(self, child: _Child, event: Event) -> None:
+    def _note(self, child: _LoadProcess, event: Event) -> None:
         match event:
-            case Begun():
+            case MessageBegun():
                 child.in_flight[event.number] = event.is_warmup
                 self._recorder.begin(event.number, is_warmup=event.is_warmup)
             case Sample():
                 child.in_flight.pop(event.number, None)
                 self._settle(event)
-            case Dropped():
+            case MessageDropped():
                 self._recorder.drop(event.number, event.at_seconds, is_warmup=event.is_warmup)
                 self._keep_time(event.at_seconds, is_warmup=event.is_warmup)
             case Ended():
                 child.has_ended = True
-                self.watch = self.watch.merge(event.watch)
+                self.usage = self.usage.merge(event.usage)
 
     def _settle(self, sample: Sample) -> None:
         self._recorder.add(sample)
@@ -202,7 +204,7 @@ class Processes:
         if not is_warmup:
             self._wall_seconds = max(self._wall_seconds, at_seconds)
 
-    async def _lose(self, child: _Child) -> None:
+    async def _lose(self, child: _LoadProcess) -> None:
         why = await child.cause()
         at_seconds = self.measured_seconds
         for number, is_warmup in child.in_flight.items():
@@ -213,22 +215,22 @@ class Processes:
                     service_seconds=0.0,
                     at_seconds=at_seconds,
                     is_warmup=is_warmup,
-                    failure=Failure(LOST, why),
+                    failure=SendFailure(LOST, why),
                 )
             )
         child.in_flight.clear()
         # It counts as one, though what it used is not known.
-        self.watch = self.watch.merge(Watch())
+        self.usage = self.usage.merge(GeneratorUsage())
         words = f"Process {child.share.index + 1} of {child.share.of} of the load is lost: {why}"
         self.losses.append(words)
         if self.on_loss is not None:
             self.on_loss(words)
 
 
-class _Child:
+class _LoadProcess:
     """One process of the load, as its parent sees it."""
 
-    def __init__(self, process: Process, share: Share) -> None:
+    def __init__(self, process: Process, share: ProcessShare) -> None:
         self.share = share
         self.in_flight: dict[int, bool] = {}  # number: whether it is of the warm-up
         self.has_ended = False  # it said so
@@ -239,7 +241,7 @@ class _Child:
         self._events = events(_piped(process.stdout))
 
     @classmethod
-    async def begin(cls, assignment: Assignment) -> _Child:
+    async def begin(cls, assignment: Assignment) -> _LoadProcess:
         environment = {k: v for k, v in os.environ.items() if k != _PASSWORD_VARIABLE}
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "bench.runs.load_process"),
@@ -270,7 +272,7 @@ class _Child:
         happened: Iterable[Event] | None = await anext(self._events, None)
         if happened is None or not any(isinstance(event, Ready) for event in happened):
             name = f"process {self.share.index + 1} of {self.share.of}"
-            raise ProcessesError(f"The load's {name} did not start: {await self.cause()}")
+            raise LoadProcessesError(f"The load's {name} did not start: {await self.cause()}")
 
     async def events(self) -> AsyncIterator[Iterable[Event]]:
         async for happened in self._events:

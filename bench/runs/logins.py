@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bench.client.login import Login, Mechanism
+from bench.client.login import ClientLogin, Mechanism
 from bench.targets.target import TargetError
 from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokens, load_signing_key
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _TOKEN_SECONDS = 3600.0  # what providers give
 
 
-def logins_of(request: RunRequest, state_dir: Path) -> list[Login]:
+def logins_of(request: RunRequest, state_dir: Path) -> list[ClientLogin]:
     """Return the logins of the plan's mailboxes, in their order.
 
     Raises:
@@ -28,7 +28,7 @@ def logins_of(request: RunRequest, state_dir: Path) -> list[Login]:
         return [_own_login(mailbox, mechanism, passwords[mailbox]) for mailbox in mailboxes]
     secret = "" if mechanism is Mechanism.NONE else request.secret
     if secret is not None:
-        return [Login(mailbox, mechanism, lambda: secret) for mailbox in mailboxes]
+        return [ClientLogin(mailbox, mechanism, lambda: secret) for mailbox in mailboxes]
     if not state_dir.is_dir():  # reading the key would make one, which nobody else has
         raise TargetError(
             f"There is no {state_dir}, where the key of the mock tokens should be: give the "
@@ -42,10 +42,12 @@ def logins_of(request: RunRequest, state_dir: Path) -> list[Login]:
     return [mock_login(mailbox, mechanism, tokens, ttl_seconds) for mailbox in mailboxes]
 
 
-def _own_login(mailbox: str, mechanism: Mechanism, password: str) -> Login:
-    return Login(mailbox, mechanism, lambda: password)
+def _own_login(mailbox: str, mechanism: Mechanism, password: str) -> ClientLogin:
+    return ClientLogin(mailbox, mechanism, lambda: password)
 
 
-def mock_login(mailbox: str, mechanism: Mechanism, tokens: MockTokens, ttl_seconds: float) -> Login:
+def mock_login(
+    mailbox: str, mechanism: Mechanism, tokens: MockTokens, ttl_seconds: float
+) -> ClientLogin:
     """Return a login with a new mock token each time."""
-    return Login(mailbox, mechanism, lambda: tokens.mint(mailbox, ttl_seconds=ttl_seconds))
+    return ClientLogin(mailbox, mechanism, lambda: tokens.mint(mailbox, ttl_seconds=ttl_seconds))

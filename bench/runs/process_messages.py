@@ -10,7 +10,7 @@ import pickle
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
-from bench.load.generator_usage import Watch  # noqa: TC001 - a dataclass field's type
+from bench.load.generator_usage import GeneratorUsage  # noqa: TC001 - a dataclass field's type
 from bench.measurement.sample import Sample
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bench.load.messages import Messages
-    from bench.plan.arrivals import Share
+    from bench.plan.arrivals import ProcessShare
     from bench.runs.run import RunRequest
 
 _LENGTH_OCTETS = 8  # in front of each frame
@@ -35,7 +35,7 @@ class Assignment:
     port: int
     state_dir: Path  # of the key of the mock tokens
     messages: Messages  # the very same for all, the date in them included
-    share: Share
+    share: ProcessShare
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class Ready:
 
 
 @dataclass(frozen=True, slots=True)
-class Begun:
+class MessageBegun:
     """A message was taken up."""
 
     number: int
@@ -64,7 +64,7 @@ class Begun:
 
 
 @dataclass(frozen=True, slots=True)
-class Dropped:
+class MessageDropped:
     """A message was due and is given up."""
 
     number: int
@@ -76,11 +76,11 @@ class Dropped:
 class Ended:
     """There will be no more; what the child saw of itself."""
 
-    watch: Watch
+    usage: GeneratorUsage
 
 
 Order: TypeAlias = Assignment | Start | Stop
-Event: TypeAlias = Ready | Begun | Sample | Dropped | Ended
+Event: TypeAlias = Ready | MessageBegun | Sample | MessageDropped | Ended
 
 
 def frame(told: Order | list[Event]) -> bytes:

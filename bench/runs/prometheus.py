@@ -33,7 +33,7 @@ _SHUTDOWN_SECONDS = 1.0  # for a scrape under way
 _EDGES = tuple((1 << bits) - 1 for bits in range(8, 28))
 
 
-class ExpositionError(Exception):
+class PrometheusPortError(Exception):
     """The port cannot be had; the text says why."""
 
 
@@ -88,7 +88,7 @@ class RunCollector(Collector):
 
 
 @asynccontextmanager
-async def exposing(port: int | None, collector: Collector) -> AsyncIterator[str]:
+async def serving_metrics(port: int | None, collector: Collector) -> AsyncIterator[str]:
     """Serve /metrics for as long as the context is entered; yield its URL, "" without a port.
 
     Raises:
@@ -113,7 +113,7 @@ async def exposing(port: int | None, collector: Collector) -> AsyncIterator[str]
             await web.TCPSite(runner, _HOST, port).start()
         except OSError as error:
             reason = f"Port {port} cannot be had for Prometheus: {error}"
-            raise ExpositionError(reason) from error
+            raise PrometheusPortError(reason) from error
         yield f"http://{_HOST}:{runner.addresses[0][1]}/metrics"
     finally:
         await runner.cleanup()

@@ -10,17 +10,17 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from bench.client.submission import Manner
-from bench.load.generator import Load
-from bench.load.generator_usage import Watch, watching
-from bench.load.idle_clients import Crowd
+from bench.client.submission import ClientBehaviour
+from bench.load.generator import LoadGenerator
+from bench.load.generator_usage import GeneratorUsage, measuring_usage
+from bench.load.idle_clients import IdleClients
 from bench.load.messages import Messages
 from bench.measurement.recorder import Recorder
 from bench.measurement.result import PROCESS_LOST, Environment, Run
-from bench.reconciliation.provider_observer import Witness
-from bench.runs.load_processes import Processes, ProcessesError
+from bench.reconciliation.provider_observer import ProviderObserver
+from bench.runs.load_processes import LoadProcesses, LoadProcessesError
 from bench.runs.logins import logins_of
-from bench.runs.prometheus import ExpositionError, RunCollector, exposing
+from bench.runs.prometheus import PrometheusPortError, RunCollector, serving_metrics
 from bench.targets.provisioning import provisioned
 from bench.targets.target import DEFAULT_ADMIN_URL, StartInterrupted, TargetError, open_target
 from xoauth2_proxy import __version__
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
     from bench.client.login import Mechanism
-    from bench.plan.scenarios import Plan
+    from bench.plan.scenarios import RunPlan
     from bench.process.interruption import Interruption
     from bench.reports.progress import Progress
-    from bench.targets.provisioning import Accounts
+    from bench.targets.provisioning import MailboxesToAdd
     from bench.targets.target import Target, TargetRequest
 
 
@@ -40,13 +40,13 @@ if TYPE_CHECKING:
 class RunRequest:
     """What the user asked for."""
 
-    plan: Plan
+    plan: RunPlan
     target: TargetRequest
     mechanism: Mechanism
     secret: str | None = field(repr=False)  # password or token; None: mock tokens, or no login
     token_ttl_seconds: float | None = None  # of the mock tokens; None: an hour
     files: tuple[bytes, ...] = field(default=(), repr=False)  # messages to send; empty: written
-    accounts: Accounts | None = None  # mailboxes of the run's own, which are the plan's
+    accounts: MailboxesToAdd | None = None  # mailboxes of the run's own, which are the plan's
     runs: int = 1  # of each side, with the scenario compare
     prometheus_port: int | None = None  # on loopback, 0: any; None: the run is not exposed
 
@@ -148,22 +148,23 @@ async def measure(
     messages = Messages(plan.to_email, plan.workload, request.files)
     recorder = Recorder(plan.pace.planned, plan.pace.warmup_seconds)
     logins = logins_of(request, target.state_dir)
-    load: Load | Processes
+    load: LoadGenerator | LoadProcesses
     if plan.processes > 1:
-        load = Processes(request, target, messages, recorder)
+        load = LoadProcesses(request, target, messages, recorder)
         load.on_loss = progress.announce
     else:
-        load = Load(plan, target.endpoint, logins, messages, recorder)
+        load = LoadGenerator(plan, target.endpoint, logins, messages, recorder)
     load.on_sample = progress.on_sample
-    environment, watch = _environment(), Watch()
-    witness = await Witness.begin(target, plan.mailboxes)
-    manner = Manner(reply_seconds=plan.reply_seconds)
-    async with Crowd(target.endpoint, logins, plan.workload.idle_clients, manner) as crowd:
-        await crowd.open(interruption.requested)
+    environment, usage = _environment(), GeneratorUsage()
+    observer = await ProviderObserver.begin(target, plan.mailboxes)
+    behaviour = ClientBehaviour(reply_seconds=plan.reply_seconds)
+    idle_clients = IdleClients(target.endpoint, logins, plan.workload.idle_clients, behaviour)
+    async with idle_clients:
+        await idle_clients.open(interruption.requested)
         started_at = datetime.now(UTC)
-        async with watching(watch, plan.pace.warmup_seconds):
+        async with measuring_usage(usage, plan.pace.warmup_seconds):
             await _send_all(request, load, recorder, interruption, progress)
-        crowd_figures = await crowd.close()
+        idle_figures = await idle_clients.close()
     target_log = target.log_tail() if recorder.failed else ()
     return Run(
         target_log=target_log,
@@ -173,20 +174,20 @@ async def measure(
         mechanism=request.mechanism.value,
         plan=plan,
         result=recorder.snapshot(load.wall_seconds, _ended_by(load, interruption)),
-        reconciliation=await witness.reconciled(messages, recorder),
-        provider=await witness.provider(),
-        generator=(load if isinstance(load, Processes) else watch).figures(
+        reconciliation=await observer.reconciled(messages, recorder),
+        provider=await observer.provider(),
+        generator=(load if isinstance(load, LoadProcesses) else usage).figures(
             recorder.succeeded + recorder.failed, recorder.own_late_starts
         ),
-        provider_settings=witness.settings,
-        crowd=crowd_figures if plan.workload.idle_clients else None,
+        provider_settings=observer.settings,
+        idle_clients=idle_figures if plan.workload.idle_clients else None,
         environment=environment,
     )
 
 
 async def _send_all(
     request: RunRequest,
-    load: Load | Processes,
+    load: LoadGenerator | LoadProcesses,
     recorder: Recorder,
     interruption: Interruption,
     progress: Progress,
@@ -203,20 +204,20 @@ async def _send_all(
         if interruption.requested.is_set():
             stop()
         async with (
-            exposing(request.prometheus_port, collector) as url,
+            serving_metrics(request.prometheus_port, collector) as url,
             progress.following(pace, recorder, lambda: load.measured_seconds),
         ):
             if url:
                 progress.announce(f"Prometheus can read the run at {url} while it lasts.")
             await load.run()
-    except (ProcessesError, ExpositionError) as error:
+    except (LoadProcessesError, PrometheusPortError) as error:
         raise TargetError(str(error)) from error
     finally:
         interruption.on_request.discard(stop)
 
 
-def _ended_by(load: Load | Processes, interruption: Interruption) -> str:
-    was_cut_short = isinstance(load, Processes) and load.was_cut_short
+def _ended_by(load: LoadGenerator | LoadProcesses, interruption: Interruption) -> str:
+    was_cut_short = isinstance(load, LoadProcesses) and load.was_cut_short
     return interruption.signal_name or (PROCESS_LOST if was_cut_short else "")
 
 

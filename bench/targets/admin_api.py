@@ -35,7 +35,7 @@ class AdminUnavailable(AdminError):
 
 
 @dataclass(frozen=True, slots=True)
-class Addition:
+class AddedMailboxes:
     """What became of mailboxes that were to be added; each is in one of the two."""
 
     added: frozenset[str]
@@ -65,7 +65,9 @@ class AdminApi:
         answer = self._ask("GET", "/accounts", timeout_seconds)
         return frozenset(str(one["email"]).lower() for one in _rows(answer, "accounts"))
 
-    def add(self, documents: Sequence[Mapping[str, object]], timeout_seconds: float) -> Addition:
+    def add(
+        self, documents: Sequence[Mapping[str, object]], timeout_seconds: float
+    ) -> AddedMailboxes:
         """Add up to `MAX_BATCH` mailboxes.
 
         Raises:
@@ -78,7 +80,7 @@ class AdminApi:
             for one in _rows(answer, "failed_accounts")
         }
         added = (str(one["email"]).lower() for one in _rows(answer, "added_accounts"))
-        return Addition(frozenset(added), failed)
+        return AddedMailboxes(frozenset(added), failed)
 
     def remove(self, mailbox: str, timeout_seconds: float) -> bool:
         """Remove a mailbox that was added; return whether there was one. Raises `AdminError`."""
@@ -92,7 +94,7 @@ class AdminApi:
         self, method: str, path: str, timeout_seconds: float, document: object = None
     ) -> dict[str, Any]:
         body = None if document is None else json.dumps(document).encode()
-        exchange = _Exchange(method, self._path + path, body, self._headers)
+        exchange = _HttpRequest(method, self._path + path, body, self._headers)
         try:
             status, octets = exchange.carry_out(self._connection(timeout_seconds))
         except (OSError, http.client.HTTPException) as error:
@@ -122,7 +124,7 @@ class _NotThere(AdminRefused):
 
 
 @dataclass(frozen=True, slots=True)
-class _Exchange:
+class _HttpRequest:
     method: str
     path: str
     body: bytes | None = field(repr=False)

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bench.process.child_process import child
+from bench.process.child_process import running_child
 from xoauth2_proxy.sandbox.tokens.token_factory import PLAIN_REFRESH_TOKEN
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bench.process.interruption import Interruption
-    from bench.targets.provisioning import Mailbox
+    from bench.targets.provisioning import BenchMailbox
 
 # What the proxy's own mock provider has: wide enough never to be what a benchmark measures.
 _LIMITS = {"max_connections": 50, "max_messages_per_connection": 1000}
@@ -37,7 +37,7 @@ class PrivateProvider:
     settings: Mapping[str, object]
 
     def configuration(
-        self, mailboxes: Sequence[Mailbox], limits: Mapping[str, object]
+        self, mailboxes: Sequence[BenchMailbox], limits: Mapping[str, object]
     ) -> dict[str, object]:
         """Return the configuration of a proxy that sends these mailboxes' mail here.
 
@@ -91,7 +91,7 @@ async def private_provider(
     file.write_text(json.dumps(settings))
     ports = ("--smtp-port", "0", "--http-port", "0")
     module = ("bench", "sandbox", *ports, "--state-dir", str(state_dir), "--settings", str(file))
-    async with child("sandbox", module, folder, interruption) as process:
+    async with running_child("sandbox", module, folder, interruption) as process:
         yield PrivateProvider(
             process.address("smtp"),
             process.text("tls"),

@@ -13,19 +13,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.process.child_process import Child, ChildError, StartInterrupted, child
+from bench.process.child_process import ChildError, ChildProcess, StartInterrupted, running_child
 from bench.targets.private_provider import private_provider
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
     from bench.process.interruption import Interruption
-    from bench.targets.provisioning import Mailbox
+    from bench.targets.provisioning import BenchMailbox
 
 __all__ = [
     "PrivateProxy",
     "PrivateProxyError",
-    "PrivateWishes",
+    "PrivateProxyOptions",
     "StartInterrupted",
     "private_proxy",
 ]
@@ -36,10 +36,10 @@ class PrivateProxyError(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PrivateWishes:
+class PrivateProxyOptions:
     """What a private proxy is to have beside what it has anyway."""
 
-    mailboxes: tuple[Mailbox, ...] = ()  # empty: the four mock mailboxes
+    mailboxes: tuple[BenchMailbox, ...] = ()  # empty: the four mock mailboxes
     provider: Mapping[str, object] | None = None  # settings of a sandbox; None: the proxy's own
     limits: Mapping[str, object] = field(default_factory=dict)  # per mailbox; with such a sandbox
 
@@ -58,7 +58,7 @@ class PrivateProxy:
 
 @asynccontextmanager
 async def private_proxy(
-    interruption: Interruption, wishes: PrivateWishes | None = None
+    interruption: Interruption, options: PrivateProxyOptions | None = None
 ) -> AsyncIterator[PrivateProxy]:
     """Run a proxy with a sandbox for as long as the context is entered.
 
@@ -74,7 +74,7 @@ async def private_proxy(
     interruption.on_abort.add(remove)
     try:
         async with AsyncExitStack() as stack:
-            yield await _started(stack, folder, interruption, wishes or PrivateWishes())
+            yield await _started(stack, folder, interruption, options or PrivateProxyOptions())
     except ChildError as error:
         raise PrivateProxyError(f"The private {error}") from error
     finally:
@@ -83,36 +83,36 @@ async def private_proxy(
 
 
 async def _started(
-    stack: AsyncExitStack, folder: Path, interruption: Interruption, wishes: PrivateWishes
+    stack: AsyncExitStack, folder: Path, interruption: Interruption, options: PrivateProxyOptions
 ) -> PrivateProxy:
     state_dir = folder / "state"
     arguments = ["--port", "0", "--admin-port", "0", "--log-level", "warning"]
     arguments += ["--state-dir", str(state_dir)]
     sandbox_url = ""
-    config: dict[str, object] = {"accounts": [one.document() for one in wishes.mailboxes]}
-    if wishes.provider is None:
+    config: dict[str, object] = {"accounts": [one.document() for one in options.mailboxes]}
+    if options.provider is None:
         arguments.append("--sandbox")
     else:
         provider = await stack.enter_async_context(
-            private_provider(wishes.provider, folder, state_dir, interruption)
+            private_provider(options.provider, folder, state_dir, interruption)
         )
         sandbox_url, config = (
             provider.http_url,
-            provider.configuration(wishes.mailboxes, wishes.limits),
+            provider.configuration(options.mailboxes, options.limits),
         )
-    if wishes.mailboxes:
+    if options.mailboxes:
         file = folder / "accounts.json"  # in a folder that is nobody else's
         file.write_text(json.dumps(config))
         arguments += ["--config", str(file)]
     module = ("xoauth2_proxy", *arguments)
-    process = await stack.enter_async_context(child("proxy", module, folder, interruption))
+    process = await stack.enter_async_context(running_child("proxy", module, folder, interruption))
     host, port = process.address("smtp")
     url = sandbox_url or _sandbox_url(process)
     log_file = folder / f"{process.name}.log"
     return PrivateProxy(host, port, process.text("admin"), url, state_dir, log_file)
 
 
-def _sandbox_url(process: Child) -> str:
+def _sandbox_url(process: ChildProcess) -> str:
     sandbox = process.facts.get("sandbox")
     url = sandbox.get("http") if isinstance(sandbox, dict) else None
     if not isinstance(url, str):

@@ -63,14 +63,14 @@ def is_prefix(text: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Accounts:
+class MailboxesToAdd:
     """How many mailboxes of its own a run has, and what becomes of them."""
 
     count: int
     user_prefix: str = "bench"
     min_count: int | None = None  # with fewer the run is called off; None: all are needed
     is_kept: bool = False  # they stay, and are listed
-    mailboxes: tuple[Mailbox, ...] = field(init=False)  # each with a random password
+    mailboxes: tuple[BenchMailbox, ...] = field(init=False)  # each with a random password
 
     def __post_init__(self) -> None:
         if not is_prefix(self.user_prefix):
@@ -78,12 +78,12 @@ class Accounts:
         if not 1 <= (self.min_count or 1) <= self.count <= MAX_ACCOUNTS:
             raise ValueError(f"no more than {MAX_ACCOUNTS} mailboxes, and as many as are needed.")
         names = (f"{self.user_prefix}_user{n:03d}@{DOMAIN}" for n in range(1, self.count + 1))
-        made = tuple(Mailbox(name, secrets.token_urlsafe(_PASSWORD_BYTES)) for name in names)
+        made = tuple(BenchMailbox(name, secrets.token_urlsafe(_PASSWORD_BYTES)) for name in names)
         object.__setattr__(self, "mailboxes", made)
 
 
 @dataclass(frozen=True, slots=True)
-class Mailbox:
+class BenchMailbox:
     """A mailbox and what opens it at the proxy."""
 
     address: str
@@ -97,20 +97,20 @@ class Mailbox:
 
 @asynccontextmanager
 async def provisioned(
-    accounts: Accounts,
+    accounts: MailboxesToAdd,
     admin_url: str,
     interruption: Interruption,
     announce: Callable[[str], None],
     *,
     allow_remote: bool = False,
-) -> AsyncIterator[tuple[Mailbox, ...]]:
+) -> AsyncIterator[tuple[BenchMailbox, ...]]:
     """Yield mailboxes that were added to the proxy with this admin server; remove them afterwards.
 
     Raises:
         ProvisioningError: it is not on loopback, or there are fewer mailboxes than needed.
         StartInterrupted: a signal came first.
     """
-    stay = _Stay(await _admin(admin_url, allow_remote=allow_remote), accounts)
+    stay = _AddedMailboxes(await _admin(admin_url, allow_remote=allow_remote), accounts)
     interruption.on_abort.add(stay.end_at_once)
     try:
         yield await stay.begin(interruption, announce)
@@ -120,10 +120,10 @@ async def provisioned(
         interruption.on_abort.discard(stay.end_at_once)
 
 
-class _Stay:
+class _AddedMailboxes:
     """The mailboxes at a proxy, from their first request to the last of them removed."""
 
-    def __init__(self, admin: AdminApi, accounts: Accounts) -> None:
+    def __init__(self, admin: AdminApi, accounts: MailboxesToAdd) -> None:
         self._admin = admin
         self._accounts = accounts
         self._mailboxes = accounts.mailboxes
@@ -132,7 +132,7 @@ class _Stay:
 
     async def begin(
         self, interruption: Interruption, announce: Callable[[str], None]
-    ) -> tuple[Mailbox, ...]:
+    ) -> tuple[BenchMailbox, ...]:
         count = len(self._mailboxes)
         announce(f"Adding {count} mailboxes at {self._admin.url}.")
         try:
@@ -170,7 +170,7 @@ class _Stay:
             for place in range(_AT_ONCE):
                 group.create_task(add_some(place * _SPACING_SECONDS / _AT_ONCE))
 
-    def _add(self, batch: Sequence[Mailbox]) -> None:
+    def _add(self, batch: Sequence[BenchMailbox]) -> None:
         documents = [one.document(is_hashed=True) for one in batch]
         addresses = [one.address for one in batch]
         self._here |= dict.fromkeys(addresses, False)
@@ -278,7 +278,7 @@ async def _admin(url: str, *, allow_remote: bool) -> AdminApi:
     return admin
 
 
-def _batches(mailboxes: Sequence[Mailbox]) -> Iterator[Sequence[Mailbox]]:
+def _batches(mailboxes: Sequence[BenchMailbox]) -> Iterator[Sequence[BenchMailbox]]:
     return (mailboxes[at : at + _BATCH] for at in range(0, len(mailboxes), _BATCH))
 
 

@@ -16,7 +16,7 @@ from bench.targets.http_client import FetchFailed, fetch_object
 from bench.targets.loopback import is_loopback
 from bench.targets.private_proxy import (
     PrivateProxyError,
-    PrivateWishes,
+    PrivateProxyOptions,
     StartInterrupted,
     private_proxy,
 )
@@ -64,7 +64,7 @@ class TargetRequest:
     allow_remote: bool = False
     may_start_private: bool = False  # a private proxy may stand in for the default target
     is_private: bool = False  # it has to be a private one
-    wishes: PrivateWishes = PrivateWishes()  # noqa: RUF009 - frozen; what a private one is to have
+    private_options: PrivateProxyOptions = PrivateProxyOptions()  # noqa: RUF009 - frozen; what a private one is to have
     has_login: bool = True  # a password or token is sent
     state_dir: Path  # where the running proxy keeps the key of its mock tokens
 
@@ -108,7 +108,7 @@ async def open_target(
     """
     if request.is_private:
         announce("Starting a private proxy and its provider for this run.")
-        async with _private_target(request.wishes, interruption) as target:
+        async with _private_target(request.private_options, interruption) as target:
             yield target
         return
     endpoint = await _endpoint(request)
@@ -126,7 +126,7 @@ async def open_target(
             f"Nothing listens at {endpoint}: starting a private proxy with the sandbox "
             "for this run."
         )
-        async with _private_target(request.wishes, interruption) as target:
+        async with _private_target(request.private_options, interruption) as target:
             yield target
     else:
         raise TargetError(await _hint(request, endpoint))
@@ -134,10 +134,10 @@ async def open_target(
 
 @asynccontextmanager
 async def _private_target(
-    wishes: PrivateWishes, interruption: Interruption
+    private_options: PrivateProxyOptions, interruption: Interruption
 ) -> AsyncIterator[Target]:
     try:
-        async with private_proxy(interruption, wishes) as proxy:
+        async with private_proxy(interruption, private_options) as proxy:
             yield Target(
                 endpoint=Endpoint(proxy.host, proxy.port),
                 state_dir=proxy.state_dir,

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import jsonschema
 
 from bench.commands import schema as schema_command
-from bench.load.generator_usage import Watch
+from bench.load.generator_usage import GeneratorUsage
 from bench.measurement.result import Environment, NotReconciled, Run
-from bench.measurement.sample import Failure, Sample
+from bench.measurement.sample import Sample, SendFailure
 from bench.plan.arrivals import Pace
-from bench.plan.scenarios import Plan
+from bench.plan.scenarios import RunPlan
 from bench.plan.workloads import Sizes, Workload
 from bench.reports import json_export
 from tests.benchmark.scripted_server import WAIT_SECONDS
@@ -38,7 +38,7 @@ _SCHEMA = jsonschema.Draft202012Validator(json.loads(schema_command.text()))
 SMALL = Workload(sizes=Sizes.parse("600"))
 
 
-def plan(num_emails: int = 10, concurrent: int = 2, **changes: Any) -> Plan:
+def plan(num_emails: int = 10, concurrent: int = 2, **changes: Any) -> RunPlan:
     values: dict[str, Any] = {
         "scenario": "custom",
         "pace": Pace(num_emails=num_emails),
@@ -47,7 +47,7 @@ def plan(num_emails: int = 10, concurrent: int = 2, **changes: Any) -> Plan:
         "workload": SMALL,
         "drain_seconds": 10.0,
     }
-    return Plan(concurrent=concurrent, **(values | changes))
+    return RunPlan(concurrent=concurrent, **(values | changes))
 
 
 def run_of(
@@ -63,7 +63,7 @@ def run_of(
         plan=plan(result.planned or 1),
         result=result,
         reconciliation=reconciliation or NotReconciled("no sandbox"),
-        generator=Watch().figures(result.attempted, 0),
+        generator=GeneratorUsage().figures(result.attempted, 0),
         environment=Environment(
             python="3.11",
             platform="test",
@@ -81,7 +81,7 @@ def sample(number: int, outcome: str | float, **changes: Any) -> Sample:
     seconds = 9.0 if isinstance(outcome, str) else outcome
     values: dict[str, Any] = {"latency_seconds": seconds, "service_seconds": seconds}
     if isinstance(outcome, str):
-        values["failure"] = Failure(outcome, "because")
+        values["failure"] = SendFailure(outcome, "because")
     else:
         values["transaction_seconds"] = seconds
     return Sample(number=number, **(values | changes))

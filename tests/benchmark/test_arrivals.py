@@ -4,7 +4,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from bench.plan.arrivals import Pace, Rate, Share
+from bench.plan.arrivals import Pace, ProcessShare, Rate
 
 PER_SECOND = st.floats(0.01, 10_000)
 RATES = st.one_of(
@@ -102,7 +102,7 @@ def test_a_pace_has_a_number_or_a_duration(amount: dict[str, float]) -> None:
 def test_shares_divide_a_run(total: int, processes: int) -> None:
     numbers = [
         share.number(position)
-        for share in (Share(index, processes) for index in range(processes))
+        for share in (ProcessShare(index, processes) for index in range(processes))
         for position in range(share.count(total))
     ]
     assert sorted(numbers) == list(range(total))

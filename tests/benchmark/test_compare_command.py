@@ -7,8 +7,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from bench.commands.compare import EPILOG, HELP, Command, compare
-from bench.options.multi_value import one_each
+from bench.commands.compare import EPILOG, HELP, CompareCommand, compare
+from bench.options.multi_value import repeat_option
 from tests.benchmark.runs import strict_json
 from tests.support.run_documents import run_document, steady
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from typer.testing import Result
 
 app = typer.Typer(rich_markup_mode=None)
-app.command("compare", cls=Command, help=HELP, epilog=EPILOG)(compare)
+app.command("compare", cls=CompareCommand, help=HELP, epilog=EPILOG)(compare)
 
 
 def ran(*arguments: str | Path) -> Result:
@@ -165,7 +165,7 @@ def test_a_missing_file_is_named(tmp_path: Path, before: list[Path]) -> None:
     ],
 )
 def test_an_option_takes_the_words_up_to_the_next_one(given: str, read: str) -> None:
-    assert one_each(given.split(), "--with") == read.split()
+    assert repeat_option(given.split(), "--with") == read.split()
 
 
 def test_with_alone_is_refused(before: list[Path]) -> None:

@@ -14,7 +14,7 @@ from bench.cost.measure import CheckFailed, measure
 from bench.cost.plan import WORKLOADS, RelayName, mailbox
 from bench.cost.provider import Flavour, provider
 from bench.cost.relays import Relay, flavour_for, relay
-from bench.process.child_process import ChildError, child
+from bench.process.child_process import ChildError, running_child
 from bench.process.interruption import Interruption
 from tests.benchmark.scripted_server import WAIT_SECONDS
 
@@ -117,7 +117,7 @@ async def echo() -> AsyncIterator[tuple[str, int]]:
 @asynccontextmanager
 async def forwarder(upstream: tuple[str, int], folder: Path) -> AsyncIterator[tuple[str, int]]:
     module = ("bench.controls.forwarder", "--upstream", f"{upstream[0]}:{upstream[1]}")
-    async with child("forwarder", module, folder, Interruption()) as process:
+    async with running_child("forwarder", module, folder, Interruption()) as process:
         yield process.address("smtp")
 
 
@@ -143,13 +143,13 @@ async def test_the_forwarder_hangs_up_without_an_upstream(tmp_path: Path) -> Non
 
 async def test_a_child_that_does_not_start_is_quoted(tmp_path: Path) -> None:
     with pytest.raises(ChildError, match=r"(?s)it ended at once. It wrote:.*--upstream"):
-        async with child("it", ("bench.controls.forwarder",), tmp_path, Interruption()):
+        async with running_child("it", ("bench.controls.forwarder",), tmp_path, Interruption()):
             pass
 
 
 async def test_a_fact_that_a_child_does_not_tell(echo: tuple[str, int], tmp_path: Path) -> None:
     module = ("bench.controls.forwarder", "--upstream", f"{echo[0]}:{echo[1]}")
-    async with child("forwarder", module, tmp_path, Interruption()) as process:
+    async with running_child("forwarder", module, tmp_path, Interruption()) as process:
         with pytest.raises(ChildError, match="names no admin"):
             process.text("admin")
 

@@ -11,7 +11,7 @@ import pytest
 
 from bench.analysis.comparison import compare
 from bench.commands import schema as schema_command
-from bench.commands.schema import Kind
+from bench.commands.schema import SchemaKind
 from tests.benchmark.runs import outcome, strict_json
 from tests.benchmark.scripted_server import PASSWORD, scripted_server
 from tests.support.run_documents import run_document, steady
@@ -24,23 +24,23 @@ on_one_loop = pytest.mark.asyncio(loop_factories=["asyncio"])
 LOGIN = ("--from", "someone@example.org", "--password", PASSWORD)
 
 
-def wrong(kind: Kind, document: object) -> list[str]:
+def wrong(kind: SchemaKind, document: object) -> list[str]:
     """Return what the published schema finds wrong with the document."""
     validator = jsonschema.Draft202012Validator(json.loads(schema_command.text(kind)))
     return [f"{error.json_path}: {error.message}" for error in validator.iter_errors(document)]
 
 
-@pytest.mark.parametrize("kind", list(Kind))
-def test_a_schema_is_one(kind: Kind) -> None:
+@pytest.mark.parametrize("kind", list(SchemaKind))
+def test_a_schema_is_one(kind: SchemaKind) -> None:
     jsonschema.Draft202012Validator.check_schema(json.loads(schema_command.text(kind)))
 
 
 @on_one_loop
-@pytest.mark.parametrize("kind", [Kind.COMPARISON, Kind.SWEEP])
-async def test_the_schema_is_printed_whole(tmp_path: Path, kind: Kind) -> None:
+@pytest.mark.parametrize("kind", [SchemaKind.COMPARISON, SchemaKind.SWEEP])
+async def test_the_schema_is_printed_whole(tmp_path: Path, kind: SchemaKind) -> None:
     code, out, _ = await outcome(tmp_path, "schema", kind.value)
     assert (code, out) == (0, schema_command.text(kind))
-    assert strict_json(out)["$defs"]["run"] == json.loads(schema_command.text(Kind.RUN))
+    assert strict_json(out)["$defs"]["run"] == json.loads(schema_command.text(SchemaKind.RUN))
 
 
 @on_one_loop
@@ -58,8 +58,11 @@ async def test_what_the_program_writes_is_of_the_published_form(tmp_path: Path) 
         pair = (*port, "--scenario", "compare", "--num-emails", "20", "--yes")
         assert (await outcome(tmp_path, *pair, "--output", "p.json"))[0] == 0
     for name, kind in (
-        ("a", Kind.RUN), ("c", Kind.COMPARISON), ("p", Kind.COMPARISON), ("s", Kind.SWEEP),
-    ):  # fmt: skip
+        ("a", SchemaKind.RUN),
+        ("c", SchemaKind.COMPARISON),
+        ("p", SchemaKind.COMPARISON),
+        ("s", SchemaKind.SWEEP),
+    ):
         assert wrong(kind, strict_json((tmp_path / f"{name}.json").read_text())) == [], name
 
 
@@ -85,7 +88,7 @@ def comparison(count: int = 4) -> dict[str, Any]:
     ],
 )
 def test_comparisons_of_every_sort_are_of_the_published_form(document: dict[str, Any]) -> None:
-    assert wrong(Kind.COMPARISON, json.loads(json.dumps(document))) == []
+    assert wrong(SchemaKind.COMPARISON, json.loads(json.dumps(document))) == []
 
 
 def objects(found: Any) -> Iterator[dict[str, Any]]:
@@ -105,10 +108,10 @@ def test_every_object_of_a_comparison_is_described_to_its_last_name() -> None:
         more, less = copy.deepcopy(document), copy.deepcopy(document)
         list(objects({**more, "baseline": [], "candidate": []}))[at]["surprise"] = 1
         if at:  # the first one is the copy made here
-            assert wrong(Kind.COMPARISON, more), at
+            assert wrong(SchemaKind.COMPARISON, more), at
             spoilt = list(objects({**less, "baseline": [], "candidate": []}))[at]
             del spoilt[next(iter(spoilt))]
-            assert wrong(Kind.COMPARISON, less), at
-    assert wrong(Kind.COMPARISON, document | {"surprise": 1})
-    assert wrong(Kind.COMPARISON, document | {"baseline": [{}]})
-    assert wrong(Kind.SWEEP, {"schema_version": 2, "kind": "sweep"})
+            assert wrong(SchemaKind.COMPARISON, less), at
+    assert wrong(SchemaKind.COMPARISON, document | {"surprise": 1})
+    assert wrong(SchemaKind.COMPARISON, document | {"baseline": [{}]})
+    assert wrong(SchemaKind.SWEEP, {"schema_version": 2, "kind": "sweep"})

@@ -112,7 +112,7 @@ async def measured(
 
 
 @pytest.mark.parametrize(
-    "manner",
+    "behaviour",
     [
         (),
         ("--pipelined",),
@@ -121,14 +121,14 @@ async def measured(
     ],
     ids=["kept", "pipelined", "seven-a-connection", "recipients"],
 )
-async def test_smtp_sink_keeps_what_was_counted(tmp_path: Path, manner: tuple[str, ...]) -> None:
+async def test_smtp_sink_keeps_what_was_counted(tmp_path: Path, behaviour: tuple[str, ...]) -> None:
     async with smtp_sink("-a") as sink:
-        document = await measured(tmp_path, "--port", str(sink.port), "--no-auth", *manner)
+        document = await measured(tmp_path, "--port", str(sink.port), "--no-auth", *behaviour)
         assert sink.numbers() == list(range(_MESSAGES))
     results = document["results"]
     assert (results["successful"], results["failed"]) == (_MESSAGES, 0)
     assert results["phases"]["auth"]["count"] == 0
-    expected = 10 if "--connection" not in manner else (_MESSAGES + 6) // 7
+    expected = 10 if "--connection" not in behaviour else (_MESSAGES + 6) // 7
     assert results["phases"]["connect"]["count"] >= expected
 
 

@@ -2,84 +2,88 @@ from __future__ import annotations
 
 import asyncio
 
-from bench.client.submission import Endpoint, Login, Manner, Mechanism
-from bench.load.idle_clients import Crowd
-from bench.measurement.result import CrowdFigures
+from bench.client.submission import ClientBehaviour, ClientLogin, Endpoint, Mechanism
+from bench.load.idle_clients import IdleClients
+from bench.measurement.result import IdleClientFigures
 from tests.benchmark.scripted_server import PASSWORD, ScriptedServer, scripted_server
 from tests.support.waiting import until
 
 
-def crowd_at(
-    server: ScriptedServer, clients: int, password: str = PASSWORD, manner: Manner | None = None
-) -> Crowd:
+def idle_clients_at(
+    server: ScriptedServer,
+    clients: int,
+    password: str = PASSWORD,
+    behaviour: ClientBehaviour | None = None,
+) -> IdleClients:
     logins = [
-        Login(mailbox, Mechanism.PLAIN, lambda: password) for mailbox in ("a@x.test", "b@x.test")
+        ClientLogin(mailbox, Mechanism.PLAIN, lambda: password)
+        for mailbox in ("a@x.test", "b@x.test")
     ]
-    return Crowd(Endpoint("127.0.0.1", server.port), logins, clients, manner)
+    return IdleClients(Endpoint("127.0.0.1", server.port), logins, clients, behaviour)
 
 
 async def test_they_log_in_stay_and_leave() -> None:
-    async with scripted_server() as server, crowd_at(server, 120) as crowd:
-        await crowd.open(asyncio.Event())
+    async with scripted_server() as server, idle_clients_at(server, 120) as idle_clients:
+        await idle_clients.open(asyncio.Event())
         assert (server.logged_in, server.open_now) == (120, 120)
-        assert await crowd.close() == CrowdFigures(clients=120, refused=0, lost=0)
+        assert await idle_clients.close() == IdleClientFigures(clients=120, refused=0, lost=0)
         assert server.commands.count(b"QUIT") == 120
 
 
 async def test_those_the_server_ends_are_lost() -> None:
-    async with scripted_server() as server, crowd_at(server, 5) as crowd:
-        await crowd.open(asyncio.Event())
+    async with scripted_server() as server, idle_clients_at(server, 5) as idle_clients:
+        await idle_clients.open(asyncio.Event())
         await server.end_sessions()
         await server.happened(lambda: server.open_now == 0)
         async with asyncio.timeout(5):
             # The clients notice in their own time, and have no event for it.
-            while (figures := await crowd.close()).lost < 5:  # noqa: ASYNC110
+            while (figures := await idle_clients.close()).lost < 5:  # noqa: ASYNC110
                 await asyncio.sleep(0.001)
-    assert figures == CrowdFigures(clients=5, refused=0, lost=5)
+    assert figures == IdleClientFigures(clients=5, refused=0, lost=5)
 
 
 async def test_those_it_does_not_let_in_are_refused() -> None:
-    async with scripted_server() as server, crowd_at(server, 5, "wrong") as crowd:
-        await crowd.open(asyncio.Event())
-        assert await crowd.close() == CrowdFigures(clients=5, refused=5, lost=0)
+    async with scripted_server() as server, idle_clients_at(server, 5, "wrong") as idle_clients:
+        await idle_clients.open(asyncio.Event())
+        assert await idle_clients.close() == IdleClientFigures(clients=5, refused=5, lost=0)
 
 
 async def test_a_request_to_stop_keeps_the_rest_out() -> None:
     stop = asyncio.Event()
-    async with scripted_server() as server, crowd_at(server, 500) as crowd:
-        task = asyncio.create_task(crowd.open(stop))
+    async with scripted_server() as server, idle_clients_at(server, 500) as idle_clients:
+        task = asyncio.create_task(idle_clients.open(stop))
         await server.happened(lambda: server.logged_in > 0)
         stop.set()
         await task
         assert server.logged_in < 200
-        await crowd.close()
+        await idle_clients.close()
 
 
 async def test_a_request_to_stop_turns_those_back_that_nobody_greets() -> None:
     stop = asyncio.Event()
-    async with scripted_server() as server, crowd_at(server, 5) as crowd:
+    async with scripted_server() as server, idle_clients_at(server, 5) as idle_clients:
         server.stall()
-        task = asyncio.create_task(crowd.open(stop))
+        task = asyncio.create_task(idle_clients.open(stop))
         await until(lambda: server.connections == 5)
         stop.set()
         async with asyncio.timeout(10):
             await task
-            assert await crowd.close() == CrowdFigures(clients=5, refused=0, lost=0)
+            assert await idle_clients.close() == IdleClientFigures(clients=5, refused=0, lost=0)
 
 
 async def test_nobody_comes_in_after_a_request_to_stop() -> None:
     stop = asyncio.Event()
     stop.set()
-    async with scripted_server() as server, crowd_at(server, 5) as crowd:
-        await crowd.open(stop)
-        await crowd.close()
+    async with scripted_server() as server, idle_clients_at(server, 5) as idle_clients:
+        await idle_clients.open(stop)
+        await idle_clients.close()
         assert server.connections == 0
 
 
 async def test_a_cancelled_opening_leaves_nobody_on_the_way() -> None:
-    async with scripted_server() as server, crowd_at(server, 5) as crowd:
+    async with scripted_server() as server, idle_clients_at(server, 5) as idle_clients:
         server.stall()
-        task = asyncio.create_task(crowd.open(asyncio.Event()))
+        task = asyncio.create_task(idle_clients.open(asyncio.Event()))
         await until(lambda: server.connections == 5)
         task.cancel()
         await asyncio.wait((task,), timeout=10)
@@ -91,24 +95,24 @@ async def test_a_cancelled_opening_leaves_nobody_on_the_way() -> None:
 async def test_they_wait_for_replies_as_long_as_they_are_told() -> None:
     async with (
         scripted_server() as server,
-        crowd_at(server, 5, manner=Manner(reply_seconds=0.05)) as crowd,
+        idle_clients_at(server, 5, behaviour=ClientBehaviour(reply_seconds=0.05)) as idle_clients,
     ):
         server.stall()
         async with asyncio.timeout(10):
-            await crowd.open(asyncio.Event())
-        assert await crowd.close() == CrowdFigures(clients=5, refused=5, lost=0)
+            await idle_clients.open(asyncio.Event())
+        assert await idle_clients.close() == IdleClientFigures(clients=5, refused=5, lost=0)
 
 
 async def test_leaving_without_a_word_ends_the_connections_all_the_same() -> None:
     async with scripted_server() as server:
-        async with crowd_at(server, 10) as crowd:
-            await crowd.open(asyncio.Event())
+        async with idle_clients_at(server, 10) as idle_clients:
+            await idle_clients.open(asyncio.Event())
         await server.happened(lambda: server.open_now == 0)
         assert b"QUIT" not in server.commands
 
 
 async def test_nobody_is_no_crowd() -> None:
-    async with scripted_server() as server, crowd_at(server, 0) as crowd:
-        await crowd.open(asyncio.Event())
-        assert await crowd.close() == CrowdFigures(clients=0, refused=0, lost=0)
+    async with scripted_server() as server, idle_clients_at(server, 0) as idle_clients:
+        await idle_clients.open(asyncio.Event())
+        assert await idle_clients.close() == IdleClientFigures(clients=0, refused=0, lost=0)
         assert server.connections == 0

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from bench.measurement.result import Reconciliation
-from bench.reconciliation.reconcile import Sandbox, reconcile
+from bench.reconciliation.reconcile import SandboxMessages, reconcile
 from tests.benchmark.runs import plan
 from tests.benchmark.scripted_server import ScriptedServer, scripted_server
 from tests.benchmark.stand_in import stand_in
@@ -63,7 +63,9 @@ async def test_a_server_that_acknowledges_and_drops_is_found_to_lose_exactly_tho
     async with scripted_server(script) as server, stand_in(server) as url:
         trial = Trial(server, plan(90, 6))
         await trial.result()
-        found = await reconcile(Sandbox(url), 0, trial.messages, trial.recorder, plan().mailboxes)
+        found = await reconcile(
+            SandboxMessages(url), 0, trial.messages, trial.recorder, plan().mailboxes
+        )
     assert found == Reconciliation(
         acknowledged=81, arrived=72, lost=9, duplicated=0, corrupted=0, unexpected=0
     )

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from bench.client.submission import Endpoint, Login, Mechanism
-from bench.load.generator import Load
+from bench.client.submission import ClientLogin, Endpoint, Mechanism
+from bench.load.generator import LoadGenerator
 from bench.plan.arrivals import Pace, Rate
 from tests.benchmark.runs import MAILBOX, plan
 from tests.benchmark.scripted_server import PASSWORD, ScriptedServer, scripted_server
@@ -16,7 +16,7 @@ from tests.benchmark.trial import Trial, codes
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
-    from bench.plan.scenarios import Plan
+    from bench.plan.scenarios import RunPlan
 
 
 async def test_planned_is_attempted_is_recorded_is_received() -> None:
@@ -72,8 +72,8 @@ async def test_wrong_password_fails_every_message_once() -> None:
     async with scripted_server() as server:
         what = plan(20, 3)
         trial = Trial(server, what)
-        login = Login(MAILBOX, Mechanism.PLAIN, lambda: "wrong")
-        trial.load = Load(
+        login = ClientLogin(MAILBOX, Mechanism.PLAIN, lambda: "wrong")
+        trial.load = LoadGenerator(
             what, Endpoint("127.0.0.1", server.port), [login], trial.messages, trial.recorder
         )
         result = await trial.result()
@@ -185,7 +185,7 @@ async def test_wall_time_covers_the_messages_only() -> None:
     assert trial.load.wall_seconds == result.wall_seconds
 
 
-def trial_at_nobody(what: Plan) -> tuple[Trial, socket.socket]:
+def trial_at_nobody(what: RunPlan) -> tuple[Trial, socket.socket]:
     """A load against a port that refuses; it does while the socket is held."""
     bound = socket.socket()  # bound and not listening: refuses, and stays ours
     bound.bind(("127.0.0.1", 0))
@@ -216,10 +216,10 @@ async def test_a_connection_that_pauses_leaves_its_turns_to_the_others() -> None
         trial = Trial(server, what)
         secrets = {"good@x.test": PASSWORD, "bad@x.test": "wrong"}
         logins = [
-            Login(one, Mechanism.PLAIN, lambda one=one: secrets[one])  # type: ignore[misc]
+            ClientLogin(one, Mechanism.PLAIN, lambda one=one: secrets[one])  # type: ignore[misc]
             for one in secrets
         ]
-        trial.load = Load(
+        trial.load = LoadGenerator(
             what, Endpoint("127.0.0.1", server.port), logins, trial.messages, trial.recorder
         )
         result = await trial.result()

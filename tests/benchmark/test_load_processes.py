@@ -19,7 +19,7 @@ from bench.measurement.recorder import Recorder
 from bench.plan.arrivals import Pace, Rate
 from bench.plan.workloads import Recipients, Sizes, Workload
 from bench.runs import load_process
-from bench.runs.load_processes import LOST, Processes, ProcessesError
+from bench.runs.load_processes import LOST, LoadProcesses, LoadProcessesError
 from bench.runs.process_messages import Start
 from bench.runs.run import RunRequest
 from bench.targets.target import Target, TargetRequest
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from bench.measurement.result import Result
-    from bench.plan.scenarios import Plan
+    from bench.plan.scenarios import RunPlan
     from tests.benchmark.runs import Command
 
 # Each child takes a second or more to start, whatever the loop of its parent.
@@ -44,7 +44,7 @@ STOPPING = "Stopping after the sends in flight"
 class Several:
     """A load of several processes against a scripted server."""
 
-    def __init__(self, server: ScriptedServer, what: Plan, target: TargetRequest | None) -> None:
+    def __init__(self, server: ScriptedServer, what: RunPlan, target: TargetRequest | None) -> None:
         state_dir = Path("/nonexistent")
         request = RunRequest(
             plan=what,
@@ -55,7 +55,7 @@ class Several:
         self.plan = what
         self.messages = Messages(what.to_email, what.workload)
         self.recorder = Recorder(what.pace.planned, what.pace.warmup_seconds)
-        self.load = Processes(
+        self.load = LoadProcesses(
             request,
             Target(
                 endpoint=Endpoint("127.0.0.1", server.port),
@@ -242,7 +242,9 @@ async def test_a_process_that_cannot_start_ends_the_run_before_the_first_message
             state_dir=tmp_path, tls=Tls.STARTTLS, ca_file=tmp_path / "missing.pem"
         )
         trial = several(server, missing, num_emails=10, concurrent=3)
-        with pytest.raises(ProcessesError, match=r"process . of 3 did not start: exit code 1, "):
+        with pytest.raises(
+            LoadProcessesError, match=r"process . of 3 did not start: exit code 1, "
+        ):
             await trial.load.run()
         assert server.connections == 0
     assert trial.load.pids == []
@@ -272,7 +274,7 @@ async def test_what_the_processes_used_is_added_up() -> None:
     figures = trial.load.figures(300, 0)
     assert figures.processes == 2
     # What this process needed to keep the account is the load's as well.
-    assert figures.cpu_seconds > trial.load.watch.cpu_seconds > 0
+    assert figures.cpu_seconds > trial.load.usage.cpu_seconds > 0
     assert 0 < figures.cpu_share <= 1
     assert figures.loop_lag.max_seconds is not None
 

@@ -6,8 +6,8 @@ from itertools import product
 
 import pytest
 
-from bench.plan.arrivals import Pace, Rate, Share
-from bench.plan.workloads import Recipients, Reuse, Sizes, Workload
+from bench.plan.arrivals import Pace, ProcessShare, Rate
+from bench.plan.workloads import ConnectionReuse, Recipients, Sizes, Workload
 from tests.benchmark.runs import exported, plan, run_of
 from tests.benchmark.scripted_server import ScriptedServer, scripted_server
 from tests.benchmark.trial import Trial, codes
@@ -25,7 +25,7 @@ PACES = {
     "closed after a warm-up": Pace(num_emails=40, warmup_seconds=0.1),
     "open after a warm-up": Pace(num_emails=40, warmup_seconds=0.1, rate=RATE),
 }
-REUSES = {"kept": Reuse(), "per message": Reuse(1), "three": Reuse(3)}
+REUSES = {"kept": ConnectionReuse(), "per message": ConnectionReuse(1), "three": ConnectionReuse(3)}
 MODES = [
     pytest.param(pace, reuse, is_pipelined, id=f"{pace}, {reuse}, pipelined: {is_pipelined}")
     for pace, reuse, is_pipelined in product(PACES, REUSES, (False, True))
@@ -85,7 +85,7 @@ async def test_planned_is_recorded_is_received(pace: str, reuse: str, is_pipelin
 async def test_two_shares_make_the_whole_run(pace: str) -> None:
     what = plan(concurrent=2, pace=PACES[pace])
     async with scripted_server() as server:
-        trials = [Trial(server, what, Share(index, 2), "same") for index in range(2)]
+        trials = [Trial(server, what, ProcessShare(index, 2), "same") for index in range(2)]
         for trial in trials:
             await trial.load.run()
         merged = trials[0].recorder.merge(trials[1].recorder)
@@ -97,7 +97,7 @@ async def test_two_shares_make_the_whole_run(pace: str) -> None:
 
 
 async def test_a_connection_carries_as_many_messages_as_asked_for() -> None:
-    what = plan(10, 1, workload=Workload(reuse=Reuse(3)))
+    what = plan(10, 1, workload=Workload(reuse=ConnectionReuse(3)))
     async with scripted_server() as server:
         result = await Trial(server, what).result()
     assert (server.connections, result.phases.connect.count) == (4, 4)

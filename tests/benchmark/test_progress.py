@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bench.measurement.sample import Failure
+from bench.measurement.sample import SendFailure
 from bench.reports.progress import Progress
 from tests.benchmark.runs import sample
 
@@ -18,7 +18,7 @@ def test_lines_that_are_announced_stay_lines_and_command_nothing(
 
 
 def test_words_of_a_server_make_no_line_of_ours(capsys: pytest.CaptureFixture[str]) -> None:
-    failure = Failure("550", "no\nAll messages were accepted.", "RCPT")
+    failure = SendFailure("550", "no\nAll messages were accepted.", "RCPT")
     Progress(is_verbose=True).on_sample(sample(3, "550", failure=failure))
     told = "Message 3: RCPT: 550 no\\nAll messages were accepted.\n"
     assert capsys.readouterr().err == told

@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from bench.measurement.recorder import Recorder
 from bench.plan.arrivals import Pace, Rate
-from bench.runs.prometheus import ExpositionError, RunCollector, exposing
+from bench.runs.prometheus import PrometheusPortError, RunCollector, serving_metrics
 from bench.targets.http_client import FetchFailed, fetch
 from tests.benchmark.runs import command, sample, settle
 from tests.benchmark.scripted_server import PASSWORD, ScriptedServer, scripted_server
@@ -90,7 +90,7 @@ def test_the_target_rate_follows_the_ramp() -> None:
 
 async def test_it_is_served_on_loopback_for_as_long_as_the_run_lasts() -> None:
     collector = RunCollector(Recorder(planned=1), Pace(num_emails=1), lambda: 0.0)
-    async with exposing(0, collector) as url:
+    async with serving_metrics(0, collector) as url:
         assert url.startswith("http://127.0.0.1:")
         assert parsed(await fetch(url))["xoauth2_bench_messages_total", "succeeded"] == 0
     with pytest.raises(FetchFailed):
@@ -99,7 +99,7 @@ async def test_it_is_served_on_loopback_for_as_long_as_the_run_lasts() -> None:
 
 async def test_without_a_port_nothing_is_served() -> None:
     collector = RunCollector(Recorder(planned=1), Pace(num_emails=1), lambda: 0.0)
-    async with exposing(None, collector) as url:
+    async with serving_metrics(None, collector) as url:
         assert url == ""
 
 
@@ -107,8 +107,8 @@ async def test_a_port_that_is_taken_is_said_in_words() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         collector = RunCollector(Recorder(planned=1), Pace(num_emails=1), lambda: 0.0)
-        with pytest.raises(ExpositionError, match=f"Port {port} cannot be had"):
-            async with exposing(port, collector):
+        with pytest.raises(PrometheusPortError, match=f"Port {port} cannot be had"):
+            async with serving_metrics(port, collector):
                 pass
 
 

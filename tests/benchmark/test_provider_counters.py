@@ -7,7 +7,7 @@ import pytest
 from aiohttp import web
 
 from bench.measurement.result import ProviderFigures
-from bench.reconciliation.provider_counters import Reading, difference, read
+from bench.reconciliation.provider_counters import ProviderCounters, difference, read
 from bench.targets import http_client
 from bench.targets.http_client import FetchFailed, fetch_object
 from tests.benchmark.scripted_server import ScriptedServer
@@ -56,7 +56,7 @@ async def test_without_a_sandbox_there_are_no_figures() -> None:
 
 
 def test_counters_of_another_form_are_not_trusted() -> None:
-    assert difference(Reading({}, 1), Reading({}, 2), MAILBOXES) is None
+    assert difference(ProviderCounters({}, 1), ProviderCounters({}, 2), MAILBOXES) is None
 
 
 @asynccontextmanager

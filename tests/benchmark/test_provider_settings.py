@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from bench.analysis.provider_summary import flat, settings, summary
 from bench.client.submission import Endpoint
-from bench.reconciliation.provider_observer import Witness
+from bench.reconciliation.provider_observer import ProviderObserver
 from bench.reconciliation.provider_settings import read
 from bench.targets.target import Target
 from tests.benchmark.scripted_server import ScriptedServer
@@ -42,17 +42,17 @@ def target(folder: Path, sandbox_url: str) -> Target:
 async def test_a_witness_knows_the_provider_and_begins_its_peaks_anew(tmp_path: Path) -> None:
     server = ScriptedServer(connections=30)
     async with stand_in(server, settings=SETTINGS) as url:
-        witness = await Witness.begin(target(tmp_path, url), ("someone@example.org",))
+        observer = await ProviderObserver.begin(target(tmp_path, url), ("someone@example.org",))
         server.connections += 4
-        figures = await witness.provider()
-    assert witness.settings == SETTINGS
+        figures = await observer.provider()
+    assert observer.settings == SETTINGS
     assert figures is not None
     assert figures.peak_connections_per_mailbox == 4
 
 
 async def test_without_a_sandbox_there_are_no_settings(tmp_path: Path) -> None:
-    witness = await Witness.begin(target(tmp_path, ""), ("someone@example.org",))
-    assert witness.settings is None
+    observer = await ProviderObserver.begin(target(tmp_path, ""), ("someone@example.org",))
+    assert observer.settings is None
     assert await read("http://127.0.0.1:1") is None
 
 

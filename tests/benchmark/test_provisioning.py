@@ -17,7 +17,7 @@ from bench.process.interruption import Interruption
 from bench.targets.provisioning import (
     MAX_ACCOUNTS,
     TOKEN_VARIABLE,
-    Accounts,
+    MailboxesToAdd,
     ProvisioningError,
     provisioned,
 )
@@ -78,7 +78,7 @@ async def test_mailboxes_send_with_their_passwords_until_the_context_ends(
     proxy: ProxyProcess,
 ) -> None:
     said: list[str] = []
-    wanted = Accounts(count=60, user_prefix="crowd")
+    wanted = MailboxesToAdd(count=60, user_prefix="crowd")
     async with provisioned(wanted, proxy.admin_url, Interruption(), said.append) as mailboxes:
         assert [one.address for one in mailboxes][:2] == [
             "crowd_user001@mock.test",
@@ -100,7 +100,7 @@ async def test_mailboxes_send_with_their_passwords_until_the_context_ends(
 
 async def test_an_error_within_removes_them(proxy: ProxyProcess) -> None:
     with pytest.raises(ZeroDivisionError):
-        async with provisioned(Accounts(count=3), proxy.admin_url, Interruption(), silent):
+        async with provisioned(MailboxesToAdd(count=3), proxy.admin_url, Interruption(), silent):
             raise ZeroDivisionError
     assert await added(proxy) == []
 
@@ -109,7 +109,7 @@ async def test_cancelling_the_run_removes_them(proxy: ProxyProcess) -> None:
     entered = asyncio.Event()
 
     async def run() -> None:
-        async with provisioned(Accounts(count=3), proxy.admin_url, Interruption(), silent):
+        async with provisioned(MailboxesToAdd(count=3), proxy.admin_url, Interruption(), silent):
             entered.set()
             await asyncio.Event().wait()
 
@@ -127,7 +127,7 @@ async def test_fewer_than_needed_calls_the_run_off_and_leaves_others_alone(
     theirs = "bench_user002@mock.test"
     await ask(proxy, "POST", "/accounts", {"email": theirs, "provider": "mock"})
     with pytest.raises(ProvisioningError) as told:
-        async with provisioned(Accounts(count=3), proxy.admin_url, Interruption(), silent):
+        async with provisioned(MailboxesToAdd(count=3), proxy.admin_url, Interruption(), silent):
             pytest.fail("it went on")
     assert "2 of 3 mailboxes could be added" in str(told.value)
     assert f"{theirs}: it is there already" in str(told.value)
@@ -139,7 +139,7 @@ async def test_as_many_as_needed_are_enough(proxy: ProxyProcess) -> None:
     theirs = "bench_user002@mock.test"
     await ask(proxy, "POST", "/accounts", {"email": theirs, "provider": "mock"})
     said: list[str] = []
-    wanted = Accounts(count=3, min_count=2)
+    wanted = MailboxesToAdd(count=3, min_count=2)
     async with provisioned(wanted, proxy.admin_url, Interruption(), said.append) as mailboxes:
         assert [one.address[:13] for one in mailboxes] == ["bench_user001", "bench_user003"]
     assert await added(proxy) == [theirs]
@@ -149,7 +149,7 @@ async def test_as_many_as_needed_are_enough(proxy: ProxyProcess) -> None:
 async def test_mailboxes_that_are_to_stay_are_listed(
     proxy: ProxyProcess, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    wanted = Accounts(count=2, is_kept=True)
+    wanted = MailboxesToAdd(count=2, is_kept=True)
     async with provisioned(wanted, proxy.admin_url, Interruption(), silent):
         pass
     names = ["bench_user001@mock.test", "bench_user002@mock.test"]
@@ -165,11 +165,13 @@ async def test_the_admin_servers_token_comes_from_the_environment(
     document: dict[str, object] = {"admin": {"token": "t" * 40}, "accounts": []}
     async with ProxyProcess(tmp_path, document, "--sandbox") as proxy:
         with pytest.raises(ProvisioningError, match=f"401.*set {TOKEN_VARIABLE}"):
-            async with provisioned(Accounts(count=1), proxy.admin_url, Interruption(), silent):
+            async with provisioned(
+                MailboxesToAdd(count=1), proxy.admin_url, Interruption(), silent
+            ):
                 pass
         monkeypatch.setenv(TOKEN_VARIABLE, "t" * 40)
         async with provisioned(
-            Accounts(count=1), proxy.admin_url, Interruption(), silent
+            MailboxesToAdd(count=1), proxy.admin_url, Interruption(), silent
         ) as mailboxes:
             assert len(mailboxes) == 1
 
@@ -192,7 +194,7 @@ async def test_an_admin_server_that_may_not_or_cannot_be_used(
 ) -> None:
     monkeypatch.setenv(TOKEN_VARIABLE, token)
     with pytest.raises(ProvisioningError, match=complaint):
-        async with provisioned(Accounts(count=1), url, Interruption(), silent, **options):
+        async with provisioned(MailboxesToAdd(count=1), url, Interruption(), silent, **options):
             pytest.fail("it went on")
 
 
@@ -202,7 +204,7 @@ async def test_a_signal_that_came_before_ends_it_before_a_mailbox_is_added(
     interruption = Interruption()
     interruption.requested.set()
     with pytest.raises(StartInterrupted):
-        async with provisioned(Accounts(count=3), proxy.admin_url, interruption, silent):
+        async with provisioned(MailboxesToAdd(count=3), proxy.admin_url, interruption, silent):
             pytest.fail("it went on")
     assert await added(proxy) == []
 
@@ -213,7 +215,7 @@ async def test_a_signal_that_came_before_ends_it_before_a_mailbox_is_added(
 )
 async def test_what_makes_no_sense_is_refused(count: int, prefix: str, least: int | None) -> None:
     with pytest.raises(ValueError, match=r"mail"):
-        Accounts(count=count, user_prefix=prefix, min_count=least)
+        MailboxesToAdd(count=count, user_prefix=prefix, min_count=least)
 
 
 # A run as a process of its own, ended by signals.
@@ -363,7 +365,7 @@ async def test_no_more_than_two_requests_are_made_at_once() -> None:
     proxy = FailingProxy()
     async with (
         proxy.served() as url,
-        provisioned(Accounts(count=130), url, Interruption(), silent) as mailboxes,
+        provisioned(MailboxesToAdd(count=130), url, Interruption(), silent) as mailboxes,
     ):
         assert len(mailboxes) == 130
     assert proxy.most_open_requests == 2
@@ -376,7 +378,7 @@ async def test_what_was_added_without_an_answer_is_removed_too() -> None:
     proxy.release.set()
     async with proxy.served() as url:
         with pytest.raises(ProvisioningError, match=r"0 of 4 .*\n.*does not answer"):
-            async with provisioned(Accounts(count=4), url, Interruption(), silent):
+            async with provisioned(MailboxesToAdd(count=4), url, Interruption(), silent):
                 pytest.fail("it went on")
         await asyncio.wait_for(proxy.has_added.wait(), WAIT_SECONDS)
     assert proxy.asked_in_vain  # it was not there yet
@@ -387,7 +389,7 @@ async def test_what_cannot_be_removed_is_listed(capsys: pytest.CaptureFixture[st
     proxy = FailingProxy()
     proxy.release.set()
     async with proxy.served() as url, asyncio.timeout(WAIT_SECONDS):
-        serving = provisioned(Accounts(count=2), url, Interruption(), silent)
+        serving = provisioned(MailboxesToAdd(count=2), url, Interruption(), silent)
         await serving.__aenter__()
     await serving.__aexit__(None, None, None)
     told = capsys.readouterr().err
@@ -396,7 +398,7 @@ async def test_what_cannot_be_removed_is_listed(capsys: pytest.CaptureFixture[st
 
 
 async def test_a_password_is_sent_as_a_hash_and_kept_in_a_private_configuration_as_it_is() -> None:
-    (mailbox,) = Accounts(count=1).mailboxes
+    (mailbox,) = MailboxesToAdd(count=1).mailboxes
     assert mailbox.document()["password"] == mailbox.password
     sent = json.dumps(mailbox.document(is_hashed=True))
     assert mailbox.password not in sent

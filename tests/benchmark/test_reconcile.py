@@ -9,7 +9,7 @@ from aiohttp import web
 from bench.load.messages import Messages
 from bench.measurement.recorder import Recorder
 from bench.measurement.result import NotReconciled, Reconciliation
-from bench.reconciliation.reconcile import Sandbox, reconcile
+from bench.reconciliation.reconcile import SandboxMessages, reconcile
 from tests.benchmark.runs import MAILBOX, SMALL, sample, settle
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ async def reconciled(
     record: Record, messages: Messages, counted: Recorder, position: int = 0
 ) -> Reconciliation | NotReconciled:
     async with json_server(record.answer) as url:
-        return await reconcile(Sandbox(url), position, messages, counted, [MAILBOX])
+        return await reconcile(SandboxMessages(url), position, messages, counted, [MAILBOX])
 
 
 async def test_all_arrived_once_and_unchanged(messages: Messages) -> None:
@@ -147,7 +147,7 @@ async def test_what_arrived_before_the_run_does_not_count(messages: Messages) ->
     record = Record(messages)
     record.add(0)
     async with json_server(record.answer) as url:
-        position = await Sandbox(url).position()
+        position = await SandboxMessages(url).position()
     record.add(0)
     found = await reconciled(record, messages, recorder(0.1), position)
     assert isinstance(found, Reconciliation)
@@ -165,13 +165,13 @@ async def test_discarded_records_make_it_impossible_to_tell(messages: Messages) 
 @pytest.mark.parametrize("answer", [[], {"total": "x", "messages": []}, {"total": 1}])
 async def test_an_answer_of_another_form_is_not_trusted(messages: Messages, answer: Any) -> None:
     async with json_server(lambda *_: answer) as url:
-        found = await reconcile(Sandbox(url), 0, messages, recorder(0.1), [MAILBOX])
+        found = await reconcile(SandboxMessages(url), 0, messages, recorder(0.1), [MAILBOX])
     assert isinstance(found, NotReconciled)
 
 
 async def test_a_sandbox_that_is_gone(messages: Messages) -> None:
     async with json_server(lambda *_: {}) as url:
         pass
-    found = await reconcile(Sandbox(url), 0, messages, recorder(0.1), [MAILBOX])
+    found = await reconcile(SandboxMessages(url), 0, messages, recorder(0.1), [MAILBOX])
     assert isinstance(found, NotReconciled)
     assert "does not answer" in found.reason

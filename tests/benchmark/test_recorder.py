@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.measurement.recorder import LATE_SECONDS, MAX_ERROR_KINDS, Recorder
-from bench.measurement.sample import OTHER, Failure
+from bench.measurement.sample import OTHER, SendFailure
 from tests.benchmark.runs import sample, settle
 
 OUTCOMES = st.lists(st.one_of(st.floats(0, 10), st.sampled_from(("550", "timeout"))), max_size=60)
@@ -71,7 +71,7 @@ def test_errors_keep_their_words() -> None:
     recorder = Recorder(2)
     settle(recorder, ["550", "550"])
     (error,) = recorder.snapshot(1.0).errors
-    assert (error.failure, error.count) == (Failure("550", "because"), 2)
+    assert (error.failure, error.count) == (SendFailure("550", "because"), 2)
 
 
 def test_the_warm_up_is_counted_apart_and_is_acknowledged_all_the_same() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.commands.refusal_log import MAX_LINES, Complaints
+from bench.commands.refusal_log import MAX_LINES, RefusalLog
 from xoauth2_proxy.sandbox.faults import Action, Step, TokenAction
 from xoauth2_proxy.sandbox.provider_settings import document_schema
 from xoauth2_proxy.sandbox.refusals import Refusals
@@ -10,7 +10,7 @@ from xoauth2_proxy.sandbox.refusals import Refusals
 
 def test_a_load_of_refusals_is_counted_instead_of_said() -> None:
     now, said = 0.0, list[str]()
-    complaints = Complaints("http://here/refused", said.append, lambda: now)
+    complaints = RefusalLog("http://here/refused", said.append, lambda: now)
     refusals = Refusals()
     refusals.listener = complaints
     for _ in range(MAX_LINES + 7):

@@ -13,19 +13,24 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from bench.analysis import assertions, sample_size
-from bench.load.generator_usage import Watch
+from bench.load.generator_usage import GeneratorUsage
 from bench.measurement.recorder import Recorder
-from bench.measurement.result import CrowdFigures, NotReconciled, ProviderFigures, Reconciliation
-from bench.measurement.sample import Failure
+from bench.measurement.result import (
+    IdleClientFigures,
+    NotReconciled,
+    ProviderFigures,
+    Reconciliation,
+)
+from bench.measurement.sample import SendFailure
 from bench.plan.arrivals import Pace, Rate
-from bench.plan.workloads import Recipients, Reuse, Sizes, Workload
+from bench.plan.workloads import ConnectionReuse, Recipients, Sizes, Workload
 from bench.reports import formatting, html_export, json_export, terminal
 from tests.benchmark.runs import exported, plan, run_of, sample, settle, strict_json
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from bench.plan.scenarios import Plan
+    from bench.plan.scenarios import RunPlan
 
 OUTCOMES = st.lists(
     st.one_of(st.floats(0, 100), st.sampled_from(("550", "timeout", "connection refused"))),
@@ -64,7 +69,7 @@ def number(value: float | None, digits: int) -> str:
     st.sampled_from((plan(40), plan(40, pace=OPEN))),
 )
 def test_json_is_valid_and_agrees_with_the_screen(
-    outcomes: list[str | float], rest: int, wall_seconds: float, interrupted_by: str, what: Plan
+    outcomes: list[str | float], rest: int, wall_seconds: float, interrupted_by: str, what: RunPlan
 ) -> None:
     recorder = Recorder(len(outcomes) + rest)
     for message, outcome in enumerate(outcomes):
@@ -170,7 +175,7 @@ def test_every_wish_is_in_the_document_and_on_the_screen() -> None:
     workload = Workload(
         sizes=Sizes.parse("4k:70,1m:5"),
         recipients=Recipients(1, 5),
-        reuse=Reuse(20),
+        reuse=ConnectionReuse(20),
         is_pipelined=True,
         slow_bytes_per_second=9000.0,
         idle_clients=7,
@@ -194,8 +199,9 @@ def test_every_wish_is_in_the_document_and_on_the_screen() -> None:
         turns=9,
         token_requests=None,
     )
-    crowd = CrowdFigures(clients=7, refused=1, lost=2)
-    run = run_of(recorder.snapshot(0.0, "SIGINT"), plan=what, provider=provider, crowd=crowd)
+    idle = IdleClientFigures(clients=7, refused=1, lost=2)
+    result = recorder.snapshot(0.0, "SIGINT")
+    run = run_of(result, plan=what, provider=provider, idle_clients=idle)
     document = exported(run)
     config = document["config"]
     assert (config["model"], config["duration_seconds"], config["num_emails"]) == ("open", 5, None)
@@ -231,7 +237,11 @@ def test_a_run_by_duration_in_the_closed_model_plans_no_number() -> None:
 def test_an_error_is_told_with_its_step_on_screen_page_and_in_json() -> None:
     recorder = Recorder(3)
     for number, failure in enumerate(
-        (Failure("535", "5.7.8 no", "AUTH"), Failure("535", "5.7.8 no", "AUTH"), Failure("535", ""))
+        (
+            SendFailure("535", "5.7.8 no", "AUTH"),
+            SendFailure("535", "5.7.8 no", "AUTH"),
+            SendFailure("535", ""),
+        )
     ):
         recorder.add(sample(number, "535", failure=failure))
     run = run_of(recorder.snapshot(1.0))
@@ -321,7 +331,7 @@ def test_a_note_of_rough_figures_stands_only_where_one_is_marked(count: int) -> 
 
 
 def test_a_generator_that_was_the_bottleneck_is_warned_of() -> None:
-    watch = Watch(cpu_seconds=0.95, watched_seconds=1.0)
+    watch = GeneratorUsage(cpu_seconds=0.95, watched_seconds=1.0)
     run = run_of(Recorder(1).snapshot(0.0), generator=watch.figures(1, 0, cores=8))
     assert exported(run)["generator"]["was_bottleneck"] is True
     sentence = (
@@ -375,7 +385,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
 
 def test_words_of_a_server_are_not_markup() -> None:
     recorder = Recorder(1)
-    recorder.add(sample(0, "550", failure=Failure("550", "[bold red]no[/]")))
+    recorder.add(sample(0, "550", failure=SendFailure("550", "[bold red]no[/]")))
     out = io.StringIO()
     terminal.show(Console(file=out), terminal.render(run_of(recorder.snapshot(1.0))))
     assert "  550 [bold red]no[/]: 1\n" in out.getvalue()

@@ -18,7 +18,7 @@ from bench.measurement.result import (
     Timeline,
     Warmup,
 )
-from bench.measurement.sample import Failure
+from bench.measurement.sample import SendFailure
 from tests.benchmark.runs import run_of, settle
 
 EMPTY = Distribution(count=0)
@@ -39,7 +39,7 @@ def result(planned: int | None, succeeded: int, failed: int, **changes: Any) -> 
         "histogram": (),
         "timeline": Timeline(0.1, ()),
         "warmup": Warmup(seconds=0.0, requests=0, failed=0, dropped=0),
-        "errors": (ErrorCount(Failure("550", "no"), failed),) if failed else (),
+        "errors": (ErrorCount(SendFailure("550", "no"), failed),) if failed else (),
     }
     return Result(planned=planned, succeeded=succeeded, failed=failed, **(values | changes))
 

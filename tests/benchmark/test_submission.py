@@ -12,16 +12,16 @@ import pytest
 from bench.client import connection
 from bench.client.login import initial_response
 from bench.client.submission import (
+    ClientBehaviour,
+    ClientLogin,
     Endpoint,
-    Login,
-    Manner,
     Mechanism,
     Submission,
     SubmissionFailed,
     Tls,
     is_listening,
 )
-from bench.measurement.sample import Failure
+from bench.measurement.sample import SendFailure
 from tests.benchmark.runs import MAILBOX
 from tests.benchmark.scripted_server import PASSWORD, ScriptedServer, scripted_server
 
@@ -36,10 +36,10 @@ def submission(
     server: ScriptedServer,
     mechanism: Mechanism = Mechanism.PLAIN,
     secret: str = PASSWORD,
-    **manner: Any,
+    **behaviour: Any,
 ) -> Submission:
-    login = Login(MAILBOX, mechanism, lambda: secret)
-    return Submission(Endpoint("127.0.0.1", server.port), login, Manner(**manner))
+    login = ClientLogin(MAILBOX, mechanism, lambda: secret)
+    return Submission(Endpoint("127.0.0.1", server.port), login, ClientBehaviour(**behaviour))
 
 
 @pytest.fixture
@@ -155,7 +155,7 @@ async def test_listening_or_not(unused_port: int) -> None:
 
 def test_initial_responses() -> None:
     def response(mechanism: Mechanism, mailbox: str = "a=b@x.test") -> bytes:
-        return initial_response(Login(mailbox, mechanism, lambda: "s"), "s")
+        return initial_response(ClientLogin(mailbox, mechanism, lambda: "s"), "s")
 
     assert response(Mechanism.PLAIN) == b"\0a=b@x.test\0s"
     assert response(Mechanism.XOAUTH2) == b"user=a=b@x.test\1auth=Bearer s\1\1"
@@ -163,7 +163,7 @@ def test_initial_responses() -> None:
 
 
 def test_the_secret_is_not_shown() -> None:
-    assert "hidden" not in repr(Login(MAILBOX, Mechanism.PLAIN, lambda: "hidden"))
+    assert "hidden" not in repr(ClientLogin(MAILBOX, Mechanism.PLAIN, lambda: "hidden"))
     assert base64.b64encode(b"hidden").decode() not in repr(Mechanism.PLAIN)
 
 
@@ -217,7 +217,7 @@ async def test_a_refusal_behind_the_final_dot_is_one_of_the_content() -> None:
         with pytest.raises(SubmissionFailed) as caught:
             await client.send(MAILBOX, ["a@x.test"], CONTENT)
         await client.close()
-    assert caught.value.failure == Failure("554", "5.7.1 spam", "content")
+    assert caught.value.failure == SendFailure("554", "5.7.1 spam", "content")
 
 
 async def test_a_success_that_is_none_of_this_step_is_called_out_of_turn() -> None:
@@ -362,7 +362,7 @@ async def test_what_is_no_reply_or_too_much(octets: bytes, expected: str) -> Non
 
 
 async def test_replies_without_an_end_are_not_kept() -> None:
-    wire = connection.Wire()
+    wire = connection.SmtpConnection()
     wire.data_received(b"250 ok\r\n" * 5000)
     with pytest.raises(SubmissionFailed, match="replies without an end"):
         await wire.reply()
@@ -388,14 +388,14 @@ async def test_no_connection_in_the_time_for_a_reply_is_a_timeout() -> None:
     async with scripted_server() as server:
         server.stall()  # so that TLS gets no answer
         endpoint = Endpoint("127.0.0.1", server.port, Tls.IMPLICIT, ssl.create_default_context())
-        login = Login(MAILBOX, Mechanism.NONE, lambda: "")
-        client = Submission(endpoint, login, Manner(reply_seconds=0.05))
+        login = ClientLogin(MAILBOX, Mechanism.NONE, lambda: "")
+        client = Submission(endpoint, login, ClientBehaviour(reply_seconds=0.05))
         with pytest.raises(SubmissionFailed, match=r"timeout no connection within 0\.05 s"):
             await client.open()
 
 
 async def test_a_host_that_is_none_is_a_failed_connection() -> None:
-    login = Login(MAILBOX, Mechanism.NONE, lambda: "")
+    login = ClientLogin(MAILBOX, Mechanism.NONE, lambda: "")
     client = Submission(Endpoint("no-such-host.invalid", 25), login)
     with pytest.raises(SubmissionFailed, match="connection failed"):
         await client.open()

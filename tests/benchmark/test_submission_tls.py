@@ -5,7 +5,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bench.client.submission import Endpoint, Login, Mechanism, Submission, SubmissionFailed, Tls
+from bench.client.submission import (
+    ClientLogin,
+    Endpoint,
+    Mechanism,
+    Submission,
+    SubmissionFailed,
+    Tls,
+)
 from tests.benchmark.runs import MAILBOX, outcome
 from tests.benchmark.scripted_server import PASSWORD, ScriptedServer, scripted_server
 
@@ -25,7 +32,7 @@ def protected(authority: trustme.CA, tls: Tls) -> ScriptedServer:
 
 def submission(server: ScriptedServer, tls: Tls, context: ssl.SSLContext) -> Submission:
     endpoint = Endpoint("127.0.0.1", server.port, tls, context)
-    return Submission(endpoint, Login(MAILBOX, Mechanism.PLAIN, lambda: PASSWORD))
+    return Submission(endpoint, ClientLogin(MAILBOX, Mechanism.PLAIN, lambda: PASSWORD))
 
 
 @BOTH

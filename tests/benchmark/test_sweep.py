@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from bench.analysis import sweep
-from bench.analysis.sweep import MAX_STEPS, Figures, Parameter, enough, figures, knee, loads
+from bench.analysis.sweep import (
+    MAX_STEPS,
+    Parameter,
+    StepFigures,
+    figures,
+    knee,
+    loads,
+    reason_to_stop,
+)
 from bench.measurement.recorder import Recorder
 from bench.reports import html_export, json_export, sweep_table
 from tests.benchmark.runs import exported, run_of, sample, settle, strict_json
@@ -18,18 +26,18 @@ from tests.benchmark.runs import exported, run_of, sample, settle, strict_json
 POSITIVE = st.floats(min_value=1e-3, max_value=1e5)
 
 
-def step(load: float, throughput: float, mean: float, success: float = 1.0) -> Figures:
-    return Figures(load, throughput, mean, mean * 2, success)
+def step(load: float, throughput: float, mean: float, success: float = 1.0) -> StepFigures:
+    return StepFigures(load, throughput, mean, mean * 2, success)
 
 
 @st.composite
-def sweeps(draw: st.DrawFn) -> list[Figures]:
+def sweeps(draw: st.DrawFn) -> list[StepFigures]:
     count = draw(st.integers(min_value=3, max_value=12))
     rising = sorted(draw(st.sets(POSITIVE, min_size=count, max_size=count)))
     return [step(load, draw(POSITIVE), draw(POSITIVE)) for load in rising]
 
 
-def saturating(connections: float, capacity: float = 8.0, seconds: float = 0.01) -> Figures:
+def saturating(connections: float, capacity: float = 8.0, seconds: float = 0.01) -> StepFigures:
     """A closed system that serves `capacity` at once, by the asymptotes of its throughput."""
     throughput = min(connections, capacity) / seconds
     return step(connections, throughput, connections / throughput)
@@ -48,7 +56,7 @@ def test_the_knee_of_an_open_system_lies_at_half_its_capacity() -> None:
 
 
 @given(sweeps())
-def test_no_step_has_more_power_than_the_knee(steps: list[Figures]) -> None:
+def test_no_step_has_more_power_than_the_knee(steps: list[StepFigures]) -> None:
     found = knee(steps)
     if found.load is not None:
         (there,) = (one for one in steps if one.load == found.load)
@@ -57,11 +65,11 @@ def test_no_step_has_more_power_than_the_knee(steps: list[Figures]) -> None:
 
 
 @given(sweeps(), st.sampled_from([0.001, 60.0, 1000.0]), st.sampled_from([0.25, 2.0, 8.0]))
-def test_units_do_not_move_the_knee(steps: list[Figures], time: float, amount: float) -> None:
+def test_units_do_not_move_the_knee(steps: list[StepFigures], time: float, amount: float) -> None:
     powers = sorted(one.power for one in steps)
     assume(powers[-1] > powers[-2] * 1.000001)
     scaled = [
-        Figures(
+        StepFigures(
             one.load * amount,
             (one.throughput_per_second or 0) * amount / time,
             (one.mean_seconds or 0) * time,
@@ -77,7 +85,7 @@ def test_units_do_not_move_the_knee(steps: list[Figures], time: float, amount: f
 
 
 @given(sweeps(), st.data())
-def test_a_step_that_fails_never_is_the_knee(steps: list[Figures], data: st.DataObject) -> None:
+def test_a_step_that_fails_never_is_the_knee(steps: list[StepFigures], data: st.DataObject) -> None:
     index = data.draw(st.integers(min_value=0, max_value=len(steps) - 1))
     # Refusals are quick: without this rule the failing step would look like the best.
     steps[index] = step(steps[index].load, 1e6, 1e-6, success=0.5)
@@ -111,19 +119,19 @@ def test_failures_at_the_top_leave_the_knee_below_them_unknown_only_if_power_gre
 
 
 def test_a_sweep_goes_on_while_throughput_grows_whatever_the_latency() -> None:
-    assert enough([step(1, 100, 0.01), step(2, 150, 0.5)]) == ""
+    assert reason_to_stop([step(1, 100, 0.01), step(2, 150, 0.5)]) == ""
 
 
 def test_a_sweep_ends_when_latency_explodes_without_a_gain() -> None:
-    assert "25 times the least" in enough([step(1, 100, 0.01), step(2, 105, 0.25)])
+    assert "25 times the least" in reason_to_stop([step(1, 100, 0.01), step(2, 105, 0.25)])
 
 
 def test_a_sweep_ends_when_messages_fail() -> None:
-    assert "only 90 %" in enough([step(1, 100, 0.01), step(2, 105, 0.01, success=0.9)])
+    assert "only 90 %" in reason_to_stop([step(1, 100, 0.01), step(2, 105, 0.01, success=0.9)])
 
 
 def test_one_step_is_no_reason_to_end() -> None:
-    assert enough([step(1, 100, 9.0)]) == ""
+    assert reason_to_stop([step(1, 100, 9.0)]) == ""
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.plan.workloads import Recipients, Reuse, Sizes, scattered
+from bench.plan.workloads import ConnectionReuse, Recipients, Sizes, scattered
 
 
 def test_one_size() -> None:
@@ -68,11 +68,11 @@ def test_what_is_no_number_of_recipients(text: str) -> None:
     ],
 )
 def test_reuse(text: str, messages: int | None, shown: str) -> None:
-    reuse = Reuse.parse(text)
+    reuse = ConnectionReuse.parse(text)
     assert (reuse.messages, str(reuse)) == (messages, shown)
 
 
 @pytest.mark.parametrize("text", ["", "0", "often", "1.5", "99999999999", "-3", "²"])
 def test_what_is_no_reuse(text: str) -> None:
     with pytest.raises(ValueError, match="kept"):
-        Reuse.parse(text)
+        ConnectionReuse.parse(text)

@@ -5,29 +5,35 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from bench.client.submission import Endpoint, Login, Mechanism
-from bench.load.generator import Load
+from bench.client.submission import ClientLogin, Endpoint, Mechanism
+from bench.load.generator import LoadGenerator
 from bench.load.messages import Messages
 from bench.measurement.recorder import Recorder
 from tests.benchmark.scripted_server import PASSWORD, WAIT_SECONDS, ScriptedServer
 
 if TYPE_CHECKING:
     from bench.measurement.result import Result
-    from bench.plan.arrivals import Share
-    from bench.plan.scenarios import Plan
+    from bench.plan.arrivals import ProcessShare
+    from bench.plan.scenarios import RunPlan
 
 
 class Trial:
     """The load and its parts."""
 
     def __init__(
-        self, server: ScriptedServer, what: Plan, share: Share | None = None, run_id: str = ""
+        self,
+        server: ScriptedServer,
+        what: RunPlan,
+        share: ProcessShare | None = None,
+        run_id: str = "",
     ) -> None:
         self.messages = Messages(what.to_email, what.workload, run_id=run_id)
         self.recorder = Recorder(what.pace.planned, what.pace.warmup_seconds)
-        logins = [Login(mailbox, Mechanism.PLAIN, lambda: PASSWORD) for mailbox in what.mailboxes]
+        logins = [
+            ClientLogin(mailbox, Mechanism.PLAIN, lambda: PASSWORD) for mailbox in what.mailboxes
+        ]
         endpoint = Endpoint("127.0.0.1", server.port)
-        self.load = Load(what, endpoint, logins, self.messages, self.recorder, share)
+        self.load = LoadGenerator(what, endpoint, logins, self.messages, self.recorder, share)
 
     async def result(self) -> Result:
         async with asyncio.timeout(WAIT_SECONDS):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from bench.reports import formatting
-from bench.reports.charts.drawing import Sheet, both_sizes
+from bench.reports.charts.drawing import Drawing, both_sizes
 from bench.reports.charts.scales import along
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def phases(results: Mapping[str, Any], *, without: str = "not measured") -> Mark
     longest = max((phase["p95_seconds"] or 0.0 for _, phase in rows), default=0.0)
 
     def draw(width: int) -> Markup:
-        sheet = Sheet(width, 12 + _ROW * len(rows) + 40, left=4)
+        sheet = Drawing(width, 12 + _ROW * len(rows) + 40, left=4)
         x = along(longest, sheet.left, sheet.right, most=5 if sheet.is_narrow else 8)
         for number, (title, phase) in enumerate(rows):
             top = 12.0 + number * _ROW
@@ -60,7 +60,7 @@ def errors(counted: Sequence[tuple[str, int]]) -> Markup:
     highest = max((count for _, count in shown), default=0)
 
     def draw(width: int) -> Markup:
-        sheet = Sheet(width, 8 + _ROW * len(shown), left=4, bottom=0)
+        sheet = Drawing(width, 8 + _ROW * len(shown), left=4, bottom=0)
         x = along(highest, sheet.left, sheet.right)
         for number, (code, count) in enumerate(shown):
             top = 8.0 + number * _ROW

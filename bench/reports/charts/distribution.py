@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from bench.reports import formatting
-from bench.reports.charts.drawing import Sheet, both_sizes, width_of
+from bench.reports.charts.drawing import Drawing, both_sizes, width_of
 from bench.reports.charts.scales import from_zero, logarithmic
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def histogram(results: Mapping[str, Any]) -> Markup:
     buckets, latency = results["histogram"], results["latency"]
 
     def draw(width: int) -> Markup:
-        sheet = Sheet(width, 270)
+        sheet = Drawing(width, 270)
         sheet.top += _MARK_ROW * len(_MARKS)
         x = logarithmic(
             max(latency["min_seconds"] or 0.001, _LEAST_SECONDS),
@@ -68,7 +68,7 @@ def bars(
     return edges, counts
 
 
-def _marks(sheet: Sheet, latency: Mapping[str, Any], x: Scale) -> None:
+def _marks(sheet: Drawing, latency: Mapping[str, Any], x: Scale) -> None:
     """Draw the percentiles as lines, their words one below the other and above every line."""
     known = [
         (name, latency[key], 12.0 + row * _MARK_ROW)

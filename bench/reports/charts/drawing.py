@@ -21,7 +21,7 @@ _CHARACTER = 7.2  # units of width, about, at the size of the axes' numbers
 _GAP = 10  # units between two numbers of an axis
 
 
-class Sheet:
+class Drawing:
     """One picture, and the frame in it that the values are drawn in."""
 
     def __init__(self, width: int, height: int, *, left: float = 52, bottom: float = 40) -> None:
@@ -117,7 +117,7 @@ class Sheet:
 
 
 def element(name: str, content: str | None = None, **attributes: object) -> Markup:
-    """Return an element of SVG; see `Sheet.add`."""
+    """Return an element of SVG; see `Drawing.add`."""
     written = Markup("").join(
         Markup(' {}="{}"').format(key.rstrip("_").replace("_", "-"), value)
         for key, value in attributes.items()

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from bench.reports import formatting
-from bench.reports.charts.drawing import Sheet, both_sizes
+from bench.reports.charts.drawing import Drawing, both_sizes
 from bench.reports.charts.scales import along, from_zero, logarithmic
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def curve(
     """Draw throughput and p95 against the load, one above the other."""
 
     def draw(width: int) -> Markup:
-        sheet = Sheet(width, 2 * _PANEL + 66, left=62)
+        sheet = Drawing(width, 2 * _PANEL + 66, left=62)
         x = _load_axis(loads, sheet)
         bottom = sheet.bottom
         _panel(sheet, 12, x, (loads, throughputs), formatting.plain, "throughput a second", "ok")
@@ -67,7 +67,7 @@ def curve(
     return both_sizes(draw)
 
 
-def _load_axis(loads: Sequence[float], sheet: Sheet) -> Scale:
+def _load_axis(loads: Sequence[float], sheet: Drawing) -> Scale:
     """Return a scale with a number for each step; logarithmic where the steps multiply."""
     low, high = min(loads, default=1.0), max(loads, default=1.0)
     if low <= 0 or high < low * _MULTIPLIED:
@@ -77,7 +77,7 @@ def _load_axis(loads: Sequence[float], sheet: Sheet) -> Scale:
 
 
 def _panel(
-    sheet: Sheet,
+    sheet: Drawing,
     top: float,
     x: Scale,
     values: tuple[Sequence[float], Sequence[float | None]],
@@ -115,7 +115,7 @@ def forest(figures: Sequence[Mapping[str, Any]]) -> Markup:
     low = max(1 / _MOST_SPAN, min(*bounds, 1 / (1 + _LEAST_SPAN)))
 
     def draw(width: int) -> Markup:
-        sheet = Sheet(width, 12 + _ROW * len(rows) + 40, left=4)
+        sheet = Drawing(width, 12 + _ROW * len(rows) + 40, left=4)
         margin = (high / low) ** 0.06
         most = 7 if sheet.is_narrow else 11
         x = logarithmic(low / margin, high * margin, sheet.left + 14, sheet.right - 8, most)
@@ -140,7 +140,7 @@ def _factor(row: Mapping[str, Any]) -> float | None:
     return math.inf if after else 1.0
 
 
-def _whisker(sheet: Sheet, top: float, row: Mapping[str, Any], x: Scale) -> None:
+def _whisker(sheet: Drawing, top: float, row: Mapping[str, Any], x: Scale) -> None:
     middle, factor = top + 22, _factor(row)
     sheet.text(sheet.left, top + 8, row["title"], "name")
     sheet.line(sheet.left, middle, sheet.right, middle, "grid")
@@ -162,7 +162,7 @@ def _whisker(sheet: Sheet, top: float, row: Mapping[str, Any], x: Scale) -> None
         _arrow(sheet, x(factor), middle, -1 if factor < x.low else 1)
 
 
-def _arrow(sheet: Sheet, place: float, middle: float, way: int) -> None:
+def _arrow(sheet: Drawing, place: float, middle: float, way: int) -> None:
     """Draw the head of an arrow: the mark belongs beyond the edge."""
     tip = place + way * _ARROW
     sheet.line(place + way * 6, middle - 5, tip, middle, "median")
@@ -176,7 +176,7 @@ def dots(name: str, row: Mapping[str, Any], label: Callable[[float], str], spoke
     highest = max((one for values in known.values() for one in values), default=1.0)
 
     def draw(width: int) -> Markup:
-        sheet = Sheet(width, 8 + 30 * len(sides) + 26, left=80, bottom=26)
+        sheet = Drawing(width, 8 + 30 * len(sides) + 26, left=80, bottom=26)
         x = from_zero(highest, sheet.left, sheet.right - 12, most=5 if sheet.is_narrow else 8)
         for number, side in enumerate(sides):
             middle = 20.0 + number * 30

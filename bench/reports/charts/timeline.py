@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bench.reports import formatting
-from bench.reports.charts.drawing import Sheet, both_sizes, steps
+from bench.reports.charts.drawing import Drawing, both_sizes, steps
 from bench.reports.charts.scales import Scale, along, from_zero, logarithmic
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ _LEAST_MARK = 2.0  # units: one failure among a million is seen
 
 
 @dataclass(frozen=True, slots=True)
-class Bin:
+class ChartBin:
     """A stretch of the run: how many messages a second, and their latency."""
 
     start_seconds: float
@@ -38,7 +38,7 @@ class Bin:
         return count / (self.end_seconds - self.start_seconds)
 
 
-def bins(results: Mapping[str, Any]) -> list[Bin]:
+def bins(results: Mapping[str, Any]) -> list[ChartBin]:
     """Return the stretches of a run's timeline; the last one ends with the run.
 
     A last stretch that is shorter than the others is made one with the stretch before: alone it
@@ -47,7 +47,7 @@ def bins(results: Mapping[str, Any]) -> list[Bin]:
     width = results["timeline"]["bin_seconds"]
     rows = results["timeline"]["bins"]
     found = [
-        Bin(
+        ChartBin(
             row["start_seconds"],
             row["start_seconds"] + width,
             row["successful"],
@@ -70,7 +70,7 @@ def bins(results: Mapping[str, Any]) -> list[Bin]:
     return found
 
 
-def throughput(stretches: Sequence[Bin]) -> Markup:
+def throughput(stretches: Sequence[ChartBin]) -> Markup:
     """Draw the successes a second, and when messages failed or were dropped."""
     highest = max((one.rate(one.successful + one.failed) for one in stretches), default=0.0)
     rows = [
@@ -81,7 +81,7 @@ def throughput(stretches: Sequence[Bin]) -> Markup:
 
     def draw(width: int) -> Markup:
         below = _STRIP_GAP + _STRIP * len(rows) if rows else 0
-        sheet = Sheet(width, 250 + below, left=62, bottom=40 + below)
+        sheet = Drawing(width, 250 + below, left=62, bottom=40 + below)
         x = _time_axis(sheet, stretches, below)
         y = from_zero(highest, sheet.bottom, sheet.top)
         sheet.y_axis(y, formatting.plain)
@@ -97,7 +97,7 @@ def throughput(stretches: Sequence[Bin]) -> Markup:
     return both_sizes(draw)
 
 
-def latency(stretches: Sequence[Bin]) -> Markup:
+def latency(stretches: Sequence[ChartBin]) -> Markup:
     """Draw the p50 and p95 of each stretch that had a success."""
     known = [
         value
@@ -110,7 +110,7 @@ def latency(stretches: Sequence[Bin]) -> Markup:
     axis = "logarithmic" if is_log else "linear, from 0"
 
     def draw(width: int) -> Markup:
-        sheet = Sheet(width, 258, left=62)
+        sheet = Drawing(width, 258, left=62)
         sheet.top += _TITLE_ROW
         x = _time_axis(sheet, stretches)
         y = (
@@ -133,7 +133,7 @@ def latency(stretches: Sequence[Bin]) -> Markup:
     return both_sizes(draw)
 
 
-def _time_axis(sheet: Sheet, stretches: Sequence[Bin], below: float = 0) -> Scale:
+def _time_axis(sheet: Drawing, stretches: Sequence[ChartBin], below: float = 0) -> Scale:
     end = stretches[-1].end_seconds if stretches else 1.0
     x = along(end, sheet.left, sheet.right, most=6 if sheet.is_narrow else 10)
     bottom = sheet.bottom
@@ -146,7 +146,7 @@ def _time_axis(sheet: Sheet, stretches: Sequence[Bin], below: float = 0) -> Scal
 
 
 def _staircase(
-    stretches: Sequence[Bin], name: str, x: Scale, y: Scale
+    stretches: Sequence[ChartBin], name: str, x: Scale, y: Scale
 ) -> list[tuple[float, float]]:
     return steps(
         (x(one.start_seconds), x(one.end_seconds), y(one.rate(getattr(one, name))))
@@ -154,7 +154,7 @@ def _staircase(
     )
 
 
-def _strip(sheet: Sheet, number: int, name: str, marked: Sequence[Bin], x: Scale) -> None:
+def _strip(sheet: Drawing, number: int, name: str, marked: Sequence[ChartBin], x: Scale) -> None:
     """Draw a row below the frame with a mark wherever any message failed or was dropped."""
     top = sheet.bottom + _STRIP_GAP + number * _STRIP
     sheet.text(sheet.left - 7, top + 9, name, at="end")
@@ -164,7 +164,7 @@ def _strip(sheet: Sheet, number: int, name: str, marked: Sequence[Bin], x: Scale
 
 
 def _unbroken(
-    stretches: Sequence[Bin], name: str, x: Scale, y: Scale
+    stretches: Sequence[ChartBin], name: str, x: Scale, y: Scale
 ) -> list[list[tuple[float, float]]]:
     """Return the points of each run of stretches that have a value."""
     lines: list[list[tuple[float, float]]] = [[]]
@@ -177,7 +177,7 @@ def _unbroken(
     return [line for line in lines if line]
 
 
-def _spoken(stretches: Sequence[Bin]) -> str:
+def _spoken(stretches: Sequence[ChartBin]) -> str:
     rates = [one.rate(one.successful) for one in stretches]
     failed = sum(one.failed for one in stretches)
     dropped = sum(one.dropped for one in stretches)
@@ -190,16 +190,16 @@ def _spoken(stretches: Sequence[Bin]) -> str:
     )
 
 
-def _until(one: Bin, end: float) -> Bin:
-    return Bin(
+def _until(one: ChartBin, end: float) -> ChartBin:
+    return ChartBin(
         one.start_seconds, end, one.successful, one.failed, one.dropped,
         one.p50_seconds, one.p95_seconds,
     )  # fmt: skip
 
 
-def _joined(one: Bin, last: Bin, end: float) -> Bin:
+def _joined(one: ChartBin, last: ChartBin, end: float) -> ChartBin:
     # The percentiles of the longer stretch stand for both.
-    return Bin(
+    return ChartBin(
         one.start_seconds, end, one.successful + last.successful, one.failed + last.failed,
         one.dropped + last.dropped, one.p50_seconds or last.p50_seconds,
         one.p95_seconds or last.p95_seconds,
