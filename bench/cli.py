@@ -33,11 +33,13 @@ from bench.options.dataclass_options import (
 from bench.options.request_builder import OutputOptions, output_of, request_of
 from bench.options.run_options import RunOptions
 from bench.plan.scenarios import COMPARE, SCENARIOS, RunPlan
+from bench.process.child_process import StartInterrupted
 from bench.process.interruption import Interruption
 from bench.process.server_process import loop_factory
 from bench.reports.progress import Progress
-from bench.runs.run import RunRequest, run_once, run_sides
-from bench.targets.target import StartInterrupted, TargetError
+from bench.runs.run import run_once, run_sides
+from bench.runs.run_request import RunRequest
+from bench.targets.target_request import TargetError
 from xoauth2_proxy import __version__
 
 _PROMPT_ABOVE_EMAILS = 500

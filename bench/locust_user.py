@@ -28,14 +28,17 @@ from gevent.lock import BoundedSemaphore
 from locust import User, events, task
 from locust.runners import MasterRunner
 
+from bench.client.connection import SubmissionFailed
+from bench.client.endpoint import Tls
 from bench.client.login import Mechanism
-from bench.client.submission import ClientBehaviour, Submission, SubmissionFailed, Tls
+from bench.client.submission import ClientBehaviour, Submission
 from bench.load.messages import Messages
 from bench.options.request_builder import request_of
 from bench.options.run_options import RunOptions
 from bench.process.interruption import Interruption
 from bench.runs.logins import logins_of
-from bench.targets.target import TargetError, open_target
+from bench.targets.target import open_target
+from bench.targets.target_request import TargetError
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -44,11 +47,11 @@ if TYPE_CHECKING:
     from locust.argument_parser import LocustArgumentParser
     from locust.env import Environment
 
+    from bench.client.endpoint import Endpoint
     from bench.client.login import ClientLogin
-    from bench.client.submission import Endpoint
     from bench.measurement.sample import SendFailure
-    from bench.runs.run import RunRequest
-    from bench.targets.target import TargetRequest
+    from bench.runs.run_request import RunRequest
+    from bench.targets.target_request import TargetRequest
 
 T = TypeVar("T")
 

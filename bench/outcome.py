@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from bench.measurement.result import Run
     from bench.options.request_builder import OutputOptions
     from bench.process.interruption import Interruption
-    from bench.runs.run import RunRequest
+    from bench.runs.run_request import RunRequest
 
 _ALONE = (
     "Without a side to compare them with, the runs are documents of their own: measure the other "

@@ -9,55 +9,21 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from bench.client.connection import SmtpConnection, SubmissionFailed, refusal
+from bench.client.endpoint import Endpoint, Tls
 from bench.client.login import ClientLogin, Mechanism
 from bench.measurement.sample import SendFailure
 from bench.plan.workloads import REPLY_SECONDS
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Sequence
 
     from xoauth2_proxy.smtp.protocol import Reply
 
-__all__ = [
-    "ClientBehaviour",
-    "ClientLogin",
-    "Endpoint",
-    "Mechanism",
-    "OpeningTimes",
-    "Submission",
-    "SubmissionFailed",
-    "Tls",
-    "is_listening",
-]
-
 _QUIT_SECONDS = 2.0
 _HELLO = b"EHLO localhost"
-
-
-class Tls(StrEnum):
-    """How the connection to the relay is protected."""
-
-    NONE = "none"
-    STARTTLS = "starttls"
-    IMPLICIT = "implicit"
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """Where the relay listens."""
-
-    host: str
-    port: int
-    tls: Tls = Tls.NONE
-    tls_context: ssl.SSLContext | None = None  # None exactly when `tls` is none
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

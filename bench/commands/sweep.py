@@ -20,12 +20,15 @@ from bench.analysis.sweep import MAX_STEPS, Parameter
 from bench.options.request_builder import OutputOptions, output_of, request_of
 from bench.options.run_options import LOAD, MAX_CONNECTIONS, MAX_RATE, RunOptions
 from bench.plan.scenarios import COMPARE, RunPlan
+from bench.process.child_process import StartInterrupted
 from bench.process.interruption import Interruption
 from bench.process.server_process import loop_factory
 from bench.reports import html_export, json_export, sweep_table
 from bench.reports.progress import Progress
-from bench.runs.run import RunRequest, measure, with_mailboxes
-from bench.targets.target import StartInterrupted, Target, TargetError, open_target
+from bench.runs.run import measure, with_mailboxes
+from bench.runs.run_request import RunRequest
+from bench.targets.target import Target, open_target
+from bench.targets.target_request import TargetError
 
 _DEFAULT = "1,2,4,8,16,32"
 _STEP_SECONDS = 10.0

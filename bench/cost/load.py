@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from bench.cost.plan import mailbox
-from bench.measurement.recorder import Histogram
+from bench.measurement.histogram import Histogram
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -12,7 +12,8 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Protocol
 
-from bench.client.submission import ClientBehaviour, Submission, SubmissionFailed
+from bench.client.connection import SubmissionFailed
+from bench.client.submission import ClientBehaviour, Submission
 from bench.load.backoff import BackOff
 from bench.load.pacer import Pacer
 from bench.measurement.sample import Sample, SendFailure
@@ -20,8 +21,8 @@ from bench.measurement.sample import Sample, SendFailure
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from bench.client.endpoint import Endpoint
     from bench.client.login import ClientLogin
-    from bench.client.submission import Endpoint
     from bench.load.messages import Messages
     from bench.load.pacer import Turn
     from bench.plan.arrivals import ProcessShare

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Self
 
-from bench.client.submission import Submission, SubmissionFailed
+from bench.client.connection import SubmissionFailed
+from bench.client.submission import Submission
 from bench.measurement.result import IdleClientFigures
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from bench.client.endpoint import Endpoint
     from bench.client.login import ClientLogin
-    from bench.client.submission import ClientBehaviour, Endpoint
+    from bench.client.submission import ClientBehaviour
 
 _OPENING_AT_ONCE = 50
 _CLOSING_AT_ONCE = 200

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
-from bench.targets.provisioning import MailboxesToAdd, is_prefix
-from bench.targets.target import DEFAULT_PORT
+from bench.targets.mailboxes import MailboxesToAdd, is_prefix
+from bench.targets.target_request import DEFAULT_PORT
 
 if TYPE_CHECKING:
     from bench.options.run_options import RunOptions

@@ -16,17 +16,16 @@ import platformdirs
 import typer
 
 from bench.analysis import assertions
+from bench.client.endpoint import Tls
 from bench.client.login import Mechanism
-from bench.client.submission import Tls
 from bench.load.messages import MessagesUnusable, read_folder
 from bench.options.account_options import accounts_of
 from bench.options.run_options import MAX_EMAILS, PASSWORD_VARIABLE
 from bench.plan.arrivals import Pace, Rate
 from bench.plan.scenarios import COMPARE, COMPARED_RUNS, CUSTOM, SCENARIOS, RunPlan
 from bench.plan.workloads import ConnectionReuse, Recipients, Sizes, Workload
-from bench.runs.run import RunRequest
-from bench.targets.private_proxy import PrivateProxyOptions
-from bench.targets.target import TargetRequest
+from bench.runs.run_request import RunRequest
+from bench.targets.target_request import PrivateProxyOptions, TargetRequest
 from xoauth2_proxy.sandbox.tokens.mock_tokens import MOCK_MAILBOXES
 
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
 
     from bench.options.run_options import RunOptions
     from bench.plan.scenarios import Scenario
-    from bench.targets.provisioning import MailboxesToAdd
+    from bench.targets.mailboxes import MailboxesToAdd
 
 _MOCK_PASSWORD = "secret"  # noqa: S105 - the mock mailboxes' published password
 _SENDER_WITHOUT_LOGIN = "sender@bench.invalid"

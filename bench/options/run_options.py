@@ -10,13 +10,13 @@ from typing import Annotated
 
 import typer
 
+from bench.client.endpoint import Tls
 from bench.client.login import Mechanism
-from bench.client.submission import Tls
 from bench.plan.arrivals import MAX_LATENESS_SECONDS
 from bench.plan.scenarios import COMPARED_RUNS, SCENARIOS
 from bench.plan.workloads import MAX_MESSAGE_BYTES, REPLY_SECONDS
-from bench.targets.provisioning import MAX_ACCOUNTS
-from bench.targets.target import DEFAULT_ADMIN_URL, DEFAULT_HOST, DEFAULT_PORT
+from bench.targets.mailboxes import MAX_ACCOUNTS
+from bench.targets.target_request import DEFAULT_ADMIN_URL, DEFAULT_HOST, DEFAULT_PORT
 
 MAX_EMAILS = 10_000_000  # an octet of memory each
 MAX_CONNECTIONS = 10_000

@@ -9,15 +9,15 @@ import typer
 
 from bench.options import request_builder, scenario_file
 from bench.options.scenario_schema import LoadSection
-from bench.targets.private_proxy import PrivateProxyOptions
-from bench.targets.provisioning import BenchMailbox
+from bench.targets.mailboxes import BenchMailbox
+from bench.targets.target_request import PrivateProxyOptions
 
 if TYPE_CHECKING:
     from collections.abc import Collection
     from pathlib import Path
 
     from bench.options.run_options import RunOptions
-    from bench.runs.run import RunRequest
+    from bench.runs.run_request import RunRequest
 
 _NOT_WITH_FILE = frozenset(
     {

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Self
 from bench.measurement.result import NotReconciled, ProviderFigures, Reconciliation
 from bench.reconciliation import provider_counters, provider_settings
 from bench.reconciliation.reconcile import SandboxMessages, SandboxUnavailable, reconcile
-from bench.targets.provisioning import DOMAIN
+from bench.targets.mailboxes import DOMAIN
 from xoauth2_proxy.sandbox.tokens.mock_tokens import MOCK_MAILBOXES
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from bench.client.submission import Endpoint
+from bench.client.endpoint import Endpoint
 from bench.load.generator import LoadGenerator
 from bench.load.generator_usage import GeneratorUsage, measuring_usage
 from bench.process.open_files import raise_open_file_limit

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from bench.measurement.recorder import Recorder
     from bench.measurement.result import GeneratorFigures
     from bench.runs.process_messages import Order
-    from bench.runs.run import RunRequest
+    from bench.runs.run_request import RunRequest
     from bench.targets.target import Target
 
 LOST = PROCESS_LOST  # the code under which what was in flight then is counted

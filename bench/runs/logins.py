@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bench.client.login import ClientLogin, Mechanism
-from bench.targets.target import TargetError
+from bench.targets.target_request import TargetError
 from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokens, load_signing_key
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from bench.runs.run import RunRequest
+    from bench.runs.run_request import RunRequest
 
 _TOKEN_SECONDS = 3600.0  # what providers give
 

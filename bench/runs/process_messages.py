@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from bench.load.messages import Messages
     from bench.plan.arrivals import ProcessShare
-    from bench.runs.run import RunRequest
+    from bench.runs.run_request import RunRequest
 
 _LENGTH_OCTETS = 8  # in front of each frame
 _READ_OCTETS = 1 << 18

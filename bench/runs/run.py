@@ -6,7 +6,7 @@ import asyncio
 import os
 import platform
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -17,38 +17,23 @@ from bench.load.idle_clients import IdleClients
 from bench.load.messages import Messages
 from bench.measurement.recorder import Recorder
 from bench.measurement.result import PROCESS_LOST, Environment, Run
+from bench.process.child_process import StartInterrupted
 from bench.reconciliation.provider_observer import ProviderObserver
 from bench.runs.load_processes import LoadProcesses, LoadProcessesError
 from bench.runs.logins import logins_of
 from bench.runs.prometheus import PrometheusPortError, RunCollector, serving_metrics
 from bench.targets.provisioning import provisioned
-from bench.targets.target import DEFAULT_ADMIN_URL, StartInterrupted, TargetError, open_target
+from bench.targets.target import open_target
+from bench.targets.target_request import DEFAULT_ADMIN_URL, TargetError
 from xoauth2_proxy import __version__
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-    from bench.client.login import Mechanism
-    from bench.plan.scenarios import RunPlan
     from bench.process.interruption import Interruption
     from bench.reports.progress import Progress
-    from bench.targets.provisioning import MailboxesToAdd
-    from bench.targets.target import Target, TargetRequest
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunRequest:
-    """What the user asked for."""
-
-    plan: RunPlan
-    target: TargetRequest
-    mechanism: Mechanism
-    secret: str | None = field(repr=False)  # password or token; None: mock tokens, or no login
-    token_ttl_seconds: float | None = None  # of the mock tokens; None: an hour
-    files: tuple[bytes, ...] = field(default=(), repr=False)  # messages to send; empty: written
-    accounts: MailboxesToAdd | None = None  # mailboxes of the run's own, which are the plan's
-    runs: int = 1  # of each side, with the scenario compare
-    prometheus_port: int | None = None  # on loopback, 0: any; None: the run is not exposed
+    from bench.runs.run_request import RunRequest
+    from bench.targets.target import Target
 
 
 async def run_once(request: RunRequest, interruption: Interruption, progress: Progress) -> Run:

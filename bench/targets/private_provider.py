@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bench.process.interruption import Interruption
-    from bench.targets.provisioning import BenchMailbox
+    from bench.targets.mailboxes import BenchMailbox
 
 # What the proxy's own mock provider has: wide enough never to be what a benchmark measures.
 _LIMITS = {"max_connections": 50, "max_messages_per_connection": 1000}

@@ -9,23 +9,22 @@ import json
 import shutil
 import tempfile
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.process.child_process import ChildError, ChildProcess, StartInterrupted, running_child
 from bench.targets.private_provider import private_provider
+from bench.targets.target_request import PrivateProxyOptions
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator
 
     from bench.process.interruption import Interruption
-    from bench.targets.provisioning import BenchMailbox
 
 __all__ = [
     "PrivateProxy",
     "PrivateProxyError",
-    "PrivateProxyOptions",
     "StartInterrupted",
     "private_proxy",
 ]
@@ -33,15 +32,6 @@ __all__ = [
 
 class PrivateProxyError(Exception):
     """The private proxy did not start; the text holds the end of what it wrote."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PrivateProxyOptions:
-    """What a private proxy is to have beside what it has anyway."""
-
-    mailboxes: tuple[BenchMailbox, ...] = ()  # empty: the four mock mailboxes
-    provider: Mapping[str, object] | None = None  # settings of a sandbox; None: the proxy's own
-    limits: Mapping[str, object] = field(default_factory=dict)  # per mailbox; with such a sandbox
 
 
 @dataclass(frozen=True, slots=True)

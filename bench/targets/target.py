@@ -11,14 +11,16 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from bench.client.submission import Endpoint, Tls, is_listening
+from bench.client.endpoint import Endpoint, Tls
+from bench.client.submission import is_listening
 from bench.targets.http_client import FetchFailed, fetch_object
 from bench.targets.loopback import is_loopback
-from bench.targets.private_proxy import (
-    PrivateProxyError,
-    PrivateProxyOptions,
-    StartInterrupted,
-    private_proxy,
+from bench.targets.private_proxy import PrivateProxyError, private_proxy
+from bench.targets.target_request import (
+    DEFAULT_ADMIN_URL,
+    DEFAULT_HOST,
+    DEFAULT_PORT,
+    TargetError,
 )
 
 if TYPE_CHECKING:
@@ -26,52 +28,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bench.process.interruption import Interruption
+    from bench.targets.target_request import PrivateProxyOptions, TargetRequest
 
-DEFAULT_HOST = "127.0.0.1"
-DEFAULT_PORT = 2525
-DEFAULT_ADMIN_URL = "http://127.0.0.1:9090"
 _PROBE_SECONDS = 5.0
 _MAX_STATUS_CHARACTERS = 50
 _LOG_TAIL_LINES = 5
 _LOG_TAIL_BYTES = 16_384
-
-__all__ = [
-    "DEFAULT_ADMIN_URL",
-    "DEFAULT_HOST",
-    "DEFAULT_PORT",
-    "StartInterrupted",
-    "Target",
-    "TargetError",
-    "TargetRequest",
-    "open_target",
-    "tls_context",
-]
-
-
-class TargetError(Exception):
-    """There is nothing to measure, or it may not be measured; the text says what to do."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TargetRequest:
-    """What the user said about the relay; None where nothing was said."""
-
-    host: str | None = None
-    port: int | None = None
-    admin_url: str | None = None
-    tls: Tls = Tls.NONE
-    ca_file: Path | None = None  # None: the system's certificate authorities
-    allow_remote: bool = False
-    may_start_private: bool = False  # a private proxy may stand in for the default target
-    is_private: bool = False  # it has to be a private one
-    private_options: PrivateProxyOptions = PrivateProxyOptions()  # noqa: RUF009 - frozen; what a private one is to have
-    has_login: bool = True  # a password or token is sent
-    state_dir: Path  # where the running proxy keeps the key of its mock tokens
-
-    @property
-    def is_default(self) -> bool:
-        """Whether the target was left to us."""
-        return self.host is None and self.port is None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bench.client.submission import Endpoint, is_listening
+from bench.client.endpoint import Endpoint
+from bench.client.submission import is_listening
 from tests.benchmark.runs import outcome, strict_json, validate
 from tests.benchmark.scripted_server import WAIT_SECONDS
 

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import asyncio
 
-from bench.client.submission import ClientBehaviour, ClientLogin, Endpoint, Mechanism
+from bench.client.endpoint import Endpoint
+from bench.client.login import ClientLogin, Mechanism
+from bench.client.submission import ClientBehaviour
 from bench.load.idle_clients import IdleClients
 from bench.measurement.result import IdleClientFigures
 from tests.benchmark.scripted_server import PASSWORD, ScriptedServer, scripted_server

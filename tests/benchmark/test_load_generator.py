@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from bench.client.submission import ClientLogin, Endpoint, Mechanism
+from bench.client.endpoint import Endpoint
+from bench.client.login import ClientLogin, Mechanism
 from bench.load.generator import LoadGenerator
 from bench.plan.arrivals import Pace, Rate
 from tests.benchmark.runs import MAILBOX, plan

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from bench.client.endpoint import Endpoint, Tls
 from bench.client.login import Mechanism
-from bench.client.submission import Endpoint, Tls
 from bench.load.messages import Messages
 from bench.measurement.recorder import Recorder
 from bench.plan.arrivals import Pace, Rate
@@ -21,8 +21,9 @@ from bench.plan.workloads import Recipients, Sizes, Workload
 from bench.runs import load_process
 from bench.runs.load_processes import LOST, LoadProcesses, LoadProcessesError
 from bench.runs.process_messages import Start
-from bench.runs.run import RunRequest
-from bench.targets.target import Target, TargetRequest
+from bench.runs.run_request import RunRequest
+from bench.targets.target import Target
+from bench.targets.target_request import TargetRequest
 from tests.benchmark.runs import command, only_file, plan, strict_json, validate
 from tests.benchmark.scripted_server import PASSWORD, ScriptedServer, scripted_server
 from tests.benchmark.trial import Trial, codes

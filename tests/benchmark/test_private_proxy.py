@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from bench.process import child_process as module
+from bench.process.child_process import StartInterrupted
 from bench.process.interruption import Interruption
-from bench.targets.private_proxy import PrivateProxyError, StartInterrupted, private_proxy
+from bench.targets.private_proxy import PrivateProxyError, private_proxy
 
 if TYPE_CHECKING:
     from collections.abc import Callable

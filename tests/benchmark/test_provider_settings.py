@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.analysis.provider_summary import flat, settings, summary
-from bench.client.submission import Endpoint
+from bench.client.endpoint import Endpoint
 from bench.reconciliation.provider_observer import ProviderObserver
 from bench.reconciliation.provider_settings import read
 from bench.targets.target import Target

@@ -14,13 +14,8 @@ from aiohttp import web
 
 from bench.process.child_process import StartInterrupted
 from bench.process.interruption import Interruption
-from bench.targets.provisioning import (
-    MAX_ACCOUNTS,
-    TOKEN_VARIABLE,
-    MailboxesToAdd,
-    ProvisioningError,
-    provisioned,
-)
+from bench.targets.mailboxes import MAX_ACCOUNTS, MailboxesToAdd
+from bench.targets.provisioning import TOKEN_VARIABLE, ProvisioningError, provisioned
 from tests.support.proxy_process import ROOT, ProxyProcess
 from tests.support.smtp_client import message
 

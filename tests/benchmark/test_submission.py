@@ -10,17 +10,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from bench.client import connection
-from bench.client.login import initial_response
-from bench.client.submission import (
-    ClientBehaviour,
-    ClientLogin,
-    Endpoint,
-    Mechanism,
-    Submission,
-    SubmissionFailed,
-    Tls,
-    is_listening,
-)
+from bench.client.connection import SubmissionFailed
+from bench.client.endpoint import Endpoint, Tls
+from bench.client.login import ClientLogin, Mechanism, initial_response
+from bench.client.submission import ClientBehaviour, Submission, is_listening
 from bench.measurement.sample import SendFailure
 from tests.benchmark.runs import MAILBOX
 from tests.benchmark.scripted_server import PASSWORD, ScriptedServer, scripted_server

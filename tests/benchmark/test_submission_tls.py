@@ -5,14 +5,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bench.client.submission import (
-    ClientLogin,
-    Endpoint,
-    Mechanism,
-    Submission,
-    SubmissionFailed,
-    Tls,
-)
+from bench.client.connection import SubmissionFailed
+from bench.client.endpoint import Endpoint, Tls
+from bench.client.login import ClientLogin, Mechanism
+from bench.client.submission import Submission
 from tests.benchmark.runs import MAILBOX, outcome
 from tests.benchmark.scripted_server import PASSWORD, ScriptedServer, scripted_server
 

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from aiohttp import web
 
-from bench.client.submission import Tls
+from bench.client.endpoint import Tls
 from bench.process.interruption import Interruption
-from bench.targets.target import Target, TargetError, TargetRequest, _endpoint, open_target
+from bench.targets.target import Target, _endpoint, open_target
+from bench.targets.target_request import TargetError, TargetRequest
 from tests.benchmark.scripted_server import scripted_server
 from xoauth2_proxy.sandbox.app import Sandbox
 from xoauth2_proxy.sandbox.provider_settings import ProviderSettings

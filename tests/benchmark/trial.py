@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from bench.client.submission import ClientLogin, Endpoint, Mechanism
+from bench.client.endpoint import Endpoint
+from bench.client.login import ClientLogin, Mechanism
 from bench.load.generator import LoadGenerator
 from bench.load.messages import Messages
 from bench.measurement.recorder import Recorder

@@ -1,0 +1,27 @@
+"""What the user asked for: one run, or several alike. Plain values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bench.client.login import Mechanism
+    from bench.plan.scenarios import RunPlan
+    from bench.targets.mailboxes import MailboxesToAdd
+    from bench.targets.target_request import TargetRequest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRequest:
+    """What the user asked for."""
+
+    plan: RunPlan
+    target: TargetRequest
+    mechanism: Mechanism
+    secret: str | None = field(repr=False)  # password or token; None: mock tokens, or no login
+    token_ttl_seconds: float | None = None  # of the mock tokens; None: an hour
+    files: tuple[bytes, ...] = field(default=(), repr=False)  # messages to send; empty: written
+    accounts: MailboxesToAdd | None = None  # mailboxes of the run's own, which are the plan's
+    runs: int = 1  # of each side, with the scenario compare
+    prometheus_port: int | None = None  # on loopback, 0: any; None: the run is not exposed

@@ -1,0 +1,58 @@
+"""The mailboxes that a run makes for itself: their names and passwords. Plain values."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from dataclasses import dataclass, field
+
+MAX_ACCOUNTS = 1000
+DOMAIN = "mock.test"  # RFC 6761 §6.2 reserves .test
+_PASSWORD_BYTES = 18  # 24 characters
+_PREFIX = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,38}[a-z0-9])?", re.ASCII)
+
+
+def is_prefix(text: str) -> bool:
+    """Return whether the names of a run's mailboxes may begin so."""
+    return _PREFIX.fullmatch(text) is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MailboxesToAdd:
+    """How many mailboxes of its own a run has, and what becomes of them."""
+
+    count: int
+    user_prefix: str = "bench"
+    min_count: int | None = None  # with fewer the run is called off; None: all are needed
+    is_kept: bool = False  # they stay, and are listed
+    mailboxes: tuple[BenchMailbox, ...] = field(init=False)  # each with a random password
+
+    def __post_init__(self) -> None:
+        if not is_prefix(self.user_prefix):
+            raise ValueError(f"{self.user_prefix!r} cannot begin a mail address: a-z, 0-9, . _ -")
+        if not 1 <= (self.min_count or 1) <= self.count <= MAX_ACCOUNTS:
+            raise ValueError(f"no more than {MAX_ACCOUNTS} mailboxes, and as many as are needed.")
+        names = (f"{self.user_prefix}_user{n:03d}@{DOMAIN}" for n in range(1, self.count + 1))
+        made = tuple(BenchMailbox(name, secrets.token_urlsafe(_PASSWORD_BYTES)) for name in names)
+        object.__setattr__(self, "mailboxes", made)
+
+
+@dataclass(frozen=True, slots=True)
+class BenchMailbox:
+    """A mailbox and what opens it at the proxy."""
+
+    address: str
+    password: str = field(repr=False)
+
+    def document(self, *, is_hashed: bool = False) -> dict[str, object]:
+        """Return it as a proxy's configuration has accounts."""
+        password = _hashed(self.password) if is_hashed else self.password
+        return {"email": self.address, "provider": "mock", "password": password}
+
+
+def _hashed(password: str) -> str:
+    import argon2  # only runs with mailboxes of their own need it
+
+    # Random passwords of this length need no slow hash: at the usual cost the proxy would hash a
+    # hundred of them for half a minute.
+    return argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash(password)

@@ -1,0 +1,53 @@
+"""What the user said about the relay to measure. Plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping  # noqa: TC003 - a dataclass field's type
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from bench.client.endpoint import Tls
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from bench.targets.mailboxes import BenchMailbox
+
+DEFAULT_HOST = "127.0.0.1"
+DEFAULT_PORT = 2525
+DEFAULT_ADMIN_URL = "http://127.0.0.1:9090"
+
+
+class TargetError(Exception):
+    """There is nothing to measure, or it may not be measured; the text says what to do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrivateProxyOptions:
+    """What a private proxy is to have beside what it has anyway."""
+
+    mailboxes: tuple[BenchMailbox, ...] = ()  # empty: the four mock mailboxes
+    provider: Mapping[str, object] | None = None  # settings of a sandbox; None: the proxy's own
+    limits: Mapping[str, object] = field(default_factory=dict)  # per mailbox; with such a sandbox
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetRequest:
+    """What the user said about the relay; None where nothing was said."""
+
+    host: str | None = None
+    port: int | None = None
+    admin_url: str | None = None
+    tls: Tls = Tls.NONE
+    ca_file: Path | None = None  # None: the system's certificate authorities
+    allow_remote: bool = False
+    may_start_private: bool = False  # a private proxy may stand in for the default target
+    is_private: bool = False  # it has to be a private one
+    private_options: PrivateProxyOptions = PrivateProxyOptions()
+    has_login: bool = True  # a password or token is sent
+    state_dir: Path  # where the running proxy keeps the key of its mock tokens
+
+    @property
+    def is_default(self) -> bool:
+        """Whether the target was left to us."""
+        return self.host is None and self.port is None
