@@ -1,28 +1,21 @@
 """`xoauth2-bench`, and `python -m bench`."""
 
-import os
-import sys
-from typing import NoReturn
+from bench.process.ctrl_c import end_at_interrupt
 
 
-def main() -> NoReturn:
+def main() -> None:
     """Run the command line and end the process with its exit code."""
-    for descriptor in range(3):
-        _open(descriptor)
-    try:
-        # Not above: it takes a moment, in which Ctrl+C is to be no traceback.
-        from bench import cli
-    except KeyboardInterrupt:
-        sys.exit(130)
+    end_at_interrupt()
+    # Not above: imports take a moment, in which Ctrl+C must be no traceback.
+    from bench.process.program import run_program
+
+    run_program("xoauth2-bench", _run)
+
+
+def _run() -> None:
+    from bench import cli
+
     cli.main()
-
-
-def _open(descriptor: int) -> None:
-    """Let a standard stream that the caller closed be one to nowhere; the event loop needs it."""
-    try:
-        os.fstat(descriptor)
-    except OSError:
-        os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free, which is this one
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from typer.core import TyperCommand
 from bench.analysis import comparison
 from bench.analysis.documents import Document, DocumentError, read
 from bench.analysis.verdict import Verdict
+from bench.options.dataclass_options import single_command
 from bench.options.multi_value import repeat_option
 from bench.reports import comparison_table, formatting, html_export, json_export
 
@@ -166,3 +167,8 @@ def _save(document: dict[str, object], html: Path | None, output: Path | None) -
             is_saved = False
             print(f"{path} could not be written: {error}", file=sys.stderr)  # noqa: T201
     return is_saved
+
+
+def command() -> TyperCommand:
+    """Return the sub-command."""
+    return single_command("compare", compare, cls=CompareCommand, help=HELP, epilog=EPILOG)

@@ -17,9 +17,11 @@ from typing import Annotated
 
 import platformdirs
 import typer
+from typer.core import TyperCommand
 
 from bench.commands.refusal_log import RefusalLog
 from bench.options import duration
+from bench.options.dataclass_options import single_command
 from bench.process.open_files import raise_open_file_limit
 from bench.process.server_process import run, stop_signal, write_ready_file
 from xoauth2_proxy.sandbox.app import Sandbox
@@ -358,3 +360,8 @@ def _table(settings: ProviderSettings) -> list[tuple[str, str, str]]:
     if any(fault.rate is not None for fault in settings.faults) or settings.seed:
         rows.append(("seed", str(settings.seed), "What chance is made of."))
     return rows
+
+
+def command() -> TyperCommand:
+    """Return the sub-command."""
+    return single_command("sandbox", sandbox, help=HELP)

@@ -7,6 +7,9 @@ from importlib import resources
 from typing import Annotated
 
 import typer
+from typer.core import TyperCommand
+
+from bench.options.dataclass_options import single_command
 
 HELP = """Print a JSON Schema (2020-12): of a run's, a comparison's or a sweep's document, or of a
 scenario file.
@@ -45,3 +48,8 @@ def text(kind: SchemaKind = SchemaKind.RUN) -> str:
 
 def _file(kind: SchemaKind) -> str:
     return (resources.files("bench") / "schema" / f"{kind}.schema.json").read_text("utf-8")
+
+
+def command() -> TyperCommand:
+    """Return the sub-command."""
+    return single_command("schema", schema, help=HELP)

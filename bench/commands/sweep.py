@@ -13,10 +13,16 @@ from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
+from typer.core import TyperCommand
 
 from bench.analysis import sweep
 from bench.analysis.documents import Document
 from bench.analysis.sweep import MAX_STEPS, Parameter
+from bench.options.dataclass_options import (
+    GroupedCommand,
+    command_with_options,
+    single_command,
+)
 from bench.options.request_builder import OutputOptions, output_of, request_of
 from bench.options.run_options import LOAD, MAX_CONNECTIONS, MAX_RATE, RunOptions
 from bench.plan.scenarios import COMPARE, RunPlan
@@ -51,7 +57,7 @@ How much mail does it take, whatever the number of connections? 50, 100, 200 …
 """
 
 
-REFUSED = ("assertions", "ramp_from", "ramp_seconds", "scenario_file", "runs")  # one run's
+_REFUSED = ("assertions", "ramp_from", "ramp_seconds", "scenario_file", "runs")  # one run's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -260,3 +266,9 @@ def _report(document: dict[str, object], error: str, out: OutputOptions) -> bool
 
 def _refuse(option: str, reason: str) -> NoReturn:
     raise typer.BadParameter(reason, param_hint=option)
+
+
+def command() -> TyperCommand:
+    """Return the sub-command."""
+    function = command_with_options(SweepOptions, run, _REFUSED)
+    return single_command("sweep", function, cls=GroupedCommand, help=HELP, epilog=EPILOG)

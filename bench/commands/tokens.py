@@ -13,12 +13,13 @@ import re
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, NoReturn, cast
 
 import platformdirs
 import typer
 from rich.console import Console
 from rich.table import Table
+from typer.core import TyperGroup
 
 from bench.client.login import ClientLogin, Mechanism, initial_response
 from bench.commands import token_inspection
@@ -52,7 +53,14 @@ Ten tokens that have expired, each of which must be refused:
 Exit code 0 when all is well, 1 when a token is not good, 2 for wrong usage.
 """
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help=HELP,
+    epilog=EPILOG,
+)
 
 
 class TokenMechanism(StrEnum):
@@ -246,6 +254,8 @@ def _lines() -> list[str]:
         text = sys.stdin.read(_MAX_INPUT_CHARACTERS)
     except UnicodeDecodeError:
         _refuse("TOKEN", "standard input is no text.")
+    except OSError as error:
+        _refuse("TOKEN", f"standard input cannot be read: {error.strerror}.")
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
@@ -293,3 +303,10 @@ def _print(text: str) -> None:
 
 def _refuse(parameter: str, reason: str) -> NoReturn:
     raise typer.BadParameter(reason, param_hint=parameter)
+
+
+def command() -> TyperGroup:
+    """Return the sub-command, which has sub-commands of its own."""
+    group = typer.main.get_command(app)
+    group.name = "tokens"
+    return cast("TyperGroup", group)

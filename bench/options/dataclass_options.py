@@ -7,7 +7,7 @@ A field's annotation is what typer wants of a parameter: `Annotated[type, typer.
 import inspect
 from collections.abc import Callable, Collection
 from copy import copy
-from typing import Annotated, Any, TypeVar, get_args, get_type_hints
+from typing import Annotated, Any, TypeVar, cast, get_args, get_type_hints
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -59,6 +59,20 @@ def options_given(context: typer.Context) -> list[str]:
     """Return the names of the options that were written on the command line."""
     sources = {name: context.get_parameter_source(name) for name in context.params}
     return [name for name, source in sources.items() if source and source.name == "COMMANDLINE"]
+
+
+def single_command(
+    name: str,
+    function: Callable[..., object],
+    *,
+    cls: type[TyperCommand] = TyperCommand,
+    help: str,  # noqa: A002 - as typer calls it
+    epilog: str | None = None,
+) -> TyperCommand:
+    """Return a sub-command that calls the function with its options."""
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    app.command(name, cls=cls, help=help, epilog=epilog)(function)
+    return cast("TyperCommand", typer.main.get_command(app))
 
 
 def _parameter(name: str, annotation: object, default: object) -> inspect.Parameter:

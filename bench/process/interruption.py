@@ -22,18 +22,21 @@ class Interruption:
         self.signal_number = 0  # 0: nobody asked to stop
         self.on_request: set[Callable[[], None]] = set()  # called with the first signal
         self.on_abort: set[Callable[[], None]] = set()  # called before the process ends at once
-        self._taken: list[signal.Signals] = []
+        self._taken: dict[signal.Signals, object] = {}  # and what had them before
 
     def __enter__(self) -> Self:
         # What the caller had ignored stays so: nohup(1) does that with SIGHUP.
-        self._taken = [one for one in _SIGNALS if signal.getsignal(one) is not signal.SIG_IGN]
+        handlers = {one: signal.getsignal(one) for one in _SIGNALS}
+        self._taken = {one: had for one, had in handlers.items() if had is not signal.SIG_IGN}
         for number in self._taken:
             asyncio.get_running_loop().add_signal_handler(number, self._receive, number)
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number in self._taken:
+        for number, had in self._taken.items():
             asyncio.get_running_loop().remove_signal_handler(number)
+            if callable(had):  # asyncio leaves the signal to Python's own handler
+                signal.signal(number, had)
 
     @property
     def exit_code(self) -> int:

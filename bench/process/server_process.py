@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 
 def run(main: Coroutine[None, None, None]) -> None:
     """Run `main` to its end on uvloop where it is installed, else on asyncio's loop."""
+    handler = signal.getsignal(signal.SIGINT)
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         runner.run(main)
+    signal.signal(signal.SIGINT, handler)  # asyncio leaves the signal to Python's own handler
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -16,6 +16,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from typer.core import TyperCommand
 
 from bench.cost import export, meter, table
 from bench.cost.cost_run import Sitting
@@ -23,6 +24,7 @@ from bench.cost.figures import Outcome
 from bench.cost.goals import Verdict, targets
 from bench.cost.plan import ALL_RELAYS, WORKLOADS, Plan, RelayName, workloads
 from bench.options import duration
+from bench.options.dataclass_options import single_command
 from bench.process.child_process import ChildError, StartInterrupted
 from bench.process.interruption import Interruption
 from bench.process.open_files import raise_open_file_limit
@@ -159,3 +161,8 @@ def _report(
     is_missed = any(target.verdict is Verdict.MISSED for target in reach)
     is_well = is_saved and not outcome.has_errors and not (out.is_strict and is_missed)
     return 0 if is_well else 1
+
+
+def command() -> TyperCommand:
+    """Return the sub-command."""
+    return single_command("cost", cost, help=HELP)
