@@ -30,11 +30,12 @@ pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])
 PROGRAM = """
 import asyncio, sys
 from bench.process.interruption import Interruption
-from bench.targets.provisioning import Accounts, provisioned
+from bench.targets.mailboxes import MailboxesToAdd
+from bench.targets.provisioning import provisioned
 
 async def main(url, count, is_deaf):
     with Interruption() as interruption:
-        async with provisioned(Accounts(count=count), url, interruption, print) as mailboxes:
+        async with provisioned(MailboxesToAdd(count=count), url, interruption, print) as mailboxes:
             print("ready", len(mailboxes), flush=True)
             await (asyncio.Event() if is_deaf else interruption.requested).wait()
     return interruption.exit_code
