@@ -144,11 +144,17 @@ class Parent:
             await self._hand_on(pickled)
 
     async def _hand_on(self, config: bytes) -> None:
-        taken = [one.take_up(self._setup(one.number), config) for one in self.workers]
-        if taken:
-            _, late = await asyncio.wait(taken, timeout=_TAKE_SECONDS)
-            if late:
-                _log.warning("%d workers have not taken up the configuration yet", len(late))
+        in_time = await asyncio.gather(*(self._takes_up(one, config) for one in self.workers))
+        if late := in_time.count(False):
+            _log.warning("%d workers have not taken up the configuration yet", late)
+
+    async def _takes_up(self, worker: Worker, config: bytes) -> bool:
+        """Return whether the worker has taken up the configuration in time."""
+        # One that is starting takes it up as soon as it has started.
+        patience = _TAKE_SECONDS if worker.is_ready else self._timing.start_seconds
+        taken = worker.take_up(self._setup(worker.number), config)
+        done, _ = await asyncio.wait([taken], timeout=patience)
+        return bool(done)
 
     def forget(self, mailbox: str) -> None:
         """Drop, in every process, what a mailbox (its account's key) can be sent with."""

@@ -38,7 +38,8 @@ _REAP_SECONDS = 5.0  # for a process that has let go of its channel to end by it
 class Timing:
     """How long things may take between parent and worker."""
 
-    ping_seconds: float = 5.0
+    start_seconds: float = 60.0  # to get ready: imports, thousands of mailboxes, a busy machine
+    ping_seconds: float = 5.0  # from then on
     max_unanswered: int = 6  # pings; then the worker's event loop is believed to be stuck
     min_delay_seconds: float = 0.1  # before a restart; it doubles
     max_delay_seconds: float = 10.0
@@ -57,7 +58,6 @@ class Worker:
     ) -> None:
         """`has_changed` is called when the worker has become ready, and when its process ended."""
         self.number = setup.number
-        self.is_ready = False
         self.restarts = 0
         # What became of the first process: "" if it got ready, else why it did not.
         self.first: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -67,9 +67,15 @@ class Worker:
         self._has_changed = has_changed
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: Channel | None = None
+        self._got_ready = asyncio.Event()
         self._unanswered = 0
         self._handed_on: deque[asyncio.Future[None]] = deque()  # what the process has not taken up
         self._is_ending = asyncio.Event()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the process that runs now accepts clients."""
+        return self._got_ready.is_set()
 
     @property
     def pid(self) -> int | None:
@@ -140,7 +146,7 @@ class Worker:
             self._process = _spawn(there, self._setup.sockets)
         self._unanswered = 0
         channel = self._channel = await Channel.over(here)
-        pinging = asyncio.create_task(self._ping(channel), name=f"ping worker {self.number}")
+        watching = asyncio.create_task(self._watch(channel), name=f"watch worker {self.number}")
         try:
             with suppress(ConnectionError):
                 await channel.send(self._setup)
@@ -149,17 +155,26 @@ class Worker:
             while line := await channel.line():
                 self._heard(line)
         finally:
-            pinging.cancel()
+            watching.cancel()
             self._channel = None
             self._took(len(self._handed_on))
             await channel.close()
             code = await asyncio.to_thread(_reap, self._process)
             self._process = None
-            self.is_ready = False
+            self._got_ready.clear()
             self._has_changed(self)
         return code
 
-    async def _ping(self, channel: Channel) -> None:
+    async def _watch(self, channel: Channel) -> None:
+        """Kill the process if it does not get ready, or stops answering after that."""
+        try:
+            async with asyncio.timeout(self._timing.start_seconds):
+                await self._got_ready.wait()
+        except TimeoutError:
+            self._settle(f"it did not get ready in {self._timing.start_seconds:g} s")
+            _log.event(logging.ERROR, "worker does not get ready; killed", worker=self.number)
+            self.kill()
+            return
         while True:
             await asyncio.sleep(self._timing.ping_seconds)
             if self._unanswered >= self._timing.max_unanswered:
@@ -174,7 +189,7 @@ class Worker:
         if word == "pong":
             self._unanswered = 0
         elif word == "ready":
-            self.is_ready = True
+            self._got_ready.set()
             self._settle("")
             self._has_changed(self)
         elif word == "took":
