@@ -176,7 +176,12 @@ class Sandbox:
         if self._provider is not None:
             self._provider.close_connections(farewell.encode() + b"\r\n" if farewell else b"")
 
-    async def arrived(self, step: Step, nth: int = 1, timeout_seconds: float = 10.0) -> None:
+    def end_delays(self) -> None:
+        """Give the answers that faults or limits delay now; later ones are delayed as before."""
+        if self._provider is not None:
+            self._provider.end_delays()
+
+    async def arrived(self, step: Step, nth: int = 1, timeout_seconds: float = 60.0) -> None:
         """Return as soon as the step was reached `nth` times since the first start.
 
         Raises:

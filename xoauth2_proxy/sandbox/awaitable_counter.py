@@ -21,7 +21,7 @@ class Tally:
             self._wake()
         return self.count
 
-    async def reached(self, count: int, timeout_seconds: float = 10.0) -> None:
+    async def reached(self, count: int, timeout_seconds: float = 60.0) -> None:
         """Return as soon as the count is `count` or more.
 
         Raises:

@@ -107,7 +107,7 @@ class Received:
         oldest = max(newest - limit + 1, self._first)
         return [self._records[number] for number in range(newest, oldest - 1, -1)]
 
-    async def wait_until(self, count: int, timeout_seconds: float = 10.0) -> list[Message]:
+    async def wait_until(self, count: int, timeout_seconds: float = 60.0) -> list[Message]:
         """Return the messages held, as soon as `count` were ever accepted.
 
         Raises:

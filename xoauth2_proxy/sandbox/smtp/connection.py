@@ -153,6 +153,12 @@ class Connection(asyncio.Protocol):
         )
         self._deliver(octets, Ending.CLOSE)
 
+    def end_delay(self) -> None:
+        """Answer now, if the answer is being delayed."""
+        if self._hold is not None:
+            self._hold.cancel()
+            self._release()
+
     def abort(self) -> None:
         """Close at once, without a word."""
         if self._transport is not None:

@@ -111,6 +111,11 @@ class Provider:
         for connection in tuple(self._connections):
             connection.farewell(farewell, "IDLE", "the sandbox was asked to close connections")
 
+    def end_delays(self) -> None:
+        """Answer now on every connection whose answer is being delayed."""
+        for connection in tuple(self._connections):
+            connection.end_delay()
+
     def abort_connections(self) -> None:
         """Close every connection without a word."""
         for connection in tuple(self._connections):
