@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from bench.process.interruption import Interruption
 
-_START_SECONDS = 30.0  # interpreter, imports and keys on a slow machine
+_START_SECONDS = 60.0  # interpreter, imports and keys on a slow machine
 _END_SECONDS = 10.0  # SIGTERM to SIGKILL; nothing is in flight by then
 _POLL_SECONDS = 0.02  # how often the ready file is looked for
 _LOG_TAIL_CHARACTERS = 2000

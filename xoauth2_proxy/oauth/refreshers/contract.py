@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 MAILBOX = "someone@example.com"
 RETRY_AFTER_SECONDS = 7.0  # what a busy provider asks for
 
-_PROMPTLY_SECONDS = 1.0  # how soon a cancelled refresh gives up
-_LOOKS = 50  # within that time, for what is left behind
+_PROMPTLY_SECONDS = 5.0  # how soon a cancelled refresh gives up
+_LOOKS = 250  # within that time, for what is left behind
 _CONCURRENT = 8
 
 
