@@ -12,6 +12,7 @@ import uvloop
 from hypothesis import settings
 
 from tests.support.relay import Relay, relay_settings
+from tests.support.simulated_time import SimulatedTimeLoop
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
@@ -28,7 +29,9 @@ settings.load_profile("default")
 def pytest_asyncio_loop_factories(
     config: pytest.Config, item: pytest.Item
 ) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """Run every asynchronous test on both event loops."""
+    """Run every asynchronous test on both event loops, one with simulated time on its own."""
+    if item.get_closest_marker("simulated_time"):
+        return {"simulated time": SimulatedTimeLoop}
     return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 
 

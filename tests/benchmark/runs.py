@@ -22,7 +22,7 @@ from bench.plan.arrivals import Pace
 from bench.plan.scenarios import RunPlan
 from bench.plan.workloads import Sizes, Workload
 from bench.reports import json_export
-from tests.benchmark.scripted_server import WAIT_SECONDS
+from tests.support.waiting import PATIENCE_SECONDS
 
 if TYPE_CHECKING:
     from asyncio.subprocess import Process
@@ -126,13 +126,13 @@ class Command:
     async def error_text(self, words: str) -> None:
         """Return when standard error says this."""
         assert self.process.stderr is not None
-        async with asyncio.timeout(WAIT_SECONDS):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             while words not in self._errors:
                 part = await self.process.stderr.read(4096)
                 assert part, f"ended without saying {words!r}: {self._errors}"
                 self._errors += part.decode()
 
-    async def end(self, timeout_seconds: float = WAIT_SECONDS) -> tuple[int, str, str]:
+    async def end(self, timeout_seconds: float = PATIENCE_SECONDS) -> tuple[int, str, str]:
         """Return exit code, standard output and standard error when it has ended."""
         async with asyncio.timeout(timeout_seconds):
             out, errors = await self.process.communicate()

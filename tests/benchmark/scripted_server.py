@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from email import message_from_bytes
 from typing import TYPE_CHECKING
 
+from tests.support.waiting import PATIENCE_SECONDS
+
 if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncIterator, Callable
 
-WAIT_SECONDS = 20.0
 PASSWORD = "let me in"
 
 
@@ -72,7 +73,7 @@ class ScriptedServer:
 
     async def held(self, count: int) -> None:
         """Return when this many replies are being held back."""
-        async with asyncio.timeout(WAIT_SECONDS), self._changed:
+        async with asyncio.timeout(PATIENCE_SECONDS), self._changed:
             await self._changed.wait_for(lambda: self._held >= count)
 
     def interrupt(self, octets: bytes) -> None:
@@ -95,7 +96,7 @@ class ScriptedServer:
 
     async def happened(self, is_so: Callable[[], bool]) -> None:
         """Return when something is so; it is looked at whenever a line came or a session ended."""
-        async with asyncio.timeout(WAIT_SECONDS), self._changed:
+        async with asyncio.timeout(PATIENCE_SECONDS), self._changed:
             await self._changed.wait_for(is_so)
 
     async def changed(self) -> None:
@@ -134,7 +135,7 @@ class ScriptedServer:
         for task in tuple(self._sessions):
             task.cancel()
         if self._sessions:
-            await asyncio.wait(tuple(self._sessions), timeout=WAIT_SECONDS)
+            await asyncio.wait(tuple(self._sessions), timeout=PATIENCE_SECONDS)
 
 
 @asynccontextmanager

@@ -10,12 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.benchmark.runs import command, only_file, outcome, strict_json, validate
-from tests.benchmark.scripted_server import (
-    PASSWORD,
-    WAIT_SECONDS,
-    ScriptedServer,
-    scripted_server,
-)
+from tests.benchmark.scripted_server import PASSWORD, ScriptedServer, scripted_server
+from tests.support.waiting import PATIENCE_SECONDS
 from xoauth2_proxy import __version__
 
 if TYPE_CHECKING:
@@ -180,7 +176,7 @@ async def test_what_cannot_be_printed_is_said(tmp_path: Path) -> None:
                 stdout=full,
                 stderr=asyncio.subprocess.PIPE,
             )
-            async with asyncio.timeout(WAIT_SECONDS):
+            async with asyncio.timeout(PATIENCE_SECONDS):
                 _, errors = await process.communicate()
     assert process.returncode == 1
     assert b"could not be printed" in errors
@@ -374,10 +370,10 @@ async def test_progress_is_shown_on_a_terminal(tmp_path: Path) -> None:
             )
             try:
                 await server.held(10)
-                async with asyncio.timeout(WAIT_SECONDS):
+                async with asyncio.timeout(PATIENCE_SECONDS):
                     shown = await until_shown(screen, b"10/100")
                 server.released.set()
-                async with asyncio.timeout(WAIT_SECONDS):
+                async with asyncio.timeout(PATIENCE_SECONDS):
                     assert await process.wait() == 0
             finally:
                 if process.returncode is None:

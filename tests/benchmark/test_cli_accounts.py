@@ -12,7 +12,7 @@ import pytest
 from tests.benchmark.runs import command, only_file, outcome, strict_json
 from tests.benchmark.test_cli_private_proxy import assert_clean, is_default_target_taken
 from tests.support.proxy_process import ProxyProcess
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE_SECONDS, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 # The loop under test is the command's own.
 pytestmark = pytest.mark.asyncio(loop_factories=["asyncio"])
-
-RUN_SECONDS = 45.0
 
 
 @pytest.fixture
@@ -79,10 +77,10 @@ async def test_a_terminal_that_is_closed_takes_the_mailboxes_along(
     )
     os.close(terminal)
     try:
-        await until(all_are_there, 30.0)
+        await until(all_are_there)
         os.close(screen)  # whatever is printed from now on fails
         process.send_signal(signal.SIGHUP)
-        async with asyncio.timeout(RUN_SECONDS):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             assert await process.wait() == 129
     finally:
         if process.returncode is None:
@@ -103,7 +101,7 @@ async def test_ctrl_c_takes_the_mailboxes_along(
             running.process.send_signal(signal.SIGINT)
         if signals == 1:
             await running.error_text("Stopping after the sends in flight")
-        code, _, _ = await running.end(RUN_SECONDS)
+        code, _, _ = await running.end()
     assert code == 130
     assert await added(proxy) == []
 

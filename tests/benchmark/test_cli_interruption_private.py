@@ -14,12 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.benchmark.runs import command, only_file, strict_json, validate
-from tests.benchmark.test_cli_private_proxy import (
-    RUN_SECONDS,
-    assert_clean,
-    is_default_target_taken,
-    place,
-)
+from tests.benchmark.test_cli_private_proxy import assert_clean, is_default_target_taken, place
 
 __all__ = ["place"]
 
@@ -51,7 +46,7 @@ async def test_nothing_is_lost_nor_left_at_whatever_moment_it_is_stopped(
         await running.error_text("Sending ")
         await asyncio.sleep(chance.uniform(0, LATEST_SECONDS))
         running.process.send_signal(number)
-        code, out, errors = await running.end(RUN_SECONDS)
+        code, out, errors = await running.end()
     assert code == 128 + number, out + errors
     document = strict_json(only_file(tmp_path).read_text())
     validate(document)

@@ -60,7 +60,7 @@ async def test_the_closed_model_for_a_time(tmp_path: Path) -> None:
     results = document["results"]
     assert (results["planned"], results["not_attempted"]) == (None, None)
     assert results["successful"] == len(server.accepted) > 0
-    assert 0.2 < results["total_time_seconds"] < 5
+    assert results["total_time_seconds"] > 0.2
     assert results["lateness"]["count"] == 0
 
 

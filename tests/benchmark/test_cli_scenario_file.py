@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from tests.benchmark.runs import command, only_file, strict_json, validate
+from tests.support.waiting import PATIENCE_SECONDS
 
 # The loop under test is the command's own.
 pytestmark = pytest.mark.asyncio(loop_factories=["asyncio"])
 
-RUN_SECONDS = 45.0  # the start of proxy and provider included
 EXAMPLES = Path(__file__).parents[2] / "docs" / "scenarios"
 
 
@@ -20,7 +20,7 @@ async def ran(folder: Path, *arguments: str) -> tuple[int, str, str]:
     temporary = folder / "temporary"
     temporary.mkdir()
     async with command(folder, *arguments, environment={"TMPDIR": str(temporary)}) as running:
-        ended = await running.end(RUN_SECONDS)
+        ended = await running.end()
     assert not list(temporary.iterdir())
     return ended
 
@@ -150,7 +150,7 @@ async def test_a_wrong_file_is_told_whole(tmp_path: Path) -> None:
 
 
 async def test_the_schema_is_printed(tmp_path: Path) -> None:
-    async with asyncio.timeout(RUN_SECONDS):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         code, out, _ = await ran(tmp_path, "schema", "scenario")
     assert code == 0
     assert json.loads(out)["title"] == "Scenario"

@@ -16,7 +16,7 @@ from bench.cost.provider import Flavour, provider
 from bench.cost.relays import Relay, flavour_for, relay
 from bench.process.child_process import ChildError, running_child
 from bench.process.interruption import Interruption
-from tests.benchmark.scripted_server import WAIT_SECONDS
+from tests.support.waiting import PATIENCE_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -123,7 +123,7 @@ async def forwarder(upstream: tuple[str, int], folder: Path) -> AsyncIterator[tu
 
 async def test_the_forwarder_changes_no_octet(echo: tuple[str, int], tmp_path: Path) -> None:
     octets = os.urandom(3_000_000)
-    async with forwarder(echo, tmp_path) as address, asyncio.timeout(WAIT_SECONDS):
+    async with forwarder(echo, tmp_path) as address, asyncio.timeout(PATIENCE_SECONDS):
         reader, writer = await asyncio.open_connection(*address)
         writer.write(octets)
         writer.write_eof()
@@ -134,7 +134,7 @@ async def test_the_forwarder_changes_no_octet(echo: tuple[str, int], tmp_path: P
 async def test_the_forwarder_hangs_up_without_an_upstream(tmp_path: Path) -> None:
     async with await asyncio.start_server(lambda _, __: None, "127.0.0.1", 0) as server:
         closed = server.sockets[0].getsockname()
-    async with forwarder(closed, tmp_path) as address, asyncio.timeout(WAIT_SECONDS):
+    async with forwarder(closed, tmp_path) as address, asyncio.timeout(PATIENCE_SECONDS):
         reader, writer = await asyncio.open_connection(*address)
         with suppress(ConnectionResetError):
             assert not await reader.read()

@@ -14,7 +14,7 @@ import pytest
 from bench.client.endpoint import Endpoint
 from bench.client.submission import is_listening
 from tests.benchmark.runs import outcome, strict_json, validate
-from tests.benchmark.scripted_server import WAIT_SECONDS
+from tests.support.waiting import PATIENCE_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -40,7 +40,7 @@ async def smtp_sink() -> AsyncIterator[int]:
         SMTP_SINK, *user, f"127.0.0.1:{port}", "100", stderr=asyncio.subprocess.PIPE
     )
     try:
-        async with asyncio.timeout(WAIT_SECONDS):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             while not await is_listening(Endpoint("127.0.0.1", port), 1.0):
                 assert process.returncode is None, "smtp-sink ended at once"
                 await asyncio.sleep(0.02)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import trustme
 
 # The loop under test is the command's own.
-pytestmark = [pytest.mark.asyncio(loop_factories=["uvloop"]), pytest.mark.timeout(60)]
+pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])
 
 MAILBOX = "scanner@example.test"
 ISSUER = "https://login.example.test"
@@ -104,7 +104,7 @@ async def measured(
     """Run the command and return its document."""
     more = ("--num-emails", str(messages), "--concurrent", "10")
     async with command(folder, *arguments, *more, environment=environment) as running:
-        ended, out, errors = await running.end(50)
+        ended, out, errors = await running.end()
     assert ended == code, out + errors
     document = strict_json(only_file(folder).read_text())
     validate(document)
@@ -189,7 +189,7 @@ async def test_postfix_delivers_what_was_counted(
     assert (results["successful"], results["failed"]) == (_MESSAGES, 0), mail_server.log
     assert results["phases"]["auth"]["count"] == 10
     # Postfix says 250 when a message is in its queue; Dovecot's Maildir gets it later.
-    await until(lambda: len(mail_server.received) == _MESSAGES, 30)
+    await until(lambda: len(mail_server.received) == _MESSAGES)
     assert numbers(mail_server.received) == list(range(_MESSAGES))
 
 

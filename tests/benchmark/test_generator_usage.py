@@ -10,6 +10,7 @@ import pytest
 
 from bench.load.generator_usage import GeneratorUsage, measuring_usage
 from bench.measurement.histogram import Histogram
+from tests.support.waiting import until
 
 
 def lag(*milliseconds: int) -> Histogram:
@@ -39,10 +40,10 @@ async def test_a_blocked_event_loop_is_seen_as_lag_and_as_cpu_time() -> None:
 async def test_an_idle_generator_is_no_bottleneck() -> None:
     usage = GeneratorUsage()
     async with measuring_usage(usage):
-        await asyncio.sleep(0.2)
-    figures = usage.figures(100, 0)
-    assert (figures.was_bottleneck, figures.reason) == (False, "")
-    assert usage.lag.count > 3
+        await until(lambda: usage.lag.count > 3)
+    # Whether other processes leave it a core is not in its hands.
+    reason = usage.figures(100, 0).reason
+    assert not [word for word in ("used", "began") if word in reason]
 
 
 async def test_the_warm_up_is_not_watched() -> None:

@@ -595,7 +595,7 @@ async def test_page_json_and_screen_of_a_real_run_agree(tmp_path: Path, look: Lo
         *("--state-dir", "state"),
     )
     async with command(tmp_path, *arguments) as running:
-        code, screen, errors = await running.end(30.0)
+        code, screen, errors = await running.end()
     assert code == 0, errors
     document = strict_json((tmp_path / "run.json").read_text())
     page = (tmp_path / "run.html").read_text()

@@ -8,7 +8,7 @@ from bench.client.submission import ClientBehaviour
 from bench.load.idle_clients import IdleClients
 from bench.measurement.result import IdleClientFigures
 from tests.benchmark.scripted_server import PASSWORD, ScriptedServer, scripted_server
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE_SECONDS, until
 
 
 def idle_clients_at(
@@ -37,7 +37,7 @@ async def test_those_the_server_ends_are_lost() -> None:
         await idle_clients.open(asyncio.Event())
         await server.end_sessions()
         await server.happened(lambda: server.open_now == 0)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             # The clients notice in their own time, and have no event for it.
             while (figures := await idle_clients.close()).lost < 5:  # noqa: ASYNC110
                 await asyncio.sleep(0.001)
@@ -68,7 +68,7 @@ async def test_a_request_to_stop_turns_those_back_that_nobody_greets() -> None:
         task = asyncio.create_task(idle_clients.open(stop))
         await until(lambda: server.connections == 5)
         stop.set()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             await task
             assert await idle_clients.close() == IdleClientFigures(clients=5, refused=0, lost=0)
 
@@ -88,7 +88,7 @@ async def test_a_cancelled_opening_leaves_nobody_on_the_way() -> None:
         task = asyncio.create_task(idle_clients.open(asyncio.Event()))
         await until(lambda: server.connections == 5)
         task.cancel()
-        await asyncio.wait((task,), timeout=10)
+        await asyncio.wait((task,), timeout=PATIENCE_SECONDS)
         assert task.cancelled()
         server.go_on()
         await until(lambda: server.open_now == 0)
@@ -100,7 +100,7 @@ async def test_they_wait_for_replies_as_long_as_they_are_told() -> None:
         idle_clients_at(server, 5, behaviour=ClientBehaviour(reply_seconds=0.05)) as idle_clients,
     ):
         server.stall()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             await idle_clients.open(asyncio.Event())
         assert await idle_clients.close() == IdleClientFigures(clients=5, refused=5, lost=0)
 

@@ -13,11 +13,11 @@ from tests.benchmark.runs import plan
 from tests.benchmark.scripted_server import ScriptedServer, scripted_server
 from tests.benchmark.stand_in import stand_in
 from tests.benchmark.trial import Trial
+from tests.support.waiting import seconds_for
 
 if TYPE_CHECKING:
     from bench.measurement.sample import Sample
 
-SLOW_SECONDS = 0.3
 _TIMER_SECONDS = 0.001  # an event loop's timers are rounded to it
 
 
@@ -32,8 +32,12 @@ _TIMER_SECONDS = 0.001  # an event loop's timers are rounded to it
 async def test_every_nth_reply_delayed_gives_the_known_percentiles(
     every: int, slow: tuple[str, ...], fast: tuple[str, ...]
 ) -> None:
+    async with scripted_server() as server:
+        fast_seconds = await seconds_for(Trial(server, plan(20, 5)).result()) / 4  # one of five
+    # No message takes as long by itself, however slow the machine.
+    slow_seconds = max(0.3, 50 * fast_seconds)
     script = ScriptedServer(
-        delay_seconds=lambda number: SLOW_SECONDS if number % every == 0 else 0.0
+        delay_seconds=lambda number: slow_seconds if number % every == 0 else 0.0
     )
     samples: list[Sample] = []
     async with scripted_server(script) as server:
@@ -41,9 +45,9 @@ async def test_every_nth_reply_delayed_gives_the_known_percentiles(
         trial.load.on_sample = samples.append
         result = await trial.result()
     for name in slow:
-        assert getattr(result.latency, f"{name}_seconds") >= SLOW_SECONDS - _TIMER_SECONDS
+        assert getattr(result.latency, f"{name}_seconds") >= slow_seconds - _TIMER_SECONDS
     for name in fast:
-        assert getattr(result.latency, f"{name}_seconds") < SLOW_SECONDS / 2
+        assert getattr(result.latency, f"{name}_seconds") < slow_seconds / 2
     # And each percentile is the ranked latency within the histogram's error.
     exact = sorted(sample.latency_seconds for sample in samples)
     for name, q in (("p50", 0.5), ("p90", 0.9), ("p95", 0.95), ("p99", 0.99), ("p999", 0.999)):
@@ -51,7 +55,7 @@ async def test_every_nth_reply_delayed_gives_the_known_percentiles(
         measured = getattr(result.latency, f"{name}_seconds")
         assert ranked - 1e-6 <= measured <= ranked * 1.01 + 1e-6
     total = sum(bucket.count for bucket in result.histogram)
-    above = sum(b.count for b in result.histogram if b.up_to_seconds > SLOW_SECONDS / 2)
+    above = sum(b.count for b in result.histogram if b.up_to_seconds > slow_seconds / 2)
     assert (total, above) == (100, 100 // every)
 
 

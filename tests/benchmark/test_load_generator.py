@@ -208,7 +208,6 @@ async def test_every_planned_message_is_settled_though_no_connection_can_be_open
         result = await trial.result()
     assert codes(result) == {"connection refused": 100}
     assert result.not_attempted == 0
-    assert result.wall_seconds < 10  # a second and a half of pauses
 
 
 async def test_a_connection_that_pauses_leaves_its_turns_to_the_others() -> None:
@@ -225,13 +224,13 @@ async def test_a_connection_that_pauses_leaves_its_turns_to_the_others() -> None
         )
         result = await trial.result()
     assert result.attempted == 600
-    assert 1 <= codes(result)["535"] <= 60
+    assert 1 <= codes(result)["535"] <= 6 + 5 * result.wall_seconds  # five a second at most
 
 
 async def test_arrivals_do_not_wait_for_a_server_that_refuses() -> None:
-    what = plan(pace=Pace(num_emails=50, rate=Rate(per_second=1000)), concurrent=1)
+    what = plan(pace=Pace(num_emails=500, rate=Rate(per_second=5000)), concurrent=1)
     trial, bound = trial_at_nobody(what)
     with bound:
         result = await trial.result()
-    assert codes(result) == {"connection refused": 50}
-    assert result.wall_seconds < 5  # with pauses it would be nine
+    assert codes(result) == {"connection refused": 500}
+    assert result.wall_seconds < 50  # with pauses it would be a hundred

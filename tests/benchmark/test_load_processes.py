@@ -27,7 +27,7 @@ from bench.targets.target_request import TargetRequest
 from tests.benchmark.runs import command, only_file, plan, strict_json, validate
 from tests.benchmark.scripted_server import PASSWORD, ScriptedServer, scripted_server
 from tests.benchmark.trial import Trial, codes
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE_SECONDS, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from tests.benchmark.runs import Command
 
 # Each child takes a second or more to start, whatever the loop of its parent.
-pytestmark = [pytest.mark.asyncio(loop_factories=["uvloop"]), pytest.mark.timeout(60)]
+pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])
 
 STOPPING = "Stopping after the sends in flight"
 
@@ -71,7 +71,7 @@ class Several:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Run it to its end, which comes before the context is left."""
-        async with asyncio.timeout(50), asyncio.TaskGroup() as group:
+        async with asyncio.timeout(PATIENCE_SECONDS), asyncio.TaskGroup() as group:
             group.create_task(self.load.run())
             yield
 

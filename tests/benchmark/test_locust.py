@@ -17,6 +17,7 @@ import pytest
 
 import bench
 from tests.benchmark.scripted_server import PASSWORD, ScriptedServer, scripted_server
+from tests.support.waiting import PATIENCE_SECONDS
 from xoauth2_proxy.sandbox.app import Sandbox
 from xoauth2_proxy.sandbox.provider_settings import ProviderSettings
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 # Importing Locust here would patch the tests' own process.
 pytestmark = [
     pytest.mark.asyncio(loop_factories=["uvloop"]),
-    pytest.mark.timeout(60),
     pytest.mark.skipif(
         importlib.util.find_spec("locust") is None and os.environ.get("CI") != "true",
         reason="Locust is not installed (extra locust)",
@@ -36,7 +36,6 @@ pytestmark = [
 LOCUSTFILE = Path(bench.__file__).with_name("locust_user.py")
 # With -s Locust lets sends in flight finish, so that its figures can be exact.
 HEADLESS = ("--headless", "-u", "4", "-r", "4", "-t", "2s", "-s", "10", "--only-summary")
-_PATIENCE_SECONDS = 45.0
 
 Counts = dict[str, tuple[int, int]]  # requests and failures, by type
 
@@ -49,7 +48,7 @@ class Process:
 
     async def end(self) -> tuple[int, str]:
         """Return exit code and output when it has ended."""
-        async with asyncio.timeout(_PATIENCE_SECONDS):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             out, _ = await self._process.communicate()
         assert self._process.returncode is not None
         return self._process.returncode, out.decode()

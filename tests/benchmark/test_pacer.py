@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from bench.load.pacer import Pacer
 from bench.plan.arrivals import Pace
-from tests.benchmark.scripted_server import WAIT_SECONDS
+from tests.support.waiting import PATIENCE_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -32,8 +32,8 @@ async def test_stopping_ends_a_pause() -> None:
     await pacer.start()
     pausing = await begun(pacer.pause(3600))
     pacer.stop()
-    await asyncio.wait_for(pausing, WAIT_SECONDS)
-    await asyncio.wait_for(pacer.pause(3600), WAIT_SECONDS)
+    await asyncio.wait_for(pausing, PATIENCE_SECONDS)
+    await asyncio.wait_for(pacer.pause(3600), PATIENCE_SECONDS)
     assert await pacer.turn() is None
 
 
@@ -42,14 +42,14 @@ async def test_a_pause_ends_with_the_last_turn_which_another_takes() -> None:
     await pacer.start()
     pausing = await begun(pacer.pause(3600))
     assert await pacer.turn() is not None
-    await asyncio.wait_for(pausing, WAIT_SECONDS)
+    await asyncio.wait_for(pausing, PATIENCE_SECONDS)
     assert await pacer.turn() is None
 
 
 async def test_a_pause_ends_with_the_time_of_the_run() -> None:
     pacer = pacer_of(Pace(duration_seconds=0.05))
     await pacer.start()
-    await asyncio.wait_for(pacer.pause(3600), WAIT_SECONDS)
+    await asyncio.wait_for(pacer.pause(3600), PATIENCE_SECONDS)
 
 
 async def test_a_start_to_come_is_waited_for_to_its_moment() -> None:
@@ -66,7 +66,7 @@ async def test_stopping_ends_the_wait_for_the_start() -> None:
     pacer = pacer_of(Pace(num_emails=5))
     starting = await begun(pacer.start(time.perf_counter() + 3600))
     pacer.stop()
-    await asyncio.wait_for(starting, WAIT_SECONDS)
+    await asyncio.wait_for(starting, PATIENCE_SECONDS)
     assert await pacer.turn() is None
 
 

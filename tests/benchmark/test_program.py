@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.waiting import PATIENCE_SECONDS
+
 ROOT = Path(__file__).parents[2]
-WAIT_SECONDS = 50.0
 PROGRAM = (sys.executable, "-m", "bench")
 VERIFY = ("tokens", "verify", "of-another-kind")
 HEAVY = re.compile(
@@ -30,7 +31,7 @@ def ended(redirect: str, *arguments: str, **environment: str) -> subprocess.Comp
         env=os.environ | environment,
         capture_output=True,
         text=True,
-        timeout=WAIT_SECONDS,
+        timeout=PATIENCE_SECONDS,
         check=False,
     )
 
@@ -66,7 +67,7 @@ def test_a_reader_that_has_read_enough_is_no_error_to_tell(unbuffered: str) -> N
             env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
             stdout=pipe,
             stderr=subprocess.PIPE,
-            timeout=WAIT_SECONDS,
+            timeout=PATIENCE_SECONDS,
             check=False,
         )
     assert (process.returncode, process.stderr) == (1, b"")
@@ -115,7 +116,7 @@ def test_ctrl_c_while_importing_or_telling_an_error_is_no_traceback(
             after = [line for line, _ in zip(told, range(imports_later), strict=False)]
             process.send_signal(signal.SIGINT)
             rest = "".join((*after, *told))
-        code = process.wait(WAIT_SECONDS)
+        code = process.wait(PATIENCE_SECONDS)
     assert code in {130, 0, 2}  # the last two: it was faster
     assert "Traceback" not in rest
     assert "KeyboardInterrupt" not in rest
@@ -128,7 +129,7 @@ def test_what_needs_no_run_imports_nothing_of_one(arguments: tuple[str, ...]) ->
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=WAIT_SECONDS,
+        timeout=PATIENCE_SECONDS,
         check=True,
     )
     assert process.stdout

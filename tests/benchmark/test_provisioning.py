@@ -18,12 +18,12 @@ from bench.targets.mailboxes import MAX_ACCOUNTS, MailboxesToAdd
 from bench.targets.provisioning import TOKEN_VARIABLE, ProvisioningError, provisioned
 from tests.support.proxy_process import ROOT, ProxyProcess
 from tests.support.smtp_client import message
+from tests.support.waiting import PATIENCE_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-WAIT_SECONDS = 20.0
 pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])
 
 # A run that says when it has its mailboxes, and stops when it is told to; or does not.
@@ -225,12 +225,12 @@ class Program:
 
     async def says(self, words: str) -> None:
         assert self.process.stdout is not None
-        async with asyncio.timeout(WAIT_SECONDS):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             while words not in (line := (await self.process.stdout.readline()).decode()):
                 assert line, f"ended without saying {words!r}: {await self.process.communicate()}"
 
     async def end(self) -> tuple[int | None, str]:
-        async with asyncio.timeout(WAIT_SECONDS):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             _, errors = await self.process.communicate()
         return self.process.returncode, errors.decode()
 
@@ -376,7 +376,7 @@ async def test_what_was_added_without_an_answer_is_removed_too() -> None:
         with pytest.raises(ProvisioningError, match=r"0 of 4 .*\n.*does not answer"):
             async with provisioned(MailboxesToAdd(count=4), url, Interruption(), silent):
                 pytest.fail("it went on")
-        await asyncio.wait_for(proxy.has_added.wait(), WAIT_SECONDS)
+        await asyncio.wait_for(proxy.has_added.wait(), PATIENCE_SECONDS)
     assert proxy.asked_in_vain  # it was not there yet
     assert proxy.there == set()
 
@@ -384,7 +384,7 @@ async def test_what_was_added_without_an_answer_is_removed_too() -> None:
 async def test_what_cannot_be_removed_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
     proxy = FailingProxy()
     proxy.release.set()
-    async with proxy.served() as url, asyncio.timeout(WAIT_SECONDS):
+    async with proxy.served() as url, asyncio.timeout(PATIENCE_SECONDS):
         serving = provisioned(MailboxesToAdd(count=2), url, Interruption(), silent)
         await serving.__aenter__()
     await serving.__aexit__(None, None, None)

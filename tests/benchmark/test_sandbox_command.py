@@ -12,7 +12,7 @@ import aiosmtplib
 import pytest
 
 from tests.benchmark.runs import command, outcome
-from tests.benchmark.scripted_server import WAIT_SECONDS
+from tests.support.waiting import PATIENCE_SECONDS
 from xoauth2_proxy.sandbox.faults import Action, Step, TokenAction
 from xoauth2_proxy.sandbox.provider_settings import OVERRIDES
 from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokens
@@ -30,7 +30,7 @@ CONTENT = b"Message-ID: <1@example.org>\r\n\r\nHello.\r\n"
 
 
 async def ready(file: Path, running: Command) -> dict[str, str]:
-    async with asyncio.timeout(WAIT_SECONDS):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while not (text := read(file)):
             assert running.process.returncode is None, await running.end()
             await asyncio.sleep(0.02)
@@ -57,7 +57,7 @@ async def test_it_takes_a_message_with_its_token_and_ends_on_a_signal(
     async with command(tmp_path, *options(tmp_path, "--token", MAILBOX)) as running:
         facts = await ready(tmp_path / "ready", running)
         assert running.process.stdout is not None
-        async with asyncio.timeout(WAIT_SECONDS):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             said = ""
             while "Token" not in said:
                 said = (await running.process.stdout.readline()).decode()
@@ -119,7 +119,7 @@ async def test_a_port_that_is_taken(tmp_path: Path) -> None:
 async def line_of(running: Command, words: str) -> str:
     """Return the first line of standard output with these words."""
     assert running.process.stdout is not None
-    async with asyncio.timeout(WAIT_SECONDS):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while line := (await running.process.stdout.readline()).decode():
             if words in line:
                 return line
@@ -154,7 +154,7 @@ async def test_it_tells_what_it_does_and_does_it(tmp_path: Path) -> None:
     async with command(tmp_path, *options(tmp_path, *more, "--token", MAILBOX)) as running:
         facts = await ready(tmp_path / "ready", running)
         assert running.process.stdout is not None
-        async with asyncio.timeout(WAIT_SECONDS):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             said = ""
             while "Token     " not in said:
                 said += (await running.process.stdout.readline()).decode()

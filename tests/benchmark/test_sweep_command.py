@@ -25,6 +25,20 @@ def sweeping(server: ScriptedServer, *more: str) -> tuple[str, ...]:
     return ("sweep", "--port", str(server.port), *LOGIN, *more)
 
 
+def paying(messages: int, **script: Any) -> ScriptedServer:
+    """Return a server for which a higher load pays, however slow the machine is.
+
+    The replies come sooner in each step, of so many messages.
+    """
+    delays = (0.2, 0.1, 0.03)
+
+    def delay_seconds(number: int) -> float:
+        step = (number - 1) // messages
+        return delays[step] if step < len(delays) else 0.0
+
+    return ScriptedServer(delay_seconds=delay_seconds, **script)
+
+
 def written(folder: Path) -> dict[str, Any]:
     document = strict_json(only_file(folder).read_text())
     assert (document["kind"], document["schema_version"]) == ("sweep", 2)
@@ -38,18 +52,18 @@ def loads(document: dict[str, Any]) -> list[float]:
 
 
 async def test_each_step_is_a_run_with_its_own_number_of_connections(tmp_path: Path) -> None:
-    async with scripted_server() as server:
+    async with scripted_server(paying(6)) as server:
         code, out, errors = await outcome(
             tmp_path,
-            *sweeping(server, "--concurrent", "1,2,4", "--num-emails", "20", "--html", "s.html"),
+            *sweeping(server, "--concurrent", "1,2,4", "--num-emails", "6", "--html", "s.html"),
         )
-        assert (code, len(server.accepted)) == (0, 60), errors
+        assert (code, len(server.accepted)) == (0, 18), errors
         assert server.connections == 1 + 1 + 2 + 4  # one to see whether somebody listens
     document = written(tmp_path)
     assert (document["parameter"], document["partial"]) == ("concurrent", False)
     assert loads(document) == [1, 2, 4]
     assert [step["run"]["config"]["concurrent"] for step in document["steps"]] == [1, 2, 4]
-    assert [step["run"]["results"]["successful"] for step in document["steps"]] == [20] * 3
+    assert [step["run"]["results"]["successful"] for step in document["steps"]] == [6] * 3
     assert "Step 1 of 3: 1 connection, " in errors
     assert "Step 2 of 3: 2 connections, " in errors
     assert "Knee: " in out
@@ -59,21 +73,21 @@ async def test_each_step_is_a_run_with_its_own_number_of_connections(tmp_path: P
 
 async def test_an_arrival_rate_is_swept_with_connections_that_stay(tmp_path: Path) -> None:
     async with scripted_server() as server:
-        arguments = ("--arrival-rate", "40..80", "--concurrent", "3", "--duration", "0.5")
+        arguments = ("--arrival-rate", "10..20", "--concurrent", "3", "--duration", "0.5")
         code, out, errors = await outcome(tmp_path, *sweeping(server, *arguments, "--json"))
-        assert (code, len(server.accepted)) == (0, 20 + 40), errors
+        assert (code, len(server.accepted)) == (0, 5 + 10), errors
     document = strict_json(out)
     assert document["parameter"] == "arrival_rate_per_second"
-    assert loads(document) == [40, 80]
+    assert loads(document) == [10, 20]
     configs = [step["run"]["config"] for step in document["steps"]]
-    assert [one["arrival_rate_per_second"] for one in configs] == [40, 80]
+    assert [one["arrival_rate_per_second"] for one in configs] == [10, 20]
     assert [one["concurrent"] for one in configs] == [3, 3]
     assert os.listdir(tmp_path) == []
 
 
 async def test_connections_spread_evenly_are_whole(tmp_path: Path) -> None:
-    async with scripted_server() as server:
-        spread = ("--concurrent", "1..8", "--steps", "4", "--num-emails", "10")
+    async with scripted_server(paying(8)) as server:
+        spread = ("--concurrent", "1..8", "--steps", "4", "--num-emails", "8")
         code, _, errors = await outcome(tmp_path, *sweeping(server, *spread))
     assert code == 0, errors
     assert loads(written(tmp_path)) == [1, 3, 6, 8]
@@ -81,10 +95,10 @@ async def test_connections_spread_evenly_are_whole(tmp_path: Path) -> None:
 
 async def test_a_sweep_ends_early_when_messages_fail(tmp_path: Path) -> None:
     def reply(number: int) -> str:
-        return "250 ok" if number <= 20 else "451 4.3.0 too much"
+        return "250 ok" if number <= 12 else "451 4.3.0 too much"
 
-    async with scripted_server(ScriptedServer(reply_to_content=reply)) as server:
-        arguments = sweeping(server, "--concurrent", "1,2,4", "--num-emails", "10")
+    async with scripted_server(paying(6, reply_to_content=reply)) as server:
+        arguments = sweeping(server, "--concurrent", "1,2,4", "--num-emails", "6")
         code, out, _ = await outcome(tmp_path, *arguments)
         assert code == 0  # that more load fails is what a sweep is to find out
     document = written(tmp_path)
@@ -102,8 +116,8 @@ async def test_a_sweep_ends_early_when_messages_fail(tmp_path: Path) -> None:
 
 async def test_ctrl_c_keeps_every_step_and_calls_the_last_partial(tmp_path: Path) -> None:
     # The third step's replies are held back.
-    async with scripted_server(ScriptedServer(hold_after=20)) as server:
-        arguments = sweeping(server, "--concurrent", "1,2,4,8", "--num-emails", "10")
+    async with scripted_server(paying(6, hold_after=12)) as server:
+        arguments = sweeping(server, "--concurrent", "1,2,4,8", "--num-emails", "6")
         async with command(tmp_path, *arguments) as running:
             await server.held(4)
             running.process.send_signal(signal.SIGINT)
@@ -141,7 +155,8 @@ async def test_counts_are_right_at_whatever_moment_it_is_stopped(
 ) -> None:
     number = (signal.SIGINT, signal.SIGTERM)[repeat % 2]
     async with scripted_server() as server:
-        arguments = sweeping(server, "--concurrent", "1,2,4", "--duration", "0.4")
+        rising = ("--concurrent", "1..40", "--steps", "40")  # it goes on for far longer than that
+        arguments = sweeping(server, *rising, "--duration", "0.4")
         async with command(tmp_path, *arguments) as running:
             await running.error_text("Step 1")
             await asyncio.sleep(random.Random(repeat).uniform(0, 1.0))

@@ -10,7 +10,8 @@ from bench.client.login import ClientLogin, Mechanism
 from bench.load.generator import LoadGenerator
 from bench.load.messages import Messages
 from bench.measurement.recorder import Recorder
-from tests.benchmark.scripted_server import PASSWORD, WAIT_SECONDS, ScriptedServer
+from tests.benchmark.scripted_server import PASSWORD, ScriptedServer
+from tests.support.waiting import PATIENCE_SECONDS
 
 if TYPE_CHECKING:
     from bench.measurement.result import Result
@@ -37,7 +38,7 @@ class Trial:
         self.load = LoadGenerator(what, endpoint, logins, self.messages, self.recorder, share)
 
     async def result(self) -> Result:
-        async with asyncio.timeout(WAIT_SECONDS):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             await self.load.run()
         return self.recorder.snapshot(self.load.wall_seconds)
 

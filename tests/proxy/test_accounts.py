@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import argon2
 import pytest
 
+from tests.support.waiting import PATIENCE_SECONDS
 from xoauth2_proxy.accounts.accounts import (
     Account,
     Accounts,
@@ -207,7 +208,7 @@ async def test_hashing_does_not_hold_the_event_loop(
 
     def slow(*_: object) -> bool:
         # Returns only if the loop turns meanwhile.
-        asyncio.run_coroutine_threadsafe(asyncio.sleep(0), loop).result(timeout=5)
+        asyncio.run_coroutine_threadsafe(asyncio.sleep(0), loop).result(timeout=PATIENCE_SECONDS)
         loop.call_soon_threadsafe(turned.set)
         return True
 

@@ -11,6 +11,7 @@ import argon2
 import pytest
 
 from tests.support.accounts import mailbox
+from tests.support.waiting import PATIENCE_SECONDS
 from xoauth2_proxy.accounts.accounts import Account, Accounts, LocalPassword
 from xoauth2_proxy.errors import CredentialsRejected
 
@@ -48,7 +49,7 @@ def verifier(monkeypatch: pytest.MonkeyPatch) -> Iterator[Verifier]:
     def watched(self: argon2.PasswordHasher, stored: str, password: bytes) -> bool:
         made.asked.append(password.decode())
         made.is_asked.set()
-        assert made.may_answer.wait(5)
+        assert made.may_answer.wait(PATIENCE_SECONDS)
         return verify(self, stored, password)
 
     monkeypatch.setattr(argon2.PasswordHasher, "verify", watched)

@@ -13,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.relay import MAILBOX, OTHER_MAILBOX
 from tests.support.smtp_client import message
+from tests.support.waiting import PATIENCE_SECONDS
 from xoauth2_proxy import __version__
 from xoauth2_proxy.admin.health import Health, Status
 from xoauth2_proxy.admin.server import AdminServer
@@ -123,7 +124,7 @@ async def test_a_token_that_is_no_text_is_wrong() -> None:
     async with admin(Health(), TOKEN) as (host, port):
         reader, writer = await asyncio.open_connection(host, port)
         writer.write(b"GET /health HTTP/1.0\r\nAuthorization: Bearer \xff\xfe\r\n\r\n")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             line = await reader.readline()
             await reader.read()
         writer.close()

@@ -10,6 +10,7 @@ import pytest
 
 from tests.support.admin_visits import TOKEN, Browser
 from tests.support.operated import FROM_FILE, Operated, administered, gmail
+from tests.support.waiting import PATIENCE_SECONDS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -343,7 +344,7 @@ async def test_a_body_that_does_not_come_is_given_up(
                 f"POST {path} HTTP/1.1\r\nHost: localhost\r\nX-Requested-By: x\r\n"
                 f"Content-Type: {kind}\r\nContent-Length: 10\r\n\r\n".encode()
             )
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE_SECONDS):
                 assert b" 408 " in await reader.readline()
             writer.close()
             await writer.wait_closed()

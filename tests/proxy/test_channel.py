@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.config_files import ConfigFile
+from tests.support.waiting import PATIENCE_SECONDS
 from xoauth2_proxy.workers.channel import CONFIG, Channel
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ async def test_what_must_arrive_does_so_though_other_lines_are_lost() -> None:
         here.say("drain", must_arrive=True)
         there = await Channel.over(other.dup())
         lines: list[str] = []
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             while not lines or lines[-1] != "drain":
                 lines.append(await there.line())
         await there.close()
@@ -55,7 +56,7 @@ async def test_a_large_configuration_arrives_between_lines(tmp_path: Path) -> No
         here.hand_on(pickle.dumps(config))
         here.say("drain", must_arrive=True)
         there = await Channel.over(other.dup())
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             assert await there.line() == "ping"
             announced = await there.line()
             assert announced.startswith(CONFIG)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 from typer.testing import CliRunner
 
+from tests.support.waiting import PATIENCE_SECONDS
 from xoauth2_proxy import __version__
 from xoauth2_proxy.cli import cli
 from xoauth2_proxy.config import json_schema
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
     from typer.testing import Result
 
-WAIT_SECONDS = 20.0
 SECRET = "opens sesame"
 ACCOUNT = {"email": "someone@example.com", "provider": "mock", "password": SECRET}
 
@@ -230,7 +230,7 @@ def test_a_port_in_use_is_1_and_said_clearly(tmp_path: Path, loop: str) -> None:
         ended = subprocess.run(
             command("--sandbox", "--state-dir", tmp_path, "--port", port, "--admin-port", 0,
                     "--loop", loop),
-            capture_output=True, text=True, timeout=WAIT_SECONDS, check=False,
+            capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False,
         )  # fmt: skip
     assert ended.returncode == 1
     assert ended.stderr.startswith("xoauth2-proxy: cannot start: ")
@@ -246,7 +246,7 @@ def test_a_signing_key_that_is_none_is_1_and_said_clearly(tmp_path: Path, loop: 
     ended = subprocess.run(
         command("--sandbox", "--state-dir", tmp_path, "--port", 0, "--admin-port", 0,
                 "--loop", loop),
-        capture_output=True, text=True, timeout=WAIT_SECONDS, check=False,
+        capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False,
     )  # fmt: skip
     assert ended.returncode == 1
     assert ended.stdout == ""
@@ -273,7 +273,7 @@ def test_serves_tells_where_and_stops_when_asked(tmp_path: Path) -> None:
             result = run("health", "--url", told["admin"])
         finally:
             process.send_signal(signal.SIGTERM)
-            _, errors = process.communicate(timeout=WAIT_SECONDS)
+            _, errors = process.communicate(timeout=PATIENCE_SECONDS)
     assert f"is ready on {told['smtp']}. Ctrl+C stops it." in welcome[0]
     assert f"{told['admin']}/health" in welcome[-1]
     assert told["pid"] == process.pid
@@ -294,7 +294,7 @@ def test_json_logs_leave_standard_output_alone(tmp_path: Path) -> None:
             warning = json.loads(process.stderr.readline())
         finally:
             process.send_signal(signal.SIGINT)
-            said, errors = process.communicate(timeout=WAIT_SECONDS)
+            said, errors = process.communicate(timeout=PATIENCE_SECONDS)
     assert warning["level"] == "warning"
     assert "allow_insecure_auth" in warning["message"]
     assert said == ""

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.peers import PATIENCE_SECONDS, Peer, upstreams
+from tests.support.peers import Peer, upstreams
+from tests.support.waiting import PATIENCE_SECONDS
 from xoauth2_proxy.smtp.protocol import MAX_REPLY_LINE_BYTES, Reply
 from xoauth2_proxy.upstream.connection import Connection, ConnectionLost
 

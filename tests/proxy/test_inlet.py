@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from tests.support.peers import PATIENCE_SECONDS
+from tests.support.waiting import PATIENCE_SECONDS
 from xoauth2_proxy.submission import reader as inlet_module
 from xoauth2_proxy.submission.reader import EndOfInput, Interrupted, LineTooLong, Reader
 

@@ -10,6 +10,7 @@ import pytest
 
 from tests.support.relay import MAILBOX
 from tests.support.smtp_client import message
+from tests.support.waiting import PATIENCE_SECONDS
 from xoauth2_proxy import replies
 from xoauth2_proxy.log import LOGGER_NAME
 from xoauth2_proxy.sandbox.faults import Action, Fault, Step
@@ -63,7 +64,7 @@ async def test_a_client_that_vanished_is_not_counted_any_more(start_relay: Start
     relay = await start_relay({"accounts": ACCOUNTS, "listener": {"max_connections": 1}})
     async with await relay.connect() as client:
         client.writer.transport.abort()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while await relay.metric("xoauth2_proxy_client_sessions"):
             pass
     async with await relay.connect() as client:
@@ -111,12 +112,13 @@ async def test_a_transaction_begun_is_finished_before_the_goodbye(relay: Relay) 
 
 
 async def test_a_message_on_its_way_is_waited_for(relay: Relay) -> None:
-    relay.sandbox.add_fault(Fault(Step.END, Action.DELAY, seconds=0.05))
+    relay.sandbox.add_fault(Fault(Step.END, Action.DELAY, seconds=3600))
     async with await relay.log_in() as client:
         await client.envelope("to@example.net")
         client.write(b"BDAT 3 LAST\r\na\r\n")
         await relay.sandbox.arrived(Step.END)
         draining = await drain(relay)
+        relay.sandbox.end_delays()
         assert (await client.reply()).is_positive
         assert await client.reply() == replies.SHUTTING_DOWN
         assert await draining == 0

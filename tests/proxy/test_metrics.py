@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from prometheus_client import generate_latest
 
+from tests.support.waiting import PATIENCE_SECONDS
 from xoauth2_proxy import __version__, metrics
 from xoauth2_proxy.metrics import Metrics
 
@@ -91,7 +92,7 @@ async def test_a_blocked_event_loop_shows_as_lag(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(figures.event_loop_lag_seconds, "observe", noticing)
     watch = asyncio.create_task(figures.watch_event_loop())
     try:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             await seen.wait()
             time.sleep(0.15)  # noqa: ASYNC251 - blocking the loop is the point
             seen.clear()

@@ -12,6 +12,7 @@ import pytest
 from tests.support.accounts import mailbox
 from tests.support.peers import serving
 from tests.support.provider import ACCEPTED, CHALLENGE, REFUSED, Provider, Tokens, at, ends, refusal
+from tests.support.waiting import PATIENCE_SECONDS
 from xoauth2_proxy.accounts.accounts import Account, TlsMode, Upstream
 from xoauth2_proxy.errors import (
     ProxyError,
@@ -172,7 +173,7 @@ async def test_a_cancelled_opening_leaves_no_connection_behind(connector: Connec
         assert await peer.rest() == b""
         ended.set()
 
-    async with serving(script) as port, asyncio.timeout(5):
+    async with serving(script) as port, asyncio.timeout(PATIENCE_SECONDS):
         account = mailbox(upstream=Upstream("localhost", port, TlsMode.NONE))
         opening = asyncio.create_task(connector.open_with(account, TOKEN))
         await asked.wait()

@@ -10,7 +10,8 @@ import pytest
 
 from tests.support.accounts import mailbox
 from tests.support.leases import Holder, Opened, held, settled, used
-from tests.support.peers import PATIENCE_SECONDS, upstreams
+from tests.support.peers import upstreams
+from tests.support.waiting import PATIENCE_SECONDS
 from xoauth2_proxy.accounts.accounts import Account, TlsMode, Upstream
 from xoauth2_proxy.errors import Overloaded
 from xoauth2_proxy.metrics import Metrics

@@ -15,7 +15,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from tests.support.accounts import mailbox
 from tests.support.leases import Holder, Opened, held, settled
-from tests.support.peers import PATIENCE_SECONDS, upstreams
+from tests.support.peers import upstreams
+from tests.support.waiting import PATIENCE_SECONDS
 from xoauth2_proxy.errors import (
     Overloaded,
     ProxyError,
@@ -34,8 +35,8 @@ if TYPE_CHECKING:
     from xoauth2_proxy.accounts.accounts import Account
     from xoauth2_proxy.upstream.connection import Connection
 
+WAIT_SECONDS = 20.0  # of simulated time; no example takes as long in real time
 PER_MINUTE = 30.0
-PATIENCE = 20.0  # longer than any example takes in real time
 BURST_SECONDS = 10.0  # of the rate may go at once
 COOL_DOWN_SECONDS = 60.0  # how long "too many connections" counts
 
@@ -43,7 +44,9 @@ COOL_DOWN_SECONDS = 60.0  # how long "too many connections" counts
 def account_with(max_connections: int) -> Account:
     """The mailbox as it is after a reload that changes its limits."""
     return mailbox(
-        max_connections=max_connections, wait_seconds=PATIENCE, messages_per_minute=PER_MINUTE
+        max_connections=max_connections,
+        wait_seconds=WAIT_SECONDS,
+        messages_per_minute=PER_MINUTE,
     )
 
 
@@ -251,7 +254,7 @@ class PoolStates(RuleBasedStateMachine):
     async def _judge_turn(self, turn: asyncio.Task[None]) -> None:
         interval = 60.0 / PER_MINUTE
         expected = self._next_turn(interval)
-        if expected - self.now > PATIENCE:
+        if expected - self.now > WAIT_SECONDS:
             with pytest.raises(Overloaded):
                 await turn
             return

@@ -20,7 +20,7 @@ from tests.support.token_endpoint import (
     error,
     redirect,
 )
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE_SECONDS, until
 from xoauth2_proxy.accounts.oauth_client import GrantType, OAuthClient
 from xoauth2_proxy.errors import (
     GrantRevoked,
@@ -371,7 +371,7 @@ async def test_a_cancelled_refresh_does_not_wait_for_its_answer(
     waiting = asyncio.ensure_future(refresh())
     await until(lambda: len(server.token_requests) == 1)
     waiting.cancel()
-    await asyncio.wait([waiting], timeout=1.0)
+    await asyncio.wait([waiting], timeout=PATIENCE_SECONDS)
     assert waiting.cancelled()
     assert (await refresh()).access_token == server.issued[0]
     server.release()

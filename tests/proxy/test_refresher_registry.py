@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 import pytest
 
 from tests.support.distributions import GOOD, install
+from tests.support.waiting import PATIENCE_SECONDS
 from xoauth2_proxy.accounts.oauth_client import OAuthClient
 from xoauth2_proxy.errors import TokenEndpointRefused
 from xoauth2_proxy.oauth.grant import Grant
@@ -259,18 +260,22 @@ async def test_closing_does_not_wait_for_what_runs_or_waits(
                 await loop.run_in_executor(self.threads, self.work)
 
             def work(self):
-                started.wait(10)
-                gate.wait(10)
+                started.wait(100)
+                gate.wait(100)
         """,
         {"acme": "{module}:Acme"},
     )
     registry = open_registry()
     acme = registry.refreshers(["acme"])["acme"]
     refreshes = [asyncio.ensure_future(acme.refresh(GRANT)) for _ in range(9)]
-    await asyncio.to_thread(sys.modules[module].started.wait, 10.0)  # eight threads and this one
+    await asyncio.to_thread(
+        sys.modules[module].started.wait, PATIENCE_SECONDS
+    )  # eight and this one
     registry.close()
     try:
-        ended, _ = await asyncio.wait(refreshes, return_when=asyncio.FIRST_COMPLETED, timeout=5.0)
+        ended, _ = await asyncio.wait(
+            refreshes, return_when=asyncio.FIRST_COMPLETED, timeout=PATIENCE_SECONDS
+        )
         assert [one.cancelled() for one in ended] == [True]  # the one that had no thread yet
     finally:
         sys.modules[module].gate.set()

@@ -10,6 +10,7 @@ import pytest
 
 from tests.support.parts import Parts, parts
 from tests.support.refreshers import ScriptedRefresher
+from tests.support.waiting import PATIENCE_SECONDS
 from xoauth2_proxy import replies
 from xoauth2_proxy.accounts.accounts import Login
 from xoauth2_proxy.errors import GrantRevoked, TokenEndpointUnavailable
@@ -35,7 +36,7 @@ async def made(tmp_path: Path) -> AsyncIterator[Parts]:
 
 async def send(made: Parts, *recipients: str, content: Content = CONTENT) -> Reply:
     envelope = Envelope("from@example.com", list(recipients or ("to@example.net",)))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         return await made.relay.relay(Login(made.account), envelope, content, "a-1")
 
 
@@ -93,8 +94,12 @@ async def test_421_at_mail_is_tried_again_on_a_new_connection(made: Parts) -> No
 
 
 async def test_the_second_attempt_trusts_no_kept_connection(made: Parts) -> None:
-    made.sandbox.add_fault(Fault(Step.END, Action.DELAY, seconds=0.05))
-    await asyncio.gather(send(made), send(made))
+    made.sandbox.add_fault(Fault(Step.END, Action.DELAY, seconds=3600))
+    first = asyncio.create_task(send(made))
+    await made.sandbox.arrived(Step.END)
+    await send(made)
+    made.sandbox.end_delays()
+    await first
     assert repr(made.pool) == "<Pool 0 leased or opening, 2 idle, 0 waiting>"
     made.sandbox.add_fault(Fault.reply(Step.MAIL, "421 4.4.2 Idle for too long"))
     assert (await send(made)).is_positive

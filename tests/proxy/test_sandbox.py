@@ -12,6 +12,7 @@ import pytest
 import uvloop
 
 from tests.support.raw_smtp import MAILBOX, RawSmtp
+from tests.support.waiting import PATIENCE_SECONDS
 from xoauth2_proxy.accounts.accounts import TlsMode
 from xoauth2_proxy.sandbox.app import Sandbox
 from xoauth2_proxy.sandbox.faults import Step
@@ -42,9 +43,9 @@ def submit(sandbox: Sandbox) -> None:
     token = sandbox.tokens.mint(MAILBOX)
     client: smtplib.SMTP
     if sandbox.behaviour.tls is TlsMode.IMPLICIT:
-        client = smtplib.SMTP_SSL(*sandbox.smtp_address, timeout=5, context=context)
+        client = smtplib.SMTP_SSL(*sandbox.smtp_address, timeout=PATIENCE_SECONDS, context=context)
     else:
-        client = smtplib.SMTP(*sandbox.smtp_address, timeout=5)
+        client = smtplib.SMTP(*sandbox.smtp_address, timeout=PATIENCE_SECONDS)
     with client:
         if sandbox.behaviour.tls is TlsMode.STARTTLS:
             client.starttls(context=context)

@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.relay import MAILBOX
 from tests.support.smtp_client import message
+from tests.support.waiting import PATIENCE_SECONDS
 from xoauth2_proxy import replies
 
 if TYPE_CHECKING:
@@ -151,7 +152,7 @@ async def test_silence_ends_the_session(start_relay: StartRelay) -> None:
 async def test_a_group_is_answered_in_order_and_in_one_write(relay: Relay) -> None:
     async with await relay.log_in() as client:
         client.write(f"{MAIL}\r\n{RCPT}\r\nRCPT TO:<>\r\nFOO\r\nRSET\r\nNOOP\r\n".encode())
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             octets = await client._reader.read(65_536)
     expected = [
         replies.SENDER_OK,

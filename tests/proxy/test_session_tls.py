@@ -10,6 +10,7 @@ import pytest
 
 from tests.support.relay import MAILBOX, PASSWORD
 from tests.support.smtp_client import message
+from tests.support.waiting import PATIENCE_SECONDS
 from xoauth2_proxy import replies
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ async def test_a_handshake_that_is_none_ends_the_session(with_tls: Relay) -> Non
     async with await with_tls.connect() as client:
         assert await client.command("STARTTLS") == replies.START_TLS
         client.write(b"EHLO client.example\r\n")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             said = await client._reader.read()
         assert b"250" not in said
     async with await with_tls.connect() as client:

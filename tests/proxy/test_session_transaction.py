@@ -12,6 +12,7 @@ import pytest
 
 from tests.support.relay import MAILBOX, PASSWORD
 from tests.support.smtp_client import message
+from tests.support.waiting import PATIENCE_SECONDS
 from xoauth2_proxy import replies
 from xoauth2_proxy.log import LOGGER_NAME
 from xoauth2_proxy.sandbox.faults import Action, Fault, Step
@@ -200,7 +201,7 @@ async def test_a_message_received_whole_is_relayed_although_the_client_left(
 
 
 async def test_a_reset_does_not_stop_a_message_on_its_way(relay: Relay) -> None:
-    relay.sandbox.add_fault(Fault(Step.END, Action.DELAY, seconds=0.1))
+    relay.sandbox.add_fault(Fault(Step.END, Action.DELAY, seconds=3600))
     client = await relay.log_in()
     client.write(f"{MAIL}\r\n{RCPT}\r\nBDAT 3 LAST\r\na\r\n".encode())
     await relay.sandbox.arrived(Step.END)
@@ -208,7 +209,8 @@ async def test_a_reset_does_not_stop_a_message_on_its_way(relay: Relay) -> None:
     peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     client.writer.transport.abort()
     await client.close()
-    async with asyncio.timeout(10):
+    relay.sandbox.end_delays()
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while not await relay.metric("xoauth2_proxy_messages_total"):
             pass
     assert await relay.metric("xoauth2_proxy_messages_total", reply="2xx") == 1
@@ -231,7 +233,7 @@ async def test_half_a_message_goes_nowhere(relay: Relay, end: bytes) -> None:
     async with await relay.log_in() as client:
         client.write(f"{MAIL}\r\n{RCPT}\r\n".encode() + end)
         client.writer.write_eof()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             said = await client._reader.read()
     assert {line[:3] for line in said.splitlines()} <= {b"250", b"354"}
     assert said.count(b"\r\n") == 2 + end.startswith(b"DATA")

@@ -13,8 +13,8 @@ import pytest
 
 from tests.support.accounts import mailbox
 from tests.support.leases import Holder, Opened, held, settled, used
-from tests.support.peers import PATIENCE_SECONDS, upstreams
-from tests.support.waiting import until
+from tests.support.peers import upstreams
+from tests.support.waiting import PATIENCE_SECONDS, until
 from xoauth2_proxy.errors import Overloaded, UpstreamUnavailable
 from xoauth2_proxy.metrics import Metrics
 from xoauth2_proxy.upstream import pool as pool_module
@@ -175,9 +175,7 @@ async def test_an_idle_connection_makes_room_for_another_worker(
 ) -> None:
     account = mailbox(max_connections=1)
     first = await used(pools[0], account, opened)
-    asked = time.monotonic()
     assert await used(pools[1], account, opened) is not first
-    assert time.monotonic() - asked < 0.5
     assert not first.is_usable
     assert repr(pools[0]) == "<Pool 0 leased or opening, 0 idle, 0 waiting>"
 
@@ -215,7 +213,10 @@ async def test_a_connection_is_not_given_up_before_it_was_worth_opening(
 
 
 async def test_a_worker_with_its_share_takes_no_connection_that_is_in_use(
-    pools: tuple[Pool, Pool], opened: Opened, monkeypatch: pytest.MonkeyPatch
+    pools: tuple[Pool, Pool],
+    opened: Opened,
+    workers: Workers,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(pool_module, "_TENURE_OPENINGS", 0)
     monkeypatch.setattr(pool_module, "_MIN_TENURE_SECONDS", 0.0)
@@ -226,7 +227,8 @@ async def test_a_worker_with_its_share_takes_no_connection_that_is_in_use(
     ):
         waiting = Holder(pools[1], account, opened)
         next_one = Holder(pools[0], account, opened)
-        await asyncio.sleep(0.1)  # it has asked, twice
+        told = len(workers.told)
+        await until(lambda: len(workers.told) >= told + 2)  # it has asked, twice
         await one.give_back()
         assert await next_one.connection() is await one.connection()
         await next_one.cancel()

@@ -331,7 +331,7 @@ async def test_a_rotated_token_the_store_does_not_take_is_brought_there_by_itsel
         kept = await store.load(KEY)
         return kept is not None and kept.refresh_token == "refresh-1"
 
-    await until(is_kept, timeout_seconds=5.0)  # about a second
+    await until(is_kept)  # about a second
     assert (await source.token_for(ACCOUNT)).value == "token-1"
     assert len(refresher.asked) == 1
 

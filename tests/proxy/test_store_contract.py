@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.store_places import Place, place_of
+from tests.support.waiting import PATIENCE_SECONDS
 from xoauth2_proxy.errors import TokenStoreUnavailable
 from xoauth2_proxy.oauth.grant import EpochSeconds
 from xoauth2_proxy.oauth.stores import Failure, StoredGrant
@@ -34,7 +35,6 @@ GRANT = StoredGrant(
 )
 NEWER = StoredGrant(issued_to="gmail 123", refresh_token="newer")
 SOON = 0.2  # seconds: long enough for anyone who is not kept waiting
-LATE = 5.0
 
 shared = pytest.mark.parametrize("kind", ["file", "redis"])
 
@@ -178,7 +178,7 @@ async def test_two_stores_share_one_lock(place: Place) -> None:
         with pytest.raises(TokenStoreUnavailable):
             async with other.lock(MAILBOX):
                 pass
-    async with asyncio.timeout(LATE), other.lock(MAILBOX):
+    async with asyncio.timeout(PATIENCE_SECONDS), other.lock(MAILBOX):
         pass
 
 
@@ -188,12 +188,12 @@ async def test_waiting_for_the_lock_has_an_end(place: Place) -> None:
         with pytest.raises(TokenStoreUnavailable, match=MAILBOX):
             async with store.lock(MAILBOX):
                 pass
-    async with asyncio.timeout(LATE), store.lock(MAILBOX):
+    async with asyncio.timeout(PATIENCE_SECONDS), store.lock(MAILBOX):
         pass
 
 
 async def test_locks_of_mailboxes_are_apart(store: TokenStore) -> None:
-    async with store.lock(MAILBOX), asyncio.timeout(LATE), store.lock(OTHER):
+    async with store.lock(MAILBOX), asyncio.timeout(PATIENCE_SECONDS), store.lock(OTHER):
         await store.save(MAILBOX, GRANT)
         await store.save(OTHER, NEWER)
 
@@ -203,7 +203,7 @@ async def test_the_lock_of_a_failed_holder_is_free(place: Place) -> None:
     with pytest.raises(RuntimeError, match="fails"):
         async with store.lock(MAILBOX):
             raise RuntimeError("fails")
-    async with asyncio.timeout(LATE), store.lock(MAILBOX):
+    async with asyncio.timeout(PATIENCE_SECONDS), store.lock(MAILBOX):
         pass
 
 
@@ -221,7 +221,7 @@ async def test_the_lock_of_a_cancelled_holder_is_free(place: Place) -> None:
     holder.cancel()
     await asyncio.wait([holder])
     next_one = store if place.kind == "memory" else place.open()
-    async with asyncio.timeout(LATE), next_one.lock(MAILBOX):
+    async with asyncio.timeout(PATIENCE_SECONDS), next_one.lock(MAILBOX):
         pass
 
 
@@ -241,7 +241,7 @@ async def test_a_cancelled_waiter_leaves_the_lock_free(place: Place, turns: int)
         await asyncio.sleep(0)
     waiter.cancel()
     await asyncio.wait([waiter])
-    async with asyncio.timeout(LATE), other.lock(MAILBOX):
+    async with asyncio.timeout(PATIENCE_SECONDS), other.lock(MAILBOX):
         await other.save(MAILBOX, GRANT)
 
 

@@ -18,6 +18,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from tests.support.waiting import PATIENCE_SECONDS
 from xoauth2_proxy.errors import TokenStoreUnavailable
 from xoauth2_proxy.oauth.stores import StoredGrant
 from xoauth2_proxy.oauth.stores.file import FileStore
@@ -238,7 +239,7 @@ async def test_a_lock_that_outlives_its_store_is_free_in_the_end(directory: Path
     store, other = FileStore(directory), FileStore(directory)
     async with store.lock(MAILBOX):
         await store.close()
-    async with asyncio.timeout(5.0), other.lock(MAILBOX):
+    async with asyncio.timeout(PATIENCE_SECONDS), other.lock(MAILBOX):
         pass
     await other.close()
 
@@ -250,11 +251,11 @@ async def test_many_waiters_leave_the_store_to_others(directory: Path) -> None:
         for name in names:
             await held.enter_async_context(holder.lock(name))
         waiting = [asyncio.create_task(hold_once(store, name)) for name in names]
-        async with asyncio.timeout(5.0):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             await store.save(MAILBOX, GRANT)
             assert await store.load(MAILBOX) == GRANT
         assert not any(task.done() for task in waiting)
-    async with asyncio.timeout(10.0):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         await asyncio.gather(*waiting)
     await store.close()
     await holder.close()

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.peers import PATIENCE_SECONDS, Peer, upstreams
+from tests.support.peers import Peer, upstreams
 from tests.support.transactions import KEPT, MAIL, RCPT, TWO, envelope
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE_SECONDS, until
 from xoauth2_proxy.errors import OutcomeUnknown, UpstreamClosedEarly, UpstreamDropped, UpstreamError
 from xoauth2_proxy.smtp.protocol import Reply
 from xoauth2_proxy.upstream import envelope as upstream_envelope

@@ -9,6 +9,7 @@ from tests.support.documents import account, one_account
 from tests.support.relay import MAILBOX, OTHER_MAILBOX, PASSWORD
 from tests.support.smtp_client import encoded, message
 from tests.support.token_scripts import GatedRefresher
+from tests.support.waiting import PATIENCE_SECONDS
 from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokens, load_signing_key
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ async def test_fifty_logins_at_once_share_one_token_request(
         await client.ehlo()
     for client in clients:
         client.write(b"AUTH PLAIN " + encoded(f"\0{MAILBOX}\0{PASSWORD}").encode() + b"\r\n")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         await refresher.asked.wait()
     # Whoever is served now spoke later than all of them, so all of them are waiting.
     async with await relay.connect() as late:
@@ -52,7 +53,7 @@ async def test_a_mailbox_that_waits_for_its_token_holds_up_no_other(
     async with await relay.connect() as waiting:
         await waiting.ehlo()
         waiting.write(b"AUTH PLAIN " + encoded(f"\0{MAILBOX}\0{PASSWORD}").encode() + b"\r\n")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             await refresher.asked.wait()
         async with await relay.log_in(OTHER_MAILBOX) as client:
             assert (await client.send(message())).code == 250

@@ -9,6 +9,7 @@ from tests.support.documents import one_account
 from tests.support.relay import MAILBOX, PASSWORD
 from tests.support.smtp_client import encoded, message
 from tests.support.token_scripts import GatedRefresher
+from tests.support.waiting import PATIENCE_SECONDS
 from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokens, load_signing_key
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ async def test_five_hundred_logins_at_once_share_one_token_request(
     await asyncio.gather(*(client.ehlo() for client in clients))
     for client in clients:
         client.write(AUTH)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         await refresher.asked.wait()
     # Whoever is served now spoke later than all of them, so all of them are waiting.
     async with await relay.connect() as late:

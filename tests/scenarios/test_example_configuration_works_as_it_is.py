@@ -13,6 +13,7 @@ import pytest
 
 from tests.support.proxy_process import ROOT
 from tests.support.smtp_client import message
+from tests.support.waiting import PATIENCE_SECONDS
 from xoauth2_proxy.sandbox.tokens.mock_tokens import MOCK_MAILBOXES
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ async def exit_of(*arguments: str) -> tuple[int | None, str]:
         stderr=asyncio.subprocess.PIPE,
         cwd=ROOT,
     )
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         _, said = await process.communicate()
     return process.returncode, said.decode()
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from tests.support.documents import one_account
 from tests.support.smtp_client import message
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE_SECONDS, until
 from xoauth2_proxy.submission import session
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ async def test_another_client_is_answered_while_a_flood_is(relay: Relay) -> None
         assert not flood.done()
         assert (await other.send(message())).code == 250
         assert not flood.done()
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             await flood
 
 

@@ -12,12 +12,14 @@ if TYPE_CHECKING:
 
 
 async def test_message_quit_and_half_close_in_one_go(relay: Relay) -> None:
-    relay.sandbox.add_fault(Fault(Step.END, Action.DELAY, seconds=0.05))
+    relay.sandbox.add_fault(Fault(Step.END, Action.DELAY, seconds=3600))
     async with await relay.log_in() as client:
         await client.envelope("to@example.net")
         assert (await client.command("DATA")).code == 354
         client.write(b"Subject: bye\r\n\r\nbye\r\n.\r\nQUIT\r\n")
         client.writer.write_eof()
+        await relay.sandbox.arrived(Step.END)
+        relay.sandbox.end_delays()
         assert (await client.reply()).code == 250
         assert (await client.reply()).code == 221
         assert await client.closed()

@@ -11,6 +11,7 @@ import pytest
 from tests.support.documents import id_in, one_account
 from tests.support.relay import MAILBOX
 from tests.support.smtp_client import message
+from tests.support.waiting import PATIENCE_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -70,7 +71,7 @@ async def test_500_clients_at_once_never_exceed_the_mailboxs_limit(
             await everyone_is_in.wait()
             return id_in(await client.send(message(f"number {number}")))
 
-    async with asyncio.timeout(50):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         ids = await asyncio.gather(*(submit(number) for number in range(500)))
     assert sorted(ids) == sorted(kept.id for kept in relay.sandbox.received)
     assert len(set(ids)) == 500

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import xoauth2_proxy
 from tests.support.planted import Planted, objects
+from tests.support.waiting import PATIENCE_SECONDS
 from xoauth2_proxy.accounts.oauth_client import OAuthClient
 
 if TYPE_CHECKING:
@@ -89,7 +90,11 @@ for name in ["", *logging.root.manager.loggerDict]:
 
 def test_at_debug_no_library_is_heard_below_its_warnings() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", _LOGGERS], capture_output=True, text=True, check=True, timeout=20
+        [sys.executable, "-c", _LOGGERS],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=PATIENCE_SECONDS,
     )
     heard = dict(line.rsplit(" ", 1) for line in done.stdout.splitlines())
     assert {"root", "asyncio", "aiohttp.server", "msal", "urllib3", "google.auth"} <= heard.keys()

@@ -34,7 +34,7 @@ from tests.support.token_mail import (
     token_mail,
     upstream_at_port,
 )
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE_SECONDS, until
 from tests.support.workers import figures, health, pids, total
 
 if TYPE_CHECKING:
@@ -330,7 +330,7 @@ async def test_a_stuck_worker_does_not_hold_the_answer_for_long_and_obeys_once_i
     os.kill(stuck, signal.SIGSTOP)
     try:
         operator.write(proxy, OTHER_MAILBOX)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             assert (await ask(proxy, "POST", "/reload"))[0] == 200
         assert "1 workers have not taken up the configuration yet" in proxy.stderr
     finally:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.support.rotating_endpoint import RotatingEndpoint
 from tests.support.store_places import Place, place_of
-from tests.support.store_user import HELD_SECONDS
 from tests.support.token_user import TokenUser, token_user
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE_SECONDS, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -22,8 +20,6 @@ pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])  # processes are slo
 
 LIFETIME_SECONDS = 0.8
 RENEWALS = {"tokens": 6, "renewals": 30}
-PATIENCE_SECONDS = 20.0
-PROMPT_SECONDS = 3.0  # on a machine that does much else
 
 
 @pytest.fixture(params=["file", "redis"])
@@ -65,7 +61,7 @@ async def test_one_at_a_time_asks_and_both_have_tokens(
 
     for user in users:
         user.use(what)
-    await until(is_enough, PATIENCE_SECONDS)
+    await until(is_enough)
     results = [await user.end() for user in users]
     assert not endpoint.is_revoked, "a refresh token was used twice"
     assert endpoint.at_one_time == 1
@@ -86,10 +82,7 @@ async def test_a_process_killed_while_it_asks_is_stepped_in_for(
     other.use("tokens")
     assert await other.line() == "asking"
     await killed.kill()
-    began = time.monotonic()
     await until_good(other)
-    outlived = HELD_SECONDS if place.kind == "redis" else 0.0
-    assert time.monotonic() - began < outlived + PROMPT_SECONDS
     good, errors = await other.end()
     assert good > 0
     assert errors == []

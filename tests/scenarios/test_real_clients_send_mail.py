@@ -14,6 +14,7 @@ import pytest
 
 from tests.support.programs import program, run
 from tests.support.relay import MAILBOX, PASSWORD
+from tests.support.waiting import PATIENCE_SECONDS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -118,7 +119,9 @@ async def test_smtplib(
     relay: Relay, token: str, mechanism: str, at_once: bool, content: bytes
 ) -> None:
     def send() -> None:
-        with smtplib.SMTP(relay.host, relay.port, "client.example", timeout=20) as client:
+        with smtplib.SMTP(
+            relay.host, relay.port, "client.example", timeout=PATIENCE_SECONDS
+        ) as client:
             client.user, client.password = MAILBOX, PASSWORD
             client.ehlo()
             exchange = {
@@ -139,7 +142,10 @@ async def test_smtplib(
 @pytest.mark.parametrize("mechanism", ["PLAIN", "LOGIN", "XOAUTH2"])
 async def test_aiosmtplib(relay: Relay, token: str, mechanism: str, content: bytes) -> None:
     async with aiosmtplib.SMTP(
-        hostname=relay.host, port=relay.port, local_hostname="client.example", timeout=20
+        hostname=relay.host,
+        port=relay.port,
+        local_hostname="client.example",
+        timeout=PATIENCE_SECONDS,
     ) as client:
         await client.ehlo()
         if mechanism == "XOAUTH2":

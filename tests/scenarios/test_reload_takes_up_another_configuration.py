@@ -17,7 +17,7 @@ import pytest
 from tests.support.documents import account, id_in, upstream_at
 from tests.support.relay import MAILBOX, OTHER_MAILBOX, PASSWORD
 from tests.support.smtp_client import Client, message
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE_SECONDS, until
 from xoauth2_proxy.sandbox.app import Sandbox
 from xoauth2_proxy.sandbox.faults import Action, Fault, Step
 
@@ -217,7 +217,7 @@ async def test_under_load_nothing_is_lost_or_refused(
         mailboxes = (MAILBOX, OTHER_MAILBOX)[: 1 + number % 2]
         await reload(proxy, written.accounts(*mailboxes), workers)
     enough.set()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         await asyncio.gather(*clients)
     kept = Counter(one.id for one in provider.received)
     assert set(kept.values()) == {1}

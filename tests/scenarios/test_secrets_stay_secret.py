@@ -22,6 +22,7 @@ from tests.support.planted import TOKEN_MARKS, leaked
 from tests.support.proxy_process import ROOT
 from tests.support.relay import MAILBOX, OTHER_MAILBOX
 from tests.support.smtp_client import encoded
+from tests.support.waiting import PATIENCE_SECONDS
 from xoauth2_proxy.sandbox.faults import Action, Fault, Step
 from xoauth2_proxy.sandbox.tokens.mock_tokens import MOCK_MAILBOXES
 
@@ -323,7 +324,7 @@ async def test_a_configuration_that_cannot_be_used_is_not_quoted(
         stderr=asyncio.subprocess.STDOUT,
         cwd=ROOT,
     )
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         said, _ = await process.communicate()
     assert process.returncode == 2, said.decode()
     assert not leaked(said.decode(), PLANTED)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-import time
 from collections import Counter
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -18,6 +17,7 @@ import pytest
 from tests.support.documents import account, id_in, upstream_at
 from tests.support.relay import MAILBOX, OTHER_MAILBOX, PASSWORD
 from tests.support.smtp_client import Client, message
+from tests.support.waiting import PATIENCE_SECONDS
 from xoauth2_proxy.sandbox.faults import Action, Fault, Step
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])
 
 CLIENTS = 20
+NO_END = 3600.0  # seconds; who waits for so long has not ended by itself
 EACH = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda n: n.name)
 
 
@@ -79,7 +80,7 @@ async def test_every_acknowledged_message_is_at_the_provider_once(
     ]
     await provider.received.wait_until(100)
     proxy.signal(number)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         farewells = await asyncio.gather(*clients)
     assert await proxy.exit_code() == 0, proxy.stderr
     assert len(acknowledged) >= 80
@@ -93,8 +94,8 @@ async def test_every_acknowledged_message_is_at_the_provider_once(
 async def test_a_transaction_in_flight_is_finished_and_idle_clients_are_told(
     start_process: StartProcess, provider: Sandbox, number: signal.Signals
 ) -> None:
-    provider.add_fault(Fault(Step.END, Action.DELAY, seconds=0.5))
-    proxy = await start_process(document(provider))
+    provider.add_fault(Fault(Step.END, Action.DELAY, seconds=NO_END))
+    proxy = await start_process(document(provider, drain_seconds=NO_END))
     async with await log_in(proxy) as busy, await log_in(proxy) as idle:
         await busy.envelope("to@example.net")
         assert (await busy.command("DATA")).code == 354
@@ -109,6 +110,7 @@ async def test_a_transaction_in_flight_is_finished_and_idle_clients_are_told(
         assert (await proxy.get("/health/live"))[0] == 200
         with pytest.raises((ConnectionError, EOFError)):
             await proxy.connect()
+        provider.end_delays()
         answer = await busy.reply()
         assert [one.id for one in provider.received] == [id_in(answer)]
         assert (await busy.reply()).code == 421
@@ -159,7 +161,7 @@ async def test_a_second_sigint_exits_at_once(
     start_process: StartProcess, provider: Sandbox
 ) -> None:
     provider.add_fault(Fault(Step.END, Action.STALL))
-    proxy = await start_process(document(provider))
+    proxy = await start_process(document(provider, drain_seconds=NO_END))
     async with await log_in(proxy) as busy, await log_in(proxy) as idle:
         await busy.envelope("to@example.net")
         assert (await busy.command("DATA")).code == 354
@@ -167,10 +169,8 @@ async def test_a_second_sigint_exits_at_once(
         await provider.arrived(Step.END)
         proxy.signal(signal.SIGINT)
         assert (await idle.reply()).code == 421  # the first one has been heard
-        second = time.monotonic()
         proxy.signal(signal.SIGINT)
         assert await proxy.exit_code() == 130
-        assert time.monotonic() - second < 2
         with pytest.raises((EOFError, ConnectionError)):
             await busy.reply()
     assert provider.received.total == 0
@@ -180,10 +180,8 @@ async def test_a_second_sigint_exits_at_once(
 async def test_an_idle_proxy_stops_at_once(
     start_process: StartProcess, provider: Sandbox, number: signal.Signals
 ) -> None:
-    proxy = await start_process(document(provider))
+    proxy = await start_process(document(provider, drain_seconds=NO_END))
     async with await log_in(proxy) as client:
-        started = time.monotonic()
         proxy.signal(number)
         assert (await client.reply()).code == 421
         assert await proxy.exit_code() == 0
-        assert time.monotonic() - started < 5

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.documents import upstream_at
 from tests.support.smtp_client import encoded, message
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE_SECONDS, until
 from xoauth2_proxy.sandbox.faults import Action, Fault, Step
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from xoauth2_proxy.smtp.protocol import Reply
 
 REAL = "someone@gmail.com"
+UNTIL_ENDED = 3600.0  # seconds of a delay that the test ends
 WAITING = "<Pool 1 leased or opening, 0 idle, 1 waiting>"
 
 
@@ -53,11 +54,12 @@ async def test_a_message_that_waits_behind_a_strangers_attempt_is_delivered(
     token = provider.tokens.mint(REAL)
     async with await greeted(relay) as good, await greeted(relay) as stranger:
         assert (await good.command(auth(token))).code == 235
-        provider.add_fault(Fault(Step.AUTH, Action.DELAY, seconds=0.1))
+        provider.add_fault(Fault(Step.AUTH, Action.DELAY, seconds=UNTIL_ENDED))
         stranger.write(auth("ya29.made-up").encode() + b"\r\n")
         await provider.arrived(Step.AUTH, 2)
         sending = asyncio.create_task(good.send(message()))
         await until(lambda: repr(relay.app._pool) == WAITING)
+        provider.end_delays()
         assert (await turned_away(stranger)).code == 535
         assert (await sending).code == 250
     assert [kept.mailbox for kept in provider.received] == [REAL]
@@ -73,12 +75,13 @@ async def test_whatever_the_provider_says_of_a_strangers_token(
     async with await greeted(relay) as good, await greeted(relay) as stranger:
         assert (await good.command(auth(token))).code == 235
         # The reply to the stranger comes late: the good client's message waits for it.
-        provider.add_fault(Fault(Step.EHLO, Action.DELAY, seconds=0.1))
+        provider.add_fault(Fault(Step.EHLO, Action.DELAY, seconds=UNTIL_ENDED))
         provider.add_fault(Fault.reply(Step.AUTH, answer))
         stranger.write(auth("ya29.made-up").encode() + b"\r\n")
         await provider.arrived(Step.EHLO, 3)
         sending = asyncio.create_task(good.send(message()))
         await until(lambda: repr(relay.app._pool) == WAITING)
+        provider.end_delays()
         assert (await turned_away(stranger)).code in {454, 535}
         assert (await sending).code == 250
     assert provider.received.total == 1
@@ -115,7 +118,7 @@ async def test_a_token_once_proved_lets_in_while_a_stranger_is_tried(
         provider.add_fault(Fault(Step.AUTH, Action.STALL))
         stranger.write(auth("ya29.made-up").encode() + b"\r\n")
         await provider.arrived(Step.AUTH, 2)
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             assert (await again.command(auth(token))).code == 235
 
 

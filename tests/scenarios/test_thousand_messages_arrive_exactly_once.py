@@ -11,6 +11,7 @@ import pytest
 from tests.support.documents import id_in, one_account
 from tests.support.relay import MAILBOX
 from tests.support.smtp_client import message
+from tests.support.waiting import PATIENCE_SECONDS
 
 if TYPE_CHECKING:
     from tests.conftest import StartRelay
@@ -31,7 +32,7 @@ async def test_nothing_is_lost_duplicated_or_corrupted(start_relay: StartRelay) 
                 content = message(f"{connection}-{number}", size_bytes=4096)
                 sent[id_in(await client.send(content))] = content
 
-    async with asyncio.timeout(50):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         await asyncio.gather(*(submit(connection) for connection in range(CONNECTIONS)))
     kept = list(relay.sandbox.received)
     assert Counter(one.id for one in kept) == Counter(sent.keys())

@@ -13,7 +13,7 @@ import pytest
 from tests.support.documents import one_account
 from tests.support.relay import MAILBOX, PASSWORD
 from tests.support.smtp_client import encoded, message
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE_SECONDS, until
 from xoauth2_proxy.sandbox.faults import Action, Fault, Step
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ async def test_whatever_octet_was_the_last(
     before = tasks_of_sessions()
     octets = session(content)
     whole = len(octets) - len(b"QUIT\r\n")  # from here on the message was received
-    async with asyncio.timeout(40):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         for count in range(len(octets) + 1):
             reader, writer = await asyncio.open_connection(relay.host, relay.port)
             writer.write(octets[:count])
@@ -104,7 +104,7 @@ async def test_whatever_octet_was_the_last(
 async def test_a_client_that_is_gone_is_no_internal_error(
     relay: Relay, caplog: pytest.LogCaptureFixture
 ) -> None:
-    relay.sandbox.add_fault(Fault(Step.END, Action.DELAY, seconds=0.05))
+    relay.sandbox.add_fault(Fault(Step.END, Action.DELAY, seconds=3600))
     client = await relay.log_in()
     await client.envelope("to@example.net")
     assert (await client.command("DATA")).code == 354
@@ -112,6 +112,7 @@ async def test_a_client_that_is_gone_is_no_internal_error(
     await relay.sandbox.arrived(Step.END)
     client.writer.transport.abort()
     await client.close()
+    relay.sandbox.end_delays()
     await until(lambda: has_no_session(relay))
     gc.collect()  # tells of exceptions that nobody asked for
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
@@ -122,7 +123,7 @@ async def test_a_message_received_whole_is_relayed_without_its_client(
     start_relay: StartRelay, step: Step
 ) -> None:
     relay = await start_relay(ONE_MESSAGE_EACH)
-    relay.sandbox.add_fault(Fault(step, Action.DELAY, seconds=0.05))
+    relay.sandbox.add_fault(Fault(step, Action.DELAY, seconds=3600))
     client = await relay.log_in()
     await client.envelope("to@example.net")
     assert (await client.command("DATA")).code == 354
@@ -130,6 +131,7 @@ async def test_a_message_received_whole_is_relayed_without_its_client(
     await relay.sandbox.arrived(step)
     client.writer.transport.abort()
     await client.close()
+    relay.sandbox.end_delays()
     (kept,) = await relay.sandbox.received.wait_until(1)
     assert kept.content == CONTENT
     await until(lambda: is_at_rest(relay))
@@ -139,7 +141,7 @@ async def test_a_message_received_whole_is_relayed_without_its_client(
 async def test_a_client_that_waits_in_line_gives_its_place_back(start_relay: StartRelay) -> None:
     limits = {"max_connections": 1, "max_messages_per_connection": 1}
     relay = await start_relay(one_account(limits=limits))
-    relay.sandbox.add_fault(Fault(Step.END, Action.DELAY, seconds=0.1))
+    relay.sandbox.add_fault(Fault(Step.END, Action.DELAY, seconds=3600))
     clients = [await relay.log_in() for _ in range(5)]
     for client in clients:
         await client.envelope("to@example.net")
@@ -149,6 +151,7 @@ async def test_a_client_that_waits_in_line_gives_its_place_back(start_relay: Sta
     for client in clients:
         client.writer.transport.abort()
         await client.close()
+    relay.sandbox.end_delays()
     await relay.sandbox.received.wait_until(5)
     await until(lambda: is_at_rest(relay))
     assert relay.sandbox.received.total == 5

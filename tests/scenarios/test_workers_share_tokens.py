@@ -14,13 +14,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.by_worker import CLIENTS, asks, clients_of_both, counted_by, told_by_both
+from tests.support.by_worker import (
+    asks,
+    clients_of_both,
+    counted_by,
+    load_on_both,
+    told_by_both,
+)
 from tests.support.relay import MAILBOX, PASSWORD
 from tests.support.rotating_endpoint import RotatingEndpoint
 from tests.support.smtp_client import message
 from tests.support.token_mail import TokenMail, mailbox_of, provider_at, school, token_mail
-from tests.support.waiting import until
-from tests.support.workers import Load, log_in, pids, total
+from tests.support.waiting import PATIENCE_SECONDS, until
+from tests.support.workers import log_in, pids, total
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -59,7 +65,7 @@ def port_of(endpoint: RotatingEndpoint) -> int:
 
 async def who_asks(proxy: ProxyProcess, endpoint: RotatingEndpoint) -> int:
     """Return the worker whose refresh the endpoint holds."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         await endpoint.is_holding.wait()
     (asking,) = [pid for pid in pids(proxy.process.pid) if asks(pid, port_of(endpoint))]
     return asking
@@ -92,13 +98,13 @@ async def test_both_workers_renew_again_and_again_and_never_at_once(
         each = [counted_by(proxy.directory, one, REFRESHES, result="ok") for one in (0, 1)]
         return endpoint.is_revoked or (min(each) >= 3 and sum(each) >= RENEWALS)
 
-    load = Load(proxy, clients=CLIENTS)
-    await until(is_enough, 40.0)
-    await load.end()
+    async with load_on_both(proxy) as loads:
+        await until(is_enough)
     assert not endpoint.is_revoked, "a refresh token was used twice"
     assert endpoint.at_one_time == 1
-    assert load.refusals == []
-    assert sorted(load.acknowledged) == sorted(mail.messages)
+    assert [refusal for load in loads for refusal in load.refusals] == []
+    acknowledged = [one for load in loads for one in load.acknowledged]
+    assert sorted(acknowledged) == sorted(mail.messages)
     assert await proxy.stop() == 0
     assert "no access token" not in proxy.stderr
 
@@ -119,12 +125,12 @@ async def test_a_worker_killed_while_it_asks_is_stepped_in_for(
                 return
             orphaned.append(number)
 
-        tasks = [asyncio.create_task(log_in_once(number)) for number in range(CLIENTS)]
+        tasks = [asyncio.create_task(log_in_once(number)) for number in range(len(clients))]
         os.kill(await who_asks(proxy, endpoint), signal.SIGKILL)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             await asyncio.gather(*tasks)
     assert orphaned
-    assert served == [235] * (CLIENTS - len(orphaned))
+    assert served == [235] * (len(clients) - len(orphaned))
     for _ in orphaned:  # they come again
         async with await log_in(proxy) as client:
             assert (await client.send(message())).code == 250
@@ -175,7 +181,7 @@ async def test_a_killed_parent_s_workers_finish_their_refresh(
         await until(lambda: endpoint.requests == 1)  # and it takes its time
         proxy.signal(signal.SIGKILL)
         await asyncio.gather(*tasks, return_exceptions=True)
-    await until(lambda: not any(is_alive(pid) for pid in workers), 20.0)
+    await until(lambda: not any(is_alive(pid) for pid in workers))
     again = await start_process(document(endpoint, mail), "--workers", "2")
     assert await told_by_both(again, MAILBOX) == {GOOD}
     assert endpoint.requests == 1

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import time
 from collections import Counter
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -14,7 +13,7 @@ import pytest
 
 from tests.support.documents import id_in
 from tests.support.smtp_client import message
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE_SECONDS, until
 from tests.support.workers import document, health, log_in, pids
 from xoauth2_proxy.sandbox.faults import Action, Fault, Step
 
@@ -26,6 +25,8 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])
 
 CLIENTS = 20
+NO_END = 3600.0  # seconds; who waits for so long has not ended by itself
+PATIENT = {"relay": {"drain_seconds": NO_END}}
 
 
 async def send_until_shown_out(proxy: ProxyProcess, acknowledged: list[str]) -> str:
@@ -58,7 +59,7 @@ async def test_every_acknowledged_message_is_at_the_provider_once(
     await provider.received.wait_until(100)
     for pid in (*workers, proxy.process.pid):  # as Ctrl+C in a terminal, or a service manager
         os.kill(pid, number)
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         farewells = await asyncio.gather(*clients)
     assert await proxy.exit_code() == 0, proxy.stderr
     kept = Counter(one.id for one in provider.received)
@@ -72,8 +73,8 @@ async def test_every_acknowledged_message_is_at_the_provider_once(
 async def test_while_a_transaction_ends_health_says_draining_and_nobody_is_let_in(
     start_process: StartProcess, provider: Sandbox
 ) -> None:
-    provider.add_fault(Fault(Step.END, Action.DELAY, seconds=0.5))
-    proxy = await start_process(document(provider), "--workers", "2")
+    provider.add_fault(Fault(Step.END, Action.DELAY, seconds=NO_END))
+    proxy = await start_process(document(provider) | PATIENT, "--workers", "2")
     async with await log_in(proxy) as busy, await log_in(proxy) as idle:
         await busy.envelope("to@example.net")
         assert (await busy.command("DATA")).code == 354
@@ -84,6 +85,7 @@ async def test_while_a_transaction_ends_health_says_draining_and_nobody_is_let_i
         assert (await health(proxy))["status"] == "draining"
         with pytest.raises((ConnectionError, EOFError)):
             await proxy.connect()
+        provider.end_delays()
         assert (await busy.reply()).is_positive
     assert await proxy.exit_code() == 0
 
@@ -92,7 +94,7 @@ async def test_a_second_sigint_exits_at_once_and_takes_the_workers_along(
     start_process: StartProcess, provider: Sandbox
 ) -> None:
     provider.add_fault(Fault(Step.END, Action.STALL))
-    proxy = await start_process(document(provider), "--workers", "2")
+    proxy = await start_process(document(provider) | PATIENT, "--workers", "2")
     workers = pids(proxy.process.pid)
     async with await log_in(proxy) as busy, await log_in(proxy) as idle:
         await busy.envelope("to@example.net")
@@ -101,11 +103,9 @@ async def test_a_second_sigint_exits_at_once_and_takes_the_workers_along(
         await provider.arrived(Step.END)
         proxy.signal(signal.SIGINT)
         assert (await idle.reply()).code == 421  # the first one has been heard
-        second = time.monotonic()
         proxy.signal(signal.SIGINT)
         assert await proxy.exit_code() == 130
         with pytest.raises((EOFError, ConnectionError)):
             await busy.reply()
-        assert time.monotonic() - second < 2
     await until(lambda: not any(os.path.exists(f"/proc/{pid}/exe") for pid in workers))
     assert provider.received.total == 0

@@ -86,7 +86,7 @@ async def test_a_worker_asked_to_end_by_itself_drains_and_is_replaced(
         assert str(await client.reply()) == "421 4.3.2 Service shutting down; try again"
         await client.close()
     async with await log_in(proxy):
-        assert not pids(proxy.process.pid) & old
+        await until(lambda: not pids(proxy.process.pid) & old)
 
 
 async def test_workers_finish_and_end_when_their_parent_is_killed(

@@ -11,7 +11,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 from tests.support.relay import PASSWORD
 from tests.support.waiting import until
-from tests.support.workers import health
+from tests.support.workers import Load, health
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tests.support.proxy_process import ProxyProcess
     from tests.support.smtp_client import Client
 
-CLIENTS = 20  # two workers that have so many have some each
+CLIENTS = 20  # at one time; two workers that are offered so many have some each, or soon
 _ESTABLISHED = "01"
 
 
@@ -47,24 +47,49 @@ def asks(pid: int, port: int) -> bool:
     return not inodes.isdisjoint(links)
 
 
+def accepted(proxy: ProxyProcess) -> list[float]:
+    """Return how many clients each of the two workers has accepted."""
+    name = "xoauth2_proxy_client_connections_total"
+    return [counted_by(proxy.directory, one, name, result="accepted") for one in (0, 1)]
+
+
+async def both_run(proxy: ProxyProcess) -> bool:
+    return bool((await health(proxy))["workers"]["running"] == 2)
+
+
+@asynccontextmanager
+async def load_on_both(proxy: ProxyProcess) -> AsyncIterator[list[Load]]:
+    """Let clients of both workers send until the end of the block."""
+    await until(lambda: both_run(proxy))
+    loads: list[Load] = []
+
+    def both_have_some() -> bool:
+        found = accepted(proxy)
+        if not all(found) and sum(found) == CLIENTS * len(loads):
+            loads.append(Load(proxy, clients=CLIENTS))
+        return all(found)
+
+    await until(both_have_some)
+    yield loads
+    for load in loads:
+        await load.end()
+
+
 @asynccontextmanager
 async def clients_of_both(proxy: ProxyProcess) -> AsyncIterator[list[Client]]:
     """Give clients that have said EHLO; each of the two workers has some of them."""
-
-    def accepted() -> list[float]:
-        name = "xoauth2_proxy_client_connections_total"
-        return [counted_by(proxy.directory, one, name, result="accepted") for one in (0, 1)]
-
-    async def both_run() -> bool:
-        return bool((await health(proxy))["workers"]["running"] == 2)
-
-    await until(both_run)
-    before = accepted()
+    await until(lambda: both_run(proxy))
+    before = accepted(proxy)
     async with AsyncExitStack() as stack:
-        connected = await asyncio.gather(*(proxy.connect() for _ in range(CLIENTS)))
-        clients = [await stack.enter_async_context(one) for one in connected]
-        await asyncio.gather(*(client.ehlo() for client in clients))
-        assert all(now > then for now, then in zip(accepted(), before, strict=True))
+        clients: list[Client] = []
+
+        async def both_have_some() -> bool:
+            connected = await asyncio.gather(*(proxy.connect() for _ in range(CLIENTS)))
+            clients.extend([await stack.enter_async_context(one) for one in connected])
+            await asyncio.gather(*(one.ehlo() for one in connected))
+            return all(now > then for now, then in zip(accepted(proxy), before, strict=True))
+
+        await until(both_have_some)
         yield clients
 
 

@@ -17,13 +17,12 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlsplit
 
 from tests.support.proxy_process import ROOT
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE_SECONDS, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
     from pathlib import Path
 
-_PATIENCE_SECONDS = 30.0
 _SECRET_FIELDS = ("access_token", "refresh_token")
 # What the tests' own surroundings may say of screens; each test says it anew.
 _SURROUNDINGS = (
@@ -88,7 +87,7 @@ class Command:
 
     async def ends(self) -> int:
         """Wait for its end and return the exit code."""
-        async with asyncio.timeout(_PATIENCE_SECONDS):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             self.code = await self.process.wait()
         return self.code
 

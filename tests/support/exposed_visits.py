@@ -17,6 +17,7 @@ from tests.support.exposed import ECHOED, OIDC, POSTED, SCRIPTED, Exposed
 from tests.support.person import Person
 from tests.support.sign_ins import ALICE
 from tests.support.treachery import TREACHERIES
+from tests.support.waiting import PATIENCE_SECONDS
 
 if TYPE_CHECKING:
     from tests.support.admin_visits import Answer
@@ -202,7 +203,7 @@ async def speak_no_http(proxy: ProxyProcess, exposed: Exposed) -> None:
     ):
         reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
         writer.write(line.format(exposed.planted.new("what is no HTTP")).encode())
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             assert b" 400 " in await reader.read(65_536)
         writer.close()
         with suppress(ConnectionError):

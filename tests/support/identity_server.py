@@ -17,6 +17,8 @@ from urllib.request import urlopen
 
 import pytest
 
+from tests.support.waiting import PATIENCE_SECONDS
+
 if TYPE_CHECKING:
     from types import TracebackType
 
@@ -27,10 +29,6 @@ NATIVE = "native"  # a public client
 CONFIDENTIAL = "confidential"  # its secret goes into the request's body
 CONFIDENTIAL_BASIC = "confidential-basic"  # its secret goes into the Authorization header
 APPLICATION = "application"  # client_credentials only
-
-_START_SECONDS = 20.0
-_INSTALL_SECONDS = 120.0
-_STOP_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,14 +157,14 @@ class IdentityProvider:
     def _control(self, verb: str, wanted: dict[str, Any] | None = None) -> dict[str, Any]:
         body = json.dumps(wanted or {}).encode()
         url = f"{self.entra_authority}/control/{verb}"
-        with urlopen(url, body, timeout=5, context=self.trust()) as answer:
+        with urlopen(url, body, timeout=PATIENCE_SECONDS, context=self.trust()) as answer:
             document: dict[str, Any] = json.load(answer)
         return document
 
     def _read_ready_line(self) -> dict[str, Any]:
         assert self._process is not None
         assert self._process.stdout is not None
-        patience = threading.Timer(_START_SECONDS, self._process.kill)
+        patience = threading.Timer(PATIENCE_SECONDS, self._process.kill)
         patience.start()
         try:
             for line in self._process.stdout:
@@ -188,7 +186,7 @@ class IdentityProvider:
                 stream.close()
         process.terminate()
         try:
-            process.wait(_STOP_SECONDS)
+            process.wait(PATIENCE_SECONDS)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -209,7 +207,7 @@ def _install() -> None:
                 [npm, "install", "--no-package-lock", "--no-audit", "--no-fund", "--omit=dev"],
                 cwd=PROGRAM,
                 capture_output=True,
-                timeout=_INSTALL_SECONDS,
+                timeout=PATIENCE_SECONDS,
                 check=False,
             )
         except subprocess.TimeoutExpired:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Self
 import pytest
 
 from tests.support.programs import program
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE_SECONDS, until
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -109,8 +109,6 @@ anvil unix - - n - 1 anvil
 postlog unix-dgram n - n - 1 postlogd
 """
 
-_PATIENCE_SECONDS = 20.0
-
 
 @dataclass(slots=True)
 class MailServer:
@@ -159,9 +157,9 @@ class MailServer:
                 stdout=asyncio.subprocess.DEVNULL,
                 stderr=asyncio.subprocess.DEVNULL,
             )
-            await until((self._home / "auth").exists, _PATIENCE_SECONDS)
+            await until((self._home / "auth").exists)
             await _run(postfix, "-c", str(self._home / "postfix"), "start")
-            await until(self._answers, _PATIENCE_SECONDS)
+            await until(self._answers)
         except BaseException:
             await self._stop()
             raise
@@ -216,7 +214,7 @@ class MailServer:
         if self._dovecot is not None:
             with suppress(ProcessLookupError):
                 self._dovecot.terminate()
-            async with asyncio.timeout(_PATIENCE_SECONDS):
+            async with asyncio.timeout(PATIENCE_SECONDS):
                 await self._dovecot.wait()
         shutil.rmtree(self._home, ignore_errors=True)
 
@@ -225,5 +223,5 @@ async def _run(*command: str) -> None:
     process = await asyncio.create_subprocess_exec(
         *command, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
     )
-    async with asyncio.timeout(_PATIENCE_SECONDS):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         assert await process.wait() == 0, command

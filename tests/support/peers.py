@@ -9,13 +9,13 @@ import asyncio
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
+from tests.support.waiting import PATIENCE_SECONDS
 from xoauth2_proxy.upstream.connection import Connection
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
-PATIENCE_SECONDS = 10.0  # a test that waits longer has failed
 _SILENCE_SECONDS = 0.01  # what leaves in one flight arrives in one read
 
 

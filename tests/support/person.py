@@ -13,13 +13,15 @@ from urllib.parse import urljoin, urlsplit
 
 import aiohttp
 
+from tests.support.waiting import PATIENCE_SECONDS
+
 if TYPE_CHECKING:
     from types import TracebackType
 
     from tests.support.identity_server import IdentityProvider
 
 _MAX_PAGES = 20
-_PATIENCE = aiohttp.ClientTimeout(total=15)
+_PATIENCE = aiohttp.ClientTimeout(total=PATIENCE_SECONDS)
 
 
 @dataclass(slots=True)

@@ -9,7 +9,7 @@ from contextlib import suppress
 
 import pytest
 
-_PATIENCE_SECONDS = 30.0
+from tests.support.waiting import PATIENCE_SECONDS
 
 
 def program(name: str) -> str:
@@ -36,7 +36,7 @@ async def run(*command: str, octets: bytes = b"") -> str:
         env={"PATH": os.environ.get("PATH", ""), "LC_ALL": "C.UTF-8", "HOME": "/nonexistent"},
     )
     try:
-        async with asyncio.timeout(_PATIENCE_SECONDS):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             said, _ = await process.communicate(octets)
     except BaseException:
         with suppress(ProcessLookupError):  # it has ended meanwhile

@@ -13,15 +13,13 @@ from typing import TYPE_CHECKING, Self
 import aiohttp
 
 from tests.support.smtp_client import Client
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE_SECONDS, until
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import TracebackType
 
 ROOT = Path(__file__).parents[2]
-_START_SECONDS = 20.0
-_EXIT_SECONDS = 20.0
 
 
 class ProxyProcess:
@@ -80,7 +78,7 @@ class ProxyProcess:
                 *self._command, stdout=stdout, stderr=stderr, cwd=ROOT, env=self._environ
             )
         try:
-            await until(self._has_begun, _START_SECONDS)
+            await until(self._has_begun)
         except BaseException:
             await self._kill()
             raise
@@ -115,7 +113,7 @@ class ProxyProcess:
 
     async def exit_code(self) -> int:
         """Wait for the process to end."""
-        async with asyncio.timeout(_EXIT_SECONDS):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             return await self.process.wait()
 
     async def stop(self) -> int:

@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tests.support.programs import program
+from tests.support.waiting import PATIENCE_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-_PATIENCE_SECONDS = 10.0
 
 
 @dataclass(slots=True)
@@ -59,7 +58,7 @@ class RedisServer:
     def stop(self) -> None:
         if self.process is not None:
             self.process.kill()
-            self.process.wait(_PATIENCE_SECONDS)
+            self.process.wait(PATIENCE_SECONDS)
             assert self.process.stdout is not None
             self.process.stdout.close()
             self.process = None

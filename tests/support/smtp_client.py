@@ -7,13 +7,12 @@ import base64
 from contextlib import suppress
 from typing import TYPE_CHECKING, Self
 
+from tests.support.waiting import PATIENCE_SECONDS
 from xoauth2_proxy.smtp.protocol import Reply, ReplyParser
 
 if TYPE_CHECKING:
     import ssl
     from types import TracebackType
-
-_PATIENCE_SECONDS = 20.0  # a test that waits longer has failed
 
 
 class Client:
@@ -46,7 +45,7 @@ class Client:
 
     async def reply(self) -> Reply:
         """Return the next reply; `EOFError` when the server has hung up."""
-        async with asyncio.timeout(_PATIENCE_SECONDS):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             while not self._replies:
                 octets = await self._reader.read(65_536)
                 if not octets:
@@ -57,7 +56,7 @@ class Client:
     async def closed(self) -> bool:
         """Wait until the server hangs up; False if it says something instead."""
         with suppress(ConnectionError):
-            async with asyncio.timeout(_PATIENCE_SECONDS):
+            async with asyncio.timeout(PATIENCE_SECONDS):
                 return not self._replies and await self._reader.read(1) == b""
         return True
 

@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tests.support.waiting import PATIENCE_SECONDS
 from xoauth2_proxy.oauth.stores import StoredGrant
 from xoauth2_proxy.oauth.stores.file import FileStore
 from xoauth2_proxy.oauth.stores.redis import RedisStore
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from xoauth2_proxy.oauth.stores import TokenStore
 
 HELD_SECONDS = 1.0  # how long a Redis lock outlives a process
-_PATIENCE_SECONDS = 30.0
 _ROOT = Path(__file__).parents[2]
 
 
@@ -39,13 +39,13 @@ class StoreUser:
     async def line(self) -> str:
         """Return the next line it says; "" at its end."""
         assert self.process.stdout is not None
-        async with asyncio.timeout(_PATIENCE_SECONDS):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             return (await self.process.stdout.readline()).decode().strip()
 
     async def rest(self) -> list[str]:
         """Return all that it says until it ends."""
         assert self.process.stdout is not None
-        async with asyncio.timeout(_PATIENCE_SECONDS):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             return (await self.process.stdout.read()).decode().splitlines()
 
     def begin(self) -> None:

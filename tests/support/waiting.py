@@ -4,25 +4,35 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+# How long a test waits for anything at all: far longer than the slowest machine takes, so that
+# only what never comes ends the wait. A test has a few times as long (`timeout`, pyproject.toml).
+PATIENCE_SECONDS = 120.0
+
 _LOOK_EVERY_SECONDS = 0.01
 
 
-async def until(
-    condition: Callable[[], bool | Awaitable[bool]], timeout_seconds: float = 10.0
-) -> None:
+async def until(condition: Callable[[], bool | Awaitable[bool]]) -> None:
     """Return as soon as `condition` holds; for states that no event announces.
 
     Raises:
-        TimeoutError: it did not hold in time.
+        TimeoutError: it never did.
     """
-    async with asyncio.timeout(timeout_seconds):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while True:
             verdict = condition()
             if await verdict if inspect.isawaitable(verdict) else verdict:
                 return
             await asyncio.sleep(_LOOK_EVERY_SECONDS)
+
+
+async def seconds_for(act: Awaitable[object]) -> float:
+    """Return how long something takes on this machine: a measure for what must outlast it."""
+    began = time.monotonic()
+    await act
+    return time.monotonic() - began

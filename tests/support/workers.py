@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.support.documents import account, id_in, upstream_at
 from tests.support.relay import MAILBOX, PASSWORD
 from tests.support.smtp_client import Client, message
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE_SECONDS, until
 
 if TYPE_CHECKING:
     from tests.support.proxy_process import ProxyProcess
@@ -86,13 +86,13 @@ class Load:
         self._enough = False
         self._tasks = [asyncio.create_task(self._send(number)) for number in range(clients)]
 
-    async def until_acknowledged(self, number: int, timeout_seconds: float = 15.0) -> None:
-        await until(lambda: len(self.acknowledged) >= number, timeout_seconds)
+    async def until_acknowledged(self, number: int) -> None:
+        await until(lambda: len(self.acknowledged) >= number)
 
     async def end(self) -> None:
         """Let every client finish its message."""
         self._enough = True
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             await asyncio.gather(*self._tasks)
 
     async def _send(self, number: int) -> None:
