@@ -150,10 +150,12 @@ async def test_stopping_among_drops_leaves_the_rest_unattempted() -> None:
 async def test_the_warm_up_takes_the_first_of_the_arrivals() -> None:
     async with scripted_server() as server:
         trial = Trial(server, paced(200, 8, num_emails=20, warmup_seconds=0.2))
+        began = time.perf_counter()
         result = await trial.result()
+        took_seconds = time.perf_counter() - began
     assert (result.warmup.requests, result.succeeded) == (40, 20)
     numbers = [trial.messages.number(accepted.message_id) for accepted in server.accepted]
     assert sorted(n for n in numbers if n is not None) == list(range(60))
-    assert result.wall_seconds < 0.3
+    assert result.wall_seconds <= took_seconds - 0.2
     # The connections were opened in the warm-up.
     assert result.phases.connect.count < 8

@@ -259,6 +259,7 @@ async def test_every_flight_of_replies_comes_a_round_trip_later(tmp_path: Path) 
         assert sandbox.counters.turns == turns + 1
 
 
+@pytest.mark.simulated_time
 async def test_content_sent_before_its_354_arrived_is_a_violation(tmp_path: Path) -> None:
     async with (
         Sandbox(tmp_path, behaving(rtt_seconds=0.05), http_port=None) as sandbox,

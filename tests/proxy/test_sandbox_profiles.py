@@ -170,6 +170,7 @@ def test_what_gmail_grants_has_no_such_end_nor_have_others() -> None:
         assert "gsmtp" not in Peer(behaviour).say("NONSENSE")
 
 
+@pytest.mark.simulated_time
 async def test_the_idle_and_those_beyond_all_connections_hear_gmails_end(tmp_path: Path) -> None:
     overrides = {"max_connections": 1, "idle_seconds": 0.5}
     settings = ProviderSettings.from_dict({"profile": "gmail", "overrides": overrides})

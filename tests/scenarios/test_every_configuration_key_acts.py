@@ -428,6 +428,7 @@ async def has_room(relay: Relay) -> bool:
 
 
 @shows("listener.idle_seconds")
+@pytest.mark.simulated_time
 @pytest.mark.parametrize("said", [b"", b"EH", b"AUTH LOGIN\r\n", b"NOOP\r\n"])
 async def test_a_silent_client_is_shown_out(start_relay: StartRelay, said: bytes) -> None:
     relay = await start_relay(one_account() | {"listener": {"idle_seconds": 0.2}})

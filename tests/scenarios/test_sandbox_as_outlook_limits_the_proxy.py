@@ -39,12 +39,11 @@ async def outlook(tmp_path: Path) -> AsyncIterator[Sandbox]:
 async def codes(relay: Relay) -> Counter[int]:
     """Return how many messages got which reply."""
 
-    async def one() -> int:
-        client = await relay.log_in(MAILBOX)
-        async with client:
-            return (await client.send(CONTENT)).code
-
-    return Counter(await asyncio.gather(*(one() for _ in range(CLIENTS))))
+    clients = [await relay.log_in(MAILBOX) for _ in range(CLIENTS)]
+    answers = await asyncio.gather(*(client.send(CONTENT) for client in clients))
+    for client in clients:
+        await client.close()
+    return Counter(answer.code for answer in answers)
 
 
 @pytest.mark.parametrize(("connections", "is_refused"), [(3, False), (6, True)])

@@ -156,7 +156,7 @@ class RefresherContract:
             return
         error = await _error(subject, Outcome.BUSY)
         assert isinstance(error, TokenEndpointUnavailable)
-        assert abs(error.retry_after_seconds - RETRY_AFTER_SECONDS) < 2.0  # it may have been a date
+        assert abs(error.retry_after_seconds - RETRY_AFTER_SECONDS) < 5.0  # it may have been a date
 
     async def test_a_cancelled_refresh_ends_at_once_and_leaves_nothing(
         self, subject: Subject
