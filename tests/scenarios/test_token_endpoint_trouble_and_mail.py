@@ -36,7 +36,7 @@ from tests.support.token_mail import (
     token_mail,
 )
 from tests.support.waiting import PATIENCE_SECONDS, seconds_for, until
-from xoauth2_proxy.oauth import token_request
+from xoauth2_proxy.oauth import token_request, token_state
 from xoauth2_proxy.oauth.refreshers.oidc import OidcRefresher
 
 if TYPE_CHECKING:
@@ -188,6 +188,12 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(token_request, "_REFRESH_SECONDS", 0.3)
 
 
+@pytest.fixture
+def is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave an endpoint in trouble alone for longer than the test takes."""
+    monkeypatch.setattr(token_state, "_MIN_BACK_OFF_SECONDS", PATIENCE_SECONDS)
+
+
 def complaints(caplog: pytest.LogCaptureFixture) -> list[dict[str, object]]:
     """Return the fields of the lines about tokens that cannot be had."""
     records = [one for one in caplog.records if one.message == "no access token"]
@@ -205,6 +211,7 @@ def check_complaints(caplog: pytest.LogCaptureFixture, case: Case) -> None:
 
 
 @CASES
+@pytest.mark.usefixtures("is_asked_once")
 async def test_a_cold_mailbox_is_told_and_its_neighbour_notices_nothing(
     scene: Scene,
     caplog: pytest.LogCaptureFixture,
@@ -318,6 +325,7 @@ async def say_nothing(peer: Peer) -> None:
         ("silent before TLS", "no answer in time"),
     ],
 )
+@pytest.mark.usefixtures("is_asked_once")
 async def test_an_endpoint_out_of_reach_is_named_and_tried_again_later(
     start_relay: StartRelay,
     refreshers: dict[str, OidcRefresher],
