@@ -18,6 +18,7 @@ help:
 	@echo "make format          put the code in its format"
 
 run: $(VENV)/.installed
+	@echo "starting the proxy with four mock mailboxes, which need no account"
 	@exec $(BIN)/xoauth2-proxy --config accounts.example.json --sandbox
 
 bench: $(VENV)/.installed
@@ -43,15 +44,18 @@ fuzz: $(VENV)/.installed-fuzz
 $(VENV)/.created:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11 …"; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	@echo "making a virtual environment in $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
 	@touch $@
 
 $(VENV)/.installed: $(VENV)/.created pyproject.toml
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable .
+	@echo "installing xoauth2-proxy and its libraries into $(VENV): once, about a minute"
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable .
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.created pyproject.toml
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@echo "installing xoauth2-proxy, its libraries and what its tests need into $(VENV): once"
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@ $(VENV)/.installed
 
 # The identity provider that signing in is tested with; without npm its tests are skipped.

@@ -11,13 +11,20 @@ import os
 import secrets
 import shlex
 import stat
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
+
+
+def default_state_dir() -> Path:
+    """Return the platform's directory for state, e.g. ~/.local/state/xoauth2-proxy."""
+    import platformdirs  # not above: only a state directory that nobody names needs it
+
+    return Path(platformdirs.user_state_dir("xoauth2-proxy", appauthor=False))
 
 
 @contextlib.contextmanager

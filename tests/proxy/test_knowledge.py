@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xoauth2_proxy.diagnostics import TABLE, Advice, Explanations, Retry, explain
+from xoauth2_proxy.diagnostics import Advice, Explanations, Retry, explain
 from xoauth2_proxy.diagnostics.advice import MAILBOX as PLACE
+from xoauth2_proxy.diagnostics.refusal_table import TABLE
 from xoauth2_proxy.smtp.protocol import ReplyParser
 
 if TYPE_CHECKING:

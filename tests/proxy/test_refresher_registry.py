@@ -120,7 +120,8 @@ def test_no_library_is_imported_before_it_is_wanted(tmp_path: Path) -> None:
     script = (
         "import sys; from pathlib import Path;"
         "from xoauth2_proxy.oauth.refreshers.registry import Registry, names; names();"
-        "registry = Registry(Path(sys.argv[1])); registry.refreshers(['mock', 'command']);"
+        "registry = Registry(Path(sys.argv[1]));"
+        "registry.refreshers(['mock', 'command', 'gmail', 'outlook', 'oidc']);"
         "registry.close();"
         "print([one for one in ('msal', 'google.auth', 'authlib', 'requests')"
         " if one in sys.modules])"

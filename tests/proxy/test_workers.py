@@ -19,7 +19,6 @@ from typer.testing import CliRunner
 from tests.support.smtp_client import Client
 from tests.support.waiting import PATIENCE_SECONDS, until
 from tests.support.workers import pids
-from xoauth2_proxy import workers
 from xoauth2_proxy.cli import cli
 from xoauth2_proxy.config import ConfigSource, Overrides
 from xoauth2_proxy.log import LogFormat, LogLevel
@@ -29,6 +28,7 @@ from xoauth2_proxy.submission.acceptor import listening_sockets
 from xoauth2_proxy.workers import parent as parent_module
 from xoauth2_proxy.workers.channel import Channel, Logging, Setup, receive_setup
 from xoauth2_proxy.workers.client_counts import ClientCounts
+from xoauth2_proxy.workers.number import number_of_processors
 from xoauth2_proxy.workers.parent import Parent
 from xoauth2_proxy.workers.run_directory import RunDirectory
 from xoauth2_proxy.workers.worker import Timing
@@ -80,7 +80,7 @@ def test_help_tells_of_workers() -> None:
 
 
 def test_auto_is_the_number_of_processors() -> None:
-    assert workers.number_of_processors() == min(len(os.sched_getaffinity(0)), 64)
+    assert number_of_processors() == min(len(os.sched_getaffinity(0)), 64)
 
 
 # ClientCounter.

@@ -15,8 +15,6 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-import argon2
-
 from xoauth2_proxy.accounts.oauth_client import OAuthClient
 from xoauth2_proxy.errors import CredentialsRejected, Overloaded
 
@@ -109,7 +107,6 @@ class Accounts:
         # Digests of hashed passwords that were verified, so that only a login's first AUTH pays
         # for argon2. One entry an account at most.
         self._verified: dict[str, bytes] = {}
-        self._hasher = argon2.PasswordHasher()
         self._decoy_hash = _decoy([a.password.argon2_hash for a in self if a.password])
         self._threads = ThreadPoolExecutor(_HASHING_THREADS, "argon2")
         self._hashing = 0  # verifications under way or waiting for a thread
@@ -188,8 +185,10 @@ class Accounts:
         return True
 
     def _hash_matches(self, stored: str, password: str) -> bool:
+        import argon2  # not above: a relay whose passwords are clear text never needs it
+
         try:
-            return self._hasher.verify(stored, _octets(password))
+            return argon2.PasswordHasher().verify(stored, _octets(password))
         except argon2.exceptions.VerificationError:
             return False
 
@@ -206,9 +205,11 @@ def _decoy(hashes: list[str], former: str = "") -> str:
 
     It is the former one if that will do, for making one is as costly.
     """
-    parameters = [argon2.extract_parameters(one) for one in hashes if one]
-    if not parameters:
+    if not any(hashes):
         return ""
+    import argon2
+
+    parameters = [argon2.extract_parameters(one) for one in hashes if one]
     costliest = max(parameters, key=lambda one: one.time_cost * one.memory_cost)
     if former and argon2.extract_parameters(former) == costliest:
         return former

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import mimetypes
 from importlib import resources
 from typing import TYPE_CHECKING
 
 from aiohttp import web
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from xoauth2_proxy import __version__
 
 if TYPE_CHECKING:
+    from jinja2 import Environment
+
     from xoauth2_proxy.admin.access_control import Guard
 
 _PACKAGE = "xoauth2_proxy.admin"
@@ -35,22 +37,27 @@ class Theme:
 
     def __init__(self, guard: Guard) -> None:
         self._guard = guard
-        # Read now: a page under way never waits for a disk.
-        self._static = {
-            file.name: file.read_bytes()
-            for file in resources.files(_PACKAGE).joinpath("static").iterdir()
-            if file.is_file()
-        }
-        self._templates = Environment(
-            loader=PackageLoader(_PACKAGE),
-            autoescape=True,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-            auto_reload=False,
-        )
-        for name in self._templates.list_templates():
-            self._templates.get_template(name)
+        self._static: dict[str, bytes] = {}
+        self._environment: Environment | None = None
+        self._loading = asyncio.Lock()
+
+    async def load(self) -> None:
+        """Return when pages can be made.
+
+        The first call reads templates and files, and imports Jinja2, in a thread: most relays never
+        show a page. Afterwards no page waits for a disk.
+        """
+        if self._environment is not None:
+            return
+        async with self._loading:
+            if self._environment is None:
+                self._static = await asyncio.to_thread(_static_files)
+                self._environment = await asyncio.to_thread(_compiled_templates)
+
+    @property
+    def _templates(self) -> Environment:
+        assert self._environment is not None  # noqa: S101 - `load` has been awaited
+        return self._environment
 
     def page(
         self, request: web.Request, template: str, status: int = 200, **values: object
@@ -73,3 +80,27 @@ class Theme:
         return web.Response(
             body=body, headers={"Content-Type": kind, "Cache-Control": _STATIC_CACHE}
         )
+
+
+def _static_files() -> dict[str, bytes]:
+    return {
+        file.name: file.read_bytes()
+        for file in resources.files(_PACKAGE).joinpath("static").iterdir()
+        if file.is_file()
+    }
+
+
+def _compiled_templates() -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    templates = Environment(
+        loader=PackageLoader(_PACKAGE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )
+    for name in templates.list_templates():
+        templates.get_template(name)
+    return templates

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _SHUTDOWN_SECONDS = 2.0
+_FOR_PROGRAMS = frozenset({Kind.API, Kind.MONITOR, Kind.PROBE})  # they are shown no pages
 
 
 class AdminServer:
@@ -89,6 +90,8 @@ class AdminServer:
     @web.middleware
     async def _tell(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Put every refusal into the form that its reader wants, and the headers on everything."""
+        if self._theme is not None and self._guard.kind(request) not in _FOR_PROGRAMS:
+            await self._theme.load()
         try:
             response = await handler(request)
         except web.HTTPException as error:
@@ -113,7 +116,7 @@ class AdminServer:
         return response
 
     def _refused(self, request: web.Request, what: Refusal) -> web.Response:
-        if self._theme is None or self._guard.kind(request) in {Kind.API, Kind.MONITOR, Kind.PROBE}:
+        if self._theme is None or self._guard.kind(request) in _FOR_PROGRAMS:
             return refused(what)
         page = self._theme.page(request, "refused.html", what.status, what=what)
         page.headers.update(what.headers)

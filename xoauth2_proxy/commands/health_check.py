@@ -1,47 +1,101 @@
-"""Asks a running proxy for its health, for container health checks and for people."""
+"""Asks a running proxy for its health, for container health checks and for people.
+
+It runs every 30 seconds in a container, so it imports nothing but the standard library's HTTP
+client.
+"""
 
 from __future__ import annotations
 
-import http.client
-import urllib.error
-import urllib.request
-from dataclasses import dataclass
+import sys
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from urllib.parse import SplitResult
+
+USUAL_URL = "http://127.0.0.1:9090"
+URL_VARIABLE = "XOAUTH2_PROXY_ADMIN_URL"
+TOKEN_VARIABLE = "XOAUTH2_PROXY_ADMIN_TOKEN"  # noqa: S105 - a name
 
 _TIMEOUT_SECONDS = 5.0
 _MAX_ANSWER_BYTES = 65_536
-_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # whatever http_proxy says
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """What came back."""
 
     is_well: bool  # HTTP 200
     text: str  # the body, or why there is none
 
 
+def run(environ: Mapping[str, str], url: str = "") -> int:
+    """Print the health of the proxy whose admin server is at `url`; return the exit code."""
+    address = url or environ.get(URL_VARIABLE) or USUAL_URL
+    answer = ask(address, environ.get(TOKEN_VARIABLE, ""))
+    sys.stdout.write(f"{answer.text}\n")
+    return 0 if answer.is_well else 1
+
+
 def ask(url: str, token: str) -> Answer:
     """Return what `GET url/health` says; `token` is sent as bearer token unless it is "".
 
-    Never raises for a relay that is down or unwell.
+    It asks directly, whatever `http_proxy` says, and never raises for a relay that is down or
+    unwell.
     """
-    address = f"{url.rstrip('/')}/health"
-    if not address.startswith(("http://", "https://")):
+    if not url.startswith(("http://", "https://")):
         return Answer(False, f"{url}: not an http address")
-    request = urllib.request.Request(address)  # noqa: S310 - the scheme is checked above
-    if token:
-        request.add_header("Authorization", f"Bearer {token}")
     try:
-        with _DIRECT.open(request, timeout=_TIMEOUT_SECONDS) as response:
-            return Answer(True, response.read(_MAX_ANSWER_BYTES).decode("utf-8", "replace"))
-    except urllib.error.HTTPError as error:
-        with error:
-            body = error.read(_MAX_ANSWER_BYTES).decode("utf-8", "replace")
-        if error.code == 401:
-            body = "its admin.token is needed, in XOAUTH2_PROXY_ADMIN_TOKEN"
-        return Answer(False, f"HTTP {error.code}: {body}")
+        parts = urlsplit(url)
+    except ValueError:
+        return Answer(False, "the address given is not a URL")
+    # Without a user and password that somebody may have written into it.
+    shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path.rstrip('/')}/health"
+    try:
+        status, body = _get(parts, token)
     except OSError as error:
-        return Answer(False, f"{address}: {error}")
-    except (http.client.HTTPException, ValueError) as error:
+        return Answer(False, f"{shown}: {_why(error)}")
+    except ValueError as error:
         # Not the text: it may quote the request, token and all.
-        return Answer(False, f"{address}: no health report ({type(error).__name__})")
+        return Answer(
+            False,
+            f"{shown}: no health report ({type(error).__name__}); what answers there is not the "
+            "admin server of a proxy",
+        )
+    if status == 200:
+        return Answer(True, body)
+    if status == 401:
+        body = f"its admin.token is needed, in {TOKEN_VARIABLE}"
+    return Answer(False, f"HTTP {status}: {body}")
+
+
+def _get(parts: SplitResult, token: str) -> tuple[int, str]:
+    """Return status and body. Raises `OSError`; `ValueError`: it is no HTTP."""
+    import http.client  # not above: `--help` needs this module's names alone
+
+    make = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    connection = make(parts.hostname or "", parts.port, timeout=_TIMEOUT_SECONDS)
+    try:
+        connection.request("GET", f"{parts.path.rstrip('/')}/health", headers=headers)
+        response = connection.getresponse()
+        return response.status, response.read(_MAX_ANSWER_BYTES).decode("utf-8", "replace")
+    except http.client.HTTPException as error:
+        if isinstance(error, OSError):  # RemoteDisconnected is both
+            raise
+        raise ValueError(type(error).__name__) from None
+    finally:
+        connection.close()
+
+
+def _why(error: OSError) -> str:
+    """Return cause and remedy of a connection that failed."""
+    where = f"--url or {URL_VARIABLE}"
+    if isinstance(error, ConnectionRefusedError):
+        return (
+            "connection refused: no proxy runs there; start it, or name the address of its admin "
+            f"server ({where})"
+        )
+    if isinstance(error, TimeoutError):
+        return f"no answer within {_TIMEOUT_SECONDS:.0f} s; is the proxy overloaded or stopped?"
+    return f"{error.strerror or type(error).__name__}; is the address right ({where})?"

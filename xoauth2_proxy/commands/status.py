@@ -7,7 +7,9 @@ learned; 2 wrong usage.
 
 from __future__ import annotations
 
+import asyncio
 import json
+import ssl
 import time
 from collections import defaultdict
 from dataclasses import dataclass, replace
@@ -109,8 +111,9 @@ class _Refused(ValueError):
 
 async def _listing(url: str, token: str) -> list[Standing]:
     headers = {"Authorization": f"Bearer {token}"} if token else {}
+    connector = aiohttp.TCPConnector(ssl=await asyncio.to_thread(ssl.create_default_context))
     async with (
-        aiohttp.ClientSession(timeout=_TIMEOUT, headers=headers) as http,
+        aiohttp.ClientSession(connector=connector, timeout=_TIMEOUT, headers=headers) as http,
         http.get(f"{url.rstrip('/')}/accounts", allow_redirects=False) as response,
     ):
         if response.status in (401, 403):

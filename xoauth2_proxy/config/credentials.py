@@ -10,11 +10,6 @@ import os
 import shutil
 from typing import TYPE_CHECKING, Any
 
-from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
-
 from xoauth2_proxy.config.surroundings import check_file
 from xoauth2_proxy.config.values import fault_of_url
 
@@ -27,7 +22,7 @@ if TYPE_CHECKING:
 
 _MAX_FILE_BYTES = 256 * 1024  # a chain of certificates and a key have a tenth of it
 
-_NOT_PEM = (ValueError, TypeError, UnsupportedAlgorithm)  # TypeError: the key is encrypted
+# cryptography is imported by those who read a key: it takes 9 MiB, and most files name none.
 
 
 def certificate_end(file: Path, path: str, problems: Problems) -> date | None:
@@ -35,10 +30,15 @@ def certificate_end(file: Path, path: str, problems: Problems) -> date | None:
     octets = _content(file, path, problems)
     if octets is None:
         return None
+    from cryptography import x509
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
     try:
         certificate = x509.load_pem_x509_certificates(octets)[0]
         key = load_pem_private_key(octets, password=None)
-    except _NOT_PEM:
+    except (ValueError, TypeError, UnsupportedAlgorithm):  # TypeError: the key is encrypted
         problems.add(
             path, f"the file {file} must hold a certificate and its private key (PEM, unencrypted)"
         )
@@ -109,9 +109,12 @@ def _fault_of_service_account(account: dict[str, Any]) -> str:
     for key in ("client_email", "private_key"):
         if not isinstance(account.get(key), str) or not account[key]:
             return f"there is no {key}"
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
     try:
         load_pem_private_key(account["private_key"].encode(), password=None)
-    except _NOT_PEM:
+    except (ValueError, TypeError, UnsupportedAlgorithm):
         return "private_key is no private key (PEM, unencrypted)"
     url = account.get("token_uri", "https://oauth2.googleapis.com/token")
     fault = fault_of_url(url) if isinstance(url, str) else "must be text"

@@ -10,7 +10,6 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated
 
-import argon2
 from pydantic import PlainValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
@@ -58,6 +57,8 @@ def local_password(secret: str) -> LocalPassword:
     """
     if not secret.startswith("$argon2"):
         return LocalPassword(clear_text=secret)
+    import argon2  # not above: see `accounts.accounts`
+
     try:
         argon2.extract_parameters(secret)
     except argon2.exceptions.InvalidHashError:

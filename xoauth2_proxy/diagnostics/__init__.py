@@ -10,12 +10,11 @@ import time
 from typing import TYPE_CHECKING
 
 from xoauth2_proxy.diagnostics.advice import Advice, Retry, normalised
-from xoauth2_proxy.diagnostics.refusal_table import TABLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["TABLE", "Advice", "Explanations", "Retry", "explain"]
+__all__ = ["Advice", "Explanations", "Retry", "explain"]
 
 _TOLD_SECONDS = 3600.0
 _MAX_TOLD = 10_000  # pairs of mailbox and row; beyond, the oldest may be told again
@@ -27,6 +26,9 @@ def explain(text: str, provider: str = "") -> Advice | None:
     `text` is a reply as `str(Reply)` gives it, or an OAuth error with its description. `provider`
     is the account's refresher or provider; any other word than gmail and outlook allows every row.
     """
+    # Imported when something was refused: it takes 1 MiB and a few milliseconds.
+    from xoauth2_proxy.diagnostics.refusal_table import TABLE
+
     words = normalised(text)
     return next((row for row in TABLE if row.fits(words, provider)), None)
 

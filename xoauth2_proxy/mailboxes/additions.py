@@ -18,8 +18,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import argon2
-
 from xoauth2_proxy import log
 from xoauth2_proxy.accounts.accounts import login_key
 from xoauth2_proxy.accounts.oauth_client import GrantType
@@ -104,7 +102,6 @@ class Adding:
         self._lock = lock  # held while the set of accounts is changed, never for a provider
         self._places = asyncio.Semaphore(AT_ONCE)
         self._under_way: set[str] = set()
-        self._hasher = argon2.PasswordHasher()
 
     async def add(self, proposals: Sequence[tuple[str, Proposal]]) -> Additions:
         """Add what can be added; each proposal comes with the JSON path that problems begin with.
@@ -240,7 +237,9 @@ class Adding:
         password = document.get("password", "")
         if not password or password.startswith("$argon2"):
             return document
-        return document | {"password": self._hasher.hash(password)}
+        import argon2  # not above: most relays are never asked to add a mailbox
+
+        return document | {"password": argon2.PasswordHasher().hash(password)}
 
 
 def _key(document: Document) -> str:

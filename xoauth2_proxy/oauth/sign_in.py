@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 from xoauth2_proxy.accounts.oauth_client import fingerprint
 from xoauth2_proxy.errors import SignInRefused, TokenEndpointUnavailable, UpstreamAuthRejected
-from xoauth2_proxy.oauth.authorization import AuthorizationServer
 from xoauth2_proxy.oauth.grant import EpochSeconds
 from xoauth2_proxy.oauth.refresh import current_grant, issued_to, renewed_grant
 from xoauth2_proxy.oauth.stores import StoredGrant
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from xoauth2_proxy.accounts.accounts import Account
-    from xoauth2_proxy.oauth.authorization import Attempt, SignedIn
+    from xoauth2_proxy.oauth.authorization import Attempt, AuthorizationServer, SignedIn
     from xoauth2_proxy.oauth.stores import TokenStore
 
     Prove = Callable[[str], Awaitable[None]]
@@ -66,7 +65,7 @@ class SignIns:
 
     async def begin(self, account: Account, redirect_uri: str) -> Attempt:
         """Return an attempt of the account's owner. Raises: as `AuthorizationServer.begin`."""
-        server = AuthorizationServer(account, self._threads)
+        server = await _server(account, self._threads)
         attempt = await server.begin(redirect_uri)
         self._forget_the_late()
         while len(self._begun) >= MAX_ATTEMPTS:
@@ -159,11 +158,27 @@ async def revoke(
 async def _give_back(account: Account, refresh_token: str, threads: Executor) -> bool:
     try:
         async with asyncio.timeout(REVOKE_SECONDS):
-            return await AuthorizationServer(account, threads).revoke(refresh_token)
+            server = await _server(account, threads)
+            return await server.revoke(refresh_token)
     except TimeoutError:
         raise TokenEndpointUnavailable(
             f"the provider could not be told within {REVOKE_SECONDS:.0f} s"
         ) from None
+
+
+async def _server(account: Account, threads: Executor) -> AuthorizationServer:
+    """Return the account's authorization server.
+
+    The first call imports Authlib, joserfc and requests, in a thread: 20 MiB that a relay whose
+    mailboxes are signed in never needs, and a tenth of a second that would hold the event loop.
+    """
+
+    def imported() -> AuthorizationServer:
+        from xoauth2_proxy.oauth.authorization import AuthorizationServer
+
+        return AuthorizationServer(account, threads)
+
+    return await asyncio.get_running_loop().run_in_executor(threads, imported)
 
 
 def _check_name(account: Account, signed_in: SignedIn) -> None:

@@ -10,52 +10,28 @@ import signal
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-import platformdirs
-
 from xoauth2_proxy import __version__, log
 from xoauth2_proxy.errors import ConfigError
-from xoauth2_proxy.sandbox.app import Sandbox
+from xoauth2_proxy.files import default_state_dir
 from xoauth2_proxy.sandbox.tokens.mock_tokens import MOCK_MAILBOXES
 from xoauth2_proxy.service.app import Addresses, App
 from xoauth2_proxy.service.components import StandardEquipment
+from xoauth2_proxy.service.event_loop import EventLoop
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from xoauth2_proxy.admin.health import Health
     from xoauth2_proxy.config import Config, ConfigSource
+    from xoauth2_proxy.sandbox.app import Sandbox
 
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells count
 
 _log = log.logger("server")
-
-
-class EventLoop(StrEnum):
-    """Which event loop runs the relay."""
-
-    AUTO = "auto"
-    UVLOOP = "uvloop"
-    ASYNCIO = "asyncio"
-
-    def factory(self) -> Callable[[], asyncio.AbstractEventLoop] | None:
-        """Return what makes the loop; None is asyncio's default.
-
-        Raises `ModuleNotFoundError` where uvloop was asked for and is not there.
-        """
-        if self is EventLoop.ASYNCIO:
-            return None
-        try:
-            import uvloop
-        except ModuleNotFoundError:
-            if self is EventLoop.UVLOOP:
-                raise
-            return None
-        return uvloop.new_event_loop
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,8 +94,16 @@ class CannotStart(Exception):
 
 
 def _build(what: Run) -> App:
-    sandbox = Sandbox(what.state_dir) if what.sandbox else None
-    return App(what.config, equipment(what), sandbox)
+    return App(what.config, equipment(what), sandbox_of(what))
+
+
+def sandbox_of(what: Run) -> Sandbox | None:
+    """Return the sandbox provider, if it was asked for; only then is it imported (20 MiB)."""
+    if not what.sandbox:
+        return None
+    from xoauth2_proxy.sandbox.app import Sandbox
+
+    return Sandbox(what.state_dir)
 
 
 def equipment(what: Run) -> StandardEquipment:
@@ -238,11 +222,6 @@ def _bench_command(what: Run, smtp: tuple[str, int], admin: str) -> str:
     if what.config.listener.tls_cert is not None:
         words.append(f"--tls starttls --ca-file {what.config.listener.tls_cert}")
     return " ".join(words)
-
-
-def default_state_dir() -> Path:
-    """Return the platform's directory for state, e.g. ~/.local/state/xoauth2-proxy."""
-    return Path(platformdirs.user_state_dir("xoauth2-proxy", appauthor=False))
 
 
 def _bench_program() -> str:

@@ -4,8 +4,3 @@ The parent opens the port, answers for health and metrics, runs the sandbox and 
 again that ended; mail passes through workers only. What they share of a provider is kept by
 `upstream.slots`.
 """
-
-from xoauth2_proxy.workers.channel import Logging
-from xoauth2_proxy.workers.parent import MAX_WORKERS, number_of_processors, run
-
-__all__ = ["MAX_WORKERS", "Logging", "number_of_processors", "run"]

@@ -7,7 +7,6 @@ open while workers come and go, so clients wait for the next worker instead of b
 from __future__ import annotations
 
 import asyncio
-import os
 import pickle
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -17,7 +16,6 @@ from xoauth2_proxy import log
 from xoauth2_proxy.admin.health import Health, WorkersHealth
 from xoauth2_proxy.metrics import MergedMetrics, Metrics
 from xoauth2_proxy.oauth.tokens import TokenSource
-from xoauth2_proxy.sandbox.app import Sandbox
 from xoauth2_proxy.service import runner
 from xoauth2_proxy.service.admin_backend import Administration, Parts
 from xoauth2_proxy.service.app import (
@@ -45,18 +43,11 @@ if TYPE_CHECKING:
     from xoauth2_proxy.service.runner import Run
     from xoauth2_proxy.workers.channel import Logging
 
-MAX_WORKERS = 64  # each is a whole relay, of some 60 MB
 # Beyond the time to drain: token requests under way (`oauth.source`), last words, the end.
 _GRACE_SECONDS = 20.0
 _TAKE_SECONDS = 5.0  # how long a worker is waited for that is to take up a configuration
 
 _log = log.logger("workers")
-
-
-def number_of_processors() -> int:
-    """Return how many processors this process may use."""
-    usable = getattr(os, "sched_getaffinity", None)  # Linux only
-    return min(len(usable(0)) if usable is not None else os.cpu_count() or 1, MAX_WORKERS)
 
 
 def run(what: Run, workers: int, logging: Logging) -> int:
@@ -77,7 +68,7 @@ class Parent:
         self._number = workers
         self._logging = logging
         self._timing = timing or Timing()
-        self._sandbox = Sandbox(what.state_dir) if what.sandbox else None
+        self._sandbox = runner.sandbox_of(what)
         self._equipment = runner.equipment(what)
         self._reloading = asyncio.Lock()
         self._sockets: list[socket.socket] = []

@@ -12,8 +12,12 @@ import hashlib
 import os
 import re
 import threading
+from typing import TYPE_CHECKING
 
-from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+if TYPE_CHECKING:
+    from cryptography.fernet import Fernet, MultiFernet
+
+# cryptography is imported where there is a key: it takes 7 MiB, and most stores have none.
 
 _MAGIC = b"xoauth2-proxy sealed 1\n"
 _SALT_BYTES = 16
@@ -71,6 +75,8 @@ class Seal:
             return octets
         if not self._keys:
             raise ValueError("it is sealed; configure the key it was sealed with (store.key)")
+        from cryptography.fernet import InvalidToken
+
         line, _, token = octets.removeprefix(_MAGIC).partition(b"\n")
         try:
             salt = base64.b64decode(line, b"-_", validate=True)
@@ -92,6 +98,8 @@ class Seal:
 
     def _fernets(self, salt: bytes) -> MultiFernet:
         """Return the keys for documents with this salt; an empty one goes with generated keys."""
+        from cryptography.fernet import InvalidToken, MultiFernet
+
         with self._lock:  # so that threads do not all stretch the same key
             known = self._stretched.get(salt)
             if known is None:
@@ -130,6 +138,8 @@ def key_from_keyring() -> str:
     try:
         key = keyring.get_password(_SERVICE, _ENTRY)
         if not key:
+            from cryptography.fernet import Fernet
+
             key = Fernet.generate_key().decode()
             keyring.set_password(_SERVICE, _ENTRY, key)
             if keyring.get_password(_SERVICE, _ENTRY) != key:
@@ -144,6 +154,8 @@ def key_from_keyring() -> str:
 
 def _fernet(key: str) -> Fernet | None:
     """Return a generated key's Fernet; None: the key is a text."""
+    from cryptography.fernet import Fernet
+
     try:
         return Fernet(key)
     except ValueError:
@@ -151,6 +163,8 @@ def _fernet(key: str) -> Fernet | None:
 
 
 def _stretched(key: str, salt: bytes) -> Fernet:
+    from cryptography.fernet import Fernet
+
     octets = hashlib.scrypt(
         key.encode(),
         salt=salt,

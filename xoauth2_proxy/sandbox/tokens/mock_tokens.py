@@ -12,8 +12,6 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-import jwt
-
 from xoauth2_proxy.files import written_beside
 
 if TYPE_CHECKING:
@@ -77,6 +75,8 @@ class MockTokens:
 
         A `ttl_seconds` of zero or less makes a token that has expired already.
         """
+        import jwt  # not above: the configuration, which wants the names alone, needs none of it
+
         now = time.time()
         claims = {
             "iss": _ISSUER,
@@ -104,6 +104,8 @@ class MockTokens:
         Raises:
             MockTokenInvalid: the token is malformed, not signed with this key, or expired.
         """
+        import jwt
+
         try:
             claims = jwt.decode(
                 _without_prefix(token),

@@ -1,0 +1,160 @@
+"""What is imported, and when: short commands and an idle proxy pay only for what they use.
+
+Python itself says what it imports (`-X importtime`), in the real process.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+WAIT_SECONDS = 60.0
+
+# What only a mailbox, a page, a key, a sandbox or a table calls for.
+WHEN_USED = (
+    "argon2", "authlib", "cryptography", "google.auth", "jinja2", "joserfc", "jwt", "keyring",
+    "msal", "multiprocessing", "redis", "requests", "rich", "urllib3",
+    "xoauth2_proxy.diagnostics.refusal_table", "xoauth2_proxy.sandbox.app",
+)  # fmt: skip
+# What the proxy itself is made of.
+OF_THE_PROXY = (
+    "aiohttp", "aiosmtpd", "aiosmtplib", "asyncio", "prometheus_client", "pydantic", "uvloop",
+    "xoauth2_proxy.config", "xoauth2_proxy.service.app",
+)  # fmt: skip
+
+
+def imported(report: str) -> set[str]:
+    """Return the modules that `-X importtime` names."""
+    return set(re.findall(r"^import time:.*\| +(\S+)$", report, re.MULTILINE))
+
+
+def imported_by(*arguments: str) -> set[str]:
+    command = [sys.executable, "-X", "importtime", "-m", "xoauth2_proxy", *arguments]
+    return imported(
+        subprocess.run(
+            command, capture_output=True, text=True, timeout=WAIT_SECONDS, check=False
+        ).stderr
+    )
+
+
+@pytest.mark.parametrize("arguments", [["version"], ["--version"]])
+def test_the_version_needs_no_library(arguments: list[str]) -> None:
+    found = imported_by(*arguments)
+    assert found.isdisjoint((*WHEN_USED, *OF_THE_PROXY, "typer", "http.client", "logging"))
+    assert "xoauth2_proxy.standard_streams" in found
+
+
+@pytest.mark.parametrize("arguments", [[], ["--url", "http://127.0.0.1:1"]])
+def test_health_needs_an_http_client_and_no_more(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XOAUTH2_PROXY_ADMIN_URL", "http://127.0.0.1:1")
+    found = imported_by("health", *arguments)
+    assert found.isdisjoint((*WHEN_USED, *OF_THE_PROXY, "typer", "urllib.request"))
+    assert "http.client" in found
+
+
+def test_help_needs_options_and_no_more() -> None:
+    found = imported_by("--help")
+    assert found.isdisjoint((*WHEN_USED, *OF_THE_PROXY, "http.client"))
+    assert "typer" in found
+
+
+@pytest.fixture
+def accounts(tmp_path: Path) -> Path:
+    """Return a configuration with a mailbox of each provider, into which nobody has signed in."""
+    client = {"password": "opens sesame", "client_id": "a-client", "client_secret": "its secret"}
+    file = tmp_path / "accounts.json"
+    providers = {"gmail": "a@gmail.com", "outlook": "b@outlook.com"}
+    file.write_text(
+        json.dumps([client | {"provider": name, "email": who} for name, who in providers.items()])
+    )
+    return file
+
+
+def test_an_idle_proxy_has_imported_nothing_for_later(accounts: Path, tmp_path: Path) -> None:
+    ready = tmp_path / "ready.json"
+    command = [sys.executable, "-X", "importtime", "-m", "xoauth2_proxy", "--config", str(accounts),
+               "--state-dir", str(tmp_path / "state"), "--port", "0", "--admin-port", "0",
+               "--ready-file", str(ready)]  # fmt: skip
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as process:
+        deadline = time.monotonic() + WAIT_SECONDS
+        while not ready.exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGTERM)
+        _, report = process.communicate(timeout=WAIT_SECONDS)
+    found = imported(report)
+    assert ready.exists(), report
+    assert found.isdisjoint(WHEN_USED)
+    assert found.issuperset(OF_THE_PROXY)
+
+
+def test_no_list_of_authorities_is_read_that_no_connection_uses() -> None:
+    """A client that forgot to bring its own trusts nobody."""
+    script = (
+        "import os; before = dict(os.environ); import xoauth2_proxy.admin, aiohttp.connector as c;"
+        "context = c._SSL_CONTEXT_VERIFIED;"
+        "print(context.cert_store_stats()['x509'], context.verify_mode.name,"
+        " context.check_hostname, before == dict(os.environ))"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert ended.stdout == "0 CERT_REQUIRED True True\n"
+
+
+# A mailbox's library: in a thread, for its first token.
+
+REFRESH = """
+import asyncio, sys, threading
+from pathlib import Path
+from xoauth2_proxy.accounts.oauth_client import OAuthClient
+from xoauth2_proxy.errors import TokenError
+from xoauth2_proxy.oauth.grant import Grant
+from xoauth2_proxy.oauth.refreshers.registry import Registry
+
+class Watch:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name == LIBRARY:
+            print(name, "in", threading.current_thread().name.rstrip("0123456789"))
+
+async def main():
+    registry = Registry(Path(sys.argv[1]))
+    refresher = registry.refreshers([NAME])[NAME]
+    print(LIBRARY in sys.modules)
+    try:
+        await refresher.refresh(Grant(mailbox="a@b.example", client=OAuthClient()))
+    except TokenError:
+        pass
+    registry.close()
+
+NAME, LIBRARY = sys.argv[2:]
+sys.meta_path.insert(0, Watch)
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "library"), [("gmail", "google.auth"), ("outlook", "msal"), ("oidc", "authlib")]
+)
+def test_a_library_is_imported_in_a_thread_for_the_first_token(
+    tmp_path: Path, name: str, library: str
+) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", REFRESH, str(tmp_path), name, library],
+        capture_output=True, text=True, timeout=WAIT_SECONDS, check=True,
+    )  # fmt: skip
+    assert ended.stdout.splitlines() == ["False", f"{library} in oauth_"]

@@ -1,0 +1,106 @@
+"""What commands that read the configuration have in common. Imported when one of them runs."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from typing import TYPE_CHECKING, NoReturn
+
+import typer
+
+from xoauth2_proxy.commands.invocation import Invocation
+from xoauth2_proxy.commands.state_owner import other_user
+from xoauth2_proxy.config import Config, ConfigSource, Overrides
+from xoauth2_proxy.errors import ConfigError
+from xoauth2_proxy.files import default_state_dir
+from xoauth2_proxy.oauth.refreshers import registry
+from xoauth2_proxy.service.components import opened
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Coroutine
+    from pathlib import Path
+
+    from xoauth2_proxy.cli.options import GlobalOptions
+    from xoauth2_proxy.oauth.stores import TokenStore
+
+EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130  # 130: 128 + SIGINT, as shells count
+
+
+def source_of(
+    context: typer.Context,
+    config: Path | None = None,
+    state_dir: Path | None = None,
+    *,
+    sandbox: bool = False,
+) -> ConfigSource:
+    """Return what to load: by the options of the sub-command, else by those before it."""
+    before: GlobalOptions = context.obj
+    overrides = Overrides(
+        host=before.host,
+        port=before.port,
+        admin_host=before.admin_host,
+        admin_port=before.admin_port,
+        tls_cert=before.tls_cert,
+        tls_key=before.tls_key,
+        allow_insecure_auth=before.allow_insecure_auth,
+        sandbox=sandbox or before.sandbox,
+    )
+    state = state_dir or before.state_dir or default_state_dir()
+    return ConfigSource(config or before.config, overrides, state)
+
+
+def load(source: ConfigSource) -> Config:
+    """Return the configuration; its problems end the process with exit code 2."""
+    try:
+        return source.load(registry.names(), os.environ)
+    except ConfigError as error:
+        refuse(source.path, error)
+
+
+def refuse(config: Path | None, error: ConfigError) -> NoReturn:
+    """Say everything that is wrong, and end with exit code 2."""
+    count = len(error.problems)
+    is_typed = all(path == "MAILBOX" or path.startswith("--") for path, _ in error.problems)
+    where = f" in {config}" if config and not is_typed else ""
+    typer.echo(f"xoauth2-proxy: {count} problem{'s'[: count > 1]}{where}:", err=True)
+    for path, problem in error.problems:
+        typer.echo(f"  {path}: {problem}", err=True)
+    raise typer.Exit(EXIT_USAGE)
+
+
+def open_store(config: Config, source: ConfigSource) -> TokenStore:
+    """Return the store that is configured; one that cannot be used ends the process."""
+    if whose := other_user(source.state_dir, config.store):
+        typer.echo(f"xoauth2-proxy: {whose}", err=True)
+        raise typer.Exit(EXIT_USAGE)
+    try:
+        return opened(config.store)
+    except ValueError as error:
+        typer.echo(f"xoauth2-proxy: {error}", err=True)
+        raise typer.Exit(EXIT_FAILED) from None
+
+
+def invocation(source: ConfigSource) -> Invocation:
+    """Return how this program was called, for the commands that it shows."""
+    is_usual = source.state_dir == default_state_dir()
+    return Invocation(source.path, None if is_usual else source.state_dir)
+
+
+def run(work: Coroutine[object, object, int]) -> int:
+    """Return the exit code of a command that waits; SIGINT cancels it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return asyncio.run(work)
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+async def closing(store: TokenStore, work: Awaitable[int]) -> int:
+    """Return what `work` returns, and close the store."""
+    try:
+        return await work
+    finally:
+        await store.close()
