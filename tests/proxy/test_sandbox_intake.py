@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xoauth2_proxy.sandbox.received import Received
+from xoauth2_proxy.sandbox.message_store import Received
 from xoauth2_proxy.sandbox.smtp.content_receiver import DataReader, Intake
 
 LINES = b"From: a\r\n\r\n.\r\n..\r\n...x\r\n.x\r\n\r\n. .\r\nend.\r\n"

@@ -18,7 +18,7 @@ from xoauth2_proxy.sandbox.dialects import DIALECTS, spoken
 from xoauth2_proxy.sandbox.faults import Fault, Faults, Step
 from xoauth2_proxy.sandbox.provider_settings import ProviderSettings
 from xoauth2_proxy.sandbox.provider_state import Office
-from xoauth2_proxy.sandbox.received import Received
+from xoauth2_proxy.sandbox.message_store import Received
 from xoauth2_proxy.sandbox.smtp.session import Session
 from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokens
 

@@ -7,7 +7,7 @@ import tracemalloc
 import pytest
 
 from xoauth2_proxy.sandbox.awaitable_counter import Tally
-from xoauth2_proxy.sandbox.received import Message, Received, find_message_id
+from xoauth2_proxy.sandbox.message_store import Message, Received, find_message_id
 
 MIB = 1024 * 1024
 

@@ -18,7 +18,7 @@ from xoauth2_proxy.sandbox.behaviour import Behaviour, Point, Profile
 from xoauth2_proxy.sandbox.faults import Action, Fault, Faults, Step, TokenAction, TokenFault
 from xoauth2_proxy.sandbox.provider_settings import ProviderSettings
 from xoauth2_proxy.sandbox.provider_state import Office
-from xoauth2_proxy.sandbox.received import Received
+from xoauth2_proxy.sandbox.message_store import Received
 from xoauth2_proxy.sandbox.refusals import MAX_REFUSALS, Refusal, Refusals
 from xoauth2_proxy.sandbox.smtp.session import Session
 from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokens

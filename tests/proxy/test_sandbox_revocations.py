@@ -10,7 +10,7 @@ from tests.support.raw_smtp import MAILBOX
 from xoauth2_proxy.sandbox.behaviour import Behaviour
 from xoauth2_proxy.sandbox.faults import Faults
 from xoauth2_proxy.sandbox.provider_state import Office
-from xoauth2_proxy.sandbox.received import Received
+from xoauth2_proxy.sandbox.message_store import Received
 from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokens
 from xoauth2_proxy.sandbox.tokens.revocations import Revocations, TooManyRevoked
 

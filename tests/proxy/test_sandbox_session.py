@@ -11,7 +11,7 @@ from xoauth2_proxy.accounts.accounts import TlsMode
 from xoauth2_proxy.sandbox.behaviour import Behaviour
 from xoauth2_proxy.sandbox.faults import Faults, Step
 from xoauth2_proxy.sandbox.provider_state import Office
-from xoauth2_proxy.sandbox.received import Received
+from xoauth2_proxy.sandbox.message_store import Received
 from xoauth2_proxy.sandbox.smtp.session import Ending, Session
 from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokens
 

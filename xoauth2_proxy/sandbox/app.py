@@ -17,12 +17,12 @@ from xoauth2_proxy.sandbox.certificate_authority import Authority
 from xoauth2_proxy.sandbox.faults import Fault, Faults, Step, TokenFault
 from xoauth2_proxy.sandbox.provider_settings import ProviderSettings
 from xoauth2_proxy.sandbox.provider_state import Office
-from xoauth2_proxy.sandbox.received import MAX_BYTES, MAX_RECORDS, Received
+from xoauth2_proxy.sandbox.message_store import MAX_BYTES, MAX_RECORDS, Received
 from xoauth2_proxy.sandbox.smtp.server import Provider
 from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokens, load_signing_key
 from xoauth2_proxy.sandbox.tokens.token_endpoint import TokenEndpoint
 from xoauth2_proxy.sandbox.tokens.token_factory import Mint
-from xoauth2_proxy.sandbox.web.listing import Listing
+from xoauth2_proxy.sandbox.web.json_api import Listing
 from xoauth2_proxy.sandbox.web.pages import Pages
 from xoauth2_proxy.sandbox.web.server import Services, Web
 from xoauth2_proxy.sandbox.web.test_api import Workbench

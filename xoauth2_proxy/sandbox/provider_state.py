@@ -18,7 +18,7 @@ from xoauth2_proxy.sandbox.tokens.revocations import Revocations
 if TYPE_CHECKING:
     from xoauth2_proxy.sandbox.behaviour import Behaviour
     from xoauth2_proxy.sandbox.dialects import Dialect
-    from xoauth2_proxy.sandbox.received import Received
+    from xoauth2_proxy.sandbox.message_store import Received
 
 # RFC 5321 §4.5.3.1.4: 512 octets with CRLF. A command may be longer by what its parameters need:
 # SIZE 26 (RFC 1870 §3), BODY 17 (RFC 6152 §2), SMTPUTF8 10 (RFC 6531 §3.4), AUTH 500 (RFC 4954 §3),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from xoauth2_proxy.accounts.accounts import TlsMode
 from xoauth2_proxy.sandbox.dialects import spoken
 from xoauth2_proxy.sandbox.faults import Step
-from xoauth2_proxy.sandbox.smtp import bearer
+from xoauth2_proxy.sandbox.smtp import sasl
 from xoauth2_proxy.sandbox.tokens.token_factory import why_not
 from xoauth2_proxy.smtp.protocol import reply
 
@@ -32,7 +32,7 @@ _TOO_MANY_FAILURES = reply(421, "7.0", "Too many authentication failures").encod
 _USERNAME = b"334 VXNlcm5hbWU6\r\n"
 _PASSWORD = b"334 UGFzc3dvcmQ6\r\n"
 
-_READERS = {"XOAUTH2": bearer.read_xoauth2, "OAUTHBEARER": bearer.read_oauthbearer}
+_READERS = {"XOAUTH2": sasl.read_xoauth2, "OAUTHBEARER": sasl.read_oauthbearer}
 
 
 def may_authenticate(session: Session) -> bool:
@@ -122,13 +122,13 @@ def _take_credentials(session: Session, line: bytes) -> None:
         session.say(_CANCELLED)
         return
     try:
-        octets = bearer.decode_base64(line)
-    except bearer.BadCredentials as error:
+        octets = sasl.decode_base64(line)
+    except sasl.BadCredentials as error:
         session.refuse(_NOT_BASE64, f"no {session.mechanism} response: {error}")
         return
     try:
         credentials = _READERS[session.mechanism](octets)
-    except bearer.BadCredentials as error:
+    except sasl.BadCredentials as error:
         session.why = f"no {session.mechanism} response: {error}"
         _challenge(session, "400")
         return
@@ -163,7 +163,7 @@ def _judge(session: Session, mailbox: str, *, token: str) -> None:
 def _challenge(session: Session, status: str) -> None:
     dialect = session.office.dialect
     if dialect.is_challenging:
-        session.say(bearer.challenge(session.mechanism, status, dialect.schemes))
+        session.say(sasl.challenge(session.mechanism, status, dialect.schemes))
         session.expects = _refuse
     else:
         _fail(session, dialect.refused)

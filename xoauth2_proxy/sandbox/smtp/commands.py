@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from xoauth2_proxy.accounts.accounts import TlsMode
 from xoauth2_proxy.sandbox.dialects import HOST, spoken
 from xoauth2_proxy.sandbox.faults import Step
-from xoauth2_proxy.sandbox.smtp import delivery
+from xoauth2_proxy.sandbox.smtp import content_commands
 from xoauth2_proxy.sandbox.smtp.auth import auth, may_authenticate
 from xoauth2_proxy.sandbox.smtp.content_receiver import Intake
-from xoauth2_proxy.sandbox.smtp.delivery import Transaction
+from xoauth2_proxy.sandbox.smtp.content_commands import Transaction
 from xoauth2_proxy.smtp.protocol import (
     BadParameter,
     BadPath,
@@ -284,8 +284,8 @@ COMMANDS = {
     b"AUTH": Command(auth, must_wait=True),  # its step is where the credentials are complete
     b"MAIL": Command(_mail, Step.MAIL),
     b"RCPT": Command(_rcpt, Step.RCPT),
-    b"DATA": Command(delivery.data, Step.DATA, must_wait=True),
-    b"BDAT": Command(delivery.bdat),  # places its step itself
+    b"DATA": Command(content_commands.data, Step.DATA, must_wait=True),
+    b"BDAT": Command(content_commands.bdat),  # places its step itself
     b"RSET": Command(_rset, Step.RSET),
     b"NOOP": _answer(_RESET),
     b"VRFY": _answer(_CANNOT_VERIFY),

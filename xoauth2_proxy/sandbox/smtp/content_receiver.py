@@ -10,7 +10,7 @@ import hashlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from xoauth2_proxy.sandbox.received import Received
+    from xoauth2_proxy.sandbox.message_store import Received
 
 _END_OF_DATA = b"\r\n.\r\n"  # RFC 5321 §4.1.1.4, and nothing else
 

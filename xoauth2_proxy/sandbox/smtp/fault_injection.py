@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from xoauth2_proxy.sandbox.dialects import spoken
 from xoauth2_proxy.sandbox.faults import AROUND, PRESUMED, REPLIES, Action, Fault, Step
-from xoauth2_proxy.sandbox.smtp import delivery
+from xoauth2_proxy.sandbox.smtp import content_commands
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -86,7 +86,7 @@ def _reply_instead(session: Session, fault: Fault) -> None:
     if fault.step in _BEFORE_THEIR_REPLY:
         session.answer_early()
     elif fault.step is Step.END:
-        delivery.refuse(session)
+        content_commands.refuse(session)
     elif fault.step is Step.AUTH and is_refusal:
         session.office.counters.auth_refused += 1
     elif fault.step is Step.CONNECT and is_refusal:

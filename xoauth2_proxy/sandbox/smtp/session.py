@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 from xoauth2_proxy.sandbox.behaviour import MAX_AUTH_LINE_BYTES
 from xoauth2_proxy.sandbox.dialects import spoken
 from xoauth2_proxy.sandbox.faults import Step
-from xoauth2_proxy.sandbox.smtp import delivery
+from xoauth2_proxy.sandbox.smtp import content_commands
 from xoauth2_proxy.sandbox.smtp.commands import COMMANDS, TURNED_AWAY, UNKNOWN
-from xoauth2_proxy.sandbox.smtp.delivery import Chunk, Transaction
+from xoauth2_proxy.sandbox.smtp.content_commands import Chunk, Transaction
 from xoauth2_proxy.sandbox.smtp.fault_injection import meet, run_and_spoil
 from xoauth2_proxy.smtp.protocol import reply
 
@@ -390,9 +390,9 @@ class Session:
         self.at = b"END"
         if self._answered:
             self._answered = False
-            delivery.refuse(self)
+            content_commands.refuse(self)
         else:
-            self.step(Step.END, "", delivery.finish)
+            self.step(Step.END, "", content_commands.finish)
 
     def _read_chunk(self) -> bool:
         chunk = self.chunk
@@ -424,13 +424,13 @@ class Session:
         self.at = b"END" if chunk.is_last else b"BDAT"
         if self._answered:
             self._answered = False
-            delivery.fail_chunk(self, b"")
+            content_commands.fail_chunk(self, b"")
         elif chunk.refusal:
-            delivery.fail_chunk(self, chunk.refusal)
+            content_commands.fail_chunk(self, chunk.refusal)
         elif chunk.is_last:
-            self.step(Step.END, "", delivery.finish)
+            self.step(Step.END, "", content_commands.finish)
         else:
-            delivery.take_chunk(self)
+            content_commands.take_chunk(self)
 
     def _begin_content(self) -> bool:
         """Return whether reading may go on at once: no fault stopped it."""

@@ -15,14 +15,14 @@ from aiohttp import web
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from xoauth2_proxy.sandbox.refusals import MAX_REFUSALS
-from xoauth2_proxy.sandbox.web.listing import number_in
+from xoauth2_proxy.sandbox.web.json_api import number_in
 from xoauth2_proxy.sandbox.web.mime_view import framed, read, subject_of
 from xoauth2_proxy.sandbox.web.server import POLICY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from xoauth2_proxy.sandbox.received import Message, Received
+    from xoauth2_proxy.sandbox.message_store import Message, Received
     from xoauth2_proxy.sandbox.refusals import Refusals
 
 _PACKAGE = "xoauth2_proxy.sandbox.web"

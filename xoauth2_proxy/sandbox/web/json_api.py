@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from xoauth2_proxy.sandbox.provider_state import Office
-    from xoauth2_proxy.sandbox.received import Message
+    from xoauth2_proxy.sandbox.message_store import Message
 
 _DEFAULT_LIMIT = 1000
 _MAX_LIMIT = 5000

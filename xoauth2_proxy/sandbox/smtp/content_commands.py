@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from xoauth2_proxy.sandbox.dialects import spoken
 from xoauth2_proxy.sandbox.faults import Step
-from xoauth2_proxy.sandbox.received import Message
+from xoauth2_proxy.sandbox.message_store import Message
 from xoauth2_proxy.sandbox.smtp.content_receiver import DataReader, Intake
 from xoauth2_proxy.smtp.protocol import Envelope, reply
 
