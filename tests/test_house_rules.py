@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from xoauth2_proxy.config import Overrides, load_config
-from xoauth2_proxy.sandbox.behaviour import PROFILES, Profile
+from xoauth2_proxy.sandbox.behaviour import PROFILES, ProviderProfile
 from xoauth2_proxy.sandbox.faults import Action, Step, TokenAction
 
 ROOT = Path(__file__).parent.parent
@@ -86,7 +86,7 @@ def test_the_guides_figures_are_the_profiles() -> None:
     )
     assert len(rows) == 11
     for name, *said in rows:
-        figures = [getattr(PROFILES[profile], name) for profile in Profile]
+        figures = [getattr(PROFILES[profile], name) for profile in ProviderProfile]
         shown = [f"{one:g}" if isinstance(one, float) else str(one) for one in figures]
         assert said == shown, name
 

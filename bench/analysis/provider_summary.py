@@ -12,7 +12,7 @@ from dataclasses import fields
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from xoauth2_proxy.sandbox.behaviour import PROFILES, Behaviour, Profile
+from xoauth2_proxy.sandbox.behaviour import PROFILES, Behaviour, ProviderProfile
 from xoauth2_proxy.sandbox.provider_settings import TokenEndpointSettings
 
 if TYPE_CHECKING:
@@ -52,8 +52,8 @@ def summary(found: Mapping[str, object]) -> str:
         one if isinstance(one, Mapping) else {}
         for one in (found.get("behaviour"), found.get("token_endpoint"))
     )
-    profile = behaviour.get("dialect", Profile.UNLIMITED.value)
-    usual = _plain(PROFILES[Profile(profile)]) if profile in list(Profile) else {}
+    profile = behaviour.get("dialect", ProviderProfile.UNLIMITED.value)
+    usual = _plain(PROFILES[ProviderProfile(profile)]) if profile in list(ProviderProfile) else {}
     words = [
         str(profile),
         *_changed(behaviour, usual),

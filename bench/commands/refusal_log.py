@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from xoauth2_proxy.sandbox.refusals import Refusal
+    from xoauth2_proxy.sandbox.refusals import ProviderRefusal
 
 MAX_LINES = 20  # a minute
 _MINUTE_SECONDS = 60.0
@@ -32,7 +32,7 @@ class RefusalLog:
         self._begun = -_MINUTE_SECONDS
         self._count = 0  # since then
 
-    def __call__(self, refusal: Refusal) -> None:
+    def __call__(self, refusal: ProviderRefusal) -> None:
         """Say a refusal, or count it."""
         now = self._clock()
         if now - self._begun >= _MINUTE_SECONDS:
@@ -47,7 +47,7 @@ class RefusalLog:
             self._write(f"Further refusals of this minute are only counted: {self._where}")
 
 
-def refusal_line(refusal: Refusal) -> str:
+def refusal_line(refusal: ProviderRefusal) -> str:
     """Return a refusal in one line."""
     whose = f" {refusal.mailbox}" if refusal.mailbox else ""
     reply = refusal.reply.partition("\n")[0]

@@ -25,7 +25,7 @@ from bench.options.dataclass_options import single_command
 from bench.process.open_files import raise_open_file_limit
 from bench.process.server_process import run, stop_signal, write_ready_file
 from xoauth2_proxy.sandbox.app import Sandbox
-from xoauth2_proxy.sandbox.behaviour import Profile
+from xoauth2_proxy.sandbox.behaviour import ProviderProfile
 from xoauth2_proxy.sandbox.fault_syntax import FAULT_FORM, fault_document, fault_words, override
 from xoauth2_proxy.sandbox.provider_settings import (
     OVERRIDES,
@@ -110,7 +110,7 @@ def sandbox(  # noqa: PLR0913 - one parameter an option
         ),
     ] = None,
     profile: Annotated[
-        Profile | None, typer.Option(help="The provider it stands in for; unlimited.")
+        ProviderProfile | None, typer.Option(help="The provider it stands in for; unlimited.")
     ] = None,
     overrides: Annotated[
         list[str] | None,

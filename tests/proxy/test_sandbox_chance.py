@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xoauth2_proxy.sandbox.faults import Action, Fault, Faults, Step
+from xoauth2_proxy.sandbox.faults import Action, Fault, FaultScript, Step
 from xoauth2_proxy.sandbox.seeded_random import MAX_DELAY_SECONDS, Delays, share
 
 
 def decisions(seed: int, rate: float, arrivals: int = 500) -> list[bool]:
-    faults: Faults[Fault] = Faults(seed)
+    faults: FaultScript[Fault] = FaultScript(seed)
     faults.add(Fault(Step.END, Action.DROP, rate=rate))
     return [faults.next(Step.END, "a@b", "") is not None for _ in range(arrivals)]
 
@@ -25,7 +25,7 @@ def test_the_same_seed_decides_the_same() -> None:
 
 
 def test_what_happens_elsewhere_changes_no_decision() -> None:
-    faults: Faults[Fault] = Faults(7)
+    faults: FaultScript[Fault] = FaultScript(7)
     faults.add(Fault(Step.END, Action.DROP, rate=0.2))
     faults.add(Fault(Step.MAIL, Action.DROP, rate=0.5))
     found = []
@@ -37,7 +37,7 @@ def test_what_happens_elsewhere_changes_no_decision() -> None:
 
 
 def test_two_faults_of_one_step_decide_independently() -> None:
-    faults: Faults[Fault] = Faults(7)
+    faults: FaultScript[Fault] = FaultScript(7)
     first, second = (Fault(Step.END, action, rate=0.5) for action in (Action.DROP, Action.STALL))
     faults.add(first)
     faults.add(second)
@@ -47,7 +47,7 @@ def test_two_faults_of_one_step_decide_independently() -> None:
 
 
 def test_once_cleared_chance_begins_anew() -> None:
-    faults: Faults[Fault] = Faults(7)
+    faults: FaultScript[Fault] = FaultScript(7)
     runs = []
     for _ in range(2):
         faults.add(Fault(Step.END, Action.DROP, rate=0.2))

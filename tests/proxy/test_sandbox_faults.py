@@ -12,11 +12,11 @@ import pytest
 
 from tests.support.raw_smtp import MAILBOX, RawSmtp, xoauth2
 from xoauth2_proxy.sandbox.app import Sandbox
-from xoauth2_proxy.sandbox.behaviour import Behaviour, Profile
-from xoauth2_proxy.sandbox.faults import Action, Fault, Faults, Step
+from xoauth2_proxy.sandbox.behaviour import Behaviour, ProviderProfile
+from xoauth2_proxy.sandbox.faults import Action, Fault, FaultScript, Step
 from xoauth2_proxy.sandbox.provider_settings import ProviderSettings
 from xoauth2_proxy.sandbox.tokens.mock_tokens import MOCK_MAILBOXES
-from xoauth2_proxy.sandbox.tokens.token_factory import Kind
+from xoauth2_proxy.sandbox.tokens.token_factory import TokenKind
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -40,7 +40,7 @@ async def sandbox(tmp_path: Path) -> AsyncIterator[Sandbox]:
 
 
 def test_the_nth_matching_arrival_meets_the_fault() -> None:
-    faults: Faults[Fault] = Faults()
+    faults: FaultScript[Fault] = FaultScript()
     faults.add(Fault(Step.RCPT, Action.DROP, nth=2, mailbox="A@b", matching="c@d"))
     arrivals = [("a@b", "<c@d>"), ("x@b", "<c@d>"), ("a@b", "<e@f>"), ("a@b", "<c@d>")]
     met = [faults.next(Step.RCPT, *arrival) is not None for arrival in arrivals]
@@ -50,7 +50,7 @@ def test_the_nth_matching_arrival_meets_the_fault() -> None:
 
 
 def test_without_nth_every_arrival_meets_the_fault_until_it_is_cleared() -> None:
-    faults: Faults[Fault] = Faults()
+    faults: FaultScript[Fault] = FaultScript()
     faults.add(Fault(Step.MAIL, Action.DROP, nth=None))
     assert all(faults.next(Step.MAIL, "", "") for _ in range(3))
     faults.clear()
@@ -58,7 +58,7 @@ def test_without_nth_every_arrival_meets_the_fault_until_it_is_cleared() -> None
 
 
 def test_the_first_fault_that_is_due_is_met_and_all_count() -> None:
-    faults: Faults[Fault] = Faults()
+    faults: FaultScript[Fault] = FaultScript()
     first, second = Fault(Step.MAIL, Action.DROP), Fault(Step.MAIL, Action.STALL, nth=2)
     faults.add(first)
     faults.add(second)
@@ -470,10 +470,10 @@ async def test_a_chunk_that_had_its_reply_early_counts_no_other(sandbox: Sandbox
 # Tokens that are taken for others.
 
 BAD_TOKENS = {
-    Action.EXPIRED: Kind.EXPIRED,
-    Action.REVOKED: Kind.REVOKED,
-    Action.TAMPERED: Kind.TAMPERED,
-    Action.WRONG_MAILBOX: Kind.WRONG_MAILBOX,
+    Action.EXPIRED: TokenKind.EXPIRED,
+    Action.REVOKED: TokenKind.REVOKED,
+    Action.TAMPERED: TokenKind.TAMPERED,
+    Action.WRONG_MAILBOX: TokenKind.WRONG_MAILBOX,
 }
 
 
@@ -490,10 +490,10 @@ async def exchange(client: RawSmtp, token: str) -> list[str]:
     return replies
 
 
-@pytest.mark.parametrize("profile", list(Profile))
+@pytest.mark.parametrize("profile", list(ProviderProfile))
 @pytest.mark.parametrize("action", list(BAD_TOKENS))
 async def test_a_good_token_can_be_taken_for_a_bad_one(
-    tmp_path: Path, profile: Profile, action: Action
+    tmp_path: Path, profile: ProviderProfile, action: Action
 ) -> None:
     document = {"profile": profile.value, "overrides": {"refusal_seconds": 0.02}}
     sandbox = Sandbox(tmp_path, ProviderSettings.from_dict(document), mints_tokens=True)

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from tests.support.raw_smtp import MAILBOX, RawSmtp
 from xoauth2_proxy.sandbox import limits as limits_module
 from xoauth2_proxy.sandbox.app import Sandbox
-from xoauth2_proxy.sandbox.behaviour import Behaviour, Profile
+from xoauth2_proxy.sandbox.behaviour import Behaviour, ProviderProfile
 from xoauth2_proxy.sandbox.counters import Counters
 from xoauth2_proxy.sandbox.dialects import DIALECTS
-from xoauth2_proxy.sandbox.limits import Limits, Window
+from xoauth2_proxy.sandbox.limits import ProviderLimits, Window
 from xoauth2_proxy.sandbox.provider_settings import ProviderSettings
 from xoauth2_proxy.sandbox.tokens.mock_tokens import MOCK_MAILBOXES
 
@@ -341,7 +341,7 @@ def test_without_a_limit_nobody_waits() -> None:
 def test_of_idle_mailboxes_only_the_latest_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("xoauth2_proxy.sandbox.limits._MAX_MAILBOXES", 2)
     behaviour = Behaviour(logins_per_minute=1, max_connections_per_mailbox=1)
-    limits = Limits(behaviour, DIALECTS[Profile.UNLIMITED], Counters())
+    limits = ProviderLimits(behaviour, DIALECTS[ProviderProfile.UNLIMITED], Counters())
     assert [limits.refuse_login("first") for _ in range(2)] != ["", ""]
     assert limits.refuse_login("second") == limits.refuse_login("third") == ""
     assert limits.refuse_login("first") == "", "the first was forgotten"

@@ -13,19 +13,19 @@ import pytest
 from tests.support.raw_smtp import MAILBOX, RawSmtp, xoauth2
 from xoauth2_proxy.accounts.accounts import TlsMode
 from xoauth2_proxy.sandbox.app import Sandbox
-from xoauth2_proxy.sandbox.behaviour import PROFILES, Behaviour, Profile
+from xoauth2_proxy.sandbox.behaviour import PROFILES, Behaviour, ProviderProfile
 from xoauth2_proxy.sandbox.dialects import DIALECTS, spoken
-from xoauth2_proxy.sandbox.faults import Fault, Faults, Step
+from xoauth2_proxy.sandbox.faults import Fault, FaultScript, Step
+from xoauth2_proxy.sandbox.message_store import MessageStore
 from xoauth2_proxy.sandbox.provider_settings import ProviderSettings
-from xoauth2_proxy.sandbox.provider_state import Office
-from xoauth2_proxy.sandbox.message_store import Received
+from xoauth2_proxy.sandbox.provider_state import ProviderState
 from xoauth2_proxy.sandbox.smtp.session import Session
 from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokens
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-GMAIL, OUTLOOK = PROFILES[Profile.GMAIL], PROFILES[Profile.OUTLOOK]
+GMAIL, OUTLOOK = PROFILES[ProviderProfile.GMAIL], PROFILES[ProviderProfile.OUTLOOK]
 REAL = pytest.mark.parametrize("behaviour", [GMAIL, OUTLOOK], ids=["gmail", "outlook"])
 
 
@@ -34,9 +34,9 @@ class Peer:
 
     def __init__(self, behaviour: Behaviour, *, is_encrypted: bool = True) -> None:
         self.tokens = MockTokens(b"k" * 32)
-        self.faults: Faults[Fault] = Faults()
-        self.office = Office(behaviour, self.tokens, Received(), self.faults)
-        self.session = Session(self.office, is_encrypted=is_encrypted)
+        self.faults: FaultScript[Fault] = FaultScript()
+        self.provider = ProviderState(behaviour, self.tokens, MessageStore(), self.faults)
+        self.session = Session(self.provider, is_encrypted=is_encrypted)
         self.session.greet()
         self.greeting = self.session.take_replies().decode()
         self.ehlo = self.say("EHLO client.example").splitlines()
@@ -108,7 +108,7 @@ def test_outlook_refuses_a_token_at_once() -> None:
         r"\[sandbox\.invalid \d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z [0-9A-F]{16}\]\r\n",
         peer.say(peer.blob("EwAinvented")),
     )
-    assert peer.office.counters.auth_refused == 1
+    assert peer.provider.counters.auth_refused == 1
 
 
 def test_outlook_knows_no_oauthbearer() -> None:
@@ -194,20 +194,20 @@ def test_malformed_credentials_are_counted_as_refused() -> None:
         peer = Peer(behaviour)
         answer = peer.say("AUTH XOAUTH2 =")
         if answer.startswith("334"):
-            assert peer.office.counters.auth_refused == 0, "that was a challenge"
+            assert peer.provider.counters.auth_refused == 0, "that was a challenge"
             answer = peer.say("")
         assert answer.startswith("535")
-        assert (peer.office.counters.auth_refused, peer.office.counters.auth_accepted) == (1, 0)
+        assert (peer.provider.counters.auth_refused, peer.provider.counters.auth_accepted) == (1, 0)
 
 
 def test_a_login_beyond_the_connections_is_refused_and_not_accepted() -> None:
     peer = Peer(replace(GMAIL, max_connections_per_mailbox=1)).log_in()
     other = Peer(GMAIL)
-    other.session.office = peer.office
+    other.session.provider = peer.provider
     other.tokens = peer.tokens
     other.say("AUTH XOAUTH2")
     assert other.say(other.blob()).startswith("421 4.7.0 ")
-    assert (peer.office.counters.auth_accepted, peer.office.counters.auth_refused) == (1, 1)
+    assert (peer.provider.counters.auth_accepted, peer.provider.counters.auth_refused) == (1, 1)
 
 
 def test_every_refused_login_is_counted_once() -> None:
@@ -217,7 +217,7 @@ def test_every_refused_login_is_counted_once() -> None:
         peer.say("AUTH XOAUTH2 =")
         answers.append(peer.say("")[:3])
     assert answers == ["535"] * 4 + ["421"]
-    assert peer.office.counters.auth_refused == 5
+    assert peer.provider.counters.auth_refused == 5
 
 
 @pytest.mark.parametrize(("text", "refused"), [("454 4.7.0 no", 1), ("235 2.7.0 yes", 0), ("?", 0)])
@@ -226,7 +226,10 @@ def test_a_reply_on_request_is_counted_for_what_it_says(text: str, refused: int)
     peer.faults.add(Fault.reply(Step.AUTH, text))
     peer.say("AUTH XOAUTH2")
     assert peer.say(peer.blob()) == f"{text}\r\n", "and it is said as it stands"
-    assert (peer.office.counters.auth_accepted, peer.office.counters.auth_refused) == (0, refused)
+    assert (peer.provider.counters.auth_accepted, peer.provider.counters.auth_refused) == (
+        0,
+        refused,
+    )
 
 
 def test_a_good_token_is_accepted_in_the_providers_words() -> None:
@@ -248,7 +251,7 @@ def test_passwords_are_never_good(behaviour: Behaviour, initial: bool) -> None:
         assert peer.say(name) == "334 UGFzc3dvcmQ6\r\n"
     assert peer.say(password).startswith("535")
     assert peer.say("MAIL FROM:<a@b>").startswith("530 ")
-    assert peer.office.counters.auth_refused == 1
+    assert peer.provider.counters.auth_refused == 1
 
 
 def test_outlook_says_that_passwords_are_no_more() -> None:
@@ -273,7 +276,7 @@ def test_gmail_takes_plain_and_refuses_it(initial: str) -> None:
 def test_a_password_exchange_can_be_cancelled(lines: list[str]) -> None:
     peer = Peer(GMAIL)
     assert [peer.say(line)[:3] for line in lines] == ["334", "501"]
-    assert peer.office.counters.auth_refused == 0
+    assert peer.provider.counters.auth_refused == 0
 
 
 def test_what_gmail_offers_and_no_longer_takes_is_refused() -> None:
@@ -340,7 +343,7 @@ def test_binary_content_comes_by_bdat_as_it_is() -> None:
     assert peer.say("DATA").startswith("503 ")
     peer.session.receive(b"BDAT 5 LAST\r\na\nb\rc")
     assert peer.session.take_replies().startswith(b"250 ")
-    (message,) = peer.office.received
+    (message,) = peer.provider.received
     assert message.content == b"a\nb\rc"
 
 
@@ -363,16 +366,16 @@ def test_a_message_has_so_many_recipients(behaviour: Behaviour, most: int, said:
     answers = [peer.say(f"RCPT TO:<r{number}@b>") for number in range(most + 1)]
     assert all(answer.startswith("250 ") for answer in answers[:-1])
     assert answers[-1].startswith(said)
-    assert peer.office.counters.refused_by_limit == {"max_recipients": 1}
+    assert peer.provider.counters.refused_by_limit == {"max_recipients": 1}
 
 
-@pytest.mark.parametrize("profile", list(Profile))
-def test_every_text_is_a_reply(profile: Profile) -> None:
+@pytest.mark.parametrize("profile", list(ProviderProfile))
+def test_every_text_is_a_reply(profile: ProviderProfile) -> None:
     dialect = DIALECTS[profile]
     texts = [
         value for name in dialect.__slots__ if re.match(r"\d", value := str(getattr(dialect, name)))
     ]
-    assert len(texts) == (15 if profile is Profile.GMAIL else 14)
+    assert len(texts) == (15 if profile is ProviderProfile.GMAIL else 14)
     for text in texts:
         lines = spoken(text).decode().splitlines()
         codes = {line[:3] for line in lines}

@@ -6,13 +6,13 @@ import tracemalloc
 
 import pytest
 
-from xoauth2_proxy.sandbox.awaitable_counter import Tally
-from xoauth2_proxy.sandbox.message_store import Message, Received, find_message_id
+from xoauth2_proxy.sandbox.awaitable_counter import AwaitableCounter
+from xoauth2_proxy.sandbox.message_store import Message, MessageStore, find_message_id
 
 MIB = 1024 * 1024
 
 
-def accept(received: Received, content: bytes | None) -> Message:
+def accept(received: MessageStore, content: bytes | None) -> Message:
     if content is not None and not received.reserve(len(content)):
         content = None
     size_bytes = len(content or b"")
@@ -20,7 +20,7 @@ def accept(received: Received, content: bytes | None) -> Message:
 
 
 def test_messages_are_numbered_from_one_without_gaps() -> None:
-    received = Received()
+    received = MessageStore()
     messages = [accept(received, b"x") for _ in range(3)]
     assert [message.seq for message in messages] == [1, 2, 3]
     assert len({message.id for message in messages}) == 3
@@ -28,7 +28,7 @@ def test_messages_are_numbered_from_one_without_gaps() -> None:
 
 
 def test_the_oldest_records_go_first_and_are_counted() -> None:
-    received = Received(max_records=2)
+    received = MessageStore(max_records=2)
     for _ in range(5):
         accept(received, b"x")
     assert [message.seq for message in received] == [4, 5]
@@ -36,7 +36,7 @@ def test_the_oldest_records_go_first_and_are_counted() -> None:
 
 
 def test_the_oldest_content_goes_first_and_its_record_stays() -> None:
-    received = Received(max_bytes=3 * MIB)
+    received = MessageStore(max_bytes=3 * MIB)
     for _ in range(4):
         accept(received, b"x" * MIB)
     assert [message.content is not None for message in received] == [False, False, True, True]
@@ -44,7 +44,7 @@ def test_the_oldest_content_goes_first_and_its_record_stays() -> None:
 
 
 def test_content_larger_than_all_room_is_not_kept() -> None:
-    received = Received(max_bytes=MIB)
+    received = MessageStore(max_bytes=MIB)
     first = accept(received, b"01234")
     assert accept(received, b"x" * (MIB + 1)).content is None
     assert accept(received, b"01234").content == b"01234"
@@ -52,13 +52,13 @@ def test_content_larger_than_all_room_is_not_kept() -> None:
 
 
 def test_room_of_evicted_records_is_used_again() -> None:
-    received = Received(max_bytes=2 * MIB + 10_000, max_records=2)
+    received = MessageStore(max_bytes=2 * MIB + 10_000, max_records=2)
     for _ in range(10):
         accept(received, b"x" * MIB)
     assert [message.content for message in received] == [b"x" * MIB] * 2
 
 
-def to_many(received: Received, content: bytes | None = None) -> Message:
+def to_many(received: MessageStore, content: bytes | None = None) -> Message:
     """Accept a message whose envelope is large."""
     paths = tuple(f"{number:03d}{'x' * 200}@example.com" for number in range(1000))
     if content is not None:
@@ -67,7 +67,7 @@ def to_many(received: Received, content: bytes | None = None) -> Message:
 
 
 def test_envelopes_are_bounded_like_content() -> None:
-    received = Received(max_bytes=MIB)
+    received = MessageStore(max_bytes=MIB)
     for _ in range(20):
         to_many(received)
     assert len(received) == 3, "each takes 270 kB"
@@ -78,7 +78,7 @@ def test_envelopes_are_bounded_like_content() -> None:
 
 
 def test_no_record_is_free_of_charge() -> None:
-    received = Received(max_bytes=MIB)
+    received = MessageStore(max_bytes=MIB)
     for _ in range(5000):
         accept(received, b"")
     assert len(received) < 2500, "each takes at least 420 octets"
@@ -92,7 +92,7 @@ def test_no_record_is_free_of_charge() -> None:
 
 
 def test_a_large_record_drives_out_content_before_other_records() -> None:
-    received = Received(max_bytes=MIB)
+    received = MessageStore(max_bytes=MIB)
     first = accept(received, b"x" * (MIB - 50_000))
     to_many(received)
     assert first.content is None
@@ -100,7 +100,7 @@ def test_a_large_record_drives_out_content_before_other_records() -> None:
 
 
 def test_records_leave_half_the_room_to_content() -> None:
-    received = Received(max_bytes=MIB)
+    received = MessageStore(max_bytes=MIB)
     for _ in range(3):
         to_many(received)
     assert accept(received, b"x" * (MIB // 2)).content is not None
@@ -108,7 +108,7 @@ def test_records_leave_half_the_room_to_content() -> None:
 
 
 def test_room_that_is_given_back_is_used_again() -> None:
-    received = Received(max_bytes=10)
+    received = MessageStore(max_bytes=10)
     assert received.reserve(10)
     assert not received.reserve(1)
     received.release(10)
@@ -116,7 +116,7 @@ def test_room_that_is_given_back_is_used_again() -> None:
 
 
 def test_a_page_begins_after_a_number_and_ends_at_its_limit() -> None:
-    received = Received(max_records=5)
+    received = MessageStore(max_records=5)
     for _ in range(8):  # 4 to 8 are held
         accept(received, None)
     assert [m.seq for m in received.after(0, 2)] == [4, 5]
@@ -126,7 +126,7 @@ def test_a_page_begins_after_a_number_and_ends_at_its_limit() -> None:
 
 
 def test_clearing_forgets_messages_and_goes_on_counting() -> None:
-    received = Received(max_bytes=MIB)
+    received = MessageStore(max_bytes=MIB)
     accept(received, b"0123456789")
     assert received.clear() == 1
     assert (list(received), received.after(0, 10), received.total) == ([], [], 1)
@@ -139,7 +139,7 @@ def test_clearing_forgets_messages_and_goes_on_counting() -> None:
 
 
 async def test_waiting_ends_when_the_count_is_reached() -> None:
-    received = Received()
+    received = MessageStore()
     waiting = asyncio.create_task(received.wait_until(2))
     accept(received, b"1")
     await asyncio.sleep(0)
@@ -150,18 +150,18 @@ async def test_waiting_ends_when_the_count_is_reached() -> None:
 
 async def test_waiting_for_what_never_comes_ends_too() -> None:
     with pytest.raises(TimeoutError):
-        await Tally().reached(1, timeout_seconds=0.01)
+        await AwaitableCounter().reached(1, timeout_seconds=0.01)
 
 
 async def test_a_cancelled_waiter_leaves_nothing_behind() -> None:
-    tally = Tally()
-    waiting = asyncio.create_task(tally.reached(2))
+    counter = AwaitableCounter()
+    waiting = asyncio.create_task(counter.reached(2))
     await asyncio.sleep(0)
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
-    assert (tally.add(), tally.add()) == (1, 2)
-    await tally.reached(2)
+    assert (counter.add(), counter.add()) == (1, 2)
+    await counter.reached(2)
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_the_message_id_is_found_in_the_header(content: bytes, expected: str) ->
 
 
 def test_the_newest_come_first_when_asked_backwards() -> None:
-    received = Received(max_records=3)
+    received = MessageStore(max_records=3)
     for _ in range(5):
         accept(received, b"x")
     assert [message.seq for message in received.before(6, 10)] == [5, 4, 3]

@@ -14,12 +14,12 @@ from tests.support.chromium import page as chromium
 from tests.support.raw_smtp import MAILBOX, RawSmtp, xoauth2
 from tests.support.waiting import until
 from xoauth2_proxy.sandbox.app import Sandbox
-from xoauth2_proxy.sandbox.behaviour import Behaviour, Point, Profile
-from xoauth2_proxy.sandbox.faults import Action, Fault, Faults, Step, TokenAction, TokenFault
+from xoauth2_proxy.sandbox.behaviour import Behaviour, ProviderProfile, RefusalPoint
+from xoauth2_proxy.sandbox.faults import Action, Fault, FaultScript, Step, TokenAction, TokenFault
+from xoauth2_proxy.sandbox.message_store import MessageStore
 from xoauth2_proxy.sandbox.provider_settings import ProviderSettings
-from xoauth2_proxy.sandbox.provider_state import Office
-from xoauth2_proxy.sandbox.message_store import Received
-from xoauth2_proxy.sandbox.refusals import MAX_REFUSALS, Refusal, Refusals
+from xoauth2_proxy.sandbox.provider_state import ProviderState
+from xoauth2_proxy.sandbox.refusals import MAX_REFUSALS, ProviderRefusal, Refusals
 from xoauth2_proxy.sandbox.smtp.session import Session
 from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokens
 
@@ -36,14 +36,14 @@ class Peer:
 
     def __init__(self, behaviour: Behaviour | None = None, *faults: Fault) -> None:
         self.tokens = MockTokens(b"k" * 32)
-        script: Faults[Fault] = Faults()
+        script: FaultScript[Fault] = FaultScript()
         for fault in faults:
             script.add(fault)
-        self.office = Office(behaviour or Behaviour(), self.tokens, Received(), script)
+        self.provider = ProviderState(behaviour or Behaviour(), self.tokens, MessageStore(), script)
         self.enter()
 
     def enter(self) -> Peer:
-        self.session = Session(self.office, is_encrypted=True, client="127.0.0.1:4711")
+        self.session = Session(self.provider, is_encrypted=True, client="127.0.0.1:4711")
         self.session.greet()
         self.session.receive(b"EHLO client.example\r\n")
         return self
@@ -67,48 +67,50 @@ class Peer:
         return self.say(content + b".\r\n") if answer.startswith("354 ") else answer
 
     @property
-    def newest(self) -> Refusal:
-        return self.office.refusals.before(1_000_000, 1)[0]
+    def newest(self) -> ProviderRefusal:
+        return self.provider.refusals.before(1_000_000, 1)[0]
 
 
 def test_what_is_accepted_is_no_refusal() -> None:
     peer = Peer().log_in()
     assert peer.deliver().startswith("250 ")
-    assert peer.office.refusals.total == 0
+    assert peer.provider.refusals.total == 0
 
 
 # Why a login was refused.
 
 
-def revoked(office: Office) -> str:
-    token = office.tokens.mint(MAILBOX)
-    office.revoke(token)
+def revoked(provider: ProviderState) -> str:
+    token = provider.tokens.mint(MAILBOX)
+    provider.revoke(token)
     return token
 
 
-TOKENS: dict[str, Callable[[Office], str]] = {
-    "the token expired 12 s ago": lambda office: office.tokens.mint(MAILBOX, ttl_seconds=-12.1),
+TOKENS: dict[str, Callable[[ProviderState], str]] = {
+    "the token expired 12 s ago": lambda provider: provider.tokens.mint(MAILBOX, ttl_seconds=-12.1),
     "the token was altered, or is signed with another key (another state directory)": (
         lambda _: MockTokens(b"x" * 32).mint(MAILBOX)
     ),
     f"the token is of b@example.org, the login says {MAILBOX}": (
-        lambda office: office.tokens.mint("b@example.org")
+        lambda provider: provider.tokens.mint("b@example.org")
     ),
     "the token was revoked": revoked,
     "the token is none that a sandbox has minted": lambda _: SECRET,
 }
 
 
-@pytest.mark.parametrize("profile", [Profile.OUTLOOK, Profile.GMAIL])
+@pytest.mark.parametrize("profile", [ProviderProfile.OUTLOOK, ProviderProfile.GMAIL])
 @pytest.mark.parametrize("why", TOKENS)
-def test_a_refused_token_is_told_by_its_fault_and_never_shown(why: str, profile: Profile) -> None:
+def test_a_refused_token_is_told_by_its_fault_and_never_shown(
+    why: str, profile: ProviderProfile
+) -> None:
     peer = Peer(Behaviour(dialect=profile))
-    token = TOKENS[why](peer.office)
+    token = TOKENS[why](peer.provider)
     newest = peer.log_in(token).newest
     assert newest.reason == why
     assert (newest.client, newest.mailbox, newest.step) == ("127.0.0.1:4711", MAILBOX, "AUTH")
     assert newest.reply.startswith(("535 5.7.3", "535-5.7.8"))
-    assert peer.office.refusals.total == 1
+    assert peer.provider.refusals.total == 1
     assert token not in str(newest)
 
 
@@ -135,7 +137,7 @@ def test_what_is_no_login_is_told_by_what_is_wrong_with_it(line: bytes, why: str
 
 
 def test_a_password_is_refused_and_not_kept() -> None:
-    peer = Peer(Behaviour(dialect=Profile.GMAIL))
+    peer = Peer(Behaviour(dialect=ProviderProfile.GMAIL))
     peer.say(b"AUTH PLAIN " + base64.b64encode(f"\0{MAILBOX}\0{SECRET}".encode()) + b"\r\n")
     assert peer.newest.reason == "PLAIN with a password; no password is good here, tokens are"
     assert SECRET not in str(peer.newest)
@@ -146,7 +148,7 @@ def test_a_secret_in_the_wrong_place_is_not_kept() -> None:
     assert (peer.newest.mailbox, peer.newest.step) == ("", "AUTH")
     peer.say(SECRET.encode() + b" " + SECRET.encode() + b"\r\n")
     assert peer.newest.step == "COMMAND"
-    assert SECRET.lower() not in str(peer.office.refusals.before(9, 9)).lower()
+    assert SECRET.lower() not in str(peer.provider.refusals.before(9, 9)).lower()
 
 
 def test_what_a_client_claims_cannot_forge_a_line() -> None:
@@ -157,7 +159,7 @@ def test_what_a_client_claims_cannot_forge_a_line() -> None:
 def test_the_reason_of_one_command_is_not_the_next_ones() -> None:
     peer = Peer(None, Fault(Step.AUTH, Action.EXPIRED, nth=2)).log_in("ya29.x").log_in().log_in()
     assert peer.newest.reason.startswith("fault auth:expired nth=2")
-    assert peer.office.refusals.total == 2
+    assert peer.provider.refusals.total == 2
     assert peer.say(b"DATA\r\n").startswith("503 ")
     assert peer.newest.reason == "MAIL first"
 
@@ -169,12 +171,16 @@ def test_the_reason_of_one_command_is_not_the_next_ones() -> None:
     ("behaviour", "step", "why"),
     [
         (Behaviour(messages_per_minute=1), "DATA", "limit messages_per_minute=1"),
-        (Behaviour(messages_per_day=1, dialect=Profile.OUTLOOK), "END", "limit messages_per_day=1"),
+        (
+            Behaviour(messages_per_day=1, dialect=ProviderProfile.OUTLOOK),
+            "END",
+            "limit messages_per_day=1",
+        ),
         (Behaviour(max_message_bytes=5), "END", "limit max_message_bytes=5"),
         (Behaviour(logins_per_minute=1), "AUTH", "limit logins_per_minute=1"),
         (Behaviour(max_connections_per_mailbox=1), "AUTH", "limit max_connections_per_mailbox=1"),
         (
-            Behaviour(max_connections_per_mailbox=1, connections_refused_at=Point.END),
+            Behaviour(max_connections_per_mailbox=1, connections_refused_at=RefusalPoint.END),
             "END",
             "limit max_connections_per_mailbox=1",
         ),
@@ -225,21 +231,21 @@ def test_a_fault_is_told_as_it_is_spelt(fault: Fault, step: str, told: str) -> N
     peer = Peer(None, fault).log_in()
     peer.deliver()
     if fault.nth == 2:
-        assert peer.office.refusals.total == 0
+        assert peer.provider.refusals.total == 0
         peer.deliver()
-    met = peer.office.refusals.before(2, 1)[0]
+    met = peer.provider.refusals.before(2, 1)[0]
     assert (met.step, met.reason) == (step, told)
 
 
 @pytest.mark.parametrize(
     ("profile", "said"),
     [
-        (Profile.UNLIMITED, "421 4.3.2 Closing on request"),
-        (Profile.GMAIL, "421 4.7.0 Try again later, closing connection. "),
-        (Profile.OUTLOOK, "421 4.3.2 Service not active"),
+        (ProviderProfile.UNLIMITED, "421 4.3.2 Closing on request"),
+        (ProviderProfile.GMAIL, "421 4.7.0 Try again later, closing connection. "),
+        (ProviderProfile.OUTLOOK, "421 4.3.2 Service not active"),
     ],
 )
-def test_421_is_said_in_the_providers_words(profile: Profile, said: str) -> None:
+def test_421_is_said_in_the_providers_words(profile: ProviderProfile, said: str) -> None:
     peer = Peer(Behaviour(dialect=profile), Fault(Step.MAIL, Action.SHUT_DOWN)).log_in()
     assert peer.say(b"MAIL FROM:<a@b>\r\n").startswith(said)
     own = Fault(Step.MAIL, Action.SHUT_DOWN, text="421 4.0.0 My own")
@@ -348,14 +354,14 @@ async def test_idle_connections_are_told_by_their_limit(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("profile", "mailbox", "prefix"),
     [
-        (Profile.OUTLOOK, "a@example.org", "Ew"),
-        (Profile.OUTLOOK, "a@gmail.com", "ya29."),
-        (Profile.UNLIMITED, "a@example.org", "ya29."),
-        (Profile.UNLIMITED, "a@outlook.com", "Ew"),
+        (ProviderProfile.OUTLOOK, "a@example.org", "Ew"),
+        (ProviderProfile.OUTLOOK, "a@gmail.com", "ya29."),
+        (ProviderProfile.UNLIMITED, "a@example.org", "ya29."),
+        (ProviderProfile.UNLIMITED, "a@outlook.com", "Ew"),
     ],
 )
 async def test_tokens_look_like_the_providers_where_the_domain_says_nothing(
-    profile: Profile, mailbox: str, prefix: str, tmp_path: Path
+    profile: ProviderProfile, mailbox: str, prefix: str, tmp_path: Path
 ) -> None:
     settings = ProviderSettings(behaviour=Behaviour(dialect=profile))
     async with Sandbox(tmp_path, settings, http_port=None) as sandbox:

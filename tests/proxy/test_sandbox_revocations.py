@@ -8,21 +8,21 @@ import pytest
 
 from tests.support.raw_smtp import MAILBOX
 from xoauth2_proxy.sandbox.behaviour import Behaviour
-from xoauth2_proxy.sandbox.faults import Faults
-from xoauth2_proxy.sandbox.provider_state import Office
-from xoauth2_proxy.sandbox.message_store import Received
+from xoauth2_proxy.sandbox.faults import FaultScript
+from xoauth2_proxy.sandbox.message_store import MessageStore
+from xoauth2_proxy.sandbox.provider_state import ProviderState
 from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokens
 from xoauth2_proxy.sandbox.tokens.revocations import Revocations, TooManyRevoked
 
 
 def test_the_first_revoked_token_is_never_let_in_again() -> None:
-    office = Office(Behaviour(), MockTokens(b"k" * 32), Received(), Faults())
-    first = office.tokens.mint(MAILBOX)
-    assert office.objection(MAILBOX, first) == ""
-    office.revoke(first)
+    provider = ProviderState(Behaviour(), MockTokens(b"k" * 32), MessageStore(), FaultScript())
+    first = provider.tokens.mint(MAILBOX)
+    assert provider.objection(MAILBOX, first) == ""
+    provider.revoke(first)
     for _ in range(10_001):
-        office.revoke(office.tokens.mint(MAILBOX))
-    assert office.objection(MAILBOX, first) == "revoked"
+        provider.revoke(provider.tokens.mint(MAILBOX))
+    assert provider.objection(MAILBOX, first) == "revoked"
 
 
 def test_a_token_is_remembered_until_its_own_end() -> None:
@@ -64,9 +64,9 @@ def test_revoking_all_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_why_a_token_is_not_good_is_known() -> None:
     tokens = MockTokens(b"k" * 32)
-    office = Office(Behaviour(), tokens, Received(), Faults())
+    provider = ProviderState(Behaviour(), tokens, MessageStore(), FaultScript())
     revoked = tokens.mint(MAILBOX)
-    office.revoke(revoked)
+    provider.revoke(revoked)
     presented = {
         "": tokens.mint(MAILBOX),
         "revoked": revoked,
@@ -76,7 +76,7 @@ def test_why_a_token_is_not_good_is_known() -> None:
         "malformed": "ya29.x",
     }
     for reason, token in presented.items():
-        assert office.objection(MAILBOX, token) == reason
-    office.revoke_all()
-    assert office.objection(MAILBOX, presented[""]) == "revoked"
-    assert office.has_revoked("any", time.time() - 1.0)
+        assert provider.objection(MAILBOX, token) == reason
+    provider.revoke_all()
+    assert provider.objection(MAILBOX, presented[""]) == "revoked"
+    assert provider.has_revoked("any", time.time() - 1.0)

@@ -9,9 +9,9 @@ import pytest
 from tests.support.raw_smtp import MAILBOX, xoauth2
 from xoauth2_proxy.accounts.accounts import TlsMode
 from xoauth2_proxy.sandbox.behaviour import Behaviour
-from xoauth2_proxy.sandbox.faults import Faults, Step
-from xoauth2_proxy.sandbox.provider_state import Office
-from xoauth2_proxy.sandbox.message_store import Received
+from xoauth2_proxy.sandbox.faults import FaultScript, Step
+from xoauth2_proxy.sandbox.message_store import MessageStore
+from xoauth2_proxy.sandbox.provider_state import ProviderState
 from xoauth2_proxy.sandbox.smtp.session import Ending, Session
 from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokens
 
@@ -24,8 +24,10 @@ class Peer:
 
     def __init__(self, behaviour: Behaviour | None = None, *, is_encrypted: bool = True) -> None:
         self.tokens = MockTokens(b"k" * 32)
-        self.office = Office(behaviour or Behaviour(), self.tokens, Received(), Faults())
-        self.session = Session(self.office, is_encrypted=is_encrypted)
+        self.provider = ProviderState(
+            behaviour or Behaviour(), self.tokens, MessageStore(), FaultScript()
+        )
+        self.session = Session(self.provider, is_encrypted=is_encrypted)
         self.session.greet()
         assert self.session.take_replies().startswith(b"220 ")
 
@@ -47,7 +49,7 @@ class Peer:
 
     @property
     def contents(self) -> list[bytes | None]:
-        return [message.content for message in self.office.received]
+        return [message.content for message in self.provider.received]
 
 
 @pytest.fixture
@@ -136,8 +138,8 @@ def test_an_inline_initial_response_is_accepted() -> None:
     peer.say(b"EHLO client.example\r\n")
     blob = xoauth2(MAILBOX, peer.tokens.mint(MAILBOX))
     assert peer.codes(b"AUTH XOAUTH2 " + blob + b"\r\n") == ["235 2.7.0"]
-    assert peer.office.counters.auth_accepted == 1
-    assert peer.office.counters.open_by_mailbox == {MAILBOX: 1}
+    assert peer.provider.counters.auth_accepted == 1
+    assert peer.provider.counters.open_by_mailbox == {MAILBOX: 1}
 
 
 @pytest.mark.parametrize("inline", [True, False])
@@ -190,7 +192,7 @@ def test_a_refused_token_is_explained_before_the_535(line: str) -> None:
         "scope": "https://mail.google.com/",
     }
     assert peer.say(line.encode() + b"\r\n") == ("535 5.7.8 Username and Password not accepted\r\n")
-    assert peer.office.counters.auth_refused == 1
+    assert peer.provider.counters.auth_refused == 1
     assert peer.codes(b"MAIL FROM:<a@b>\r\n") == ["530 5.7.0"]
 
 
@@ -383,7 +385,7 @@ def test_data_is_stored_as_it_was_meant(peer: Peer) -> None:
     assert peer.codes(ENVELOPE + b"DATA\r\n") == ["250 2.1.0", "250 2.1.5", "354 Go"]
     stuffed = CONTENT.replace(b"\r\n.", b"\r\n..")
     answer = peer.say(stuffed + b".\r\n")
-    (message,) = peer.office.received
+    (message,) = peer.provider.received
     assert answer == f"250 2.0.0 OK {message.id}\r\n"
     assert message.content == CONTENT
     assert message.sha256 == hashlib.sha256(CONTENT).hexdigest()
@@ -408,7 +410,7 @@ def test_a_flight_cut_anywhere_is_the_same_flight(peer: Peer, cut: int) -> None:
     codes = peer.codes(FLIGHT[:cut]) + peer.codes(FLIGHT[cut:])
     assert codes == ["250 2.1.0", "250 2.1.5", "250 2.0.0", "250 2.0.0", "221 2.0.0"]
     assert peer.contents == [CONTENT]
-    assert [message.via for message in peer.office.received] == ["BDAT"]
+    assert [message.via for message in peer.provider.received] == ["BDAT"]
 
 
 def test_a_flight_octet_by_octet_is_the_same_flight(peer: Peer) -> None:
@@ -436,7 +438,7 @@ def test_bare_line_ends_in_data_are_refused_after_its_end(peer: Peer, content: b
     assert peer.codes(content + b".\r\n") == ["550 5.6.11"]
     assert peer.codes(b"NOOP\r\n") == ["250 2.0.0"]
     assert peer.contents == []
-    assert peer.office.counters.transactions_refused == 1
+    assert peer.provider.counters.transactions_refused == 1
 
 
 def test_bare_line_ends_in_bdat_are_refused(peer: Peer) -> None:
@@ -461,7 +463,7 @@ def test_after_a_refused_chunk_no_other_is_taken() -> None:
     codes = peer.codes(ENVELOPE + chunk + bdat(b"1", last=False) + bdat(b"1"))
     assert codes[2:] == ["552 5.3.4", "503 5.5.1", "503 5.5.1"]
     assert peer.codes(ENVELOPE + bdat(b"1"))[-1] == "250 2.0.0"
-    assert peer.office.counters.transactions_refused == 1
+    assert peer.provider.counters.transactions_refused == 1
 
 
 @pytest.mark.parametrize(
@@ -536,13 +538,13 @@ def test_an_abandoned_session_gives_back_all_it_held(peer: Peer) -> None:
     peer.say(ENVELOPE + b"BDAT 100 LAST\r\nabc")
     peer.session.abandon()
     peer.session.abandon()
-    assert peer.office.counters.open_by_mailbox == {}
-    assert peer.office.counters.peak_by_mailbox == {MAILBOX: 1}
+    assert peer.provider.counters.open_by_mailbox == {}
+    assert peer.provider.counters.peak_by_mailbox == {MAILBOX: 1}
     assert peer.session.transaction is None
 
 
 def test_arrivals_are_counted_by_step(peer: Peer) -> None:
     peer.say(ENVELOPE + bdat(CONTENT) + b"RSET\r\nQUIT\r\n")
-    counts = {step: tally.count for step, tally in peer.office.arrivals.items()}
+    counts = {step: tally.count for step, tally in peer.provider.arrivals.items()}
     never = {Step.STARTTLS, Step.DATA}
     assert counts == {step: 0 if step in never else 1 for step in Step}

@@ -8,7 +8,7 @@ from dataclasses import fields
 import pytest
 
 from xoauth2_proxy.accounts.accounts import TlsMode
-from xoauth2_proxy.sandbox.behaviour import PROFILES, Behaviour, Point, Profile
+from xoauth2_proxy.sandbox.behaviour import PROFILES, Behaviour, ProviderProfile, RefusalPoint
 from xoauth2_proxy.sandbox.fault_syntax import FAULT_FORM, fault_document, override
 from xoauth2_proxy.sandbox.faults import Action, Fault, Step, TokenAction, TokenFault
 from xoauth2_proxy.sandbox.provider_settings import (
@@ -24,7 +24,7 @@ read = ProviderSettings.from_dict
 
 def test_nothing_said_is_the_unlimited_provider() -> None:
     assert read({}) == ProviderSettings()
-    assert read({}).behaviour == PROFILES[Profile.UNLIMITED]
+    assert read({}).behaviour == PROFILES[ProviderProfile.UNLIMITED]
 
 
 def test_a_profile_with_what_differs_from_it() -> None:
@@ -44,7 +44,7 @@ def test_a_profile_with_what_differs_from_it() -> None:
     behaviour = settings.behaviour
     assert (behaviour.messages_per_minute, behaviour.tls) == (5, TlsMode.NONE)
     assert behaviour.withhold == {"CHUNKING"}
-    assert behaviour.connections_refused_at is Point.END
+    assert behaviour.connections_refused_at is RefusalPoint.END
     assert behaviour.max_connections_per_mailbox == 3
     assert settings.faults == (
         Fault(Step.END, Action.DROP, rate=0.25, mailbox="a@b"),

@@ -10,7 +10,7 @@ import pytest
 from tests.support.raw_smtp import MAILBOX, RawSmtp
 from xoauth2_proxy.sandbox.app import Sandbox
 from xoauth2_proxy.sandbox.provider_settings import OVERRIDES, ProviderSettings
-from xoauth2_proxy.sandbox.web.server import Web
+from xoauth2_proxy.sandbox.web.server import HttpServer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -243,7 +243,7 @@ async def test_the_sandbox_of_the_proxy_shows_its_settings_too(relay: Relay) -> 
 
 async def test_it_listens_on_loopback_only() -> None:
     with pytest.raises(ValueError, match="loopback only"):
-        await Web([]).start("0.0.0.0", 0)
+        await HttpServer([]).start("0.0.0.0", 0)
 
 
 async def test_a_port_in_use_leaves_nothing_running(sandbox: Sandbox, tmp_path: Path) -> None:

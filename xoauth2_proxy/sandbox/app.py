@@ -12,20 +12,20 @@ from pathlib import Path  # noqa: TC003 - a dataclass field's type
 from typing import TYPE_CHECKING, Literal, Self
 
 from xoauth2_proxy.accounts.accounts import TlsMode
-from xoauth2_proxy.sandbox.behaviour import Profile
-from xoauth2_proxy.sandbox.certificate_authority import Authority
-from xoauth2_proxy.sandbox.faults import Fault, Faults, Step, TokenFault
+from xoauth2_proxy.sandbox.behaviour import ProviderProfile
+from xoauth2_proxy.sandbox.certificate_authority import CertificateAuthority
+from xoauth2_proxy.sandbox.faults import Fault, FaultScript, Step, TokenFault
+from xoauth2_proxy.sandbox.message_store import MAX_BYTES, MAX_RECORDS, MessageStore
 from xoauth2_proxy.sandbox.provider_settings import ProviderSettings
-from xoauth2_proxy.sandbox.provider_state import Office
-from xoauth2_proxy.sandbox.message_store import MAX_BYTES, MAX_RECORDS, Received
-from xoauth2_proxy.sandbox.smtp.server import Provider
+from xoauth2_proxy.sandbox.provider_state import ProviderState
+from xoauth2_proxy.sandbox.smtp.server import SmtpServer
 from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokens, load_signing_key
 from xoauth2_proxy.sandbox.tokens.token_endpoint import TokenEndpoint
-from xoauth2_proxy.sandbox.tokens.token_factory import Mint
-from xoauth2_proxy.sandbox.web.json_api import Listing
-from xoauth2_proxy.sandbox.web.pages import Pages
-from xoauth2_proxy.sandbox.web.server import Services, Web
-from xoauth2_proxy.sandbox.web.test_api import Workbench
+from xoauth2_proxy.sandbox.tokens.token_factory import TokenFactory
+from xoauth2_proxy.sandbox.web.json_api import JsonApi
+from xoauth2_proxy.sandbox.web.pages import MessagePages
+from xoauth2_proxy.sandbox.web.server import HttpServer, HttpService
+from xoauth2_proxy.sandbox.web.test_api import TestApi
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -68,41 +68,41 @@ class Sandbox:
     http_url: str = field(init=False, default="")  # without a slash at the end; "": no HTTP
     ca_file: Path = field(init=False)
     tokens: MockTokens = field(init=False, repr=False)
-    received: Received = field(init=False, repr=False)
+    received: MessageStore = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.host = loopback_address(self.host)
-        self.received = Received(self.max_received_bytes, self.max_records)
+        self.received = MessageStore(self.max_received_bytes, self.max_records)
         self.behaviour = self._behaviour()
-        self._faults: Faults[Fault] = Faults(self.settings.seed)
-        self._token_faults: Faults[TokenFault] = Faults(self.settings.seed)
+        self._faults: FaultScript[Fault] = FaultScript(self.settings.seed)
+        self._token_faults: FaultScript[TokenFault] = FaultScript(self.settings.seed)
         for fault in self.settings.faults:
             self.add_fault(fault)
-        self._office: Office | None = None
-        self._provider: Provider | None = None
-        self._web: Web | None = None
+        self._provider: ProviderState | None = None
+        self._smtp_server: SmtpServer | None = None
+        self._http_server: HttpServer | None = None
 
     async def start(self) -> None:
         """Listen."""
-        authority = Authority.load_or_create(self.state_dir)
+        authority = CertificateAuthority.load_or_create(self.state_dir)
         self.ca_file = authority.ca_file
-        if self._office is None:
+        if self._provider is None:
             key = load_signing_key(self.state_dir)
             self.tokens = MockTokens(
-                key, is_like_microsofts=self.behaviour.dialect is Profile.OUTLOOK
+                key, is_like_microsofts=self.behaviour.dialect is ProviderProfile.OUTLOOK
             )
-            self._office = Office(
+            self._provider = ProviderState(
                 self.behaviour, self.tokens, self.received, self._faults, self.settings.seed
             )
             rotation = self.settings.token_endpoint.rotation
-            self._mint = Mint(self._office, key, rotation)
-        self._provider = Provider(self._office, authority.server_context())
-        self.smtp_address = await self._provider.start(self.host, self.smtp_port)
+            self._mint = TokenFactory(self._provider, key, rotation)
+        self._smtp_server = SmtpServer(self._provider, authority.server_context())
+        self.smtp_address = await self._smtp_server.start(self.host, self.smtp_port)
         self.smtp_port = self.smtp_address[1]
         if self.http_port is not None:
-            self._web = self._make_web(self._office)
+            self._http_server = self._make_web(self._provider)
             try:
-                address = await self._web.start(self.host, self.http_port)
+                address = await self._http_server.start(self.host, self.http_port)
             except BaseException:
                 await self.stop()
                 raise
@@ -112,8 +112,8 @@ class Sandbox:
 
     async def stop(self) -> None:
         """Stop listening and abort every connection; bounded in time."""
-        web, self._web = self._web, None
-        provider, self._provider = self._provider, None
+        web, self._http_server = self._http_server, None
+        provider, self._smtp_server = self._smtp_server, None
         try:
             if web is not None:
                 await web.stop()
@@ -173,8 +173,8 @@ class Sandbox:
 
     def close_connections(self, farewell: str = "421 4.4.2 Timeout, closing connection") -> None:
         """Close every connection, as a provider does with idle ones; "" says nothing before."""
-        if self._provider is not None:
-            self._provider.close_connections(farewell.encode() + b"\r\n" if farewell else b"")
+        if self._smtp_server is not None:
+            self._smtp_server.close_connections(farewell.encode() + b"\r\n" if farewell else b"")
 
     def end_delays(self) -> None:
         """Give the answers that faults or limits delay now; later ones are delayed as before."""
@@ -206,10 +206,10 @@ class Sandbox:
         }
 
     @property
-    def _started(self) -> Office:
-        if self._office is None:
+    def _started(self) -> ProviderState:
+        if self._provider is None:
             raise RuntimeError("the sandbox was not started")
-        return self._office
+        return self._provider
 
     def _behaviour(self) -> Behaviour:
         behaviour = self.settings.behaviour
@@ -217,20 +217,20 @@ class Sandbox:
             behaviour = replace(behaviour, tls=TlsMode(self.tls))
         return replace(behaviour, withhold=behaviour.withhold | self.withhold)
 
-    def _make_web(self, office: Office) -> Web:
-        services: list[Services] = [
-            Listing(office, self.as_document),
-            Pages(office.received, office.refusals),
+    def _make_web(self, provider: ProviderState) -> HttpServer:
+        services: list[HttpService] = [
+            JsonApi(provider, self.as_document),
+            MessagePages(provider.received, provider.refusals),
         ]
         if self.mints_tokens:
             endpoint = self.settings.token_endpoint
             services += [
                 TokenEndpoint(
-                    endpoint, self._mint, self._token_faults, office.counters, office.refusals
+                    endpoint, self._mint, self._token_faults, provider.counters, provider.refusals
                 ),
-                Workbench(self, office, self._mint),
+                TestApi(self, provider, self._mint),
             ]
-        return Web(services)
+        return HttpServer(services)
 
 
 def loopback_address(host: str) -> str:

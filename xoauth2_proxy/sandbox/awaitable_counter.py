@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 
-class Tally:
+class AwaitableCounter:
     """Counts upwards; `reached` waits for a count."""
 
     __slots__ = ("_waiting", "count")

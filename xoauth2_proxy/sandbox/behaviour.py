@@ -26,7 +26,7 @@ Count = Annotated[int, Field(ge=0, le=1_000_000_000)]
 Seconds = Annotated[float, Field(ge=0, le=_MAX_SECONDS)]
 
 
-class Profile(StrEnum):
+class ProviderProfile(StrEnum):
     """The kind of provider that is stood in for."""
 
     UNLIMITED = "unlimited"
@@ -34,7 +34,7 @@ class Profile(StrEnum):
     OUTLOOK = "outlook"
 
 
-class Point(StrEnum):
+class RefusalPoint(StrEnum):
     """Where a mailbox with too many connections is told so."""
 
     AUTH = "auth"  # and the connection is closed
@@ -47,8 +47,8 @@ class Behaviour:
     """What the provider offers, allows and says. Zero is no limit and no wait."""
 
     dialect: Annotated[
-        Profile, Field(strict=False, description="In whose words it speaks, and its EHLO.")
-    ] = Profile.UNLIMITED
+        ProviderProfile, Field(strict=False, description="In whose words it speaks, and its EHLO.")
+    ] = ProviderProfile.UNLIMITED
     greeting: Annotated[
         str, Field(max_length=400, description="Text of the 220; empty: the dialect's.")
     ] = ""
@@ -76,8 +76,8 @@ class Behaviour:
         Count, Field(description="Connections that are logged in as one mailbox.")
     ] = 0
     connections_refused_at: Annotated[
-        Point, Field(strict=False, description="Where one connection too many is refused.")
-    ] = Point.AUTH
+        RefusalPoint, Field(strict=False, description="Where one connection too many is refused.")
+    ] = RefusalPoint.AUTH
     messages_per_minute: Annotated[Count, Field(description="Of a mailbox.")] = 0
     is_excess_delayed: Annotated[
         bool, Field(description="Accept messages beyond that rate, each as late as it takes.")
@@ -148,9 +148,9 @@ class Behaviour:
 
 
 PROFILES = {
-    Profile.UNLIMITED: Behaviour(),
-    Profile.GMAIL: Behaviour(
-        dialect=Profile.GMAIL,
+    ProviderProfile.UNLIMITED: Behaviour(),
+    ProviderProfile.GMAIL: Behaviour(
+        dialect=ProviderProfile.GMAIL,
         # github.com/jstedfast/MailKit/issues/1343: an inline token of more than 697 characters
         # is refused, which makes a line of about 1000 octets.
         max_auth_line_bytes=1024,
@@ -159,8 +159,8 @@ PROFILES = {
         recipients_per_day=10_000,  # the same
         logins_per_minute=60,  # not published, but there is a limit
     ),
-    Profile.OUTLOOK: Behaviour(
-        dialect=Profile.OUTLOOK,
+    ProviderProfile.OUTLOOK: Behaviour(
+        dialect=ProviderProfile.OUTLOOK,
         max_message_bytes=157_286_400,  # what Exchange Online announces
         max_recipients=500,  # its default; administrators choose up to 1000
         max_auth_line_bytes=MAX_AUTH_LINE_BYTES,  # clients send 4 kB inline, and it takes them
@@ -170,7 +170,7 @@ PROFILES = {
         max_connections_per_mailbox=3,
         # github.com/nodemailer/nodemailer/issues/1613: "Message failed", which is what that client
         # calls a refusal behind the final dot.
-        connections_refused_at=Point.END,
+        connections_refused_at=RefusalPoint.END,
         messages_per_minute=30,
         is_excess_delayed=True,
         recipients_per_day=10_000,

@@ -28,7 +28,7 @@ _LOOPBACK_NETWORKS = ("127.0.0.0/8", "::1/128")
 _LOOPBACK_ADDRESSES = ("127.0.0.1", "::1")
 
 
-class Authority:
+class CertificateAuthority:
     """Issues the sandbox's server certificates."""
 
     def __init__(
@@ -44,7 +44,7 @@ class Authority:
         return self._ca_file
 
     @classmethod
-    def load_or_create(cls, state_dir: Path) -> Authority:
+    def load_or_create(cls, state_dir: Path) -> CertificateAuthority:
         """Return the authority kept under `state_dir`; a missing or ending one is made anew.
 
         Processes that race to create it end with the same authority.

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from email.utils import format_datetime
 from functools import lru_cache
 
-from xoauth2_proxy.sandbox.behaviour import Profile
+from xoauth2_proxy.sandbox.behaviour import ProviderProfile
 
 HOST = "sandbox.invalid"
 
@@ -189,7 +189,7 @@ _OUTLOOK = Dialect(
 )
 
 DIALECTS = {
-    Profile.UNLIMITED: _UNLIMITED,
-    Profile.GMAIL: _GMAIL,
-    Profile.OUTLOOK: _OUTLOOK,
+    ProviderProfile.UNLIMITED: _UNLIMITED,
+    ProviderProfile.GMAIL: _GMAIL,
+    ProviderProfile.OUTLOOK: _OUTLOOK,
 }

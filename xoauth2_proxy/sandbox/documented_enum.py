@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from pydantic_core import CoreSchema
 
 
-class Explained(StrEnum):
+class DocumentedEnum(StrEnum):
     """An enumeration whose members have a `meaning`, written behind their value."""
 
     _value_: str

@@ -10,7 +10,7 @@ from xoauth2_proxy.sandbox.faults import Action, Step, TokenAction
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from xoauth2_proxy.sandbox.documented_enum import Explained
+    from xoauth2_proxy.sandbox.documented_enum import DocumentedEnum
 
 _NUMBERS = frozenset({"nth", "rate", "seconds", "retry_after_seconds"})
 _WORDS = frozenset({"mailbox", "matching"})
@@ -47,7 +47,7 @@ def fault_document(text: str) -> dict[str, object]:
 
 def fault_words() -> str:
     """Return every step and action with its meaning, for a help text."""
-    groups: tuple[tuple[str, Sequence[Explained]], ...] = (
+    groups: tuple[tuple[str, Sequence[DocumentedEnum]], ...] = (
         ("Steps:", list(Step)),
         ("Actions at these steps:", list(Action)),
         ("Actions at the step token, where the argument is the grant type:", list(TokenAction)),

@@ -10,16 +10,16 @@ from typing import Annotated, Generic, Literal, TypeVar
 from pydantic import Field, TypeAdapter
 from pydantic.dataclasses import dataclass
 
-from xoauth2_proxy.sandbox.awaitable_counter import Tally
+from xoauth2_proxy.sandbox.awaitable_counter import AwaitableCounter
 from xoauth2_proxy.sandbox.behaviour import STRICT
-from xoauth2_proxy.sandbox.documented_enum import Explained
+from xoauth2_proxy.sandbox.documented_enum import DocumentedEnum
 from xoauth2_proxy.sandbox.seeded_random import share
 
 MAX_FAULTS = 1000  # in one script
 _MAX_TEXT = 10_000
 
 
-class Step(Explained):
+class Step(DocumentedEnum):
     """The points of a session at which a fault can be placed."""
 
     CONNECT = "connect", "before the greeting"
@@ -38,7 +38,7 @@ class Step(Explained):
     __hash__ = str.__hash__  # Enum's own is a Python function, and this is asked at every step
 
 
-class Action(Explained):
+class Action(DocumentedEnum):
     """What goes wrong."""
 
     REPLY = "reply", "say `text` instead, to no other effect; 421 closes"
@@ -82,7 +82,7 @@ PRESUMED = frozenset({Action.EXPIRED, Action.REVOKED, Action.TAMPERED, Action.WR
 
 
 @dataclass(frozen=True, slots=True, config=STRICT)
-class Scripted:
+class ScriptedFault:
     """Where a fault is placed and for which arrivals there; it counts those it concerns."""
 
     step: str
@@ -142,7 +142,7 @@ class Scripted:
 
 
 @dataclass(frozen=True, slots=True, config=STRICT)
-class Fault(Scripted):
+class Fault(ScriptedFault):
     """One fault of the SMTP server.
 
     The mailbox is known from AUTH on, the argument is the command's. A reply at CONTENT is sent at
@@ -157,7 +157,7 @@ class Fault(Scripted):
     ] = Field(default="", kw_only=True)
 
     def __post_init__(self) -> None:
-        Scripted.__post_init__(self)
+        ScriptedFault.__post_init__(self)
         if self.action is Action.REPLY and not self.text:
             raise ValueError("a reply needs its text")
         if self.action is Action.ACCEPT_THEN_DROP and self.step is not Step.END:
@@ -186,7 +186,7 @@ class Fault(Scripted):
         return b"".join(line.encode() + b"\r\n" for line in lines)
 
 
-class TokenAction(Explained):
+class TokenAction(DocumentedEnum):
     """What goes wrong at the token endpoint."""
 
     RATE_LIMITED = "429", "too many requests, with Retry-After"
@@ -209,7 +209,7 @@ class TokenAction(Explained):
 
 
 @dataclass(frozen=True, slots=True, config=STRICT)
-class TokenFault(Scripted):
+class TokenFault(ScriptedFault):
     """One fault of the token endpoint; the argument is the grant type."""
 
     step: Literal["token"] = Field(default="token", kw_only=True)
@@ -219,26 +219,26 @@ class TokenFault(Scripted):
     ] = Field(default=1, kw_only=True)
 
 
-Kind = TypeVar("Kind", bound=Scripted)
+FaultT = TypeVar("FaultT", bound=ScriptedFault)
 
 
-class Faults(Generic[Kind]):
+class FaultScript(Generic[FaultT]):
     """The script: mutable, and consulted at every step."""
 
     __slots__ = ("_all", "_by_step", "_seed")
 
     def __init__(self, seed: int = 0) -> None:
         self._seed = seed
-        self._all: list[Kind] = []
-        self._by_step: dict[str, list[tuple[Kind, Tally, str]]] = {}
+        self._all: list[FaultT] = []
+        self._by_step: dict[str, list[tuple[FaultT, AwaitableCounter, str]]] = {}
 
     def __len__(self) -> int:
         return len(self._all)
 
-    def __iter__(self) -> Iterator[Kind]:
+    def __iter__(self) -> Iterator[FaultT]:
         return iter(tuple(self._all))
 
-    def add(self, fault: Kind) -> None:
+    def add(self, fault: FaultT) -> None:
         """Append a fault; its arrivals are counted from now on.
 
         Raises:
@@ -248,7 +248,7 @@ class Faults(Generic[Kind]):
             raise ValueError(f"a script has at most {MAX_FAULTS} faults")
         row = f"{fault.step}/{len(self._all)}"
         self._all.append(fault)
-        self._by_step.setdefault(fault.step, []).append((fault, Tally(), row))
+        self._by_step.setdefault(fault.step, []).append((fault, AwaitableCounter(), row))
 
     def clear(self) -> None:
         """Forget every fault; chance starts anew."""
@@ -260,11 +260,11 @@ class Faults(Generic[Kind]):
         """What there is, always the same mapping; while it is empty there is nothing to ask."""
         return self._by_step
 
-    def next(self, step: str, mailbox: str, argument: str) -> Kind | None:
+    def next(self, step: str, mailbox: str, argument: str) -> FaultT | None:
         """Return the fault that this arrival meets, or None."""
         if step not in self._by_step:
             return None
-        met: Kind | None = None
+        met: FaultT | None = None
         for fault, arrivals, row in self._by_step[step]:
             if not fault.concerns(mailbox, argument):
                 continue

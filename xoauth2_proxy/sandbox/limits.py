@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from xoauth2_proxy.sandbox.behaviour import Point
+from xoauth2_proxy.sandbox.behaviour import RefusalPoint
 
 if TYPE_CHECKING:
     from xoauth2_proxy.sandbox.behaviour import Behaviour
@@ -72,7 +72,7 @@ class _Mailbox:
     sessions: dict[object, None] = field(default_factory=dict)  # logged in, oldest first
 
 
-class Limits:
+class ProviderLimits:
     """The limits of all mailboxes. What is refused is told as a text of the dialect, or ""."""
 
     def __init__(self, behaviour: Behaviour, dialect: Dialect, counters: Counters) -> None:
@@ -107,7 +107,7 @@ class Limits:
         """Count a session that has logged in; return the refusal, after which it has left."""
         sessions = self._of(mailbox).sessions
         sessions[session] = None
-        if self._refuses_at(Point.AUTH) and self._is_beyond(mailbox, session):
+        if self._refuses_at(RefusalPoint.AUTH) and self._is_beyond(mailbox, session):
             del sessions[session]
             return self._refused_connection()
         return ""
@@ -120,7 +120,7 @@ class Limits:
 
     def refuse_content(self, mailbox: str, session: object, recipients: int) -> str:
         """Return the refusal of DATA, or of the first BDAT."""
-        if self._refuses_at(Point.DATA) and self._is_beyond(mailbox, session):
+        if self._refuses_at(RefusalPoint.DATA) and self._is_beyond(mailbox, session):
             return self._refused_connection()
         found, now = self._of(mailbox), time.monotonic()
         if self._dialect.is_quota_told_early and (
@@ -135,7 +135,7 @@ class Limits:
 
     def refuse_message(self, mailbox: str, session: object, recipients: int) -> str:
         """Return the refusal of a message that is whole."""
-        if self._refuses_at(Point.END) and self._is_beyond(mailbox, session):
+        if self._refuses_at(RefusalPoint.END) and self._is_beyond(mailbox, session):
             return self._refused_connection()
         return self._refuse_today(self._of(mailbox), time.monotonic(), recipients)
 
@@ -176,7 +176,7 @@ class Limits:
                 return
             self._mailboxes.move_to_end(name)  # there are only so many sessions
 
-    def _refuses_at(self, point: Point) -> bool:
+    def _refuses_at(self, point: RefusalPoint) -> bool:
         behaviour = self._behaviour
         return bool(
             behaviour.max_connections_per_mailbox and behaviour.connections_refused_at is point

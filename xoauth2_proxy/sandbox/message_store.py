@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from xoauth2_proxy.sandbox.awaitable_counter import Tally
+from xoauth2_proxy.sandbox.awaitable_counter import AwaitableCounter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,7 +42,7 @@ class Message:
     record_bytes: int = 0  # the memory it takes without its content
 
 
-class Received:
+class MessageStore:
     """The accepted messages, oldest first."""
 
     def __init__(self, max_bytes: int = MAX_BYTES, max_records: int = MAX_RECORDS) -> None:
@@ -54,7 +54,7 @@ class Received:
         self._first_content = 1  # no record before this one has content
         self._held_bytes = 0  # records, content kept and content under way
         self._record_bytes = 0  # records alone
-        self._accepted = Tally()
+        self._accepted = AwaitableCounter()
         self._run = secrets.token_hex(4)
 
     @property

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Discriminator, Field, Tag, ValidationError
 from pydantic.dataclasses import dataclass
 
-from xoauth2_proxy.sandbox.behaviour import PROFILES, STRICT, Behaviour, Profile
+from xoauth2_proxy.sandbox.behaviour import PROFILES, STRICT, Behaviour, ProviderProfile
 from xoauth2_proxy.sandbox.faults import MAX_FAULTS, Fault, TokenFault
 
 _MAX_SEED = (1 << 63) - 1
@@ -97,8 +97,9 @@ class _Document(BaseModel, title="Provider"):
 
     model_config = STRICT
 
-    profile: Profile = Field(
-        default=Profile.UNLIMITED, description="Whose limits and whose words it starts from."
+    profile: ProviderProfile = Field(
+        default=ProviderProfile.UNLIMITED,
+        description="Whose limits and whose words it starts from.",
     )
     overrides: Behaviour | None = Field(
         default=None, description="What differs from the profile, whose values are the defaults."

@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from xoauth2_proxy.sandbox.awaitable_counter import Tally
+from xoauth2_proxy.sandbox.awaitable_counter import AwaitableCounter
 from xoauth2_proxy.sandbox.counters import Counters
 from xoauth2_proxy.sandbox.dialects import DIALECTS
-from xoauth2_proxy.sandbox.faults import Fault, Faults, Step
-from xoauth2_proxy.sandbox.limits import Limits
+from xoauth2_proxy.sandbox.faults import Fault, FaultScript, Step
+from xoauth2_proxy.sandbox.limits import ProviderLimits
 from xoauth2_proxy.sandbox.refusals import Refusals
 from xoauth2_proxy.sandbox.seeded_random import Delays
 from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokenInvalid, MockTokens
@@ -18,7 +18,7 @@ from xoauth2_proxy.sandbox.tokens.revocations import Revocations
 if TYPE_CHECKING:
     from xoauth2_proxy.sandbox.behaviour import Behaviour
     from xoauth2_proxy.sandbox.dialects import Dialect
-    from xoauth2_proxy.sandbox.message_store import Received
+    from xoauth2_proxy.sandbox.message_store import MessageStore
 
 # RFC 5321 §4.5.3.1.4: 512 octets with CRLF. A command may be longer by what its parameters need:
 # SIZE 26 (RFC 1870 §3), BODY 17 (RFC 6152 §2), SMTPUTF8 10 (RFC 6531 §3.4), AUTH 500 (RFC 4954 §3),
@@ -27,15 +27,15 @@ _MAX_COMMAND_BYTES = 512
 _MAX_MAIL_BYTES = 512 + 26 + 17 + 10 + 500
 
 
-class Office:
+class ProviderState:
     """The provider behind the counters: who may come in, and what has come in."""
 
     def __init__(
         self,
         behaviour: Behaviour,
         tokens: MockTokens,
-        received: Received,
-        faults: Faults[Fault],
+        received: MessageStore,
+        faults: FaultScript[Fault],
         seed: int = 0,
     ) -> None:
         self.behaviour = behaviour
@@ -44,7 +44,7 @@ class Office:
         self.received = received
         self.counters = Counters()
         self.refusals = Refusals()
-        self.arrivals = {step: Tally() for step in Step}
+        self.arrivals = {step: AwaitableCounter() for step in Step}
         self.extensions = _extensions(behaviour, self.dialect)
         self.has_pipelining = "PIPELINING" in self.extensions
         has_dsn = "DSN" in self.extensions
@@ -54,9 +54,9 @@ class Office:
             b"AUTH": behaviour.max_auth_line_bytes,
         }
         self.short_line_bytes = min(self.line_limits.values()) - 2  # no command is too long then
-        self.limits: Limits | None = None  # None: there are none
-        if Limits.are_needed(behaviour):
-            self.limits = Limits(behaviour, self.dialect, self.counters)
+        self.limits: ProviderLimits | None = None  # None: there are none
+        if ProviderLimits.are_needed(behaviour):
+            self.limits = ProviderLimits(behaviour, self.dialect, self.counters)
         self.accept_delays: Delays | None = None  # None: accept at once
         if behaviour.accept_seconds:
             self.accept_delays = Delays(

@@ -21,7 +21,7 @@ _MAX_CHARACTERS = 500  # of a reply, and of a reason
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class ProviderRefusal:
     """One command, login, message or connection that was refused or broken off."""
 
     seq: int  # 1 is the first since the start
@@ -39,9 +39,9 @@ class Refusals:
     __slots__ = ("_kept", "listener", "total")
 
     def __init__(self) -> None:
-        self._kept: deque[Refusal] = deque(maxlen=MAX_REFUSALS)
+        self._kept: deque[ProviderRefusal] = deque(maxlen=MAX_REFUSALS)
         self.total = 0
-        self.listener: Callable[[Refusal], None] | None = None
+        self.listener: Callable[[ProviderRefusal], None] | None = None
 
     def add(self, client: str, mailbox: str, step: str, reply: bytes, reason: str = "") -> None:
         """Keep a refusal; without a reason, the words of the reply are the reason."""
@@ -49,7 +49,7 @@ class Refusals:
             _printable(line) for line in reply.decode("utf-8", "replace").splitlines()
         )[:_MAX_CHARACTERS]
         self.total += 1
-        refusal = Refusal(
+        refusal = ProviderRefusal(
             self.total,
             time.time(),
             client,
@@ -62,7 +62,7 @@ class Refusals:
         if self.listener is not None:
             self.listener(refusal)
 
-    def before(self, seq: int, limit: int) -> list[Refusal]:
+    def before(self, seq: int, limit: int) -> list[ProviderRefusal]:
         """Return up to `limit` that are older than `seq`, newest first."""
         older = (refusal for refusal in reversed(self._kept) if refusal.seq < seq)
         return list(islice(older, limit))

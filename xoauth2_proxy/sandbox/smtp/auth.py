@@ -1,6 +1,6 @@
 """AUTH: tokens by XOAUTH2 and OAUTHBEARER, passwords refused as providers refuse them.
 
-RFC 4954; who may come in is the office's to say, and how often the limits'.
+RFC 4954; who may come in is the provider's to say, and how often the limits'.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _READERS = {"XOAUTH2": sasl.read_xoauth2, "OAUTHBEARER": sasl.read_oauthbearer}
 
 def may_authenticate(session: Session) -> bool:
     """Return whether AUTH is offered on this connection as it is."""
-    behaviour = session.office.behaviour
+    behaviour = session.provider.behaviour
     return session.is_encrypted or behaviour.auth_without_tls or behaviour.tls is TlsMode.NONE
 
 
@@ -51,7 +51,7 @@ def auth(session: Session, argument: str) -> None:
         session.refuse(refusal, why)
         return
     session.mechanism = mechanism
-    if session.office.dialect.takes_password(mechanism):
+    if session.provider.dialect.takes_password(mechanism):
         _ask_for_password(session, initial_response)
     elif initial_response:
         octets = b"" if initial_response == "=" else initial_response.encode()
@@ -63,7 +63,7 @@ def auth(session: Session, argument: str) -> None:
 
 def _refusal(session: Session, mechanism: str) -> tuple[bytes, str]:
     """Return the reply to an AUTH that cannot begin, and why it cannot; b"" if it can."""
-    dialect = session.office.dialect
+    dialect = session.provider.dialect
     is_offered = mechanism in dialect.mechanisms
     is_known = dialect.offers(mechanism) or dialect.takes_password(mechanism)
     checks = (
@@ -71,7 +71,7 @@ def _refusal(session: Session, mechanism: str) -> tuple[bytes, str]:
         (not may_authenticate(session), _NEEDS_TLS, "AUTH before STARTTLS"),
         (session.is_authenticated, _AGAIN, "the session has logged in already"),
         (session.transaction is not None, _IN_TRANSACTION, "AUTH behind MAIL"),
-        ("AUTH" not in session.office.extensions, _UNKNOWN, "AUTH is withheld"),
+        ("AUTH" not in session.provider.extensions, _UNKNOWN, "AUTH is withheld"),
         (
             not is_known,
             spoken(dialect.no_mechanism(is_offered=is_offered)),
@@ -114,7 +114,7 @@ def _take_password(session: Session, line: bytes) -> None:
         session.say(_CANCELLED)
         return
     session.why = f"{session.mechanism} with a password; no password is good here, tokens are"
-    _fail(session, session.office.dialect.basic_refused)
+    _fail(session, session.provider.dialect.basic_refused)
 
 
 def _take_credentials(session: Session, line: bytes) -> None:
@@ -139,15 +139,15 @@ def _take_credentials(session: Session, line: bytes) -> None:
 
 
 def _judge(session: Session, mailbox: str, *, token: str) -> None:
-    office = session.office
-    limits = office.limits
+    provider = session.provider
+    limits = provider.limits
     if limits is not None and (refusal := limits.refuse_login(mailbox)):
         session.why = limits.met
         _say_refusal(session, spoken(refusal))
     elif session.presumed:
         _challenge(session, "401")
-    elif office.objection(mailbox, token):
-        session.why = why_not(office, mailbox, token)
+    elif provider.objection(mailbox, token):
+        session.why = why_not(provider, mailbox, token)
         _challenge(session, "401")
     elif limits is not None and (refusal := limits.enter(mailbox, session)):
         session.why = limits.met
@@ -155,13 +155,13 @@ def _judge(session: Session, mailbox: str, *, token: str) -> None:
         session.close()
     else:
         session.is_authenticated = True
-        office.counters.auth_accepted += 1
-        office.counters.mailbox_opened(mailbox)
-        session.say(spoken(office.dialect.accepted))
+        provider.counters.auth_accepted += 1
+        provider.counters.mailbox_opened(mailbox)
+        session.say(spoken(provider.dialect.accepted))
 
 
 def _challenge(session: Session, status: str) -> None:
-    dialect = session.office.dialect
+    dialect = session.provider.dialect
     if dialect.is_challenging:
         session.say(sasl.challenge(session.mechanism, status, dialect.schemes))
         session.expects = _refuse
@@ -171,7 +171,7 @@ def _challenge(session: Session, status: str) -> None:
 
 def _refuse(session: Session, _: bytes) -> None:
     # Whatever the line is, it ends the exchange (RFC 7628 §3.2.3).
-    _fail(session, session.office.dialect.refused)
+    _fail(session, session.provider.dialect.refused)
 
 
 def _fail(session: Session, refusal: str) -> None:
@@ -183,10 +183,10 @@ def _fail(session: Session, refusal: str) -> None:
         session.why += f"; {_MAX_FAILURES} logins have failed, so it closes"
         _say_refusal(session, _TOO_MANY_FAILURES)
         session.close()
-    if session.office.behaviour.refusal_seconds:
-        session.hold(mark, session.office.behaviour.refusal_seconds)
+    if session.provider.behaviour.refusal_seconds:
+        session.hold(mark, session.provider.behaviour.refusal_seconds)
 
 
 def _say_refusal(session: Session, octets: bytes) -> None:
-    session.office.counters.auth_refused += 1
+    session.provider.counters.auth_refused += 1
     session.say(octets)

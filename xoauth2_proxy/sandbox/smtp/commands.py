@@ -14,8 +14,8 @@ from xoauth2_proxy.sandbox.dialects import HOST, spoken
 from xoauth2_proxy.sandbox.faults import Step
 from xoauth2_proxy.sandbox.smtp import content_commands
 from xoauth2_proxy.sandbox.smtp.auth import auth, may_authenticate
-from xoauth2_proxy.sandbox.smtp.content_receiver import Intake
 from xoauth2_proxy.sandbox.smtp.content_commands import Transaction
+from xoauth2_proxy.sandbox.smtp.content_receiver import ContentReceiver
 from xoauth2_proxy.smtp.protocol import (
     BadParameter,
     BadPath,
@@ -61,7 +61,7 @@ _NOTIFY = re.compile(r"(?i)NEVER|(SUCCESS|FAILURE|DELAY)(,(SUCCESS|FAILURE|DELAY
 _path = lru_cache(maxsize=1024)(parse_path)  # the same few paths come again and again
 
 
-class Command(NamedTuple):
+class SmtpCommand(NamedTuple):
     """A verb's meaning."""
 
     run: Callable[[Session, str], None]
@@ -74,13 +74,13 @@ def _ehlo(session: Session, argument: str) -> None:
         session.say(_NO_NAME)
         return
     _begin(session)
-    offered = dict(session.office.extensions)
-    if session.is_encrypted or session.office.behaviour.tls is not TlsMode.STARTTLS:
+    offered = dict(session.provider.extensions)
+    if session.is_encrypted or session.provider.behaviour.tls is not TlsMode.STARTTLS:
         offered.pop("STARTTLS", None)
     if not may_authenticate(session):
         offered.pop("AUTH", None)
     words = (f"{word} {value}".rstrip() for word, value in offered.items())
-    session.say(reply(250, "", session.office.dialect.hello, *words).encode())
+    session.say(reply(250, "", session.provider.dialect.hello, *words).encode())
 
 
 def _helo(session: Session, argument: str) -> None:
@@ -101,8 +101,8 @@ def _starttls(session: Session, argument: str) -> None:
         session.say(_ARGUMENT)
     elif (
         session.is_encrypted
-        or session.office.behaviour.tls is not TlsMode.STARTTLS
-        or "STARTTLS" not in session.office.extensions
+        or session.provider.behaviour.tls is not TlsMode.STARTTLS
+        or "STARTTLS" not in session.provider.extensions
     ):
         session.say(_NO_TLS)
     else:
@@ -135,8 +135,10 @@ def _mail(session: Session, argument: str) -> None:
     if not (envelope.smtputf8 or reverse_path.isascii()):
         session.say(_NEEDS_UTF8)
         return
-    intake = Intake(session.office.received, session.office.behaviour.max_message_bytes)
-    session.transaction = transaction = Transaction(envelope, intake)
+    receiver = ContentReceiver(
+        session.provider.received, session.provider.behaviour.max_message_bytes
+    )
+    session.transaction = transaction = Transaction(envelope, receiver)
     if parameters:
         transaction.is_binary = parameters.get("BODY", "").upper() == "BINARYMIME"
     session.say(_SENDER_OK)
@@ -147,14 +149,14 @@ def _mail_refusal(session: Session) -> bytes:
         return _NESTED if session.transaction is not None else b""
     if not session.is_greeted:
         return _EHLO_FIRST
-    required = spoken(session.office.dialect.auth_required)
+    required = spoken(session.provider.dialect.auth_required)
     return required if may_authenticate(session) else _TLS_FIRST
 
 
 def _apply(session: Session, envelope: Envelope, keyword: str, value: str) -> bytes:
     """Return the refusal of a parameter of MAIL, or put it into the envelope and return b""."""
     check = _MAIL_PARAMETERS.get(keyword)
-    if check is None or check[0] not in session.office.extensions:
+    if check is None or check[0] not in session.provider.extensions:
         return _UNKNOWN_PARAMETER
     return check[1](session, envelope, value)
 
@@ -163,7 +165,7 @@ def _size(session: Session, envelope: Envelope, value: str) -> bytes:
     if not (value.isascii() and value.isdigit() and len(value) <= 20):  # RFC 1870 §4
         return _BAD_PARAMETER
     envelope.size_bytes = int(value)
-    behaviour = session.office.behaviour
+    behaviour = session.provider.behaviour
     if envelope.size_bytes <= behaviour.max_message_bytes:
         return b""
     session.why = f"{behaviour.told_limit('max_message_bytes')}: SIZE={envelope.size_bytes}"
@@ -173,7 +175,7 @@ def _size(session: Session, envelope: Envelope, value: str) -> bytes:
 def _body(session: Session, envelope: Envelope, value: str) -> bytes:
     word = value.upper()
     envelope.body_8bit = word == "8BITMIME"
-    if word == "BINARYMIME" and word in session.office.extensions:
+    if word == "BINARYMIME" and word in session.provider.extensions:
         return b""
     return b"" if word in ("7BIT", "8BITMIME") else _BAD_PARAMETER
 
@@ -223,11 +225,11 @@ def _rcpt(session: Session, argument: str) -> None:
         session.say(refusal)
     elif not (transaction.envelope.smtputf8 or forward_path.isascii()):
         session.say(_NEEDS_UTF8)
-    elif len(transaction.envelope.forward_paths) >= session.office.behaviour.max_recipients:
-        session.office.counters.limit_met("max_recipients")
+    elif len(transaction.envelope.forward_paths) >= session.provider.behaviour.max_recipients:
+        session.provider.counters.limit_met("max_recipients")
         session.refuse(
-            spoken(session.office.dialect.too_many_recipients),
-            session.office.behaviour.told_limit("max_recipients"),
+            spoken(session.provider.dialect.too_many_recipients),
+            session.provider.behaviour.told_limit("max_recipients"),
         )
     elif transaction.via:
         session.say(_NESTED)
@@ -238,7 +240,7 @@ def _rcpt(session: Session, argument: str) -> None:
 
 def _rcpt_refusal(session: Session, rest: str) -> bytes:
     """Return the refusal of the parameters of RCPT, or b"". RFC 3461 §4.1, §4.2."""
-    if "DSN" not in session.office.extensions:
+    if "DSN" not in session.provider.extensions:
         return _UNKNOWN_PARAMETER
     try:
         parameters = parse_parameters(rest)
@@ -273,24 +275,24 @@ def _quit(session: Session, argument: str) -> None:
         session.close()
 
 
-def _answer(octets: bytes) -> Command:
-    return Command(lambda session, _: session.say(octets))
+def _answer(octets: bytes) -> SmtpCommand:
+    return SmtpCommand(lambda session, _: session.say(octets))
 
 
 COMMANDS = {
-    b"EHLO": Command(_ehlo, Step.EHLO, must_wait=True),
-    b"HELO": Command(_helo, Step.EHLO, must_wait=True),
-    b"STARTTLS": Command(_starttls, Step.STARTTLS, must_wait=True),
-    b"AUTH": Command(auth, must_wait=True),  # its step is where the credentials are complete
-    b"MAIL": Command(_mail, Step.MAIL),
-    b"RCPT": Command(_rcpt, Step.RCPT),
-    b"DATA": Command(content_commands.data, Step.DATA, must_wait=True),
-    b"BDAT": Command(content_commands.bdat),  # places its step itself
-    b"RSET": Command(_rset, Step.RSET),
+    b"EHLO": SmtpCommand(_ehlo, Step.EHLO, must_wait=True),
+    b"HELO": SmtpCommand(_helo, Step.EHLO, must_wait=True),
+    b"STARTTLS": SmtpCommand(_starttls, Step.STARTTLS, must_wait=True),
+    b"AUTH": SmtpCommand(auth, must_wait=True),  # its step is where the credentials are complete
+    b"MAIL": SmtpCommand(_mail, Step.MAIL),
+    b"RCPT": SmtpCommand(_rcpt, Step.RCPT),
+    b"DATA": SmtpCommand(content_commands.data, Step.DATA, must_wait=True),
+    b"BDAT": SmtpCommand(content_commands.bdat),  # places its step itself
+    b"RSET": SmtpCommand(_rset, Step.RSET),
     b"NOOP": _answer(_RESET),
     b"VRFY": _answer(_CANNOT_VERIFY),
     b"HELP": _answer(_HELP),
-    b"QUIT": Command(_quit, Step.QUIT),
+    b"QUIT": SmtpCommand(_quit, Step.QUIT),
 }
 UNKNOWN = _answer(_UNKNOWN)
 TURNED_AWAY = _answer(_TURNED_AWAY)

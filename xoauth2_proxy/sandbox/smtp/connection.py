@@ -19,7 +19,7 @@ from xoauth2_proxy.sandbox.refusals import told_address
 from xoauth2_proxy.sandbox.smtp.session import Ending, Session
 
 if TYPE_CHECKING:
-    from xoauth2_proxy.sandbox.smtp.server import Provider
+    from xoauth2_proxy.sandbox.smtp.server import SmtpServer
 
 HANDSHAKE_SECONDS = 10.0
 SHUTDOWN_SECONDS = 5.0  # for the client's share of ending TLS
@@ -33,8 +33,8 @@ _TOO_MANY = b"421 4.3.2 Too many connections\r\n"
 _GONE = getattr(select, "POLLRDHUP", 0)  # Linux's; elsewhere only a reset is seen unread
 
 
-class Connection(asyncio.Protocol):
-    """One client connection of the provider."""
+class SandboxConnection(asyncio.Protocol):
+    """One client connection of the server."""
 
     __slots__ = (
         "_client",
@@ -43,20 +43,20 @@ class Connection(asyncio.Protocol):
         "_hold",
         "_is_paused_by_peer",
         "_loop",
-        "_provider",
         "_rtt_seconds",
+        "_server",
         "_session",
         "_transport",
         "last_active",
         "opened_at",
     )
 
-    def __init__(self, provider: Provider) -> None:
-        self._provider = provider
+    def __init__(self, server: SmtpServer) -> None:
+        self._server = server
         self._loop = asyncio.get_running_loop()
-        self._rtt_seconds = provider.office.behaviour.rtt_seconds
-        is_encrypted = provider.office.behaviour.tls is TlsMode.IMPLICIT
-        self._session = Session(provider.office, is_encrypted=is_encrypted)
+        self._rtt_seconds = server.provider.behaviour.rtt_seconds
+        is_encrypted = server.provider.behaviour.tls is TlsMode.IMPLICIT
+        self._session = Session(server.provider, is_encrypted=is_encrypted)
         self._client = ""  # address:port, once it is known
         self._transport: asyncio.Transport | None = None  # None: not yet, or gone
         self._flights: deque[tuple[bytes, Ending]] = deque()  # held back by `rtt_seconds`
@@ -96,10 +96,10 @@ class Connection(asyncio.Protocol):
         # asyncio sets it only where the listening socket names its protocol, and ours does not.
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._client = self._session.client = told_address(transport.get_extra_info("peername"))
-        if not self._provider.enter(self):
-            office = self._provider.office
-            told = office.behaviour.told_limit("max_connections")
-            self.farewell(office.dialect.worded(_TOO_MANY), "CONNECT", told)
+        if not self._server.enter(self):
+            provider = self._server.provider
+            told = provider.behaviour.told_limit("max_connections")
+            self.farewell(provider.dialect.worded(_TOO_MANY), "CONNECT", told)
         else:
             self._session.greet()
             self._settle()
@@ -124,7 +124,7 @@ class Connection(asyncio.Protocol):
         if self._hold is not None:
             self._hold.cancel()
         self._session.abandon()
-        self._provider.leave(self)
+        self._server.leave(self)
 
     def pause_writing(self) -> None:
         """The client does not read its replies: take no more commands."""
@@ -147,8 +147,8 @@ class Connection(asyncio.Protocol):
             self.abort()
             return
         if octets:
-            self._provider.office.counters.count_replies((octets,))
-        self._provider.office.refusals.add(
+            self._server.provider.counters.count_replies((octets,))
+        self._server.provider.refusals.add(
             self._client, self._session.mailbox, step, octets or b"(closed without a word)", why
         )
         self._deliver(octets, Ending.CLOSE)
@@ -169,7 +169,7 @@ class Connection(asyncio.Protocol):
         session = self._session
         octets, ending = session.take_replies(), session.ending
         if octets and not session.is_mid_flight:
-            self._provider.office.counters.turns += 1
+            self._server.provider.counters.turns += 1
         if ending in _NOT_READING:
             self._pause_reading()  # nothing slips in between STARTTLS and the handshake
         if self._rtt_seconds and (octets or ending is not Ending.NONE):
@@ -235,7 +235,7 @@ class Connection(asyncio.Protocol):
     def _upgrade(self) -> None:
         self._pause_reading()
         self._early = bytearray()
-        self._provider.own(self._start_tls())
+        self._server.own(self._start_tls())
 
     async def _start_tls(self) -> None:
         plain = self._transport
@@ -244,11 +244,11 @@ class Connection(asyncio.Protocol):
         self._session.abandon()
         encrypted: asyncio.Transport | None = None
         try:
-            with self._provider.shaking_hands(self._client):
+            with self._server.shaking_hands(self._client):
                 encrypted = await self._loop.start_tls(
                     plain,
                     self,
-                    self._provider.ssl_context,
+                    self._server.ssl_context,
                     server_side=True,
                     ssl_handshake_timeout=HANDSHAKE_SECONDS,
                     ssl_shutdown_timeout=SHUTDOWN_SECONDS,
@@ -262,7 +262,7 @@ class Connection(asyncio.Protocol):
             return
         self._transport = encrypted
         # RFC 3207 §4.2: nothing learnt before the handshake is remembered.
-        self._session = Session(self._provider.office, is_encrypted=True, client=self._client)
+        self._session = Session(self._server.provider, is_encrypted=True, client=self._client)
         early, self._early = self._early, None
         if early:
             self.data_received(bytes(early))

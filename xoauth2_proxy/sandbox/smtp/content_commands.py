@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from xoauth2_proxy.sandbox.dialects import spoken
 from xoauth2_proxy.sandbox.faults import Step
 from xoauth2_proxy.sandbox.message_store import Message
-from xoauth2_proxy.sandbox.smtp.content_receiver import DataReader, Intake
+from xoauth2_proxy.sandbox.smtp.content_receiver import ContentReceiver, DataDecoder
 from xoauth2_proxy.smtp.protocol import Envelope, reply
 
 if TYPE_CHECKING:
@@ -42,18 +42,18 @@ class Transaction:
     __slots__ = (
         "envelope",
         "has_content",
-        "intake",
         "is_binary",
         "is_failed",
         "reader",
+        "receiver",
         "recipients_tried",
         "via",
     )
 
-    def __init__(self, envelope: Envelope, intake: Intake) -> None:
+    def __init__(self, envelope: Envelope, receiver: ContentReceiver) -> None:
         self.envelope = envelope
-        self.intake = intake
-        self.reader = DataReader(intake)
+        self.receiver = receiver
+        self.reader = DataDecoder(receiver)
         self.recipients_tried = 0
         self.via: Literal["", "DATA", "BDAT"] = ""
         self.has_content = False
@@ -62,11 +62,11 @@ class Transaction:
 
     def discard(self) -> None:
         """Let go of the content."""
-        self.intake.discard()
+        self.receiver.discard()
 
 
 @dataclass(slots=True)
-class Chunk:
+class BdatChunk:
     """One BDAT command's octets."""
 
     left_bytes: int  # not read so far
@@ -90,7 +90,7 @@ def data(session: Session, argument: str) -> None:
         session.say(_MIXED)
     elif transaction.is_binary:
         session.say(_BINARY_NEEDS_BDAT)
-    elif session.office.limits is not None and (refusal := _limit(session, transaction)):
+    elif session.provider.limits is not None and (refusal := _limit(session, transaction)):
         session.say(refusal)
     else:
         transaction.via = "DATA"
@@ -100,7 +100,7 @@ def data(session: Session, argument: str) -> None:
 
 def bdat(session: Session, argument: str) -> None:
     """BDAT: take a chunk, even one that will be refused, for its octets follow at once."""
-    if "CHUNKING" not in session.office.extensions:
+    if "CHUNKING" not in session.provider.extensions:
         session.say(_NOT_IMPLEMENTED)
         return
     size, _, last = argument.upper().partition(" ")
@@ -113,7 +113,7 @@ def bdat(session: Session, argument: str) -> None:
         session.close()
         return
     transaction = session.transaction
-    chunk = Chunk(int(size), is_last=bool(last), refusal=_chunk_refusal(session))
+    chunk = BdatChunk(int(size), is_last=bool(last), refusal=_chunk_refusal(session))
     if transaction is not None and not chunk.refusal:
         transaction.via = "BDAT"
     session.step(Step.BDAT, argument, lambda session, _: None)
@@ -123,8 +123,8 @@ def bdat(session: Session, argument: str) -> None:
 def take_chunk(session: Session) -> None:
     """Answer a chunk that is not the last."""
     transaction = session.transaction
-    if transaction is not None and transaction.intake.is_too_large:
-        session.why = session.office.behaviour.told_limit("max_message_bytes")
+    if transaction is not None and transaction.receiver.is_too_large:
+        session.why = session.provider.behaviour.told_limit("max_message_bytes")
         fail_chunk(session, _TOO_LARGE)
     else:
         session.say(b"250 2.0.0 OK %d octets\r\n" % session.chunk.size_bytes)
@@ -140,7 +140,7 @@ def fail_chunk(session: Session, refusal: bytes) -> None:
     transaction = session.transaction
     if transaction is not None and not transaction.is_failed:
         transaction.is_failed = True
-        session.office.counters.transactions_refused += 1
+        session.provider.counters.transactions_refused += 1
     if session.chunk.is_last:
         session.end_transaction()
 
@@ -150,18 +150,18 @@ def finish(session: Session, _: str) -> None:
     transaction = session.transaction
     if transaction is None:
         return
-    intake, envelope, office = transaction.intake, transaction.envelope, session.office
+    receiver, envelope, provider = transaction.receiver, transaction.envelope, session.provider
     refusal = b""
-    if intake.is_too_large:
-        session.why = office.behaviour.told_limit("max_message_bytes")
+    if receiver.is_too_large:
+        session.why = provider.behaviour.told_limit("max_message_bytes")
         refusal = _TOO_LARGE
-    elif intake.has_bare_line_ends and not transaction.is_binary:
+    elif receiver.has_bare_line_ends and not transaction.is_binary:
         session.why = "the content has line ends that are not CRLF"
         refusal = _BARE_LINE_ENDS
-    elif office.limits is not None:
+    elif provider.limits is not None:
         count = len(envelope.forward_paths)
-        refusal = spoken(office.limits.refuse_message(session.mailbox, session, count))
-        session.why = office.limits.met if refusal else ""
+        refusal = spoken(provider.limits.refuse_message(session.mailbox, session, count))
+        session.why = provider.limits.met if refusal else ""
     if refusal:
         session.say(refusal)
         refuse(session)
@@ -170,23 +170,23 @@ def finish(session: Session, _: str) -> None:
         session.mailbox,
         envelope.reverse_path,
         tuple(envelope.forward_paths),
-        intake.size_bytes,
-        intake.sha256,
+        receiver.size_bytes,
+        receiver.sha256,
         "BDAT" if transaction.via == "BDAT" else "DATA",
-        intake.take_content(),
+        receiver.take_content(),
     )
-    office.received.add(message)
-    office.counters.transactions_accepted += 1
+    provider.received.add(message)
+    provider.counters.transactions_accepted += 1
     mark = len(session.replies)
     session.say(b"250 2.0.0 OK %s\r\n" % message.id.encode())
     session.end_transaction()
-    if office.limits is not None or office.accept_delays is not None:
+    if provider.limits is not None or provider.accept_delays is not None:
         _delay(session, mark, len(message.forward_paths))
 
 
 def refuse(session: Session) -> None:
     """The transaction ends without a message; its reply has been given."""
-    session.office.counters.transactions_refused += 1
+    session.provider.counters.transactions_refused += 1
     session.end_transaction()
 
 
@@ -203,14 +203,14 @@ def _chunk_refusal(session: Session) -> bytes:
     if transaction is not None and transaction.is_failed:
         return _CHUNK_FAILED
     refusal = _refusal(transaction)
-    if transaction is None or refusal or session.office.limits is None or transaction.via:
+    if transaction is None or refusal or session.provider.limits is None or transaction.via:
         return refusal
     return _limit(session, transaction)
 
 
 def _limit(session: Session, transaction: Transaction) -> bytes:
     """Return the refusal of a message before its content, for the sake of a limit."""
-    limits, count = session.office.limits, len(transaction.envelope.forward_paths)
+    limits, count = session.provider.limits, len(transaction.envelope.forward_paths)
     refusal = spoken(limits.refuse_content(session.mailbox, session, count)) if limits else b""
     session.why = limits.met if limits and refusal else ""
     return refusal
@@ -218,11 +218,11 @@ def _limit(session: Session, transaction: Transaction) -> bytes:
 
 def _delay(session: Session, mark: int, recipients: int) -> None:
     """Let the reply to an accepted message wait for its time."""
-    office = session.office
+    provider = session.provider
     seconds = 0.0
-    if office.limits is not None:
-        seconds = office.limits.accept_message(session.mailbox, recipients)
-    if office.accept_delays is not None:
-        seconds = max(seconds, office.accept_delays.next())
+    if provider.limits is not None:
+        seconds = provider.limits.accept_message(session.mailbox, recipients)
+    if provider.accept_delays is not None:
+        seconds = max(seconds, provider.accept_delays.next())
     if seconds > 0.0:
         session.hold(mark, seconds)

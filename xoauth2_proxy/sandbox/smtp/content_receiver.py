@@ -10,12 +10,12 @@ import hashlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from xoauth2_proxy.sandbox.message_store import Received
+    from xoauth2_proxy.sandbox.message_store import MessageStore
 
 _END_OF_DATA = b"\r\n.\r\n"  # RFC 5321 §4.1.1.4, and nothing else
 
 
-class Intake:
+class ContentReceiver:
     """The content of one message, as it arrives: its size, digest and, if there is room, octets."""
 
     __slots__ = (
@@ -29,7 +29,7 @@ class Intake:
         "size_bytes",
     )
 
-    def __init__(self, received: Received, max_bytes: int) -> None:
+    def __init__(self, received: MessageStore, max_bytes: int) -> None:
         self.size_bytes = 0
         self._max_bytes = max_bytes
         self._received = received
@@ -88,13 +88,13 @@ class Intake:
         self._kept = 0
 
 
-class DataReader:
+class DataDecoder:
     """Finds the end of DATA across reads and undoes dot-stuffing (RFC 5321 §4.5.2)."""
 
-    __slots__ = ("_held", "_intake", "_virtual")
+    __slots__ = ("_held", "_receiver", "_virtual")
 
-    def __init__(self, intake: Intake) -> None:
-        self._intake = intake
+    def __init__(self, receiver: ContentReceiver) -> None:
+        self._receiver = receiver
         self._held = b"\r\n"  # what may belong to the end; at first, the end of the DATA line
         self._virtual = 2  # that first CRLF is no content
 
@@ -114,7 +114,7 @@ class DataReader:
     def _pass_on(self, raw: bytes) -> None:
         # `raw` never ends within CRLF or CRLF-dot, so no dot at a line's start is missed.
         if raw:
-            self._intake.add(raw.replace(b"\r\n.", b"\r\n")[self._virtual :])
+            self._receiver.add(raw.replace(b"\r\n.", b"\r\n")[self._virtual :])
             self._virtual = 0
 
 

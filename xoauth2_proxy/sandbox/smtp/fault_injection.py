@@ -80,7 +80,7 @@ def _reply_instead(session: Session, fault: Fault) -> None:
     octets = fault.octets
     session.why = fault.told(fault.action)
     if fault.action is Action.SHUT_DOWN and not fault.text:
-        octets = session.office.dialect.worded(spoken(session.office.dialect.shut_down))
+        octets = session.provider.dialect.worded(spoken(session.provider.dialect.shut_down))
     is_refusal = octets[:1] in (b"4", b"5")
     session.say_verbatim(octets)
     if fault.step in _BEFORE_THEIR_REPLY:
@@ -88,7 +88,7 @@ def _reply_instead(session: Session, fault: Fault) -> None:
     elif fault.step is Step.END:
         content_commands.refuse(session)
     elif fault.step is Step.AUTH and is_refusal:
-        session.office.counters.auth_refused += 1
+        session.provider.counters.auth_refused += 1
     elif fault.step is Step.CONNECT and is_refusal:
         session.turn_away()
     if octets.startswith(b"421"):  # RFC 5321 §3.8: the server closes

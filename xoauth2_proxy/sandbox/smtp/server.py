@@ -11,13 +11,17 @@ from typing import TYPE_CHECKING
 from xoauth2_proxy.accounts.accounts import TlsMode
 from xoauth2_proxy.sandbox.dialects import spoken
 from xoauth2_proxy.sandbox.refusals import told_address
-from xoauth2_proxy.sandbox.smtp.connection import HANDSHAKE_SECONDS, SHUTDOWN_SECONDS, Connection
+from xoauth2_proxy.sandbox.smtp.connection import (
+    HANDSHAKE_SECONDS,
+    SHUTDOWN_SECONDS,
+    SandboxConnection,
+)
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Coroutine, Iterator
 
-    from xoauth2_proxy.sandbox.provider_state import Office
+    from xoauth2_proxy.sandbox.provider_state import ProviderState
 
 _BACKLOG = 1024
 _STOP_SECONDS = 5.0
@@ -25,13 +29,13 @@ _ACCEPT_AGAIN_SECONDS = 1.0  # after running out of file descriptors, as asyncio
 _SWEEP_SECONDS = 5.0  # how late an idle or old connection may be ended
 
 
-class Provider:
-    """Accepts connections for one office."""
+class SmtpServer:
+    """Accepts connections for one provider."""
 
-    def __init__(self, office: Office, ssl_context: ssl.SSLContext) -> None:
-        self.office = office
+    def __init__(self, provider: ProviderState, ssl_context: ssl.SSLContext) -> None:
+        self.provider = provider
         self.ssl_context = ssl_context
-        self._connections: set[Connection] = set()
+        self._connections: set[SandboxConnection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._unopened: set[socket.socket] = set()  # accepted, in no transport yet
         self._server: asyncio.Server | None = None
@@ -44,12 +48,12 @@ class Provider:
         listening = socket.create_server((host, port), family=family, backlog=_BACKLOG)
         listening.setblocking(False)
         address = listening.getsockname()
-        if self.office.behaviour.tls is TlsMode.IMPLICIT:
+        if self.provider.behaviour.tls is TlsMode.IMPLICIT:
             self.own(self._accept(listening))
         else:
             loop = asyncio.get_running_loop()
             self._server = await loop.create_server(
-                lambda: Connection(self), sock=listening, backlog=_BACKLOG
+                lambda: SandboxConnection(self), sock=listening, backlog=_BACKLOG
             )
         self._end_idle()
         return str(address[0]), int(address[1])
@@ -73,21 +77,21 @@ class Provider:
             if self._server is not None:
                 await self._server.wait_closed()
 
-    def enter(self, connection: Connection) -> bool:
+    def enter(self, connection: SandboxConnection) -> bool:
         """Count a new connection; return whether there is room for it."""
-        counters = self.office.counters
+        counters = self.provider.counters
         counters.connections_opened += 1
         counters.connections_open += 1
         counters.connections_peak = max(counters.connections_peak, counters.connections_open)
         self._connections.add(connection)
-        return len(self._connections) <= self.office.behaviour.max_connections
+        return len(self._connections) <= self.provider.behaviour.max_connections
 
-    def leave(self, connection: Connection) -> None:
+    def leave(self, connection: SandboxConnection) -> None:
         """Forget a connection that is gone."""
         if connection not in self._connections:
             return
         self._connections.remove(connection)
-        self.office.counters.connections_open -= 1
+        self.provider.counters.connections_open -= 1
         if not self._connections and self._empty is not None and not self._empty.done():
             self._empty.set_result(None)
 
@@ -104,7 +108,7 @@ class Provider:
             yield
         except OSError as error:  # TLS errors included
             why = f"the TLS handshake failed: {error}; does the client trust ca.pem?"
-            self.office.refusals.add(client, "", "TLS", b"(closed)", why)
+            self.provider.refusals.add(client, "", "TLS", b"(closed)", why)
 
     def close_connections(self, farewell: bytes) -> None:
         """Say `farewell` on every connection and close it."""
@@ -142,7 +146,7 @@ class Provider:
             client = told_address(peer.getpeername())
         with self.shaking_hands(client):
             await loop.connect_accepted_socket(
-                lambda: Connection(self),
+                lambda: SandboxConnection(self),
                 peer,
                 ssl=self.ssl_context,
                 ssl_handshake_timeout=HANDSHAKE_SECONDS,
@@ -151,7 +155,7 @@ class Provider:
 
     def _end_idle(self) -> None:
         loop = asyncio.get_running_loop()
-        behaviour, dialect = self.office.behaviour, self.office.dialect
+        behaviour, dialect = self.provider.behaviour, self.provider.dialect
         now = loop.time()
         for connection in tuple(self._connections):
             if connection.is_deserted:
@@ -165,7 +169,7 @@ class Provider:
                 0.0 < behaviour.session_seconds < now - connection.opened_at
                 and connection.is_between_messages
             ):
-                self.office.counters.limit_met("session_seconds")
+                self.provider.counters.limit_met("session_seconds")
                 why = behaviour.told_limit("session_seconds")
                 connection.farewell(dialect.worded(spoken(dialect.session_over)), "IDLE", why)
         shortest = min(behaviour.idle_seconds, behaviour.session_seconds or math.inf)

@@ -15,7 +15,7 @@ from xoauth2_proxy.sandbox.dialects import spoken
 from xoauth2_proxy.sandbox.faults import Step
 from xoauth2_proxy.sandbox.smtp import content_commands
 from xoauth2_proxy.sandbox.smtp.commands import COMMANDS, TURNED_AWAY, UNKNOWN
-from xoauth2_proxy.sandbox.smtp.content_commands import Chunk, Transaction
+from xoauth2_proxy.sandbox.smtp.content_commands import BdatChunk, Transaction
 from xoauth2_proxy.sandbox.smtp.fault_injection import meet, run_and_spoil
 from xoauth2_proxy.smtp.protocol import reply
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from xoauth2_proxy.sandbox.faults import Fault
-    from xoauth2_proxy.sandbox.provider_state import Office
+    from xoauth2_proxy.sandbox.provider_state import ProviderState
 
 _MAX_EXCHANGE_BYTES = 12_288  # RFC 4954 §4, without CRLF
 _MAX_LINE_BYTES = MAX_AUTH_LINE_BYTES
@@ -78,15 +78,15 @@ class Session:
         "mailbox",
         "mechanism",
         "must_wait",
-        "office",
         "presumed",
+        "provider",
         "replies",
         "transaction",
         "why",
     )
 
-    def __init__(self, office: Office, *, is_encrypted: bool, client: str = "") -> None:
-        self.office = office
+    def __init__(self, provider: ProviderState, *, is_encrypted: bool, client: str = "") -> None:
+        self.provider = provider
         self.client = client  # address:port
         self.is_encrypted = is_encrypted
         self.is_greeted = False  # EHLO or HELO was answered
@@ -101,7 +101,7 @@ class Session:
         self.presumed = ""  # what a fault takes the token for, whatever it is; "": nothing
         self.auth_failures = 0
         self.transaction: Transaction | None = None
-        self.chunk = Chunk(0, is_last=False, refusal=b"")
+        self.chunk = BdatChunk(0, is_last=False, refusal=b"")
         self.expects: Callable[[Session, bytes], None] | None = None  # takes the next line
         self.must_wait = False  # the client may not send before the last reply has reached it
         self.replies: list[bytes] = []
@@ -133,8 +133,8 @@ class Session:
         self.step(Step.CONNECT, "", Session._greet)
 
     def _greet(self, _: str) -> None:
-        office = self.office
-        self.say(spoken(f"220 {office.behaviour.greeting or office.dialect.greeting}"))
+        provider = self.provider
+        self.say(spoken(f"220 {provider.behaviour.greeting or provider.dialect.greeting}"))
 
     def receive(self, octets: bytes) -> None:
         """Act on octets from the client."""
@@ -160,7 +160,7 @@ class Session:
         replies = self.replies
         if not replies:
             return b""
-        self.office.counters.count_replies(replies)
+        self.provider.counters.count_replies(replies)
         flight = b"".join(replies)
         replies.clear()
         return flight
@@ -172,9 +172,9 @@ class Session:
         self.end_transaction()
         if self.is_authenticated:
             self.is_authenticated = False
-            self.office.counters.mailbox_closed(self.mailbox)
-            if self.office.limits is not None:
-                self.office.limits.leave(self.mailbox, self)
+            self.provider.counters.mailbox_closed(self.mailbox)
+            if self.provider.limits is not None:
+                self.provider.limits.leave(self.mailbox, self)
 
     def violate(self) -> None:
         """The client sent when it had to wait: say so and close."""
@@ -186,7 +186,7 @@ class Session:
 
     def say(self, octets: bytes) -> None:
         """Add a reply to the flight, as this provider words it."""
-        self.say_verbatim(self.office.dialect.worded(octets))
+        self.say_verbatim(self.provider.dialect.worded(octets))
 
     def refuse(self, octets: bytes, why: str) -> None:
         """Add a refusal whose real reason is `why`, whatever its words are."""
@@ -203,7 +203,7 @@ class Session:
         """Remember that this was said, or done, in place of what the client wanted."""
         mailbox = self.mailbox or self.claimed
         why, self.why = why or self.why, ""
-        self.office.refusals.add(self.client, mailbox, self.at.decode(), octets, why)
+        self.provider.refusals.add(self.client, mailbox, self.at.decode(), octets, why)
 
     def end(self, ending: Ending) -> None:
         """Stop reading commands; `ending` follows once the replies are written."""
@@ -226,7 +226,7 @@ class Session:
 
     def step(self, step: Step, argument: str, run: Callable[[Session, str], None]) -> None:
         """Do `run`, or what the fault placed at this step says."""
-        fault = self.office.arrive(step, self.mailbox, argument)
+        fault = self.provider.arrive(step, self.mailbox, argument)
         if fault is None:
             run(self, argument)
         else:
@@ -236,7 +236,7 @@ class Session:
         """Take what follows as the content of DATA."""
         self._reader = Session._read_data
 
-    def read_chunk(self, chunk: Chunk) -> None:
+    def read_chunk(self, chunk: BdatChunk) -> None:
         """Take what follows as a chunk of BDAT."""
         self.chunk = chunk
         if self._reader is Session._read_line:  # not when a fault has ended the session
@@ -330,7 +330,7 @@ class Session:
         return True
 
     def _too_long(self) -> bytes:
-        return spoken(self.office.dialect.line_too_long)
+        return spoken(self.provider.dialect.line_too_long)
 
     def _take_exchange(self, line: bytes) -> None:
         expects, self.expects = self.expects, None
@@ -348,11 +348,11 @@ class Session:
         command = COMMANDS.get(verb, UNKNOWN)
         if self.is_turned_away and verb != b"QUIT":
             command = TURNED_AWAY
-        office = self.office
+        provider = self.provider
         # Of an unknown verb nothing is remembered: it may be a token on the wrong line.
         self.at, self.why = (b"COMMAND" if command is UNKNOWN else verb), ""
-        if len(line) > office.short_line_bytes and len(line) + 2 > office.max_line_bytes(verb):
-            self.refuse(self._too_long(), _why_too_long(verb, len(line) + 2, office))
+        if len(line) > provider.short_line_bytes and len(line) + 2 > provider.max_line_bytes(verb):
+            self.refuse(self._too_long(), _why_too_long(verb, len(line) + 2, provider))
             return
         try:
             argument = rest.decode().strip()
@@ -360,7 +360,7 @@ class Session:
             self.say(_BAD_CHARACTERS)
             return
         must_wait = command.must_wait
-        if not office.has_pipelining:
+        if not provider.has_pipelining:
             must_wait = verb != b"BDAT"
         if must_wait and self.backlog_bytes:
             self.say(_STARTTLS_VIOLATION if verb == b"STARTTLS" else _VIOLATION)
@@ -404,7 +404,7 @@ class Session:
         self._position += len(piece)
         chunk.left_bytes -= len(piece)
         if transaction is not None:
-            transaction.intake.add(piece)
+            transaction.receiver.add(piece)
         if chunk.left_bytes:
             return False
         self._reader = Session._read_line
@@ -444,8 +444,8 @@ class Session:
         return True
 
 
-def _why_too_long(verb: bytes, octets: int, office: Office) -> str:
-    most = office.max_line_bytes(verb)
+def _why_too_long(verb: bytes, octets: int, provider: ProviderState) -> str:
+    most = provider.max_line_bytes(verb)
     if verb == b"AUTH":
         told = f"limit max_auth_line_bytes={most}: AUTH and its response are {octets} octets in one"
         return f"{told} line; send the response on a line of its own"

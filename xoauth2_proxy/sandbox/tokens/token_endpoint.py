@@ -19,26 +19,26 @@ from aiohttp import web
 from xoauth2_proxy.sandbox.faults import TokenAction, TokenFault
 from xoauth2_proxy.sandbox.refusals import told_address
 from xoauth2_proxy.sandbox.tokens.revocations import TooManyRevoked
-from xoauth2_proxy.sandbox.tokens.token_factory import GrantEnded, Kind
+from xoauth2_proxy.sandbox.tokens.token_factory import GrantEnded, TokenKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from xoauth2_proxy.sandbox.counters import Counters
-    from xoauth2_proxy.sandbox.faults import Faults
+    from xoauth2_proxy.sandbox.faults import FaultScript
     from xoauth2_proxy.sandbox.provider_settings import TokenEndpointSettings
     from xoauth2_proxy.sandbox.refusals import Refusals
-    from xoauth2_proxy.sandbox.tokens.token_factory import Mint
+    from xoauth2_proxy.sandbox.tokens.token_factory import TokenFactory
 
 _HANG_SECONDS = 600.0
 _UNCACHED = {"Cache-Control": "no-store", "Pragma": "no-cache"}  # RFC 6749 §5.1
 _TRUNCATED_BYTES = 25  # of the JSON, which is longer
 
 _BAD_TOKENS = {
-    TokenAction.EXPIRED: Kind.EXPIRED,
-    TokenAction.REVOKED: Kind.REVOKED,
-    TokenAction.TAMPERED: Kind.TAMPERED,
-    TokenAction.WRONG_MAILBOX: Kind.WRONG_MAILBOX,
+    TokenAction.EXPIRED: TokenKind.EXPIRED,
+    TokenAction.REVOKED: TokenKind.REVOKED,
+    TokenAction.TAMPERED: TokenKind.TAMPERED,
+    TokenAction.WRONG_MAILBOX: TokenKind.WRONG_MAILBOX,
 }
 _ERRORS = {  # status, error ("": as the action is called), description
     TokenAction.INVALID_GRANT: (400, "", "Token has been expired or revoked."),
@@ -81,8 +81,8 @@ class TokenEndpoint:
     def __init__(
         self,
         settings: TokenEndpointSettings,
-        mint: Mint,
-        faults: Faults[TokenFault],
+        mint: TokenFactory,
+        faults: FaultScript[TokenFault],
         counters: Counters,
         refusals: Refusals,
     ) -> None:
@@ -151,7 +151,7 @@ class TokenEndpoint:
             told_address(request.transport and request.transport.get_extra_info("peername")),
         )
 
-    def _answer(self, asked: _Asked, kind: Kind = Kind.VALID) -> web.Response:
+    def _answer(self, asked: _Asked, kind: TokenKind = TokenKind.VALID) -> web.Response:
         try:
             self._check_client(asked)
             body = self._issue(asked, kind)
@@ -174,7 +174,7 @@ class TokenEndpoint:
         if expected is None or not hmac.compare_digest(expected.encode(), given):
             raise _Refused("invalid_client", "The client or its secret is wrong.", 401)
 
-    def _issue(self, asked: _Asked, kind: Kind) -> dict[str, object]:
+    def _issue(self, asked: _Asked, kind: TokenKind) -> dict[str, object]:
         body: dict[str, object] = {"token_type": "Bearer"}
         match asked.grant_type:
             case "refresh_token":

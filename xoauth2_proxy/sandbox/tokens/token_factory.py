@@ -20,7 +20,7 @@ from xoauth2_proxy.sandbox.refusals import shown_mailbox
 from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokenInvalid
 
 if TYPE_CHECKING:
-    from xoauth2_proxy.sandbox.provider_state import Office
+    from xoauth2_proxy.sandbox.provider_state import ProviderState
     from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokens
 
 # A refresh token that anybody can write into a configuration: this, and the mailbox.
@@ -34,7 +34,7 @@ _SHOWN_CLAIMS = ("iss", "aud", "sub", "iat", "exp", "jti")
 _ELSEWHERE = "somebody.else@example.com"
 
 
-class Kind(StrEnum):
+class TokenKind(StrEnum):
     """What is wrong with a token, if anything."""
 
     VALID = "valid"
@@ -59,35 +59,35 @@ class _Grant:
     is_over: bool = False
 
 
-class Mint:
+class TokenFactory:
     """Makes tokens for any mailbox; there are no others than those that tokens name."""
 
-    def __init__(self, office: Office, key: bytes, rotation: Rotation) -> None:
-        self._office = office
-        self._tokens: MockTokens = office.tokens
+    def __init__(self, provider: ProviderState, key: bytes, rotation: Rotation) -> None:
+        self._provider = provider
+        self._tokens: MockTokens = provider.tokens
         self._key = key
         self._rotation = rotation
         self._grants: OrderedDict[str, _Grant] = OrderedDict()  # by family, oldest first
 
-    def mint(self, mailbox: str, kind: Kind, ttl_seconds: float) -> str:
+    def mint(self, mailbox: str, kind: TokenKind, ttl_seconds: float) -> str:
         """Return a new token of this kind.
 
         Raises:
             TooManyRevoked: it was to be revoked, and no further one can be.
         """
         match kind:
-            case Kind.REFRESH:
+            case TokenKind.REFRESH:
                 return self._refresh_token(mailbox, secrets.token_hex(8), 0)
-            case Kind.EXPIRED:
+            case TokenKind.EXPIRED:
                 return self._tokens.mint(mailbox, ttl_seconds=-1.0)
-            case Kind.WRONG_MAILBOX:
+            case TokenKind.WRONG_MAILBOX:
                 return self._tokens.mint(_ELSEWHERE, ttl_seconds=ttl_seconds)
         token = self._tokens.mint(mailbox, ttl_seconds=ttl_seconds)
-        if kind is Kind.TAMPERED:
+        if kind is TokenKind.TAMPERED:
             head, _, signature = token.rpartition(".")
             return f"{head}.{'B' if signature[0] == 'A' else 'A'}{signature[1:]}"
-        if kind is Kind.REVOKED:
-            self._office.revoke(token)
+        if kind is TokenKind.REVOKED:
+            self._provider.revoke(token)
         return token
 
     def mailbox_of(self, refresh_token: str) -> str:
@@ -150,17 +150,17 @@ class Mint:
             raise GrantEnded("The refresh token is not one of the sandbox's.") from None
 
 
-def explain(office: Office, token: str) -> dict[str, object]:
+def explain(provider: ProviderState, token: str) -> dict[str, object]:
     """Return what a token says and whether it is good; of others than mock tokens, nothing."""
     claims = _claims(token)
     if claims is None:
         return {"is_mock_token": False, "is_valid": False, "reason": "not a mock token"}
     try:
-        read = office.tokens.read(token)
+        read = provider.tokens.read(token)
     except MockTokenInvalid as error:
         reason = str(error.reason)
     else:
-        reason = "revoked" if office.has_revoked(read.token_id, read.issued_at) else ""
+        reason = "revoked" if provider.has_revoked(read.token_id, read.issued_at) else ""
     left = _seconds_left(claims.get("exp"))
     return {
         "is_mock_token": True,
@@ -181,9 +181,9 @@ def _seconds_left(expires_at: object) -> float | None:
         return None
 
 
-def why_not(office: Office, mailbox: str, token: str) -> str:
+def why_not(provider: ProviderState, mailbox: str, token: str) -> str:
     """Return in words why a token that is refused does not open the mailbox; never quotes it."""
-    found = explain(office, token)
+    found = explain(provider, token)
     if not found["is_mock_token"]:
         return "the token is none that a sandbox has minted"
     whose, left = found["mailbox"], found["seconds_left"]

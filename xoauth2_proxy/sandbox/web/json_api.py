@@ -17,20 +17,22 @@ from xoauth2_proxy.sandbox.web.server import refusal
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from xoauth2_proxy.sandbox.provider_state import Office
     from xoauth2_proxy.sandbox.message_store import Message
+    from xoauth2_proxy.sandbox.provider_state import ProviderState
 
 _DEFAULT_LIMIT = 1000
 _MAX_LIMIT = 5000
 
 
-class Listing:
-    """Serves the messages and the counters of an office, and what its `settings` are now."""
+class JsonApi:
+    """Serves the messages and the counters of a provider, and what its `settings` are now."""
 
-    def __init__(self, office: Office, settings: Callable[[], Mapping[str, object]]) -> None:
-        self._received = office.received
-        self._counters = office.counters
-        self._refusals = office.refusals
+    def __init__(
+        self, provider: ProviderState, settings: Callable[[], Mapping[str, object]]
+    ) -> None:
+        self._received = provider.received
+        self._counters = provider.counters
+        self._refusals = provider.refusals
         self._settings = settings
 
     def routes(self) -> Iterator[web.RouteDef]:

@@ -53,7 +53,7 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class MimeView:
     """A message for people."""
 
     fields: tuple[tuple[str, str], ...]
@@ -72,7 +72,7 @@ def subject_of(content: bytes) -> str:
         return ""
 
 
-def read(content: bytes) -> Reading:
+def read(content: bytes) -> MimeView:
     """Return the message for people; what cannot be taken apart comes as its source."""
     is_cut = len(content) > MAX_READ_BYTES
     try:
@@ -81,9 +81,9 @@ def read(content: bytes) -> Reading:
         parts, is_cut_too = _parts(message)
     except Exception:
         source = content[:_MAX_TEXT_CHARACTERS].decode("utf-8", "replace")
-        return Reading((), (), len(content) > _MAX_TEXT_CHARACTERS, source)
+        return MimeView((), (), len(content) > _MAX_TEXT_CHARACTERS, source)
     is_cut = is_cut or is_cut_too or len(fields) > _MAX_FIELDS
-    return Reading(tuple(fields[:_MAX_FIELDS]), tuple(parts), is_cut, "")
+    return MimeView(tuple(fields[:_MAX_FIELDS]), tuple(parts), is_cut, "")
 
 
 def framed(html: str) -> str:

@@ -22,7 +22,7 @@ from xoauth2_proxy.sandbox.web.server import POLICY
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from xoauth2_proxy.sandbox.message_store import Message, Received
+    from xoauth2_proxy.sandbox.message_store import Message, MessageStore
     from xoauth2_proxy.sandbox.refusals import Refusals
 
 _PACKAGE = "xoauth2_proxy.sandbox.web"
@@ -36,10 +36,10 @@ _POLICY_WITH_HTML = POLICY.replace("style-src 'self'", "style-src 'self' 'unsafe
 )
 
 
-class Pages:
+class MessagePages:
     """Serves `/`, `/messages/{seq}` and `/refused`."""
 
-    def __init__(self, received: Received, refusals: Refusals) -> None:
+    def __init__(self, received: MessageStore, refusals: Refusals) -> None:
         self._received = received
         self._refusals = refusals
         # Read now: a page under way never waits for a disk.

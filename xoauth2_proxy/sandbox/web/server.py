@@ -34,7 +34,7 @@ _HEADERS = {
 }
 
 
-class Services(Protocol):
+class HttpService(Protocol):
     """Something that answers requests."""
 
     def routes(self) -> Iterator[web.RouteDef]:
@@ -46,10 +46,10 @@ class Services(Protocol):
         ...
 
 
-class Web:
+class HttpServer:
     """The HTTP server of the sandbox."""
 
-    def __init__(self, services: Iterable[Services]) -> None:
+    def __init__(self, services: Iterable[HttpService]) -> None:
         self._services = tuple(services)
         app = web.Application(middlewares=[_guarded], client_max_size=_MAX_REQUEST_BYTES)
         app.on_response_prepare.append(_keep_to_oneself)

@@ -15,9 +15,9 @@ from pydantic import BaseModel, Field, ValidationError
 from xoauth2_proxy.sandbox.behaviour import STRICT
 from xoauth2_proxy.sandbox.faults import Fault, TokenFault
 from xoauth2_proxy.sandbox.provider_settings import fault_from
-from xoauth2_proxy.sandbox.provider_state import Office
+from xoauth2_proxy.sandbox.provider_state import ProviderState
 from xoauth2_proxy.sandbox.tokens.revocations import TooManyRevoked
-from xoauth2_proxy.sandbox.tokens.token_factory import Kind, Mint, explain
+from xoauth2_proxy.sandbox.tokens.token_factory import TokenFactory, TokenKind, explain
 from xoauth2_proxy.sandbox.web.server import refusal
 
 MAX_BATCH = 1000  # tokens; each takes some 20 microseconds to sign
@@ -42,14 +42,14 @@ class _TokenWanted(BaseModel):
     model_config = STRICT
     mailbox: _Mailbox
     ttl_seconds: float = Field(default=3600.0, ge=-31_536_000, le=31_536_000)
-    kind: Kind = Kind.VALID
+    kind: TokenKind = TokenKind.VALID
 
 
 class _BatchWanted(BaseModel):
     model_config = STRICT
     mailboxes: list[_Mailbox] = Field(min_length=1, max_length=MAX_BATCH)
     ttl_seconds: float = Field(default=3600.0, ge=-31_536_000, le=31_536_000)
-    kind: Kind = Kind.VALID
+    kind: TokenKind = TokenKind.VALID
 
 
 class _TokenGiven(BaseModel):
@@ -65,12 +65,12 @@ class _Revocation(BaseModel):
 _Wanted = TypeVar("_Wanted", bound=BaseModel)
 
 
-class Workbench:
+class TestApi:
     """Serves `/test/…`. Bodies are JSON, which no form of a web page can send."""
 
-    def __init__(self, script: Script, office: Office, mint: Mint) -> None:
+    def __init__(self, script: Script, provider: ProviderState, mint: TokenFactory) -> None:
         self._script = script
-        self._office = office
+        self._provider = provider
         self._mint = mint
 
     def routes(self) -> Iterator[web.RouteDef]:
@@ -97,7 +97,7 @@ class Workbench:
         ]
         return web.json_response({"tokens": tokens}, status=201)
 
-    def _minted(self, mailbox: str, kind: Kind, ttl_seconds: float) -> dict[str, object]:
+    def _minted(self, mailbox: str, kind: TokenKind, ttl_seconds: float) -> dict[str, object]:
         try:
             token = self._mint.mint(mailbox, kind, ttl_seconds)
         except TooManyRevoked as error:
@@ -107,20 +107,20 @@ class Workbench:
             "kind": kind.value,
             "token": token,
             # A refresh token has no end of its own.
-            "expires_at": None if kind is Kind.REFRESH else _end_of(self._office, token),
+            "expires_at": None if kind is TokenKind.REFRESH else _end_of(self._provider, token),
         }
 
     async def _explain(self, request: web.Request) -> web.Response:
         given = await _body(request, _TokenGiven)
-        return web.json_response(explain(self._office, given.token))
+        return web.json_response(explain(self._provider, given.token))
 
     async def _revoke(self, request: web.Request) -> web.Response:
         wanted = await _body(request, _Revocation)
         if wanted.token is None:
-            self._office.revoke_all()
+            self._provider.revoke_all()
         else:
             try:
-                self._office.revoke(wanted.token)
+                self._provider.revoke(wanted.token)
             except TooManyRevoked as error:
                 raise refusal(web.HTTPConflict, str(error)) from None
         return web.json_response({})
@@ -137,8 +137,8 @@ class Workbench:
         return web.json_response({})
 
 
-def _end_of(office: Office, token: str) -> float | None:
-    left = explain(office, token)["seconds_left"]
+def _end_of(provider: ProviderState, token: str) -> float | None:
+    left = explain(provider, token)["seconds_left"]
     return round(time.time() + left, 3) if isinstance(left, float) else None
 
 
