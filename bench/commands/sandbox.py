@@ -27,13 +27,13 @@ from bench.process.server_process import run, stop_signal, write_ready_file
 from xoauth2_proxy.sandbox.app import Sandbox
 from xoauth2_proxy.sandbox.behaviour import ProviderProfile
 from xoauth2_proxy.sandbox.fault_syntax import FAULT_FORM, fault_document, fault_words, override
+from xoauth2_proxy.sandbox.mock_mailboxes import PLAIN_REFRESH_TOKEN
 from xoauth2_proxy.sandbox.provider_settings import (
     OVERRIDES,
     ProviderSettings,
     Rotation,
     fault_from,
 )
-from xoauth2_proxy.sandbox.tokens.token_factory import PLAIN_REFRESH_TOKEN
 
 _SMTP_PORT = 2600  # where the proxy's mock accounts look for it
 _HTTP_PORT = 2601
@@ -351,12 +351,12 @@ def _client_line(options: _SandboxOptions, provider: Sandbox) -> str:
 
 def _table(settings: ProviderSettings) -> list[tuple[str, str, str]]:
     """Return what it does: each setting that acts, and each fault."""
-    rows = settings.behaviour.told()
+    rows = settings.behaviour.describe()
     endpoint = settings.token_endpoint
     rows.append(("ttl_seconds", f"{endpoint.ttl_seconds:g}", "How long access tokens are good."))
     rows.append(("rotation", endpoint.rotation.value, "What becomes of a used refresh token."))
     for fault in settings.faults:
-        rows.append((f"fault at {fault.step}", fault.action.value, fault.told_turn))
+        rows.append((f"fault at {fault.step}", fault.action.value, fault.turn_description))
     if any(fault.rate is not None for fault in settings.faults) or settings.seed:
         rows.append(("seed", str(settings.seed), "What chance is made of."))
     return rows

@@ -24,7 +24,9 @@ from typer.core import TyperGroup
 from bench.client.login import ClientLogin, Mechanism, initial_response
 from bench.commands import token_inspection
 from bench.commands.token_inspection import TokenReading
-from xoauth2_proxy.sandbox.tokens.mock_tokens import MOCK_MAILBOXES, MockTokens, load_signing_key
+from xoauth2_proxy.sandbox.mock_mailboxes import MOCK_MAILBOXES
+from xoauth2_proxy.sandbox.state_directory import load_signing_key
+from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokens
 
 MAX_COUNT = 10_000  # tokens; each takes some 20 microseconds to sign
 _MAX_SECONDS = 31_536_000.0

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, assert_never
 from bench.cost.plan import MAX_MAILBOXES, PASSWORD, RelayName, mailbox
 from bench.cost.provider import Flavour, Provider
 from bench.process.child_process import running_child
-from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokens, load_signing_key
+from xoauth2_proxy.sandbox.state_directory import load_signing_key
+from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokens
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

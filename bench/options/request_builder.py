@@ -26,7 +26,7 @@ from bench.plan.scenarios import COMPARE, COMPARED_RUNS, CUSTOM, SCENARIOS, RunP
 from bench.plan.workloads import ConnectionReuse, Recipients, Sizes, Workload
 from bench.runs.run_request import RunRequest
 from bench.targets.target_request import PrivateProxyOptions, TargetRequest
-from xoauth2_proxy.sandbox.tokens.mock_tokens import MOCK_MAILBOXES
+from xoauth2_proxy.sandbox.mock_mailboxes import MOCK_MAILBOXES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

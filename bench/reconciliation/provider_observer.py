@@ -8,7 +8,7 @@ from bench.measurement.result import NotReconciled, ProviderFigures, Reconciliat
 from bench.reconciliation import provider_counters, provider_settings
 from bench.reconciliation.reconcile import SandboxMessages, SandboxUnavailable, reconcile
 from bench.targets.mailboxes import DOMAIN
-from xoauth2_proxy.sandbox.tokens.mock_tokens import MOCK_MAILBOXES
+from xoauth2_proxy.sandbox.mock_mailboxes import MOCK_MAILBOXES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from bench.client.login import ClientLogin, Mechanism
 from bench.targets.target_request import TargetError
-from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokens, load_signing_key
+from xoauth2_proxy.sandbox.state_directory import load_signing_key
+from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokens
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bench.process.child_process import running_child
-from xoauth2_proxy.sandbox.tokens.token_factory import PLAIN_REFRESH_TOKEN
+from xoauth2_proxy.sandbox.mock_mailboxes import PLAIN_REFRESH_TOKEN
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence

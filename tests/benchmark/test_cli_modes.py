@@ -9,7 +9,8 @@ import pytest
 from tests.benchmark.runs import only_file, outcome, strict_json, validate
 from tests.benchmark.scripted_server import PASSWORD, ScriptedServer, scripted_server
 from tests.benchmark.stand_in import stand_in
-from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokens, load_signing_key
+from xoauth2_proxy.sandbox.state_directory import load_signing_key
+from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokens
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,7 +11,9 @@ from typer.testing import CliRunner
 
 from bench.commands.tokens import app
 from xoauth2_proxy.sandbox.app import Sandbox
-from xoauth2_proxy.sandbox.tokens.mock_tokens import MOCK_MAILBOXES, MockTokens, load_signing_key
+from xoauth2_proxy.sandbox.mock_mailboxes import MOCK_MAILBOXES
+from xoauth2_proxy.sandbox.state_directory import load_signing_key
+from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokens
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -38,7 +38,7 @@ from xoauth2_proxy.config.model import (
     UpstreamSection,
 )
 from xoauth2_proxy.errors import ConfigError
-from xoauth2_proxy.sandbox.tokens.mock_tokens import MOCK_MAILBOXES
+from xoauth2_proxy.sandbox.mock_mailboxes import MOCK_MAILBOXES
 
 if TYPE_CHECKING:
     from xoauth2_proxy.config.values import Section

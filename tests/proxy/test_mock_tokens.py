@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import stat
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -8,12 +9,9 @@ from typing import TYPE_CHECKING, Any
 import jwt
 import pytest
 
-from xoauth2_proxy.sandbox.tokens.mock_tokens import (
-    MOCK_MAILBOXES,
-    MockTokenInvalid,
-    MockTokens,
-    load_signing_key,
-)
+from xoauth2_proxy.sandbox.mock_mailboxes import MOCK_MAILBOXES
+from xoauth2_proxy.sandbox.state_directory import load_signing_key
+from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokenInvalid, MockTokens
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -107,6 +105,10 @@ def signed(**changes: object) -> str:
     return "ya29." + jwt.encode(present, KEY, algorithm="HS256")
 
 
+def encoded(text: str) -> str:
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
 @pytest.mark.parametrize(
     "token",
     [
@@ -119,6 +121,8 @@ def signed(**changes: object) -> str:
         signed(aud="imap"),
         signed(iss="somebody else"),
         signed(exp="soon"),
+        signed(exp=10**400),
+        "ya29." + ".".join([encoded("[" * 100_000)] * 3),
         *(signed(**{name: None}) for name in ("iss", "aud", "sub", "iat", "exp", "jti")),
     ],
 )

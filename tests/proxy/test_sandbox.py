@@ -16,8 +16,9 @@ from tests.support.waiting import PATIENCE_SECONDS
 from xoauth2_proxy.accounts.accounts import TlsMode
 from xoauth2_proxy.sandbox.app import Sandbox
 from xoauth2_proxy.sandbox.faults import Step
+from xoauth2_proxy.sandbox.mock_mailboxes import MOCK_MAILBOXES
 from xoauth2_proxy.sandbox.provider_settings import ProviderSettings
-from xoauth2_proxy.sandbox.tokens.mock_tokens import MOCK_MAILBOXES, MockTokens
+from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokens
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -157,7 +158,7 @@ async def test_revoking_all_leaves_tokens_minted_later(sandbox: Sandbox) -> None
 async def test_a_token_minted_by_another_process_of_the_same_state_is_good(
     sandbox: Sandbox, tmp_path: Path
 ) -> None:
-    from xoauth2_proxy.sandbox.tokens.mock_tokens import load_signing_key
+    from xoauth2_proxy.sandbox.state_directory import load_signing_key
 
     token = MockTokens(load_signing_key(tmp_path)).mint(MAILBOX)
     async with RawSmtp(sandbox) as client:

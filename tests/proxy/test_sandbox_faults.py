@@ -14,8 +14,8 @@ from tests.support.raw_smtp import MAILBOX, RawSmtp, xoauth2
 from xoauth2_proxy.sandbox.app import Sandbox
 from xoauth2_proxy.sandbox.behaviour import Behaviour, ProviderProfile
 from xoauth2_proxy.sandbox.faults import Action, Fault, FaultScript, Step
+from xoauth2_proxy.sandbox.mock_mailboxes import MOCK_MAILBOXES
 from xoauth2_proxy.sandbox.provider_settings import ProviderSettings
-from xoauth2_proxy.sandbox.tokens.mock_tokens import MOCK_MAILBOXES
 from xoauth2_proxy.sandbox.tokens.token_factory import TokenKind
 
 if TYPE_CHECKING:

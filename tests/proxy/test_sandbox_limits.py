@@ -18,8 +18,8 @@ from xoauth2_proxy.sandbox.behaviour import Behaviour, ProviderProfile
 from xoauth2_proxy.sandbox.counters import Counters
 from xoauth2_proxy.sandbox.dialects import DIALECTS
 from xoauth2_proxy.sandbox.limits import ProviderLimits, Window
+from xoauth2_proxy.sandbox.mock_mailboxes import MOCK_MAILBOXES
 from xoauth2_proxy.sandbox.provider_settings import ProviderSettings
-from xoauth2_proxy.sandbox.tokens.mock_tokens import MOCK_MAILBOXES
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

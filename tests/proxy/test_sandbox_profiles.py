@@ -14,7 +14,7 @@ from tests.support.raw_smtp import MAILBOX, RawSmtp, xoauth2
 from xoauth2_proxy.accounts.accounts import TlsMode
 from xoauth2_proxy.sandbox.app import Sandbox
 from xoauth2_proxy.sandbox.behaviour import PROFILES, Behaviour, ProviderProfile
-from xoauth2_proxy.sandbox.dialects import DIALECTS, spoken
+from xoauth2_proxy.sandbox.dialects import DIALECTS, encode_reply
 from xoauth2_proxy.sandbox.faults import Fault, FaultScript, Step
 from xoauth2_proxy.sandbox.message_store import MessageStore
 from xoauth2_proxy.sandbox.provider_settings import ProviderSettings
@@ -377,20 +377,20 @@ def test_every_text_is_a_reply(profile: ProviderProfile) -> None:
     ]
     assert len(texts) == (15 if profile is ProviderProfile.GMAIL else 14)
     for text in texts:
-        lines = spoken(text).decode().splitlines()
+        lines = encode_reply(text).decode().splitlines()
         codes = {line[:3] for line in lines}
         assert len(codes) == 1
         assert [line[3] for line in lines] == ["-"] * (len(lines) - 1) + [" "]
         # RFC 2034 §4: every line repeats the enhanced code, whose class is the code's.
         assert len({line[4:].split(" ")[0] for line in lines}) == 1
         assert lines[0][4] == lines[0][0]
-        assert "{" not in spoken(text).decode()
+        assert "{" not in encode_reply(text).decode()
         assert all(len(line) <= 510 for line in lines)
 
 
 def test_what_acts_is_told_with_its_meaning() -> None:
-    rows = {name: (value, meaning) for name, value, meaning in OUTLOOK.told()}
+    rows = {name: (value, meaning) for name, value, meaning in OUTLOOK.describe()}
     assert rows["messages_per_minute"] == ("30", "Of a mailbox.")
     assert "messages_per_day" not in rows
     assert all(meaning for _, meaning in rows.values())
-    assert Behaviour(tls=TlsMode.NONE, withhold=frozenset({"B", "A"})).told()[2][1] == "A B"
+    assert Behaviour(tls=TlsMode.NONE, withhold=frozenset({"B", "A"})).describe()[2][1] == "A B"

@@ -81,18 +81,20 @@ def test_what_is_accepted_is_no_refusal() -> None:
 
 
 def revoked(provider: ProviderState) -> str:
-    token = provider.tokens.mint(MAILBOX)
-    provider.revoke(token)
+    token = provider.verifier.tokens.mint(MAILBOX)
+    provider.verifier.revoke(token)
     return token
 
 
 TOKENS: dict[str, Callable[[ProviderState], str]] = {
-    "the token expired 12 s ago": lambda provider: provider.tokens.mint(MAILBOX, ttl_seconds=-12.1),
+    "the token expired 12 s ago": lambda provider: provider.verifier.tokens.mint(
+        MAILBOX, ttl_seconds=-12.1
+    ),
     "the token was altered, or is signed with another key (another state directory)": (
         lambda _: MockTokens(b"x" * 32).mint(MAILBOX)
     ),
     f"the token is of b@example.org, the login says {MAILBOX}": (
-        lambda provider: provider.tokens.mint("b@example.org")
+        lambda provider: provider.verifier.tokens.mint("b@example.org")
     ),
     "the token was revoked": revoked,
     "the token is none that a sandbox has minted": lambda _: SECRET,

@@ -12,7 +12,8 @@ from xoauth2_proxy.sandbox.behaviour import Behaviour
 from xoauth2_proxy.sandbox.faults import FaultScript, Step
 from xoauth2_proxy.sandbox.message_store import MessageStore
 from xoauth2_proxy.sandbox.provider_state import ProviderState
-from xoauth2_proxy.sandbox.smtp.session import Ending, Session
+from xoauth2_proxy.sandbox.smtp.session import Session
+from xoauth2_proxy.sandbox.smtp.session_state import Ending
 from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokens
 
 ENVELOPE = b"MAIL FROM:<test.account1@gmail.com>\r\nRCPT TO:<someone@example.com>\r\n"

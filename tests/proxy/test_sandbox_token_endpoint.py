@@ -15,9 +15,8 @@ from tests.support.raw_smtp import MAILBOX, RawSmtp
 from tests.support.waiting import PATIENCE_SECONDS, until
 from xoauth2_proxy.sandbox.app import Sandbox
 from xoauth2_proxy.sandbox.faults import TokenAction, TokenFault
+from xoauth2_proxy.sandbox.mock_mailboxes import MOCK_MAILBOXES, PLAIN_REFRESH_TOKEN
 from xoauth2_proxy.sandbox.provider_settings import ProviderSettings
-from xoauth2_proxy.sandbox.tokens.mock_tokens import MOCK_MAILBOXES
-from xoauth2_proxy.sandbox.tokens.token_factory import PLAIN_REFRESH_TOKEN
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -13,7 +13,8 @@ import pytest
 from tests.support.raw_smtp import MAILBOX, RawSmtp
 from tests.support.waiting import until
 from xoauth2_proxy.sandbox.app import Sandbox
-from xoauth2_proxy.sandbox.tokens.mock_tokens import MOCK_MAILBOXES, MockTokens
+from xoauth2_proxy.sandbox.mock_mailboxes import MOCK_MAILBOXES
+from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokens
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

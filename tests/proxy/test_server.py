@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.config_files import account
 from xoauth2_proxy.config import ConfigSource, Overrides
-from xoauth2_proxy.sandbox.tokens.mock_tokens import MOCK_MAILBOXES
+from xoauth2_proxy.sandbox.mock_mailboxes import MOCK_MAILBOXES
 from xoauth2_proxy.service import runner
 from xoauth2_proxy.service.app import Addresses
 from xoauth2_proxy.service.runner import Run

@@ -10,7 +10,8 @@ from tests.support.relay import MAILBOX, OTHER_MAILBOX, PASSWORD
 from tests.support.smtp_client import encoded, message
 from tests.support.token_scripts import GatedRefresher
 from tests.support.waiting import PATIENCE_SECONDS
-from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokens, load_signing_key
+from xoauth2_proxy.sandbox.state_directory import load_signing_key
+from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokens
 
 if TYPE_CHECKING:
     from pathlib import Path

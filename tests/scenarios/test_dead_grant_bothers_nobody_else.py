@@ -9,7 +9,8 @@ from tests.support.documents import account
 from tests.support.relay import MAILBOX, OTHER_MAILBOX, PASSWORD
 from tests.support.smtp_client import message
 from tests.support.token_scripts import PartlyDeadRefresher
-from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokens, load_signing_key
+from xoauth2_proxy.sandbox.state_directory import load_signing_key
+from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokens
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -31,7 +31,8 @@ from xoauth2_proxy.oauth.refreshers.mock import MockRefresher
 from xoauth2_proxy.oauth.stores import StoredGrant
 from xoauth2_proxy.sandbox.app import Sandbox
 from xoauth2_proxy.sandbox.faults import Action, Fault, Step
-from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokens, load_signing_key
+from xoauth2_proxy.sandbox.state_directory import load_signing_key
+from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokens
 from xoauth2_proxy.service.components import opened
 from xoauth2_proxy.upstream import connector
 

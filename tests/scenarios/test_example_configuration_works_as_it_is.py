@@ -14,7 +14,7 @@ import pytest
 from tests.support.proxy_process import ROOT
 from tests.support.smtp_client import message
 from tests.support.waiting import PATIENCE_SECONDS
-from xoauth2_proxy.sandbox.tokens.mock_tokens import MOCK_MAILBOXES
+from xoauth2_proxy.sandbox.mock_mailboxes import MOCK_MAILBOXES
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,7 +12,8 @@ from tests.support.smtp_client import encoded, message
 from tests.support.token_scripts import WrittenRefresher
 from xoauth2_proxy.errors import GrantRevoked, TokenEndpointRefused, TokenEndpointUnavailable
 from xoauth2_proxy.oauth.refreshers.mock import MockRefresher
-from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokens, load_signing_key
+from xoauth2_proxy.sandbox.state_directory import load_signing_key
+from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokens
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

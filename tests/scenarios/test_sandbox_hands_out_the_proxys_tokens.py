@@ -14,8 +14,8 @@ from tests.support.proxy_process import ProxyProcess
 from tests.support.relay import MAILBOX, PASSWORD
 from xoauth2_proxy.sandbox.app import Sandbox
 from xoauth2_proxy.sandbox.faults import TokenAction, TokenFault
+from xoauth2_proxy.sandbox.mock_mailboxes import PLAIN_REFRESH_TOKEN
 from xoauth2_proxy.sandbox.provider_settings import ProviderSettings
-from xoauth2_proxy.sandbox.tokens.token_factory import PLAIN_REFRESH_TOKEN
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -24,7 +24,7 @@ from tests.support.relay import MAILBOX, OTHER_MAILBOX
 from tests.support.smtp_client import encoded
 from tests.support.waiting import PATIENCE_SECONDS
 from xoauth2_proxy.sandbox.faults import Action, Fault, Step
-from xoauth2_proxy.sandbox.tokens.mock_tokens import MOCK_MAILBOXES
+from xoauth2_proxy.sandbox.mock_mailboxes import MOCK_MAILBOXES
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

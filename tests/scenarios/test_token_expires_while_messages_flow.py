@@ -16,7 +16,8 @@ from tests.support.smtp_client import message
 from tests.support.token_endpoint import Answer, Request, TokenEndpoint, answer
 from tests.support.waiting import PATIENCE_SECONDS, seconds_for
 from xoauth2_proxy.oauth.refreshers.mock import MockRefresher
-from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokens, load_signing_key
+from xoauth2_proxy.sandbox.state_directory import load_signing_key
+from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokens
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,7 +8,7 @@ import contextlib
 import ssl
 from typing import TYPE_CHECKING, Self
 
-from xoauth2_proxy.sandbox.tokens.mock_tokens import MOCK_MAILBOXES
+from xoauth2_proxy.sandbox.mock_mailboxes import MOCK_MAILBOXES
 
 if TYPE_CHECKING:
     from types import TracebackType

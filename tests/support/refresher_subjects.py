@@ -10,7 +10,8 @@ from tests.support.waiting import until
 from xoauth2_proxy.accounts.oauth_client import OAuthClient
 from xoauth2_proxy.oauth.grant import Grant
 from xoauth2_proxy.oauth.refreshers.contract import RETRY_AFTER_SECONDS, Outcome, Subject
-from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokenInvalid, MockTokens, load_signing_key
+from xoauth2_proxy.sandbox.state_directory import load_signing_key
+from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokenInvalid, MockTokens
 
 if TYPE_CHECKING:
     from collections.abc import Collection

@@ -24,7 +24,7 @@ from xoauth2_proxy.config.sections import (
 from xoauth2_proxy.config.settings import Config, ListenerConfig, Overrides
 from xoauth2_proxy.config.structure import unknown_key
 from xoauth2_proxy.config.surroundings import Surroundings
-from xoauth2_proxy.sandbox.tokens.mock_tokens import MOCK_MAILBOXES
+from xoauth2_proxy.sandbox.mock_mailboxes import MOCK_MAILBOXES
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping

@@ -19,12 +19,13 @@ from xoauth2_proxy.sandbox.message_store import MAX_BYTES, MAX_RECORDS, MessageS
 from xoauth2_proxy.sandbox.provider_settings import ProviderSettings
 from xoauth2_proxy.sandbox.provider_state import ProviderState
 from xoauth2_proxy.sandbox.smtp.server import SmtpServer
-from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokens, load_signing_key
+from xoauth2_proxy.sandbox.state_directory import load_signing_key
+from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokens
 from xoauth2_proxy.sandbox.tokens.token_endpoint import TokenEndpoint
 from xoauth2_proxy.sandbox.tokens.token_factory import TokenFactory
 from xoauth2_proxy.sandbox.web.json_api import JsonApi
 from xoauth2_proxy.sandbox.web.pages import MessagePages
-from xoauth2_proxy.sandbox.web.server import HttpServer, HttpService
+from xoauth2_proxy.sandbox.web.server import HttpServer
 from xoauth2_proxy.sandbox.web.test_api import TestApi
 
 if TYPE_CHECKING:
@@ -95,12 +96,12 @@ class Sandbox:
                 self.behaviour, self.tokens, self.received, self._faults, self.settings.seed
             )
             rotation = self.settings.token_endpoint.rotation
-            self._mint = TokenFactory(self._provider, key, rotation)
+            self._factory = TokenFactory(self._provider.verifier, key, rotation)
         self._smtp_server = SmtpServer(self._provider, authority.server_context())
         self.smtp_address = await self._smtp_server.start(self.host, self.smtp_port)
         self.smtp_port = self.smtp_address[1]
         if self.http_port is not None:
-            self._http_server = self._make_web(self._provider)
+            self._http_server = self._make_http_server(self._provider)
             try:
                 address = await self._http_server.start(self.host, self.http_port)
             except BaseException:
@@ -112,14 +113,14 @@ class Sandbox:
 
     async def stop(self) -> None:
         """Stop listening and abort every connection; bounded in time."""
-        web, self._http_server = self._http_server, None
-        provider, self._smtp_server = self._smtp_server, None
+        http_server, self._http_server = self._http_server, None
+        smtp_server, self._smtp_server = self._smtp_server, None
         try:
-            if web is not None:
-                await web.stop()
+            if http_server is not None:
+                await http_server.stop()
         finally:
-            if provider is not None:
-                await provider.stop()
+            if smtp_server is not None:
+                await smtp_server.stop()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -165,11 +166,11 @@ class Sandbox:
         Raises:
             ValueError: there are 100,000 revoked ones that have not expired.
         """
-        self._started.revoke(token)
+        self._started.verifier.revoke(token)
 
     def revoke_all(self) -> None:
         """Refuse every token minted until now; sessions they have opened go on."""
-        self._started.revoke_all()
+        self._started.verifier.revoke_all()
 
     def close_connections(self, farewell: str = "421 4.4.2 Timeout, closing connection") -> None:
         """Close every connection, as a provider does with idle ones; "" says nothing before."""
@@ -217,20 +218,22 @@ class Sandbox:
             behaviour = replace(behaviour, tls=TlsMode(self.tls))
         return replace(behaviour, withhold=behaviour.withhold | self.withhold)
 
-    def _make_web(self, provider: ProviderState) -> HttpServer:
-        services: list[HttpService] = [
-            JsonApi(provider, self.as_document),
-            MessagePages(provider.received, provider.refusals),
+    def _make_http_server(self, provider: ProviderState) -> HttpServer:
+        routes = [
+            *JsonApi(provider, self.as_document).routes(),
+            *MessagePages(provider.received, provider.refusals).routes(),
         ]
-        if self.mints_tokens:
-            endpoint = self.settings.token_endpoint
-            services += [
-                TokenEndpoint(
-                    endpoint, self._mint, self._token_faults, provider.counters, provider.refusals
-                ),
-                TestApi(self, provider, self._mint),
-            ]
-        return HttpServer(services)
+        if not self.mints_tokens:
+            return HttpServer(routes)
+        endpoint = TokenEndpoint(
+            self.settings.token_endpoint,
+            self._factory,
+            self._token_faults,
+            provider.counters,
+            provider.refusals,
+        )
+        api = TestApi(self.add_fault, self.clear_faults, provider.verifier, self._factory)
+        return HttpServer([*routes, *endpoint.routes(), *api.routes()], on_stop=endpoint.end)
 
 
 def loopback_address(host: str) -> str:

@@ -126,12 +126,12 @@ class Behaviour:
             shown[field.name] = value.value if isinstance(value, StrEnum) else value
         return shown
 
-    def told_limit(self, name: str) -> str:
+    def describe_limit(self, name: str) -> str:
         """Return a limit as the reason of a refusal, like `limit max_recipients=100`."""
         value = getattr(self, name)
         return f"limit {name}={f'{value:g}' if isinstance(value, float) else value}"
 
-    def told(self) -> list[tuple[str, str, str]]:
+    def describe(self) -> list[tuple[str, str, str]]:
         """Return name, value and meaning of each setting that acts, for people."""
         properties = TypeAdapter(Behaviour).json_schema()["properties"]
         rows = []

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from xoauth2_proxy.files import locked, written_beside
-from xoauth2_proxy.sandbox.tokens.mock_tokens import sandbox_directory
+from xoauth2_proxy.sandbox.state_directory import sandbox_directory
 
 _LIFETIME = dt.timedelta(days=365)
 _RENEW_BEFORE = dt.timedelta(days=1)

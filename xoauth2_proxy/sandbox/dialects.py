@@ -59,14 +59,14 @@ class Dialect:
         """Return the refusal of a mechanism that does not lead anywhere."""
         return self.mechanism_retired if is_offered else self.mechanism_unknown
 
-    def worded(self, octets: bytes) -> bytes:
+    def with_tail(self, octets: bytes) -> bytes:
         """Return a reply with what this provider puts behind it."""
         if not self.tail or octets[:1] not in (b"4", b"5"):
             return octets
         return octets[:-2] + _filled(self.tail).encode() + b"\r\n"
 
 
-def spoken(text: str) -> bytes:
+def encode_reply(text: str) -> bytes:
     """Return the octets of a reply, with its identifier and time filled in; none of ""."""
     return _encoded(_filled(text) if "{" in text else text)
 

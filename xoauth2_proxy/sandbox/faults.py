@@ -111,7 +111,7 @@ class ScriptedFault:
             raise ValueError(f"matching is no regular expression: {error}") from None
 
     @property
-    def told_turn(self) -> str:
+    def turn_description(self) -> str:
         """Which arrivals meet it, for people."""
         if self.rate is not None:
             turn = f"{self.rate:.4g} of all, by chance"
@@ -119,7 +119,7 @@ class ScriptedFault:
             turn = "every one" if self.nth is None else f"arrival {self.nth}"
         return turn if self.mailbox is None else f"{turn}, of {self.mailbox}"
 
-    def told(self, action: str) -> str:
+    def describe(self, action: str) -> str:
         """Return it as the reason of what it did, near to how it is spelt."""
         if self.rate is not None:
             turn = f"rate={self.rate:.4g}"

@@ -199,5 +199,5 @@ class ProviderLimits:
 
     def _refused(self, limit: str, text: str) -> str:
         self._counters.limit_met(limit)
-        self.met = self._behaviour.told_limit(limit)
+        self.met = self._behaviour.describe_limit(limit)
         return text

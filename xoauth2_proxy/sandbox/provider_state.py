@@ -1,8 +1,7 @@
-"""What all connections of the sandbox share: its behaviour, its memory and its counters."""
+"""What all connections share: behaviour, stored messages, tokens, faults and counters."""
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 from xoauth2_proxy.sandbox.awaitable_counter import AwaitableCounter
@@ -12,13 +11,13 @@ from xoauth2_proxy.sandbox.faults import Fault, FaultScript, Step
 from xoauth2_proxy.sandbox.limits import ProviderLimits
 from xoauth2_proxy.sandbox.refusals import Refusals
 from xoauth2_proxy.sandbox.seeded_random import Delays
-from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokenInvalid, MockTokens
-from xoauth2_proxy.sandbox.tokens.revocations import Revocations
+from xoauth2_proxy.sandbox.tokens.token_verifier import TokenVerifier
 
 if TYPE_CHECKING:
     from xoauth2_proxy.sandbox.behaviour import Behaviour
     from xoauth2_proxy.sandbox.dialects import Dialect
     from xoauth2_proxy.sandbox.message_store import MessageStore
+    from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokens
 
 # RFC 5321 §4.5.3.1.4: 512 octets with CRLF. A command may be longer by what its parameters need:
 # SIZE 26 (RFC 1870 §3), BODY 17 (RFC 6152 §2), SMTPUTF8 10 (RFC 6531 §3.4), AUTH 500 (RFC 4954 §3),
@@ -28,7 +27,7 @@ _MAX_MAIL_BYTES = 512 + 26 + 17 + 10 + 500
 
 
 class ProviderState:
-    """The provider behind the counters: who may come in, and what has come in."""
+    """What all connections and pages of one provider share."""
 
     def __init__(
         self,
@@ -40,7 +39,7 @@ class ProviderState:
     ) -> None:
         self.behaviour = behaviour
         self.dialect: Dialect = DIALECTS[behaviour.dialect]
-        self.tokens = tokens
+        self.verifier = TokenVerifier(tokens)
         self.received = received
         self.counters = Counters()
         self.refusals = Refusals()
@@ -64,7 +63,6 @@ class ProviderState:
             )
         self._faults = faults
         self._faults_by_step = faults.by_step
-        self._revocations = Revocations()
 
     def arrive(self, step: Step, mailbox: str, argument: str) -> Fault | None:
         """Count an arrival at `step` and return the fault it meets."""
@@ -79,36 +77,6 @@ class ProviderState:
     def max_line_bytes(self, verb: bytes) -> int:
         """Return how long a command may be, with its CRLF."""
         return self.line_limits.get(verb, _MAX_COMMAND_BYTES)
-
-    def objection(self, mailbox: str, token: str) -> str:
-        """Return why the token does not open this mailbox now; "" if it does."""
-        try:
-            claims = self.tokens.read(token)
-        except MockTokenInvalid as error:
-            return str(error.reason)
-        if claims.mailbox != mailbox:
-            return "wrong_mailbox"
-        return "revoked" if self.has_revoked(claims.token_id, claims.issued_at) else ""
-
-    def has_revoked(self, token_id: str, issued_at: float) -> bool:
-        """Return whether a token with these claims was revoked."""
-        return self._revocations.has(token_id, issued_at)
-
-    def revoke(self, token: str) -> None:
-        """Refuse this token from now on.
-
-        Raises:
-            TooManyRevoked: there are 100,000 that have not expired.
-        """
-        try:
-            claims = self.tokens.read(token)
-        except MockTokenInvalid:
-            return  # it is refused anyway
-        self._revocations.add(claims.token_id, claims.expires_at, time.time())
-
-    def revoke_all(self) -> None:
-        """Refuse every token minted until now."""
-        self._revocations.add_all(time.time())
 
 
 def _extensions(behaviour: Behaviour, dialect: Dialect) -> dict[str, str]:

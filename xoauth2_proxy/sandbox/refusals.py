@@ -75,7 +75,7 @@ def shown_mailbox(mailbox: str) -> str:
     return _printable(mailbox)
 
 
-def told_address(address: object) -> str:
+def format_address(address: object) -> str:
     """Return a socket's address as people write it; "" if there is none any more."""
     if not isinstance(address, tuple):
         return ""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 from xoauth2_proxy import __version__, log
 from xoauth2_proxy.errors import ConfigError
 from xoauth2_proxy.files import default_state_dir
-from xoauth2_proxy.sandbox.tokens.mock_tokens import MOCK_MAILBOXES
+from xoauth2_proxy.sandbox.mock_mailboxes import MOCK_MAILBOXES
 from xoauth2_proxy.service.app import Addresses, App
 from xoauth2_proxy.service.components import StandardEquipment
 from xoauth2_proxy.service.event_loop import EventLoop

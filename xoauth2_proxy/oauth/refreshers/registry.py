@@ -82,10 +82,7 @@ class Registry:
 
     def _load(self, name: str) -> Refresher:
         if name == _MOCK:
-            from xoauth2_proxy.oauth.refreshers.mock import MockRefresher
-            from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokens, load_signing_key
-
-            return MockRefresher(MockTokens(load_signing_key(self._state_dir)))
+            return _mock_refresher(self._state_dir)
         if name in BUILT_IN:
             return _ImportedWhenUsed(name, self._threads)
         try:
@@ -110,6 +107,15 @@ class Registry:
         self.disabled[name] = reason
         _log.event(logging.WARNING, "refresher disabled", refresher=name, reason=reason)
         return _Disabled(name, reason)
+
+
+def _mock_refresher(state_dir: Path) -> Refresher:
+    # Imported when wanted: it brings the library that signs tokens.
+    from xoauth2_proxy.oauth.refreshers.mock import MockRefresher
+    from xoauth2_proxy.sandbox.state_directory import load_signing_key
+    from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokens
+
+    return MockRefresher(MockTokens(load_signing_key(state_dir)))
 
 
 class _Unusable(Exception):

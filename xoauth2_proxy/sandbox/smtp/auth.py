@@ -9,15 +9,15 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from xoauth2_proxy.accounts.accounts import TlsMode
-from xoauth2_proxy.sandbox.dialects import spoken
+from xoauth2_proxy.sandbox.dialects import encode_reply
 from xoauth2_proxy.sandbox.faults import Step
 from xoauth2_proxy.sandbox.smtp import sasl
-from xoauth2_proxy.sandbox.tokens.token_factory import why_not
+from xoauth2_proxy.sandbox.smtp.fault_injection import run_step
 from xoauth2_proxy.smtp.protocol import reply
 
 if TYPE_CHECKING:
     from xoauth2_proxy.sandbox.dialects import Dialect
-    from xoauth2_proxy.sandbox.smtp.session import Session
+    from xoauth2_proxy.sandbox.smtp.session_state import SessionState
 
 _MAX_FAILURES = 5
 
@@ -35,13 +35,13 @@ _PASSWORD = b"334 UGFzc3dvcmQ6\r\n"
 _READERS = {"XOAUTH2": sasl.read_xoauth2, "OAUTHBEARER": sasl.read_oauthbearer}
 
 
-def may_authenticate(session: Session) -> bool:
+def may_authenticate(session: SessionState) -> bool:
     """Return whether AUTH is offered on this connection as it is."""
     behaviour = session.provider.behaviour
     return session.is_encrypted or behaviour.auth_without_tls or behaviour.tls is TlsMode.NONE
 
 
-def auth(session: Session, argument: str) -> None:
+def auth(session: SessionState, argument: str) -> None:
     """AUTH: begin an exchange, or end it if the initial response is all there is to it."""
     mechanism, _, initial_response = argument.partition(" ")
     mechanism = mechanism.upper()
@@ -61,7 +61,7 @@ def auth(session: Session, argument: str) -> None:
         session.expects = _take_credentials
 
 
-def _refusal(session: Session, mechanism: str) -> tuple[bytes, str]:
+def _refusal(session: SessionState, mechanism: str) -> tuple[bytes, str]:
     """Return the reply to an AUTH that cannot begin, and why it cannot; b"" if it can."""
     dialect = session.provider.dialect
     is_offered = mechanism in dialect.mechanisms
@@ -74,7 +74,7 @@ def _refusal(session: Session, mechanism: str) -> tuple[bytes, str]:
         ("AUTH" not in session.provider.extensions, _UNKNOWN, "AUTH is withheld"),
         (
             not is_known,
-            spoken(dialect.no_mechanism(is_offered=is_offered)),
+            encode_reply(dialect.no_mechanism(is_offered=is_offered)),
             f"no token logs in by that mechanism; by {_mechanisms(dialect)} it does",
         ),
     )
@@ -85,7 +85,7 @@ def _mechanisms(dialect: Dialect) -> str:
     return " or ".join(name for name in dialect.mechanisms if dialect.offers(name))
 
 
-def _ask_for_password(session: Session, initial_response: str) -> None:
+def _ask_for_password(session: SessionState, initial_response: str) -> None:
     """Take a name and a password, which are never good here."""
     if session.mechanism == "PLAIN":
         if initial_response:
@@ -101,7 +101,7 @@ def _ask_for_password(session: Session, initial_response: str) -> None:
     session.expects = _take_password
 
 
-def _take_username(session: Session, line: bytes) -> None:
+def _take_username(session: SessionState, line: bytes) -> None:
     if line == b"*":
         session.say(_CANCELLED)
     else:
@@ -109,7 +109,7 @@ def _take_username(session: Session, line: bytes) -> None:
         session.expects = _take_password
 
 
-def _take_password(session: Session, line: bytes) -> None:
+def _take_password(session: SessionState, line: bytes) -> None:
     if line == b"*":
         session.say(_CANCELLED)
         return
@@ -117,7 +117,7 @@ def _take_password(session: Session, line: bytes) -> None:
     _fail(session, session.provider.dialect.basic_refused)
 
 
-def _take_credentials(session: Session, line: bytes) -> None:
+def _take_credentials(session: SessionState, line: bytes) -> None:
     if line == b"*":
         session.say(_CANCELLED)
         return
@@ -133,34 +133,35 @@ def _take_credentials(session: Session, line: bytes) -> None:
         _challenge(session, "400")
         return
     session.mailbox = session.claimed = credentials.mailbox
-    session.step(Step.AUTH, credentials.mailbox, partial(_judge, token=credentials.token))
+    judge = partial(_judge, token=credentials.token)
+    run_step(session, Step.AUTH, credentials.mailbox, judge)
     if not session.is_authenticated:
         session.mailbox = ""
 
 
-def _judge(session: Session, mailbox: str, *, token: str) -> None:
+def _judge(session: SessionState, mailbox: str, *, token: str) -> None:
     provider = session.provider
     limits = provider.limits
     if limits is not None and (refusal := limits.refuse_login(mailbox)):
         session.why = limits.met
-        _say_refusal(session, spoken(refusal))
+        _say_refusal(session, encode_reply(refusal))
     elif session.presumed:
         _challenge(session, "401")
-    elif provider.objection(mailbox, token):
-        session.why = why_not(provider, mailbox, token)
+    elif provider.verifier.objection(mailbox, token):
+        session.why = provider.verifier.explain_refusal(mailbox, token)
         _challenge(session, "401")
     elif limits is not None and (refusal := limits.enter(mailbox, session)):
         session.why = limits.met
-        _say_refusal(session, spoken(refusal))
+        _say_refusal(session, encode_reply(refusal))
         session.close()
     else:
         session.is_authenticated = True
         provider.counters.auth_accepted += 1
         provider.counters.mailbox_opened(mailbox)
-        session.say(spoken(provider.dialect.accepted))
+        session.say(encode_reply(provider.dialect.accepted))
 
 
-def _challenge(session: Session, status: str) -> None:
+def _challenge(session: SessionState, status: str) -> None:
     dialect = session.provider.dialect
     if dialect.is_challenging:
         session.say(sasl.challenge(session.mechanism, status, dialect.schemes))
@@ -169,16 +170,16 @@ def _challenge(session: Session, status: str) -> None:
         _fail(session, dialect.refused)
 
 
-def _refuse(session: Session, _: bytes) -> None:
+def _refuse(session: SessionState, _: bytes) -> None:
     # Whatever the line is, it ends the exchange (RFC 7628 §3.2.3).
     _fail(session, session.provider.dialect.refused)
 
 
-def _fail(session: Session, refusal: str) -> None:
+def _fail(session: SessionState, refusal: str) -> None:
     mark = len(session.replies)
     session.auth_failures += 1
     if session.auth_failures < _MAX_FAILURES:
-        _say_refusal(session, spoken(refusal))
+        _say_refusal(session, encode_reply(refusal))
     else:
         session.why += f"; {_MAX_FAILURES} logins have failed, so it closes"
         _say_refusal(session, _TOO_MANY_FAILURES)
@@ -187,6 +188,6 @@ def _fail(session: Session, refusal: str) -> None:
         session.hold(mark, session.provider.behaviour.refusal_seconds)
 
 
-def _say_refusal(session: Session, octets: bytes) -> None:
+def _say_refusal(session: SessionState, octets: bytes) -> None:
     session.provider.counters.auth_refused += 1
     session.say(octets)

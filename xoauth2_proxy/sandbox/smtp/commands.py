@@ -10,12 +10,13 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from xoauth2_proxy.accounts.accounts import TlsMode
-from xoauth2_proxy.sandbox.dialects import HOST, spoken
+from xoauth2_proxy.sandbox.dialects import HOST, encode_reply
 from xoauth2_proxy.sandbox.faults import Step
-from xoauth2_proxy.sandbox.smtp import content_commands
 from xoauth2_proxy.sandbox.smtp.auth import auth, may_authenticate
-from xoauth2_proxy.sandbox.smtp.content_commands import Transaction
+from xoauth2_proxy.sandbox.smtp.content_commands import bdat, data
 from xoauth2_proxy.sandbox.smtp.content_receiver import ContentReceiver
+from xoauth2_proxy.sandbox.smtp.session_state import Ending
+from xoauth2_proxy.sandbox.smtp.transaction import Transaction
 from xoauth2_proxy.smtp.protocol import (
     BadParameter,
     BadPath,
@@ -28,7 +29,7 @@ from xoauth2_proxy.smtp.protocol import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from xoauth2_proxy.sandbox.smtp.session import Session
+    from xoauth2_proxy.sandbox.smtp.session_state import SessionState
 
 _HELLO = reply(250, "", HOST).encode()
 _NO_NAME = reply(501, "5.4", "EHLO needs a name").encode()
@@ -58,22 +59,32 @@ _TURNED_AWAY = reply(503, "5.1", "Bad sequence of commands, only QUIT is left").
 _XTEXT = re.compile(r"(?:[!-*,-<>-~]|\+[0-9A-F]{2})+")
 _NOTIFY = re.compile(r"(?i)NEVER|(SUCCESS|FAILURE|DELAY)(,(SUCCESS|FAILURE|DELAY))*")
 
+_EXTENSION_OF = {  # the parameters of MAIL, and the extension that each belongs to
+    "SIZE": "SIZE",
+    "BODY": "8BITMIME",
+    "SMTPUTF8": "SMTPUTF8",
+    "AUTH": "AUTH",
+    "RET": "DSN",
+    "ENVID": "DSN",
+}
+
 _path = lru_cache(maxsize=1024)(parse_path)  # the same few paths come again and again
 
 
 class SmtpCommand(NamedTuple):
     """A verb's meaning."""
 
-    run: Callable[[Session, str], None]
+    run: Callable[[SessionState, str], None]
     step: Step | None = None  # where faults are placed
     must_wait: bool = False  # may only be the last of a group (RFC 2920 §3.1)
 
 
-def _ehlo(session: Session, argument: str) -> None:
+def _ehlo(session: SessionState, argument: str) -> None:
     if not argument:
         session.say(_NO_NAME)
         return
-    _begin(session)
+    session.is_greeted = True
+    session.end_transaction()
     offered = dict(session.provider.extensions)
     if session.is_encrypted or session.provider.behaviour.tls is not TlsMode.STARTTLS:
         offered.pop("STARTTLS", None)
@@ -83,20 +94,16 @@ def _ehlo(session: Session, argument: str) -> None:
     session.say(reply(250, "", session.provider.dialect.hello, *words).encode())
 
 
-def _helo(session: Session, argument: str) -> None:
+def _helo(session: SessionState, argument: str) -> None:
     if not argument:
         session.say(_NO_NAME)
         return
-    _begin(session)
+    session.is_greeted = True
+    session.end_transaction()
     session.say(_HELLO)
 
 
-def _begin(session: Session) -> None:
-    session.is_greeted = True
-    session.end_transaction()
-
-
-def _starttls(session: Session, argument: str) -> None:
+def _starttls(session: SessionState, argument: str) -> None:
     if argument:
         session.say(_ARGUMENT)
     elif (
@@ -107,10 +114,10 @@ def _starttls(session: Session, argument: str) -> None:
         session.say(_NO_TLS)
     else:
         session.say(_GO_TLS)
-        session.upgrade()
+        session.end(Ending.UPGRADE)
 
 
-def _mail(session: Session, argument: str) -> None:
+def _mail(session: SessionState, argument: str) -> None:
     refusal = _mail_refusal(session)
     if refusal:
         if not session.is_authenticated:
@@ -144,72 +151,52 @@ def _mail(session: Session, argument: str) -> None:
     session.say(_SENDER_OK)
 
 
-def _mail_refusal(session: Session) -> bytes:
+def _mail_refusal(session: SessionState) -> bytes:
     if session.is_authenticated:
         return _NESTED if session.transaction is not None else b""
     if not session.is_greeted:
         return _EHLO_FIRST
-    required = spoken(session.provider.dialect.auth_required)
+    required = encode_reply(session.provider.dialect.auth_required)
     return required if may_authenticate(session) else _TLS_FIRST
 
 
-def _apply(session: Session, envelope: Envelope, keyword: str, value: str) -> bytes:
+def _apply(session: SessionState, envelope: Envelope, keyword: str, value: str) -> bytes:
     """Return the refusal of a parameter of MAIL, or put it into the envelope and return b""."""
-    check = _MAIL_PARAMETERS.get(keyword)
-    if check is None or check[0] not in session.provider.extensions:
+    extensions = session.provider.extensions
+    if _EXTENSION_OF.get(keyword) not in extensions:
         return _UNKNOWN_PARAMETER
-    return check[1](session, envelope, value)
+    word, is_good = value.upper(), True
+    match keyword:
+        case "SIZE":
+            return _size(session, envelope, value)
+        case "BODY":
+            envelope.body_8bit = word == "8BITMIME"
+            is_binary = word == "BINARYMIME" and word in extensions
+            is_good = is_binary or word in ("7BIT", "8BITMIME")
+        case "SMTPUTF8":
+            envelope.smtputf8, is_good = True, not value
+        case "AUTH":
+            is_good = bool(value)  # RFC 4954 §5: accepted, never trusted
+        case "RET":
+            envelope.ret, is_good = word, word in ("FULL", "HDRS")
+        case "ENVID":
+            envelope.envid = value
+            is_good = _XTEXT.fullmatch(value) is not None and len(value) <= 100
+    return b"" if is_good else _BAD_PARAMETER
 
 
-def _size(session: Session, envelope: Envelope, value: str) -> bytes:
+def _size(session: SessionState, envelope: Envelope, value: str) -> bytes:
     if not (value.isascii() and value.isdigit() and len(value) <= 20):  # RFC 1870 §4
         return _BAD_PARAMETER
     envelope.size_bytes = int(value)
     behaviour = session.provider.behaviour
     if envelope.size_bytes <= behaviour.max_message_bytes:
         return b""
-    session.why = f"{behaviour.told_limit('max_message_bytes')}: SIZE={envelope.size_bytes}"
+    session.why = f"{behaviour.describe_limit('max_message_bytes')}: SIZE={envelope.size_bytes}"
     return _TOO_LARGE
 
 
-def _body(session: Session, envelope: Envelope, value: str) -> bytes:
-    word = value.upper()
-    envelope.body_8bit = word == "8BITMIME"
-    if word == "BINARYMIME" and word in session.provider.extensions:
-        return b""
-    return b"" if word in ("7BIT", "8BITMIME") else _BAD_PARAMETER
-
-
-def _smtputf8(_: Session, envelope: Envelope, value: str) -> bytes:
-    envelope.smtputf8 = True
-    return _BAD_PARAMETER if value else b""
-
-
-def _auth_parameter(_session: Session, _envelope: Envelope, value: str) -> bytes:
-    return b"" if value else _BAD_PARAMETER  # RFC 4954 §5: accepted, never trusted
-
-
-def _ret(_: Session, envelope: Envelope, value: str) -> bytes:
-    envelope.ret = value.upper()
-    return b"" if envelope.ret in ("FULL", "HDRS") else _BAD_PARAMETER
-
-
-def _envid(_: Session, envelope: Envelope, value: str) -> bytes:
-    envelope.envid = value
-    return b"" if _XTEXT.fullmatch(value) and len(value) <= 100 else _BAD_PARAMETER
-
-
-_MAIL_PARAMETERS = {  # keyword: the extension that allows it, and its meaning
-    "SIZE": ("SIZE", _size),
-    "BODY": ("8BITMIME", _body),
-    "SMTPUTF8": ("SMTPUTF8", _smtputf8),
-    "AUTH": ("AUTH", _auth_parameter),
-    "RET": ("DSN", _ret),
-    "ENVID": ("DSN", _envid),
-}
-
-
-def _rcpt(session: Session, argument: str) -> None:
+def _rcpt(session: SessionState, argument: str) -> None:
     transaction = session.transaction
     if transaction is None:
         session.say(_MAIL_FIRST)
@@ -228,8 +215,8 @@ def _rcpt(session: Session, argument: str) -> None:
     elif len(transaction.envelope.forward_paths) >= session.provider.behaviour.max_recipients:
         session.provider.counters.limit_met("max_recipients")
         session.refuse(
-            spoken(session.provider.dialect.too_many_recipients),
-            session.provider.behaviour.told_limit("max_recipients"),
+            encode_reply(session.provider.dialect.too_many_recipients),
+            session.provider.behaviour.describe_limit("max_recipients"),
         )
     elif transaction.via:
         session.say(_NESTED)
@@ -238,7 +225,7 @@ def _rcpt(session: Session, argument: str) -> None:
         session.say(_RECIPIENT_OK)
 
 
-def _rcpt_refusal(session: Session, rest: str) -> bytes:
+def _rcpt_refusal(session: SessionState, rest: str) -> bytes:
     """Return the refusal of the parameters of RCPT, or b"". RFC 3461 §4.1, §4.2."""
     if "DSN" not in session.provider.extensions:
         return _UNKNOWN_PARAMETER
@@ -259,7 +246,7 @@ def _rcpt_refusal(session: Session, rest: str) -> bytes:
     return b""
 
 
-def _rset(session: Session, argument: str) -> None:
+def _rset(session: SessionState, argument: str) -> None:
     if argument:
         session.say(_ARGUMENT)
     else:
@@ -267,7 +254,7 @@ def _rset(session: Session, argument: str) -> None:
         session.say(_RESET)
 
 
-def _quit(session: Session, argument: str) -> None:
+def _quit(session: SessionState, argument: str) -> None:
     if argument:
         session.say(_ARGUMENT)
     else:
@@ -286,8 +273,8 @@ COMMANDS = {
     b"AUTH": SmtpCommand(auth, must_wait=True),  # its step is where the credentials are complete
     b"MAIL": SmtpCommand(_mail, Step.MAIL),
     b"RCPT": SmtpCommand(_rcpt, Step.RCPT),
-    b"DATA": SmtpCommand(content_commands.data, Step.DATA, must_wait=True),
-    b"BDAT": SmtpCommand(content_commands.bdat),  # places its step itself
+    b"DATA": SmtpCommand(data, Step.DATA, must_wait=True),
+    b"BDAT": SmtpCommand(bdat),  # places its step itself
     b"RSET": SmtpCommand(_rset, Step.RSET),
     b"NOOP": _answer(_RESET),
     b"VRFY": _answer(_CANNOT_VERIFY),

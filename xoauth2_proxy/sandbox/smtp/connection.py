@@ -1,7 +1,6 @@
-"""Carries one client connection: writes the session's flights and does what its ending says.
+"""One client connection: the transport, TLS, timers and back-pressure around a session.
 
-The session decides; this file owns the transport, TLS, timers and back-pressure. Works on
-asyncio's and on uvloop's loop.
+Writes the session's replies and does what its ending says. Works with asyncio and with uvloop.
 """
 
 from __future__ import annotations
@@ -12,14 +11,19 @@ import select
 import socket
 import struct
 from collections import deque
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 from xoauth2_proxy.accounts.accounts import TlsMode
-from xoauth2_proxy.sandbox.refusals import told_address
-from xoauth2_proxy.sandbox.smtp.session import Ending, Session
+from xoauth2_proxy.sandbox.refusals import format_address
+from xoauth2_proxy.sandbox.smtp.session import Session
+from xoauth2_proxy.sandbox.smtp.session_state import Ending
 
 if TYPE_CHECKING:
-    from xoauth2_proxy.sandbox.smtp.server import SmtpServer
+    import ssl
+    from collections.abc import Coroutine, Iterator
+
+    from xoauth2_proxy.sandbox.provider_state import ProviderState
+    from xoauth2_proxy.sandbox.refusals import Refusals
 
 HANDSHAKE_SECONDS = 10.0
 SHUTDOWN_SECONDS = 5.0  # for the client's share of ending TLS
@@ -27,17 +31,33 @@ _MAX_FLIGHTS = 256  # held back by `rtt_seconds`
 _NOT_READING = (Ending.UPGRADE, Ending.FREEZE)
 _MAX_BACKLOG_BYTES = 64 * 1024  # read ahead while a reply is being delayed
 _LINGER_NOT = struct.pack("ii", 1, 0)  # SO_LINGER: on, 0 seconds; closing sends RST
-
-
 _TOO_MANY = b"421 4.3.2 Too many connections\r\n"
 _GONE = getattr(select, "POLLRDHUP", 0)  # Linux's; elsewhere only a reset is seen unread
+
+
+class ConnectionOwner(Protocol):
+    """What a connection needs of the server that has accepted it."""
+
+    provider: ProviderState
+    ssl_context: ssl.SSLContext
+
+    def enter(self, connection: SandboxConnection) -> bool:
+        """Count a new connection; return whether there is room for it."""
+        ...
+
+    def leave(self, connection: SandboxConnection) -> None:
+        """Forget a connection that is lost."""
+        ...
+
+    def own(self, work: Coroutine[None, None, None]) -> None:
+        """Run `work` as a task that ends with the server."""
+        ...
 
 
 class SandboxConnection(asyncio.Protocol):
     """One client connection of the server."""
 
     __slots__ = (
-        "_client",
         "_early",
         "_flights",
         "_hold",
@@ -51,13 +71,12 @@ class SandboxConnection(asyncio.Protocol):
         "opened_at",
     )
 
-    def __init__(self, server: SmtpServer) -> None:
+    def __init__(self, server: ConnectionOwner) -> None:
         self._server = server
         self._loop = asyncio.get_running_loop()
         self._rtt_seconds = server.provider.behaviour.rtt_seconds
         is_encrypted = server.provider.behaviour.tls is TlsMode.IMPLICIT
         self._session = Session(server.provider, is_encrypted=is_encrypted)
-        self._client = ""  # address:port, once it is known
         self._transport: asyncio.Transport | None = None  # None: not yet, or gone
         self._flights: deque[tuple[bytes, Ending]] = deque()  # held back by `rtt_seconds`
         # What came through TLS before `start_tls` returned: a client's EHLO may travel with the
@@ -70,7 +89,7 @@ class SandboxConnection(asyncio.Protocol):
 
     @property
     def waits_for_client(self) -> bool:
-        """Whether it is the client's turn: no reply is due, and none is kept back for good."""
+        """Whether it is the client's turn: it has every reply that it will get."""
         transport, session = self._transport, self._session
         if transport is None or transport.is_closing() or session.is_silent:
             return False
@@ -83,7 +102,7 @@ class SandboxConnection(asyncio.Protocol):
 
     @property
     def is_deserted(self) -> bool:
-        """Whether the client has left a connection that is read no more, which nobody tells."""
+        """Whether the client has left a frozen connection, of which the loop tells nothing."""
         if self._transport is None or self._session.ending is not Ending.FREEZE:
             return False
         poll = select.poll()
@@ -95,11 +114,11 @@ class SandboxConnection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass of it
         # asyncio sets it only where the listening socket names its protocol, and ours does not.
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._client = self._session.client = told_address(transport.get_extra_info("peername"))
+        self._session.client = format_address(transport.get_extra_info("peername"))
         if not self._server.enter(self):
             provider = self._server.provider
-            told = provider.behaviour.told_limit("max_connections")
-            self.farewell(provider.dialect.worded(_TOO_MANY), "CONNECT", told)
+            why = provider.behaviour.describe_limit("max_connections")
+            self.farewell(provider.dialect.with_tail(_TOO_MANY), "CONNECT", why)
         else:
             self._session.greet()
             self._settle()
@@ -118,7 +137,7 @@ class SandboxConnection(asyncio.Protocol):
         self._settle()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Let go of everything."""
+        """Release everything."""
         self._transport = None
         self._flights.clear()
         if self._hold is not None:
@@ -127,7 +146,7 @@ class SandboxConnection(asyncio.Protocol):
         self._server.leave(self)
 
     def pause_writing(self) -> None:
-        """The client does not read its replies: take no more commands."""
+        """The client does not read its replies: read no more commands."""
         self._is_paused_by_peer = True
         self._pause_reading()
 
@@ -137,7 +156,7 @@ class SandboxConnection(asyncio.Protocol):
         self._resume_reading()
 
     def farewell(self, octets: bytes, step: str, why: str) -> None:
-        """Say `octets` out of turn and close; who is kept waiting for good hears nothing."""
+        """Write `octets` out of turn, unless the client gets no replies any more, and close."""
         if self._transport is None or self._transport.is_closing():
             return
         if self._session.is_silent:
@@ -149,7 +168,11 @@ class SandboxConnection(asyncio.Protocol):
         if octets:
             self._server.provider.counters.count_replies((octets,))
         self._server.provider.refusals.add(
-            self._client, self._session.mailbox, step, octets or b"(closed without a word)", why
+            self._session.client,
+            self._session.mailbox,
+            step,
+            octets or b"(closed without a word)",
+            why,
         )
         self._deliver(octets, Ending.CLOSE)
 
@@ -165,7 +188,7 @@ class SandboxConnection(asyncio.Protocol):
             self._transport.abort()
 
     def _settle(self) -> None:
-        """Carry out what the session has decided."""
+        """Do what the session has decided."""
         session = self._session
         octets, ending = session.take_replies(), session.ending
         if octets and not session.is_mid_flight:
@@ -242,9 +265,10 @@ class SandboxConnection(asyncio.Protocol):
         if plain is None:
             return
         self._session.abandon()
+        provider, client = self._server.provider, self._session.client
         encrypted: asyncio.Transport | None = None
         try:
-            with self._server.shaking_hands(self._client):
+            with record_failed_handshake(provider.refusals, client):
                 encrypted = await self._loop.start_tls(
                     plain,
                     self,
@@ -261,8 +285,18 @@ class SandboxConnection(asyncio.Protocol):
         if self._transport is None or encrypted is None:
             return
         self._transport = encrypted
-        # RFC 3207 §4.2: nothing learnt before the handshake is remembered.
-        self._session = Session(self._server.provider, is_encrypted=True, client=self._client)
+        # RFC 3207 §4.2: what was said before the handshake is forgotten.
+        self._session = Session(provider, is_encrypted=True, client=client)
         early, self._early = self._early, None
         if early:
             self.data_received(bytes(early))
+
+
+@contextlib.contextmanager
+def record_failed_handshake(refusals: Refusals, client: str) -> Iterator[None]:
+    """Record that a TLS handshake failed, which is no error of the server, and go on."""
+    try:
+        yield
+    except OSError as error:  # TLS errors included
+        why = f"the TLS handshake failed: {error}; does the client trust ca.pem?"
+        refusals.add(client, "", "TLS", b"(closed)", why)

@@ -1,25 +1,22 @@
-"""The transaction: envelope, content, and the reply that takes it over or refuses it.
-
-DATA is RFC 5321 §4.1.1.4, BDAT is RFC 3030.
-"""
+"""DATA (RFC 5321 §4.1.1.4) and BDAT (RFC 3030): the content, and the reply at its end."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from xoauth2_proxy.sandbox.dialects import spoken
+from xoauth2_proxy.sandbox.dialects import encode_reply
 from xoauth2_proxy.sandbox.faults import Step
 from xoauth2_proxy.sandbox.message_store import Message
-from xoauth2_proxy.sandbox.smtp.content_receiver import ContentReceiver, DataDecoder
-from xoauth2_proxy.smtp.protocol import Envelope, reply
+from xoauth2_proxy.sandbox.smtp.fault_injection import run_step
+from xoauth2_proxy.sandbox.smtp.session_state import Input
+from xoauth2_proxy.sandbox.smtp.transaction import BdatChunk
+from xoauth2_proxy.smtp.protocol import reply
 
 if TYPE_CHECKING:
-    from typing import Literal
+    from xoauth2_proxy.sandbox.smtp.session_state import SessionState
+    from xoauth2_proxy.sandbox.smtp.transaction import Transaction
 
-    from xoauth2_proxy.sandbox.smtp.session import Session
-
-_MAX_CHUNK_BYTES = 1 << 31  # a larger one is not read to its end
+_MAX_CHUNK_BYTES = 1 << 31  # the octets of a larger one are not read
 
 _GO_ON = reply(354, "", "Go ahead").encode()
 _NEED_MAIL = reply(503, "5.1", "MAIL first").encode()
@@ -36,77 +33,34 @@ _BARE_LINE_ENDS = reply(550, "6.11", "SMTPSEND.BareLinefeedsAreIllegal").encode(
 _NOT_IMPLEMENTED = reply(502, "5.1", "Command not implemented").encode()
 
 
-class Transaction:
-    """One transaction under way."""
-
-    __slots__ = (
-        "envelope",
-        "has_content",
-        "is_binary",
-        "is_failed",
-        "reader",
-        "receiver",
-        "recipients_tried",
-        "via",
-    )
-
-    def __init__(self, envelope: Envelope, receiver: ContentReceiver) -> None:
-        self.envelope = envelope
-        self.receiver = receiver
-        self.reader = DataDecoder(receiver)
-        self.recipients_tried = 0
-        self.via: Literal["", "DATA", "BDAT"] = ""
-        self.has_content = False
-        self.is_binary = False  # BODY=BINARYMIME was declared (RFC 3030 §3)
-        self.is_failed = False  # a chunk was refused: nothing but RSET helps (RFC 3030 §2)
-
-    def discard(self) -> None:
-        """Let go of the content."""
-        self.receiver.discard()
-
-
-@dataclass(slots=True)
-class BdatChunk:
-    """One BDAT command's octets."""
-
-    left_bytes: int  # not read so far
-    is_last: bool = field(kw_only=True)
-    refusal: bytes = field(kw_only=True)  # b"": the octets are wanted
-    size_bytes: int = 0
-
-    def __post_init__(self) -> None:
-        self.size_bytes = self.left_bytes
-
-
-def data(session: Session, argument: str) -> None:
+def data(session: SessionState, argument: str) -> None:
     """DATA: ask for the content."""
     transaction = session.transaction
-    refusal = _refusal(transaction)
+    refusal = _envelope_refusal(transaction)
     if argument:
-        session.say(_NO_ARGUMENT)
-    elif refusal or transaction is None:
-        session.say(refusal)
-    elif transaction.via == "BDAT":
-        session.say(_MIXED)
-    elif transaction.is_binary:
-        session.say(_BINARY_NEEDS_BDAT)
-    elif session.provider.limits is not None and (refusal := _limit(session, transaction)):
-        session.say(refusal)
-    else:
-        transaction.via = "DATA"
-        session.say(_GO_ON)
-        session.read_data()
+        refusal = _NO_ARGUMENT
+    elif transaction is not None and not refusal:
+        if transaction.via == "BDAT":
+            refusal = _MIXED
+        elif transaction.is_binary:
+            refusal = _BINARY_NEEDS_BDAT
+        else:
+            refusal = _limit_refusal(session, transaction)
+        if not refusal:
+            transaction.via = "DATA"
+            session.input = Input.DATA
+    session.say(refusal or _GO_ON)
 
 
-def bdat(session: Session, argument: str) -> None:
-    """BDAT: take a chunk, even one that will be refused, for its octets follow at once."""
+def bdat(session: SessionState, argument: str) -> None:
+    """BDAT: read a chunk, even one that will be refused: its octets follow at once."""
     if "CHUNKING" not in session.provider.extensions:
         session.say(_NOT_IMPLEMENTED)
         return
     size, _, last = argument.upper().partition(" ")
     if not (size.isascii() and size.isdigit()) or len(size) > 18 or last not in ("", "LAST"):
         session.say(_BAD_BDAT)
-        session.close()  # where the next command starts cannot be known
+        session.close()  # it is unknown where the next command starts
         return
     if int(size) > _MAX_CHUNK_BYTES:
         session.say(_TOO_LARGE)
@@ -116,56 +70,49 @@ def bdat(session: Session, argument: str) -> None:
     chunk = BdatChunk(int(size), is_last=bool(last), refusal=_chunk_refusal(session))
     if transaction is not None and not chunk.refusal:
         transaction.via = "BDAT"
-    session.step(Step.BDAT, argument, lambda session, _: None)
-    session.read_chunk(chunk)
+    run_step(session, Step.BDAT, argument, lambda session, _: None)
+    session.chunk = chunk
+    if session.input is Input.LINE:  # unless a fault has ended the session
+        session.input = Input.CHUNK
 
 
-def take_chunk(session: Session) -> None:
-    """Answer a chunk that is not the last."""
-    transaction = session.transaction
-    if transaction is not None and transaction.receiver.is_too_large:
-        session.why = session.provider.behaviour.told_limit("max_message_bytes")
-        fail_chunk(session, _TOO_LARGE)
+def end_chunk(session: SessionState, _: str = "") -> None:
+    """Reply to a chunk whose octets are all there."""
+    chunk, transaction = session.chunk, session.transaction
+    if session.is_answered:
+        session.is_answered = False
+        _refuse_chunk(session, b"")
+    elif chunk.refusal:
+        _refuse_chunk(session, chunk.refusal)
+    elif chunk.is_last:
+        run_step(session, Step.END, "", finish)
+    elif transaction is not None and transaction.receiver.is_too_large:
+        session.why = session.provider.behaviour.describe_limit("max_message_bytes")
+        _refuse_chunk(session, _TOO_LARGE)
     else:
-        session.say(b"250 2.0.0 OK %d octets\r\n" % session.chunk.size_bytes)
+        session.say(b"250 2.0.0 OK %d octets\r\n" % chunk.size_bytes)
 
 
-def fail_chunk(session: Session, refusal: bytes) -> None:
-    """Answer a refused chunk; after it no other of the transaction is taken (RFC 3030 §2).
-
-    b"" is the refusal of one that had its reply before.
-    """
-    if refusal:
-        session.say(refusal)
-    transaction = session.transaction
-    if transaction is not None and not transaction.is_failed:
-        transaction.is_failed = True
-        session.provider.counters.transactions_refused += 1
-    if session.chunk.is_last:
-        session.end_transaction()
+def end_data(session: SessionState, _: str = "") -> None:
+    """Reply to the end of DATA, unless a fault has replied already."""
+    if session.is_answered:
+        session.is_answered = False
+        session.end_transaction(is_refused=True)
+    else:
+        run_step(session, Step.END, "", finish)
 
 
-def finish(session: Session, _: str) -> None:
-    """The content is whole: keep the message, or say why not."""
-    transaction = session.transaction
+def finish(session: SessionState, _: str) -> None:
+    """The content is complete: store the message, or refuse it."""
+    transaction, provider = session.transaction, session.provider
     if transaction is None:
         return
-    receiver, envelope, provider = transaction.receiver, transaction.envelope, session.provider
-    refusal = b""
-    if receiver.is_too_large:
-        session.why = provider.behaviour.told_limit("max_message_bytes")
-        refusal = _TOO_LARGE
-    elif receiver.has_bare_line_ends and not transaction.is_binary:
-        session.why = "the content has line ends that are not CRLF"
-        refusal = _BARE_LINE_ENDS
-    elif provider.limits is not None:
-        count = len(envelope.forward_paths)
-        refusal = spoken(provider.limits.refuse_message(session.mailbox, session, count))
-        session.why = provider.limits.met if refusal else ""
+    refusal = _message_refusal(session, transaction)
     if refusal:
         session.say(refusal)
-        refuse(session)
+        session.end_transaction(is_refused=True)
         return
+    envelope, receiver = transaction.envelope, transaction.receiver
     message = Message(
         session.mailbox,
         envelope.reverse_path,
@@ -180,17 +127,31 @@ def finish(session: Session, _: str) -> None:
     mark = len(session.replies)
     session.say(b"250 2.0.0 OK %s\r\n" % message.id.encode())
     session.end_transaction()
-    if provider.limits is not None or provider.accept_delays is not None:
-        _delay(session, mark, len(message.forward_paths))
+    seconds = 0.0
+    if provider.limits is not None:
+        seconds = provider.limits.accept_message(session.mailbox, len(message.forward_paths))
+    if provider.accept_delays is not None:
+        seconds = max(seconds, provider.accept_delays.next())
+    if seconds > 0.0:
+        session.hold(mark, seconds)
 
 
-def refuse(session: Session) -> None:
-    """The transaction ends without a message; its reply has been given."""
-    session.provider.counters.transactions_refused += 1
-    session.end_transaction()
+def _refuse_chunk(session: SessionState, refusal: bytes) -> None:
+    """Refuse a chunk and with it the rest of the transaction (RFC 3030 §2).
+
+    A `refusal` of b"" means that a fault has replied already.
+    """
+    if refusal:
+        session.say(refusal)
+    transaction = session.transaction
+    if transaction is not None and not transaction.is_failed:
+        transaction.is_failed = True
+        session.provider.counters.transactions_refused += 1
+    if session.chunk.is_last:
+        session.end_transaction()
 
 
-def _refusal(transaction: Transaction | None) -> bytes:
+def _envelope_refusal(transaction: Transaction | None) -> bytes:
     if transaction is None:
         return _NEED_MAIL
     if transaction.envelope.forward_paths:
@@ -198,31 +159,37 @@ def _refusal(transaction: Transaction | None) -> bytes:
     return _NO_RECIPIENTS if transaction.recipients_tried else _NEED_RCPT
 
 
-def _chunk_refusal(session: Session) -> bytes:
+def _chunk_refusal(session: SessionState) -> bytes:
     transaction = session.transaction
     if transaction is not None and transaction.is_failed:
         return _CHUNK_FAILED
-    refusal = _refusal(transaction)
-    if transaction is None or refusal or session.provider.limits is None or transaction.via:
+    refusal = _envelope_refusal(transaction)
+    if transaction is None or refusal or transaction.via:
         return refusal
-    return _limit(session, transaction)
+    return _limit_refusal(session, transaction)
 
 
-def _limit(session: Session, transaction: Transaction) -> bytes:
-    """Return the refusal of a message before its content, for the sake of a limit."""
+def _limit_refusal(session: SessionState, transaction: Transaction) -> bytes:
+    """Return the refusal of a message whose content would exceed a limit; b"": none."""
     limits, count = session.provider.limits, len(transaction.envelope.forward_paths)
-    refusal = spoken(limits.refuse_content(session.mailbox, session, count)) if limits else b""
-    session.why = limits.met if limits and refusal else ""
+    if limits is None:
+        return b""
+    refusal = encode_reply(limits.refuse_content(session.mailbox, session, count))
+    session.why = limits.met if refusal else ""
     return refusal
 
 
-def _delay(session: Session, mark: int, recipients: int) -> None:
-    """Let the reply to an accepted message wait for its time."""
-    provider = session.provider
-    seconds = 0.0
-    if provider.limits is not None:
-        seconds = provider.limits.accept_message(session.mailbox, recipients)
-    if provider.accept_delays is not None:
-        seconds = max(seconds, provider.accept_delays.next())
-    if seconds > 0.0:
-        session.hold(mark, seconds)
+def _message_refusal(session: SessionState, transaction: Transaction) -> bytes:
+    provider, receiver = session.provider, transaction.receiver
+    if receiver.is_too_large:
+        session.why = provider.behaviour.describe_limit("max_message_bytes")
+        return _TOO_LARGE
+    if receiver.has_bare_line_ends and not transaction.is_binary:
+        session.why = "the content has line ends that are not CRLF"
+        return _BARE_LINE_ENDS
+    if provider.limits is None:
+        return b""
+    count = len(transaction.envelope.forward_paths)
+    refusal = encode_reply(provider.limits.refuse_message(session.mailbox, session, count))
+    session.why = provider.limits.met if refusal else ""
+    return refusal

@@ -1,19 +1,19 @@
-"""Carries out a fault that a session has met."""
+"""Runs a step of a session, or does what the fault placed at that step says."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from xoauth2_proxy.sandbox.dialects import spoken
+from xoauth2_proxy.sandbox.dialects import encode_reply
 from xoauth2_proxy.sandbox.faults import AROUND, PRESUMED, REPLIES, Action, Fault, Step
-from xoauth2_proxy.sandbox.smtp import content_commands
+from xoauth2_proxy.sandbox.smtp.session_state import Ending, Input
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from xoauth2_proxy.sandbox.smtp.session import Session
+    from xoauth2_proxy.sandbox.smtp.session_state import SessionState
 
-# What stands in place of a reply in the record of refusals.
+# What the record of refusals shows in place of a reply.
 _DONE = {
     Action.DROP: b"(closed without a word)",
     Action.RESET: b"(reset)",
@@ -24,72 +24,81 @@ _DONE = {
     Action.REPLY_THEN_DROP: b"(the usual reply, then closed)",
     Action.REPLY_TWICE: b"(the usual reply, twice)",
 }
-_BEFORE_THEIR_REPLY = (Step.BDAT, Step.CONTENT)  # which comes when the octets are there
+_BEFORE_THEIR_REPLY = (Step.BDAT, Step.CONTENT)  # the reply comes once all octets are there
 
 
-def meet(
-    session: Session, fault: Fault, argument: str, run: Callable[[Session, str], None]
+def run_step(
+    session: SessionState, step: Step, argument: str, run: Callable[[SessionState, str], None]
 ) -> None:
-    """Do what the fault says in place of `run`, or around it."""
-    if fault.action in _DONE:
-        session.note_refusal(_DONE[fault.action], fault.told(fault.action))
-    match fault.action:
-        case action if action in REPLIES:
-            _reply_instead(session, fault)
-        case Action.DROP:
-            session.close()
-        case Action.RESET:
-            session.abort()
-        case Action.FREEZE:
-            session.freeze()
-        case Action.STALL:
-            session.stall()
-        case action if action in PRESUMED:
-            session.presumed = action.value
-            session.why = f"{fault.told(action)}: the token is taken for that, whatever it is"
-            run(session, argument)
-            session.presumed = ""
-        case action if action in AROUND and fault.step in _BEFORE_THEIR_REPLY:
-            session.answer_spoiled(fault)
-            run(session, argument)
-        case _:
-            run_and_spoil(session, fault, argument, run)
+    """Count the arrival at `step`; call `run`, or do what the fault placed there says."""
+    fault = session.provider.arrive(step, session.mailbox, argument)
+    if fault is None:
+        run(session, argument)
+        return
+    action, reason = fault.action, fault.describe(fault.action)
+    if action in _DONE:
+        session.note_refusal(_DONE[action], reason)
+    if action in REPLIES:
+        _reply_instead(session, fault, reason)
+    elif action is Action.DROP:
+        session.close()
+    elif action is Action.RESET:
+        session.end(Ending.ABORT)
+    elif action is Action.FREEZE:
+        session.is_silent = True
+        session.end(Ending.FREEZE)
+    elif action is Action.STALL:
+        session.is_silent = True
+        session.input = Input.NOTHING
+    elif action in PRESUMED:
+        session.presumed = action.value
+        session.why = f"{reason}: the token is taken for that, whatever it is"
+        run(session, argument)
+        session.presumed = ""
+    elif action in AROUND and step in _BEFORE_THEIR_REPLY:
+        session.pending_faults.append(fault)
+        run(session, argument)
+    else:
+        run_and_alter(session, fault, argument, run)
 
 
-def run_and_spoil(
-    session: Session, fault: Fault, argument: str, run: Callable[[Session, str], None]
+def run_and_alter(
+    session: SessionState, fault: Fault, argument: str, run: Callable[[SessionState, str], None]
 ) -> None:
-    """Let `run` answer, and do to its replies what the fault says."""
+    """Call `run`, and change its replies as the fault says."""
     said, held = len(session.replies), len(session.held)
     run(session, argument)
-    # What `run` has said; it may have put it off already.
-    pile, mark = (session.held, held) if session.is_held else (session.replies, said)
+    # The replies of `run`, which it may have put on hold.
+    replies, mark = (session.held, held) if session.is_held else (session.replies, said)
     match fault.action:
         case Action.DELAY:
             session.hold(said, fault.seconds)
         case Action.REPLY_TWICE:
-            pile += pile[mark:]
-        case Action.REPLY_THEN_DROP:
-            session.close_in_turn()
+            replies += replies[mark:]
+        case Action.REPLY_THEN_DROP if not session.is_silent:
+            if session.is_held:
+                session.held_ending = Ending.CLOSE
+            else:
+                session.close()
         case Action.ACCEPT_THEN_DROP:
-            del pile[mark:]
+            del replies[mark:]
             session.close()
 
 
-def _reply_instead(session: Session, fault: Fault) -> None:
-    octets = fault.octets
-    session.why = fault.told(fault.action)
+def _reply_instead(session: SessionState, fault: Fault, reason: str) -> None:
+    octets, dialect = fault.octets, session.provider.dialect
+    session.why = reason
     if fault.action is Action.SHUT_DOWN and not fault.text:
-        octets = session.provider.dialect.worded(spoken(session.provider.dialect.shut_down))
+        octets = dialect.with_tail(encode_reply(dialect.shut_down))
     is_refusal = octets[:1] in (b"4", b"5")
     session.say_verbatim(octets)
     if fault.step in _BEFORE_THEIR_REPLY:
-        session.answer_early()
+        session.is_answered = True
     elif fault.step is Step.END:
-        content_commands.refuse(session)
+        session.end_transaction(is_refused=True)
     elif fault.step is Step.AUTH and is_refusal:
         session.provider.counters.auth_refused += 1
     elif fault.step is Step.CONNECT and is_refusal:
-        session.turn_away()
+        session.is_turned_away = True  # RFC 5321 §3.1
     if octets.startswith(b"421"):  # RFC 5321 §3.8: the server closes
         session.close()

@@ -1,4 +1,4 @@
-"""The sandbox's SMTP server: it listens, bounds connections and ends idle ones."""
+"""The sandbox's SMTP server: listens, limits the connections and ends idle ones."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ import socket
 from typing import TYPE_CHECKING
 
 from xoauth2_proxy.accounts.accounts import TlsMode
-from xoauth2_proxy.sandbox.dialects import spoken
-from xoauth2_proxy.sandbox.refusals import told_address
+from xoauth2_proxy.sandbox.dialects import encode_reply
+from xoauth2_proxy.sandbox.refusals import format_address
 from xoauth2_proxy.sandbox.smtp.connection import (
     HANDSHAKE_SECONDS,
     SHUTDOWN_SECONDS,
     SandboxConnection,
+    record_failed_handshake,
 )
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Coroutine, Iterator
+    from collections.abc import Coroutine
 
     from xoauth2_proxy.sandbox.provider_state import ProviderState
 
@@ -30,17 +31,17 @@ _SWEEP_SECONDS = 5.0  # how late an idle or old connection may be ended
 
 
 class SmtpServer:
-    """Accepts connections for one provider."""
+    """Accepts the connections of one provider."""
 
     def __init__(self, provider: ProviderState, ssl_context: ssl.SSLContext) -> None:
         self.provider = provider
         self.ssl_context = ssl_context
         self._connections: set[SandboxConnection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._unopened: set[socket.socket] = set()  # accepted, in no transport yet
+        self._unopened: set[socket.socket] = set()  # accepted, without a transport so far
         self._server: asyncio.Server | None = None
         self._sweep: asyncio.TimerHandle | None = None
-        self._empty: asyncio.Future[None] | None = None  # done when the last connection is gone
+        self._empty: asyncio.Future[None] | None = None  # done when the last connection is lost
 
     async def start(self, host: str, port: int) -> tuple[str, int]:
         """Listen, and return the address bound."""
@@ -87,7 +88,7 @@ class SmtpServer:
         return len(self._connections) <= self.provider.behaviour.max_connections
 
     def leave(self, connection: SandboxConnection) -> None:
-        """Forget a connection that is gone."""
+        """Forget a connection that is lost."""
         if connection not in self._connections:
             return
         self._connections.remove(connection)
@@ -96,22 +97,13 @@ class SmtpServer:
             self._empty.set_result(None)
 
     def own(self, work: Coroutine[None, None, None]) -> None:
-        """Run `work` as a task that `stop` ends."""
+        """Run `work` as a task that `stop` cancels."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    @contextlib.contextmanager
-    def shaking_hands(self, client: str) -> Iterator[None]:
-        """Note that a TLS handshake failed, which is the client's doing, and go on."""
-        try:
-            yield
-        except OSError as error:  # TLS errors included
-            why = f"the TLS handshake failed: {error}; does the client trust ca.pem?"
-            self.provider.refusals.add(client, "", "TLS", b"(closed)", why)
-
     def close_connections(self, farewell: bytes) -> None:
-        """Say `farewell` on every connection and close it."""
+        """Write `farewell` on every connection and close it."""
         for connection in tuple(self._connections):
             connection.farewell(farewell, "IDLE", "the sandbox was asked to close connections")
 
@@ -142,9 +134,9 @@ class SmtpServer:
         self._unopened.remove(peer)  # the transport closes it from here on
         loop = asyncio.get_running_loop()
         client = ""
-        with contextlib.suppress(OSError):  # it has gone already
-            client = told_address(peer.getpeername())
-        with self.shaking_hands(client):
+        with contextlib.suppress(OSError):  # the client has left already
+            client = format_address(peer.getpeername())
+        with record_failed_handshake(self.provider.refusals, client):
             await loop.connect_accepted_socket(
                 lambda: SandboxConnection(self),
                 peer,
@@ -156,21 +148,20 @@ class SmtpServer:
     def _end_idle(self) -> None:
         loop = asyncio.get_running_loop()
         behaviour, dialect = self.provider.behaviour, self.provider.dialect
-        now = loop.time()
+        now, oldest = loop.time(), behaviour.session_seconds or math.inf
         for connection in tuple(self._connections):
             if connection.is_deserted:
                 connection.abort()
             elif not connection.waits_for_client:
                 continue
             elif connection.last_active < now - behaviour.idle_seconds:
-                why = behaviour.told_limit("idle_seconds")
-                connection.farewell(dialect.worded(spoken(dialect.idle)), "IDLE", why)
-            elif (
-                0.0 < behaviour.session_seconds < now - connection.opened_at
-                and connection.is_between_messages
-            ):
+                self._end_for(connection, "idle_seconds", dialect.idle)
+            elif connection.opened_at < now - oldest and connection.is_between_messages:
                 self.provider.counters.limit_met("session_seconds")
-                why = behaviour.told_limit("session_seconds")
-                connection.farewell(dialect.worded(spoken(dialect.session_over)), "IDLE", why)
-        shortest = min(behaviour.idle_seconds, behaviour.session_seconds or math.inf)
-        self._sweep = loop.call_later(min(_SWEEP_SECONDS, shortest / 2), self._end_idle)
+                self._end_for(connection, "session_seconds", dialect.session_over)
+        interval = min(_SWEEP_SECONDS, behaviour.idle_seconds / 2, oldest / 2)
+        self._sweep = loop.call_later(interval, self._end_idle)
+
+    def _end_for(self, connection: SandboxConnection, limit: str, farewell: str) -> None:
+        octets = self.provider.dialect.with_tail(encode_reply(farewell))
+        connection.farewell(octets, "IDLE", self.provider.behaviour.describe_limit(limit))

@@ -1,14 +1,14 @@
-"""Which tokens were revoked: each one until its own end, or all that were minted until a moment."""
+"""Revoked tokens: single ones, each until it expires, or all that were issued until a moment."""
 
 from __future__ import annotations
 
 import heapq
 
-MAX_REVOKED = 100_000  # that have not ended; some 25 MB
+MAX_REVOKED = 100_000  # that have not expired; some 25 MB
 
 
 class TooManyRevoked(ValueError):
-    """No further token can be revoked, for none of those that were may be forgotten."""
+    """No further token can be revoked: all that were revoked have to be remembered."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -18,13 +18,13 @@ class TooManyRevoked(ValueError):
 
 
 class Revocations:
-    """Forgets no token that could be good again. Time is handed in, in seconds since the epoch."""
+    """Remembers every revoked token that could still be good. Times: seconds since the epoch."""
 
     __slots__ = ("_ends", "_ids", "_valid_from")
 
     def __init__(self) -> None:
         self._ids: set[str] = set()
-        self._ends: list[tuple[float, str]] = []  # a heap: whose end is next
+        self._ends: list[tuple[float, str]] = []  # a heap: the next to expire is first
         self._valid_from = 0.0  # older tokens are revoked
 
     def __len__(self) -> int:

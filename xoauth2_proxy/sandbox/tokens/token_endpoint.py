@@ -17,7 +17,7 @@ from urllib.parse import unquote_plus
 from aiohttp import web
 
 from xoauth2_proxy.sandbox.faults import TokenAction, TokenFault
-from xoauth2_proxy.sandbox.refusals import told_address
+from xoauth2_proxy.sandbox.refusals import format_address
 from xoauth2_proxy.sandbox.tokens.revocations import TooManyRevoked
 from xoauth2_proxy.sandbox.tokens.token_factory import GrantEnded, TokenKind
 
@@ -81,13 +81,13 @@ class TokenEndpoint:
     def __init__(
         self,
         settings: TokenEndpointSettings,
-        mint: TokenFactory,
+        factory: TokenFactory,
         faults: FaultScript[TokenFault],
         counters: Counters,
         refusals: Refusals,
     ) -> None:
         self._settings = settings
-        self._mint = mint
+        self._factory = factory
         self._faults = faults
         self._counters = counters
         self._refusals = refusals
@@ -127,7 +127,7 @@ class TokenEndpoint:
             return self._answer(asked)
         self._counters.fault_met(f"{fault.step}:{fault.action}")
         if fault.action is not TokenAction.DELAY:
-            self._note(asked, f"({fault.action.meaning})", fault.told(fault.action))
+            self._note(asked, f"({fault.action.meaning})", fault.describe(fault.action))
         return await self._spoil(fault, request, asked)
 
     async def _read(self, request: web.Request) -> _Asked:
@@ -138,7 +138,7 @@ class TokenEndpoint:
         client_id, client_secret = _client(request, form)
         refresh_token = form.get("refresh_token", "")
         if form.get("grant_type") == "refresh_token":
-            mailbox = self._mint.mailbox_of(refresh_token)
+            mailbox = self._factory.mailbox_of(refresh_token)
         else:
             mailbox = form.get("mailbox", client_id if "@" in client_id else "").lower()
         return _Asked(
@@ -148,7 +148,7 @@ class TokenEndpoint:
             client_secret,
             refresh_token,
             form.get("scope", ""),
-            told_address(request.transport and request.transport.get_extra_info("peername")),
+            format_address(request.transport and request.transport.get_extra_info("peername")),
         )
 
     def _answer(self, asked: _Asked, kind: TokenKind = TokenKind.VALID) -> web.Response:
@@ -179,7 +179,7 @@ class TokenEndpoint:
         match asked.grant_type:
             case "refresh_token":
                 try:
-                    refresh_token = self._mint.use(asked.refresh_token)
+                    refresh_token = self._factory.use(asked.refresh_token)
                 except GrantEnded as ended:
                     raise _Refused("invalid_grant", ended.reason) from None
                 if refresh_token:
@@ -190,7 +190,7 @@ class TokenEndpoint:
             case _:
                 raise _Refused("unsupported_grant_type", _WHAT)
         seconds = self._settings.ttl_seconds
-        body["access_token"] = self._mint.mint(asked.mailbox, kind, seconds)
+        body["access_token"] = self._factory.mint(asked.mailbox, kind, seconds)
         body["expires_in"] = int(seconds) if seconds.is_integer() else seconds
         if asked.scope:
             body["scope"] = asked.scope

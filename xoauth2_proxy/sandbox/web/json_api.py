@@ -45,9 +45,6 @@ class JsonApi:
         yield web.get("/refusals", self._list_refusals)
         yield web.get("/settings", self._show_settings)
 
-    def end(self) -> None:
-        """Nothing waits here."""
-
     async def _list(self, request: web.Request) -> web.Response:
         after = number_in(request, "after", 0)
         limit = min(number_in(request, "limit", _DEFAULT_LIMIT), _MAX_LIMIT)

@@ -67,9 +67,6 @@ class MessagePages:
         yield web.get("/refused", self._list_refused)
         yield web.get("/static/{name}", self._file)
 
-    def end(self) -> None:
-        """Nothing waits here."""
-
     async def _list(self, request: web.Request) -> web.Response:
         received = self._received
         before = number_in(request, "before", received.total + 1)

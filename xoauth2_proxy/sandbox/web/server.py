@@ -1,19 +1,19 @@
-"""The sandbox over HTTP: a server for what other modules serve, guarded against web pages.
+"""The sandbox's HTTP server, guarded against web pages.
 
-Loopback only, without login; so that no web page a person visits can use their browser to reach
-it, requests must name a loopback host (DNS rebinding) and changes must not come from a page.
+It listens on loopback only and has no login. A web page must not reach it through a visitor's
+browser: requests must name a loopback host (DNS rebinding), and changes must not come from a page.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import json
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Iterator
+    from collections.abc import Awaitable, Callable, Iterable
 
 _STOP_SECONDS = 1.0
 _MAX_REQUEST_BYTES = 1024 * 1024
@@ -25,7 +25,7 @@ POLICY = (
 )
 _HEADERS = {
     "Content-Security-Policy": POLICY,
-    "X-DNS-Prefetch-Control": "off",  # of links in what somebody sent
+    "X-DNS-Prefetch-Control": "off",  # for links in received mail
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -34,32 +34,22 @@ _HEADERS = {
 }
 
 
-class HttpService(Protocol):
-    """Something that answers requests."""
-
-    def routes(self) -> Iterator[web.RouteDef]:
-        """Return what is served."""
-        ...
-
-    def end(self) -> None:
-        """Let go of requests that wait; the server is about to stop."""
-        ...
-
-
 class HttpServer:
     """The HTTP server of the sandbox."""
 
-    def __init__(self, services: Iterable[HttpService]) -> None:
-        self._services = tuple(services)
+    def __init__(
+        self, routes: Iterable[web.RouteDef], on_stop: Callable[[], None] | None = None
+    ) -> None:
+        """`on_stop` is called before the server stops: it ends requests that wait."""
+        self._on_stop = on_stop
         app = web.Application(middlewares=[_guarded], client_max_size=_MAX_REQUEST_BYTES)
-        app.on_response_prepare.append(_keep_to_oneself)
-        for service in self._services:
-            app.add_routes(service.routes())
+        app.on_response_prepare.append(_add_headers)
+        app.add_routes(routes)
         self._runner = web.AppRunner(
             app,
             access_log=None,
             shutdown_timeout=_STOP_SECONDS,
-            handler_cancellation=True,  # who has gone is waited for by nobody
+            handler_cancellation=True,  # no work for a client that has gone
         )
 
     async def start(self, host: str, port: int) -> tuple[str, int]:
@@ -81,8 +71,8 @@ class HttpServer:
 
     async def stop(self) -> None:
         """Stop listening and close every connection; bounded in time."""
-        for service in self._services:
-            service.end()
+        if self._on_stop is not None:
+            self._on_stop()
         await self._runner.cleanup()
 
 
@@ -97,13 +87,13 @@ async def _guarded(
 ) -> web.StreamResponse:
     if not _is_loopback_name(request.headers.get("Host", "")):
         raise refusal(web.HTTPForbidden, "not a loopback host name")
-    # Browsers name the page's origin in every request that is no mere look (Fetch standard).
+    # Browsers send the page's origin with every request but GET and HEAD (Fetch standard).
     if request.method not in _SAFE_METHODS and "Origin" in request.headers:
         raise refusal(web.HTTPForbidden, "not from a web page")
     return await handler(request)
 
 
-async def _keep_to_oneself(_: web.Request, response: web.StreamResponse) -> None:
+async def _add_headers(_: web.Request, response: web.StreamResponse) -> None:
     for name, value in _HEADERS.items():
         response.headers.setdefault(name, value)
 

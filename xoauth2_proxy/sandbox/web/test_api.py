@@ -1,13 +1,13 @@
-"""What only a test bench may have: minting and explaining tokens, and faults while it runs.
+"""The API for test suites: it mints, explains and revokes tokens, and adds faults.
 
-The proxy has none of this, and neither has the sandbox that runs inside it.
+Neither the proxy nor the sandbox that runs inside it has this.
 """
 
 # Annotations are read by pydantic, so they stay real objects here.
 import json
 import time
-from collections.abc import Iterator
-from typing import Annotated, Protocol, TypeVar
+from collections.abc import Callable, Iterator
+from typing import Annotated, TypeVar
 
 from aiohttp import web
 from pydantic import BaseModel, Field, ValidationError
@@ -15,9 +15,9 @@ from pydantic import BaseModel, Field, ValidationError
 from xoauth2_proxy.sandbox.behaviour import STRICT
 from xoauth2_proxy.sandbox.faults import Fault, TokenFault
 from xoauth2_proxy.sandbox.provider_settings import fault_from
-from xoauth2_proxy.sandbox.provider_state import ProviderState
 from xoauth2_proxy.sandbox.tokens.revocations import TooManyRevoked
-from xoauth2_proxy.sandbox.tokens.token_factory import TokenFactory, TokenKind, explain
+from xoauth2_proxy.sandbox.tokens.token_factory import TokenFactory, TokenKind
+from xoauth2_proxy.sandbox.tokens.token_verifier import TokenVerifier
 from xoauth2_proxy.sandbox.web.server import refusal
 
 MAX_BATCH = 1000  # tokens; each takes some 20 microseconds to sign
@@ -26,52 +26,48 @@ _Mailbox = Annotated[str, Field(min_length=3, max_length=320, pattern="^[^@]+@[^
 _Token = Annotated[str, Field(min_length=1, max_length=16_384)]
 
 
-class Script(Protocol):
-    """Where faults go."""
-
-    def add_fault(self, fault: Fault | TokenFault) -> None:
-        """Add a fault. Raises `ValueError`: there are too many."""
-        ...
-
-    def clear_faults(self) -> None:
-        """Forget them."""
-        ...
-
-
-class _TokenWanted(BaseModel):
+class _Mint(BaseModel):
     model_config = STRICT
+    ttl_seconds: float = Field(default=3600.0, ge=-31_536_000, le=31_536_000)
+    kind: TokenKind = TokenKind.VALID
+
+
+class _MintOne(_Mint):
     mailbox: _Mailbox
-    ttl_seconds: float = Field(default=3600.0, ge=-31_536_000, le=31_536_000)
-    kind: TokenKind = TokenKind.VALID
 
 
-class _BatchWanted(BaseModel):
-    model_config = STRICT
+class _MintBatch(_Mint):
     mailboxes: list[_Mailbox] = Field(min_length=1, max_length=MAX_BATCH)
-    ttl_seconds: float = Field(default=3600.0, ge=-31_536_000, le=31_536_000)
-    kind: TokenKind = TokenKind.VALID
 
 
-class _TokenGiven(BaseModel):
+class _Explain(BaseModel):
     model_config = STRICT
     token: _Token
 
 
-class _Revocation(BaseModel):
+class _Revoke(BaseModel):
     model_config = STRICT
     token: _Token | None = None  # None: all that were minted until now
 
 
-_Wanted = TypeVar("_Wanted", bound=BaseModel)
+_Body = TypeVar("_Body", bound=BaseModel)
 
 
 class TestApi:
     """Serves `/test/…`. Bodies are JSON, which no form of a web page can send."""
 
-    def __init__(self, script: Script, provider: ProviderState, mint: TokenFactory) -> None:
-        self._script = script
-        self._provider = provider
-        self._mint = mint
+    def __init__(
+        self,
+        add_fault: Callable[[Fault | TokenFault], None],
+        clear_faults: Callable[[], None],
+        verifier: TokenVerifier,
+        factory: TokenFactory,
+    ) -> None:
+        """`add_fault` raises `ValueError` when there are too many."""
+        self._add = add_fault
+        self._clear = clear_faults
+        self._verifier = verifier
+        self._factory = factory
 
     def routes(self) -> Iterator[web.RouteDef]:
         """Return what is served."""
@@ -82,64 +78,56 @@ class TestApi:
         yield web.post("/test/faults", self._add_fault)
         yield web.delete("/test/faults", self._clear_faults)
 
-    def end(self) -> None:
-        """Nothing waits here."""
-
     async def _mint_one(self, request: web.Request) -> web.Response:
-        wanted = await _body(request, _TokenWanted)
-        minted = self._minted(wanted.mailbox, wanted.kind, wanted.ttl_seconds)
-        return web.json_response(minted, status=201)
+        body = await _body(request, _MintOne)
+        return web.json_response(self._mint(body.mailbox, body), status=201)
 
     async def _mint_batch(self, request: web.Request) -> web.Response:
-        wanted = await _body(request, _BatchWanted)
-        tokens = [
-            self._minted(mailbox, wanted.kind, wanted.ttl_seconds) for mailbox in wanted.mailboxes
-        ]
+        body = await _body(request, _MintBatch)
+        tokens = [self._mint(mailbox, body) for mailbox in body.mailboxes]
         return web.json_response({"tokens": tokens}, status=201)
 
-    def _minted(self, mailbox: str, kind: TokenKind, ttl_seconds: float) -> dict[str, object]:
+    def _mint(self, mailbox: str, body: _Mint) -> dict[str, object]:
         try:
-            token = self._mint.mint(mailbox, kind, ttl_seconds)
+            token = self._factory.mint(mailbox, body.kind, body.ttl_seconds)
         except TooManyRevoked as error:
             raise refusal(web.HTTPConflict, str(error)) from None
+        expires_at = None  # refresh tokens do not expire
+        if body.kind is not TokenKind.REFRESH:
+            left = self._verifier.explain(token)["seconds_left"]
+            expires_at = round(time.time() + left, 3) if isinstance(left, float) else None
         return {
             "mailbox": mailbox.lower(),
-            "kind": kind.value,
+            "kind": body.kind.value,
             "token": token,
-            # A refresh token has no end of its own.
-            "expires_at": None if kind is TokenKind.REFRESH else _end_of(self._provider, token),
+            "expires_at": expires_at,
         }
 
     async def _explain(self, request: web.Request) -> web.Response:
-        given = await _body(request, _TokenGiven)
-        return web.json_response(explain(self._provider, given.token))
+        body = await _body(request, _Explain)
+        return web.json_response(self._verifier.explain(body.token))
 
     async def _revoke(self, request: web.Request) -> web.Response:
-        wanted = await _body(request, _Revocation)
-        if wanted.token is None:
-            self._provider.revoke_all()
-        else:
-            try:
-                self._provider.revoke(wanted.token)
-            except TooManyRevoked as error:
-                raise refusal(web.HTTPConflict, str(error)) from None
+        body = await _body(request, _Revoke)
+        try:
+            if body.token is None:
+                self._verifier.revoke_all()
+            else:
+                self._verifier.revoke(body.token)
+        except TooManyRevoked as error:
+            raise refusal(web.HTTPConflict, str(error)) from None
         return web.json_response({})
 
     async def _add_fault(self, request: web.Request) -> web.Response:
         try:
-            self._script.add_fault(fault_from(await _json(request)))
+            self._add(fault_from(await _json(request)))
         except ValueError as error:
             raise refusal(web.HTTPBadRequest, str(error)) from None
         return web.json_response({}, status=201)
 
     async def _clear_faults(self, _: web.Request) -> web.Response:
-        self._script.clear_faults()
+        self._clear()
         return web.json_response({})
-
-
-def _end_of(provider: ProviderState, token: str) -> float | None:
-    left = explain(provider, token)["seconds_left"]
-    return round(time.time() + left, 3) if isinstance(left, float) else None
 
 
 async def _json(request: web.Request) -> object:
@@ -151,7 +139,7 @@ async def _json(request: web.Request) -> object:
         raise refusal(web.HTTPBadRequest, "the body is no JSON") from None
 
 
-async def _body(request: web.Request, kind: type[_Wanted]) -> _Wanted:
+async def _body(request: web.Request, kind: type[_Body]) -> _Body:
     document = await _json(request)
     try:
         return kind.model_validate_json(json.dumps(document))
