@@ -41,6 +41,8 @@ class Run:
     config: Config
     source: ConfigSource  # where `config` comes from, to read it again
     sandbox: bool = False
+    sandbox_smtp_port: int = 0  # 0: any free one
+    sandbox_http_port: int = 0
     loop: EventLoop = EventLoop.AUTO
     ready_file: Path | None = None
     is_quiet: bool = False  # no word to a person
@@ -94,16 +96,18 @@ class CannotStart(Exception):
 
 
 def _build(what: Run) -> App:
-    return App(what.config, equipment(what), sandbox_of(what))
+    return App(what.config, equipment(what), embedded_sandbox(what))
 
 
-def sandbox_of(what: Run) -> Sandbox | None:
-    """Return the sandbox provider, if it was asked for; only then is it imported (20 MiB)."""
+def embedded_sandbox(what: Run) -> Sandbox | None:
+    """Return the sandbox to run, or None; what it consists of is imported only if it is wanted."""
     if not what.sandbox:
         return None
     from xoauth2_proxy.sandbox.app import Sandbox
 
-    return Sandbox(what.state_dir)
+    return Sandbox(
+        what.state_dir, smtp_port=what.sandbox_smtp_port, http_port=what.sandbox_http_port
+    )
 
 
 def equipment(what: Run) -> StandardEquipment:

@@ -68,7 +68,7 @@ class Parent:
         self._number = workers
         self._logging = logging
         self._timing = timing or Timing()
-        self._sandbox = runner.sandbox_of(what)
+        self._sandbox = runner.embedded_sandbox(what)
         self._equipment = runner.equipment(what)
         self._reloading = asyncio.Lock()
         self._sockets: list[socket.socket] = []

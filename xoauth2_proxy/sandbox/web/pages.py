@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime
-from importlib import resources
 from typing import TYPE_CHECKING
 
 from aiohttp import web
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from xoauth2_proxy.sandbox.refusals import MAX_REFUSALS
 from xoauth2_proxy.sandbox.web.json_api import number_in
 from xoauth2_proxy.sandbox.web.mime_view import framed, read, subject_of
 from xoauth2_proxy.sandbox.web.server import POLICY
+from xoauth2_proxy.templating import PackagePages
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,11 +24,9 @@ if TYPE_CHECKING:
     from xoauth2_proxy.sandbox.message_store import Message, MessageStore
     from xoauth2_proxy.sandbox.refusals import Refusals
 
-_PACKAGE = "xoauth2_proxy.sandbox.web"
 _PAGE_MESSAGES = 50
 _PAGE_REFUSALS = 50
 _MAX_SHOWN_PATHS = 100
-_KINDS = {".css": "text/css", ".svg": "image/svg+xml"}
 # A frame's document is bound by its page's policy too, and mail brings styles and pictures along.
 _POLICY_WITH_HTML = POLICY.replace("style-src 'self'", "style-src 'self' 'unsafe-inline'").replace(
     "img-src 'self'", "img-src 'self' data:"
@@ -42,23 +39,8 @@ class MessagePages:
     def __init__(self, received: MessageStore, refusals: Refusals) -> None:
         self._received = received
         self._refusals = refusals
-        # Read now: a page under way never waits for a disk.
-        self._static = {
-            file.name: file.read_bytes()
-            for file in resources.files(_PACKAGE).joinpath("static").iterdir()
-            if file.is_file()
-        }
-        self._templates = Environment(
-            loader=PackageLoader(_PACKAGE),
-            autoescape=True,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-            auto_reload=False,
-        )
-        self._templates.filters |= {"size": _size, "moment": _moment, "framed": framed}
-        for name in self._templates.list_templates():
-            self._templates.get_template(name)
+        filters = {"size": _size, "moment": _moment, "framed": framed}
+        self._pages = PackagePages("xoauth2_proxy.sandbox.web", filters)
 
     def routes(self) -> Iterator[web.RouteDef]:
         """Return what is served."""
@@ -116,14 +98,13 @@ class MessagePages:
         )
 
     async def _file(self, request: web.Request) -> web.Response:
-        name = request.match_info["name"]
-        if name not in self._static:
+        file = self._pages.static(request.match_info["name"])
+        if file is None:
             raise web.HTTPNotFound
-        kind = _KINDS["." + name.rpartition(".")[2]]
-        return web.Response(body=self._static[name], content_type=kind)
+        return web.Response(body=file[0], content_type=file[1])
 
     def _page(self, template: str, status: int = 200, **values: object) -> web.Response:
-        html = self._templates.get_template(template).render(values)
+        html = self._pages.render(template, **values)
         return web.Response(text=html, content_type="text/html", status=status)
 
     @staticmethod
