@@ -19,7 +19,7 @@ from xoauth2_proxy.sandbox.web.server import POLICY
 from xoauth2_proxy.templating import PackagePages
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from xoauth2_proxy.sandbox.message_store import Message, MessageStore
     from xoauth2_proxy.sandbox.refusals import Refusals
@@ -39,7 +39,11 @@ class MessagePages:
     def __init__(self, received: MessageStore, refusals: Refusals) -> None:
         self._received = received
         self._refusals = refusals
-        filters = {"size": _size, "moment": _moment, "framed": framed}
+        filters: dict[str, Callable[..., object]] = {
+            "size": _size,
+            "moment": _moment,
+            "framed": framed,
+        }
         self._pages = PackagePages("xoauth2_proxy.sandbox.web", filters)
 
     def routes(self) -> Iterator[web.RouteDef]:
