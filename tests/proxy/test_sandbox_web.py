@@ -120,6 +120,24 @@ async def test_messages_can_be_deleted(sandbox: Sandbox, http: aiohttp.ClientSes
         assert await response.json() == {"total": 2, "evicted": 0, "messages": []}
 
 
+async def test_messages_are_searched(sandbox: Sandbox, http: aiohttp.ClientSession) -> None:
+    await deliver(sandbox, 3)
+    async with http.get("/messages", params={"q": "SOMEONE@", "after": 1, "limit": 1}) as response:
+        found = await response.json()
+    assert ([message["seq"] for message in found["messages"]], found["next_after"]) == ([2], 2)
+    async with http.get("/messages", params={"q": "nobody here", "after": 1}) as response:
+        found = await response.json()
+    assert (found["messages"], found["next_after"]) == ([], 3)
+
+
+async def test_deleting_takes_no_query(sandbox: Sandbox, http: aiohttp.ClientSession) -> None:
+    await deliver(sandbox, 2)
+    async with http.delete("/messages", params={"q": "someone"}) as response:
+        assert response.status == 400
+        assert "takes no query" in (await response.json())["error"]
+    assert len(sandbox.received) == 2
+
+
 async def test_a_web_page_cannot_delete(sandbox: Sandbox, http: aiohttp.ClientSession) -> None:
     await deliver(sandbox)
     async with http.delete("/messages", headers={"Origin": sandbox.http_url}) as response:

@@ -1,17 +1,19 @@
-"""What was received and what was counted, as JSON for programs.
+"""Received messages, refusals, counters and settings as JSON.
 
-`GET /messages?after=&limit=`, `GET /messages/{seq}/content`, `DELETE /messages`, `GET /stats`,
+`GET /messages?after=&limit=&q=`, `GET /messages/{seq}/content`, `DELETE /messages`, `GET /stats`,
 `DELETE /stats/peaks`, `GET /refusals?before=&limit=`, `GET /settings`.
 """
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
+from xoauth2_proxy.sandbox.web.message_search import MAX_EXAMINED, normalized_query, search
 from xoauth2_proxy.sandbox.web.server import refusal
 
 if TYPE_CHECKING:
@@ -25,7 +27,7 @@ _MAX_LIMIT = 5000
 
 
 class JsonApi:
-    """Serves the messages and the counters of a provider, and what its `settings` are now."""
+    """Serves a provider's messages, refusals and counters, and its present settings."""
 
     def __init__(
         self, provider: ProviderState, settings: Callable[[], Mapping[str, object]]
@@ -49,12 +51,19 @@ class JsonApi:
         after = number_in(request, "after", 0)
         limit = min(number_in(request, "limit", _DEFAULT_LIMIT), _MAX_LIMIT)
         received = self._received
-        messages = [_described(message) for message in received.after(after, limit)]
-        return web.json_response(
-            {"total": received.total, "evicted": received.evicted, "messages": messages}
-        )
+        found: dict[str, object] = {"total": received.total, "evicted": received.evicted}
+        if query := normalized_query(request.query.get("q", "")):
+            examined = received.after(after, MAX_EXAMINED)
+            messages, last = await asyncio.to_thread(search, examined, query, limit)
+            found["next_after"] = last or after  # where to search on
+        else:
+            messages = received.after(after, limit)
+        found["messages"] = [_described(message) for message in messages]
+        return web.json_response(found)
 
-    async def _delete(self, _: web.Request) -> web.Response:
+    async def _delete(self, request: web.Request) -> web.Response:
+        if request.query:
+            raise refusal(web.HTTPBadRequest, "DELETE /messages deletes all; it takes no query")
         return web.json_response({"deleted": self._received.clear()})
 
     async def _content(self, request: web.Request) -> web.Response:

@@ -1,7 +1,7 @@
-"""What was received, as pages for people: a list, one message at a time, and what was refused.
+"""Pages for people: the received messages, one message, and what was refused.
 
-No script, nothing from elsewhere, nothing to change. What somebody sent is shown as text; HTML
-also as it is meant to look, in a frame that may do nothing and load nothing.
+No script and nothing from elsewhere. Received content is shown as text; HTML also rendered, in a
+frame that may do nothing and load nothing.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from aiohttp import web
 
 from xoauth2_proxy.sandbox.refusals import MAX_REFUSALS
 from xoauth2_proxy.sandbox.web.json_api import number_in
+from xoauth2_proxy.sandbox.web.message_search import MAX_EXAMINED, normalized_query, search
 from xoauth2_proxy.sandbox.web.mime_view import framed, read, subject_of
-from xoauth2_proxy.sandbox.web.server import POLICY
+from xoauth2_proxy.sandbox.web.server import CLEAR_PATH, POLICY
 from xoauth2_proxy.templating import PackagePages
 
 if TYPE_CHECKING:
@@ -27,7 +28,12 @@ if TYPE_CHECKING:
 _PAGE_MESSAGES = 50
 _PAGE_REFUSALS = 50
 _MAX_SHOWN_PATHS = 100
-# A frame's document is bound by its page's policy too, and mail brings styles and pictures along.
+# With no-referrer, browsers would send `Origin: null` with the page's own form (Fetch standard).
+_FORM_HEADERS = {
+    "Content-Security-Policy": POLICY.replace("form-action 'none'", "form-action 'self'"),
+    "Referrer-Policy": "same-origin",
+}
+# The page's policy binds the document in a frame too, and mail contains styles and pictures.
 _POLICY_WITH_HTML = POLICY.replace("style-src 'self'", "style-src 'self' 'unsafe-inline'").replace(
     "img-src 'self'", "img-src 'self' data:"
 )
@@ -49,6 +55,7 @@ class MessagePages:
     def routes(self) -> Iterator[web.RouteDef]:
         """Return what is served."""
         yield web.get("/", self._list)
+        yield web.post(CLEAR_PATH, self._clear)
         yield web.get("/messages/{seq:[0-9]{1,18}}", self._message)
         yield web.get("/refused", self._list_refused)
         yield web.get("/static/{name}", self._file)
@@ -56,16 +63,28 @@ class MessagePages:
     async def _list(self, request: web.Request) -> web.Response:
         received = self._received
         before = number_in(request, "before", received.total + 1)
-        messages = received.before(before, _PAGE_MESSAGES)
-        oldest = messages[-1].seq if messages else 0
-        return self._page(
+        query = normalized_query(request.query.get("q", ""))
+        if query:
+            examined = received.before(before, MAX_EXAMINED)
+            messages, oldest = await asyncio.to_thread(search, examined, query, _PAGE_MESSAGES)
+        else:
+            messages = received.before(before, _PAGE_MESSAGES)
+            oldest = messages[-1].seq if messages else 0
+        page = self._page(
             "messages.html",
             rows=[(message, self._subject(message)) for message in messages],
+            query=query,
             total=received.total,
             held=len(received),
             older=oldest if received.before(oldest, 1) else 0,
             is_first=before > received.total,
         )
+        page.headers.update(_FORM_HEADERS)
+        return page
+
+    async def _clear(self, _: web.Request) -> web.Response:
+        self._received.clear()
+        raise web.HTTPSeeOther("/")
 
     async def _message(self, request: web.Request) -> web.Response:
         message = self._received.find(int(request.match_info["seq"]))
