@@ -1,7 +1,6 @@
-"""The sandbox as a whole: a mail provider for this machine only, so that nothing needs a real
-account.
+"""The sandbox as a whole: a mail provider for this machine, for use without a real account.
 
-It never listens on anything but loopback.
+It listens on loopback only.
 """
 
 from __future__ import annotations
@@ -29,8 +28,6 @@ from xoauth2_proxy.sandbox.web.server import HttpServer
 from xoauth2_proxy.sandbox.web.test_api import TestApi
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from xoauth2_proxy.sandbox.behaviour import Behaviour
     from xoauth2_proxy.sandbox.counters import Counters
     from xoauth2_proxy.sandbox.refusals import Refusals
@@ -38,14 +35,14 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False)
 class Sandbox:
-    """A stand-in mail provider on loopback: SMTP with XOAUTH2, and HTTP to look at what came in.
+    """A stand-in mail provider on loopback: SMTP with XOAUTH2, and HTTP to see what was received.
 
-    `tokens`, `ca_file`, `smtp_address` and `http_url` are there once `start` has returned. It may
-    be started again after `stop`: on the same ports, with its memory of messages and faults.
+    `tokens`, `ca_file`, `smtp_address` and `http_url` are set once `start` has returned. It may be
+    started again after `stop`: on the same ports, with the same messages and faults.
 
-    It accepts any mailbox that its tokens name, so none needs to be made. `mints_tokens` is for
-    test benches: its HTTP server then has a token endpoint, and routes under /test that mint
-    tokens and place faults. Whoever can reach loopback can use them.
+    It accepts any mailbox that a token names; none has to be created. `mints_tokens` is for test
+    suites: its HTTP server then has a token endpoint, and routes under /test that mint tokens and
+    add faults. Whoever can reach loopback can use them.
 
     Raises:
         ValueError: `host` is not a loopback address.
@@ -126,17 +123,12 @@ class Sandbox:
         await self.start()
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.stop()
 
     @property
     def counters(self) -> Counters:
-        """What has happened since the first start."""
+        """Counters since the first start."""
         return self._started.counters
 
     @property
@@ -156,12 +148,12 @@ class Sandbox:
             self._token_faults.add(fault)
 
     def clear_faults(self) -> None:
-        """Do nothing wrong from now on. What stalls already goes on stalling."""
+        """Remove all faults. A session that stalls already goes on stalling."""
         self._faults.clear()
         self._token_faults.clear()
 
     def revoke(self, token: str) -> None:
-        """Refuse this token from now on; sessions it has opened go on.
+        """Refuse this token from now on; sessions that have logged in with it go on.
 
         Raises:
             ValueError: there are 100,000 revoked ones that have not expired.
@@ -169,24 +161,24 @@ class Sandbox:
         self._started.verifier.revoke(token)
 
     def revoke_all(self) -> None:
-        """Refuse every token minted until now; sessions they have opened go on."""
+        """Refuse every token minted until now; sessions that have logged in go on."""
         self._started.verifier.revoke_all()
 
     def close_connections(self, farewell: str = "421 4.4.2 Timeout, closing connection") -> None:
-        """Close every connection, as a provider does with idle ones; "" says nothing before."""
+        """Close every connection, as a provider closes idle ones; "" closes without a word."""
         if self._smtp_server is not None:
             self._smtp_server.close_connections(farewell.encode() + b"\r\n" if farewell else b"")
 
     def end_delays(self) -> None:
-        """Give the answers that faults or limits delay now; later ones are delayed as before."""
-        if self._provider is not None:
-            self._provider.end_delays()
+        """Send the replies that are delayed by faults or limits; later ones are delayed again."""
+        if self._smtp_server is not None:
+            self._smtp_server.end_delays()
 
     async def arrived(self, step: Step, nth: int = 1, timeout_seconds: float = 60.0) -> None:
-        """Return as soon as the step was reached `nth` times since the first start.
+        """Wait until the step was reached `nth` times since the first start.
 
         Raises:
-            TimeoutError: it was not within `timeout_seconds`.
+            TimeoutError: that took longer than `timeout_seconds`.
         """
         await self._started.arrivals[step].reached(nth, timeout_seconds)
 
@@ -195,7 +187,7 @@ class Sandbox:
         return self._started.arrivals[step].count
 
     def as_document(self) -> dict[str, object]:
-        """Return how it behaves now, as far as that is no secret: no client's id or secret."""
+        """Return its present settings, without the clients' ids and secrets."""
         return {
             "behaviour": self.behaviour.as_document(),
             "faults": [

@@ -1,4 +1,4 @@
-"""A count that one can wait for, so that no test has to sleep until something has happened."""
+"""A counter that tests wait for, instead of sleeping until something has happened."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class AwaitableCounter:
         return self.count
 
     async def reached(self, count: int, timeout_seconds: float = 60.0) -> None:
-        """Return as soon as the count is `count` or more.
+        """Wait until the count is `count` or more.
 
         Raises:
-            TimeoutError: it was not within `timeout_seconds`.
+            TimeoutError: that took longer than `timeout_seconds`.
         """
         if self.count >= count:
             return

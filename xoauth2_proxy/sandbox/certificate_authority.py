@@ -1,7 +1,7 @@
 """The sandbox's certificate authority: TLS for loopback names and nothing else.
 
 The key stays in the state directory, readable by its owner only. Name constraints (RFC 5280
-§4.2.1.10) keep a certificate made with it from being good for any name but this machine's own.
+§4.2.1.10) limit the certificates that it signs to the names of this machine.
 """
 
 from __future__ import annotations
@@ -36,31 +36,21 @@ class CertificateAuthority:
     ) -> None:
         self._certificate = certificate
         self._key = key
-        self._ca_file = ca_file
-
-    @property
-    def ca_file(self) -> Path:
-        """The certificate alone, in PEM, for clients to trust."""
-        return self._ca_file
+        self.ca_file = ca_file  # the certificate alone, in PEM, for clients to trust
 
     @classmethod
     def load_or_create(cls, state_dir: Path) -> CertificateAuthority:
-        """Return the authority kept under `state_dir`; a missing or ending one is made anew.
+        """Return the authority kept under `state_dir`; one that is missing or expires is replaced.
 
-        Processes that race to create it end with the same authority.
+        Processes that race to create it get the same authority.
         """
         directory = sandbox_directory(state_dir)
         path, ca_file = directory / "authority.pem", directory / "ca.pem"
         with locked(directory / "authority.lock"):
-            try:
-                authority = cls(*_parse(path.read_bytes()), ca_file)
-            except (FileNotFoundError, ValueError):
-                authority = cls(*_make_authority(), ca_file)
-            if authority._certificate.not_valid_after_utc - _now() < _RENEW_BEFORE:
-                authority = cls(*_make_authority(), ca_file)
-            _replace(path, authority._private_pem(), 0o600)
-            _replace(ca_file, _pem(authority._certificate), 0o644)
-        return authority
+            certificate, key = _load(path) or _make_authority()
+            _replace(path, _private_pem(key) + _pem(certificate), 0o600)
+            _replace(ca_file, _pem(certificate), 0o644)
+        return cls(certificate, key, ca_file)
 
     def server_context(self) -> ssl.SSLContext:
         """Return a TLS server context with a fresh certificate for the loopback names."""
@@ -91,9 +81,6 @@ class CertificateAuthority:
             )
             .sign(self._key, hashes.SHA256())
         )
-
-    def _private_pem(self) -> bytes:
-        return _private_pem(self._key) + _pem(self._certificate)
 
 
 def _make_authority() -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
@@ -144,11 +131,17 @@ def _key_usage(*, signs_certificates: bool) -> x509.KeyUsage:
     )
 
 
-def _parse(pem: bytes) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
-    key = serialization.load_pem_private_key(pem, None)
-    if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise ValueError("not an elliptic-curve key")
-    return x509.load_pem_x509_certificate(pem), key
+def _load(path: Path) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey] | None:
+    """Return the stored authority; None if it is missing, unreadable or about to expire."""
+    try:
+        pem = path.read_bytes()
+        key = serialization.load_pem_private_key(pem, None)
+        certificate = x509.load_pem_x509_certificate(pem)
+    except (FileNotFoundError, ValueError):
+        return None
+    if certificate.not_valid_after_utc - _now() < _RENEW_BEFORE:
+        return None
+    return (certificate, key) if isinstance(key, ec.EllipticCurvePrivateKey) else None
 
 
 def _private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:

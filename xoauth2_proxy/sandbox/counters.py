@@ -1,4 +1,4 @@
-"""What has happened at the sandbox since its start, in figures."""
+"""Counters of what has happened at the sandbox."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _NO_CODE = b"garbage"
 
 @dataclass(slots=True)
 class Counters:
-    """What has happened since the start."""
+    """Counts since the start; `*_open` and `open_by_*` are present values."""
 
     connections_opened: int = 0
     connections_open: int = 0
@@ -34,11 +34,11 @@ class Counters:
 
     @property
     def replies_by_code(self) -> dict[str, int]:
-        """How often each code was said; `garbage` has none."""
+        """How often each reply code was sent; `garbage`: what is no reply."""
         return {code.decode(): count for code, count in sorted(self._replies.items())}
 
     def as_document(self) -> dict[str, object]:
-        """Return everything as it is shown in JSON."""
+        """Return all counters as they are shown in JSON."""
         shown: dict[str, object] = {
             name: getattr(self, name) for name in self.__slots__ if not name.startswith("_")
         }
@@ -46,7 +46,7 @@ class Counters:
         return shown | {"replies_by_code": self.replies_by_code}
 
     def count_replies(self, replies: Iterable[bytes]) -> None:
-        """Count replies as they go on the wire."""
+        """Count replies as they are written."""
         counts = self._replies
         for octets in replies:
             code = octets[:3]
@@ -65,13 +65,13 @@ class Counters:
             self.peak_by_mailbox[mailbox] = peak
 
     def mailbox_closed(self, mailbox: str) -> None:
-        """Count one less."""
+        """Count one authenticated connection less."""
         self.open_by_mailbox[mailbox] -= 1
         if not self.open_by_mailbox[mailbox]:
             del self.open_by_mailbox[mailbox]
 
     def start_peaks_anew(self) -> None:
-        """Let the peaks begin with what is open now."""
+        """Reset the peaks to what is open now."""
         self.connections_peak = self.connections_open
         self.peak_by_mailbox = dict(self.open_by_mailbox)
 
@@ -80,5 +80,5 @@ class Counters:
         self.faults_met[name] = self.faults_met.get(name, 0) + 1
 
     def limit_met(self, name: str) -> None:
-        """Count a refusal for the sake of a limit."""
+        """Count a refusal because of a limit."""
         self.refused_by_limit[name] = self.refused_by_limit.get(name, 0) + 1

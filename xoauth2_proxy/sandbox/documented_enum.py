@@ -1,4 +1,4 @@
-"""Words that carry their meaning, so that help, schema and documents say the same of them."""
+"""Enumerations whose members have a description, for help texts and JSON Schema."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class DocumentedEnum(StrEnum):
-    """An enumeration whose members have a `meaning`, written behind their value."""
+    """An enumeration whose members have a `meaning`, given after their value."""
 
     _value_: str
     meaning: str

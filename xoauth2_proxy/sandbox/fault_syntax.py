@@ -1,4 +1,4 @@
-"""How faults and overrides are spelt on a command line; what they mean is checked elsewhere."""
+"""The syntax of faults and overrides on a command line; `provider_settings` checks the values."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def fault_document(text: str) -> dict[str, object]:
     """Return the document of a fault like `end:drop:rate=0.01`; `text=` takes all that follows.
 
     Raises:
-        ValueError: it is not spelt like one; the text says how.
+        ValueError: the syntax is wrong; the text says what is expected.
     """
     step, _, rest = text.partition(":")
     action, _, rest = rest.partition(":")

@@ -1,8 +1,7 @@
-"""What the sandbox accepted: a bounded record of messages, and of their content for as long
-as there is room.
+"""The accepted messages: a bounded number of records, with their content while there is room.
 
-Records, content kept and content under way share one limit. The oldest content goes first, and when
-there is none, the oldest records; for the sake of content no more of them than leave half the room.
+Records, stored content and content being received share one limit. The oldest content is evicted
+first, then the oldest records; content evicts records only while they take more than half the room.
 """
 
 from __future__ import annotations
@@ -69,9 +68,9 @@ class MessageStore:
         return iter(tuple(self._records.values()))
 
     def add(self, message: Message) -> Message:
-        """Keep a message and give it its number; its content must have been reserved.
+        """Store a message and give it its number; its content must have been reserved.
 
-        What is older makes room for its record, content before records.
+        Evicts older content, then older records, to make room for its record.
         """
         seq = self.total + 1
         message.seq, message.id = seq, f"{self._run}-{seq}"
@@ -108,10 +107,10 @@ class MessageStore:
         return [self._records[number] for number in range(newest, oldest - 1, -1)]
 
     async def wait_until(self, count: int, timeout_seconds: float = 60.0) -> list[Message]:
-        """Return the messages held, as soon as `count` were ever accepted.
+        """Wait until `count` messages were ever accepted; return those that are stored.
 
         Raises:
-            TimeoutError: they were not within `timeout_seconds`.
+            TimeoutError: that took longer than `timeout_seconds`.
         """
         await self._accepted.reached(count, timeout_seconds)
         return list(self)
@@ -125,7 +124,7 @@ class MessageStore:
         return count
 
     def reserve(self, size_bytes: int) -> bool:
-        """Return whether there is room for so many octets, which what is older makes."""
+        """Reserve room, evicting older messages if needed; return whether there is enough."""
         self._held_bytes += size_bytes
         while self._held_bytes > self._max_bytes:
             if self._drop_oldest_content():
@@ -136,11 +135,11 @@ class MessageStore:
         return True
 
     def release(self, size_bytes: int) -> None:
-        """Give back what was reserved and not added."""
+        """Give back room that was reserved and not used."""
         self._held_bytes -= size_bytes
 
     def _drop_oldest_content(self) -> bool:
-        """Return whether there was any."""
+        """Return whether there was content to drop."""
         while self._first_content <= self.total:
             message = self._records.get(self._first_content)
             self._first_content += 1
@@ -151,7 +150,7 @@ class MessageStore:
         return False
 
     def _evict_oldest(self) -> bool:
-        """Return whether there was a record."""
+        """Return whether there was a record to evict."""
         was_there = self._forget_oldest()
         self.evicted += was_there
         return was_there

@@ -1,7 +1,7 @@
-"""What the sandbox refused and why in truth, for the developer whose client it refused.
+"""What the sandbox refused and the real reasons, for the developer whose client it refused.
 
-A provider's reply says little, and the same for much; this says what the sandbox knows. It never
-holds a token, a password or anything else that a client sent, but the mailbox it claimed.
+A provider's replies say little. A record has the reason, and of what the client sent only the
+mailbox that it claimed: never a token or a password.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ _MAX_CHARACTERS = 500  # of a reply, and of a reason
 
 @dataclass(frozen=True, slots=True)
 class ProviderRefusal:
-    """One command, login, message or connection that was refused or broken off."""
+    """One command, login, message or connection that was refused or aborted."""
 
     seq: int  # 1 is the first since the start
     at: float  # seconds since the epoch
     client: str  # address:port
     mailbox: str  # that authenticated, or was claimed; "": none
     step: str  # in capitals: a verb, CONNECT, CONTENT, END, TLS, IDLE or TOKEN
-    reply: str  # lines as they were said; in parentheses, what was done in place of one
+    reply: str  # its lines; in parentheses: what was done instead of a reply
     reason: str
 
 
 class Refusals:
-    """The newest thousand. `listener`, if there is one, is told each as it happens."""
+    """The newest thousand refusals. `listener`, if set, is called with each as it happens."""
 
     __slots__ = ("_kept", "listener", "total")
 
@@ -44,7 +44,7 @@ class Refusals:
         self.listener: Callable[[ProviderRefusal], None] | None = None
 
     def add(self, client: str, mailbox: str, step: str, reply: bytes, reason: str = "") -> None:
-        """Keep a refusal; without a reason, the words of the reply are the reason."""
+        """Record a refusal; without a `reason`, it is the text of the reply."""
         said = "\n".join(
             _printable(line) for line in reply.decode("utf-8", "replace").splitlines()
         )[:_MAX_CHARACTERS]
@@ -69,14 +69,14 @@ class Refusals:
 
 
 def shown_mailbox(mailbox: str) -> str:
-    """Return a claimed mailbox as it may be shown; "" if it is no address but maybe a token."""
+    """Return a claimed mailbox as it may be shown; "" if it is no address: it may be a token."""
     if "@" not in mailbox or len(mailbox) > _MAX_MAILBOX_CHARACTERS:
         return ""
     return _printable(mailbox)
 
 
 def format_address(address: object) -> str:
-    """Return a socket's address as people write it; "" if there is none any more."""
+    """Return a socket's address as people write it; "" if the socket is closed."""
     if not isinstance(address, tuple):
         return ""
     host, port = address[:2]

@@ -1,7 +1,7 @@
-"""Numbers that look random and are the same every time: by seed, name and order of arrival.
+"""Reproducible random numbers: functions of a seed, a name and the number of the arrival.
 
-Nothing is drawn in advance and nothing is remembered, so two runs with one seed meet the same
-faults at the same arrivals, whatever else happens between.
+Nothing is drawn in advance and no state is kept. Two runs with the same seed meet the same faults
+at the same arrivals, whatever else happens between them.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ MAX_DELAY_SECONDS = 600.0  # RFC 5321 §4.5.3.2.6: no client waits longer for th
 
 
 def share(seed: int, name: str, number: int) -> float:
-    """Return the `number`-th value of the row `name`, evenly spread over 0 < value < 1."""
+    """Return the `number`-th value of the sequence `name`: uniform, 0 < value < 1."""
     octets = hashlib.blake2b(f"{seed}/{name}/{number}".encode(), digest_size=8).digest()
     return (int.from_bytes(octets) + 0.5) / _LARGEST if octets != b"\xff" * 8 else 1 - 2**-53
 
 
 class Delays:
-    """A row of delays: all the same, or spread log-normally by median and 99th percentile."""
+    """A sequence of delays: constant, or log-normal with this median and 99th percentile."""
 
     __slots__ = ("_median", "_number", "_seed", "_sigma")
 

@@ -1,4 +1,4 @@
-"""What each SMTP command means to the sandbox provider, as one table.
+"""The SMTP commands: each returns its reply, and changes the session's state.
 
 RFC 5321 §4.1.1; STARTTLS is RFC 3207, SIZE RFC 1870, SMTPUTF8 RFC 6531, DSN RFC 3461.
 """
@@ -27,9 +27,7 @@ from xoauth2_proxy.smtp.protocol import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from xoauth2_proxy.sandbox.smtp.session_state import SessionState
+    from xoauth2_proxy.sandbox.smtp.session_state import Run, SessionState
 
 _HELLO = reply(250, "", HOST).encode()
 _NO_NAME = reply(501, "5.4", "EHLO needs a name").encode()
@@ -74,86 +72,73 @@ _path = lru_cache(maxsize=1024)(parse_path)  # the same few paths come again and
 class SmtpCommand(NamedTuple):
     """A verb's meaning."""
 
-    run: Callable[[SessionState, str], None]
+    run: Run
     step: Step | None = None  # where faults are placed
     must_wait: bool = False  # may only be the last of a group (RFC 2920 §3.1)
 
 
-def _ehlo(session: SessionState, argument: str) -> None:
+def _ehlo(session: SessionState, argument: str) -> bytes:
     if not argument:
-        session.say(_NO_NAME)
-        return
+        return _NO_NAME
     session.is_greeted = True
     session.end_transaction()
-    offered = dict(session.provider.extensions)
-    if session.is_encrypted or session.provider.behaviour.tls is not TlsMode.STARTTLS:
+    provider = session.provider
+    offered = dict(provider.extensions)
+    if session.is_encrypted or provider.behaviour.tls is not TlsMode.STARTTLS:
         offered.pop("STARTTLS", None)
     if not may_authenticate(session):
         offered.pop("AUTH", None)
     words = (f"{word} {value}".rstrip() for word, value in offered.items())
-    session.say(reply(250, "", session.provider.dialect.hello, *words).encode())
+    return reply(250, "", provider.dialect.hello, *words).encode()
 
 
-def _helo(session: SessionState, argument: str) -> None:
+def _helo(session: SessionState, argument: str) -> bytes:
     if not argument:
-        session.say(_NO_NAME)
-        return
+        return _NO_NAME
     session.is_greeted = True
     session.end_transaction()
-    session.say(_HELLO)
+    return _HELLO
 
 
-def _starttls(session: SessionState, argument: str) -> None:
+def _starttls(session: SessionState, argument: str) -> bytes:
     if argument:
-        session.say(_ARGUMENT)
-    elif (
-        session.is_encrypted
-        or session.provider.behaviour.tls is not TlsMode.STARTTLS
-        or "STARTTLS" not in session.provider.extensions
-    ):
-        session.say(_NO_TLS)
-    else:
-        session.say(_GO_TLS)
-        session.end(Ending.UPGRADE)
+        return _ARGUMENT
+    if session.is_encrypted or session.provider.behaviour.tls is not TlsMode.STARTTLS:
+        return _NO_TLS
+    if "STARTTLS" not in session.provider.extensions:
+        return _NO_TLS
+    session.end(Ending.UPGRADE)
+    return _GO_TLS
 
 
-def _mail(session: SessionState, argument: str) -> None:
-    refusal = _mail_refusal(session)
-    if refusal:
-        if not session.is_authenticated:
-            session.why = "the client has not logged in"
-        session.say(refusal)
-        return
+def _mail(session: SessionState, argument: str) -> bytes:
+    if refusal := _mail_refusal(session):
+        return refusal
     try:
         reverse_path, rest = _path(argument, "FROM:")
         envelope = Envelope(reverse_path)
         parameters = parse_parameters(rest) if rest else {}
     except BadPath:
-        session.say(_BAD_SENDER)
-        return
+        return _BAD_SENDER
     except BadParameter:
-        session.say(_BAD_PARAMETER)
-        return
+        return _BAD_PARAMETER
     for keyword, value in parameters.items():
-        refusal = _apply(session, envelope, keyword, value)
-        if refusal:
-            session.say(refusal)
-            return
+        if refusal := _apply(session, envelope, keyword, value):
+            return refusal
     if not (envelope.smtputf8 or reverse_path.isascii()):
-        session.say(_NEEDS_UTF8)
-        return
-    receiver = ContentReceiver(
-        session.provider.received, session.provider.behaviour.max_message_bytes
-    )
+        return _NEEDS_UTF8
+    provider = session.provider
+    receiver = ContentReceiver(provider.received, provider.behaviour.max_message_bytes)
     session.transaction = transaction = Transaction(envelope, receiver)
     if parameters:
         transaction.is_binary = parameters.get("BODY", "").upper() == "BINARYMIME"
-    session.say(_SENDER_OK)
+    return _SENDER_OK
 
 
 def _mail_refusal(session: SessionState) -> bytes:
     if session.is_authenticated:
         return _NESTED if session.transaction is not None else b""
+    session.why = "the client has not logged in"
     if not session.is_greeted:
         return _EHLO_FIRST
     required = encode_reply(session.provider.dialect.auth_required)
@@ -196,36 +181,36 @@ def _size(session: SessionState, envelope: Envelope, value: str) -> bytes:
     return _TOO_LARGE
 
 
-def _rcpt(session: SessionState, argument: str) -> None:
+def _rcpt(session: SessionState, argument: str) -> bytes:
     transaction = session.transaction
     if transaction is None:
-        session.say(_MAIL_FIRST)
-        return
+        return _MAIL_FIRST
     transaction.recipients_tried += 1
     try:
         forward_path, rest = _path(argument, "TO:")
     except BadPath:
-        forward_path, rest = "", ""
-    if not forward_path:
-        session.say(_BAD_RECIPIENT)
-    elif rest and (refusal := _rcpt_refusal(session, rest)):
-        session.say(refusal)
-    elif not (transaction.envelope.smtputf8 or forward_path.isascii()):
-        session.say(_NEEDS_UTF8)
-    elif len(transaction.envelope.forward_paths) >= session.provider.behaviour.max_recipients:
-        session.provider.counters.limit_met("max_recipients")
-        session.refuse(
-            encode_reply(session.provider.dialect.too_many_recipients),
-            session.provider.behaviour.describe_limit("max_recipients"),
-        )
-    elif transaction.via:
-        session.say(_NESTED)
-    else:
+        return _BAD_RECIPIENT
+    refusal = _parameters_refusal(session, rest) if forward_path and rest else b""
+    refusal = refusal or _recipient_refusal(session, transaction, forward_path)
+    if not refusal:
         transaction.envelope.forward_paths.append(forward_path)
-        session.say(_RECIPIENT_OK)
+    return refusal or _RECIPIENT_OK
 
 
-def _rcpt_refusal(session: SessionState, rest: str) -> bytes:
+def _recipient_refusal(session: SessionState, transaction: Transaction, path: str) -> bytes:
+    envelope, provider = transaction.envelope, session.provider
+    if not path:
+        return _BAD_RECIPIENT
+    if not (envelope.smtputf8 or path.isascii()):
+        return _NEEDS_UTF8
+    if len(envelope.forward_paths) >= provider.behaviour.max_recipients:
+        provider.counters.limit_met("max_recipients")
+        session.why = provider.behaviour.describe_limit("max_recipients")
+        return encode_reply(provider.dialect.too_many_recipients)
+    return _NESTED if transaction.via else b""
+
+
+def _parameters_refusal(session: SessionState, rest: str) -> bytes:
     """Return the refusal of the parameters of RCPT, or b"". RFC 3461 §4.1, §4.2."""
     if "DSN" not in session.provider.extensions:
         return _UNKNOWN_PARAMETER
@@ -234,52 +219,46 @@ def _rcpt_refusal(session: SessionState, rest: str) -> bytes:
     except BadParameter:
         return _BAD_PARAMETER
     for keyword, value in parameters.items():
+        if keyword not in ("NOTIFY", "ORCPT"):
+            return _UNKNOWN_PARAMETER
+        kind, _, address = value.partition(";")
         if keyword == "NOTIFY":
             is_good = _NOTIFY.fullmatch(value) is not None
-        elif keyword == "ORCPT":
-            kind, _, address = value.partition(";")
-            is_good = bool(kind) and _XTEXT.fullmatch(address) is not None
         else:
-            return _UNKNOWN_PARAMETER
+            is_good = bool(kind) and _XTEXT.fullmatch(address) is not None
         if not is_good:
             return _BAD_PARAMETER
     return b""
 
 
-def _rset(session: SessionState, argument: str) -> None:
+def _rset(session: SessionState, argument: str) -> bytes:
     if argument:
-        session.say(_ARGUMENT)
-    else:
-        session.end_transaction()
-        session.say(_RESET)
+        return _ARGUMENT
+    session.end_transaction()
+    return _RESET
 
 
-def _quit(session: SessionState, argument: str) -> None:
+def _quit(session: SessionState, argument: str) -> bytes:
     if argument:
-        session.say(_ARGUMENT)
-    else:
-        session.say(_BYE)
-        session.close()
-
-
-def _answer(octets: bytes) -> SmtpCommand:
-    return SmtpCommand(lambda session, _: session.say(octets))
+        return _ARGUMENT
+    session.close()
+    return _BYE
 
 
 COMMANDS = {
     b"EHLO": SmtpCommand(_ehlo, Step.EHLO, must_wait=True),
     b"HELO": SmtpCommand(_helo, Step.EHLO, must_wait=True),
     b"STARTTLS": SmtpCommand(_starttls, Step.STARTTLS, must_wait=True),
-    b"AUTH": SmtpCommand(auth, must_wait=True),  # its step is where the credentials are complete
+    b"AUTH": SmtpCommand(auth, must_wait=True),  # its step comes with the complete credentials
     b"MAIL": SmtpCommand(_mail, Step.MAIL),
     b"RCPT": SmtpCommand(_rcpt, Step.RCPT),
     b"DATA": SmtpCommand(data, Step.DATA, must_wait=True),
-    b"BDAT": SmtpCommand(bdat),  # places its step itself
+    b"BDAT": SmtpCommand(bdat),  # runs its step itself
     b"RSET": SmtpCommand(_rset, Step.RSET),
-    b"NOOP": _answer(_RESET),
-    b"VRFY": _answer(_CANNOT_VERIFY),
-    b"HELP": _answer(_HELP),
+    b"NOOP": SmtpCommand(lambda session, _: _RESET),
+    b"VRFY": SmtpCommand(lambda session, _: _CANNOT_VERIFY),
+    b"HELP": SmtpCommand(lambda session, _: _HELP),
     b"QUIT": SmtpCommand(_quit, Step.QUIT),
 }
-UNKNOWN = _answer(_UNKNOWN)
-TURNED_AWAY = _answer(_TURNED_AWAY)
+UNKNOWN = SmtpCommand(lambda session, _: _UNKNOWN)
+TURNED_AWAY = SmtpCommand(lambda session, _: _TURNED_AWAY)

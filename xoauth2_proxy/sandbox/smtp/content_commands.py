@@ -33,85 +33,82 @@ _BARE_LINE_ENDS = reply(550, "6.11", "SMTPSEND.BareLinefeedsAreIllegal").encode(
 _NOT_IMPLEMENTED = reply(502, "5.1", "Command not implemented").encode()
 
 
-def data(session: SessionState, argument: str) -> None:
+def data(session: SessionState, argument: str) -> bytes:
     """DATA: ask for the content."""
     transaction = session.transaction
-    refusal = _envelope_refusal(transaction)
     if argument:
-        refusal = _NO_ARGUMENT
-    elif transaction is not None and not refusal:
-        if transaction.via == "BDAT":
-            refusal = _MIXED
-        elif transaction.is_binary:
-            refusal = _BINARY_NEEDS_BDAT
-        else:
-            refusal = _limit_refusal(session, transaction)
-        if not refusal:
-            transaction.via = "DATA"
-            session.input = Input.DATA
-    session.say(refusal or _GO_ON)
+        return _NO_ARGUMENT
+    refusal = _envelope_refusal(transaction)
+    if transaction is None or refusal:
+        return refusal
+    if transaction.via == "BDAT":
+        return _MIXED
+    if transaction.is_binary:
+        return _BINARY_NEEDS_BDAT
+    if refusal := _limit_refusal(session, transaction):
+        return refusal
+    transaction.via = "DATA"
+    session.input = Input.DATA
+    return _GO_ON
 
 
-def bdat(session: SessionState, argument: str) -> None:
+def bdat(session: SessionState, argument: str) -> bytes:
     """BDAT: read a chunk, even one that will be refused: its octets follow at once."""
     if "CHUNKING" not in session.provider.extensions:
-        session.say(_NOT_IMPLEMENTED)
-        return
+        return _NOT_IMPLEMENTED
     size, _, last = argument.upper().partition(" ")
     if not (size.isascii() and size.isdigit()) or len(size) > 18 or last not in ("", "LAST"):
-        session.say(_BAD_BDAT)
         session.close()  # it is unknown where the next command starts
-        return
+        return _BAD_BDAT
     if int(size) > _MAX_CHUNK_BYTES:
-        session.say(_TOO_LARGE)
         session.close()
-        return
+        return _TOO_LARGE
     transaction = session.transaction
     chunk = BdatChunk(int(size), is_last=bool(last), refusal=_chunk_refusal(session))
     if transaction is not None and not chunk.refusal:
         transaction.via = "BDAT"
-    run_step(session, Step.BDAT, argument, lambda session, _: None)
+    run_step(session, Step.BDAT, argument, lambda session, _: b"")
     session.chunk = chunk
     if session.input is Input.LINE:  # unless a fault has ended the session
         session.input = Input.CHUNK
+    return b""
 
 
-def end_chunk(session: SessionState, _: str = "") -> None:
+def end_chunk(session: SessionState, _: str) -> bytes:
     """Reply to a chunk whose octets are all there."""
     chunk, transaction = session.chunk, session.transaction
     if session.is_answered:
         session.is_answered = False
-        _refuse_chunk(session, b"")
-    elif chunk.refusal:
-        _refuse_chunk(session, chunk.refusal)
-    elif chunk.is_last:
+        return _refuse_chunk(session, b"")
+    if chunk.refusal:
+        return _refuse_chunk(session, chunk.refusal)
+    if chunk.is_last:
         run_step(session, Step.END, "", finish)
-    elif transaction is not None and transaction.receiver.is_too_large:
+        return b""
+    if transaction is not None and transaction.receiver.is_too_large:
         session.why = session.provider.behaviour.describe_limit("max_message_bytes")
-        _refuse_chunk(session, _TOO_LARGE)
-    else:
-        session.say(b"250 2.0.0 OK %d octets\r\n" % chunk.size_bytes)
+        return _refuse_chunk(session, _TOO_LARGE)
+    return b"250 2.0.0 OK %d octets\r\n" % chunk.size_bytes
 
 
-def end_data(session: SessionState, _: str = "") -> None:
+def end_data(session: SessionState, _: str) -> bytes:
     """Reply to the end of DATA, unless a fault has replied already."""
     if session.is_answered:
         session.is_answered = False
         session.end_transaction(is_refused=True)
     else:
         run_step(session, Step.END, "", finish)
+    return b""
 
 
-def finish(session: SessionState, _: str) -> None:
+def finish(session: SessionState, _: str) -> bytes:
     """The content is complete: store the message, or refuse it."""
     transaction, provider = session.transaction, session.provider
     if transaction is None:
-        return
-    refusal = _message_refusal(session, transaction)
-    if refusal:
-        session.say(refusal)
+        return b""
+    if refusal := _message_refusal(session, transaction):
         session.end_transaction(is_refused=True)
-        return
+        return refusal
     envelope, receiver = transaction.envelope, transaction.receiver
     message = Message(
         session.mailbox,
@@ -124,9 +121,9 @@ def finish(session: SessionState, _: str) -> None:
     )
     provider.received.add(message)
     provider.counters.transactions_accepted += 1
+    session.end_transaction()
     mark = len(session.replies)
     session.say(b"250 2.0.0 OK %s\r\n" % message.id.encode())
-    session.end_transaction()
     seconds = 0.0
     if provider.limits is not None:
         seconds = provider.limits.accept_message(session.mailbox, len(message.forward_paths))
@@ -134,21 +131,18 @@ def finish(session: SessionState, _: str) -> None:
         seconds = max(seconds, provider.accept_delays.next())
     if seconds > 0.0:
         session.hold(mark, seconds)
+    return b""
 
 
-def _refuse_chunk(session: SessionState, refusal: bytes) -> None:
-    """Refuse a chunk and with it the rest of the transaction (RFC 3030 §2).
-
-    A `refusal` of b"" means that a fault has replied already.
-    """
-    if refusal:
-        session.say(refusal)
+def _refuse_chunk(session: SessionState, refusal: bytes) -> bytes:
+    """Return the refusal of a chunk, after which the transaction is refused (RFC 3030 §2)."""
     transaction = session.transaction
     if transaction is not None and not transaction.is_failed:
         transaction.is_failed = True
         session.provider.counters.transactions_refused += 1
     if session.chunk.is_last:
         session.end_transaction()
+    return refusal
 
 
 def _envelope_refusal(transaction: Transaction | None) -> bytes:

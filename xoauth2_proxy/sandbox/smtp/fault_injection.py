@@ -9,9 +9,7 @@ from xoauth2_proxy.sandbox.faults import AROUND, PRESUMED, REPLIES, Action, Faul
 from xoauth2_proxy.sandbox.smtp.session_state import Ending, Input
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from xoauth2_proxy.sandbox.smtp.session_state import SessionState
+    from xoauth2_proxy.sandbox.smtp.session_state import Run, SessionState
 
 # What the record of refusals shows in place of a reply.
 _DONE = {
@@ -27,13 +25,11 @@ _DONE = {
 _BEFORE_THEIR_REPLY = (Step.BDAT, Step.CONTENT)  # the reply comes once all octets are there
 
 
-def run_step(
-    session: SessionState, step: Step, argument: str, run: Callable[[SessionState, str], None]
-) -> None:
-    """Count the arrival at `step`; call `run`, or do what the fault placed there says."""
+def run_step(session: SessionState, step: Step, argument: str, run: Run) -> None:
+    """Count the arrival at `step`; say what `run` replies, or do what the fault there says."""
     fault = session.provider.arrive(step, session.mailbox, argument)
     if fault is None:
-        run(session, argument)
+        session.say(run(session, argument))
         return
     action, reason = fault.action, fault.describe(fault.action)
     if action in _DONE:
@@ -53,21 +49,19 @@ def run_step(
     elif action in PRESUMED:
         session.presumed = action.value
         session.why = f"{reason}: the token is taken for that, whatever it is"
-        run(session, argument)
+        session.say(run(session, argument))
         session.presumed = ""
     elif action in AROUND and step in _BEFORE_THEIR_REPLY:
         session.pending_faults.append(fault)
-        run(session, argument)
+        session.say(run(session, argument))
     else:
         run_and_alter(session, fault, argument, run)
 
 
-def run_and_alter(
-    session: SessionState, fault: Fault, argument: str, run: Callable[[SessionState, str], None]
-) -> None:
-    """Call `run`, and change its replies as the fault says."""
+def run_and_alter(session: SessionState, fault: Fault, argument: str, run: Run) -> None:
+    """Say what `run` replies, changed as the fault says."""
     said, held = len(session.replies), len(session.held)
-    run(session, argument)
+    session.say(run(session, argument))
     # The replies of `run`, which it may have put on hold.
     replies, mark = (session.held, held) if session.is_held else (session.replies, said)
     match fault.action:

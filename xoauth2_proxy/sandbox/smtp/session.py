@@ -21,6 +21,8 @@ from xoauth2_proxy.smtp.protocol import reply
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from xoauth2_proxy.sandbox.smtp.session_state import Run
+
 _MAX_EXCHANGE_BYTES = 12_288  # RFC 4954 §4, without CRLF
 _MAX_LINE_BYTES = MAX_AUTH_LINE_BYTES
 
@@ -58,7 +60,7 @@ class Session(SessionState):
         self.at = b"CONNECT"
         provider = self.provider
         greeting = encode_reply(f"220 {provider.behaviour.greeting or provider.dialect.greeting}")
-        run_step(self, Step.CONNECT, "", lambda session, _: session.say(greeting))
+        run_step(self, Step.CONNECT, "", lambda session, _: greeting)
 
     def receive(self, octets: bytes) -> None:
         """Act on octets from the client."""
@@ -157,7 +159,7 @@ class Session(SessionState):
             self.violate()
         elif expects is not None:
             self.must_wait = True
-            expects(self, line)
+            self.say(expects(self, line))
 
     def _take_command(self, line: bytes) -> None:
         verb, _, rest = line.partition(b" ")
@@ -169,7 +171,8 @@ class Session(SessionState):
         # An unknown verb is not recorded: it may be a token on the wrong line.
         self.at, self.why = (b"COMMAND" if command is UNKNOWN else verb), ""
         if len(line) > provider.short_line_bytes and (why := self._why_too_long(verb, len(line))):
-            self.refuse(encode_reply(provider.dialect.line_too_long), why)
+            self.why = why
+            self.say(encode_reply(provider.dialect.line_too_long))
             return
         try:
             argument = rest.decode().strip()
@@ -183,7 +186,7 @@ class Session(SessionState):
             return
         self.must_wait = must_wait
         if command.step is None:
-            command.run(self, argument)
+            self.say(command.run(self, argument))
         else:
             run_step(self, command.step, argument, command.run)
 
@@ -210,7 +213,7 @@ class Session(SessionState):
             return False
         self.input = Input.LINE
         self.at = b"END"
-        self._reply_to_content(end_data)
+        self.say(self._reply_to_content(end_data))
         return True
 
     def _read_chunk(self) -> bool:
@@ -228,7 +231,7 @@ class Session(SessionState):
             return False
         self.input = Input.LINE
         self.at = b"END" if chunk.is_last else b"BDAT"
-        self._reply_to_content(end_chunk)
+        self.say(self._reply_to_content(end_chunk))
         return True
 
     def _begin_content(self) -> bool:
@@ -238,16 +241,16 @@ class Session(SessionState):
             return True
         transaction.has_content = True
         before, self.at = self.input, b"CONTENT"
-        run_step(self, Step.CONTENT, "", lambda session, _: None)
+        run_step(self, Step.CONTENT, "", lambda session, _: b"")
         return self.input is before and not self.is_held
 
-    def _reply_to_content(self, run: Callable[[SessionState, str], None]) -> None:
+    def _reply_to_content(self, run: Run) -> bytes:
         """Reply to the content, altered by the faults that were met before its end."""
-        if self.pending_faults:
-            fault = self.pending_faults.pop(0)
-            run_and_alter(self, fault, "", lambda session, _: self._reply_to_content(run))
-        else:
-            run(self, "")
+        if not self.pending_faults:
+            return run(self, "")
+        fault = self.pending_faults.pop(0)
+        run_and_alter(self, fault, "", lambda session, _: self._reply_to_content(run))
+        return b""
 
 
 _READERS: dict[Input, Callable[[Session], bool]] = {

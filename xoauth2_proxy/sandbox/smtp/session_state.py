@@ -14,10 +14,14 @@ from xoauth2_proxy.sandbox.smtp.transaction import BdatChunk
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import TypeAlias
 
     from xoauth2_proxy.sandbox.faults import Fault
     from xoauth2_proxy.sandbox.provider_state import ProviderState
     from xoauth2_proxy.sandbox.smtp.transaction import Transaction
+
+    # What a command does with its argument: it returns its reply, or b"" if it has said it itself.
+    Run: TypeAlias = Callable[["SessionState", str], bytes]
 
 _REFUSING = (b"4", b"5")
 
@@ -61,7 +65,7 @@ class SessionState:
     claimed: str = ""  # the mailbox of the latest login, good or not
     mechanism: str = ""
     auth_failures: int = 0
-    expects: Callable[[SessionState, bytes], None] | None = None  # takes the next AUTH response
+    expects: Callable[[SessionState, bytes], bytes] | None = None  # takes the next AUTH response
     presumed: str = ""  # what a fault takes the token for, whatever it is; "": nothing
 
     transaction: Transaction | None = None
@@ -79,13 +83,9 @@ class SessionState:
     why: str = ""  # the real reason of the next refusal; "": the reply says it
 
     def say(self, octets: bytes) -> None:
-        """Add a reply, worded as this provider does."""
-        self.say_verbatim(self.provider.dialect.with_tail(octets))
-
-    def refuse(self, octets: bytes, why: str) -> None:
-        """Add a refusal whose real reason is `why`."""
-        self.why = why
-        self.say(octets)
+        """Add a reply, worded as this provider does; b"" adds none."""
+        if octets:
+            self.say_verbatim(self.provider.dialect.with_tail(octets))
 
     def say_verbatim(self, octets: bytes) -> None:
         """Add these octets to the replies as they are."""
