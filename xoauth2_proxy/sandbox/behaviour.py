@@ -1,7 +1,7 @@
-"""How the provider behaves when no fault is asked for, and how three kinds of provider do.
+"""The behaviour of a provider without faults, and the profiles of three kinds of provider.
 
-One definition gives the types, their bounds and the published schema. Where a figure is the
-provider's own its source is named; where it is not published, it is chosen and says so.
+One definition gives the types, their bounds and the published schema. A provider's published
+figure is given with its source; others are estimates and say so.
 """
 
 from dataclasses import fields
@@ -16,7 +16,7 @@ from xoauth2_proxy.accounts.accounts import TlsMode
 MAX_MESSAGE_BYTES = 35_882_577  # what Gmail announces
 MAX_CONNECTIONS = 10_000
 IDLE_SECONDS = 300.0  # RFC 5321 §4.5.3.2.7: at least 5 minutes
-MAX_AUTH_LINE_BYTES = 12_288 + len("AUTH OAUTHBEARER ")  # RFC 4954 §4, for what is base64
+MAX_AUTH_LINE_BYTES = 12_288 + len("AUTH OAUTHBEARER ")  # RFC 4954 §4, for the base64
 _MAX_SECONDS = 86_400.0
 _PERIODS = ("minute_seconds", "day_seconds")
 
@@ -27,7 +27,7 @@ Seconds = Annotated[float, Field(ge=0, le=_MAX_SECONDS)]
 
 
 class ProviderProfile(StrEnum):
-    """The kind of provider that is stood in for."""
+    """The kind of provider that the sandbox imitates."""
 
     UNLIMITED = "unlimited"
     GMAIL = "gmail"
@@ -35,16 +35,16 @@ class ProviderProfile(StrEnum):
 
 
 class RefusalPoint(StrEnum):
-    """Where a mailbox with too many connections is told so."""
+    """Where a mailbox with too many connections is refused."""
 
     AUTH = "auth"  # and the connection is closed
     DATA = "data"  # the DATA command, or the first BDAT
-    END = "end"  # when the content is whole
+    END = "end"  # when the content is complete
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
 class Behaviour:
-    """What the provider offers, allows and says. Zero is no limit and no wait."""
+    """What the provider offers, allows and says. Zero means no limit and no wait."""
 
     dialect: Annotated[
         ProviderProfile, Field(strict=False, description="In whose words it speaks, and its EHLO.")
@@ -117,7 +117,7 @@ class Behaviour:
             raise ValueError("accept_p99_seconds needs accept_seconds, the median")
 
     def as_document(self) -> dict[str, object]:
-        """Return every setting by name, as `overrides` in a settings file hold them."""
+        """Return every setting by name, as in the `overrides` of a settings file."""
         shown: dict[str, object] = {}
         for field in fields(self):
             value = getattr(self, field.name)
@@ -127,12 +127,12 @@ class Behaviour:
         return shown
 
     def describe_limit(self, name: str) -> str:
-        """Return a limit as the reason of a refusal, like `limit max_recipients=100`."""
+        """Return a limit as the reason of a refusal, such as `limit max_recipients=100`."""
         value = getattr(self, name)
         return f"limit {name}={f'{value:g}' if isinstance(value, float) else value}"
 
     def describe(self) -> list[tuple[str, str, str]]:
-        """Return name, value and meaning of each setting that acts, for people."""
+        """Return name, value and meaning of each setting that has an effect."""
         properties = TypeAdapter(Behaviour).json_schema()["properties"]
         rows = []
         for field in fields(self):

@@ -70,7 +70,7 @@ class Counters:
         if not self.open_by_mailbox[mailbox]:
             del self.open_by_mailbox[mailbox]
 
-    def start_peaks_anew(self) -> None:
+    def reset_peaks(self) -> None:
         """Reset the peaks to what is open now."""
         self.connections_peak = self.connections_open
         self.peak_by_mailbox = dict(self.open_by_mailbox)

@@ -1,7 +1,7 @@
-"""In which words each kind of provider speaks: its greeting, its EHLO, and what it refuses with.
+"""The words of each kind of provider: its greeting, its EHLO and its refusals.
 
-The wording is the providers' (their documentation, and what clients' logs show of them); the host
-names are the sandbox's own, so that no log can be mistaken for one of a real provider.
+The wording comes from the providers' documentation and from clients' logs; the host names are the
+sandbox's own: no log can be mistaken for one of a real provider.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from xoauth2_proxy.sandbox.behaviour import ProviderProfile
 
 HOST = "sandbox.invalid"
 
-_BASIC = "PLAIN", "LOGIN"  # offered where providers do, and never good for logging in
+_BASIC = "PLAIN", "LOGIN"  # offered as providers do; no login by them succeeds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dialect:
-    """A provider's words. Texts are lines with their codes; {id} and {time} are filled in."""
+    """A provider's words. Texts are lines with their codes; {id}, {time}, {date} are filled in."""
 
-    greeting: str  # behind the 220
-    hello: str  # behind the first 250 of EHLO
+    greeting: str  # after the 220
+    hello: str  # after the first 250 of EHLO
     extensions: tuple[str, ...]  # in order; SIZE without its value
     mechanisms: tuple[str, ...]
     schemes: str  # of the challenge
@@ -32,7 +32,7 @@ class Dialect:
     accepted: str
     refused: str
     basic_refused: str
-    mechanism_retired: str = ""  # of one that is offered and good no longer
+    mechanism_retired: str = ""  # of a mechanism that is offered and no longer accepted
     mechanism_unknown: str
     auth_required: str
     login_too_often: str
@@ -45,7 +45,7 @@ class Dialect:
     idle: str
     session_over: str
     shut_down: str  # of a fault that says 421
-    tail: str = ""  # stands behind each refusal, at the end of its last line
+    tail: str = ""  # at the end of each refusal's last line
 
     def offers(self, mechanism: str) -> bool:
         """Return whether a token logs in by this mechanism."""
@@ -56,18 +56,17 @@ class Dialect:
         return mechanism in self.mechanisms and mechanism in _BASIC
 
     def no_mechanism(self, *, is_offered: bool) -> str:
-        """Return the refusal of a mechanism that does not lead anywhere."""
+        """Return the refusal of a mechanism that no login succeeds by."""
         return self.mechanism_retired if is_offered else self.mechanism_unknown
 
-    def with_tail(self, octets: bytes) -> bytes:
-        """Return a reply with what this provider puts behind it."""
-        if not self.tail or octets[:1] not in (b"4", b"5"):
-            return octets
-        return octets[:-2] + _filled(self.tail).encode() + b"\r\n"
+    def encode(self, reply: str) -> bytes:
+        """Return the octets of a reply; a refusal ends as this provider's do."""
+        is_refusal = reply[:1] in ("4", "5")
+        return encode_reply(reply + self.tail if is_refusal else reply)
 
 
 def encode_reply(text: str) -> bytes:
-    """Return the octets of a reply, with its identifier and time filled in; none of ""."""
+    """Return the octets of a reply, with its identifier and time filled in; b"" for ""."""
     return _encoded(_filled(text) if "{" in text else text)
 
 
@@ -83,7 +82,7 @@ def _filled(text: str) -> str:
     return text
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=256)
 def _encoded(text: str) -> bytes:
     return b"".join(line.encode() + b"\r\n" for line in text.split("\n")) if text else b""
 

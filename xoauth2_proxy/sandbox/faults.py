@@ -1,6 +1,6 @@
-"""Faults on request: what the sandbox does wrong, where, and for which arrival there.
+"""Faults on request: what goes wrong at which step, and for which arrival there.
 
-A script is a list of faults; the first that matches an arrival and whose turn it is decides it.
+A script is a list of faults. The first one that matches an arrival, and whose turn it is, applies.
 """
 
 import re
@@ -61,11 +61,11 @@ class Action(DocumentedEnum):
     WRONG_MAILBOX = "wrong_mailbox", "take it for another mailbox's; at auth only"
 
 
-# What is said where the fault brings no text of its own.
+# The replies of faults without a text of their own.
 _TEXTS = {
     Action.REFUSE: "550 5.7.1 Refused on request",
     Action.TEMPFAIL: "451 4.3.0 Temporary failure on request",
-    Action.SHUT_DOWN: "421 4.3.2 Closing on request",  # the dialect's words go before
+    Action.SHUT_DOWN: "421 4.3.2 Closing on request",  # unless the dialect has its own
     Action.GARBAGE: "\x16\x03\x01 this is no reply",
 }
 _TEXTS_AT = {
@@ -76,14 +76,14 @@ _TEXTS_AT = {
         Action.TEMPFAIL: "454 4.7.0 Temporary authentication failure",
     },
 }
-REPLIES = frozenset({Action.REPLY, *_TEXTS})  # actions that say something else instead
-AROUND = frozenset({Action.REPLY_TWICE, Action.REPLY_THEN_DROP})  # act when the reply is there
+REPLIES = frozenset({Action.REPLY, *_TEXTS})  # another reply instead
+AROUND = frozenset({Action.REPLY_TWICE, Action.REPLY_THEN_DROP})  # change the reply
 PRESUMED = frozenset({Action.EXPIRED, Action.REVOKED, Action.TAMPERED, Action.WRONG_MAILBOX})
 
 
 @dataclass(frozen=True, slots=True, config=STRICT)
 class ScriptedFault:
-    """Where a fault is placed and for which arrivals there; it counts those it concerns."""
+    """The step of a fault and the arrivals that meet it; it counts those that match."""
 
     step: str
     nth: Annotated[
@@ -112,7 +112,7 @@ class ScriptedFault:
 
     @property
     def turn_description(self) -> str:
-        """Which arrivals meet it, for people."""
+        """Which arrivals meet it, in words."""
         if self.rate is not None:
             turn = f"{self.rate:.4g} of all, by chance"
         else:
@@ -120,7 +120,7 @@ class ScriptedFault:
         return turn if self.mailbox is None else f"{turn}, of {self.mailbox}"
 
     def describe(self, action: str) -> str:
-        """Return it as the reason of what it did, near to how it is spelt."""
+        """Return it as the reason of a refusal, much as it is written on the command line."""
         if self.rate is not None:
             turn = f"rate={self.rate:.4g}"
         else:
@@ -129,13 +129,13 @@ class ScriptedFault:
         return told if self.mailbox is None else f"{told} mailbox={self.mailbox}"
 
     def as_document(self) -> dict[str, object]:
-        """Return it as it stands in a list of faults, without what goes without saying."""
+        """Return it as in a list of faults, without default values."""
         adapter = TypeAdapter(type(self))
         said: dict[str, object] = adapter.dump_python(self, mode="json", exclude_defaults=True)
         return {"step": str(self.step)} | said
 
     def concerns(self, mailbox: str, argument: str) -> bool:
-        """Return whether an arrival of `mailbox` with this argument is one to count."""
+        """Return whether an arrival of `mailbox` with this argument counts."""
         if self.mailbox is not None and self.mailbox.lower() != mailbox:
             return False
         return not self.matching or re.search(self.matching, argument) is not None
@@ -180,7 +180,7 @@ class Fault(ScriptedFault):
 
     @property
     def octets(self) -> bytes:
-        """What goes on the wire in place of the reply."""
+        """What is sent instead of the reply."""
         texts = _TEXTS_AT.get(self.step, _TEXTS)
         lines = (self.text or texts.get(self.action, "")).splitlines()
         return b"".join(line.encode() + b"\r\n" for line in lines)
@@ -223,9 +223,7 @@ FaultT = TypeVar("FaultT", bound=ScriptedFault)
 
 
 class FaultScript(Generic[FaultT]):
-    """The script: mutable, and consulted at every step."""
-
-    __slots__ = ("_all", "_by_step", "_seed")
+    """The faults of one server; they may be added and removed at any time."""
 
     def __init__(self, seed: int = 0) -> None:
         self._seed = seed
@@ -251,13 +249,13 @@ class FaultScript(Generic[FaultT]):
         self._by_step.setdefault(fault.step, []).append((fault, AwaitableCounter(), row))
 
     def clear(self) -> None:
-        """Forget every fault; chance starts anew."""
+        """Remove all faults; the random sequences start again."""
         self._by_step.clear()
         self._all.clear()
 
     @property
     def by_step(self) -> Mapping[str, object]:
-        """What there is, always the same mapping; while it is empty there is nothing to ask."""
+        """The faults by step: always the same mapping, which is empty while there are none."""
         return self._by_step
 
     def next(self, step: str, mailbox: str, argument: str) -> FaultT | None:

@@ -1,6 +1,6 @@
-"""A provider as a file describes it: profile, what differs from it, faults, token endpoint.
+"""The settings of a provider: profile, overrides, faults, token endpoint.
 
-The document is what scenario files hold; the keys are those of the dataclasses it becomes.
+Scenario files contain them as an object, whose keys are the fields of these dataclasses.
 """
 
 import json
@@ -20,17 +20,17 @@ _TAGS = ("smtp", "token")
 
 
 class Rotation(StrEnum):
-    """What becomes of a refresh token that was used."""
+    """What happens to a refresh token that was used."""
 
-    NONE = "none"  # it stays, as at Google
-    LENIENT = "lenient"  # there is a new one, and the old ones go on working, as at Microsoft
-    ONCE = "once"  # there is a new one, and the old one is refused
-    STRICT = "strict"  # there is a new one, and using an old one ends the grant (RFC 9700 §4.14.2)
+    NONE = "none"  # it remains good, as at Google
+    LENIENT = "lenient"  # a new one is issued, and old ones remain good, as at Microsoft
+    ONCE = "once"  # a new one is issued, and the old one is refused
+    STRICT = "strict"  # a new one is issued; using an old one ends the grant (RFC 9700 §4.14.2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
 class TokenEndpointSettings:
-    """What the token endpoint hands out, and to whom."""
+    """What the token endpoint issues, and to which clients."""
 
     ttl_seconds: Annotated[
         float, Field(gt=0, le=31_536_000, description="How long an access token is good.")
@@ -47,13 +47,13 @@ class TokenEndpointSettings:
     ] = Field(default_factory=dict, repr=False)
 
     def as_document(self) -> dict[str, object]:
-        """Return what anybody may know: the clients are left out."""
+        """Return the settings without the clients."""
         return {"ttl_seconds": self.ttl_seconds, "rotation": self.rotation.value}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
 class ProviderSettings:
-    """Everything about a stand-in provider but its addresses."""
+    """All settings of a provider except its addresses."""
 
     behaviour: Behaviour = Behaviour()
     faults: tuple[Fault | TokenFault, ...] = ()
@@ -62,10 +62,10 @@ class ProviderSettings:
 
     @classmethod
     def from_dict(cls, document: object, where: str = "") -> "ProviderSettings":
-        """Return what a document says; what it leaves out is the profile's.
+        """Return the settings of a document; missing values are those of the profile.
 
         Raises:
-            ValueError: it is wrong; the text names each place, from `where` on.
+            ValueError: the document is invalid; the text names each place, starting with `where`.
         """
         try:
             octets = json.dumps(document)
@@ -114,7 +114,7 @@ class _Document(BaseModel, title="Provider"):
     seed: int = Field(default=0, ge=0, le=_MAX_SEED, description="What chance is made of.")
 
     def behaviour(self, given: Mapping[str, object]) -> Behaviour:
-        """Return the profile's behaviour with what was given instead."""
+        """Return the profile's behaviour with the given overrides."""
         profile = PROFILES[self.profile]
         if self.overrides is None:
             return profile
@@ -127,10 +127,10 @@ def document_schema() -> dict[str, Any]:
 
 
 def fault_from(document: object) -> Fault | TokenFault:
-    """Return one fault, as it stands in a list of them.
+    """Return one fault from its document.
 
     Raises:
-        ValueError: it is wrong; the text says where.
+        ValueError: it is invalid; the text says where.
     """
     try:
         return ProviderSettings.from_dict({"faults": [document]}).faults[0]

@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from xoauth2_proxy.accounts.accounts import TlsMode
-from xoauth2_proxy.sandbox.dialects import HOST, encode_reply
+from xoauth2_proxy.sandbox.dialects import HOST
 from xoauth2_proxy.sandbox.faults import Step
 from xoauth2_proxy.sandbox.smtp.auth import auth, may_authenticate
 from xoauth2_proxy.sandbox.smtp.content_commands import bdat, data
@@ -23,35 +23,19 @@ from xoauth2_proxy.smtp.protocol import (
     Envelope,
     parse_parameters,
     parse_path,
-    reply,
 )
 
 if TYPE_CHECKING:
     from xoauth2_proxy.sandbox.smtp.session_state import Run, SessionState
 
-_HELLO = reply(250, "", HOST).encode()
-_NO_NAME = reply(501, "5.4", "EHLO needs a name").encode()
-_GO_TLS = reply(220, "0.0", "Ready to start TLS").encode()
-_NO_TLS = reply(502, "5.1", "STARTTLS is not available").encode()
-_ARGUMENT = reply(501, "5.4", "No argument allowed").encode()
-_EHLO_FIRST = reply(503, "5.1", "EHLO first").encode()
-_TLS_FIRST = reply(530, "7.0", "Must issue a STARTTLS command first").encode()
-_NESTED = reply(503, "5.1", "A transaction is under way").encode()
-_BAD_SENDER = reply(553, "1.7", "Not a valid reverse-path").encode()
-_BAD_RECIPIENT = reply(553, "1.3", "Not a valid forward-path").encode()
-_BAD_PARAMETER = reply(501, "5.4", "Bad parameter").encode()
-_UNKNOWN_PARAMETER = reply(555, "5.4", "Parameter not implemented").encode()
-_TOO_LARGE = reply(552, "3.4", "Message exceeds the fixed maximum size").encode()
-_NEEDS_UTF8 = reply(553, "6.7", "SMTPUTF8 was not declared").encode()
-_SENDER_OK = reply(250, "1.0", "OK").encode()
-_MAIL_FIRST = reply(503, "5.1", "MAIL first").encode()
-_RECIPIENT_OK = reply(250, "1.5", "OK").encode()
-_RESET = reply(250, "0.0", "OK").encode()
-_CANNOT_VERIFY = reply(252, "5.2", "Send some mail and see").encode()
-_HELP = reply(214, "0.0", "https://datatracker.ietf.org/doc/html/rfc5321").encode()
-_BYE = reply(221, "0.0", "Closing connection").encode()
-_UNKNOWN = reply(502, "5.1", "Unrecognized command").encode()
-_TURNED_AWAY = reply(503, "5.1", "Bad sequence of commands, only QUIT is left").encode()
+_NO_NAME = "501 5.5.4 EHLO needs a name"
+_ARGUMENT = "501 5.5.4 No argument allowed"
+_NESTED = "503 5.5.1 A transaction is under way"
+_BAD_RECIPIENT = "553 5.1.3 Not a valid forward-path"
+_BAD_PARAMETER = "501 5.5.4 Bad parameter"
+_UNKNOWN_PARAMETER = "555 5.5.4 Parameter not implemented"
+_NEEDS_UTF8 = "553 5.6.7 SMTPUTF8 was not declared"
+_RESET = "250 2.0.0 OK"
 
 # RFC 3461 §4: printable ASCII without "+" and "=", which are written as "+2B" and "+3D".
 _XTEXT = re.compile(r"(?:[!-*,-<>-~]|\+[0-9A-F]{2})+")
@@ -77,7 +61,7 @@ class SmtpCommand(NamedTuple):
     must_wait: bool = False  # may only be the last of a group (RFC 2920 §3.1)
 
 
-def _ehlo(session: SessionState, argument: str) -> bytes:
+def _ehlo(session: SessionState, argument: str) -> str:
     if not argument:
         return _NO_NAME
     session.is_greeted = True
@@ -88,30 +72,31 @@ def _ehlo(session: SessionState, argument: str) -> bytes:
         offered.pop("STARTTLS", None)
     if not may_authenticate(session):
         offered.pop("AUTH", None)
-    words = (f"{word} {value}".rstrip() for word, value in offered.items())
-    return reply(250, "", provider.dialect.hello, *words).encode()
+    words = [f"{word} {value}".rstrip() for word, value in offered.items()]
+    *lines, last = [provider.dialect.hello, *words]
+    return "\n".join([*(f"250-{line}" for line in lines), f"250 {last}"])
 
 
-def _helo(session: SessionState, argument: str) -> bytes:
+def _helo(session: SessionState, argument: str) -> str:
     if not argument:
         return _NO_NAME
     session.is_greeted = True
     session.end_transaction()
-    return _HELLO
+    return f"250 {HOST}"
 
 
-def _starttls(session: SessionState, argument: str) -> bytes:
+def _starttls(session: SessionState, argument: str) -> str:
     if argument:
         return _ARGUMENT
     if session.is_encrypted or session.provider.behaviour.tls is not TlsMode.STARTTLS:
-        return _NO_TLS
+        return "502 5.5.1 STARTTLS is not available"
     if "STARTTLS" not in session.provider.extensions:
-        return _NO_TLS
+        return "502 5.5.1 STARTTLS is not available"
     session.end(Ending.UPGRADE)
-    return _GO_TLS
+    return "220 2.0.0 Ready to start TLS"
 
 
-def _mail(session: SessionState, argument: str) -> bytes:
+def _mail(session: SessionState, argument: str) -> str:
     if refusal := _mail_refusal(session):
         return refusal
     try:
@@ -119,7 +104,7 @@ def _mail(session: SessionState, argument: str) -> bytes:
         envelope = Envelope(reverse_path)
         parameters = parse_parameters(rest) if rest else {}
     except BadPath:
-        return _BAD_SENDER
+        return "553 5.1.7 Not a valid reverse-path"
     except BadParameter:
         return _BAD_PARAMETER
     for keyword, value in parameters.items():
@@ -132,21 +117,23 @@ def _mail(session: SessionState, argument: str) -> bytes:
     session.transaction = transaction = Transaction(envelope, receiver)
     if parameters:
         transaction.is_binary = parameters.get("BODY", "").upper() == "BINARYMIME"
-    return _SENDER_OK
+    return "250 2.1.0 OK"
 
 
-def _mail_refusal(session: SessionState) -> bytes:
+def _mail_refusal(session: SessionState) -> str:
     if session.is_authenticated:
-        return _NESTED if session.transaction is not None else b""
+        return _NESTED if session.transaction is not None else ""
     session.why = "the client has not logged in"
     if not session.is_greeted:
-        return _EHLO_FIRST
-    required = encode_reply(session.provider.dialect.auth_required)
-    return required if may_authenticate(session) else _TLS_FIRST
+        return "503 5.5.1 EHLO first"
+    required = session.provider.dialect.auth_required
+    return (
+        required if may_authenticate(session) else "530 5.7.0 Must issue a STARTTLS command first"
+    )
 
 
-def _apply(session: SessionState, envelope: Envelope, keyword: str, value: str) -> bytes:
-    """Return the refusal of a parameter of MAIL, or put it into the envelope and return b""."""
+def _apply(session: SessionState, envelope: Envelope, keyword: str, value: str) -> str:
+    """Return the refusal of a parameter of MAIL, or put it into the envelope and return ""."""
     extensions = session.provider.extensions
     if _EXTENSION_OF.get(keyword) not in extensions:
         return _UNKNOWN_PARAMETER
@@ -167,37 +154,37 @@ def _apply(session: SessionState, envelope: Envelope, keyword: str, value: str) 
         case "ENVID":
             envelope.envid = value
             is_good = _XTEXT.fullmatch(value) is not None and len(value) <= 100
-    return b"" if is_good else _BAD_PARAMETER
+    return "" if is_good else _BAD_PARAMETER
 
 
-def _size(session: SessionState, envelope: Envelope, value: str) -> bytes:
+def _size(session: SessionState, envelope: Envelope, value: str) -> str:
     if not (value.isascii() and value.isdigit() and len(value) <= 20):  # RFC 1870 §4
         return _BAD_PARAMETER
     envelope.size_bytes = int(value)
     behaviour = session.provider.behaviour
     if envelope.size_bytes <= behaviour.max_message_bytes:
-        return b""
+        return ""
     session.why = f"{behaviour.describe_limit('max_message_bytes')}: SIZE={envelope.size_bytes}"
-    return _TOO_LARGE
+    return "552 5.3.4 Message exceeds the fixed maximum size"
 
 
-def _rcpt(session: SessionState, argument: str) -> bytes:
+def _rcpt(session: SessionState, argument: str) -> str:
     transaction = session.transaction
     if transaction is None:
-        return _MAIL_FIRST
+        return "503 5.5.1 MAIL first"
     transaction.recipients_tried += 1
     try:
         forward_path, rest = _path(argument, "TO:")
     except BadPath:
         return _BAD_RECIPIENT
-    refusal = _parameters_refusal(session, rest) if forward_path and rest else b""
+    refusal = _parameters_refusal(session, rest) if forward_path and rest else ""
     refusal = refusal or _recipient_refusal(session, transaction, forward_path)
     if not refusal:
         transaction.envelope.forward_paths.append(forward_path)
-    return refusal or _RECIPIENT_OK
+    return refusal or "250 2.1.5 OK"
 
 
-def _recipient_refusal(session: SessionState, transaction: Transaction, path: str) -> bytes:
+def _recipient_refusal(session: SessionState, transaction: Transaction, path: str) -> str:
     envelope, provider = transaction.envelope, session.provider
     if not path:
         return _BAD_RECIPIENT
@@ -206,12 +193,12 @@ def _recipient_refusal(session: SessionState, transaction: Transaction, path: st
     if len(envelope.forward_paths) >= provider.behaviour.max_recipients:
         provider.counters.limit_met("max_recipients")
         session.why = provider.behaviour.describe_limit("max_recipients")
-        return encode_reply(provider.dialect.too_many_recipients)
-    return _NESTED if transaction.via else b""
+        return provider.dialect.too_many_recipients
+    return _NESTED if transaction.via else ""
 
 
-def _parameters_refusal(session: SessionState, rest: str) -> bytes:
-    """Return the refusal of the parameters of RCPT, or b"". RFC 3461 §4.1, §4.2."""
+def _parameters_refusal(session: SessionState, rest: str) -> str:
+    """Return the refusal of the parameters of RCPT, or "". RFC 3461 §4.1, §4.2."""
     if "DSN" not in session.provider.extensions:
         return _UNKNOWN_PARAMETER
     try:
@@ -228,21 +215,21 @@ def _parameters_refusal(session: SessionState, rest: str) -> bytes:
             is_good = bool(kind) and _XTEXT.fullmatch(address) is not None
         if not is_good:
             return _BAD_PARAMETER
-    return b""
+    return ""
 
 
-def _rset(session: SessionState, argument: str) -> bytes:
+def _rset(session: SessionState, argument: str) -> str:
     if argument:
         return _ARGUMENT
     session.end_transaction()
     return _RESET
 
 
-def _quit(session: SessionState, argument: str) -> bytes:
+def _quit(session: SessionState, argument: str) -> str:
     if argument:
         return _ARGUMENT
     session.close()
-    return _BYE
+    return "221 2.0.0 Closing connection"
 
 
 COMMANDS = {
@@ -256,9 +243,13 @@ COMMANDS = {
     b"BDAT": SmtpCommand(bdat),  # runs its step itself
     b"RSET": SmtpCommand(_rset, Step.RSET),
     b"NOOP": SmtpCommand(lambda session, _: _RESET),
-    b"VRFY": SmtpCommand(lambda session, _: _CANNOT_VERIFY),
-    b"HELP": SmtpCommand(lambda session, _: _HELP),
+    b"VRFY": SmtpCommand(lambda session, _: "252 2.5.2 Send some mail and see"),
+    b"HELP": SmtpCommand(
+        lambda session, _: "214 2.0.0 https://datatracker.ietf.org/doc/html/rfc5321"
+    ),
     b"QUIT": SmtpCommand(_quit, Step.QUIT),
 }
-UNKNOWN = SmtpCommand(lambda session, _: _UNKNOWN)
-TURNED_AWAY = SmtpCommand(lambda session, _: _TURNED_AWAY)
+UNKNOWN = SmtpCommand(lambda session, _: "502 5.5.1 Unrecognized command")
+TURNED_AWAY = SmtpCommand(
+    lambda session, _: "503 5.5.1 Bad sequence of commands, only QUIT is left"
+)

@@ -31,7 +31,6 @@ _MAX_FLIGHTS = 256  # held back by `rtt_seconds`
 _NOT_READING = (Ending.UPGRADE, Ending.FREEZE)
 _MAX_BACKLOG_BYTES = 64 * 1024  # read ahead while a reply is being delayed
 _LINGER_NOT = struct.pack("ii", 1, 0)  # SO_LINGER: on, 0 seconds; closing sends RST
-_TOO_MANY = b"421 4.3.2 Too many connections\r\n"
 _GONE = getattr(select, "POLLRDHUP", 0)  # Linux's; elsewhere only a reset is seen unread
 
 
@@ -118,7 +117,7 @@ class SandboxConnection(asyncio.Protocol):
         if not self._server.enter(self):
             provider = self._server.provider
             why = provider.behaviour.describe_limit("max_connections")
-            self.farewell(provider.dialect.with_tail(_TOO_MANY), "CONNECT", why)
+            self.farewell(provider.dialect.encode("421 4.3.2 Too many connections"), "CONNECT", why)
         else:
             self._session.greet()
             self._settle()

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from xoauth2_proxy.sandbox.dialects import encode_reply
 from xoauth2_proxy.sandbox.faults import Step
 from xoauth2_proxy.sandbox.message_store import Message
 from xoauth2_proxy.sandbox.smtp.fault_injection import run_step
 from xoauth2_proxy.sandbox.smtp.session_state import Input
 from xoauth2_proxy.sandbox.smtp.transaction import BdatChunk
-from xoauth2_proxy.smtp.protocol import reply
 
 if TYPE_CHECKING:
     from xoauth2_proxy.sandbox.smtp.session_state import SessionState
@@ -18,48 +16,37 @@ if TYPE_CHECKING:
 
 _MAX_CHUNK_BYTES = 1 << 31  # the octets of a larger one are not read
 
-_GO_ON = reply(354, "", "Go ahead").encode()
-_NEED_MAIL = reply(503, "5.1", "MAIL first").encode()
-_NEED_RCPT = reply(503, "5.1", "RCPT first").encode()
-_NO_RECIPIENTS = reply(554, "5.1", "No valid recipients").encode()
-_MIXED = reply(503, "5.1", "DATA and BDAT may not be used in one transaction").encode()
-_CHUNK_FAILED = reply(503, "5.1", "An earlier chunk was refused").encode()
-_BINARY_NEEDS_BDAT = reply(503, "5.1", "BINARYMIME needs BDAT").encode()
-_NO_ARGUMENT = reply(501, "5.4", "DATA takes no argument").encode()
-_BAD_BDAT = reply(501, "5.4", "Usage: BDAT size [LAST]").encode()
-_TOO_LARGE = reply(552, "3.4", "Message exceeds the fixed maximum size").encode()
+_TOO_LARGE = "552 5.3.4 Message exceeds the fixed maximum size"
 # In Exchange Online's words.
-_BARE_LINE_ENDS = reply(550, "6.11", "SMTPSEND.BareLinefeedsAreIllegal").encode()
-_NOT_IMPLEMENTED = reply(502, "5.1", "Command not implemented").encode()
 
 
-def data(session: SessionState, argument: str) -> bytes:
+def data(session: SessionState, argument: str) -> str:
     """DATA: ask for the content."""
     transaction = session.transaction
     if argument:
-        return _NO_ARGUMENT
+        return "501 5.5.4 DATA takes no argument"
     refusal = _envelope_refusal(transaction)
     if transaction is None or refusal:
         return refusal
     if transaction.via == "BDAT":
-        return _MIXED
+        return "503 5.5.1 DATA and BDAT may not be used in one transaction"
     if transaction.is_binary:
-        return _BINARY_NEEDS_BDAT
+        return "503 5.5.1 BINARYMIME needs BDAT"
     if refusal := _limit_refusal(session, transaction):
         return refusal
     transaction.via = "DATA"
     session.input = Input.DATA
-    return _GO_ON
+    return "354 Go ahead"
 
 
-def bdat(session: SessionState, argument: str) -> bytes:
+def bdat(session: SessionState, argument: str) -> str:
     """BDAT: read a chunk, even one that will be refused: its octets follow at once."""
     if "CHUNKING" not in session.provider.extensions:
-        return _NOT_IMPLEMENTED
+        return "502 5.5.1 Command not implemented"
     size, _, last = argument.upper().partition(" ")
     if not (size.isascii() and size.isdigit()) or len(size) > 18 or last not in ("", "LAST"):
         session.close()  # it is unknown where the next command starts
-        return _BAD_BDAT
+        return "501 5.5.4 Usage: BDAT size [LAST]"
     if int(size) > _MAX_CHUNK_BYTES:
         session.close()
         return _TOO_LARGE
@@ -67,45 +54,45 @@ def bdat(session: SessionState, argument: str) -> bytes:
     chunk = BdatChunk(int(size), is_last=bool(last), refusal=_chunk_refusal(session))
     if transaction is not None and not chunk.refusal:
         transaction.via = "BDAT"
-    run_step(session, Step.BDAT, argument, lambda session, _: b"")
+    run_step(session, Step.BDAT, argument, lambda session, _: "")
     session.chunk = chunk
     if session.input is Input.LINE:  # unless a fault has ended the session
         session.input = Input.CHUNK
-    return b""
+    return ""
 
 
-def end_chunk(session: SessionState, _: str) -> bytes:
+def end_chunk(session: SessionState, _: str) -> str:
     """Reply to a chunk whose octets are all there."""
     chunk, transaction = session.chunk, session.transaction
     if session.is_answered:
         session.is_answered = False
-        return _refuse_chunk(session, b"")
+        return _refuse_chunk(session, "")
     if chunk.refusal:
         return _refuse_chunk(session, chunk.refusal)
     if chunk.is_last:
         run_step(session, Step.END, "", finish)
-        return b""
+        return ""
     if transaction is not None and transaction.receiver.is_too_large:
         session.why = session.provider.behaviour.describe_limit("max_message_bytes")
         return _refuse_chunk(session, _TOO_LARGE)
-    return b"250 2.0.0 OK %d octets\r\n" % chunk.size_bytes
+    return f"250 2.0.0 OK {chunk.size_bytes} octets"
 
 
-def end_data(session: SessionState, _: str) -> bytes:
+def end_data(session: SessionState, _: str) -> str:
     """Reply to the end of DATA, unless a fault has replied already."""
     if session.is_answered:
         session.is_answered = False
         session.end_transaction(is_refused=True)
     else:
         run_step(session, Step.END, "", finish)
-    return b""
+    return ""
 
 
-def finish(session: SessionState, _: str) -> bytes:
+def finish(session: SessionState, _: str) -> str:
     """The content is complete: store the message, or refuse it."""
     transaction, provider = session.transaction, session.provider
     if transaction is None:
-        return b""
+        return ""
     if refusal := _message_refusal(session, transaction):
         session.end_transaction(is_refused=True)
         return refusal
@@ -123,7 +110,7 @@ def finish(session: SessionState, _: str) -> bytes:
     provider.counters.transactions_accepted += 1
     session.end_transaction()
     mark = len(session.replies)
-    session.say(b"250 2.0.0 OK %s\r\n" % message.id.encode())
+    session.say(f"250 2.0.0 OK {message.id}")
     seconds = 0.0
     if provider.limits is not None:
         seconds = provider.limits.accept_message(session.mailbox, len(message.forward_paths))
@@ -131,10 +118,10 @@ def finish(session: SessionState, _: str) -> bytes:
         seconds = max(seconds, provider.accept_delays.next())
     if seconds > 0.0:
         session.hold(mark, seconds)
-    return b""
+    return ""
 
 
-def _refuse_chunk(session: SessionState, refusal: bytes) -> bytes:
+def _refuse_chunk(session: SessionState, refusal: str) -> str:
     """Return the refusal of a chunk, after which the transaction is refused (RFC 3030 §2)."""
     transaction = session.transaction
     if transaction is not None and not transaction.is_failed:
@@ -145,45 +132,47 @@ def _refuse_chunk(session: SessionState, refusal: bytes) -> bytes:
     return refusal
 
 
-def _envelope_refusal(transaction: Transaction | None) -> bytes:
+def _envelope_refusal(transaction: Transaction | None) -> str:
     if transaction is None:
-        return _NEED_MAIL
+        return "503 5.5.1 MAIL first"
     if transaction.envelope.forward_paths:
-        return b""
-    return _NO_RECIPIENTS if transaction.recipients_tried else _NEED_RCPT
+        return ""
+    return (
+        "554 5.5.1 No valid recipients" if transaction.recipients_tried else "503 5.5.1 RCPT first"
+    )
 
 
-def _chunk_refusal(session: SessionState) -> bytes:
+def _chunk_refusal(session: SessionState) -> str:
     transaction = session.transaction
     if transaction is not None and transaction.is_failed:
-        return _CHUNK_FAILED
+        return "503 5.5.1 An earlier chunk was refused"
     refusal = _envelope_refusal(transaction)
     if transaction is None or refusal or transaction.via:
         return refusal
     return _limit_refusal(session, transaction)
 
 
-def _limit_refusal(session: SessionState, transaction: Transaction) -> bytes:
-    """Return the refusal of a message whose content would exceed a limit; b"": none."""
+def _limit_refusal(session: SessionState, transaction: Transaction) -> str:
+    """Return the refusal of a message whose content would exceed a limit; "": none."""
     limits, count = session.provider.limits, len(transaction.envelope.forward_paths)
     if limits is None:
-        return b""
-    refusal = encode_reply(limits.refuse_content(session.mailbox, session, count))
+        return ""
+    refusal = limits.refuse_content(session.mailbox, session, count)
     session.why = limits.met if refusal else ""
     return refusal
 
 
-def _message_refusal(session: SessionState, transaction: Transaction) -> bytes:
+def _message_refusal(session: SessionState, transaction: Transaction) -> str:
     provider, receiver = session.provider, transaction.receiver
     if receiver.is_too_large:
         session.why = provider.behaviour.describe_limit("max_message_bytes")
         return _TOO_LARGE
     if receiver.has_bare_line_ends and not transaction.is_binary:
         session.why = "the content has line ends that are not CRLF"
-        return _BARE_LINE_ENDS
+        return "550 5.6.11 SMTPSEND.BareLinefeedsAreIllegal"
     if provider.limits is None:
-        return b""
+        return ""
     count = len(transaction.envelope.forward_paths)
-    refusal = encode_reply(provider.limits.refuse_message(session.mailbox, session, count))
+    refusal = provider.limits.refuse_message(session.mailbox, session, count)
     session.why = provider.limits.met if refusal else ""
     return refusal

@@ -1,7 +1,7 @@
-"""Takes in a message's content: where it ends, what it is, whether it is clean.
+"""Receives a message's content: finds its end, its size and digest, and bare line ends.
 
-It shares nothing with the relay's own framing, so that one checks the other. All work is done on
-whole reads with `bytes.find`, `count` and `replace`, never line by line.
+It shares no code with the relay's own framing: each is a check of the other. It works on whole
+reads with `bytes.find`, `count` and `replace`, never line by line.
 """
 
 from __future__ import annotations
@@ -16,25 +16,14 @@ _END_OF_DATA = b"\r\n.\r\n"  # RFC 5321 §4.1.1.4, and nothing else
 
 
 class ContentReceiver:
-    """The content of one message, as it arrives: its size, digest and, if there is room, octets."""
+    """The content of one message: its size, its digest and, while there is room, its octets."""
 
-    __slots__ = (
-        "_bare",
-        "_digest",
-        "_ends_in_cr",
-        "_kept",
-        "_max_bytes",
-        "_pieces",
-        "_received",
-        "size_bytes",
-    )
-
-    def __init__(self, received: MessageStore, max_bytes: int) -> None:
+    def __init__(self, store: MessageStore, max_bytes: int) -> None:
         self.size_bytes = 0
         self._max_bytes = max_bytes
-        self._received = received
+        self._store = store
         self._digest = hashlib.sha256()
-        self._pieces: list[bytes] | None = []  # None: not kept
+        self._pieces: list[bytes] | None = []  # None: there is no room
         self._kept = 0  # octets reserved
         self._bare = 0  # line ends that are not CRLF
         self._ends_in_cr = False
@@ -67,14 +56,14 @@ class ContentReceiver:
         self._ends_in_cr = piece.endswith(b"\r")
         if self._pieces is None:
             return
-        if self._received.reserve(len(piece)):
+        if self._store.reserve(len(piece)):
             self._pieces.append(piece)
             self._kept += len(piece)
         else:
             self.discard()
 
     def take_content(self) -> bytes | None:
-        """Return the octets, with the room reserved for them; None if there was none."""
+        """Return the octets, whose room remains reserved; None if there was no room."""
         if self._pieces is None:
             return None
         content = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
@@ -82,24 +71,22 @@ class ContentReceiver:
         return content
 
     def discard(self) -> None:
-        """Let go of the octets and their room."""
+        """Release the octets and their room."""
         self._pieces = None
-        self._received.release(self._kept)
+        self._store.release(self._kept)
         self._kept = 0
 
 
 class DataDecoder:
     """Finds the end of DATA across reads and undoes dot-stuffing (RFC 5321 §4.5.2)."""
 
-    __slots__ = ("_held", "_receiver", "_virtual")
-
     def __init__(self, receiver: ContentReceiver) -> None:
         self._receiver = receiver
-        self._held = b"\r\n"  # what may belong to the end; at first, the end of the DATA line
+        self._held = b"\r\n"  # may belong to the end of data; at first, the end of the DATA line
         self._virtual = 2  # that first CRLF is no content
 
     def feed(self, octets: bytes, start: int) -> int:
-        """Take in `octets[start:]`; return the index behind the end of data, or -1."""
+        """Take `octets[start:]`; return the index after the end of data, or -1."""
         held = len(self._held)
         raw = self._held + octets[start:]
         end = raw.find(_END_OF_DATA)

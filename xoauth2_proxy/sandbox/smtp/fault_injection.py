@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from xoauth2_proxy.sandbox.dialects import encode_reply
 from xoauth2_proxy.sandbox.faults import AROUND, PRESUMED, REPLIES, Action, Fault, Step
 from xoauth2_proxy.sandbox.smtp.session_state import Ending, Input
 
@@ -83,7 +82,7 @@ def _reply_instead(session: SessionState, fault: Fault, reason: str) -> None:
     octets, dialect = fault.octets, session.provider.dialect
     session.why = reason
     if fault.action is Action.SHUT_DOWN and not fault.text:
-        octets = dialect.with_tail(encode_reply(dialect.shut_down))
+        octets = dialect.encode(dialect.shut_down)
     is_refusal = octets[:1] in (b"4", b"5")
     session.say_verbatim(octets)
     if fault.step in _BEFORE_THEIR_REPLY:

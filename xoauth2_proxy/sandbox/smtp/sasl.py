@@ -1,6 +1,6 @@
-"""Reads the credentials of XOAUTH2 and OAUTHBEARER, as the server sees them.
+"""Parses the credentials of XOAUTH2 (the providers' own) and OAUTHBEARER (RFC 7628).
 
-XOAUTH2 is the providers' own mechanism; OAUTHBEARER is RFC 7628. Never verifies anything.
+Verifies nothing.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ class BadCredentials(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """Who claims to act, and the access token that is to prove it."""
+    """The claimed mailbox, and the access token that has to prove it."""
 
     mailbox: str
     token: str = field(repr=False)
 
 
 def decode_base64(line: bytes) -> bytes:
-    """Return the octets that a line of an AUTH exchange stands for (RFC 4954 §4).
+    """Return the octets that a line of an AUTH exchange encodes (RFC 4954 §4).
 
     Raises:
         BadCredentials: it is not base64.
@@ -53,13 +53,14 @@ def read_oauthbearer(octets: bytes) -> Credentials:
     return _credentials(authzid, _fields(rest))
 
 
-def challenge(mechanism: str, status: str, schemes: str) -> bytes:
-    """Return the reply that carries the error, which the client answers before the 535."""
+def challenge(mechanism: str, status: str, schemes: str) -> str:
+    """Return the 334 that carries the error; the client answers it, and gets the 535."""
     payload = {"status": status, "schemes": schemes, "scope": _SCOPE}
     if mechanism == "OAUTHBEARER":  # RFC 7628 §3.2.2
         word = "invalid_token" if status == "401" else "invalid_request"
         payload = {"status": word, "scope": _SCOPE}
-    return b"334 %s\r\n" % base64.b64encode(json.dumps(payload, separators=(",", ":")).encode())
+    text = json.dumps(payload, separators=(",", ":"))
+    return f"334 {base64.b64encode(text.encode()).decode()}"
 
 
 def _fields(octets: bytes) -> dict[str, str]:

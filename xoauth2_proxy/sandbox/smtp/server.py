@@ -9,7 +9,6 @@ import socket
 from typing import TYPE_CHECKING
 
 from xoauth2_proxy.accounts.accounts import TlsMode
-from xoauth2_proxy.sandbox.dialects import encode_reply
 from xoauth2_proxy.sandbox.refusals import format_address
 from xoauth2_proxy.sandbox.smtp.connection import (
     HANDSHAKE_SECONDS,
@@ -163,5 +162,5 @@ class SmtpServer:
         self._sweep = loop.call_later(interval, self._end_idle)
 
     def _end_for(self, connection: SandboxConnection, limit: str, farewell: str) -> None:
-        octets = self.provider.dialect.with_tail(encode_reply(farewell))
+        octets = self.provider.dialect.encode(farewell)
         connection.farewell(octets, "IDLE", self.provider.behaviour.describe_limit(limit))

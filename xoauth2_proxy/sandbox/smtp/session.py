@@ -10,13 +10,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from xoauth2_proxy.sandbox.behaviour import MAX_AUTH_LINE_BYTES
-from xoauth2_proxy.sandbox.dialects import encode_reply
 from xoauth2_proxy.sandbox.faults import Step
 from xoauth2_proxy.sandbox.smtp.commands import COMMANDS, TURNED_AWAY, UNKNOWN
 from xoauth2_proxy.sandbox.smtp.content_commands import end_chunk, end_data
 from xoauth2_proxy.sandbox.smtp.fault_injection import run_and_alter, run_step
 from xoauth2_proxy.sandbox.smtp.session_state import Ending, Input, SessionState
-from xoauth2_proxy.smtp.protocol import reply
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,11 +24,8 @@ if TYPE_CHECKING:
 _MAX_EXCHANGE_BYTES = 12_288  # RFC 4954 §4, without CRLF
 _MAX_LINE_BYTES = MAX_AUTH_LINE_BYTES
 
-_EXCHANGE_TOO_LONG = reply(500, "5.6", "Authentication exchange line too long").encode()
-_BAD_LINE = reply(500, "5.2", "Syntax error, lines end with CRLF").encode()
-_BAD_CHARACTERS = reply(500, "5.2", "Syntax error, not UTF-8").encode()
-_VIOLATION = reply(503, "5.0", "Protocol violation, wait for the reply").encode()
-_STARTTLS_VIOLATION = reply(554, "5.0", "Protocol violation, octets behind STARTTLS").encode()
+_EXCHANGE_TOO_LONG = "500 5.5.6 Authentication exchange line too long"
+_VIOLATION = "503 5.5.0 Protocol violation, wait for the reply"
 
 
 @dataclass(slots=True, eq=False)
@@ -59,7 +54,7 @@ class Session(SessionState):
         self.must_wait = True
         self.at = b"CONNECT"
         provider = self.provider
-        greeting = encode_reply(f"220 {provider.behaviour.greeting or provider.dialect.greeting}")
+        greeting = f"220 {provider.behaviour.greeting or provider.dialect.greeting}"
         run_step(self, Step.CONNECT, "", lambda session, _: greeting)
 
     def receive(self, octets: bytes) -> None:
@@ -129,7 +124,7 @@ class Session(SessionState):
         line = self._buffer[self._position : end]
         self._position = end + 1
         if line.find(b"\r") != len(line) - 1 or not line:
-            self.say(_BAD_LINE)
+            self.say("500 5.5.2 Syntax error, lines end with CRLF")
             self.close()
         elif self.expects is None:
             self._take_command(line[:-1])
@@ -145,7 +140,7 @@ class Session(SessionState):
         self.input = Input.LINE
         if self.expects is None:
             self.at = b"COMMAND"
-            self.say(encode_reply(self.provider.dialect.line_too_long))
+            self.say(self.provider.dialect.line_too_long)
         else:
             self.expects = None
             self.say(_EXCHANGE_TOO_LONG)
@@ -172,16 +167,20 @@ class Session(SessionState):
         self.at, self.why = (b"COMMAND" if command is UNKNOWN else verb), ""
         if len(line) > provider.short_line_bytes and (why := self._why_too_long(verb, len(line))):
             self.why = why
-            self.say(encode_reply(provider.dialect.line_too_long))
+            self.say(provider.dialect.line_too_long)
             return
         try:
             argument = rest.decode().strip()
         except UnicodeDecodeError:
-            self.say(_BAD_CHARACTERS)
+            self.say("500 5.5.2 Syntax error, not UTF-8")
             return
         must_wait = command.must_wait if provider.has_pipelining else verb != b"BDAT"
         if must_wait and self.backlog_bytes:
-            self.say(_STARTTLS_VIOLATION if verb == b"STARTTLS" else _VIOLATION)
+            self.say(
+                "554 5.5.0 Protocol violation, octets behind STARTTLS"
+                if verb == b"STARTTLS"
+                else _VIOLATION
+            )
             self.close()
             return
         self.must_wait = must_wait
@@ -241,16 +240,16 @@ class Session(SessionState):
             return True
         transaction.has_content = True
         before, self.at = self.input, b"CONTENT"
-        run_step(self, Step.CONTENT, "", lambda session, _: b"")
+        run_step(self, Step.CONTENT, "", lambda session, _: "")
         return self.input is before and not self.is_held
 
-    def _reply_to_content(self, run: Run) -> bytes:
+    def _reply_to_content(self, run: Run) -> str:
         """Reply to the content, altered by the faults that were met before its end."""
         if not self.pending_faults:
             return run(self, "")
         fault = self.pending_faults.pop(0)
         run_and_alter(self, fault, "", lambda session, _: self._reply_to_content(run))
-        return b""
+        return ""
 
 
 _READERS: dict[Input, Callable[[Session], bool]] = {

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from xoauth2_proxy.sandbox.provider_state import ProviderState
     from xoauth2_proxy.sandbox.smtp.transaction import Transaction
 
-    # What a command does with its argument: it returns its reply, or b"" if it has said it itself.
-    Run: TypeAlias = Callable[["SessionState", str], bytes]
+    # What a command does with its argument: it returns its reply, or "" if it has said it itself.
+    Run: TypeAlias = Callable[["SessionState", str], str]
 
 _REFUSING = (b"4", b"5")
 
@@ -65,11 +65,11 @@ class SessionState:
     claimed: str = ""  # the mailbox of the latest login, good or not
     mechanism: str = ""
     auth_failures: int = 0
-    expects: Callable[[SessionState, bytes], bytes] | None = None  # takes the next AUTH response
+    expects: Callable[[SessionState, bytes], str] | None = None  # takes the next AUTH response
     presumed: str = ""  # what a fault takes the token for, whatever it is; "": nothing
 
     transaction: Transaction | None = None
-    chunk: BdatChunk = field(default_factory=lambda: BdatChunk(0, is_last=False, refusal=b""))
+    chunk: BdatChunk = field(default_factory=lambda: BdatChunk(0, is_last=False, refusal=""))
     is_answered: bool = False  # a fault replied before the content was complete
     pending_faults: list[Fault] = field(default_factory=list)  # for the reply to the content
 
@@ -82,10 +82,10 @@ class SessionState:
     at: bytes = b""  # the verb or the step that is being answered
     why: str = ""  # the real reason of the next refusal; "": the reply says it
 
-    def say(self, octets: bytes) -> None:
-        """Add a reply, worded as this provider does; b"" adds none."""
-        if octets:
-            self.say_verbatim(self.provider.dialect.with_tail(octets))
+    def say(self, reply: str) -> None:
+        """Add a reply, its lines with their codes, as this provider ends it; "" adds none."""
+        if reply:
+            self.say_verbatim(self.provider.dialect.encode(reply))
 
     def say_verbatim(self, octets: bytes) -> None:
         """Add these octets to the replies as they are."""

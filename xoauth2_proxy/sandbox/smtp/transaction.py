@@ -36,7 +36,7 @@ class BdatChunk:
 
     left_bytes: int  # not yet received
     is_last: bool = field(kw_only=True)
-    refusal: bytes = field(kw_only=True)  # b"": the octets are wanted
+    refusal: str = field(kw_only=True)  # "": the octets are wanted
     size_bytes: int = field(init=False)
 
     def __post_init__(self) -> None:

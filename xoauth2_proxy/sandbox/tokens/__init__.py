@@ -1,1 +1,1 @@
-"""The sandbox's tokens: how they are signed, issued by its token endpoint, and revoked."""
+"""The sandbox's tokens: signing, verifying, revoking, and the token endpoint that issues them."""

@@ -1,7 +1,7 @@
-"""The provider's token endpoint: OAuth 2.0 for the sandbox's mailboxes, with faults on request.
+"""The provider's OAuth 2.0 token endpoint, with faults on request.
 
-RFC 6749 §6 (refresh token) and §4.4 (client credentials), and where to find it (OpenID Connect
-Discovery 1.0). It knows no people: every mailbox there is has granted everything.
+RFC 6749 §6 (refresh token) and §4.4 (client credentials); OpenID Connect Discovery 1.0. There is
+no sign-in: every mailbox has granted everything.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import contextlib
 import hmac
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -40,7 +41,7 @@ _BAD_TOKENS = {
     TokenAction.TAMPERED: TokenKind.TAMPERED,
     TokenAction.WRONG_MAILBOX: TokenKind.WRONG_MAILBOX,
 }
-_ERRORS = {  # status, error ("": as the action is called), description
+_ERRORS = {  # status, error ("": the name of the action), description
     TokenAction.INVALID_GRANT: (400, "", "Token has been expired or revoked."),
     TokenAction.INVALID_CLIENT: (401, "", "The client is unknown, on request."),
     TokenAction.INTERACTION_REQUIRED: (
@@ -54,8 +55,8 @@ _ERRORS = {  # status, error ("": as the action is called), description
     TokenAction.SERVER_ERROR: (500, "server_error", "Something went wrong, on request."),
     TokenAction.UNAVAILABLE: (503, "temporarily_unavailable", "Not now, on request."),
 }
-_WHOSE = "client_credentials need the parameter mailbox, or a client_id that is one"
-_WHAT = "only refresh_token and client_credentials are known"
+_NO_MAILBOX = "client_credentials need the parameter mailbox, or a client_id that is one"
+_UNKNOWN_GRANT_TYPE = "only refresh_token and client_credentials are known"
 
 
 class _Refused(Exception):
@@ -65,9 +66,9 @@ class _Refused(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
+class _TokenRequest:
     grant_type: str
-    mailbox: str  # as far as the request says so, good or not; "": it does not
+    mailbox: str  # that the request names, good or not; "": none
     client_id: str
     client_secret: str = field(repr=False)
     refresh_token: str = field(repr=False)
@@ -76,7 +77,7 @@ class _Asked:
 
 
 class TokenEndpoint:
-    """Answers token requests; counts them."""
+    """Answers token requests and counts them."""
 
     def __init__(
         self,
@@ -94,16 +95,16 @@ class TokenEndpoint:
         self._ending = asyncio.Event()
 
     def routes(self) -> Iterator[web.RouteDef]:
-        """Return what is served."""
+        """Return the routes to serve."""
         yield web.post("/oauth/token", self._token)
         yield web.get("/.well-known/openid-configuration", self._discovery)
 
     def end(self) -> None:
-        """Let go of requests that hang."""
+        """End the requests that hang."""
         self._ending.set()
 
     async def _discovery(self, request: web.Request) -> web.Response:
-        issuer = f"http://{request.host}"  # a loopback name, or the request were refused
+        issuer = f"http://{request.host}"  # a loopback name: others are refused
         return web.json_response(
             {
                 "issuer": issuer,
@@ -130,7 +131,7 @@ class TokenEndpoint:
             self._note(asked, f"({fault.action.meaning})", fault.describe(fault.action))
         return await self._spoil(fault, request, asked)
 
-    async def _read(self, request: web.Request) -> _Asked:
+    async def _read(self, request: web.Request) -> _TokenRequest:
         form: dict[str, str] = {}
         if request.content_type == "application/x-www-form-urlencoded":
             pairs = (await request.post()).items()
@@ -141,7 +142,7 @@ class TokenEndpoint:
             mailbox = self._factory.mailbox_of(refresh_token)
         else:
             mailbox = form.get("mailbox", client_id if "@" in client_id else "").lower()
-        return _Asked(
+        return _TokenRequest(
             form.get("grant_type", ""),
             mailbox,
             client_id,
@@ -151,22 +152,22 @@ class TokenEndpoint:
             format_address(request.transport and request.transport.get_extra_info("peername")),
         )
 
-    def _answer(self, asked: _Asked, kind: TokenKind = TokenKind.VALID) -> web.Response:
+    def _answer(self, asked: _TokenRequest, kind: TokenKind = TokenKind.VALID) -> web.Response:
         try:
             self._check_client(asked)
             body = self._issue(asked, kind)
         except _Refused as refusal:
             self._note(asked, f"{refusal.status} {refusal.word}", refusal.description)
             return _error(refusal.word, refusal.description, refusal.status)
-        except TooManyRevoked as error:  # a fault's doing, that must not go unnoticed
+        except TooManyRevoked as error:  # because of a fault that has to be noticed
             self._note(asked, "500 server_error", str(error))
             return _error("server_error", str(error), 500)
         return web.json_response(body, headers=_UNCACHED)
 
-    def _note(self, asked: _Asked, reply: str, reason: str) -> None:
+    def _note(self, asked: _TokenRequest, reply: str, reason: str) -> None:
         self._refusals.add(asked.client, asked.mailbox, "TOKEN", reply.encode(), reason)
 
-    def _check_client(self, asked: _Asked) -> None:
+    def _check_client(self, asked: _TokenRequest) -> None:
         if not self._settings.clients:
             return
         expected = self._settings.clients.get(asked.client_id)
@@ -174,7 +175,7 @@ class TokenEndpoint:
         if expected is None or not hmac.compare_digest(expected.encode(), given):
             raise _Refused("invalid_client", "The client or its secret is wrong.", 401)
 
-    def _issue(self, asked: _Asked, kind: TokenKind) -> dict[str, object]:
+    def _issue(self, asked: _TokenRequest, kind: TokenKind) -> dict[str, object]:
         body: dict[str, object] = {"token_type": "Bearer"}
         match asked.grant_type:
             case "refresh_token":
@@ -186,9 +187,9 @@ class TokenEndpoint:
                     body["refresh_token"] = refresh_token
             case "client_credentials":
                 if not asked.mailbox:
-                    raise _Refused("invalid_request", _WHOSE)
+                    raise _Refused("invalid_request", _NO_MAILBOX)
             case _:
-                raise _Refused("unsupported_grant_type", _WHAT)
+                raise _Refused("unsupported_grant_type", _UNKNOWN_GRANT_TYPE)
         seconds = self._settings.ttl_seconds
         body["access_token"] = self._factory.mint(asked.mailbox, kind, seconds)
         body["expires_in"] = int(seconds) if seconds.is_integer() else seconds
@@ -197,14 +198,16 @@ class TokenEndpoint:
         return body
 
     async def _spoil(
-        self, fault: TokenFault, request: web.Request, asked: _Asked
+        self, fault: TokenFault, request: web.Request, asked: _TokenRequest
     ) -> web.StreamResponse:
         match fault.action:
             case TokenAction.DELAY:
                 await self._wait(fault.seconds)
                 return self._answer(asked)
-            case TokenAction.HANG | TokenAction.DROP:
-                await self._wait(_HANG_SECONDS if fault.action is TokenAction.HANG else 0.0)
+            case TokenAction.HANG:
+                await self._wait(_HANG_SECONDS)
+                return await _broken_off(request)
+            case TokenAction.DROP:
                 return await _broken_off(request)
             case TokenAction.TRUNCATED:
                 return await _broken_off(request, self._answer(asked).body)
@@ -213,15 +216,13 @@ class TokenEndpoint:
         return _refusal(fault)
 
     async def _wait(self, seconds: float) -> None:
-        try:
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._ending.wait()
-        except TimeoutError:
-            return
 
 
 def _client(request: web.Request, form: Mapping[str, str]) -> tuple[str, str]:
-    """Return id and secret of the client, as they are told. RFC 6749 §2.3.1."""
+    """Return the id and secret that the client sent. RFC 6749 §2.3.1."""
     scheme, _, value = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() != "basic":
         return form.get("client_id", ""), form.get("client_secret", "")
@@ -252,7 +253,7 @@ def _error(word: str, description: str, status: int) -> web.Response:
 
 
 async def _broken_off(request: web.Request, body: object = None) -> web.StreamResponse:
-    """Send the beginning of an answer, if there is one, and close."""
+    """Send the first octets of an answer, if there is one, and close."""
     response = web.StreamResponse(headers={"Content-Type": "application/json"})
     if isinstance(body, bytes):
         response.content_length = len(body)

@@ -38,12 +38,12 @@ class JsonApi:
         self._settings = settings
 
     def routes(self) -> Iterator[web.RouteDef]:
-        """Return what is served."""
+        """Return the routes to serve."""
         yield web.get("/messages", self._list)
         yield web.delete("/messages", self._delete)
         yield web.get("/messages/{seq:[0-9]{1,18}}/content", self._content)
         yield web.get("/stats", self._stats)
-        yield web.delete("/stats/peaks", self._start_peaks_anew)
+        yield web.delete("/stats/peaks", self._reset_peaks)
         yield web.get("/refusals", self._list_refusals)
         yield web.get("/settings", self._show_settings)
 
@@ -86,8 +86,8 @@ class JsonApi:
         }
         return web.json_response(self._counters.as_document() | received)
 
-    async def _start_peaks_anew(self, _: web.Request) -> web.Response:
-        self._counters.start_peaks_anew()
+    async def _reset_peaks(self, _: web.Request) -> web.Response:
+        self._counters.reset_peaks()
         return web.json_response({})
 
     async def _list_refusals(self, request: web.Request) -> web.Response:

@@ -1,7 +1,7 @@
-"""Reads a message as a person would: fields, text parts, attachments. Pure, bounded, never raises.
+"""A message as a page shows it: header fields, text parts, attachments. Bounded, never raises.
 
-What it is given was sent by anybody. HTML stays the text it is made of; `framed` makes of it a
-document that may be shown where it can do nothing.
+The input may be hostile. HTML stays source text; `framed` makes a document of it that can do
+nothing in a sandboxed frame.
 """
 
 from __future__ import annotations
@@ -23,43 +23,43 @@ _MAX_PARTS = 100
 _MAX_VALUE_CHARACTERS = 2000
 _MAX_TEXT_CHARACTERS = 200_000
 
-# Nothing is loaded, from this machine neither, and no link or form leads anywhere.
+# Nothing is loaded, not even from this machine, and no form or link works.
 _FRAME_POLICY = (
     "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; "
     "form-action 'none'"
 )
-# No policy keeps browsers from looking up names and connecting, without a request, to where these
-# lead: by preconnect and dns-prefetch, and ahead of a navigation that turns out to be forbidden.
+# No policy prevents browsers from resolving names and connecting ahead of a request for these: for
+# preconnect and dns-prefetch, and before a navigation that is then forbidden.
 _LEADING = re.compile(
     r"<(/?)(?=(?:link|meta|base|i?frame|frameset|fencedframe|portal|object|embed)[\s/>])",
     re.IGNORECASE,
 )
-_TARGET = re.compile(r"\btarget(?=\s*=)", re.IGNORECASE)  # a link's must be the base's
+_TARGET = re.compile(r"\btarget(?=\s*=)", re.IGNORECASE)  # links have to use the base's
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One part of a message that holds no others."""
+    """A leaf part of a message."""
 
     kind: str  # as text/plain
-    name: str  # its file's; "": it has none
+    name: str  # of its file; "": none
     size_bytes: int  # decoded
-    text: str | None = field(repr=False)  # None: it is no text
+    text: str | None = field(repr=False)  # None: not text
 
     @property
     def is_html(self) -> bool:
-        """Whether it can be shown as it is meant to look."""
+        """Whether it can be rendered."""
         return self.kind == "text/html" and bool(self.text)
 
 
 @dataclass(frozen=True, slots=True)
 class MimeView:
-    """A message for people."""
+    """What a page shows of a message."""
 
     fields: tuple[tuple[str, str], ...]
     parts: tuple[Part, ...]
-    is_cut: bool  # there is more than what was read
-    source: str  # the message as it came, where it could not be taken apart; else ""
+    is_cut: bool  # the message has more than this
+    source: str  # the message itself if it could not be parsed; else ""
 
 
 def subject_of(content: bytes) -> str:
@@ -73,7 +73,7 @@ def subject_of(content: bytes) -> str:
 
 
 def read(content: bytes) -> MimeView:
-    """Return the message for people; what cannot be taken apart comes as its source."""
+    """Return what a page shows of a message; if it cannot be parsed, its source."""
     is_cut = len(content) > MAX_READ_BYTES
     try:
         message = message_from_bytes(content[:MAX_READ_BYTES])
@@ -89,7 +89,7 @@ def read(content: bytes) -> MimeView:
 def framed(html: str) -> str:
     """Return the document for the `srcdoc` of a frame without any permission (`sandbox=""`).
 
-    It begins with a policy of its own, for what a frame inherits would let it load from here.
+    It begins with its own policy: the inherited one would allow loading from this server.
     """
     head = f'<meta http-equiv="Content-Security-Policy" content="{_FRAME_POLICY}">'
     head += '<base target="_blank">'  # a new window, which the frame may not open
@@ -125,13 +125,13 @@ def _parts(message: Parsed) -> tuple[list[Part], bool]:
 def _text(octets: bytes, charset: str) -> str:
     try:
         text = octets.decode(charset, "replace")
-    except (LookupError, ValueError):  # no such character set, or no such thing as text of it
+    except (LookupError, ValueError):  # an unknown character set, or one that is not for text
         text = octets.decode("latin-1")
     return text.replace("\r\n", "\n").replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
 def _decoded(value: object) -> str:
-    """Return a field's value in one line, with its encoded words read (RFC 2047)."""
+    """Return a field's value in one line, with its encoded words decoded (RFC 2047)."""
     text = " ".join(str(value).split())[:_MAX_VALUE_CHARACTERS]
     try:
         decoded = str(make_header(decode_header(text)))
@@ -139,5 +139,5 @@ def _decoded(value: object) -> str:
         decoded = text
     if not decoded.strip():
         decoded = text
-    # Octets beyond ASCII stand for themselves in what the parser made of them.
+    # The parser keeps octets beyond ASCII as surrogates.
     return decoded.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

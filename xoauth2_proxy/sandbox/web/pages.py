@@ -53,7 +53,7 @@ class MessagePages:
         self._pages = PackagePages("xoauth2_proxy.sandbox.web", filters)
 
     def routes(self) -> Iterator[web.RouteDef]:
-        """Return what is served."""
+        """Return the routes to serve."""
         yield web.get("/", self._list)
         yield web.post(CLEAR_PATH, self._clear)
         yield web.get("/messages/{seq:[0-9]{1,18}}", self._message)

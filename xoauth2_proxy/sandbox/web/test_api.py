@@ -70,7 +70,7 @@ class TestApi:
         self._factory = factory
 
     def routes(self) -> Iterator[web.RouteDef]:
-        """Return what is served."""
+        """Return the routes to serve."""
         yield web.post("/test/tokens", self._mint_one)
         yield web.post("/test/tokens/batch", self._mint_batch)
         yield web.post("/test/tokens/explain", self._explain)
