@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from xoauth2_proxy.config import json_schema
-from xoauth2_proxy.config.oauth_keys import OAuthSection
+from xoauth2_proxy.config.account_sections import OAuthSection
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -25,7 +25,7 @@ from tests.support.relay import MAILBOX, OTHER_MAILBOX, PASSWORD, Relay
 from tests.support.smtp_client import Client, message
 from tests.support.waiting import PATIENCE_SECONDS, until
 from xoauth2_proxy.config import ConfigSource, Overrides, StoreKind, json_schema
-from xoauth2_proxy.config.oauth_keys import OAuthSection
+from xoauth2_proxy.config.account_sections import OAuthSection
 from xoauth2_proxy.errors import ConfigError
 from xoauth2_proxy.oauth.refreshers.mock import MockRefresher
 from xoauth2_proxy.oauth.stores import StoredGrant

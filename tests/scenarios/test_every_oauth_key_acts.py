@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from tests.support.config_files import ConfigFile, account
 from tests.support.token_endpoint import Request, TokenEndpoint
-from xoauth2_proxy.config.oauth_keys import OAuthSection
+from xoauth2_proxy.config.account_sections import OAuthSection
 from xoauth2_proxy.errors import TokenEndpointUnavailable
 from xoauth2_proxy.metrics import Metrics
 from xoauth2_proxy.oauth.authorization import AuthorizationServer

@@ -20,7 +20,7 @@ from xoauth2_proxy.accounts.oauth_client import OAuthClient
 from xoauth2_proxy.admin.health import Health
 from xoauth2_proxy.admin.server import AdminServer
 from xoauth2_proxy.config import Config, ConfigSource, Overrides, added_accounts, check_account
-from xoauth2_proxy.config.added import accounts_directory
+from xoauth2_proxy.config.runtime_accounts import accounts_directory
 from xoauth2_proxy.errors import ConfigError
 from xoauth2_proxy.mailboxes import Mailboxes, Means, ProviderInfo
 from xoauth2_proxy.metrics import Metrics

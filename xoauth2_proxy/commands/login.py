@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from xoauth2_proxy.accounts.accounts import Account
     from xoauth2_proxy.commands.terminal import Terminal
     from xoauth2_proxy.config import Config, ConfigSource, StoreConfig
-    from xoauth2_proxy.config.document import Json
+    from xoauth2_proxy.config.json_file import Json
     from xoauth2_proxy.oauth.authorization import SignedIn
     from xoauth2_proxy.oauth.stores import TokenStore
 

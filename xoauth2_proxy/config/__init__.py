@@ -1,8 +1,8 @@
 """The configuration: what the file may say, and what the proxy is started with."""
 
-from xoauth2_proxy.config.added import AddedAccounts, added_accounts
-from xoauth2_proxy.config.admission import check_account, check_accounts
 from xoauth2_proxy.config.load import load_config
+from xoauth2_proxy.config.posted_account_rules import check_account, check_accounts
+from xoauth2_proxy.config.runtime_accounts import AddedAccounts, added_accounts
 from xoauth2_proxy.config.schema import json_schema
 from xoauth2_proxy.config.settings import (
     AdminConfig,

@@ -9,11 +9,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xoauth2_proxy.config.document import Json, read_document
+from xoauth2_proxy.config.account_loader import Roster, read_roster
+from xoauth2_proxy.config.environment import Surroundings
+from xoauth2_proxy.config.json_file import Json, read_document
+from xoauth2_proxy.config.load_context import Reading
 from xoauth2_proxy.config.model import FileSection
 from xoauth2_proxy.config.problems import Problems, join
-from xoauth2_proxy.config.reading import Reading
-from xoauth2_proxy.config.roster import Roster, read_roster
 from xoauth2_proxy.config.sections import (
     admin_config,
     alerts_config,
@@ -22,8 +23,7 @@ from xoauth2_proxy.config.sections import (
     store_config,
 )
 from xoauth2_proxy.config.settings import Config, ListenerConfig, Overrides
-from xoauth2_proxy.config.structure import unknown_key
-from xoauth2_proxy.config.surroundings import Surroundings
+from xoauth2_proxy.config.validation import unknown_key
 from xoauth2_proxy.sandbox.mock_mailboxes import MOCK_MAILBOXES
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from xoauth2_proxy.accounts.accounts import TlsMode
-from xoauth2_proxy.config.oauth_keys import OAuthSection
+from xoauth2_proxy.config.account_sections import OAuthSection
 from xoauth2_proxy.config.secret import Secret
 from xoauth2_proxy.config.settings import (
     AdminConfig,

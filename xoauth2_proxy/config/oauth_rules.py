@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from xoauth2_proxy.accounts.oauth_client import GrantType, OAuthClient
-from xoauth2_proxy.config.oauth_keys import OAuthSection
+from xoauth2_proxy.config.account_sections import OAuthSection
 from xoauth2_proxy.config.problems import Problems, join
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from xoauth2_proxy.accounts.accounts import Limits, TlsMode, Upstream
 from xoauth2_proxy.accounts.oauth_client import OAuthClient
+from xoauth2_proxy.config.environment import is_loopback
 from xoauth2_proxy.config.problems import Problems, join
-from xoauth2_proxy.config.surroundings import is_loopback
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from xoauth2_proxy.config.document import COMMENT_PREFIX
+from xoauth2_proxy.config.json_file import COMMENT_PREFIX
 from xoauth2_proxy.config.model import FileSection
 
 _NULL = {"type": "null"}

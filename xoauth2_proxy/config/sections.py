@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from xoauth2_proxy.config.environment import check_file, check_key_pair, is_loopback
 from xoauth2_proxy.config.model import (
     AdminSection,
     AlertsSection,
@@ -20,14 +21,13 @@ from xoauth2_proxy.config.settings import (
     StoreConfig,
     StoreKind,
 )
-from xoauth2_proxy.config.surroundings import check_file, check_key_pair, is_loopback
 from xoauth2_proxy.config.values import fault_of_url
 from xoauth2_proxy.oauth.stores.encryption import Seal
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from xoauth2_proxy.config.reading import Reading
+    from xoauth2_proxy.config.load_context import Reading
 
 _MIN_TOKEN_CHARACTERS = 16  # as for store.key
 _REDIS_SCHEMES = ("redis", "rediss", "unix")

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
     from pathlib import Path
 
-    from xoauth2_proxy.config.roster import Roster
+    from xoauth2_proxy.config.account_loader import Roster
     from xoauth2_proxy.config.settings import Config, Overrides
 
 # What is read once, when the relay starts: its sockets, its limits and its store.

@@ -17,7 +17,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from xoauth2_proxy.config.surroundings import is_loopback
+from xoauth2_proxy.config.environment import is_loopback
 
 _MAX_ADDRESS_BYTES = 254  # RFC 5321 §4.5.3.1.3: 256 with the angle brackets
 _MAX_URL_CHARACTERS = 2000

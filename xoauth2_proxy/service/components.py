@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from xoauth2_proxy.accounts.accounts import Account
     from xoauth2_proxy.config import AddedAccounts, Config, ConfigSource, StoreConfig
-    from xoauth2_proxy.config.document import Json
+    from xoauth2_proxy.config.json_file import Json
     from xoauth2_proxy.oauth.refreshers import Refresher
     from xoauth2_proxy.oauth.stores import TokenStore
 

@@ -10,16 +10,16 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from xoauth2_proxy.accounts.oauth_client import GrantType, OAuthClient
-from xoauth2_proxy.config.credentials import (
+from xoauth2_proxy.config.account_sections import OAuthSection
+from xoauth2_proxy.config.credential_files import (
     certificate_end,
     check_service_account,
     found_program,
 )
-from xoauth2_proxy.config.oauth_keys import OAuthSection
+from xoauth2_proxy.config.environment import Surroundings, check_authorities
 from xoauth2_proxy.config.oauth_rules import check_grant_keys
 from xoauth2_proxy.config.problems import Problems, join
 from xoauth2_proxy.config.secret import SecretReference
-from xoauth2_proxy.config.surroundings import Surroundings, check_authorities
 
 if TYPE_CHECKING:
     from xoauth2_proxy.config.model import AccountSection

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from xoauth2_proxy.accounts.accounts import login_key
-from xoauth2_proxy.config.document import Json, parsed_document
+from xoauth2_proxy.config.json_file import Json, parsed_document
 from xoauth2_proxy.config.problems import Problems
 from xoauth2_proxy.errors import ConfigError
 from xoauth2_proxy.files import private_directory, replace_durably, sync_directory

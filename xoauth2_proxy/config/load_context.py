@@ -6,15 +6,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 from xoauth2_proxy.config.problems import Problems
-from xoauth2_proxy.config.structure import structured
+from xoauth2_proxy.config.validation import structured
 
 if TYPE_CHECKING:
     from collections.abc import Collection
     from pathlib import Path
 
-    from xoauth2_proxy.config.document import Json
+    from xoauth2_proxy.config.environment import Surroundings
+    from xoauth2_proxy.config.json_file import Json
     from xoauth2_proxy.config.settings import Overrides
-    from xoauth2_proxy.config.surroundings import Surroundings
     from xoauth2_proxy.config.values import Section
 
 _S = TypeVar("_S", bound="Section")

@@ -16,7 +16,7 @@ from xoauth2_proxy.accounts.oauth_client import GrantType
 from xoauth2_proxy.config.model import AccountSection
 from xoauth2_proxy.config.problems import Problems, join
 from xoauth2_proxy.config.secret import SecretReference
-from xoauth2_proxy.config.structure import malformed_keys, structured
+from xoauth2_proxy.config.validation import malformed_keys, structured
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping

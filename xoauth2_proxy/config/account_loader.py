@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from xoauth2_proxy.config.account import AccountReader, Premises
-from xoauth2_proxy.config.added import account_key, accounts_directory, added_accounts
-from xoauth2_proxy.config.admission import check_reach
-from xoauth2_proxy.config.built_in import blank_provider, built_in_providers
+from xoauth2_proxy.config.account_reader import AccountReader, Premises
+from xoauth2_proxy.config.built_in_providers import blank_provider, built_in_providers
+from xoauth2_proxy.config.environment import check_authorities, is_loopback
 from xoauth2_proxy.config.model import AdminSection, ProviderSection
 from xoauth2_proxy.config.oauth_rules import check_fit
+from xoauth2_proxy.config.posted_account_rules import check_reach
 from xoauth2_proxy.config.problems import Problems, join
 from xoauth2_proxy.config.providers import (
     Provider,
@@ -24,15 +24,15 @@ from xoauth2_proxy.config.providers import (
     check_new_provider,
     check_use,
 )
-from xoauth2_proxy.config.structure import structured
-from xoauth2_proxy.config.surroundings import check_authorities, is_loopback
+from xoauth2_proxy.config.runtime_accounts import account_key, accounts_directory, added_accounts
+from xoauth2_proxy.config.validation import structured
 from xoauth2_proxy.config.values import WORD, WORD_RULE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
-    from xoauth2_proxy.config.document import Json
-    from xoauth2_proxy.config.reading import Reading
+    from xoauth2_proxy.config.json_file import Json
+    from xoauth2_proxy.config.load_context import Reading
     from xoauth2_proxy.config.settings import ListenerConfig, StoreConfig
 
 

@@ -10,7 +10,7 @@ import os
 import shutil
 from typing import TYPE_CHECKING, Any
 
-from xoauth2_proxy.config.surroundings import check_file
+from xoauth2_proxy.config.environment import check_file
 from xoauth2_proxy.config.values import fault_of_url
 
 if TYPE_CHECKING:

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from xoauth2_proxy.accounts.accounts import Account, Limits, LocalPassword, Upstream, login_key
+from xoauth2_proxy.config.environment import Surroundings, check_authorities, is_loopback
 from xoauth2_proxy.config.model import AccountSection
-from xoauth2_proxy.config.oauth import OAuthReader
+from xoauth2_proxy.config.oauth_overlay import OAuthReader
 from xoauth2_proxy.config.oauth_rules import SPEAKING, check_client, check_fit
 from xoauth2_proxy.config.problems import Problems, join
 from xoauth2_proxy.config.providers import (
@@ -26,8 +27,7 @@ from xoauth2_proxy.config.providers import (
 )
 from xoauth2_proxy.config.secret import local_password
 from xoauth2_proxy.config.settings import ProviderConfig
-from xoauth2_proxy.config.structure import malformed_keys, structured
-from xoauth2_proxy.config.surroundings import Surroundings, check_authorities, is_loopback
+from xoauth2_proxy.config.validation import malformed_keys, structured
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
