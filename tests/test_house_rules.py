@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from xoauth2_proxy.config import Overrides, load_config
+from xoauth2_proxy.config import Overrides
+from xoauth2_proxy.config.load import load_config
 from xoauth2_proxy.sandbox.behaviour import PROFILES, ProviderProfile
 from xoauth2_proxy.sandbox.faults import Action, Step, TokenAction
 

@@ -10,7 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from tests.fuzz import reference
-from xoauth2_proxy.config import Overrides, load_config
+from xoauth2_proxy.config import Overrides
+from xoauth2_proxy.config.load import load_config
 from xoauth2_proxy.errors import ConfigError
 from xoauth2_proxy.replies import for_client
 from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokenInvalid, MockTokens

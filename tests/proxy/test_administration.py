@@ -308,7 +308,9 @@ async def test_an_address_in_use_is_told_and_leaves_nothing_running(tmp_path: Pa
     async with office_of(tmp_path, document) as office:
         await office.start()
         taken = int(office.url.rpartition(":")[2])
-        config = replace(office.config, admin=replace(office.config.admin, port=taken))
+        config = replace(
+            office.config, admin=office.config.admin.model_copy(update={"port": taken})
+        )
         parts = office.administration._parts
         other = Administration(parts, config)
         with pytest.raises(OSError, match="in use"):

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from tests.support.waiting import PATIENCE_SECONDS
 from xoauth2_proxy import __version__
 from xoauth2_proxy.cli import cli
-from xoauth2_proxy.config import json_schema
+from xoauth2_proxy.config.schema import json_schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -155,7 +155,7 @@ def test_check_takes_the_options_of_the_proxy_itself(config: Path, tmp_path: Pat
     assert (result.exit_code, result.stdout.partition(":")[0]) == (0, str(config))
     result = run(*before, "--host", "0.0.0.0", "check")
     assert result.exit_code == 2
-    assert "--host: nobody could log in on 0.0.0.0" in result.stderr
+    assert "--host: clients could not log in: 0.0.0.0" in result.stderr
     result = run(*before, "--host", "0.0.0.0", "--allow-insecure-auth", "check")
     assert result.exit_code == 0
     assert "warning: allow_insecure_auth" in result.stderr

@@ -262,12 +262,12 @@ FAULTS: dict[str, tuple[dict[str, object], str, str]] = {
     "refresh token without a client": (
         {"provider": "gmail", "refresh_token": "r"},
         "client_id",
-        "is required beside refresh_token",
+        "is required with refresh_token",
     ),
     "client secret without a client": (
         {"provider": "outlook", "client_secret": "s"},
         "client_id",
-        "is required beside client_secret",
+        "is required with client_secret",
     ),
     "secret and certificate": (
         {
@@ -287,7 +287,7 @@ FAULTS: dict[str, tuple[dict[str, object], str, str]] = {
             "tenant": "t.example",
         },
         "client_secret",
-        "is required or certificate for the grant client_credentials",
+        "is required for the grant client_credentials, unless there is a certificate",
     ),
     "application without an id": (
         {
@@ -402,7 +402,7 @@ MALFORMED: list[tuple[str, object, str]] = [
     ("authority", "http://127.0.0.1", "must begin with https://"),
     ("authority", "https://a.example/common", "the tenant has its own key"),
     ("command", [], "at least 1 item"),
-    ("command", "sh -c x", "must be a valid list"),
+    ("command", "sh -c x", "must be an array"),
     ("client_secret_expires", "31.1.2027", "must be a date as text, like 2027-01-31"),
     ("client_secret_expires", "2027-02-30", "must be a date"),
     ("client_secret_expires", 20270131, "must be a date"),
@@ -444,7 +444,8 @@ class TestFaults:
     def test_parameters_of_the_relay_are_its_own(self, config: ConfigFile, name: str) -> None:
         problems = config.problems_of_one(parameters={name: "x", "audience": "y"})
         assert problems == {
-            f"accounts[0].parameters.{name}": "is set by the relay and cannot be given here"
+            f"accounts[0].parameters.{name}": "is set by the relay and cannot be given here "
+            "(someone@example.com)"
         }
 
     def test_a_provider_is_judged_as_its_accounts_are(self, config: ConfigFile) -> None:
@@ -516,7 +517,7 @@ class TestCredentials:
         content = leaf.cert_chain_pems[0].bytes() + other.private_key_pem.bytes()
         (files.directory / "client.pem").write_bytes(content)
         problem = self.problem(files, provider="outlook", certificate="client.pem")
-        assert problem.endswith("is not that of its first certificate")
+        assert "is not that of its first certificate" in problem
 
     def test_microsoft_takes_rsa_keys_only(self, files: ConfigFile, authority: trustme.CA) -> None:
         leaf = authority.issue_cert("other.example", key_type=trustme.KeyType.ECDSA)

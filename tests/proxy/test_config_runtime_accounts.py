@@ -9,13 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.config_files import ConfigFile, account
-from xoauth2_proxy.config import (
-    AddedAccounts,
-    ConfigSource,
-    Overrides,
-    check_account,
-    check_accounts,
-)
+from xoauth2_proxy.config import ConfigSource, Overrides
+from xoauth2_proxy.config.runtime_accounts import RuntimeAccounts
 from xoauth2_proxy.errors import ConfigError
 from xoauth2_proxy.oauth.stores.encryption import NO_SEAL, Seal
 
@@ -40,8 +35,8 @@ def config(tmp_path: Path) -> ConfigFile:
 
 
 @pytest.fixture
-def added(config: ConfigFile) -> AddedAccounts:
-    return AddedAccounts(directory_of(config), NO_SEAL)
+def added(config: ConfigFile) -> RuntimeAccounts:
+    return RuntimeAccounts(directory_of(config), NO_SEAL)
 
 
 def directory_of(config: ConfigFile) -> Path:
@@ -53,7 +48,7 @@ def new(**changes: object) -> dict[str, object]:
 
 
 class TestKeeping:
-    def test_what_was_added_is_there_again(self, added: AddedAccounts) -> None:
+    def test_what_was_added_is_there_again(self, added: RuntimeAccounts) -> None:
         added.add(new())
         ((name, document),) = added.documents()
         assert document == new()
@@ -61,33 +56,33 @@ class TestKeeping:
         assert added.keys() == {"new@example.com"}
 
     def test_nothing_is_there_before_anything_was_added(
-        self, added: AddedAccounts, config: ConfigFile
+        self, added: RuntimeAccounts, config: ConfigFile
     ) -> None:
         assert added.documents() == []
         assert not added.remove("new@example.com")
         assert not directory_of(config).exists()
 
-    def test_files_are_their_owners_alone(self, added: AddedAccounts, config: ConfigFile) -> None:
+    def test_files_are_their_owners_alone(self, added: RuntimeAccounts, config: ConfigFile) -> None:
         added.add(new())
         (path,) = directory_of(config).iterdir()
         assert path.stat().st_mode & 0o777 == 0o600
         assert path.parent.stat().st_mode & 0o777 == 0o700
         assert "example" not in path.name
 
-    def test_one_of_the_same_key_takes_the_place(self, added: AddedAccounts) -> None:
+    def test_one_of_the_same_key_takes_the_place(self, added: RuntimeAccounts) -> None:
         added.add(new())
         added.add(account(email="NEW@EXAMPLE.COM", password="another"))
         ((_, document),) = added.documents()
         assert document["password"] == "another"
 
-    def test_what_was_removed_is_gone(self, added: AddedAccounts) -> None:
+    def test_what_was_removed_is_gone(self, added: RuntimeAccounts) -> None:
         added.add(new())
         assert added.remove("new@example.com")
         assert not added.remove("new@example.com")
         assert added.documents() == []
 
     def test_a_file_that_somebody_put_there_can_be_removed(
-        self, added: AddedAccounts, config: ConfigFile
+        self, added: RuntimeAccounts, config: ConfigFile
     ) -> None:
         directory_of(config).mkdir(parents=True, mode=0o700)
         (directory_of(config) / "by-hand.json").write_text(json.dumps(new()))
@@ -95,17 +90,17 @@ class TestKeeping:
         assert added.documents() == []
 
     def test_a_sealed_account_does_not_show_on_disk(self, config: ConfigFile) -> None:
-        sealed = AddedAccounts(directory_of(config), Seal(KEY))
+        sealed = RuntimeAccounts(directory_of(config), Seal(KEY))
         sealed.add(new(password="PLANTED"))
         (path,) = directory_of(config).iterdir()
         assert b"PLANTED" not in path.read_bytes()
         assert sealed.documents()[0][1]["password"] == "PLANTED"
-        assert AddedAccounts(directory_of(config), Seal(KEY * 2)).documents() == []
+        assert RuntimeAccounts(directory_of(config), Seal(KEY * 2)).documents() == []
 
 
 class TestReading:
     def test_added_accounts_follow_those_of_the_file(
-        self, config: ConfigFile, added: AddedAccounts
+        self, config: ConfigFile, added: RuntimeAccounts
     ) -> None:
         added.add(new())
         added.add(account(email="off@example.com", enabled=False))
@@ -116,14 +111,14 @@ class TestReading:
         assert result.warnings == ()
 
     def test_the_stores_key_opens_them(self, config: ConfigFile) -> None:
-        AddedAccounts(directory_of(config), Seal(KEY)).add(new())
+        RuntimeAccounts(directory_of(config), Seal(KEY)).add(new())
         document = {"accounts": [account()], "store": {"key": KEY}}
         assert config.load(document).added == {"new@example.com"}
         (warning,) = config.load_one().warnings
         assert "left out" in warning
         assert "store.key" in warning
 
-    def test_they_use_the_files_providers(self, config: ConfigFile, added: AddedAccounts) -> None:
+    def test_they_use_the_files_providers(self, config: ConfigFile, added: RuntimeAccounts) -> None:
         added.add(new(provider="gmail"))
         document = {"accounts": [account()], "providers": {"gmail": {"client_id": "shared"}}}
         assert config.load(document).accounts[1].oauth.client_id == "shared"
@@ -144,7 +139,7 @@ class TestReading:
         ],
     )
     def test_one_that_is_wrong_is_left_out_with_a_warning(
-        self, config: ConfigFile, added: AddedAccounts, content: str, words: str
+        self, config: ConfigFile, added: RuntimeAccounts, content: str, words: str
     ) -> None:
         added.add(account(email="right@example.com"))
         wrong = directory_of(config) / "wrong.json"
@@ -167,7 +162,7 @@ class TestReading:
         ],
     )
     def test_a_client_that_was_registered_since_is_sent_nowhere_else(
-        self, config: ConfigFile, added: AddedAccounts, directions: dict[str, object]
+        self, config: ConfigFile, added: RuntimeAccounts, directions: dict[str, object]
     ) -> None:
         added.add(new(provider="gmail", **directions))
         before = config.load_one()
@@ -180,7 +175,7 @@ class TestReading:
         assert f"{next(iter(directions))}: cannot be changed here" in warning
 
     def test_a_client_for_a_whole_organisation_is_theirs_only_behind_a_token(
-        self, config: ConfigFile, added: AddedAccounts
+        self, config: ConfigFile, added: RuntimeAccounts
     ) -> None:
         added.add(new(provider="outlook"))
         document = {"accounts": [account()], "providers": {"outlook": WHOLE_ORGANISATION}}
@@ -190,7 +185,7 @@ class TestReading:
         assert config.load(document | {"admin": {"token": TOKEN}}).added == {"new@example.com"}
 
     def test_a_directory_open_to_others_is_not_read(
-        self, config: ConfigFile, added: AddedAccounts
+        self, config: ConfigFile, added: RuntimeAccounts
     ) -> None:
         added.add(new())
         directory_of(config).chmod(0o755)
@@ -198,7 +193,7 @@ class TestReading:
         assert "chmod 700" in warning
 
     def test_a_file_that_vanished_meanwhile_stops_nothing(
-        self, config: ConfigFile, added: AddedAccounts
+        self, config: ConfigFile, added: RuntimeAccounts
     ) -> None:
         added.add(new())
         os.symlink("nowhere", directory_of(config) / "dangling.json")
@@ -207,7 +202,7 @@ class TestReading:
         assert "cannot be read" in result.warnings[0]
 
     def test_no_enabled_account_in_the_file_is_enough_if_there_are_others(
-        self, config: ConfigFile, added: AddedAccounts
+        self, config: ConfigFile, added: RuntimeAccounts
     ) -> None:
         off = account(enabled=False)
         assert set(config.problems([off])) == {"accounts"}
@@ -215,7 +210,7 @@ class TestReading:
         assert len(config.load([off]).accounts) == 1
 
     def test_a_fresh_relay_may_have_no_account_yet(
-        self, config: ConfigFile, added: AddedAccounts
+        self, config: ConfigFile, added: RuntimeAccounts
     ) -> None:
         result = config.load({"accounts": []})
         assert (result.accounts, result.added) == ((), frozenset())
@@ -225,7 +220,7 @@ class TestReading:
 
     def test_no_keyring_is_asked_before_an_account_was_added(self, config: ConfigFile) -> None:
         document = {"accounts": [account()], "store": {"keyring": True}}
-        assert config.load(document).store.is_key_in_keyring
+        assert config.load(document).store.keyring
 
 
 class Door:
@@ -237,11 +232,8 @@ class Door:
         self.source = ConfigSource(config.path, Overrides(), config.state_dir)
 
     def check(self, **changes: object) -> Account:
-        return check_account(
-            new(**changes),
-            self.source,
-            known_refreshers=self._config.known_refreshers,
-            environ=self._config.environ,
+        return self.source.check_account(
+            new(**changes), self._config.known_refreshers, self._config.environ
         )
 
     def problems(self, **changes: object) -> dict[str, str]:
@@ -253,7 +245,7 @@ class Door:
 
 class TestAdmission:
     def test_a_right_account_is_returned_and_not_kept(
-        self, config: ConfigFile, added: AddedAccounts
+        self, config: ConfigFile, added: RuntimeAccounts
     ) -> None:
         door = Door(config, providers={"gmail": {"client_id": "shared"}})
         admitted = door.check(provider="gmail", limits={"max_connections": 3})
@@ -268,7 +260,7 @@ class TestAdmission:
         assert set(Door(config).problems(enabled=False)) == {"enabled"}
 
     def test_a_mailbox_that_is_there_is_refused(
-        self, config: ConfigFile, added: AddedAccounts
+        self, config: ConfigFile, added: RuntimeAccounts
     ) -> None:
         door = Door(config)
         taken = door.problems(email="someone@EXAMPLE.com")
@@ -286,10 +278,10 @@ class TestAdmission:
     def test_no_object_is_no_account(self, config: ConfigFile, value: object) -> None:
         source = Door(config).source
         with pytest.raises(ConfigError, match="must be an object"):
-            check_account(value, source, known_refreshers=(), environ={})
+            source.check_account(value, (), {})
 
     def test_several_are_judged_beside_each_other(
-        self, config: ConfigFile, added: AddedAccounts
+        self, config: ConfigFile, added: RuntimeAccounts
     ) -> None:
         added.add(new())
         documents = [
@@ -299,11 +291,10 @@ class TestAdmission:
             ("accounts[3]", 3),
         ]
         with pytest.raises(ConfigError) as caught:
-            check_accounts(
+            Door(config).source.check_accounts(
                 documents,
-                Door(config).source,
-                known_refreshers=config.known_refreshers,
-                environ={},
+                config.known_refreshers,
+                {},
                 replaced={"new@example.com"},
             )
         problems = dict(caught.value.problems)
@@ -311,21 +302,21 @@ class TestAdmission:
         assert "accounts[0].email in the request" in problems["accounts[1].email"]
 
     def test_an_added_account_can_be_replaced(
-        self, config: ConfigFile, added: AddedAccounts
+        self, config: ConfigFile, added: RuntimeAccounts
     ) -> None:
         added.add(new())
-        (admitted,) = check_accounts(
+        (admitted,) = Door(config).source.check_accounts(
             [("", new(recipients="verified"))],
-            Door(config).source,
-            known_refreshers=config.known_refreshers,
-            environ={},
+            config.known_refreshers,
+            {},
             replaced={"new@example.com"},
         )
         assert admitted.verifies
 
     def test_a_malformed_account_looks_at_no_file_either(self, config: ConfigFile) -> None:
         problems = Door(config).problems(email=3, enabled="x", service_account="/etc/hostname")
-        assert set(problems) == {"service_account"}
+        assert set(problems) == {"email", "enabled", "service_account"}
+        assert "operator's file" in problems["service_account"]
 
     def test_it_names_no_file_variable_or_program(self, config: ConfigFile) -> None:
         config.environ["SECRET"] = "PLANTED"
@@ -366,9 +357,7 @@ class TestAdmission:
         known = config.known_refreshers
         with pytest.raises(ConfigError, match=r"set admin\.token and restart"):
             # The server that runs was started before there was one.
-            check_accounts(
-                asked, guarded.source, known_refreshers=known, environ={}, has_token=False
-            )
+            guarded.source.check_accounts(asked, known, {}, has_token=False)
         if name == "outlook":
             assert guarded.check(provider=name).oauth.client_id == "ours"
 

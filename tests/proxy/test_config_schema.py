@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from xoauth2_proxy.config import json_schema
 from xoauth2_proxy.config.account_sections import OAuthSection
+from xoauth2_proxy.config.schema import json_schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -83,7 +83,7 @@ class TestStore:
     def test_grants_are_kept_in_the_state_directory(self, config: ConfigFile) -> None:
         store = config.load_one().store
         assert (store.kind, store.directory) == ("file", config.state_dir / "tokens")
-        assert (store.key, store.url, store.is_key_in_keyring) == ("", "", False)
+        assert (store.key, store.url, store.keyring) == ("", "", False)
 
     @pytest.mark.parametrize(
         "url", ["redis://localhost", "rediss://:pw@a.example:1/2", "unix:///x"]

@@ -311,7 +311,7 @@ async def test_a_worker_that_does_not_end_is_killed(
 ) -> None:
     monkeypatch.setattr(parent_module, "_GRACE_SECONDS", 0.3)
     run = run_of(tmp_path)
-    config = replace(run.config, relay=replace(run.config.relay, drain_seconds=0.0))
+    config = replace(run.config, relay=run.config.relay.model_copy(update={"drain_seconds": 0.0}))
     parent = Parent(replace(run, config=config), 1, LOGGING)
     await parent.start()
     stuck = parent.workers[0].pid

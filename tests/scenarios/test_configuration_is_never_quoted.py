@@ -14,7 +14,7 @@ from tests.support.betrayed import ALICE
 from tests.support.config_files import ConfigFile
 from tests.support.planted import Planted, objects, told_by
 from xoauth2_proxy.config import ConfigSource, Overrides
-from xoauth2_proxy.config.model import FileSection
+from xoauth2_proxy.config.sections import FileSection
 from xoauth2_proxy.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -12,7 +12,9 @@ import re
 import subprocess
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_type_hints
+
+from pydantic import BaseModel
 
 import xoauth2_proxy
 from tests.support.planted import Planted, objects
@@ -29,8 +31,13 @@ _SECRETIVE = re.compile(
 # Fields that are called like secrets and hold none.
 _HARMLESS = frozenset(
     {
-        *("AdminConfig.public_url", "OAuthClient.token_endpoint", "Patient.token_endpoint"),
+        *("AdminSection.public_url", "OAuthClient.token_endpoint", "Patient.token_endpoint"),
         *("Answer.text", "Failure.text", "Fault.text", "Refusal.text", "Reply.text"),
+        *(
+            f"{section}.{key}"
+            for section in ("AccountSection", "OAuthSection", "ProviderSection")
+            for key in ("authorization_url", "oauth_token_url")
+        ),
         *("Listing.state", "MockClaims.token_id", "Sandbox.http_url", "_Metadata.text"),
     }
 )
@@ -49,12 +56,17 @@ def modules() -> Iterator[Any]:
             yield importlib.import_module(found.name)
 
 
-def visible_fields(kind: type) -> Iterator[str]:
-    """Yield the fields of a dataclass that sound like secrets and are shown."""
-    for one in dataclasses.fields(kind):
-        holds_text = any(name in str(one.type) for name in ("str", "bytes", "dict", "Mapping"))
-        name = f"{kind.__qualname__}.{one.name}"
-        if one.repr and holds_text and _SECRETIVE.search(one.name) and name not in _HARMLESS:
+def visible_fields(kind: type[Any]) -> Iterator[str]:
+    """Yield the fields of a dataclass or model that sound like secrets and are shown."""
+    if issubclass(kind, BaseModel):
+        types = get_type_hints(kind)
+        fields = [(name, types[name], one.repr) for name, one in kind.model_fields.items()]
+    else:
+        fields = [(one.name, one.type, one.repr) for one in dataclasses.fields(kind)]
+    for field, type_of_field, is_shown in fields:
+        holds_text = any(name in str(type_of_field) for name in ("str", "bytes", "dict", "Mapping"))
+        name = f"{kind.__qualname__}.{field}"
+        if is_shown and holds_text and _SECRETIVE.search(field) and name not in _HARMLESS:
             yield f"{kind.__module__}.{name}"
 
 
@@ -64,12 +76,18 @@ def test_every_field_that_sounds_like_a_secret_is_hidden() -> None:
         refresh_token: str
         refresh_token_days: int
 
-    assert [name.rpartition(".")[2] for name in visible_fields(Careless)] == ["refresh_token"]
+    class CarelessModel(BaseModel):
+        refresh_token: str
+        refresh_token_days: int
+
+    for careless in (Careless, CarelessModel):
+        assert [name.rpartition(".")[2] for name in visible_fields(careless)] == ["refresh_token"]
     kinds = {
         kind
         for module in modules()
         for kind in vars(module).values()
-        if isinstance(kind, type) and dataclasses.is_dataclass(kind)
+        if isinstance(kind, type)
+        if dataclasses.is_dataclass(kind) or issubclass(kind, BaseModel)
         if kind.__module__ == module.__name__
     }
     assert len(kinds) > 50

@@ -6,7 +6,8 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from xoauth2_proxy.config import Config, Overrides, load_config
+from xoauth2_proxy.config import Config, Overrides
+from xoauth2_proxy.config.load import load_config
 from xoauth2_proxy.errors import ConfigError
 
 if TYPE_CHECKING:

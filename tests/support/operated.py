@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 from xoauth2_proxy.accounts.oauth_client import OAuthClient
 from xoauth2_proxy.admin.health import Health
 from xoauth2_proxy.admin.server import AdminServer
-from xoauth2_proxy.config import Config, ConfigSource, Overrides, added_accounts, check_account
-from xoauth2_proxy.config.runtime_accounts import accounts_directory
+from xoauth2_proxy.config import Config, ConfigSource, Overrides
+from xoauth2_proxy.config.runtime_accounts import accounts_directory, open_runtime_accounts
 from xoauth2_proxy.errors import ConfigError
 from xoauth2_proxy.mailboxes import Mailboxes, Means, ProviderInfo
 from xoauth2_proxy.metrics import Metrics
@@ -111,7 +111,7 @@ class Operated:
         self._refreshers = {"gmail": self.answers, "mock": self.answers, **refreshers}
         self._source = ConfigSource(self.file, Overrides(), directory / "state")
         self.config = self._load()
-        self.kept = added_accounts(directory / "state", self.config.store)
+        self.kept = open_runtime_accounts(directory / "state", self.config.store)
         self.tokens = TokenSource(self._refreshers, self.metrics, self.store)
         self._threads = ThreadPoolExecutor(4)
         self.later_seconds = 0.0  # by how much the operator's clock is put forward
@@ -167,7 +167,7 @@ class Operated:
     ) -> list[Account]:
         with tempfile.TemporaryDirectory() as state:
             source = ConfigSource(self.file, Overrides(), Path(state))
-            beside = added_accounts(Path(state), self.config.store)
+            beside = open_runtime_accounts(Path(state), self.config.store)
             if accounts_directory(self._source.state_dir).exists():
                 shutil.copytree(
                     accounts_directory(self._source.state_dir), accounts_directory(Path(state))
@@ -178,9 +178,7 @@ class Operated:
             found: list[Account] = []
             for path, document in documents:
                 try:
-                    found.append(
-                        check_account(document, source, known_refreshers=REFRESHERS, environ={})
-                    )
+                    found.append(source.check_account(document, REFRESHERS, {}))
                     beside.add(document)
                 except ConfigError as error:
                     problems += [

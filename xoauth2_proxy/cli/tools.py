@@ -44,7 +44,7 @@ def schema() -> None:
     """Print the configuration's JSON Schema, for editors and other tools."""
     import json
 
-    from xoauth2_proxy.config import json_schema
+    from xoauth2_proxy.config.schema import json_schema
 
     typer.echo(json.dumps(json_schema(), indent=2))
 

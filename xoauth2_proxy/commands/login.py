@@ -22,7 +22,8 @@ from xoauth2_proxy.accounts.accounts import login_key
 from xoauth2_proxy.commands.sign_in_methods import Way, best_way, by_browser, by_copying, by_device
 from xoauth2_proxy.commands.state_owner import other_user
 from xoauth2_proxy.commands.suggestions import likely
-from xoauth2_proxy.config import StoreKind, added_accounts, check_account
+from xoauth2_proxy.config import StoreKind
+from xoauth2_proxy.config.runtime_accounts import open_runtime_accounts
 from xoauth2_proxy.errors import ConfigError, ProxyError
 from xoauth2_proxy.mailboxes.ports import sign_in_obstacle
 from xoauth2_proxy.oauth import sign_in
@@ -37,8 +38,9 @@ if TYPE_CHECKING:
 
     from xoauth2_proxy.accounts.accounts import Account
     from xoauth2_proxy.commands.terminal import Terminal
-    from xoauth2_proxy.config import Config, ConfigSource, StoreConfig
+    from xoauth2_proxy.config import Config, ConfigSource
     from xoauth2_proxy.config.json_file import Json
+    from xoauth2_proxy.config.sections import StoreSection
     from xoauth2_proxy.oauth.authorization import SignedIn
     from xoauth2_proxy.oauth.stores import TokenStore
 
@@ -91,7 +93,7 @@ async def run(asked: Asked, source: ConfigSource, terminal: Terminal) -> int:
                 signed_in = await _sign_in(asked, server, store, terminal)
         if new is not None:
             await asyncio.to_thread(
-                added_accounts(source.state_dir, config.store).add, new.document
+                open_runtime_accounts(source.state_dir, config.store).add, new.document
             )
     except _Usage as error:
         terminal.complain(str(error))
@@ -137,11 +139,7 @@ async def _configured_or_new(
     new = await asyncio.to_thread(_new, asked)
     try:
         account = await asyncio.to_thread(
-            check_account,
-            new.document,
-            source,
-            known_refreshers=registry.names(),
-            environ=terminal.environ,
+            source.check_account, new.document, registry.names(), terminal.environ
         )
     except ConfigError as error:
         words = [(_OPTIONS.get(path, path), problem) for path, problem in error.problems]
@@ -169,7 +167,7 @@ def _new(asked: Asked) -> _New:
 
 
 @asynccontextmanager
-async def _opened_store(config: StoreConfig) -> AsyncIterator[TokenStore]:
+async def _opened_store(config: StoreSection) -> AsyncIterator[TokenStore]:
     try:
         store = await asyncio.to_thread(opened, config)
     except ValueError as error:
@@ -212,7 +210,7 @@ async def _sign_in(
 def _report(
     account: Account,
     signed_in: SignedIn,
-    store: StoreConfig,
+    store: StoreSection,
     new: _New | None,
     terminal: Terminal,
 ) -> None:
@@ -231,7 +229,7 @@ def _report(
     terminal.say("Next:      xoauth2-proxy status")
 
 
-def _place(store: StoreConfig) -> str:
+def _place(store: StoreSection) -> str:
     if store.kind is StoreKind.FILE:
         return str(store.directory)
     parts = urlsplit(store.url)

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from xoauth2_proxy.config import StoreConfig
+    from xoauth2_proxy.config.sections import StoreSection
 
 
-def other_user(state_dir: Path, store: StoreConfig) -> str:
+def other_user(state_dir: Path, store: StoreSection) -> str:
     """Return whose it is and how to run a command as that user; "" if it is ours. Blocks."""
     for directory in _directories(state_dir, store):
         owner = directory.stat().st_uid
@@ -31,7 +31,7 @@ def other_user(state_dir: Path, store: StoreConfig) -> str:
     return ""
 
 
-def _directories(state_dir: Path, store: StoreConfig) -> Iterator[Path]:
+def _directories(state_dir: Path, store: StoreSection) -> Iterator[Path]:
     if store.kind is not StoreKind.FILE:
         return
     if store.directory.is_dir():

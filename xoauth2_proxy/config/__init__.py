@@ -1,38 +1,10 @@
-"""The configuration: what the file may say, and what the proxy is started with."""
+"""The configuration: what the file may say, and what the proxy is started with.
 
-from xoauth2_proxy.config.load import load_config
-from xoauth2_proxy.config.posted_account_rules import check_account, check_accounts
-from xoauth2_proxy.config.runtime_accounts import AddedAccounts, added_accounts
-from xoauth2_proxy.config.schema import json_schema
-from xoauth2_proxy.config.settings import (
-    AdminConfig,
-    AlertsConfig,
-    Config,
-    ListenerConfig,
-    Overrides,
-    ProviderConfig,
-    RelayConfig,
-    StoreConfig,
-    StoreKind,
-)
+What is named here needs no pydantic, which takes as long to import as many a command runs.
+"""
+
+from xoauth2_proxy.config.config import Config
+from xoauth2_proxy.config.settings import Overrides, StoreKind
 from xoauth2_proxy.config.source import ConfigSource, needs_restart
 
-__all__ = [
-    "AddedAccounts",
-    "AdminConfig",
-    "AlertsConfig",
-    "Config",
-    "ConfigSource",
-    "ListenerConfig",
-    "Overrides",
-    "ProviderConfig",
-    "RelayConfig",
-    "StoreConfig",
-    "StoreKind",
-    "added_accounts",
-    "check_account",
-    "check_accounts",
-    "json_schema",
-    "load_config",
-    "needs_restart",
-]
+__all__ = ["Config", "ConfigSource", "Overrides", "StoreKind", "needs_restart"]

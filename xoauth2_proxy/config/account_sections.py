@@ -1,69 +1,99 @@
-"""The OAuth keys that accounts and providers have in common: types, bounds and descriptions."""
+"""The accounts and providers of the file: every key, its bounds and description, its rules.
 
-import re
-from typing import Annotated
+What an account leaves out is its provider's; `providers` puts the two together.
+"""
 
-from pydantic import AfterValidator, Field, PlainValidator, WithJsonSchema
-from pydantic_core import PydanticCustomError
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import fields
+from typing import Annotated, Any, ClassVar, Literal
 
-from xoauth2_proxy.accounts.oauth_client import GrantType
-from xoauth2_proxy.config.secret import Secret
-from xoauth2_proxy.config.values import Authority, Date, FilePath, Issuer, Section, Url, Word
+from pydantic import Field
 
-_SCOPE = re.compile(r"[!#-\[\]-~]+")  # RFC 6749 §3.3, scope-token
-_MAX_SCOPES = 100
-
-# What the relay itself writes into a request: another value would change whose tokens come back.
-_RESERVED_PARAMETERS = frozenset(
-    {
-        *("assertion", "client_assertion", "client_assertion_type", "client_id", "client_secret"),
-        *("code", "code_challenge", "code_challenge_method", "code_verifier", "device_code"),
-        *("grant_type", "nonce", "redirect_uri", "refresh_token", "response_type", "scope"),
-        *("state", "username", "password"),
-    }
+from xoauth2_proxy.accounts.accounts import TlsMode
+from xoauth2_proxy.accounts.oauth_client import GrantType, OAuthClient
+from xoauth2_proxy.config.credential_files import certificate_end
+from xoauth2_proxy.config.secret import Password, Secret
+from xoauth2_proxy.config.section import Section
+from xoauth2_proxy.config.values import (
+    Address,
+    AuthoritiesFile,
+    Authority,
+    ClientCertificateFile,
+    Command,
+    Date,
+    Host,
+    Issuer,
+    Parameter,
+    Scopes,
+    Seconds,
+    ServiceAccountFile,
+    Url,
+    Word,
 )
 
-
-def _scopes(value: object) -> tuple[str, ...]:
-    words = value.split(" ") if isinstance(value, str) else value
-    if not isinstance(words, list) or not 0 < len(words) <= _MAX_SCOPES:
-        raise PydanticCustomError(
-            "scopes", "must be words with blanks between, or an array of words"
-        )
-    if not all(isinstance(word, str) and _SCOPE.fullmatch(word) for word in words):
-        raise PydanticCustomError(
-            "scopes", "must be words of printable ASCII, with one blank between two"
-        )
-    return tuple(words)
+_NO_COUNTERPART = "has no counterpart in this relay; remove it"
+_CLIENT_FIELDS = {field.name for field in fields(OAuthClient)}
+# The client's fields that are called otherwise than the file's keys.
+_FIELD_NAMES = {
+    "grant": "grant_type",
+    "oauth_token_url": "token_endpoint",
+    "authorization_url": "authorization_endpoint",
+    "client_secret_expires": "secret_expires_on",
+}
 
 
-def _parameter(name: str) -> str:
-    if name.lower() in _RESERVED_PARAMETERS:
-        raise PydanticCustomError("parameter", "is set by the relay and cannot be given here")
-    return name
+class UpstreamSection(Section):
+    """The provider's submission server. What is left out is the provider's."""
+
+    host: Host | None = Field(default=None, description="Host name or IP address.")
+    port: Annotated[int, Field(ge=1, le=65535)] | None = Field(
+        default=None, description="TCP port."
+    )
+    tls: Annotated[TlsMode, Field(strict=False)] | None = Field(
+        default=None,
+        description="starttls: STARTTLS is required; implicit: TLS from the first octet; "
+        "none: no TLS, to loopback only.",
+    )
+    ca_file: AuthoritiesFile | None = Field(
+        default=None,
+        description="PEM file of the certificate authorities to trust instead of the system's; "
+        "relative to the configuration file.",
+    )
 
 
-Scopes = Annotated[
-    tuple[str, ...],
-    PlainValidator(_scopes),
-    WithJsonSchema(
-        {
-            "oneOf": [
-                {"type": "string", "minLength": 1},
-                {"type": "array", "items": {"type": "string", "minLength": 1}, "minItems": 1},
-            ]
-        }
-    ),
-]
-Parameter = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_parameter)]
+class LimitsSection(Section):
+    """How much of the provider one mailbox may take. What is left out is the provider's."""
+
+    max_connections: Annotated[int, Field(ge=1, le=1000)] | None = Field(
+        default=None, description="Connections to the provider at one time."
+    )
+    max_messages_per_connection: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(
+        default=None, description="Messages after which a connection is closed."
+    )
+    max_connection_age_seconds: Seconds | None = Field(
+        default=None, description="Age at which a connection takes no further message."
+    )
+    idle_seconds: Seconds | None = Field(
+        default=None, description="Time after which an unused connection is closed."
+    )
+    wait_seconds: Annotated[float, Field(ge=0, le=3600)] | None = Field(
+        default=None,
+        description="How long a message may wait for its turn or a free connection; 0: not at all.",
+    )
+    messages_per_minute: Annotated[float, Field(ge=0, le=100_000)] | None = Field(
+        default=None, description="Messages a minute, smoothed; 0: no limit."
+    )
 
 
 class OAuthSection(Section):
     """How the relay presents itself to the authorization server."""
 
-    client_id: Secret | None = Field(default=None, description="OAuth client id (RFC 6749 §2.2).")
+    client_id: Secret | None = Field(
+        default=None, repr=False, description="OAuth client id (RFC 6749 §2.2)."
+    )
     client_secret: Secret | None = Field(
-        default=None, description="OAuth client secret (RFC 6749 §2.3)."
+        default=None, repr=False, description="OAuth client secret (RFC 6749 §2.3)."
     )
     grant: Annotated[GrantType, Field(strict=False)] | None = Field(
         default=None,
@@ -96,25 +126,23 @@ class OAuthSection(Section):
         default=None,
         description="Microsoft Entra tenant: an id, a domain, common, organizations or consumers.",
     )
-    ca_file: FilePath | None = Field(
+    ca_file: AuthoritiesFile | None = Field(
         default=None,
         description="PEM file of the certificate authorities to trust for OAuth instead of the "
         "system's; relative to the configuration file.",
     )
-    certificate: FilePath | None = Field(
+    certificate: ClientCertificateFile | None = Field(
         default=None,
         description="Microsoft Entra: PEM file with the client's certificate and its private key, "
         "instead of client_secret; relative to the configuration file.",
     )
-    service_account: FilePath | None = Field(
+    service_account: ServiceAccountFile | None = Field(
         default=None,
         description="Google: the service account's key file (JSON); relative to the "
         "configuration file.",
     )
-    command: list[Annotated[str, Field(max_length=4096)]] | None = Field(
+    command: Command | None = Field(
         default=None,
-        min_length=1,
-        max_length=100,
         description="Program and arguments that print an access token, for the refresher command; "
         "{mailbox} in an argument stands for the address. Others can see arguments: no secrets.",
     )
@@ -132,3 +160,113 @@ class OAuthSection(Section):
     refresh_window_seconds: Annotated[float, Field(ge=60, le=3000)] | None = Field(
         default=None, description="How long before its end an access token is renewed."
     )
+
+    def faults(self) -> Iterator[tuple[str, str]]:
+        """Find two ways for the client to prove who it is."""
+        if self.certificate is not None and self.client_secret is not None:
+            yield "certificate", "contradicts client_secret; remove one"
+
+    def client_fields(self) -> dict[str, Any]:
+        """Return the fields of an `OAuthClient` that are written here; blocks."""
+        written: dict[str, Any] = {}
+        for key in type(self).model_fields:
+            name, value = _FIELD_NAMES.get(key, key), getattr(self, key)
+            if name in _CLIENT_FIELDS and value is not None:
+                written[name] = tuple(value.items()) if key == "parameters" else value
+        if self.certificate is not None and "secret_expires_on" not in written:
+            with suppress(ValueError):  # it was replaced since it was checked
+                written["secret_expires_on"] = certificate_end(self.certificate)
+        return written
+
+
+class ProviderSection(OAuthSection):
+    """A provider of your own, or changes to a built-in one. Its OAuth keys are its accounts'."""
+
+    refresher: Word | None = Field(
+        default=None,
+        description="What gets access tokens: gmail, outlook, oidc, command, mock or a plug-in. "
+        "Required for a new name.",
+    )
+    upstream: UpstreamSection | None = Field(
+        default=None,
+        description="Its submission server. Required, with host and port, for a new name.",
+    )
+    limits: LimitsSection | None = Field(default=None, description="Its limits per mailbox.")
+
+
+class AccountSection(OAuthSection):
+    """One mailbox that may be used through the relay."""
+
+    # The keys of the system this one replaces.
+    former_keys: ClassVar[Mapping[str, str]] = {
+        "oauth_endpoint": "write it as upstream.host and upstream.port",
+        "ip_address": _NO_COUNTERPART,
+        "vmta_name": _NO_COUNTERPART,
+        "max_concurrent_messages": "write limits.max_connections",
+        "max_messages_per_hour": "write limits.messages_per_minute, or remove it",
+        "connection_settings": "write limits.max_connections, limits.max_messages_per_connection, "
+        "limits.max_connection_age_seconds and limits.idle_seconds",
+        "rate_limiting": "write limits.messages_per_minute",
+        "retry": _NO_COUNTERPART,
+        "circuit_breaker": _NO_COUNTERPART,
+    }
+
+    email: Address = Field(
+        description="The mailbox, which is also the login; letter case does not matter."
+    )
+    provider: Word = Field(
+        description="gmail, outlook, another built-in provider or a name under `providers`."
+    )
+    account_id: Annotated[str, Field(min_length=1, max_length=200)] | None = Field(
+        default=None, description="A name of your own for the account; shown in messages about it."
+    )
+    enabled: bool = Field(
+        default=True,
+        description="false: the account cannot be used and its secrets are not looked for.",
+    )
+    password: Password | None = Field(
+        default=None,
+        repr=False,
+        description="What the mail client must present: clear text, ${VARIABLE}, a file, "
+        "or an argon2 hash. Not the provider's password.",
+    )
+    allow_any_password: bool = Field(
+        default=False, description="Accept every password; only while the listener is on loopback."
+    )
+    upstream: UpstreamSection | None = Field(
+        default=None, description="Changes to the provider's submission server."
+    )
+    limits: LimitsSection | None = Field(
+        default=None, description="Changes to the provider's limits."
+    )
+    refresh_token: Secret | None = Field(
+        default=None,
+        repr=False,
+        description="A refresh token that was got elsewhere (RFC 6749 §1.5); without one, a person "
+        "signs in.",
+    )
+    sign_in_as: Annotated[str, Field(min_length=1, max_length=254)] | None = Field(
+        default=None,
+        description="Who signs in where that is not the mailbox's own address, as for a shared "
+        "mailbox.",
+    )
+    recipients: Literal["deferred", "verified"] = Field(
+        default="deferred",
+        description="deferred: recipients are judged together with the message, which costs least; "
+        "verified: each RCPT is answered by the provider, for MTAs in front.",
+    )
+    allow_remote_mock: bool = Field(
+        default=False, description="Let a mock account's upstream be another machine."
+    )
+
+    def faults(self) -> Iterator[tuple[str, str]]:
+        """Find an account without a password, and one with two answers to the question."""
+        yield from super().faults()
+        if self.password is None and not self.allow_any_password:
+            yield (
+                "password",
+                "is required: what the mail client must present, a secret of your own choice "
+                "(not the provider's password)",
+            )
+        elif self.password is not None and self.allow_any_password:
+            yield "allow_any_password", "contradicts the password; remove one of the two"

@@ -40,7 +40,7 @@ _GMAIL = Provider(
         idle_seconds=240.0,  # within the 5 minutes of RFC 5321 §4.5.3.2.7
         wait_seconds=_WAIT_SECONDS,
     ),
-    oauth=OAuthClient(
+    built_in_client=OAuthClient(
         scopes=("https://mail.google.com/",),  # the only one that opens SMTP
         issuer="https://accounts.google.com",  # for signing in
         idle_days=180,  # "six months": developers.google.com/identity/protocols/oauth2
@@ -60,7 +60,7 @@ _OUTLOOK = Provider(
         messages_per_minute=30.0,  # Exchange Online; what is more is delayed or refused
     ),
     connections_allowed=3,  # Exchange Online: a fourth is answered 432 4.3.2
-    oauth=OAuthClient(
+    built_in_client=OAuthClient(
         scopes=("https://outlook.office.com/SMTP.Send", "offline_access"),
         authority="https://login.microsoftonline.com",
         tenant="common",
@@ -96,7 +96,7 @@ def blank_provider(name: str, refresher: str) -> Provider:
     Port and TLS are those of submission (RFC 6409 §3.1).
     """
     like = {one.refresher: one for one in (_GMAIL, _OUTLOOK)}.get(refresher)
-    oauth = like.oauth if like else OAuthClient()
+    oauth = like.built_in_client if like else OAuthClient()
     if refresher == "oidc":
         # OpenID Connect Core 1.0 §5.4 and §11: who signed in, and a refresh token.
         oauth = OAuthClient(scopes=("openid", "email", "offline_access"))
@@ -105,7 +105,7 @@ def blank_provider(name: str, refresher: str) -> Provider:
         refresher=refresher,
         upstream=Upstream("", 587, TlsMode.STARTTLS),
         limits=CAUTIOUS_LIMITS,
-        oauth=oauth,
+        built_in_client=oauth,
         application_scopes=like.application_scopes if like else (),
     )
 
@@ -116,7 +116,7 @@ def _microsoft() -> tuple[Provider, ...]:
         name="outlook-personal",
         upstream=Upstream("smtp-mail.outlook.com", 587, TlsMode.STARTTLS),
         connections_allowed=None,
-        oauth=replace(_OUTLOOK.oauth, tenant="consumers"),
+        built_in_client=replace(_OUTLOOK.built_in_client, tenant="consumers"),
     )
     return (
         _OUTLOOK,
@@ -143,7 +143,9 @@ def _national_cloud(name: str, host: str, authority: str, resource: str) -> Prov
         _OUTLOOK,
         name=name,
         upstream=Upstream(host, 587, TlsMode.STARTTLS),
-        oauth=replace(_OUTLOOK.oauth, scopes=scopes, authority=authority, tenant="organizations"),
+        built_in_client=replace(
+            _OUTLOOK.built_in_client, scopes=scopes, authority=authority, tenant="organizations"
+        ),
         application_scopes=(f"{resource}/.default",),
     )
 
@@ -204,7 +206,7 @@ def _with_endpoints(
         refresher="oidc",
         upstream=Upstream(host, 465, TlsMode.IMPLICIT),  # RFC 8314 §3.3
         limits=CAUTIOUS_LIMITS,
-        oauth=OAuthClient(
+        built_in_client=OAuthClient(
             scopes=tuple(scopes.split()),
             authorization_endpoint=authorization_endpoint,
             token_endpoint=token_endpoint,

@@ -25,7 +25,7 @@ class _Pairs(list[tuple[str, object]]):
     """An object's members as they were written, so that a key written twice is still seen."""
 
 
-def read_document(path: Path, array_path: str, problems: Problems) -> Json:
+def read_json_file(path: Path, array_path: str, problems: Problems) -> Json:
     """Return the values in the JSON file at `path`; a key written twice is noted in `problems`.
 
     If the file holds a bare array, the paths of what is in it begin with `array_path`.
@@ -37,11 +37,11 @@ def read_document(path: Path, array_path: str, problems: Problems) -> Json:
         content = _content(path)
     except (OSError, ValueError) as error:
         return problems.fail(str(path), _in_words(error))
-    return parsed_document(content, str(path), array_path, problems)
+    return parsed_json(content, str(path), array_path, problems)
 
 
-def parsed_document(content: bytes, name: str, array_path: str, problems: Problems) -> Json:
-    """Return the values in the JSON text `content`, as `read_document` does.
+def parsed_json(content: bytes, name: str, array_path: str, problems: Problems) -> Json:
+    """Return the values in the JSON text `content`, as `read_json_file` does.
 
     Raises:
         ConfigError: it is not JSON in UTF-8; the problem's path is `name`.

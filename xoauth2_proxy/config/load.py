@@ -9,27 +9,32 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xoauth2_proxy.config.account_loader import Roster, read_roster
-from xoauth2_proxy.config.environment import Surroundings
-from xoauth2_proxy.config.json_file import Json, read_document
-from xoauth2_proxy.config.load_context import Reading
-from xoauth2_proxy.config.model import FileSection
+from xoauth2_proxy.config.account_loader import AccountLoader
+from xoauth2_proxy.config.config import Config, ProviderConfig
+from xoauth2_proxy.config.environment import Environment, is_loopback
+from xoauth2_proxy.config.json_file import Json, read_json_file
+from xoauth2_proxy.config.load_context import LoadContext
 from xoauth2_proxy.config.problems import Problems, join
+from xoauth2_proxy.config.provider_loader import load_providers
+from xoauth2_proxy.config.runtime_accounts import accounts_directory, open_runtime_accounts
 from xoauth2_proxy.config.sections import (
-    admin_config,
-    alerts_config,
-    listener_config,
-    relay_config,
-    store_config,
+    AdminSection,
+    AlertsSection,
+    FileSection,
+    ListenerSection,
+    RelaySection,
+    StoreSection,
 )
-from xoauth2_proxy.config.settings import Config, ListenerConfig, Overrides
 from xoauth2_proxy.config.validation import unknown_key
 from xoauth2_proxy.sandbox.mock_mailboxes import MOCK_MAILBOXES
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
+    from xoauth2_proxy.config.settings import Overrides
+
 SANDBOX_PASSWORD = "secret"  # noqa: S105 - opens nothing but the sandbox
+_EVERY_ADDRESS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - to compare with
 
 
 def load_config(
@@ -48,69 +53,81 @@ def load_config(
     Raises:
         ConfigError: with every problem of the file and of the command line, and no secret.
     """
-    reading = begin_reading(
+    return load_with_accounts(
         path,
         overrides,
         state_dir=state_dir,
         known_refreshers=known_refreshers,
         environ=environ,
-    )
-    return finish_reading(reading)[0]
+    )[0]
 
 
-def begin_reading(
+def load_with_accounts(
     path: Path | None,
     overrides: Overrides,
     *,
     state_dir: Path,
     known_refreshers: Collection[str],
     environ: Mapping[str, str],
-) -> Reading:
-    """Return the content of the file at `path`, not judged yet. Raises `ConfigError`."""
+    without: Collection[str] = frozenset(),
+) -> tuple[Config, AccountLoader]:
+    """Return the configuration, and what loads further accounts, which must agree with it.
+
+    `without` are keys of added accounts that are left out.
+
+    Raises:
+        ConfigError: as `load_config`.
+    """
     problems = Problems()
-    document = _document(path, overrides, problems)
-    directory = path.absolute().parent if path else Path.cwd()
-    return Reading(
-        document=document,
+    context = LoadContext(
+        document=_document(path, overrides, problems),
         overrides=overrides,
-        surroundings=Surroundings(directory, environ),
-        state_dir=state_dir,
+        environment=Environment(
+            directory=path.absolute().parent if path else Path.cwd(),
+            state_dir=state_dir,
+            environ=environ,
+        ),
         known_refreshers=known_refreshers,
         problems=problems,
     )
-
-
-def finish_reading(
-    reading: Reading, without: Collection[str] = frozenset()
-) -> tuple[Config, Roster]:
-    """Return the configuration, and with whom further accounts must agree.
-
-    `without` are keys of added accounts that are to be left out.
-
-    Raises:
-        ConfigError: with every problem.
-    """
-    for key in reading.document:
+    for key in context.document:
         if key not in FileSection.model_fields:
-            reading.problems.add(join("", key), unknown_key(key, FileSection.model_fields))
-    listener = listener_config(reading)
-    store = store_config(reading)
-    roster = read_roster(reading, listener, store, without)
-    config = Config(
-        accounts=tuple(roster.reader.accounts),
-        disabled_accounts=roster.reader.disabled,
-        providers=roster.reader.providers(),
-        listener=listener or ListenerConfig(),
-        admin=admin_config(reading),
-        relay=relay_config(reading),
-        store=store,
-        alerts=alerts_config(reading),
-        added=roster.added,
-        sandbox_accounts=frozenset(roster.reader.sandbox_accounts),
-        warnings=(*reading.warnings, *roster.reader.warnings()),
+            problems.add(join("", key), unknown_key(key, FileSection.model_fields))
+    listener = context.section(ListenerSection, "listener")
+    admin = context.section(AdminSection, "admin")
+    store = context.section(StoreSection, "store")
+    if listener and admin:
+        _check_ports(context, listener, admin)
+    accounts = AccountLoader(
+        context,
+        providers := load_providers(context),
+        is_listener_on_loopback=listener is None or is_loopback(listener.host),
+        is_guarded=admin is not None and bool(admin.token),
     )
-    reading.problems.raise_if_any()
-    return config, roster
+    _load_accounts(context, accounts, store, without)
+    relay = context.section(RelaySection, "relay")
+    alerts = context.section(AlertsSection, "alerts")
+    problems.raise_if_any()
+    assert listener is not None and admin is not None  # noqa: S101, PT018 - else problems
+    assert store is not None and relay is not None and alerts is not None  # noqa: S101, PT018
+    config = Config(
+        accounts=tuple(accounts.accounts),
+        disabled_accounts=accounts.disabled,
+        providers=tuple(
+            ProviderConfig(one.name, one.refresher, one.client_of({}))
+            for one in providers.values()
+            if one is not None
+        ),
+        listener=listener,
+        admin=admin,
+        relay=relay,
+        store=store,
+        alerts=alerts,
+        added=frozenset(accounts.runtime_keys),
+        sandbox_accounts=frozenset(accounts.sandbox_accounts),
+        warnings=(*context.warnings, *accounts.warnings()),
+    )
+    return config, accounts
 
 
 def _document(path: Path | None, overrides: Overrides, problems: Problems) -> dict[str, Json]:
@@ -127,9 +144,48 @@ def _document(path: Path | None, overrides: Overrides, problems: Problems) -> di
                 for mailbox in MOCK_MAILBOXES
             ]
         }
-    document = read_document(path, "accounts", problems)
+    document = read_json_file(path, "accounts", problems)
     if isinstance(document, list):
         return {"accounts": document}
     if not isinstance(document, dict):
         problems.fail(str(path), "must hold an object with accounts, or an array of accounts")
     return document
+
+
+def _check_ports(context: LoadContext, listener: ListenerSection, admin: AdminSection) -> None:
+    hosts = {listener.host.lower(), admin.host.lower()}
+    if "localhost" in hosts:
+        hosts = hosts - {"localhost"} | {"127.0.0.1"}
+    if listener.port == admin.port != 0 and (len(hosts) == 1 or hosts & _EVERY_ADDRESS):
+        context.problems.add(
+            context.place("admin", "port"),
+            f"is {admin.port}, which is {context.place('listener', 'port')} too; give each its own",
+        )
+
+
+def _load_accounts(
+    context: LoadContext,
+    loader: AccountLoader,
+    store: StoreSection | None,
+    without: Collection[str],
+) -> None:
+    state_dir = context.environment.state_dir
+    accounts = context.document.get("accounts")
+    if "accounts" not in context.document:
+        context.problems.add("accounts", "is required")
+    elif not isinstance(accounts, list):
+        context.problems.add("accounts", "must be an array")
+    else:
+        for number, value in enumerate(accounts):
+            loader.load(value, join("accounts", number))
+    # Where none was ever added, no key is asked of a keyring.
+    if store and accounts_directory(state_dir).exists():
+        try:
+            loader.load_runtime(open_runtime_accounts(state_dir, store), without)
+        except ValueError as error:
+            context.problems.add("store.keyring", str(error))
+    if isinstance(accounts, list) and not loader.enabled:
+        if accounts and not loader.runtime_keys:
+            context.problems.add("accounts", "no account is enabled")
+        elif not accounts:
+            context.warnings.append("there is no account yet: nobody can log in")

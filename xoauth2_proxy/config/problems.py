@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import json
 import re
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from xoauth2_proxy.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
 
 _PLAIN_KEY = re.compile(r"[A-Za-z_][\w-]*", re.ASCII)
 _LONGEST_KEY_SHOWN = 80  # characters; a key is meant to be a word, not a page
@@ -28,10 +31,20 @@ class Problems:
         """Note a problem, once; what a terminal cannot show is escaped."""
         self._found[_printable(path), _printable(problem)] = None
 
-    def take(self, others: Problems, note: str = "") -> None:
-        """Note the problems of `others` too, each ending in `note`."""
+    def add_faults(self, path: str, faults: Iterable[tuple[str, str]]) -> None:
+        """Note what is wrong with keys of the object at `path`; a key may be `upstream.host`."""
+        for key, problem in faults:
+            self.add(join(path, *key.split(".")), problem)
+
+    def take(
+        self, others: Problems, note: str = "", renamed: Mapping[str, str] | None = None
+    ) -> None:
+        """Note the problems of `others` too, each ending in `note`.
+
+        `renamed` maps JSON paths to what is said in their place.
+        """
         for path, problem in others._found:
-            self.add(path, problem + note)
+            self.add((renamed or {}).get(path, path), problem + note)
 
     def listed(self) -> list[tuple[str, str]]:
         """Return what was noted."""

@@ -1,19 +1,29 @@
-"""What the accounts of a provider have in common, and how an entry of the file changes that."""
+"""What the accounts of a provider have in common, and how entries and accounts change that.
+
+The account beats the provider's entry, which beats what is built in, key by key; but a client id
+comes with its own secret or certificate, and an issuer with its own endpoints.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from xoauth2_proxy.accounts.accounts import Limits, TlsMode, Upstream
-from xoauth2_proxy.accounts.oauth_client import OAuthClient
+from xoauth2_proxy.accounts.oauth_client import GrantType, OAuthClient
 from xoauth2_proxy.config.environment import is_loopback
-from xoauth2_proxy.config.problems import Problems, join
+from xoauth2_proxy.config.problems import Problems
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
-    from xoauth2_proxy.config.model import LimitsSection, ProviderSection, UpstreamSection
+    from xoauth2_proxy.config.account_sections import (
+        LimitsSection,
+        ProviderSection,
+        UpstreamSection,
+    )
+
+_Values = TypeVar("_Values", Upstream, Limits)
 
 MOCK = "mock"  # the refresher whose tokens only the sandbox accepts
 
@@ -26,61 +36,67 @@ class Provider:
     refresher: str
     upstream: Upstream
     limits: Limits
-    oauth: OAuthClient = field(default_factory=OAuthClient)  # built in, without `entry`
+    built_in_client: OAuthClient = field(default_factory=OAuthClient)  # without `entry`
     application_scopes: tuple[str, ...] = ()  # instead of the scopes for client_credentials
     connections_allowed: int | None = None  # the provider's own cap per mailbox; None: unknown
     is_upstream_written: bool = False  # the file says where the upstream is
-    entry: ProviderSection | None = None  # of the file; its secrets are not looked for yet
+    entry: ProviderSection | None = None  # of the file
+    client_fields: dict[str, Any] = field(default_factory=dict, repr=False)  # the entry writes
+    # Secrets and files of the entry that are not there: told once an account needs them. Until
+    # then, `entry` is its shape alone.
+    missing: Problems = field(default_factory=Problems)
+
+    def client_of(self, account_fields: dict[str, Any]) -> OAuthClient:
+        """Return the client of an account that writes these fields."""
+        client = _overlaid(_overlaid(self.built_in_client, self.client_fields), account_fields)
+        written = self.client_fields.keys() | account_fields.keys()
+        if "grant_type" not in written and client.service_account is not None:
+            client = replace(client, grant_type=GrantType.SERVICE_ACCOUNT)
+        if "scopes" not in written and client.grant_type is GrantType.CLIENT_CREDENTIALS:
+            client = replace(client, scopes=self.application_scopes)
+        return client
+
+    def changed_by(self, section: ProviderSection) -> Provider:
+        """Return the provider with what `section` writes, all but its OAuth keys."""
+        return replace(
+            self,
+            refresher=section.refresher or self.refresher,
+            upstream=changed(self.upstream, section.upstream),
+            limits=changed(self.limits, section.limits),
+            is_upstream_written=is_written(section.upstream),
+            entry=section,
+        )
+
+    def faults_of_use(self, upstream: Upstream, limits: Limits) -> Iterator[tuple[str, str]]:
+        """Yield what may not be done here: TLS left out, or the provider's own cap exceeded."""
+        if upstream.tls is TlsMode.NONE and upstream.host and not is_loopback(upstream.host):
+            yield (
+                "upstream.tls",
+                f"none is for loopback only, and {upstream.host} is not; "
+                "write starttls or implicit",
+            )
+        allowed = self.connections_allowed
+        if allowed is not None and limits.max_connections > allowed:
+            yield (
+                "limits.max_connections",
+                f"{self.name} allows {allowed} connections per mailbox at one time",
+            )
 
 
-def changed_provider(base: Provider, section: ProviderSection, directory: Path) -> Provider:
-    """Return `base` with what `section` writes, all but its OAuth keys."""
-    return replace(
-        base,
-        refresher=section.refresher or base.refresher,
-        upstream=changed_upstream(base.upstream, section.upstream, directory),
-        limits=changed_limits(base.limits, section.limits),
-        is_upstream_written=bool(section.upstream and section.upstream.model_fields_set),
-        entry=section,
-    )
-
-
-def check_new_provider(section: ProviderSection, path: str, problems: Problems) -> None:
-    """Note what a provider that is not built in must say and does not."""
-    if section.refresher is None:
-        problems.add(join(path, "refresher"), "is required for a provider of your own")
-    for key in ("host", "port"):
-        if getattr(section.upstream, key, None) is None:
-            problems.add(join(path, "upstream", key), "is required for a provider of your own")
-
-
-def changed_upstream(base: Upstream, section: UpstreamSection | None, directory: Path) -> Upstream:
-    """Return `base` with what `section` writes; a relative `ca_file` lies in `directory`."""
-    if section is None:
-        return base
-    written = section.model_dump(exclude_unset=True)
-    if section.ca_file is not None:
-        written["ca_file"] = directory / section.ca_file
-    return replace(base, **written)
-
-
-def changed_limits(base: Limits, section: LimitsSection | None) -> Limits:
+def changed(base: _Values, section: UpstreamSection | LimitsSection | None) -> _Values:
     """Return `base` with what `section` writes."""
     return replace(base, **section.model_dump(exclude_unset=True)) if section else base
 
 
-def check_use(
-    provider: Provider, upstream: Upstream, limits: Limits, path: str, problems: Problems
-) -> None:
-    """Note what may not be done with the provider: TLS left out, or its own cap exceeded."""
-    if upstream.tls is TlsMode.NONE and upstream.host and not is_loopback(upstream.host):
-        problems.add(
-            join(path, "upstream", "tls"),
-            f"none is for loopback only, and {upstream.host} is not; write starttls or implicit",
-        )
-    allowed = provider.connections_allowed
-    if allowed is not None and limits.max_connections > allowed:
-        problems.add(
-            join(path, "limits", "max_connections"),
-            f"{provider.name} allows {allowed} connections per mailbox at one time",
-        )
+def is_written(section: UpstreamSection | None) -> bool:
+    """Whether the file says anything about the upstream."""
+    return section is not None and bool(section.model_fields_set)
+
+
+def _overlaid(base: OAuthClient, written: dict[str, Any]) -> OAuthClient:
+    is_another_client = base.client_id != written.get("client_id", base.client_id)
+    if (base.client_id and is_another_client) or written.keys() & {"client_secret", "certificate"}:
+        base = replace(base, client_secret="", certificate=None, secret_expires_on=None)
+    if "issuer" in written:
+        base = replace(base, token_endpoint="", authorization_endpoint="")
+    return replace(base, **written)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from xoauth2_proxy.accounts.accounts import login_key
-from xoauth2_proxy.config.json_file import Json, parsed_document
+from xoauth2_proxy.config.json_file import Json, parsed_json
 from xoauth2_proxy.config.problems import Problems
 from xoauth2_proxy.errors import ConfigError
 from xoauth2_proxy.files import private_directory, replace_durably, sync_directory
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from xoauth2_proxy.config.settings import StoreConfig
+    from xoauth2_proxy.config.sections import StoreSection
 
 Document = dict[str, Json]  # one account, as an element of `accounts`
 
@@ -37,7 +37,7 @@ class Found:
     unreadable: list[tuple[str, str]] = field(default_factory=list)  # and why
 
 
-class AddedAccounts:
+class RuntimeAccounts:
     """The directory of accounts that were added; every method blocks."""
 
     def __init__(self, directory: Path, seal: Seal = NO_SEAL) -> None:
@@ -107,7 +107,7 @@ class AddedAccounts:
         problems = Problems()
         octets = self._seal.open(path.read_bytes())
         with suppress(ConfigError):
-            document = parsed_document(octets, "", "", problems)
+            document = parsed_json(octets, "", "", problems)
             if not isinstance(document, dict):
                 problems.add("", "must hold one account, an object")
             elif not problems:
@@ -115,14 +115,14 @@ class AddedAccounts:
         raise ValueError("; ".join(": ".join(filter(None, one)) for one in problems.listed()))
 
 
-def added_accounts(state_dir: Path, store: StoreConfig) -> AddedAccounts:
+def open_runtime_accounts(state_dir: Path, store: StoreSection) -> RuntimeAccounts:
     """Return the accounts added to the relay of this state directory, sealed as its store is.
 
     Raises:
         ValueError: the key cannot be had from the keyring.
     """
-    seal = open_seal(store.directory, store.key, is_key_in_keyring=store.is_key_in_keyring)
-    return AddedAccounts(accounts_directory(state_dir), seal)
+    seal = open_seal(store.directory, store.key, is_key_in_keyring=store.keyring)
+    return RuntimeAccounts(accounts_directory(state_dir), seal)
 
 
 def accounts_directory(state_dir: Path) -> Path:

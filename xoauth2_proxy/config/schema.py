@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from xoauth2_proxy.config.json_file import COMMENT_PREFIX
-from xoauth2_proxy.config.model import FileSection
+from xoauth2_proxy.config.sections import FileSection
 
 _NULL = {"type": "null"}
 
@@ -47,4 +47,6 @@ def _as_read(part: Any) -> Any:  # noqa: ANN401 - any JSON value
 
 
 def _is_noise(key: str, value: object) -> bool:
-    return (key == "title" and isinstance(value, str)) or (key == "default" and value is None)
+    if key == "default":
+        return value in (None, "", ".")  # the description says what holds where the key is left out
+    return key == "title" and isinstance(value, str)

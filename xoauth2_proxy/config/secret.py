@@ -7,46 +7,24 @@ never the value.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated
 
-from pydantic import PlainValidator, WithJsonSchema
+from pydantic import PlainValidator, ValidationInfo, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from xoauth2_proxy.accounts.accounts import LocalPassword
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
-_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}", re.ASCII)
-_MAX_SECRET_BYTES = 64 * 1024  # the longest secret seen, a Microsoft refresh token, has 2 KiB
+    from xoauth2_proxy.config.environment import Environment
 
+VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}", re.ASCII)
+KIND = "secret"  # of a validation error
+
+_MAX_SECRET_BYTES = 64 * 1024  # the longest secret seen, a Microsoft refresh token, has 2 KiB
 # PHC string format; libargon2 wants a salt of 8 octets and a hash of 4 at least.
 _PHC_ENDING = re.compile(r"\$[A-Za-z0-9+/]{11,}\$[A-Za-z0-9+/]{6,}\Z", re.ASCII)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SecretReference:
-    """A secret before it is resolved; exactly one field is not ""."""
-
-    text: str = field(default="", repr=False)
-    variable: str = ""
-    file: str = ""
-
-    def resolve(self, environ: Mapping[str, str], directory: Path) -> str:
-        """Return the secret itself; a relative file is looked for in `directory`.
-
-        Raises:
-            ValueError: it cannot be had or is empty; the text says why and holds no secret.
-        """
-        if self.variable:
-            if self.variable not in environ:
-                raise ValueError(f"the environment variable {self.variable} is not set")
-            if not environ[self.variable]:
-                raise ValueError(f"the environment variable {self.variable} is empty")
-            return environ[self.variable]
-        return _read(directory / self.file) if self.file else self.text
 
 
 def local_password(secret: str) -> LocalPassword:
@@ -70,7 +48,47 @@ def local_password(secret: str) -> LocalPassword:
     return LocalPassword(argon2_hash=secret)
 
 
-def _read(path: Path) -> str:
+def _secret(value: object, info: ValidationInfo) -> str:
+    """Return the secret itself; "" where there is no environment to look it up in."""
+    try:
+        return _resolved(value, info.context)
+    except ValueError as error:
+        raise PydanticCustomError(KIND, "{fault}", {"fault": str(error)}) from None
+
+
+def _resolved(value: object, environment: Environment | None) -> str:
+    if isinstance(value, dict) and list(value) == ["file"]:
+        file = value["file"]
+        if isinstance(file, str) and file:
+            return _looked_up(environment, file=file)
+    if not isinstance(value, str):
+        raise ValueError('must be text, "${VARIABLE}" or {"file": "path"}')
+    if not value:
+        raise ValueError("must not be empty")
+    if reference := VARIABLE.fullmatch(value):
+        return _looked_up(environment, variable=reference[1])
+    if value.startswith("${"):
+        raise ValueError('begins with "${" but is not "${VARIABLE}"; put such a secret into a file')
+    if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
+        raise ValueError("holds half a surrogate pair, which is no character")
+    return value
+
+
+def _looked_up(environment: Environment | None, *, variable: str = "", file: str = "") -> str:
+    if environment is None:
+        return ""
+    if environment.is_posted:
+        raise ValueError("must be the text itself, no variable and no file")
+    if file:
+        return _content(environment.directory / file)
+    if variable not in environment.environ:
+        raise ValueError(f"the environment variable {variable} is not set")
+    if not environment.environ[variable]:
+        raise ValueError(f"the environment variable {variable} is empty")
+    return environment.environ[variable]
+
+
+def _content(path: Path) -> str:
     try:
         with path.open("rb") as file:
             content = file.read(_MAX_SECRET_BYTES + 1)
@@ -89,44 +107,22 @@ def _read(path: Path) -> str:
     return secret
 
 
-def _reference(value: object) -> SecretReference:
-    if isinstance(value, str):
-        return _text_reference(value)
-    if isinstance(value, dict) and list(value) == ["file"]:
-        file = value["file"]
-        if isinstance(file, str) and file:
-            return SecretReference(file=file)
-    raise PydanticCustomError("secret", 'must be text, "${VARIABLE}" or {"file": "path"}')
+def _password(value: object, info: ValidationInfo) -> LocalPassword:
+    return local_password(_secret(value, info))
 
 
-def _text_reference(text: str) -> SecretReference:
-    if not text:
-        raise PydanticCustomError("secret", "must not be empty")
-    if reference := _VARIABLE.fullmatch(text):
-        return SecretReference(variable=reference[1])
-    if text.startswith("${"):
-        raise PydanticCustomError(
-            "secret", 'begins with "${" but is not "${VARIABLE}"; put such a secret into a file'
-        )
-    if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
-        raise PydanticCustomError("secret", "holds half a surrogate pair, which is no character")
-    return SecretReference(text=text)
-
-
-Secret = Annotated[
-    SecretReference,
-    PlainValidator(_reference),
-    WithJsonSchema(
-        {
-            "oneOf": [
-                {"type": "string", "minLength": 1, "examples": ["${VARIABLE}"]},
-                {
-                    "type": "object",
-                    "properties": {"file": {"type": "string", "minLength": 1}},
-                    "required": ["file"],
-                    "additionalProperties": False,
-                },
-            ]
-        }
-    ),
-]
+_FORMS = WithJsonSchema(
+    {
+        "oneOf": [
+            {"type": "string", "minLength": 1, "examples": ["${VARIABLE}"]},
+            {
+                "type": "object",
+                "properties": {"file": {"type": "string", "minLength": 1}},
+                "required": ["file"],
+                "additionalProperties": False,
+            },
+        ]
+    }
+)
+Secret = Annotated[str, PlainValidator(_secret), _FORMS]
+Password = Annotated[LocalPassword, PlainValidator(_password), _FORMS]

@@ -1,197 +1,251 @@
-"""Reads the objects of the file that are no mailboxes: listener, admin, relay, store, alerts."""
+"""The settings of the file that are no accounts: every key, its bounds, its default, its rules.
 
-from __future__ import annotations
+The JSON Schema is made from these models and those of `account_sections`, so a key is described
+there and nowhere else.
+"""
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
 from urllib.parse import urlsplit
 
-from xoauth2_proxy.config.environment import check_file, check_key_pair, is_loopback
-from xoauth2_proxy.config.model import (
-    AdminSection,
-    AlertsSection,
-    ListenerSection,
-    RelaySection,
-    StoreSection,
-)
-from xoauth2_proxy.config.settings import (
-    AdminConfig,
-    AlertsConfig,
-    ListenerConfig,
-    RelayConfig,
-    StoreConfig,
-    StoreKind,
-)
-from xoauth2_proxy.config.values import fault_of_url
+from pydantic import Field, ValidationInfo, field_validator
+
+from xoauth2_proxy.config.account_sections import AccountSection, ProviderSection
+from xoauth2_proxy.config.environment import Environment, check_file, check_key_pair, is_loopback
+from xoauth2_proxy.config.secret import Secret
+from xoauth2_proxy.config.section import Section
+from xoauth2_proxy.config.settings import StoreKind
+from xoauth2_proxy.config.urls import fault_of_url, is_redis_url
+from xoauth2_proxy.config.values import FilePath, Host, IpAddress, ListenPort, Url
 from xoauth2_proxy.oauth.stores.encryption import Seal
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from xoauth2_proxy.config.load_context import Reading
-
 _MIN_TOKEN_CHARACTERS = 16  # as for store.key
-_REDIS_SCHEMES = ("redis", "rediss", "unix")
+_NO_MODULE = "needs the Python package {0}, which is not installed; run: pip install {0}"
 
 
-def listener_config(reading: Reading) -> ListenerConfig | None:
-    """Return where clients connect; None: the section is wrong."""
-    section = reading.section(ListenerSection, "listener")
-    if section is None:
-        return None
-    given = reading.overrides
-    insecure = given.allow_insecure_auth
-    listener = ListenerConfig(
-        host=section.host if given.host is None else given.host,
-        port=section.port if given.port is None else given.port,
-        tls_cert=_tls_file(reading, given.tls_cert, section.tls_cert, "tls_cert"),
-        tls_key=_tls_file(reading, given.tls_key, section.tls_key, "tls_key"),
-        allow_insecure_auth=section.allow_insecure_auth if insecure is None else insecure,
-        proxies=tuple(section.proxies),
-        max_connections=section.max_connections,
-        idle_seconds=section.idle_seconds,
+class ListenerSection(Section):
+    """Where mail clients connect."""
+
+    # Loopback, so that a first start exposes nothing; 2525 is the usual unprivileged 587.
+    host: Host = Field(default="127.0.0.1", description="Address to listen on.")
+    port: ListenPort = Field(default=2525, description="Port to listen on; 0: any free one.")
+    tls_cert: FilePath | None = Field(
+        default=None, description="PEM certificate chain for STARTTLS; relative to this file."
     )
-    _check_listener(reading, listener)
-    return listener
-
-
-def _check_listener(reading: Reading, listener: ListenerConfig) -> None:
-    problems = reading.problems
-    if (listener.tls_cert is None) != (listener.tls_key is None):
-        missing, present = (
-            ("tls_cert", "tls_key") if listener.tls_cert is None else ("tls_key", "tls_cert")
-        )
-        problems.add(f"listener.{missing}", f"is required beside {present}")
-    elif listener.tls_cert is not None and listener.tls_key is not None:
-        check_key_pair(listener.tls_cert, listener.tls_key, "listener.tls_cert", problems)
-    if listener.allow_insecure_auth:
-        reading.warnings.append(
-            f"allow_insecure_auth: clients of {listener.host} may send passwords and tokens "
-            "without TLS, for anyone on the way to read"
-        )
-    elif not is_loopback(listener.host) and not (listener.tls_cert or listener.tls_key):
-        problems.add(
-            "listener.host" if reading.overrides.host is None else "--host",
-            f"nobody could log in on {listener.host}, which is not loopback, without TLS: give "
-            "tls_cert and tls_key (--tls-cert, --tls-key), or allow_insecure_auth "
-            "(--allow-insecure-auth)",
-        )
-
-
-def _tls_file(reading: Reading, given: Path | None, written: str | None, key: str) -> Path | None:
-    if given is not None:
-        check_file(given, f"--{key.replace('_', '-')}", reading.problems)
-        return given.absolute()
-    if written is None:
-        return None
-    file = reading.surroundings.directory / written
-    check_file(file, f"listener.{key}", reading.problems)
-    return file
-
-
-def admin_config(reading: Reading) -> AdminConfig:
-    """Return where health and metrics are asked for."""
-    section = reading.section(AdminSection, "admin")
-    if section is None:
-        return AdminConfig()
-    given = reading.overrides
-    host = section.host if given.admin_host is None else given.admin_host
-    token = ""
-    if section.token is not None:
-        token = reading.surroundings.secret(section.token, "admin.token", reading.problems)
-    elif not is_loopback(host):
-        reading.problems.add("admin.token", f"is required on {host}, which is not loopback")
-    if 0 < len(token) < _MIN_TOKEN_CHARACTERS:
-        reading.warnings.append(
-            f"admin.token: has fewer than {_MIN_TOKEN_CHARACTERS} characters and can be guessed"
-        )
-    port = section.port if given.admin_port is None else given.admin_port
-    return AdminConfig(host=host, port=port, token=token, public_url=section.public_url or "")
-
-
-def relay_config(reading: Reading) -> RelayConfig:
-    """Return what one message may be."""
-    section = reading.section(RelaySection, "relay")
-    return RelayConfig(**section.model_dump()) if section else RelayConfig()
-
-
-def store_config(reading: Reading) -> StoreConfig:
-    """Return where grants are kept."""
-    default = StoreConfig(directory=reading.state_dir.absolute() / "tokens")
-    section = reading.section(StoreSection, "store")
-    if section is None:
-        return default
-    problems = reading.problems
-    if section.directory is not None and section.kind is not StoreKind.FILE:
-        problems.add("store.directory", f"is for kind file, not {section.kind}")
-    if section.keyring and section.key is not None:
-        problems.add("store.keyring", "contradicts key; remove one of the two")
-    store = StoreConfig(
-        kind=section.kind,
-        directory=reading.surroundings.directory / (section.directory or default.directory),
-        url=_redis_url(reading, section),
-        key=_store_key(reading, section),
-        is_key_in_keyring=section.keyring,
+    tls_key: FilePath | None = Field(
+        default=None, description="PEM private key of tls_cert; relative to this file."
     )
-    parts = urlsplit(store.url)
-    if parts.scheme == "redis" and not is_loopback(parts.hostname or "") and not _is_sealed(store):
-        reading.warnings.append(
-            f"store.url: tokens go to {parts.hostname} without TLS and without encryption, for "
-            "anyone on the way to read; write rediss://, or give store.key"
-        )
-    return store
+    allow_insecure_auth: bool = Field(
+        default=False,
+        description="Offer AUTH without TLS on an address that is not loopback.",
+    )
+    proxies: Annotated[tuple[IpAddress, ...], Field(strict=False)] = Field(
+        default=(),
+        description="Load balancers, by IP address, whose connections begin with a PROXY header "
+        "(version 1 or 2) that names the client.",
+    )
+    # 1000 fits a soft limit of 1024 file descriptors, barely.
+    max_connections: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        default=1000, description="Clients at one time; one more is told 421."
+    )
+    # RFC 5321 §4.5.3.2.7: a server waits at least 5 minutes.
+    idle_seconds: Annotated[float, Field(gt=0, le=3600)] = Field(
+        default=300.0, description="How long a client may be silent."
+    )
+
+    def faults(self) -> Iterator[tuple[str, str]]:
+        """Find TLS files that cannot be used, and a listener on which nobody could log in."""
+        files = {"tls_cert": self.tls_cert, "tls_key": self.tls_key}
+        faults = [(key, fault) for key, file in files.items() if file and (fault := _fault(file))]
+        yield from faults
+        for missing, present in (("tls_cert", "tls_key"), ("tls_key", "tls_cert")):
+            if files[missing] is None and files[present] is not None:
+                yield missing, f"is required with {present}"
+        if self.tls_cert and self.tls_key and not faults:
+            try:
+                check_key_pair(self.tls_cert, self.tls_key)
+            except ValueError as error:
+                yield "tls_cert", str(error)
+        has_tls = self.tls_cert or self.tls_key
+        if not self.allow_insecure_auth and not is_loopback(self.host) and not has_tls:
+            yield (
+                "host",
+                f"clients could not log in: {self.host} is not loopback, and there is no TLS; give "
+                "tls_cert and tls_key (--tls-cert, --tls-key), or allow_insecure_auth "
+                "(--allow-insecure-auth)",
+            )
+
+    def warnings(self) -> Iterator[str]:
+        """Tell of passwords that others could read."""
+        if self.allow_insecure_auth:
+            yield (
+                f"allow_insecure_auth: clients of {self.host} may send passwords and tokens "
+                "without TLS, for anyone on the way to read"
+            )
 
 
-def _is_sealed(store: StoreConfig) -> bool:
-    return bool(store.key) or store.is_key_in_keyring
+class AdminSection(Section):
+    """Where health and metrics are asked for."""
+
+    host: Host = Field(default="127.0.0.1", description="Address to listen on.")
+    port: ListenPort = Field(default=9090, description="Port to listen on; 0: any free one.")
+    token: Secret = Field(
+        default="",
+        repr=False,
+        description="Bearer token to ask for; required where host is not loopback.",
+    )
+    public_url: Url = Field(
+        default="",
+        description="Where browsers reach the admin pages, if that is not where they are served: "
+        "behind a proxy that adds TLS, as https://relay.example.com.",
+    )
+
+    def faults(self) -> Iterator[tuple[str, str]]:
+        """Find an admin server that anyone on the network could use."""
+        if not self.token and not is_loopback(self.host):
+            yield "token", f"is required on {self.host}, which is not loopback"
+
+    def warnings(self) -> Iterator[str]:
+        """Tell of a token that can be guessed."""
+        if 0 < len(self.token) < _MIN_TOKEN_CHARACTERS:
+            yield (
+                f"admin.token: has fewer than {_MIN_TOKEN_CHARACTERS} characters and can be guessed"
+            )
 
 
-def _redis_url(reading: Reading, section: StoreSection) -> str:
-    problems = reading.problems
-    if section.kind is not StoreKind.REDIS:
-        if section.url is not None:
-            problems.add("store.url", f"is for kind redis, not {section.kind}")
-        return ""
-    if section.url is None:
-        problems.add("store.url", "is required for kind redis")
-        return ""
-    url = reading.surroundings.secret(section.url, "store.url", problems)
-    if url and not _is_redis_url(url):
-        problems.add("store.url", "must be a rediss://, redis:// or unix:// URL")
-        return ""
-    return url
+class RelaySection(Section):
+    """What one message may be, and how long a stop may take."""
+
+    # From what every server must take (RFC 5321 §4.5.3.1.7) to Exchange Online's largest SIZE.
+    # 35 MiB: Gmail announces SIZE 35882577, Exchange Online's default MaxSendSize is 35 MB.
+    max_message_bytes: Annotated[int, Field(ge=65_536, le=157_286_400)] = Field(
+        default=36_700_160, description="Largest message, announced as SIZE."
+    )
+    # Most messages are smaller than 256 KiB and take one round trip.
+    buffer_bytes: Annotated[int, Field(ge=4096, le=16_777_216)] = Field(
+        default=262_144,
+        description="How much of a message is held; the rest is sent on while it arrives.",
+    )
+    # Gmail's limit by SMTP; RFC 5321 §4.5.3.1.8: at least 100. Exchange Online: 1000 at most.
+    max_recipients: Annotated[int, Field(ge=1, le=1000)] = Field(
+        default=100, description="Recipients of one message."
+    )
+    # Most transactions take under a second.
+    drain_seconds: Annotated[float, Field(ge=0, le=3600)] = Field(
+        default=30.0, description="How long transactions in flight may take at a stop."
+    )
 
 
-def _is_redis_url(url: str) -> bool:
+class StoreSection(Section):
+    """Where refresh tokens are kept."""
+
+    kind: Annotated[StoreKind, Field(strict=False)] = Field(
+        default=StoreKind.FILE,
+        description="file: a directory; memory: nowhere, a restart forgets them; redis: a server, "
+        "for several machines.",
+    )
+    directory: FilePath = Field(
+        default=Path(),
+        validate_default=True,
+        description="Directory of the file store, relative to this file; by default tokens, in "
+        "the state directory.",
+    )
+    url: Secret = Field(
+        default="", repr=False, description="Redis server: rediss://, redis:// or unix:// URL."
+    )
+    key: Secret = Field(
+        default="",
+        repr=False,
+        description="Encrypts what is kept: 16 characters at least, best from a random generator.",
+    )
+    keyring: bool = Field(
+        default=False,
+        description="Encrypt with a key that is made and kept in the operating system's keyring.",
+    )
+
+    @field_validator("directory", mode="wrap")
+    @classmethod
+    def _default_directory(
+        cls, value: object, read: Callable[[object], Path], info: ValidationInfo
+    ) -> Path:
+        if value != Path():
+            return read(value)
+        environment: Environment | None = info.context
+        return environment.state_dir.absolute() / "tokens" if environment else Path()
+
+    def faults(self) -> Iterator[tuple[str, str]]:
+        """Find keys of another kind of store, and what the store needs and lacks."""
+        if "directory" in self.model_fields_set and self.kind is not StoreKind.FILE:
+            yield "directory", f"is for kind file, not {self.kind}"
+        if self.keyring and self.key:
+            yield "keyring", "contradicts key; remove one of the two"
+        elif self.keyring and find_spec("keyring") is None:
+            yield "keyring", _NO_MODULE.format("keyring")
+        try:
+            if self.key and not Seal(self.key):
+                yield "key", "holds no key"
+        except ValueError as error:
+            yield "key", str(error)
+        yield from self._faults_of_redis()
+
+    def _faults_of_redis(self) -> Iterator[tuple[str, str]]:
+        if self.kind is not StoreKind.REDIS:
+            if self.url:
+                yield "url", f"is for kind redis, not {self.kind}"
+        elif not self.url:
+            yield "url", "is required for kind redis"
+        elif not is_redis_url(self.url):
+            yield "url", "must be a rediss://, redis:// or unix:// URL"
+        elif find_spec("redis") is None:
+            yield "kind", _NO_MODULE.format("redis")
+
+    def warnings(self) -> Iterator[str]:
+        """Tell of tokens that others could read on their way."""
+        parts = urlsplit(self.url)
+        is_far = parts.scheme == "redis" and not is_loopback(parts.hostname or "")
+        if is_far and not self.key and not self.keyring:
+            yield (
+                f"store.url: tokens go to {parts.hostname} without TLS and without encryption, for "
+                "anyone on the way to read; write rediss://, or give store.key"
+            )
+
+
+class AlertsSection(Section):
+    """Who is told when a mailbox needs a person."""
+
+    # Two working weeks: long enough for a holiday.
+    warn_days: Annotated[int, Field(ge=0, le=365)] = Field(
+        default=14, description="How many days before a sign-in or a client secret ends."
+    )
+    webhook: Secret = Field(
+        default="", repr=False, description="URL that is posted each warning as JSON."
+    )
+
+    def faults(self) -> Iterator[tuple[str, str]]:
+        """Find a URL to which warnings cannot go."""
+        if self.webhook and (fault := fault_of_url(self.webhook)):
+            yield "webhook", fault
+
+
+class FileSection(Section):
+    """The whole file. A bare list of accounts is read as well."""
+
+    accounts: list[AccountSection] = Field(description="The mailboxes.")
+    providers: dict[str, ProviderSection] = Field(
+        default={}, description="Providers by name: your own, or changes to the built-in ones."
+    )
+    relay: RelaySection = RelaySection()
+    listener: ListenerSection = ListenerSection()
+    admin: AdminSection = AdminSection()
+    store: StoreSection = StoreSection()
+    alerts: AlertsSection = AlertsSection()
+
+
+def _fault(file: Path) -> str:
     try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
-    except ValueError:
-        return False
-    if not url.isprintable() or parts.scheme not in _REDIS_SCHEMES:
-        return False
-    return bool(parts.path) if parts.scheme == "unix" else bool(host)
-
-
-def _store_key(reading: Reading, section: StoreSection) -> str:
-    if section.key is None:
-        return ""
-    key = reading.surroundings.secret(section.key, "store.key", reading.problems)
-    try:
-        if key and not Seal(key):
-            reading.problems.add("store.key", "holds no key")
+        check_file(file)
     except ValueError as error:
-        reading.problems.add("store.key", str(error))
-    return key
-
-
-def alerts_config(reading: Reading) -> AlertsConfig:
-    """Return who is told when a mailbox needs a person."""
-    section = reading.section(AlertsSection, "alerts")
-    if section is None:
-        return AlertsConfig()
-    webhook = ""
-    if section.webhook is not None:
-        webhook = reading.surroundings.secret(section.webhook, "alerts.webhook", reading.problems)
-        if webhook and (fault := fault_of_url(webhook)):
-            reading.problems.add("alerts.webhook", fault)
-    return AlertsConfig(warn_days=section.warn_days, webhook=webhook)
+        return str(error)
+    return ""

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from xoauth2_proxy.config.load import begin_reading, finish_reading, load_config
-
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterable, Mapping
     from pathlib import Path
 
-    from xoauth2_proxy.config.account_loader import Roster
-    from xoauth2_proxy.config.settings import Config, Overrides
+    from xoauth2_proxy.accounts.accounts import Account
+    from xoauth2_proxy.config.config import Config
+    from xoauth2_proxy.config.settings import Overrides
 
 # What is read once, when the relay starts: its sockets, its limits and its store.
 _READ_ONCE = ("listener", "admin", "relay", "store", "alerts")
-_KEYS = {"is_key_in_keyring": "keyring"}  # fields that are called otherwise than the file's keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +27,8 @@ class ConfigSource:
 
     def load(self, known_refreshers: Collection[str], environ: Mapping[str, str]) -> Config:
         """Return the configuration as it is now. Raises `ConfigError`; blocks."""
+        from xoauth2_proxy.config.load import load_config  # pydantic takes a while to import
+
         return load_config(
             self.path,
             self.overrides,
@@ -37,31 +37,65 @@ class ConfigSource:
             environ=environ,
         )
 
-    def roster(
+    def check_account(
+        self, document: object, known_refreshers: Collection[str], environ: Mapping[str, str]
+    ) -> Account:
+        """Return the account that `document` makes beside those there are now; blocks.
+
+        Raises:
+            ConfigError: with JSON paths that begin in the account, or in the configuration file if
+                that has become wrong itself.
+        """
+        (account,) = self.check_accounts([("", document)], known_refreshers, environ)
+        return account
+
+    def check_accounts(
         self,
+        documents: Iterable[tuple[str, object]],
         known_refreshers: Collection[str],
         environ: Mapping[str, str],
-        without: Collection[str] = frozenset(),
-    ) -> Roster:
-        """Return the accounts that a further one must agree with. Raises `ConfigError`; blocks.
+        *,
+        replaced: Collection[str] = frozenset(),
+        has_token: bool = True,
+    ) -> list[Account]:
+        """Return the accounts that the documents make, in their order; blocks.
 
-        `without` are keys of added accounts that are to be left out.
+        They are judged beside each other and beside those there are now, but for `replaced`, the
+        keys of added ones. With each document comes its JSON path. `has_token` is False where
+        anybody on this machine can ask, because the admin server that runs was started without a
+        token.
+
+        Raises:
+            ConfigError: with every problem, or with those of the configuration file.
         """
-        reading = begin_reading(
+        from xoauth2_proxy.config.load import load_with_accounts
+        from xoauth2_proxy.config.problems import Problems, join
+
+        _, loader = load_with_accounts(
             self.path,
             self.overrides,
             state_dir=self.state_dir,
             known_refreshers=known_refreshers,
             environ=environ,
+            without=replaced,
         )
-        return finish_reading(reading, without)[1]
+        there = len(loader.accounts)
+        is_guarded = has_token and loader.is_guarded
+        problems = Problems()
+        for path, document in documents:
+            if isinstance(document, dict) and document.get("enabled") is False:
+                problems.add(join(path, "enabled"), "must be true, or left out")
+            _, found = loader.load_posted(document, "the request", path, is_guarded=is_guarded)
+            problems.take(found)
+        problems.raise_if_any()
+        return loader.accounts[there:]
 
 
 def needs_restart(old: Config, new: Config) -> list[str]:
     """Return the JSON paths whose change from `old` to `new` takes effect only after a restart."""
     return [
-        f"{section}.{_KEYS.get(field.name, field.name)}"
+        f"{section}.{key}"
         for section in _READ_ONCE
-        for field in fields(getattr(old, section))
-        if getattr(getattr(old, section), field.name) != getattr(getattr(new, section), field.name)
+        for key, value in getattr(old, section)
+        if value != getattr(getattr(new, section), key)
     ]

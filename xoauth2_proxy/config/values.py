@@ -1,62 +1,76 @@
-"""What single values of the file may be, and what every object of it has in common."""
+"""What single values of the file may be."""
 
 import ipaddress
 import re
+from collections.abc import Callable, Sequence
 from datetime import date
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    ConfigDict,
     Field,
     PlainValidator,
+    TypeAdapter,
+    ValidationInfo,
     WithJsonSchema,
-    field_validator,
 )
-from pydantic_core import PydanticCustomError
 
-from xoauth2_proxy.config.environment import is_loopback
+from xoauth2_proxy.config.credential_files import check_client_certificate, check_service_account
+from xoauth2_proxy.config.environment import Environment, check_authorities, found_program
+from xoauth2_proxy.config.urls import fault_of_url
 
 _MAX_ADDRESS_BYTES = 254  # RFC 5321 §4.5.3.1.3: 256 with the angle brackets
 _MAX_URL_CHARACTERS = 2000
+_MAX_SCOPES = 100
 _DAY_SECONDS = 86_400.0
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")  # RFC 3339 §5.6, full-date
-
+_SCOPE = re.compile(r"[!#-\[\]-~]+")  # RFC 6749 §3.3, scope-token
 # One unquoted "@"; the local part may be a quoted string (RFC 5321 §4.1.2).
 _ADDRESS = re.compile(r'(?:"(?:[^"\\]|\\.)+"|[^@"\s]+)@[^@"\s]+')
+_OPERATORS_ALONE = "is for the operator's file; write it into an entry of `providers`"
 
 # Names that reach log lines and metric labels.
 WORD = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
 WORD_RULE = "must be 1 to 64 letters, digits, dots, hyphens or underscores"
 
+# What the relay itself writes into a request: another value would change whose tokens come back.
+_RESERVED_PARAMETERS = frozenset(
+    {
+        *("assertion", "client_assertion", "client_assertion_type", "client_id", "client_secret"),
+        *("code", "code_challenge", "code_challenge_method", "code_verifier", "device_code"),
+        *("grant_type", "nonce", "redirect_uri", "refresh_token", "response_type", "scope"),
+        *("state", "username", "password"),
+    }
+)
+
 
 def _address(address: str) -> str:
     # `isprintable` also keeps 0x01 out, which would end the user field of XOAUTH2.
     if not _ADDRESS.fullmatch(address) or not address.isprintable():
-        raise PydanticCustomError("address", "must be one e-mail address, like name@example.com")
+        raise ValueError("must be one e-mail address, like name@example.com")
     if len(address.encode()) > _MAX_ADDRESS_BYTES:
-        raise PydanticCustomError("address", "must not be longer than 254 octets")
+        raise ValueError("must not be longer than 254 octets")
     return address
 
 
 def _host(host: str) -> str:
-    if not host.isprintable() or any(character.isspace() for character in host):
-        raise PydanticCustomError("host", "must be a host name or an IP address")
+    if not host.isprintable() or any(one.isspace() or one in "${}" for one in host):
+        raise ValueError("must be a host name or an IP address")
     if ":" in host:
         try:
             ipaddress.IPv6Address(host)
         except ValueError:
-            raise PydanticCustomError(
-                "host", "must be a host name or an IP address alone; the port has its own key"
+            raise ValueError(
+                "must be a host name or an IP address alone; the port has its own key"
             ) from None
     return host
 
 
 def _word(word: str) -> str:
     if not WORD.fullmatch(word):
-        raise PydanticCustomError("word", WORD_RULE)
+        raise ValueError(WORD_RULE)
     return word
 
 
@@ -64,48 +78,27 @@ def _ip_address(text: str) -> str:
     try:
         return str(ipaddress.ip_address(text))
     except ValueError:
-        raise PydanticCustomError("address", "must be an IP address") from None
-
-
-def fault_of_url(url: str) -> str:
-    """Return what is wrong with the URL of a server that is sent secrets; "" for nothing.
-
-    TLS, or this machine: nobody on the way reads what is sent there.
-    """
-    try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
-    except ValueError:
-        return "must be a URL"
-    if not url.isascii() or not url.isprintable() or set(url) & set(' "<>\\^`{|}'):
-        return "must be a URL, without blanks and in ASCII"
-    if not host or parts.scheme not in {"https", "http"}:
-        return "must be a URL that begins with https:// and names a host"
-    if parts.scheme == "http" and not is_loopback(host):
-        return "must begin with https://; http:// is for loopback only"
-    if "@" in parts.netloc:
-        return "must not hold a user name or a password"
-    return "must not hold a fragment (#)" if "#" in url else ""
+        raise ValueError("must be an IP address") from None
 
 
 def _url(url: str) -> str:
     if fault := fault_of_url(url):
-        raise PydanticCustomError("url", "{fault}", {"fault": fault})
+        raise ValueError(fault)
     return url
 
 
 def _issuer(url: str) -> str:
     if "?" in url:  # OpenID Connect Discovery 1.0 §2
-        raise PydanticCustomError("url", "must not hold a query (?)")
+        raise ValueError("must not hold a query (?)")
     return url
 
 
 def _authority(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme != "https":
-        raise PydanticCustomError("url", "must begin with https://")
+        raise ValueError("must begin with https://")
     if parts.path.strip("/") or parts.query:
-        raise PydanticCustomError("url", "must end after the host; the tenant has its own key")
+        raise ValueError("must end after the host; the tenant has its own key")
     return f"https://{parts.netloc}"
 
 
@@ -115,14 +108,61 @@ def _date(value: object) -> date:
             return date.fromisoformat(value)
         except ValueError:
             pass
-    raise PydanticCustomError("date", "must be a date as text, like 2027-01-31")
+    raise ValueError("must be a date as text, like 2027-01-31")
 
+
+def _scopes(value: object) -> tuple[str, ...]:
+    words = value.split(" ") if isinstance(value, str) else value
+    if not isinstance(words, list) or not 0 < len(words) <= _MAX_SCOPES:
+        raise ValueError("must be words with blanks between, or an array of words")
+    if not all(isinstance(word, str) and _SCOPE.fullmatch(word) for word in words):
+        raise ValueError("must be words of printable ASCII, with one blank between two")
+    return tuple(words)
+
+
+def _parameter(name: str) -> str:
+    if name.lower() in _RESERVED_PARAMETERS:
+        raise ValueError("is set by the relay and cannot be given here")
+    return name
+
+
+def _command(words: tuple[str, ...], info: ValidationInfo) -> Sequence[str]:
+    environment: Environment | None = info.context
+    if environment is None:
+        return words
+    if environment.is_posted:
+        raise ValueError(_OPERATORS_ALONE)
+    return found_program(words, environment)
+
+
+_PATH: TypeAdapter[str] = TypeAdapter(
+    Annotated[str, Field(min_length=1, max_length=4096, strict=True)]
+)
+
+
+def _file(check: Callable[[Path], None] = lambda _: None) -> Any:  # noqa: ANN401 - for Annotated
+    """Return how a file's name is read: from the configuration's directory, and checked."""
+
+    def read(value: object, info: ValidationInfo) -> Path:
+        environment: Environment | None = info.context
+        path = Path(_PATH.validate_python(value))
+        if environment is None:
+            return path
+        if environment.is_posted:
+            raise ValueError(_OPERATORS_ALONE)
+        path = environment.directory / path
+        check(path)
+        return path
+
+    return PlainValidator(read)
+
+
+_PATH_SCHEMA = WithJsonSchema({"type": "string", "minLength": 1, "maxLength": 4096})
 
 Address = Annotated[str, AfterValidator(_address)]
 Host = Annotated[str, Field(min_length=1, max_length=253), AfterValidator(_host)]  # RFC 1035
 IpAddress = Annotated[str, AfterValidator(_ip_address)]
 ListenPort = Annotated[int, Field(ge=0, le=65535)]
-FilePath = Annotated[str, Field(min_length=1, max_length=4096)]
 Word = Annotated[str, AfterValidator(_word)]
 Seconds = Annotated[float, Field(gt=0, le=_DAY_SECONDS)]
 Url = Annotated[
@@ -132,23 +172,30 @@ Url = Annotated[
 ]
 Issuer = Annotated[Url, AfterValidator(_issuer)]
 Authority = Annotated[Url, AfterValidator(_authority)]
+FilePath = Annotated[Path, _file(), _PATH_SCHEMA]
+AuthoritiesFile = Annotated[Path, _file(check_authorities), _PATH_SCHEMA]
+ClientCertificateFile = Annotated[Path, _file(check_client_certificate), _PATH_SCHEMA]
+ServiceAccountFile = Annotated[Path, _file(check_service_account), _PATH_SCHEMA]
+Command = Annotated[
+    tuple[Annotated[str, Field(max_length=4096)], ...],
+    Field(strict=False, min_length=1, max_length=100),
+    AfterValidator(_command),
+]
 Date = Annotated[
     date,
     PlainValidator(_date),
     WithJsonSchema({"type": "string", "format": "date", "examples": ["2027-01-31"]}),
 ]
-
-
-class Section(BaseModel):
-    """An object of the file: no unknown keys, no conversions, no null."""
-
-    model_config = ConfigDict(
-        extra="forbid", strict=True, frozen=True, allow_inf_nan=False, hide_input_in_errors=True
-    )
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _refuse_null(cls, value: object) -> object:
-        if value is None:
-            raise PydanticCustomError("null", "must not be null; leave the key out")
-        return value
+Scopes = Annotated[
+    tuple[str, ...],
+    PlainValidator(_scopes),
+    WithJsonSchema(
+        {
+            "oneOf": [
+                {"type": "string", "minLength": 1},
+                {"type": "array", "items": {"type": "string", "minLength": 1}, "minItems": 1},
+            ]
+        }
+    ),
+]
+Parameter = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_parameter)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Protocol
 
-from xoauth2_proxy.config import added_accounts, check_accounts
+from xoauth2_proxy.config.runtime_accounts import open_runtime_accounts
 from xoauth2_proxy.oauth.refreshers import registry
 from xoauth2_proxy.oauth.stores.factory import open_store
 
@@ -13,8 +13,10 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from xoauth2_proxy.accounts.accounts import Account
-    from xoauth2_proxy.config import AddedAccounts, Config, ConfigSource, StoreConfig
+    from xoauth2_proxy.config import Config, ConfigSource
     from xoauth2_proxy.config.json_file import Json
+    from xoauth2_proxy.config.runtime_accounts import RuntimeAccounts
+    from xoauth2_proxy.config.sections import StoreSection
     from xoauth2_proxy.oauth.refreshers import Refresher
     from xoauth2_proxy.oauth.stores import TokenStore
 
@@ -23,7 +25,7 @@ class Equipment(Protocol):
     """What a relay needs beside its configuration."""
 
     store: TokenStore
-    added: AddedAccounts  # the accounts that were added while the relay ran
+    added: RuntimeAccounts  # the accounts that were added while the relay ran
 
     def refreshers(self, config: Config) -> Mapping[str, Refresher]:
         """Return the refreshers that the configuration's accounts use. Raises `OSError`."""
@@ -57,7 +59,7 @@ class StandardEquipment:
         self._has_token = bool(config.admin.token)  # the running server's: it is read once
         self._registry = registry.Registry(source.state_dir)
         self.store = opened(config.store)
-        self.added = added_accounts(source.state_dir, config.store)
+        self.added = open_runtime_accounts(source.state_dir, config.store)
 
     def refreshers(self, config: Config) -> Mapping[str, Refresher]:
         """Return the refreshers that the configuration's accounts use. Raises `OSError`."""
@@ -75,11 +77,10 @@ class StandardEquipment:
         self, documents: Sequence[tuple[str, Json]], replaced: Collection[str]
     ) -> list[Account]:
         """Return the accounts that the documents make, blocking. Raises `ConfigError`."""
-        return check_accounts(
+        return self._source.check_accounts(
             documents,
-            self._source,
-            known_refreshers=registry.names(),
-            environ=os.environ,
+            registry.names(),
+            os.environ,
             replaced=replaced,
             has_token=self._has_token,
         )
@@ -97,12 +98,12 @@ class StandardEquipment:
             raise unusable from None
 
 
-def opened(config: StoreConfig) -> TokenStore:
+def opened(config: StoreSection) -> TokenStore:
     """Return the store that is configured. Raises `ValueError`: it cannot be opened."""
     return open_store(
         config.kind,
         config.directory,
         url=config.url,
         key=config.key,
-        is_key_in_keyring=config.is_key_in_keyring,
+        is_key_in_keyring=config.keyring,
     )

@@ -42,12 +42,12 @@ class _MintBatch(_Mint):
 
 class _Explain(BaseModel):
     model_config = STRICT
-    token: _Token
+    token: _Token = Field(repr=False)
 
 
 class _Revoke(BaseModel):
     model_config = STRICT
-    token: _Token | None = None  # None: all that were minted until now
+    token: _Token | None = Field(default=None, repr=False)  # None: all that were minted until now
 
 
 _Body = TypeVar("_Body", bound=BaseModel)

@@ -1,0 +1,43 @@
+"""The loaded configuration: checked, with every secret and path resolved."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from xoauth2_proxy.accounts.accounts import Account
+    from xoauth2_proxy.accounts.oauth_client import OAuthClient
+    from xoauth2_proxy.config.sections import (
+        AdminSection,
+        AlertsSection,
+        ListenerSection,
+        RelaySection,
+        StoreSection,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderConfig:
+    """A provider that accounts can name, and what their OAuth client is unless they change it."""
+
+    name: str
+    refresher: str
+    oauth: OAuthClient
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """Everything the proxy is started with."""
+
+    accounts: tuple[Account, ...]  # the enabled ones, of the file and of those added since
+    disabled_accounts: int
+    providers: tuple[ProviderConfig, ...]  # the built-in ones and the file's
+    listener: ListenerSection
+    admin: AdminSection
+    relay: RelaySection
+    store: StoreSection
+    alerts: AlertsSection
+    added: frozenset[str]  # keys of the accounts that were added while running
+    sandbox_accounts: frozenset[str]  # keys of mock accounts that are left to the sandbox
+    warnings: tuple[str, ...]  # for the operator's eyes at the start
