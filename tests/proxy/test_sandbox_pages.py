@@ -226,7 +226,7 @@ async def test_a_message_that_is_gone_is_told_so(
     assert "No such message" in await text_of(http, "/messages/2", 404)
     next(iter(sandbox.received)).content = None
     html = await text_of(http, "/messages/1")
-    assert "no longer kept" in html
+    assert "no longer stored" in html
     assert MAILBOX in html
     assert "(no subject)" in await text_of(http, "/")
 
@@ -301,14 +301,14 @@ async def test_a_browser_shows_it_without_complaint(
         picture = await page.screenshot(path=tmp_path / "message.png", full_page=True)
         assert picture.startswith(b"\x89PNG")
         async with page.expect_download() as download:
-            await page.get_by_role("link", name="Download as it came").click()
+            await page.get_by_role("link", name="Download the original").click()
         path = await (await download.value).path()
         assert path.read_bytes() == HARMLESS
     assert complaints == []
     assert all(url.startswith(sandbox.http_url) for url in requested)
 
 
-# HTML as it is meant to look, and as it is meant to harm.
+# Rendered HTML, harmless and hostile.
 
 
 class Elsewhere:

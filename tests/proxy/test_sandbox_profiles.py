@@ -390,7 +390,7 @@ def test_every_text_is_a_reply(profile: ProviderProfile) -> None:
 
 def test_what_acts_is_told_with_its_meaning() -> None:
     rows = {name: (value, meaning) for name, value, meaning in OUTLOOK.describe()}
-    assert rows["messages_per_minute"] == ("30", "Of a mailbox.")
+    assert rows["messages_per_minute"] == ("30", "Messages of a mailbox in a minute.")
     assert "messages_per_day" not in rows
     assert all(meaning for _, meaning in rows.values())
     assert Behaviour(tls=TlsMode.NONE, withhold=frozenset({"B", "A"})).describe()[2][1] == "A B"

@@ -86,7 +86,7 @@ def test_an_override_may_be_the_general_default() -> None:
         ({"faults": [7]}, "here.faults[0]: "),
         (
             {"faults": [{"step": "end", "action": "drop"}, {"step": "mail", "action": "reply"}]},
-            "here.faults[1]: a reply needs its text",
+            "here.faults[1]: the action reply needs a text",
         ),
         (
             {"faults": [{"step": "end", "action": "drop", "rate": 0.1, "nth": 2}]},
@@ -183,7 +183,7 @@ def test_a_number_must_be_one() -> None:
 def test_a_wrong_fault_is_told_without_a_place_in_a_list() -> None:
     with pytest.raises(ValueError, match=r"^step: "):
         fault_from({"step": "top", "action": "drop"})
-    with pytest.raises(ValueError, match=r"^fault: a reply needs"):
+    with pytest.raises(ValueError, match=r"^fault: the action reply needs"):
         fault_from({"step": "mail", "action": "reply"})
 
 

@@ -103,7 +103,7 @@ async def test_a_batch_is_minted_at_once(sandbox: Sandbox, http: aiohttp.ClientS
         ("/test/tokens/batch", {"mailboxes": [MAILBOX] * 1001}, "mailboxes: "),
         ("/test/tokens/explain", {}, "token: "),
         ("/test/faults", {"step": "end"}, "action: "),
-        ("/test/faults", {"step": "mail", "action": "reply"}, "a reply needs its text"),
+        ("/test/faults", {"step": "mail", "action": "reply"}, "the action reply needs a text"),
     ],
 )
 async def test_a_wrong_request_is_told_why(

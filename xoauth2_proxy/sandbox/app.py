@@ -6,7 +6,7 @@ It listens on loopback only.
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path  # noqa: TC003 - a dataclass field's type
 from typing import TYPE_CHECKING, Literal, Self
 
@@ -50,17 +50,15 @@ class Sandbox:
 
     state_dir: Path
     settings: ProviderSettings = field(default_factory=ProviderSettings)
-    host: str = field(default="127.0.0.1", kw_only=True)
-    smtp_port: int = field(default=0, kw_only=True)  # 0: any free one
-    http_port: int | None = field(default=0, kw_only=True)  # None: no HTTP
-    mints_tokens: bool = field(default=False, kw_only=True)
-    # None: as the settings say
-    tls: TlsMode | Literal["starttls", "implicit", "none"] | None = field(
-        default=None, kw_only=True
-    )
-    withhold: frozenset[str] = field(default=frozenset(), kw_only=True)  # more EHLO keywords
-    max_received_bytes: int = field(default=MAX_BYTES, kw_only=True)
-    max_records: int = field(default=MAX_RECORDS, kw_only=True)
+    _: KW_ONLY
+    host: str = "127.0.0.1"
+    smtp_port: int = 0  # 0: any free one
+    http_port: int | None = 0  # None: no HTTP
+    mints_tokens: bool = False
+    tls: TlsMode | Literal["starttls", "implicit", "none"] | None = None  # None: as in the settings
+    withhold: frozenset[str] = frozenset()  # more EHLO keywords that are not offered
+    max_received_bytes: int = MAX_BYTES
+    max_records: int = MAX_RECORDS
 
     smtp_address: tuple[str, int] = field(init=False)
     http_url: str = field(init=False, default="")  # without a slash at the end; "": no HTTP

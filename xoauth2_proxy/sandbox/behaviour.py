@@ -47,10 +47,11 @@ class Behaviour:
     """What the provider offers, allows and says. Zero means no limit and no wait."""
 
     dialect: Annotated[
-        ProviderProfile, Field(strict=False, description="In whose words it speaks, and its EHLO.")
+        ProviderProfile,
+        Field(strict=False, description="The provider whose words and EHLO it uses."),
     ] = ProviderProfile.UNLIMITED
     greeting: Annotated[
-        str, Field(max_length=400, description="Text of the 220; empty: the dialect's.")
+        str, Field(max_length=400, description="Text of the 220 greeting; empty: the dialect's.")
     ] = ""
     tls: Annotated[
         TlsMode, Field(strict=False, description="How clients protect the connection.")
@@ -60,54 +61,71 @@ class Behaviour:
         frozenset[str], Field(strict=False, description="EHLO keywords not to offer.")
     ] = frozenset()
     max_message_bytes: Annotated[
-        int, Field(ge=1, le=1 << 31, description="Size of a message; SIZE.")
+        int, Field(ge=1, le=1 << 31, description="Largest message, as announced by SIZE.")
     ] = MAX_MESSAGE_BYTES
-    max_recipients: Annotated[int, Field(ge=1, description="Recipients of a message.")] = 100
+    max_recipients: Annotated[int, Field(ge=1, description="Most recipients of a message.")] = 100
     max_auth_line_bytes: Annotated[
         int,
         Field(
             ge=32,
             le=MAX_AUTH_LINE_BYTES,
-            description="Length of an AUTH command with its initial response and CRLF.",
+            description="Longest AUTH command, with its initial response and CRLF.",
         ),
     ] = 512  # RFC 4954 §4
-    max_connections: Annotated[int, Field(ge=1, description="Of all clients.")] = MAX_CONNECTIONS
+    max_connections: Annotated[int, Field(ge=1, description="Most connections of all clients.")] = (
+        MAX_CONNECTIONS
+    )
     max_connections_per_mailbox: Annotated[
-        Count, Field(description="Connections that are logged in as one mailbox.")
+        Count, Field(description="Most connections that are logged in as one mailbox.")
     ] = 0
     connections_refused_at: Annotated[
-        RefusalPoint, Field(strict=False, description="Where one connection too many is refused.")
+        RefusalPoint,
+        Field(strict=False, description="Where a connection beyond that limit is refused."),
     ] = RefusalPoint.AUTH
-    messages_per_minute: Annotated[Count, Field(description="Of a mailbox.")] = 0
+    messages_per_minute: Annotated[
+        Count, Field(description="Messages of a mailbox in a minute.")
+    ] = 0
     is_excess_delayed: Annotated[
-        bool, Field(description="Accept messages beyond that rate, each as late as it takes.")
+        bool, Field(description="Accept messages beyond that rate, but delay each.")
     ] = False
-    messages_per_day: Annotated[Count, Field(description="Of a mailbox.")] = 0
-    recipients_per_day: Annotated[Count, Field(description="Of a mailbox.")] = 0
-    logins_per_minute: Annotated[Count, Field(description="AUTH attempts of a mailbox.")] = 0
+    messages_per_day: Annotated[Count, Field(description="Messages of a mailbox in a day.")] = 0
+    recipients_per_day: Annotated[Count, Field(description="Recipients of a mailbox in a day.")] = 0
+    logins_per_minute: Annotated[
+        Count, Field(description="Logins of a mailbox, good or not, in a minute.")
+    ] = 0
     minute_seconds: Annotated[
-        float, Field(gt=0, le=_MAX_SECONDS, description="How long these minutes are.")
+        float, Field(gt=0, le=_MAX_SECONDS, description="Length of a minute in these limits.")
     ] = 60.0
     day_seconds: Annotated[
-        float, Field(gt=0, le=_MAX_SECONDS, description="How long these days are; rolling.")
+        float,
+        Field(
+            gt=0,
+            le=_MAX_SECONDS,
+            description="Length of a day in these limits; it is a sliding period.",
+        ),
     ] = 86_400.0
-    session_seconds: Annotated[Seconds, Field(description="Age at which it ends sessions.")] = 0.0
+    session_seconds: Annotated[Seconds, Field(description="Age at which sessions are closed.")] = (
+        0.0
+    )
     idle_seconds: Annotated[
-        float, Field(gt=0, le=_MAX_SECONDS, description="Silence after which it ends sessions.")
+        float,
+        Field(gt=0, le=_MAX_SECONDS, description="Idle time after which sessions are closed."),
     ] = IDLE_SECONDS
     refusal_seconds: Annotated[
-        float, Field(ge=0, le=600, description="How long a failed AUTH waits for its reply.")
+        float, Field(ge=0, le=600, description="Delay of the reply to a failed AUTH.")
     ] = 0.0
     rtt_seconds: Annotated[
-        float, Field(ge=0, le=60, description="Every flight of replies is held back for so long.")
+        float, Field(ge=0, le=60, description="Delay of every flight of replies.")
     ] = 0.0
     accept_seconds: Annotated[
         float,
-        Field(ge=0, le=600, description="From the final dot to the 250: always, or the median."),
+        Field(
+            ge=0, le=600, description="Delay from the final dot to the 250: constant, or median."
+        ),
     ] = 0.0
     accept_p99_seconds: Annotated[
         float,
-        Field(ge=0, le=600, description="99 of 100 are within; zero: all like accept_seconds."),
+        Field(ge=0, le=600, description="99th percentile of that delay; zero: it is constant."),
     ] = 0.0
 
     def __post_init__(self) -> None:

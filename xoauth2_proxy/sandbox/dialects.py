@@ -61,8 +61,9 @@ class Dialect:
 
     def encode(self, reply: str) -> bytes:
         """Return the octets of a reply; a refusal ends as this provider's do."""
-        is_refusal = reply[:1] in ("4", "5")
-        return encode_reply(reply + self.tail if is_refusal else reply)
+        if self.tail and reply[:1] in ("4", "5"):
+            reply += self.tail
+        return encode_reply(reply)
 
 
 def encode_reply(text: str) -> bytes:

@@ -41,24 +41,27 @@ class Step(DocumentedEnum):
 class Action(DocumentedEnum):
     """What goes wrong."""
 
-    REPLY = "reply", "say `text` instead, to no other effect; 421 closes"
+    REPLY = "reply", "say `text` instead and do nothing; 421 closes"
     REFUSE = "refuse", "refuse for good: 550, at connect 554, at auth 535"
     TEMPFAIL = "tempfail", "refuse for now: 451, at auth 454"
     SHUT_DOWN = "421", "say 421, in the provider's words, and close"
     DROP = "drop", "close the connection without a word (FIN)"
-    RESET = "reset", "break it off with a TCP RST"
-    ACCEPT_THEN_DROP = "accept_then_drop", "keep the message, close unanswered; at end only"
+    RESET = "reset", "close the connection with a TCP RST"
+    ACCEPT_THEN_DROP = (
+        "accept_then_drop",
+        "store the message and close without a reply; at end only",
+    )
     REPLY_THEN_DROP = "reply_then_drop", "give the usual reply, then close"
-    STALL = "stall", "read on, never answer again"
-    FREEZE = "freeze", "neither read nor answer again"
-    DELAY = "delay", "answer after `seconds`, and look at nothing before"
-    GARBAGE = "garbage", "say what is no reply (`text`, if given)"
+    STALL = "stall", "read on, never reply again"
+    FREEZE = "freeze", "neither read nor reply again"
+    DELAY = "delay", "reply after `seconds`, and read nothing before"
+    GARBAGE = "garbage", "say something that is not a reply (`text`, if given)"
     REPLY_TWICE = "reply_twice", "give the usual reply twice"
-    # The token is taken for one that is not good, with all that follows.
-    EXPIRED = "expired", "take a good token for an expired one; at auth only"
-    REVOKED = "revoked", "take it for a revoked one; at auth only"
-    TAMPERED = "tampered", "take it for an altered one; at auth only"
-    WRONG_MAILBOX = "wrong_mailbox", "take it for another mailbox's; at auth only"
+    # A good token is refused as if it were a bad one.
+    EXPIRED = "expired", "treat a good token as expired; at auth only"
+    REVOKED = "revoked", "treat it as revoked; at auth only"
+    TAMPERED = "tampered", "treat it as altered; at auth only"
+    WRONG_MAILBOX = "wrong_mailbox", "treat it as another mailbox's; at auth only"
 
 
 # The replies of faults without a text of their own.
@@ -87,18 +90,22 @@ class ScriptedFault:
 
     step: str
     nth: Annotated[
-        int | None, Field(ge=1, description="Which arrival; 1 is the first. null: every one.")
+        int | None,
+        Field(ge=1, description="The arrival that meets it; 1 is the first. null: every one."),
     ] = Field(default=1, kw_only=True)
     rate: Annotated[
-        float | None, Field(ge=0, le=1, description="Instead of nth: the share of all, by chance.")
+        float | None,
+        Field(
+            ge=0, le=1, description="Instead of nth: the share of arrivals that meet it, at random."
+        ),
     ] = Field(default=None, kw_only=True)
-    mailbox: Annotated[str | None, Field(max_length=320, description="Of this mailbox only.")] = (
-        Field(default=None, kw_only=True)
-    )
+    mailbox: Annotated[
+        str | None, Field(max_length=320, description="Only arrivals of this mailbox.")
+    ] = Field(default=None, kw_only=True)
     matching: Annotated[
         str, Field(max_length=1000, description="A regular expression for the argument.")
     ] = Field(default="", kw_only=True)
-    seconds: Annotated[float, Field(ge=0, le=3600, description="How long a delay is.")] = Field(
+    seconds: Annotated[float, Field(ge=0, le=3600, description="Length of a delay.")] = Field(
         default=0.0, kw_only=True
     )
 
@@ -159,11 +166,11 @@ class Fault(ScriptedFault):
     def __post_init__(self) -> None:
         ScriptedFault.__post_init__(self)
         if self.action is Action.REPLY and not self.text:
-            raise ValueError("a reply needs its text")
+            raise ValueError("the action reply needs a text")
         if self.action is Action.ACCEPT_THEN_DROP and self.step is not Step.END:
-            raise ValueError("only the end of a message can be accepted and then dropped")
+            raise ValueError("the action accept_then_drop is for the step end only")
         if self.action in PRESUMED and self.step is not Step.AUTH:
-            raise ValueError(f"a token can be taken for {self.action} at the step auth only")
+            raise ValueError(f"the action {self.action} is for the step auth only")
 
     @classmethod
     def reply(
@@ -197,7 +204,7 @@ class TokenAction(DocumentedEnum):
     DELAY = "delay", "answer after `seconds`"
     GARBAGE = "garbage", "200, and HTML instead of JSON"
     TRUNCATED = "truncated", "the connection ends within the JSON"
-    INVALID_GRANT = "invalid_grant", "400: the refresh token is not good"
+    INVALID_GRANT = "invalid_grant", "400: the refresh token is not valid"
     INVALID_CLIENT = "invalid_client", "401: the client is not known"
     INTERACTION_REQUIRED = "interaction_required", "400: a person has to sign in"
     TEMPORARILY_UNAVAILABLE = "temporarily_unavailable", "400: not now"
@@ -215,7 +222,7 @@ class TokenFault(ScriptedFault):
     step: Literal["token"] = Field(default="token", kw_only=True)
     action: Annotated[TokenAction, Field(strict=False)]
     retry_after_seconds: Annotated[
-        int, Field(ge=0, le=86_400, description="For 429 and 503; zero: it is not said.")
+        int, Field(ge=0, le=86_400, description="Retry-After of 429 and 503; zero: none.")
     ] = Field(default=1, kw_only=True)
 
 

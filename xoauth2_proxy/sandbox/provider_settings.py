@@ -33,16 +33,16 @@ class TokenEndpointSettings:
     """What the token endpoint issues, and to which clients."""
 
     ttl_seconds: Annotated[
-        float, Field(gt=0, le=31_536_000, description="How long an access token is good.")
+        float, Field(gt=0, le=31_536_000, description="Lifetime of an access token.")
     ] = 3600.0
     rotation: Annotated[
-        Rotation, Field(strict=False, description="What becomes of a used refresh token.")
+        Rotation, Field(strict=False, description="What happens to a used refresh token.")
     ] = Rotation.NONE
     clients: Annotated[
         Mapping[str, str],
         Field(
             max_length=1000,
-            description="Known clients: id and secret, which is empty for public ones. Empty: any.",
+            description='Secrets of known clients by id; public clients have "". None: any client.',
         ),
     ] = Field(default_factory=dict, repr=False)
 
@@ -71,14 +71,14 @@ class ProviderSettings:
             octets = json.dumps(document)
             read = _Document.model_validate_json(octets)
         except ValidationError as error:
-            raise ValueError(_told(error, where)) from None
+            raise ValueError(_describe_errors(error, where)) from None
         except (TypeError, ValueError) as error:
             raise ValueError(f"{where or 'the provider'}: {error}") from None
         given = document["overrides"] if isinstance(document, dict) and read.overrides else {}
         try:
             behaviour = read.behaviour(given)
         except ValidationError as error:
-            raise ValueError(_told(error, f"{where}.overrides".lstrip("."))) from None
+            raise ValueError(_describe_errors(error, f"{where}.overrides".lstrip("."))) from None
         return cls(
             behaviour=behaviour,
             faults=tuple(read.faults),
@@ -99,10 +99,10 @@ class _Document(BaseModel, title="Provider"):
 
     profile: ProviderProfile = Field(
         default=ProviderProfile.UNLIMITED,
-        description="Whose limits and whose words it starts from.",
+        description="The provider whose limits and words it starts with.",
     )
     overrides: Behaviour | None = Field(
-        default=None, description="What differs from the profile, whose values are the defaults."
+        default=None, description="Settings that differ from the profile."
     )
     faults: list[
         Annotated[
@@ -111,7 +111,9 @@ class _Document(BaseModel, title="Provider"):
         ]
     ] = Field(default=[], max_length=MAX_FAULTS)
     token_endpoint: TokenEndpointSettings = TokenEndpointSettings()
-    seed: int = Field(default=0, ge=0, le=_MAX_SEED, description="What chance is made of.")
+    seed: int = Field(
+        default=0, ge=0, le=_MAX_SEED, description="Seed of the random faults and delays."
+    )
 
     def behaviour(self, given: Mapping[str, object]) -> Behaviour:
         """Return the profile's behaviour with the given overrides."""
@@ -140,7 +142,7 @@ def fault_from(document: object) -> Fault | TokenFault:
         ) from None
 
 
-def _told(error: ValidationError, where: str) -> str:
+def _describe_errors(error: ValidationError, where: str) -> str:
     problems = []
     for problem in error.errors(include_url=False, include_context=False, include_input=False):
         path = where

@@ -56,20 +56,6 @@ class ConnectionOwner(Protocol):
 class SandboxConnection(asyncio.Protocol):
     """One client connection of the server."""
 
-    __slots__ = (
-        "_early",
-        "_flights",
-        "_hold",
-        "_is_paused_by_peer",
-        "_loop",
-        "_rtt_seconds",
-        "_server",
-        "_session",
-        "_transport",
-        "last_active",
-        "opened_at",
-    )
-
     def __init__(self, server: ConnectionOwner) -> None:
         self._server = server
         self._loop = asyncio.get_running_loop()
@@ -110,7 +96,7 @@ class SandboxConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Greet; under implicit TLS, the handshake is over."""
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass of it
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is not a subclass
         # asyncio sets it only where the listening socket names its protocol, and ours does not.
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._session.client = format_address(transport.get_extra_info("peername"))
@@ -129,7 +115,7 @@ class SandboxConnection(asyncio.Protocol):
         if self._early is not None:
             self._early += data
             return
-        if self._flights and session.must_wait:  # the reply to wait for has not left yet
+        if self._flights and session.must_wait:  # it did not wait for the reply
             session.violate()
         else:
             session.receive(data)
@@ -161,7 +147,7 @@ class SandboxConnection(asyncio.Protocol):
         if self._session.is_silent:
             octets = b""
         self._session.close()
-        if self._early is not None:  # nothing can be said within a TLS handshake
+        if self._early is not None:  # no reply can be sent during a TLS handshake
             self.abort()
             return
         if octets:
@@ -176,7 +162,7 @@ class SandboxConnection(asyncio.Protocol):
         self._deliver(octets, Ending.CLOSE)
 
     def end_delay(self) -> None:
-        """Answer now, if the answer is being delayed."""
+        """Send the reply now, if it is delayed."""
         if self._hold is not None:
             self._hold.cancel()
             self._release()
@@ -201,8 +187,10 @@ class SandboxConnection(asyncio.Protocol):
                 self._pause_reading()
         elif octets or ending is not Ending.NONE:
             self._deliver(octets, ending)
-        if session.is_held:
-            self._wait_for_release()
+        if session.is_held and self._hold is None:
+            self._hold = self._loop.call_later(session.hold_seconds, self._release)
+        if session.is_held and session.backlog_bytes > _MAX_BACKLOG_BYTES:
+            self._pause_reading()
 
     def _deliver_next(self) -> None:
         if self._flights:
@@ -214,7 +202,10 @@ class SandboxConnection(asyncio.Protocol):
         if transport is None or transport.is_closing():
             return
         if ending is Ending.ABORT:
-            self._reset(transport)
+            with contextlib.suppress(OSError):
+                peer = transport.get_extra_info("socket")
+                peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NOT)
+            transport.abort()
             return
         if octets:
             transport.write(octets)
@@ -222,23 +213,15 @@ class SandboxConnection(asyncio.Protocol):
         if ending is Ending.CLOSE:
             transport.close()
         elif ending is Ending.UPGRADE:
-            self._upgrade()
-
-    def _reset(self, transport: asyncio.Transport) -> None:
-        peer = transport.get_extra_info("socket")
-        with contextlib.suppress(OSError):
-            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NOT)
-        transport.abort()
-
-    def _wait_for_release(self) -> None:
-        if self._hold is None:
-            self._hold = self._loop.call_later(self._session.hold_seconds, self._release)
-        if self._session.backlog_bytes > _MAX_BACKLOG_BYTES:
             self._pause_reading()
+            self._early = bytearray()
+            self._server.own(self._start_tls())
 
     def _release(self) -> None:
         self._hold = None
-        self.last_active = self._loop.time()  # there may be no reply: content can be held up too
+        self.last_active = (
+            self._loop.time()
+        )  # also if there is no reply: content may be delayed too
         self._session.release()
         self._resume_reading()
         self._settle()
@@ -253,11 +236,6 @@ class SandboxConnection(asyncio.Protocol):
             return
         if not transport.is_reading() and self._session.ending not in _NOT_READING:
             transport.resume_reading()
-
-    def _upgrade(self) -> None:
-        self._pause_reading()
-        self._early = bytearray()
-        self._server.own(self._start_tls())
 
     async def _start_tls(self) -> None:
         plain = self._transport

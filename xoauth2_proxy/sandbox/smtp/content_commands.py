@@ -110,7 +110,7 @@ def finish(session: SessionState, _: str) -> str:
     provider.counters.transactions_accepted += 1
     session.end_transaction()
     mark = len(session.replies)
-    session.say(f"250 2.0.0 OK {message.id}")
+    session.say_verbatim(b"250 2.0.0 OK %s\r\n" % message.id.encode())
     seconds = 0.0
     if provider.limits is not None:
         seconds = provider.limits.accept_message(session.mailbox, len(message.forward_paths))

@@ -107,7 +107,7 @@ class SmtpServer:
             connection.farewell(farewell, "IDLE", "the sandbox was asked to close connections")
 
     def end_delays(self) -> None:
-        """Answer now on every connection whose answer is being delayed."""
+        """Send all delayed replies now."""
         for connection in tuple(self._connections):
             connection.end_delay()
 

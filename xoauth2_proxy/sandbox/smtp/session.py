@@ -196,9 +196,10 @@ class Session(SessionState):
             return ""
         if verb != b"AUTH":
             return f"the command has {octets} octets, and {most} are allowed"
-        limit = f"limit max_auth_line_bytes={most}"
-        told = f"{limit}: AUTH and its response are {octets} octets in one line"
-        return f"{told}; send the response on a line of its own"
+        return (
+            f"limit max_auth_line_bytes={most}: AUTH and its response are {octets} octets in one "
+            "line; send the response on a line of its own"
+        )
 
     def _read_data(self) -> bool:
         transaction = self.transaction
