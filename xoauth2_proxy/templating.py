@@ -1,4 +1,4 @@
-"""The pages of a package: its `templates/`, rendered by Jinja2, and its `static/` files."""
+"""The pages of a package: `templates/`, rendered by Jinja2, and static files with shared styles."""
 
 from __future__ import annotations
 
@@ -62,4 +62,6 @@ class PackagePages:
     @cached_property
     def _static(self) -> dict[str, bytes]:
         folder = resources.files(self._package).joinpath("static")
-        return {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
+        files = {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
+        shared = resources.files("xoauth2_proxy").joinpath("base.css")
+        return files | {shared.name: shared.read_bytes()}

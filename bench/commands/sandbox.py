@@ -356,7 +356,7 @@ def _table(settings: ProviderSettings) -> list[tuple[str, str, str]]:
     rows.append(("ttl_seconds", f"{endpoint.ttl_seconds:g}", "How long access tokens are good."))
     rows.append(("rotation", endpoint.rotation.value, "What becomes of a used refresh token."))
     for fault in settings.faults:
-        rows.append((f"fault at {fault.step}", fault.action.value, fault.turn_description))
+        rows.append((f"fault at {fault.step}", fault.action.value, fault.turn))
     if any(fault.rate is not None for fault in settings.faults) or settings.seed:
         rows.append(("seed", str(settings.seed), "What chance is made of."))
     return rows

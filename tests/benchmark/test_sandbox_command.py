@@ -161,7 +161,7 @@ async def test_it_tells_what_it_does_and_does_it(tmp_path: Path) -> None:
         rows = {line.split()[0]: line.split()[1] for line in said.splitlines() if line.strip()}
         assert {name: rows[name] for name in EXPECTED_ROWS} == EXPECTED_ROWS
         assert "fault at mail" in said
-        assert "arrival 2" in said
+        assert "nth=2" in said
         host, _, port = facts["smtp"].rpartition(":")
         async with aiosmtplib.SMTP(hostname=host, port=int(port)) as client:
             await client.auth_xoauth2(MAILBOX, said.split()[-1])

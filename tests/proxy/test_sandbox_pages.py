@@ -410,5 +410,5 @@ async def test_html_is_shown_as_it_looks_and_can_do_nothing(
         assert await page.evaluate("document.documentElement.scrollWidth") == width
         assert (dialogs, opened, elsewhere.visits) == ([], [], 0)
         assert {one.removeprefix(sandbox.http_url) for one in answered} <= {
-            *("/messages/1", "/static/sandbox.css", "/static/icon.svg", PIXEL),
+            *("/messages/1", "/static/base.css", "/static/sandbox.css", "/static/icon.svg", PIXEL),
         }

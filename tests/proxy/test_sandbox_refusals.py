@@ -97,7 +97,7 @@ TOKENS: dict[str, Callable[[ProviderState], str]] = {
         lambda provider: provider.verifier.tokens.mint("b@example.org")
     ),
     "the token was revoked": revoked,
-    "the token is none that a sandbox has minted": lambda _: SECRET,
+    "the token was not minted by a sandbox": lambda _: SECRET,
 }
 
 

@@ -187,7 +187,7 @@ PROFILES = {
         # recipients a day.
         max_connections_per_mailbox=3,
         # github.com/nodemailer/nodemailer/issues/1613: "Message failed", which is what that client
-        # calls a refusal behind the final dot.
+        # calls a refusal after the final dot.
         connections_refused_at=RefusalPoint.END,
         messages_per_minute=30,
         is_excess_delayed=True,

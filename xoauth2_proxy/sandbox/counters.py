@@ -34,7 +34,7 @@ class Counters:
 
     @property
     def replies_by_code(self) -> dict[str, int]:
-        """How often each reply code was sent; `garbage`: what is no reply."""
+        """How often each reply code was sent; `garbage`: without a code."""
         return {code.decode(): count for code, count in sorted(self._replies.items())}
 
     def as_document(self) -> dict[str, object]:

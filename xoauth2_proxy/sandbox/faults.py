@@ -118,22 +118,17 @@ class ScriptedFault:
             raise ValueError(f"matching is no regular expression: {error}") from None
 
     @property
-    def turn_description(self) -> str:
-        """Which arrivals meet it, in words."""
-        if self.rate is not None:
-            turn = f"{self.rate:.4g} of all, by chance"
-        else:
-            turn = "every one" if self.nth is None else f"arrival {self.nth}"
-        return turn if self.mailbox is None else f"{turn}, of {self.mailbox}"
-
-    def describe(self, action: str) -> str:
-        """Return it as the reason of a refusal, much as it is written on the command line."""
+    def turn(self) -> str:
+        """Which arrivals meet it, as on the command line."""
         if self.rate is not None:
             turn = f"rate={self.rate:.4g}"
         else:
             turn = "every" if self.nth is None else f"nth={self.nth}"
-        told = f"fault {self.step}:{action} {turn}"
-        return told if self.mailbox is None else f"{told} mailbox={self.mailbox}"
+        return turn if self.mailbox is None else f"{turn} mailbox={self.mailbox}"
+
+    def describe(self, action: str) -> str:
+        """Return it as the reason of a refusal, much as it is written on the command line."""
+        return f"fault {self.step}:{action} {self.turn}"
 
     def as_document(self) -> dict[str, object]:
         """Return it as in a list of faults, without default values."""

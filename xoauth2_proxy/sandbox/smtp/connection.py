@@ -62,7 +62,7 @@ class SandboxConnection(asyncio.Protocol):
         self._rtt_seconds = server.provider.behaviour.rtt_seconds
         is_encrypted = server.provider.behaviour.tls is TlsMode.IMPLICIT
         self._session = Session(server.provider, is_encrypted=is_encrypted)
-        self._transport: asyncio.Transport | None = None  # None: not yet, or gone
+        self._transport: asyncio.Transport | None = None  # None: not yet, or lost
         self._flights: deque[tuple[bytes, Ending]] = deque()  # held back by `rtt_seconds`
         # What came through TLS before `start_tls` returned: a client's EHLO may travel with the
         # last flight of the handshake. None: no handshake is under way.

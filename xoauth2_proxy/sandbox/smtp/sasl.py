@@ -76,5 +76,5 @@ def _credentials(mailbox: str, fields: dict[str, str]) -> Credentials:
     if not mailbox:
         raise BadCredentials("it names no mailbox: user= in XOAUTH2, a= in OAUTHBEARER")
     if scheme.lower() != "bearer" or not token:
-        raise BadCredentials("it holds no auth=Bearer with a token behind it")
+        raise BadCredentials("it has no auth=Bearer with a token")
     return Credentials(mailbox.lower(), token.strip())

@@ -12,7 +12,7 @@ from joserfc.jwk import OctKey
 from xoauth2_proxy.sandbox.state_directory import KEY_BYTES
 
 _ALGORITHM = "HS256"
-# A stranger's token may hold anything, such as JSON that is nested too deeply.
+# An unknown token may contain anything, such as JSON that is nested too deeply.
 _MALFORMED = (JoseError, ValueError, TypeError, KeyError, OverflowError, RecursionError)
 
 
@@ -53,7 +53,7 @@ class Signer:
 
 
 def unverified_claims(token: str) -> dict[str, Any]:
-    """Return the claims of a token, whoever has signed it; empty if there are none."""
+    """Return the claims of a token without checking its signature; empty if it has none."""
     try:
         claims = json.loads(jws.extract_compact(token.encode()).payload)
     except _MALFORMED:

@@ -33,7 +33,7 @@ class TokenKind(StrEnum):
     REVOKED = "revoked"
     TAMPERED = "tampered"  # the signature is not that of its claims
     WRONG_MAILBOX = "wrong-mailbox"  # good, for another mailbox
-    REFRESH = "refresh"  # a refresh token of a new grant, as if somebody had signed in
+    REFRESH = "refresh"  # a refresh token of a new grant, as after signing in
 
 
 class GrantEnded(Exception):

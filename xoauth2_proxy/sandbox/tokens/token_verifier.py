@@ -67,7 +67,7 @@ class TokenVerifier:
         """Return in words why a refused token is not good for the mailbox; never quotes it."""
         explained = self.explain(token)
         if not explained["is_mock_token"]:
-            return "the token is none that a sandbox has minted"
+            return "the token was not minted by a sandbox"
         owner, left = explained["mailbox"], explained["seconds_left"]
         match explained["reason"]:
             case "signature":
@@ -96,5 +96,5 @@ def _seconds_left(expires_at: object) -> float | None:
         return None
     try:
         return float(expires_at) - time.time()
-    except OverflowError:  # the claims of a token that is refused are anybody's
+    except OverflowError:  # unverified claims may be anything
         return None

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
 _DEFAULT_LIMIT = 1000
 _MAX_LIMIT = 5000
+_SHOWN = (
+    *("seq", "id", "mailbox", "reverse_path", "forward_paths"),
+    *("size_bytes", "sha256", "message_id", "via"),
+)
 
 
 class JsonApi:
@@ -69,7 +73,7 @@ class JsonApi:
     async def _content(self, request: web.Request) -> web.Response:
         message = self._received.find(int(request.match_info["seq"]))
         if message is None or message.content is None:
-            raise refusal(web.HTTPNotFound, "no such message, or its content is gone")
+            raise refusal(web.HTTPNotFound, "no such message, or its content is no longer stored")
         name = f'attachment; filename="message-{message.seq}.eml"'
         return web.Response(
             body=message.content,
@@ -114,15 +118,5 @@ def number_in(request: web.Request, name: str, default: int) -> int:
 
 
 def _described(message: Message) -> dict[str, object]:
-    return {
-        "seq": message.seq,
-        "id": message.id,
-        "mailbox": message.mailbox,
-        "reverse_path": message.reverse_path,
-        "forward_paths": message.forward_paths,
-        "size_bytes": message.size_bytes,
-        "sha256": message.sha256,
-        "message_id": message.message_id,
-        "via": message.via,
-        "received_at": datetime.fromtimestamp(message.received_at, UTC).isoformat(),
-    }
+    received_at = datetime.fromtimestamp(message.received_at, UTC).isoformat()
+    return {name: getattr(message, name) for name in _SHOWN} | {"received_at": received_at}

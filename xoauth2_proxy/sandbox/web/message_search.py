@@ -16,7 +16,7 @@ _MAX_QUERY_CHARACTERS = 200
 
 
 def normalized_query(text: str) -> str:
-    """Return what is searched for, from what was typed."""
+    """Return a query without outer blanks, at most 200 characters long."""
     return text.strip()[:_MAX_QUERY_CHARACTERS]
 
 

@@ -51,7 +51,7 @@ class HttpServer:
             app,
             access_log=None,
             shutdown_timeout=_STOP_SECONDS,
-            handler_cancellation=True,  # no work for a client that has gone
+            handler_cancellation=True,  # stop working when the client disconnects
         )
 
     async def start(self, host: str, port: int) -> tuple[str, int]:
@@ -79,7 +79,7 @@ class HttpServer:
 
 
 def refusal(kind: type[web.HTTPException], message: str) -> web.HTTPException:
-    """Return what to raise so that the answer is this message, as JSON."""
+    """Return the exception to raise for an answer with this message as JSON."""
     return kind(text=json.dumps({"error": message}), content_type="application/json")
 
 
