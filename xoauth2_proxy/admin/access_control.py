@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
-import ipaddress
 import re
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -20,6 +19,7 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 from xoauth2_proxy.admin.sessions import Failures, Sessions, new_id
+from xoauth2_proxy.loopback import is_loopback, requested_host
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -167,9 +167,9 @@ class Guard:
         return site is not None and site not in _OWN_SITE
 
     def _check_host(self, request: web.Request) -> None:
-        name = _host_name(request.headers.get("Host", ""))
-        own = {self.listens_on.lower(), _host_name(self._public.netloc), "localhost"} - {""}
-        if name not in own and not _is_loopback(name):
+        name = requested_host(request.headers.get("Host", ""))
+        own = {self.listens_on.lower(), requested_host(self._public.netloc), "localhost"} - {""}
+        if name not in own and not is_loopback(name):
             raise web.HTTPForbidden(text="this server goes by another host name")
 
     def _authorize(self, request: web.Request, kind: Kind) -> bool:
@@ -266,15 +266,3 @@ async def form_of(request: web.Request) -> dict[str, str]:
     except TimeoutError:
         raise web.HTTPRequestTimeout(text="the form did not arrive in time") from None
     return {name: value for name, value in posted.items() if isinstance(value, str)}
-
-
-def _host_name(host: str) -> str:
-    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
-    return name.lower()
-
-
-def _is_loopback(name: str) -> bool:
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False

@@ -16,7 +16,6 @@ from pydantic import TypeAdapter, ValidationError
 
 from xoauth2_proxy.accounts.accounts import Account, login_key
 from xoauth2_proxy.config.account_sections import AccountSection
-from xoauth2_proxy.config.environment import is_loopback
 from xoauth2_proxy.config.oauth_rules import SPEAKING, contradictions, misfits, missing_keys
 from xoauth2_proxy.config.posted_account_rules import faults_of_posted
 from xoauth2_proxy.config.problems import Problems, join
@@ -25,6 +24,7 @@ from xoauth2_proxy.config.providers import MOCK, Provider, changed, is_written
 from xoauth2_proxy.config.runtime_accounts import account_key
 from xoauth2_proxy.config.validation import validated_remainder
 from xoauth2_proxy.config.values import Address
+from xoauth2_proxy.loopback import is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping

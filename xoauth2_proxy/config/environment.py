@@ -5,7 +5,6 @@ A check raises `ValueError` with what is wrong, so that a validator can call it 
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import shutil
 import ssl
@@ -77,11 +76,3 @@ def found_program(words: Sequence[str], environment: Environment) -> tuple[str, 
     if found is None:
         raise ValueError(f"there is no program {place}")
     return (os.path.abspath(found), *words[1:])
-
-
-def is_loopback(host: str) -> bool:
-    """Whether `host` can be reached from this machine alone."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"

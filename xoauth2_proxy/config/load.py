@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from xoauth2_proxy.config.account_loader import AccountLoader
 from xoauth2_proxy.config.config import Config, ProviderConfig
-from xoauth2_proxy.config.environment import Environment, is_loopback
+from xoauth2_proxy.config.environment import Environment
 from xoauth2_proxy.config.json_file import Json, read_json_file
 from xoauth2_proxy.config.load_context import LoadContext
 from xoauth2_proxy.config.problems import Problems, join
@@ -26,6 +26,7 @@ from xoauth2_proxy.config.sections import (
     StoreSection,
 )
 from xoauth2_proxy.config.validation import unknown_key
+from xoauth2_proxy.loopback import is_loopback
 from xoauth2_proxy.sandbox.mock_mailboxes import MOCK_MAILBOXES
 
 if TYPE_CHECKING:

@@ -13,12 +13,13 @@ from urllib.parse import urlsplit
 from pydantic import Field, ValidationInfo, field_validator
 
 from xoauth2_proxy.config.account_sections import AccountSection, ProviderSection
-from xoauth2_proxy.config.environment import Environment, check_file, check_key_pair, is_loopback
+from xoauth2_proxy.config.environment import Environment, check_file, check_key_pair
 from xoauth2_proxy.config.secret import Secret
 from xoauth2_proxy.config.section import Section
 from xoauth2_proxy.config.settings import StoreKind
 from xoauth2_proxy.config.urls import fault_of_url, is_redis_url
 from xoauth2_proxy.config.values import FilePath, Host, IpAddress, ListenPort, Url
+from xoauth2_proxy.loopback import is_loopback
 from xoauth2_proxy.oauth.stores.encryption import Seal
 
 _MIN_TOKEN_CHARACTERS = 16  # as for store.key

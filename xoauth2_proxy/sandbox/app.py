@@ -5,12 +5,12 @@ It listens on loopback only.
 
 from __future__ import annotations
 
-import ipaddress
 from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path  # noqa: TC003 - a dataclass field's type
 from typing import TYPE_CHECKING, Literal, Self
 
 from xoauth2_proxy.accounts.accounts import TlsMode
+from xoauth2_proxy.loopback import is_loopback
 from xoauth2_proxy.sandbox.behaviour import ProviderProfile
 from xoauth2_proxy.sandbox.certificate_authority import CertificateAuthority
 from xoauth2_proxy.sandbox.faults import Fault, FaultScript, Step, TokenFault
@@ -234,6 +234,6 @@ def loopback_address(host: str) -> str:
     """
     if host == "localhost":
         return "127.0.0.1"
-    if not ipaddress.ip_address(host).is_loopback:
+    if not is_loopback(host):
         raise ValueError(f"the sandbox listens on loopback only, not on {host}")
     return host

@@ -19,8 +19,8 @@ from xoauth2_proxy import log
 from xoauth2_proxy.accounts.accounts import Accounts, TlsMode, Upstream
 from xoauth2_proxy.admin.health import Health
 from xoauth2_proxy.config import needs_restart
-from xoauth2_proxy.config.environment import is_loopback
 from xoauth2_proxy.diagnostics import Explanations
+from xoauth2_proxy.loopback import is_loopback
 from xoauth2_proxy.metrics import Metrics
 from xoauth2_proxy.oauth.tokens import TokenSource
 from xoauth2_proxy.relay import Relay

@@ -19,7 +19,6 @@ import ssl
 import time
 from contextvars import ContextVar
 from functools import lru_cache
-from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -31,6 +30,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from xoauth2_proxy.errors import TokenEndpointRefused
+from xoauth2_proxy.loopback import is_loopback
 from xoauth2_proxy.oauth.endpoint.failures import Unusable, unreachable
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ class _Adapter(HTTPAdapter):
     ) -> requests.Response:
         """Return the answer, read to its end; `timeout` and `verify` are not heeded."""
         url = request.url or ""
-        is_near = _is_loopback(urlsplit(url).hostname or "")
+        is_near = is_loopback(urlsplit(url).hostname or "")
         if not is_near and not url.lower().startswith("https:"):
             raise TokenEndpointRefused("token endpoints are asked by https, but on loopback")
         proxies = {} if is_near else get_environ_proxies(url, no_proxy=None)
@@ -262,15 +262,6 @@ def _left_seconds() -> float:
     if left_seconds <= 0:
         raise TimeoutError
     return left_seconds
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _tls_context(ca_file: Path | None) -> ssl.SSLContext:

@@ -11,7 +11,6 @@ I2: a holder that lost its lock, because it stood still for too long, writes not
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import secrets
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -25,6 +24,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from xoauth2_proxy.errors import TokenStoreUnavailable
+from xoauth2_proxy.loopback import is_loopback
 from xoauth2_proxy.oauth.stores import codec
 from xoauth2_proxy.oauth.stores.encryption import NO_SEAL, Seal
 from xoauth2_proxy.oauth.stores.mailbox_locks import LOCK_SECONDS, Turns, until_free
@@ -32,7 +32,6 @@ from xoauth2_proxy.oauth.stores.mailbox_locks import LOCK_SECONDS, Turns, until_
 if TYPE_CHECKING:
     from collections.abc import Awaitable
     from contextlib import AbstractAsyncContextManager
-    from urllib.parse import SplitResult
 
     from xoauth2_proxy.oauth.stores import StoredGrant
     from xoauth2_proxy.oauth.stores.mailbox_locks import GiveBack
@@ -223,17 +222,9 @@ def _checked(url: str, seal: Seal) -> str:
         raise ValueError("it is none of redis://host:port, rediss://host:port and unix:///path")
     if unknown or parts.fragment:
         raise ValueError(f"it has other parameters than {' and '.join(sorted(_PARAMETERS))}")
-    if parts.scheme == "redis" and not seal and not _is_loopback(parts):
+    if parts.scheme == "redis" and not seal and not is_loopback(parts.hostname or ""):
         raise ValueError("off this machine, grants need rediss:// or a key (store.key)")
     return where
-
-
-def _is_loopback(parts: SplitResult) -> bool:
-    host = parts.hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _reason(error: Exception) -> str:

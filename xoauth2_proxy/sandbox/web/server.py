@@ -6,11 +6,12 @@ browser: requests must name a loopback host (DNS rebinding), and changes must no
 
 from __future__ import annotations
 
-import ipaddress
 import json
 from typing import TYPE_CHECKING
 
 from aiohttp import web
+
+from xoauth2_proxy.loopback import is_loopback, requested_host
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -60,7 +61,7 @@ class HttpServer:
         Raises:
             ValueError: `host` is not a loopback address.
         """
-        if not ipaddress.ip_address(host).is_loopback:
+        if not is_loopback(host):
             raise ValueError(f"the sandbox listens on loopback only, not on {host}")
         await self._runner.setup()
         try:
@@ -87,7 +88,7 @@ def refusal(kind: type[web.HTTPException], message: str) -> web.HTTPException:
 async def _guarded(
     request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
 ) -> web.StreamResponse:
-    if not _is_loopback_name(request.headers.get("Host", "")):
+    if not is_loopback(requested_host(request.headers.get("Host", ""))):
         raise refusal(web.HTTPForbidden, "not a loopback host name")
     # Browsers send the page's origin with every request but GET and HEAD (Fetch standard).
     if request.method not in _SAFE_METHODS and "Origin" in request.headers:
@@ -100,13 +101,3 @@ async def _guarded(
 async def _add_headers(_: web.Request, response: web.StreamResponse) -> None:
     for name, value in _HEADERS.items():
         response.headers.setdefault(name, value)
-
-
-def _is_loopback_name(host: str) -> bool:
-    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
-    if name.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
