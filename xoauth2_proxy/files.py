@@ -78,15 +78,41 @@ def private_directory(path: Path) -> os.stat_result:
             one.mkdir(mode=0o700, exist_ok=True)
             sync_directory(one.parent)
     state = path.stat()
+    if fault := _not_ours_alone(path, state):
+        raise PermissionError(fault)
+    return state
+
+
+def state_directory_problem(path: Path) -> str | None:
+    """Return why nothing can be kept in a directory, which may be missing yet, and what to do.
+
+    None: it can be made or written. Only the directory and its parents are looked at.
+    """
+    try:
+        there = next(one for one in (path, *path.absolute().parents) if one.exists())
+        state = there.stat()
+    except OSError as error:
+        return f"{path} cannot be reached: {error.strerror}"
+    if not there.is_dir():
+        return f"{there} is not a directory"
+    if there == path and (fault := _not_ours_alone(path, state)):
+        return fault
+    if not os.access(there, os.W_OK | os.X_OK):
+        return (
+            f"{there} cannot be written: let the user who runs the relay write there, or choose "
+            "another place (--state-dir, store.directory)"
+        )
+    return None
+
+
+def _not_ours_alone(path: Path, state: os.stat_result) -> str:
     name = shlex.quote(str(path))
     if state.st_uid != os.geteuid():
-        raise PermissionError(
+        return (
             f"{path} belongs to another user (its id is {state.st_uid}): run as that user, or give "
             f"the directory to the one who runs the relay: chown -R {os.geteuid()} {name}"
         )
-    if state.st_mode & _OTHERS:
-        raise PermissionError(f"{path} is open to other users: chmod 700 {name}")
-    return state
+    return f"{path} is open to other users: chmod 700 {name}" if state.st_mode & _OTHERS else ""
 
 
 @contextlib.contextmanager

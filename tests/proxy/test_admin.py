@@ -68,6 +68,11 @@ async def test_health_of_a_running_relay(relay: Relay) -> None:
         (Health({"enabled": 1}), Status.STARTING, 503),
         (Health({"enabled": 1}, is_ready=True), Status.HEALTHY, 200),
         (Health({"enabled": 0}, is_ready=True), Status.UNHEALTHY, 503),
+        (
+            Health({"enabled": 1}, is_ready=True, find_problem=lambda: "no room"),
+            Status.UNHEALTHY,
+            503,
+        ),
         (Health({}, is_ready=True), Status.UNHEALTHY, 503),
         (Health({"enabled": 1}, is_ready=True, is_draining=True), Status.DRAINING, 503),
         (Health({"enabled": 1}, is_draining=True), Status.DRAINING, 503),

@@ -125,6 +125,22 @@ def test_check_of_the_sandbox_alone(tmp_path: Path) -> None:
     assert "4 accounts enabled" in result.stdout
 
 
+def test_check_tells_of_mock_accounts_without_a_sandbox(config: Path, tmp_path: Path) -> None:
+    result = run("check", "--config", config, "--state-dir", tmp_path)
+    assert result.exit_code == 0
+    assert result.stderr.startswith("warning: 1 mock account(s) send to the sandbox, which runs")
+    assert result.stdout.endswith("; 1 warning\n")
+
+
+def test_check_tells_of_a_store_that_cannot_be_used(config: Path, tmp_path: Path) -> None:
+    (tmp_path / "tokens").mkdir(mode=0o755)
+    result = run("check", "--config", config, "--sandbox", "--state-dir", tmp_path)
+    assert result.stderr.startswith(f"warning: {tmp_path}/tokens is open to other users: chmod 700")
+    config.write_text(json.dumps({"accounts": [ACCOUNT], "store": {"kind": "memory"}}))
+    result = run("check", "--config", config, "--sandbox", "--state-dir", tmp_path)
+    assert result.stderr == ""
+
+
 def test_check_shows_warnings(config: Path, tmp_path: Path) -> None:
     document = {"accounts": [ACCOUNT], "listener": {"allow_insecure_auth": True}}
     config.write_text(json.dumps(document))

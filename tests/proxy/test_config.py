@@ -316,6 +316,14 @@ class TestKeys:
                 for key, value in written.items()
             }
 
+    def test_the_mailbox_is_named_in_the_problems_of_its_account(self, config: ConfigFile) -> None:
+        right = [account(email=f"{number}@example.com") for number in range(3)]
+        problems = config.problems([*right, account(limits=3, emial=1)])
+        assert all(text.endswith(" (someone@example.com)") for text in problems.values())
+        assert set(problems) == {"accounts[3].limits", "accounts[3].emial"}
+        (nameless,) = config.problems([account(email="PLANTED")]).values()
+        assert "(" not in nameless
+
     def test_account_id_is_named_in_problems(self, config: ConfigFile) -> None:
         problems = config.problems_of_one(account_id="gmail_01", provider="gmial")
         assert problems["accounts[0].provider"].endswith(
@@ -391,6 +399,19 @@ class TestUnreadable:
             (b'{"relay": {"drain_seconds": NaN}}', "NaN"),
             (b'{"relay": {"drain_seconds": -Infinity}}', "Infinity"),
             (b'{"relay": {"max_recipients": ' + b"1" * 5000 + b"}}", "digits"),
+            (b" \n", "the file is empty"),
+            (b'{"accounts": [\n  {"a": 1},\n]}', "line 2, column 11: trailing comma"),
+            (b'{"accounts": [],}', "line 1, column 16: trailing comma"),
+            (b'{"relay": {"a": 1 ,\n }}', "line 1, column 19: trailing comma"),
+            (b'{\n  // mine\n  "accounts": []}', "line 2, column 3: comment"),
+            (b'{"accounts": [] /* none */}', "line 1, column 17: comment"),
+            (b'# mine\n{"accounts": []}', "line 1, column 1: comment"),
+            (b'{"accounts": [1 # mine\n]}', 'begins with "_comment" is ignored'),
+            (b"accounts:\n  - email: a@b.example\n", "line 1, column 1: this looks like YAML"),
+            (b"---\n- email: a@b.example\n", "YAML"),
+            (b"# mine\naccounts:\n", "YAML"),
+            (b"{'accounts': []}", "line 1, column 2: single quote"),
+            (b'{"accounts" []}', "line 1, column 13: Expecting ':' delimiter"),
             (b"3", "must hold an object"),
             (b'"accounts"', "must hold an object"),
             (b"null", "must hold an object"),
@@ -645,6 +666,50 @@ PROBLEMS: dict[str, tuple[object, str, str]] = {
         {"accounts": [account()], "admin": {"token": ""}},
         "admin.token",
         "must not be empty",
+    ),
+    "a name that others give a provider": (
+        [account(provider="office365")],
+        "accounts[0].provider",
+        "outlook-china, outlook-gcc-high, outlook-personal, yahoo, yandex; did you mean outlook?",
+    ),
+    "a misspelled provider": (
+        [account(provider="gmial")],
+        "accounts[0].provider",
+        "did you mean gmail?",
+    ),
+    "a variable for a tenant": (
+        [account(provider="outlook", tenant="${TENANT}")],
+        "accounts[0].tenant",
+        "a variable works for secrets only",
+    ),
+    "a variable for a host": (
+        [account(upstream={"host": "${HOST}"})],
+        "accounts[0].upstream.host",
+        "a variable works for secrets only",
+    ),
+    "a variable for a port": (
+        {"accounts": [account()], "listener": {"port": "${PORT}"}},
+        "listener.port",
+        "a variable works for secrets only",
+    ),
+    "a variable for a file": (
+        [account(upstream={"ca_file": "${FILE}"})],
+        "accounts[0].upstream.ca_file",
+        "a variable works for secrets only",
+    ),
+    "one port for both": (
+        {"accounts": [account()], "listener": {"port": 9090}},
+        "admin.port",
+        "is 9090, which is listener.port too",
+    ),
+    "one port for both, on every address": (
+        {
+            "accounts": [account()],
+            "listener": {"port": 26, "host": "0.0.0.0", "allow_insecure_auth": True},
+            "admin": {"port": 26, "host": "localhost"},
+        },
+        "admin.port",
+        "give each its own",
     ),
     "half a surrogate pair": (
         [account(account_id="\ud800")],
@@ -965,6 +1030,20 @@ class TestListener:
         assert set(config.problems([account()], Overrides(host="192.0.2.1"))) == {"--host"}
         assert set(config.problems([account()], Overrides(host=""))) == {"--host"}
         assert set(config.problems([account()], Overrides(admin_host="::"))) == {"admin.token"}
+
+    def test_one_port_for_both_is_named_by_its_options(self, config: ConfigFile) -> None:
+        given = Overrides(port=26, admin_port=26)
+        assert config.problems([account()], given) == {
+            "--admin-port": "is 26, which is --port too; give each its own"
+        }
+        assert list(config.problems([account()], Overrides(port=9090))) == ["admin.port"]
+        assert config.problems([account()], Overrides(port=0, admin_port=0)) == {}
+        apart = {"listener": {"port": 9090, "host": "127.0.0.2"}}
+        assert config.problems(apart | {"accounts": [account()]}) == {}
+
+    def test_what_is_overridden_must_be_right_too(self, config: ConfigFile) -> None:
+        document = {"accounts": [account()], "listener": {"port": "25"}}
+        assert list(config.problems(document, Overrides(port=26))) == ["listener.port"]
 
     def test_file_that_may_not_be_read(
         self, config: ConfigFile, monkeypatch: pytest.MonkeyPatch

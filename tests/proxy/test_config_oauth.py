@@ -573,7 +573,7 @@ class TestWithoutAClient:
         assert "bring their own token" in warning
 
     def test_nobody_is_warned_of_an_account_with_a_client(self, config: ConfigFile) -> None:
-        assert config.load_one(provider="gmail", client_id="me").warnings == ()
+        assert config.load_one(provider="gmail", client_id="me", client_secret="s").warnings == ()
         assert config.load_one().warnings == ()
 
     def test_a_refresher_that_is_not_there_hinders_no_such_account(

@@ -15,6 +15,7 @@ from xoauth2_proxy.files import (
     locked,
     private_directory,
     replace_durably,
+    state_directory_problem,
     try_lock,
     unlock,
     written_beside,
@@ -127,3 +128,45 @@ def test_a_lock_is_free_though_a_program_that_was_started_has_a_copy(tmp_path: P
         child.communicate()
     assert again is not None
     unlock(again)
+
+
+class TestStateDirectory:
+    """Whether what must not be lost can be kept there, told before anything has to be."""
+
+    @pytest.mark.parametrize("name", ["state", "not/yet/there"])
+    def test_one_that_is_ours_or_can_be_made_is_no_problem(self, tmp_path: Path, name: str) -> None:
+        (tmp_path / "state").mkdir(mode=0o700)
+        assert state_directory_problem(tmp_path / name) is None
+        assert not (tmp_path / "not").exists(), "it was looked at, and not made"
+
+    def test_one_open_to_others_is_told_with_the_command_that_closes_it(
+        self, tmp_path: Path
+    ) -> None:
+        (tmp_path / "state").mkdir(mode=0o755)
+        problem = state_directory_problem(tmp_path / "state")
+        assert problem == f"{tmp_path}/state is open to other users: chmod 700 {tmp_path}/state"
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
+    def test_another_users_is_told_with_whose_it_is(self, tmp_path: Path) -> None:
+        (tmp_path / "state").mkdir(mode=0o700)
+        os.chown(tmp_path / "state", 12345, -1)
+        problem = state_directory_problem(tmp_path / "state")
+        assert problem is not None
+        assert "belongs to another user (its id is 12345)" in problem
+
+    @pytest.mark.parametrize("name", ["state", "not/yet/there"])
+    def test_a_read_only_one_is_told(
+        self, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "state").mkdir(mode=0o700)
+        # Taken away by hand: a superuser may write everywhere whatever the mode.
+        monkeypatch.setattr("os.access", lambda *_: False)
+        problem = state_directory_problem(tmp_path / name)
+        assert problem is not None
+        assert "cannot be written" in problem
+        assert "--state-dir" in problem
+
+    def test_a_file_in_its_place_is_told(self, tmp_path: Path) -> None:
+        (tmp_path / "state").write_text("x")
+        problem = state_directory_problem(tmp_path / "state" / "tokens")
+        assert problem == f"{tmp_path}/state is not a directory"

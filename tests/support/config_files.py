@@ -44,6 +44,7 @@ class ConfigFile:
 
     def write(self, text: str | bytes) -> None:
         self.path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        self.path.chmod(0o600)  # else there is a warning of the secrets in it
 
     def add(self, name: str, content: str = "x") -> Path:
         """Put another file beside the configuration file."""

@@ -5,8 +5,12 @@ from __future__ import annotations
 import time
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from xoauth2_proxy import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class Status(StrEnum):
@@ -14,7 +18,7 @@ class Status(StrEnum):
 
     STARTING = "starting"
     HEALTHY = "healthy"
-    UNHEALTHY = "unhealthy"  # no account can work
+    UNHEALTHY = "unhealthy"  # no account can work, or tokens cannot be kept
     DRAINING = "draining"
 
 
@@ -36,6 +40,9 @@ class Health:
     is_ready: bool = False  # the listener accepts clients
     is_draining: bool = False
     started_at: float = field(default_factory=time.monotonic)
+    find_problem: Callable[[], str | None] = lambda: (
+        None
+    )  # looks for what keeps all mail from going
 
     @property
     def status(self) -> Status:
@@ -44,7 +51,8 @@ class Health:
             return Status.DRAINING
         if not self.is_ready:
             return Status.STARTING
-        return Status.HEALTHY if self.accounts.get("enabled") else Status.UNHEALTHY
+        is_well = self.accounts.get("enabled") and not self.find_problem()
+        return Status.HEALTHY if is_well else Status.UNHEALTHY
 
     def report(self) -> dict[str, object]:
         """Return the body of `GET /health`."""
@@ -55,6 +63,8 @@ class Health:
             "uptime_seconds": round(time.monotonic() - self.started_at, 3),
             "accounts": self.accounts,
         }
+        if problem := self.find_problem():
+            body["problem"] = problem
         if self.workers is not None:
             body["workers"] = asdict(self.workers)
         return body | ({"sandbox": self.sandbox} if self.sandbox else {})

@@ -27,12 +27,24 @@ def check(
     before `check`.
     """
     from xoauth2_proxy.cli import configured
+    from xoauth2_proxy.service.components import unusable_store
 
     given = configured.source_of(context, config, state_dir, sandbox=sandbox)
     loaded = configured.load(given)
-    for warning in loaded.warnings:
+    warnings = [*loaded.warnings]
+    if problem := unusable_store(loaded):
+        warnings.append(problem)
+    if loaded.sandbox_accounts and not given.overrides.sandbox:
+        warnings.append(
+            f"{len(loaded.sandbox_accounts)} mock account(s) send to the sandbox, which runs with "
+            "--sandbox only: add it"
+        )
+    for warning in warnings:
         typer.echo(f"warning: {warning}", err=True)
-    typer.echo(f"{given.path or 'sandbox'}: {_described(loaded)}; no problems found")
+    found = (
+        f"{len(warnings)} warning{'s'[: len(warnings) > 1]}" if warnings else "no problems found"
+    )
+    typer.echo(f"{given.path or 'sandbox'}: {_described(loaded)}; {found}")
 
 
 def _described(config: Config) -> str:

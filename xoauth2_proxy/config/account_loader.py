@@ -16,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from xoauth2_proxy.accounts.accounts import Account, login_key
 from xoauth2_proxy.config.account_sections import AccountSection
-from xoauth2_proxy.config.oauth_rules import SPEAKING, contradictions, misfits, missing_keys
+from xoauth2_proxy.config.oauth_rules import contradictions, misfits, missing_keys, noteworthy
 from xoauth2_proxy.config.posted_account_rules import faults_of_posted
 from xoauth2_proxy.config.problems import Problems, join
 from xoauth2_proxy.config.provider_loader import unknown_provider
@@ -71,7 +71,7 @@ class AccountLoader:
         self._providers = providers
         self._is_listener_on_loopback = is_listener_on_loopback
         self._taken: dict[tuple[str, str], str] = {}  # (key, value) -> where it is written
-        self._without_client: Counter[str] = Counter()  # accounts by provider
+        self._notes: Counter[str] = Counter()  # what is noteworthy, with the number of accounts
 
     def load(self, value: object, path: str) -> None:
         """Load an account of the file; it joins `accounts` if it is enabled and right."""
@@ -128,11 +128,8 @@ class AccountLoader:
 
     def warnings(self) -> Iterator[str]:
         """Yield what the operator should know although nothing is wrong."""
-        for provider, count in self._without_client.items():
-            yield (
-                f"{count} account(s) of provider {provider} have no OAuth client: clients must "
-                "bring their own token (XOAUTH2 or OAUTHBEARER)"
-            )
+        for note, count in self._notes.items():
+            yield f"{count} account(s) of provider {note}"
 
     def _count(self, *, is_enabled: bool) -> None:
         self.enabled += is_enabled
@@ -222,8 +219,7 @@ class AccountLoader:
             oauth=client,
         )
         self.accounts.append(account)
-        if client.is_empty and provider.refresher in SPEAKING:
-            self._without_client[provider.name] += 1
+        self._notes.update(f"{provider.name} {note}" for note in noteworthy(client, provider))
         is_placed = is_written(section.upstream) or provider.is_upstream_written
         if provider.refresher == MOCK and not is_placed:
             self.sandbox_accounts.add(account.key)

@@ -7,6 +7,8 @@ raises `ValueError` with what is wrong.
 from __future__ import annotations
 
 import json
+from contextlib import suppress
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from xoauth2_proxy.config.environment import check_file
@@ -48,6 +50,20 @@ def certificate_end(file: Path) -> date:
     from cryptography import x509
 
     return x509.load_pem_x509_certificates(_content(file))[0].not_valid_after_utc.date()
+
+
+def certificate_fault(file: Path) -> str:
+    """Return why clients would refuse the first certificate in `file` now; "" for no reason."""
+    from cryptography import x509
+
+    with suppress(ValueError):  # a file that is not PEM is told elsewhere
+        certificate = x509.load_pem_x509_certificates(_content(file))[0]
+        now = datetime.now(UTC)
+        if certificate.not_valid_after_utc < now:
+            return f"expired on {certificate.not_valid_after_utc:%Y-%m-%d}; clients refuse it"
+        if certificate.not_valid_before_utc > now:
+            return f"is valid from {certificate.not_valid_before_utc:%Y-%m-%d} only"
+    return ""
 
 
 def check_service_account(file: Path) -> None:

@@ -7,6 +7,7 @@ Knows nothing of what the keys mean.
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
 from xoauth2_proxy.config.problems import Problems, join
@@ -18,6 +19,9 @@ Json: TypeAlias = "dict[str, Json] | list[Json] | str | int | float | bool | Non
 
 COMMENT_PREFIX = "_comment"  # a key that starts so is ignored, at every level
 
+_TRAILING_COMMA = re.compile(r",\s*[}\]]")
+_LOOKS_LIKE_JSON = re.compile(r"^\s*[\[{]", re.MULTILINE)
+_YAML = re.compile(r"(---|%YAML|#|- |[\w-]+:(\s|$))")
 _MAX_FILE_BYTES = 64 * 1024 * 1024  # some 100,000 accounts of 600 bytes
 
 
@@ -47,7 +51,8 @@ def parsed_json(content: bytes, name: str, array_path: str, problems: Problems) 
         ConfigError: it is not JSON in UTF-8; the problem's path is `name`.
     """
     try:
-        value = _parsed(content.decode("utf-8-sig"))  # some editors write a byte order mark
+        text = content.decode("utf-8-sig")  # some editors write a byte order mark
+        value = _parsed(text)
         root = "" if isinstance(value, _Pairs) else array_path
         return _without_comments(value, root, problems)
     except (RecursionError, ValueError) as error:
@@ -61,11 +66,36 @@ def _in_words(error: Exception) -> str:
         case RecursionError():
             return "is nested too deeply"
         case json.JSONDecodeError():
-            return f"line {error.lineno}, column {error.colno}: {error.msg}"
+            return _syntax_error(error)
         case UnicodeDecodeError():
             return f"is not UTF-8 text (octet {error.start})"
         case _:
             return str(error)
+
+
+def _syntax_error(error: json.JSONDecodeError) -> str:
+    """Return the place of the error and, where it is a common one, its name."""
+    text, at = error.doc, error.pos
+    at += len(text[at:]) - len(text[at:].lstrip())
+    before, after = text[:at].rstrip(), text[at:]
+    fault = error.msg
+    if not text.strip():
+        fault = "the file is empty; it must hold a JSON object or array"
+    elif before.endswith(",") and after[:1] in {"}", "]"}:
+        at = len(before) - 1
+        fault = "trailing comma; JSON has none after the last element"
+    elif _TRAILING_COMMA.match(after):
+        fault = "trailing comma; JSON has none after the last element"
+    elif after.startswith(("//", "/*")) or (
+        after.startswith("#") and _LOOKS_LIKE_JSON.search(text)
+    ):
+        fault = f'comment; JSON has none, but a key that begins with "{COMMENT_PREFIX}" is ignored'
+    elif not before and _YAML.match(after):
+        fault = "this looks like YAML; the configuration is JSON"
+    elif after.startswith("'"):
+        fault = 'single quote; JSON writes text in double quotes (")'
+    line, column = text.count("\n", 0, at) + 1, at - text.rfind("\n", 0, at)
+    return f"line {line}, column {column}: {fault}"
 
 
 def _content(path: Path) -> bytes:

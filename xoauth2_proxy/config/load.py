@@ -6,6 +6,8 @@ its secrets and files need not exist; nor need those of a provider that no enabl
 
 from __future__ import annotations
 
+import shlex
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +19,7 @@ from xoauth2_proxy.config.load_context import LoadContext
 from xoauth2_proxy.config.problems import Problems, join
 from xoauth2_proxy.config.provider_loader import load_providers
 from xoauth2_proxy.config.runtime_accounts import accounts_directory, open_runtime_accounts
+from xoauth2_proxy.config.secret import holds_secrets
 from xoauth2_proxy.config.sections import (
     AdminSection,
     AlertsSection,
@@ -94,6 +97,11 @@ def load_with_accounts(
     for key in context.document:
         if key not in FileSection.model_fields:
             problems.add(join("", key), unknown_key(key, FileSection.model_fields))
+    if path and path.stat().st_mode & stat.S_IROTH and holds_secrets(context.document):
+        context.warnings.append(
+            f"{path} holds secrets, and every user of this machine may read it: chmod 600 "
+            f"{shlex.quote(str(path))}"
+        )
     listener = context.section(ListenerSection, "listener")
     admin = context.section(AdminSection, "admin")
     store = context.section(StoreSection, "store")

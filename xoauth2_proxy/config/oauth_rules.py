@@ -5,6 +5,7 @@ Nothing is demanded of the mock refresher or of a plug-in: what they need is the
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -95,6 +96,27 @@ def missing_keys(client: OAuthClient, provider: Provider) -> Faults:
             yield "client_id", f"is required with {written[0]}"
     if provider.refresher == "oidc" and not client.is_empty and not client.issuer:
         yield from _missing_endpoints(client, provider)
+
+
+def noteworthy(client: OAuthClient, provider: Provider) -> Iterator[str]:
+    """Yield what the operator should know of an account with this client, although it is right."""
+    if client.is_empty:
+        if provider.refresher in SPEAKING:
+            yield (
+                "have no OAuth client: clients must bring their own token (XOAUTH2 or OAUTHBEARER)"
+            )
+        return
+    ended = client.secret_expires_on
+    if ended is not None and ended < datetime.now(UTC).date():
+        what = "certificate" if client.certificate else "client secret"
+        yield f"have a {what} that ended on {ended}: make a new one at the provider"
+    # developers.google.com/identity/protocols/oauth2/native-app: only mobile apps have none.
+    is_google = provider.refresher == "gmail" and not client.token_endpoint
+    if is_google and client.grant_type is GrantType.REFRESH_TOKEN and not client.client_secret:
+        yield (
+            "have no client_secret: Google gives tokens to a web or desktop client only with its "
+            "secret"
+        )
 
 
 def _missing_of_application(client: OAuthClient, provider: Provider) -> Faults:

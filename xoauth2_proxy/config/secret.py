@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}", re.ASCII)
 KIND = "secret"  # of a validation error
 
+_SECRET_KEYS = {"password", "client_secret", "refresh_token", "token", "key", "webhook"}
 _MAX_SECRET_BYTES = 64 * 1024  # the longest secret seen, a Microsoft refresh token, has 2 KiB
 # PHC string format; libargon2 wants a salt of 8 octets and a hash of 4 at least.
 _PHC_ENDING = re.compile(r"\$[A-Za-z0-9+/]{11,}\$[A-Za-z0-9+/]{6,}\Z", re.ASCII)
@@ -46,6 +47,20 @@ def local_password(secret: str) -> LocalPassword:
     if not is_whole:
         raise ValueError("begins like an argon2 hash, but is not a whole one")
     return LocalPassword(argon2_hash=secret)
+
+
+def holds_secrets(document: object) -> bool:
+    """Whether any secret is written out in a document, but for passwords of mock accounts."""
+    if isinstance(document, list):
+        return any(map(holds_secrets, document))
+    if not isinstance(document, dict) or document.get("provider") == "mock":
+        return False
+    return any(
+        isinstance(value, str) and not value.startswith(("${", "$argon2"))
+        if key in _SECRET_KEYS
+        else holds_secrets(value)
+        for key, value in document.items()
+    )
 
 
 def _secret(value: object, info: ValidationInfo) -> str:

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, ValidationInfo, field_validator
 
 from xoauth2_proxy.config.account_sections import AccountSection, ProviderSection
+from xoauth2_proxy.config.credential_files import certificate_fault
 from xoauth2_proxy.config.environment import Environment, check_file, check_key_pair
 from xoauth2_proxy.config.secret import Secret
 from xoauth2_proxy.config.section import Section
@@ -79,12 +80,14 @@ class ListenerSection(Section):
             )
 
     def warnings(self) -> Iterator[str]:
-        """Tell of passwords that others could read."""
+        """Tell of passwords that others could read, and of a certificate that clients refuse."""
         if self.allow_insecure_auth:
             yield (
                 f"allow_insecure_auth: clients of {self.host} may send passwords and tokens "
                 "without TLS, for anyone on the way to read"
             )
+        if self.tls_cert is not None and (fault := certificate_fault(self.tls_cert)):
+            yield f"listener.tls_cert: the certificate in {self.tls_cert} {fault}"
 
 
 class AdminSection(Section):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Protocol
 
+from xoauth2_proxy.config import StoreKind
 from xoauth2_proxy.config.runtime_accounts import open_runtime_accounts
+from xoauth2_proxy.files import state_directory_problem
 from xoauth2_proxy.oauth.refreshers import registry
 from xoauth2_proxy.oauth.stores.factory import open_store
 
@@ -96,6 +98,13 @@ class StandardEquipment:
             unusable = OSError(str(error))
             unusable.strerror = str(error)
             raise unusable from None
+
+
+def unusable_store(config: Config) -> str | None:
+    """Return why no grant can be kept in the file store, and what to do; None: nothing is wrong."""
+    if config.store.kind is not StoreKind.FILE:
+        return None
+    return state_directory_problem(config.store.directory)
 
 
 def opened(config: StoreSection) -> TokenStore:

@@ -10,6 +10,7 @@ import signal
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -18,7 +19,7 @@ from xoauth2_proxy.errors import ConfigError
 from xoauth2_proxy.files import default_state_dir
 from xoauth2_proxy.sandbox.mock_mailboxes import MOCK_MAILBOXES
 from xoauth2_proxy.service.app import Addresses, App
-from xoauth2_proxy.service.components import StandardEquipment
+from xoauth2_proxy.service.components import StandardEquipment, unusable_store
 from xoauth2_proxy.service.event_loop import EventLoop
 
 if TYPE_CHECKING:
@@ -128,6 +129,9 @@ async def _serve(what: Run, build: Callable[[Run], Service], interrupt: Callable
     try:
         for warning in what.config.warnings:
             _log.warning("%s", warning)
+        app.health.find_problem = partial(unusable_store, what.config)
+        if problem := app.health.find_problem():
+            _log.error("no mailbox can get tokens: %s", problem)
         if what.ready_file is not None:
             _write_ready_file(what.ready_file, addresses, app.health.sandbox)
         if not what.is_quiet:

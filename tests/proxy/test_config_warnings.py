@@ -1,0 +1,162 @@
+"""What is told of a configuration that loads, and would disappoint later."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+import trustme
+
+from tests.support.config_files import ConfigFile, account
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+NOW = datetime.now(UTC)
+DAY = timedelta(days=1)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> ConfigFile:
+    return ConfigFile(tmp_path)
+
+
+def certificate(
+    config: ConfigFile, authority: trustme.CA, not_before: datetime, not_after: datetime
+) -> str:
+    """Put a certificate with its key beside the configuration; return the file's name."""
+    leaf = authority.issue_cert(
+        "relay.example",
+        not_before=not_before,
+        not_after=not_after,
+        key_type=trustme.KeyType.RSA,
+    )
+    config.add("cert.pem", leaf.private_key_and_cert_chain_pem.bytes().decode())
+    return "cert.pem"
+
+
+class TestSecretsThatEnded:
+    def test_a_client_secret_is_named_with_its_last_day(self, config: ConfigFile) -> None:
+        entry = {"client_id": "a", "client_secret": "b", "client_secret_expires": "2020-01-31"}
+        document = {
+            "accounts": [account(email=f"{n}@example.com", provider="outlook") for n in range(3)],
+            "providers": {"outlook": entry},
+        }
+        (warning,) = config.load(document).warnings
+        assert warning.startswith(
+            "3 account(s) of provider outlook have a client secret that ended on 2020-01-31"
+        )
+
+    def test_today_is_not_over(self, config: ConfigFile) -> None:
+        today = datetime.now(UTC).date() + DAY  # whatever the hour
+        written = {"client_id": "a", "client_secret": "b", "client_secret_expires": str(today)}
+        assert config.load_one(provider="outlook", **written).warnings == ()
+
+    def test_a_client_certificate_says_it_itself(
+        self, config: ConfigFile, authority: trustme.CA
+    ) -> None:
+        name = certificate(config, authority, NOW - 9 * DAY, NOW - 3 * DAY)
+        (warning,) = config.load_one(provider="outlook", client_id="a", certificate=name).warnings
+        assert f"have a certificate that ended on {(NOW - 3 * DAY).date()}" in warning
+
+
+class TestListener:
+    @pytest.mark.parametrize(
+        ("begins", "ends", "words"),
+        [(-9, -3, "expired on"), (3, 9, "is valid from"), (-3, 3, "")],
+    )
+    def test_a_certificate_that_clients_refuse_now(
+        self, config: ConfigFile, authority: trustme.CA, begins: int, ends: int, words: str
+    ) -> None:
+        name = certificate(config, authority, NOW + begins * DAY, NOW + ends * DAY)
+        listener = {"tls_cert": name, "tls_key": name}
+        warnings = config.load({"accounts": [account()], "listener": listener}).warnings
+        assert len(warnings) == bool(words)
+        assert all(
+            warning.startswith("listener.tls_cert: the certificate in ") and words in warning
+            for warning in warnings
+        )
+
+
+class TestGoogle:
+    def test_a_client_without_its_secret_gets_no_tokens(self, config: ConfigFile) -> None:
+        (warning,) = config.load_one(provider="gmail", client_id="me").warnings
+        assert warning.startswith("1 account(s) of provider gmail have no client_secret")
+
+    @pytest.mark.parametrize(
+        "written",
+        [
+            {"client_secret": "s"},
+            {"oauth_token_url": "http://127.0.0.1:1/token"},
+            {"provider": "outlook"},
+        ],
+    )
+    def test_others_need_none(self, config: ConfigFile, written: dict[str, object]) -> None:
+        assert config.load_one(**{"provider": "gmail", "client_id": "me"} | written).warnings == ()
+
+
+class TestModules:
+    @pytest.mark.parametrize(
+        ("store", "key", "module"),
+        [
+            ({"kind": "redis", "url": "redis://127.0.0.1"}, "store.kind", "redis"),
+            ({"keyring": True}, "store.keyring", "keyring"),
+        ],
+    )
+    def test_a_store_whose_module_is_not_installed(
+        self,
+        config: ConfigFile,
+        monkeypatch: pytest.MonkeyPatch,
+        store: dict[str, object],
+        key: str,
+        module: str,
+    ) -> None:
+        document = {"accounts": [account()], "store": store}
+        assert config.problems(document) == {}
+        monkeypatch.setitem(sys.modules, module, None)  # as if it were not installed
+        assert config.problems(document) == {
+            key: f"needs the Python package {module}, which is not installed; run: "
+            f"pip install {module}"
+        }
+
+
+class TestReaders:
+    """A file with secrets that every user of the machine may read."""
+
+    @pytest.mark.parametrize(
+        "document",
+        [
+            {"accounts": [account(provider="gmail")]},
+            {"accounts": [account()], "admin": {"token": "a token of 16 letters"}},
+            [account(), account(email="other@example.com", provider="gmail", password="p")],
+        ],
+    )
+    def test_it_is_told_how_to_close_it(self, config: ConfigFile, document: object) -> None:
+        before = config.load(document).warnings
+        config.path.chmod(0o644)
+        told = set(config.load().warnings) - set(before)
+        assert told == {
+            f"{config.path} holds secrets, and every user of this machine may read it: "
+            f"chmod 600 {config.path}"
+        }
+        config.path.chmod(0o640)  # a group is chosen on purpose
+        assert config.load().warnings == before
+
+    @pytest.mark.parametrize(
+        "written",
+        [
+            account(password="${WORD}", provider="gmail"),
+            account(password={"file": "word"}, provider="gmail"),
+            account(),  # a mock account's password opens nothing
+        ],
+    )
+    def test_secrets_that_are_elsewhere_are_no_reason(
+        self, config: ConfigFile, written: dict[str, object]
+    ) -> None:
+        config.environ["WORD"] = "x"
+        config.add("word")
+        before = config.load([written]).warnings
+        config.path.chmod(0o644)
+        assert config.load().warnings == before
