@@ -129,7 +129,7 @@ def test_check_tells_of_mock_accounts_without_a_sandbox(config: Path, tmp_path: 
     result = run("check", "--config", config, "--state-dir", tmp_path)
     assert result.exit_code == 0
     assert result.stderr.startswith("warning: 1 mock account(s) send to the sandbox, which runs")
-    assert result.stdout.endswith("; 1 warning\n")
+    assert result.stdout.endswith("; no problems found, 1 warning\n")
 
 
 def test_check_tells_of_a_store_that_cannot_be_used(config: Path, tmp_path: Path) -> None:
@@ -139,6 +139,21 @@ def test_check_tells_of_a_store_that_cannot_be_used(config: Path, tmp_path: Path
     config.write_text(json.dumps({"accounts": [ACCOUNT], "store": {"kind": "memory"}}))
     result = run("check", "--config", config, "--sandbox", "--state-dir", tmp_path)
     assert result.stderr == ""
+
+
+def test_check_tells_who_has_to_sign_in(config: Path, tmp_path: Path) -> None:
+    gmail = ACCOUNT | {"provider": "gmail", "client_id": "a", "client_secret": "b"}
+    accounts = [gmail, gmail | {"email": "b@x.example"}, gmail | {"email": "c@x.example"}]
+    accounts[0]["refresh_token"] = "r"
+    config.write_text(json.dumps(accounts))
+    config.chmod(0o600)
+    result = run("check", "--config", config, "--state-dir", tmp_path)
+    assert result.exit_code == 0
+    assert result.stderr == (
+        "warning: 2 mailbox(es) need a person to sign in before mail goes; the first: "
+        f"xoauth2-proxy --config {config} --state-dir {tmp_path} login b@x.example\n"
+    )
+    assert not (tmp_path / "tokens").exists(), "check writes nothing"
 
 
 def test_check_shows_warnings(config: Path, tmp_path: Path) -> None:

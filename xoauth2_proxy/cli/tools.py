@@ -27,24 +27,16 @@ def check(
     before `check`.
     """
     from xoauth2_proxy.cli import configured
-    from xoauth2_proxy.service.components import unusable_store
+    from xoauth2_proxy.commands.check import concerns
 
     given = configured.source_of(context, config, state_dir, sandbox=sandbox)
     loaded = configured.load(given)
-    warnings = [*loaded.warnings]
-    if problem := unusable_store(loaded):
-        warnings.append(problem)
-    if loaded.sandbox_accounts and not given.overrides.sandbox:
-        warnings.append(
-            f"{len(loaded.sandbox_accounts)} mock account(s) send to the sandbox, which runs with "
-            "--sandbox only: add it"
-        )
+    typed = configured.invocation(given).typed
+    warnings = [typed(one) for one in concerns(loaded, has_sandbox=given.overrides.sandbox)]
     for warning in warnings:
         typer.echo(f"warning: {warning}", err=True)
-    found = (
-        f"{len(warnings)} warning{'s'[: len(warnings) > 1]}" if warnings else "no problems found"
-    )
-    typer.echo(f"{given.path or 'sandbox'}: {_described(loaded)}; {found}")
+    count = f", {len(warnings)} warning{'s'[: len(warnings) > 1]}" if warnings else ""
+    typer.echo(f"{given.path or 'sandbox'}: {_described(loaded)}; no problems found{count}")
 
 
 def _described(config: Config) -> str:

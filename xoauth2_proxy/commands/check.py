@@ -1,0 +1,54 @@
+"""`xoauth2-proxy check`: what would keep mail from going although the configuration is right.
+
+Nothing leaves this machine, and nothing is written. A store elsewhere is not asked, nor a keyring,
+which may wait for a person.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+from xoauth2_proxy.config import Config, StoreKind
+from xoauth2_proxy.oauth.expiry_monitor import standings
+from xoauth2_proxy.oauth.grant import EpochSeconds
+from xoauth2_proxy.oauth.mailbox_status import State
+from xoauth2_proxy.oauth.stores.memory import MemoryStore
+from xoauth2_proxy.service.components import opened, unusable_store
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from xoauth2_proxy.oauth.mailbox_status import Standing
+
+
+def concerns(config: Config, *, has_sandbox: bool) -> Iterator[str]:
+    """Yield a sentence for each thing that the operator should see to; blocks."""
+    yield from config.warnings
+    if config.sandbox_accounts and not has_sandbox:
+        yield (
+            f"{len(config.sandbox_accounts)} mock account(s) send to the sandbox, which runs with "
+            "--sandbox only: add it"
+        )
+    if problem := unusable_store(config):
+        yield problem
+    elif config.store.kind is StoreKind.FILE and not config.store.keyring:
+        unsigned = [
+            one for one in asyncio.run(_standings(config)) if one.state is State.SIGN_IN_NEEDED
+        ]
+        if unsigned:
+            yield (
+                f"{len(unsigned)} mailbox(es) need a person to sign in before mail goes; "
+                f"the first: xoauth2-proxy login {unsigned[0].mailbox}"
+            )
+
+
+async def _standings(config: Config) -> list[Standing]:
+    # Opening the file store would make its directory.
+    store = opened(config.store) if config.store.directory.is_dir() else MemoryStore()
+    try:
+        now = EpochSeconds(time.time())
+        return await standings(config.accounts, store, now, config.alerts.warn_days)
+    finally:
+        await store.close()
