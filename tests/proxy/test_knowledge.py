@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xoauth2_proxy.diagnostics import Advice, Explanations, Retry, explain
+from xoauth2_proxy.diagnostics import Advice, Explanations, explain
 from xoauth2_proxy.diagnostics.advice import MAILBOX as PLACE
 from xoauth2_proxy.diagnostics.refusal_table import TABLE
 from xoauth2_proxy.smtp.protocol import ReplyParser
@@ -21,17 +21,119 @@ if TYPE_CHECKING:
 MAILBOX = "alice@example.com"
 
 
+# What a provider says, as it comes: one text for each row, in the table's order.
+EXAMPLES = (
+    "invalid_grant: AADSTS700082: The refresh token has expired due to inactivity.",
+    "invalid_grant: AADSTS700084: The refresh token was issued to a single page app (SPA).",
+    "invalid_grant: AADSTS70043: The refresh token has expired or is invalid due to sign-in "
+    "frequency checks by conditional access.",
+    "invalid_grant: AADSTS50173: The provided grant has expired due to it being revoked.",
+    "interaction_required: AADSTS50076: Due to a configuration change made by your "
+    "administrator, you must use multi-factor authentication.",
+    "invalid_grant: AADSTS53003: Access has been blocked by Conditional Access policies.",
+    "invalid_grant: AADSTS50105: The signed in user is not assigned to a role for the application.",
+    "invalid_grant: AADSTS50034: The user account does not exist in the directory.",
+    "invalid_grant: AADSTS50057: The user account is disabled.",
+    "invalid_grant: AADSTS50055: The password is expired.",
+    "invalid_grant: AADSTS50053: The account is locked because the user tried to sign in too "
+    "many times.",
+    "invalid_grant: AADSTS65001: The user or administrator has not consented to use the "
+    "application.",
+    "invalid_client: AADSTS7000222: The provided client secret keys are expired.",
+    "invalid_client: AADSTS7000215: Invalid client secret is provided.",
+    "invalid_client: AADSTS700027: Client assertion failed signature validation.",
+    "unauthorized_client: AADSTS700016: Application with identifier was not found in the "
+    "directory.",
+    "invalid_request: AADSTS50194: Application is not configured as a multi-tenant application.",
+    "invalid_client: AADSTS7000218: The request body must contain the following parameter: "
+    "'client_assertion' or 'client_secret'.",
+    "invalid_client: AADSTS700025: Client is public so neither 'client_assertion' nor "
+    "'client_secret' should be presented.",
+    "invalid_scope: AADSTS70011: The provided value for the input parameter 'scope' is not valid.",
+    "invalid_request: AADSTS90002: Tenant 'exmaple.com' not found.",
+    "invalid_request: AADSTS900144: The request body must contain the following parameter: "
+    "'scope'.",
+    "invalid_grant: AADSTS54005: OAuth2 Authorization code was already redeemed.",
+    "temporarily_unavailable: AADSTS90033: A transient error has occurred. Please try again.",
+    "invalid_grant: reauth related error (invalid_rapt)",
+    "admin_policy_enforced: This account is restricted by your administrator.",
+    "org_internal: This client is restricted to users within its organization.",
+    "deleted_client: The OAuth client was deleted.",
+    "unauthorized_client: Client is unauthorized to retrieve access tokens using this "
+    "method, or client not authorized for any of the scopes requested.",
+    "invalid_grant: Invalid email or User ID",
+    "invalid_grant: Invalid JWT: Token must be a short-lived token (60 minutes) and in "
+    "a reasonable timeframe. Check your iat and exp values in the JWT claim.",
+    "invalid_grant: Invalid JWT Signature.",
+    "invalid_grant: Token has been expired or revoked.",
+    "invalid_grant: Bad Request",
+    "interaction_required: The request requires user interaction.",
+    "invalid_grant: The refresh token is invalid or expired.",
+    "invalid_client: The OAuth client was not found.",
+    "unauthorized_client: The client is not authorized to use this grant type.",
+    "invalid_scope: Unknown scope.",
+    "unsupported_grant_type: Grant type not supported.",
+    "temporarily_unavailable: Try again.",
+    "535 5.7.139 Authentication unsuccessful, SmtpClientAuthentication is disabled for "
+    "the Tenant. Visit https://aka.ms/smtp_auth_disabled for more information.",
+    "535 5.7.139 Authentication unsuccessful, SmtpClientAuthentication is disabled for "
+    "the Mailbox. Visit https://aka.ms/smtp_auth_disabled for more information.",
+    "535 5.7.139 Authentication unsuccessful, basic authentication is disabled.",
+    "535 5.7.139 Authentication unsuccessful, user is locked by your organization's "
+    "security defaults policy. Contact your administrator.",
+    "535 5.7.139 Authentication unsuccessful, the request did not meet the criteria to "
+    "be authenticated successfully. Contact your administrator.",
+    "535 5.7.139 Authentication unsuccessful, the user credentials were incorrect.",
+    "535 5.7.139 Authentication unsuccessful",
+    "535 5.7.3 Authentication unsuccessful [DB8PR04CA0014.eurprd04.prod.outlook.com]",
+    "550 5.7.30 Basic authentication is not supported for Client Submission.",
+    "554 5.2.252 SendAsDenied; alice@example.com not allowed to send as "
+    "bob@example.com; STOREDRV.Submission.Exception:SendAsDeniedException."
+    "MapiExceptionSendAsDenied",
+    "530 5.7.57 Client not authenticated to send mail.",
+    "432 4.3.2 STOREDRV.ClientSubmit; sender thread limit exceeded",
+    "554 5.2.0 STOREDRV.Submission.Exception:SubmissionQuotaExceededException; "
+    "Failed to process message due to a permanent exception",
+    "554 5.2.2 mailbox full; STOREDRV.Submission.Exception:QuotaExceededException",
+    "501 5.5.127 Token will expire soon",
+    "501 5.5.124 Invalid XOAUTH2 auth data - User address provided is not valid",
+    "430 4.2.0 STOREDRV; mailbox logon failure; Failed to process message due to a "
+    "transient exception; MapiExceptionLogonFailed",
+    "550 5.1.8 Access denied, bad outbound sender",
+    "451 4.7.0 Temporary server error. Please try again later. PRX4",
+    "534 5.7.14 Please log in via your web browser and then try again. - gsmtp",
+    "534 5.7.9 Application-specific password required. - gsmtp",
+    "535 5.7.8 Username and Password not accepted. For more information, go to "
+    "https://support.google.com/mail/?p=BadCredentials - gsmtp",
+    "454 4.7.0 Too many login attempts, please try again later. - gsmtp",
+    "454 4.7.0 Cannot authenticate due to temporary system problem. Try again later. - gsmtp",
+    "421 4.7.28 Our system has detected an unusual rate of unsolicited mail. - gsmtp",
+    "421 4.7.0 Try again later, closing connection. - gsmtp",
+    "550 5.4.5 Daily user sending limit exceeded. - gsmtp",
+    "550 5.7.1 Daily SMTP relay sending limit exceeded for customer. - gsmtp",
+    "555 5.5.2 Syntax error, cannot decode response. - gsmtp",
+    "552 5.7.0 This message was blocked because its content presents a potential "
+    "security issue. - gsmtp",
+    "535 5.7.0 (#AUTH005) Too many bad auth attempts.",
+    "454 4.7.0 The provider offers no XOAUTH2",
+    "552 5.3.4 Your message exceeded Google's message size limits.",
+    "452 4.5.3 Your message has too many recipients.",
+    "535 5.7.8 Authentication credentials invalid",
+    "454 4.7.0 Temporary authentication failure",
+)
+
+
 def names() -> Iterator[str]:
-    for number, row in enumerate(TABLE):
-        yield f"{number} {row.example[:40]}"
+    for number, example in enumerate(EXAMPLES):
+        yield f"{number} {example[:40]}"
 
 
-@pytest.mark.parametrize("row", TABLE, ids=names())
-def test_each_row_explains_its_own_example(row: Advice) -> None:
-    assert explain(row.example, row.provider) is row
+@pytest.mark.parametrize(("row", "example"), [*zip(TABLE, EXAMPLES, strict=True)], ids=names())
+def test_each_row_explains_its_own_example(row: Advice, example: str) -> None:
+    assert explain(example, row.provider) is row
     if not row.is_for_provider_alone:
-        assert explain(row.example) is row
-        assert explain(row.example, "a name of the operator's own") is row
+        assert explain(example) is row
+        assert explain(example, "a name of the operator's own") is row
 
 
 @pytest.mark.parametrize("row", TABLE, ids=names())
@@ -45,10 +147,10 @@ def test_each_row_says_what_a_person_needs(row: Advice) -> None:
 
 
 def test_the_other_vendors_rows_are_left_out() -> None:
-    for row in TABLE:
+    for row, example in zip(TABLE, EXAMPLES, strict=True):
         other = {"gmail": "outlook", "outlook": "gmail"}.get(row.provider)
         if other is not None:
-            assert explain(row.example, other) is not row
+            assert explain(example, other) is not row
 
 
 def test_the_mailbox_stands_in_a_command_so_that_a_shell_takes_it_as_one_word() -> None:
@@ -73,27 +175,26 @@ def test_the_mailbox_stands_in_the_command_to_type() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "provider", "cause", "retry"),
+    ("text", "provider", "cause"),
     [
         # A number that nobody knows yet: the error beside it decides.
-        ("invalid_grant: AADSTS999999: Something new.", "outlook", "no longer valid", "never"),
-        ("invalid_client: AADSTS999999: Something new.", "outlook", "client id", "never"),
+        ("invalid_grant: AADSTS999999: Something new.", "outlook", "no longer valid"),
+        ("invalid_client: AADSTS999999: Something new.", "outlook", "client id"),
         # A number that begins with another one.
-        ("AADSTS500011: The resource principal was not found.", "outlook", "permission", "never"),
-        ("invalid_grant: Bad Request", "gmail", "The sign-in is no longer valid", "never"),
-        ("invalid_grant", "", "another client's", "never"),
-        ("432 4.3.2 Concurrent connections limit exceeded", "outlook", "three", "later"),
-        ("432 4.3.2 STOREDRV.ClientSubmit; sender thread limit exceeded", "", "three", "later"),
-        ("550 5.7.60 SMTP; Client does not have permissions to send as", "", "From", "never"),
-        ("535 5.7.1 no", "dovecot", "refused the access token", "after a fresh token"),
-        ("550 5.4.5 Daily SMTP relay limit exceeded for user.", "gmail", "24 hours", "tomorrow"),
+        ("AADSTS500011: The resource principal was not found.", "outlook", "permission"),
+        ("invalid_grant: Bad Request", "gmail", "The sign-in is no longer valid"),
+        ("invalid_grant", "", "another client's"),
+        ("432 4.3.2 Concurrent connections limit exceeded", "outlook", "three"),
+        ("432 4.3.2 STOREDRV.ClientSubmit; sender thread limit exceeded", "", "three"),
+        ("550 5.7.60 SMTP; Client does not have permissions to send as", "", "From"),
+        ("535 5.7.1 no", "dovecot", "refused the access token"),
+        ("550 5.4.5 Daily SMTP relay limit exceeded for user.", "gmail", "24 hours"),
     ],
 )
-def test_what_providers_say_is_understood(text: str, provider: str, cause: str, retry: str) -> None:
+def test_what_providers_say_is_understood(text: str, provider: str, cause: str) -> None:
     advice = explain(text, provider)
     assert advice is not None
     assert cause in advice.cause
-    assert advice.retry == Retry(retry)
 
 
 @pytest.mark.parametrize(
@@ -129,7 +230,9 @@ def test_any_text_is_safe(text: str, provider: str) -> None:
 
 
 @given(
-    st.lists(st.sampled_from([word for row in TABLE for word in row.example.split()]), max_size=40),
+    st.lists(
+        st.sampled_from([word for example in EXAMPLES for word in example.split()]), max_size=40
+    ),
     st.sampled_from(["-", " ", "\r\n", "\0", ":"]),
 )
 def test_any_mixture_of_known_words_is_safe(words: list[str], between: str) -> None:

@@ -1,30 +1,26 @@
-"""What providers mean by their refusals: one table from their words to the cause and the remedy.
-
-Words are compared, never interpreted. The first row that fits wins, so rows stand from the
-particular to the general.
-"""
+"""Explains providers' refusals: from their words to the cause and the remedy, by one table."""
 
 from __future__ import annotations
 
 import time
 from typing import TYPE_CHECKING
 
-from xoauth2_proxy.diagnostics.advice import Advice, Retry, normalised
+from xoauth2_proxy.diagnostics.advice import Advice, normalised
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Advice", "Explanations", "Retry", "explain"]
+__all__ = ["Advice", "Explanations", "explain"]
 
-_TOLD_SECONDS = 3600.0
-_MAX_TOLD = 10_000  # pairs of mailbox and row; beyond, the oldest may be told again
+_REPEAT_SECONDS = 3600.0
+_MAX_LOGGED = 10_000  # pairs of mailbox and row; beyond, the oldest may be logged again
 
 
 def explain(text: str, provider: str = "") -> Advice | None:
-    """Return what is known of a provider's refusal; None for words nobody knows.
+    """Return the cause and the remedy of a provider's refusal; None if the table has none.
 
     `text` is a reply as `str(Reply)` gives it, or an OAuth error with its description. `provider`
-    is the account's refresher or provider; any other word than gmail and outlook allows every row.
+    is the account's refresher or provider; any word other than gmail and outlook allows every row.
     """
     # Imported when something was refused: it takes 1 MiB and a few milliseconds.
     from xoauth2_proxy.diagnostics.refusal_table import TABLE
@@ -34,22 +30,22 @@ def explain(text: str, provider: str = "") -> Advice | None:
 
 
 class Explanations:
-    """Fields for log lines that tell cause and remedy: once an hour for a mailbox and a row."""
+    """Cause and remedy for log lines: once an hour for each mailbox and table row."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._told: dict[tuple[str, int], float] = {}  # by mailbox and row, in order of time
+        self._logged: dict[tuple[str, int], float] = {}  # by mailbox and row, in order of time
 
     def fields(self, text: str, provider: str, mailbox: str) -> dict[str, str]:
-        """Return `cause` and `remedy` for a log line, or nothing if unknown or told already."""
+        """Return `cause` and `remedy` for a log line; nothing if unknown or logged recently."""
         advice = explain(text, provider)
         if advice is None:
             return {}
         key, now = (mailbox, id(advice)), self._clock()
-        if now - self._told.get(key, float("-inf")) < _TOLD_SECONDS:
+        if now - self._logged.get(key, float("-inf")) < _REPEAT_SECONDS:
             return {}
-        self._told.pop(key, None)
-        while len(self._told) >= _MAX_TOLD:
-            del self._told[next(iter(self._told))]
-        self._told[key] = now
+        self._logged.pop(key, None)
+        while len(self._logged) >= _MAX_LOGGED:
+            del self._logged[next(iter(self._logged))]
+        self._logged[key] = now
         return {"cause": advice.cause, "remedy": advice.remedy_for(mailbox)}

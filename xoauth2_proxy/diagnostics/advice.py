@@ -1,50 +1,38 @@
-"""One row of knowledge: a provider's words, their cause and the remedy."""
+"""One row of the refusal table: a provider's words, their cause and the remedy."""
 
 from __future__ import annotations
 
 import re
 import shlex
 from dataclasses import dataclass
-from enum import StrEnum
 
-MAILBOX = "{mailbox}"  # stands in a remedy where the mailbox's address goes
+MAILBOX = "{mailbox}"  # placeholder for the mailbox's address in a remedy
 SIGN_IN_AGAIN = f"sign in again: xoauth2-proxy login {MAILBOX}"
 ASK_THE_DOCTOR = f"see what is wrong: xoauth2-proxy doctor {MAILBOX}"
 
 _MAX_TEXT = 4096  # characters that are looked at; a reply line has some 500
 _WORD = re.compile(r"[0-9]+(?:\.[0-9]+)+|[a-z0-9_#]+")
-_VENDORS = frozenset({"gmail", "outlook"})  # a mailbox of one never gets the other's rows
-
-
-class Retry(StrEnum):
-    """Whether the same attempt may succeed."""
-
-    NEVER = "never"  # until the remedy is applied
-    LATER = "later"
-    FRESH_TOKEN = "after a fresh token"  # noqa: S105 - words for a person
-    TOMORROW = "tomorrow"
+_VENDORS = frozenset({"gmail", "outlook"})  # rows of one never apply to the other
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Advice:
     """What a provider says, what it means and what to do."""
 
-    # Each must occur, as whole words; " | " stands between alternatives, "^" for the very first.
+    # Each must occur, as whole words; " | " separates alternatives, "^" matches the first word.
     says: tuple[str, ...]
     cause: str  # one sentence
     remedy: str  # the step itself; `remedy_for` puts the mailbox in
-    retry: Retry = Retry.NEVER
-    source: str  # the provider's page or RFC; "field report" where none says it
-    example: str  # such words, as they come
-    provider: str = ""  # whose words: gmail, outlook, yahoo; "": anyone's
-    is_for_provider_alone: bool = False  # others say the same and mean something else
+    source: str  # the provider's page or RFC; "field report" if it is not documented
+    provider: str = ""  # who says it: gmail, outlook, yahoo; "": any provider
+    is_for_provider_alone: bool = False  # others mean something else by the same words
 
     def remedy_for(self, mailbox: str) -> str:
         """Return the remedy with the mailbox's address in its commands, quoted for a shell."""
         return self.remedy.replace(MAILBOX, shlex.quote(mailbox))
 
     def fits(self, words: str, provider: str) -> bool:
-        """Whether the row speaks of these words (`normalised`), said by this provider."""
+        """Whether the row explains these words (`normalised`) of this provider."""
         if self.provider and provider in _VENDORS and provider != self.provider:
             return False
         if self.is_for_provider_alone and provider != self.provider:
@@ -53,7 +41,7 @@ class Advice:
 
 
 def normalised(text: str) -> str:
-    """Return the words of `text` in lower case, one blank around each; dots stay in numbers."""
+    """Return the words of `text` in lower case, with single spaces; dots stay in numbers."""
     return f" {' '.join(_WORD.findall(text[:_MAX_TEXT].lower()))} "
 
 
