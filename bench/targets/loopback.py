@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import socket
+
+from xoauth2_proxy import network
 
 
 async def is_loopback(host: str) -> bool:
@@ -17,10 +18,4 @@ async def is_loopback(host: str) -> bool:
         found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except UnicodeError as error:  # no name that DNS could have
         raise OSError(str(error)) from error
-    return all(_is_loopback_address(str(info[4][0])) for info in found)
-
-
-def _is_loopback_address(text: str) -> bool:
-    address = ipaddress.ip_address(text.partition("%")[0])
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return (mapped or address).is_loopback
+    return all(network.is_loopback(str(info[4][0])) for info in found)

@@ -175,7 +175,7 @@ async def test_unknown_mailboxes_and_old_forms_have_pages_too(
     page = await browser.get("/mailboxes/revoke?mailbox=nobody@example.com")
     assert (page.status, "no mailbox nobody@example.com" in text_of(page)) == (404, True)
     page = await browser.send("/mailboxes/refresh", {"csrf": "0" * 64, "mailbox": FROM_FILE})
-    assert (page.status, "too old" in text_of(page)) == (403, True)
+    assert (page.status, "has expired" in text_of(page)) == (403, True)
     page = await browser.get("/oauth/gmail/login?mailbox=nobody@example.com")
     assert page.status == 404
 
@@ -198,7 +198,7 @@ async def test_a_page_tells_what_revoking_did_not_end(tmp_path: Path) -> None:
         assert "Revoke the sign-in" in page.text
         page = await send(browser, "/mailboxes/revoke", mailbox=FROM_FILE)
         assert page.status == 200
-        assert "What is left to do" in page.text
+        assert "What you still have to do" in page.text
         assert "refresh token of its own" in text_of(page)
 
 
@@ -228,7 +228,7 @@ async def test_two_thousand_mailboxes_are_searched_and_paged(tmp_path: Path) -> 
         page = await browser.get("/?q=m1234")
         assert text_of(page).count("m1234@example.com") == 1
         page = await browser.get("/?q=nothing")
-        assert "No mailbox fits" in text_of(page)
+        assert "No mailbox matches" in text_of(page)
         for query in ("page=x", "page=-1", "page=" + "9" * 5000, "state=made+up"):
             assert (await browser.get(f"/?{query}")).status == 200
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from xoauth2_proxy.admin.sessions import (
     IDLE_SECONDS,
     LIFETIME_SECONDS,
-    Failures,
+    FailedLogins,
     Sessions,
     new_id,
 )
@@ -61,17 +61,17 @@ def test_sessions_are_bounded_and_the_one_used_longest_ago_goes() -> None:
 
 def test_a_mark_belongs_to_one_purpose_one_id_and_one_process() -> None:
     sessions, owner = Sessions(), new_id()
-    mark = sessions.mark("form", owner)
-    assert sessions.is_mark(mark, "form", owner)
-    assert not sessions.is_mark(mark, "sign-in", owner)
-    assert not sessions.is_mark(mark, "form", new_id())
-    assert not Sessions().is_mark(mark, "form", owner)
-    assert not sessions.is_mark("\udcff", "form", "\udcff")
+    sign = sessions.sign("form", owner)
+    assert sessions.is_signature(sign, "form", owner)
+    assert not sessions.is_signature(sign, "sign-in", owner)
+    assert not sessions.is_signature(sign, "form", new_id())
+    assert not Sessions().is_signature(sign, "form", owner)
+    assert not sessions.is_signature("\udcff", "form", "\udcff")
 
 
 def test_after_five_wrong_tokens_an_address_waits() -> None:
     clock = Clock()
-    failures = Failures(clock)
+    failures = FailedLogins(clock)
     for _ in range(5):
         assert failures.wait_seconds("192.0.2.1") == 0
         failures.add("192.0.2.1")
@@ -83,7 +83,7 @@ def test_after_five_wrong_tokens_an_address_waits() -> None:
 
 
 def test_counted_addresses_are_bounded() -> None:
-    failures = Failures(Clock())
+    failures = FailedLogins(Clock())
     for _ in range(5):
         failures.add("192.0.2.1")
     for number in range(1000):

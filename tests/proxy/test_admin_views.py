@@ -5,23 +5,23 @@ from __future__ import annotations
 import pytest
 
 from tests.support.accounts import mailbox
-from xoauth2_proxy.admin.views import LOOKS, PAGE_SIZE, Moment, listing, moment, row
-from xoauth2_proxy.mailboxes import Mailbox
+from xoauth2_proxy.admin.views import PAGE_SIZE, STATE_LABELS, DateText, date_text, listing, row
+from xoauth2_proxy.mailboxes.ports import Mailbox
 from xoauth2_proxy.oauth.grant import EpochSeconds
-from xoauth2_proxy.oauth.mailbox_status import Standing, State
+from xoauth2_proxy.oauth.mailbox_status import MailboxStatus, State
 
 NOW = 1_790_000_000.0
 
 
 def shown(email: str, state: State = State.OK, **more: object) -> Mailbox:
-    standing = Standing(mailbox=email, provider="gmail", state=state, **more)  # type: ignore[arg-type]
-    return Mailbox(mailbox(email), standing, is_added=False)
+    status = MailboxStatus(mailbox=email, provider="gmail", state=state, **more)  # type: ignore[arg-type]
+    return Mailbox(mailbox(email), status, is_added=False)
 
 
 def test_every_state_has_a_word_and_a_symbol_of_its_own_kind() -> None:
-    assert set(LOOKS) == set(State)
-    assert all(look.word and look.symbol for look in LOOKS.values())
-    assert len({look.word for look in LOOKS.values()}) == len(LOOKS)
+    assert set(STATE_LABELS) == set(State)
+    assert all(look.word and look.symbol for look in STATE_LABELS.values())
+    assert len({look.word for look in STATE_LABELS.values()}) == len(STATE_LABELS)
 
 
 def test_who_needs_a_person_comes_first() -> None:
@@ -77,12 +77,12 @@ def test_thousands_come_in_pages_and_any_number_is_a_page() -> None:
     ],
 )
 def test_moments_are_said_as_a_person_says_them(offset: float, words: str) -> None:
-    assert moment(NOW + offset, NOW).words == words
+    assert date_text(NOW + offset, NOW).words == words
 
 
 def test_never_is_no_moment() -> None:
-    assert moment(0.0, NOW) == Moment()
-    assert moment(NOW, NOW).exact == "2026-09-21T14:13:20Z"
+    assert date_text(0.0, NOW) == DateText()
+    assert date_text(NOW, NOW).exact == "2026-09-21T14:13:20Z"
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from xoauth2_proxy.metrics import Metrics
 from xoauth2_proxy.oauth import expiry_monitor
 from xoauth2_proxy.oauth.refreshers import registry
 from xoauth2_proxy.oauth.tokens import TokenSource
-from xoauth2_proxy.service.admin_backend import Administration, Parts
+from xoauth2_proxy.service.admin_backend import AdminBackend, AdminDependencies
 from xoauth2_proxy.service.components import StandardEquipment
 from xoauth2_proxy.upstream.connector import Connector
 
@@ -67,16 +67,16 @@ class Office:
         self.tokens = TokenSource(
             self.equipment.refreshers(self.config), self.metrics, self.equipment.store
         )
-        parts = Parts(
-            service=self.processes,
+        self.dependencies = AdminDependencies(
+            processes=self.processes,
             equipment=self.equipment,
             tokens=self.tokens,
             connector=Connector(self.tokens),
             health=Health({"enabled": 1}, is_ready=True),
             metrics=self.metrics,
-            shown=self.metrics,
+            shown_metrics=self.metrics,
         )
-        self.administration = Administration(parts, self.config)
+        self.administration = AdminBackend(self.dependencies, self.config)
         self.url = ""
 
     def written(self, document: dict[str, object]) -> Config:
@@ -86,7 +86,7 @@ class Office:
 
     def use(self, document: dict[str, object]) -> None:
         config = self.written(document)
-        self.administration.use(config, config.accounts)
+        self.administration.reconfigure(config, config.accounts)
         self.tokens.use(self.equipment.refreshers(config), config.accounts)
 
     async def start(self) -> None:
@@ -139,53 +139,52 @@ async def endpoint() -> AsyncIterator[TokenEndpoint]:
 async def test_it_knows_the_accounts_as_they_are_in_force(office: Office) -> None:
     (one,) = office.config.accounts
     sandboxed = replace(one, upstream=Upstream("127.0.0.1", 4242, TlsMode.STARTTLS))
-    office.administration.use(office.config, [sandboxed])
-    assert office.administration.accounts == {ONE: sandboxed}
+    office.administration.reconfigure(office.config, [sandboxed])
+    assert office.administration.relay.accounts == {ONE: sandboxed}
 
 
 async def test_accounts_that_went_are_known_no_more(office: Office) -> None:
-    known = office.administration.accounts
-    assert set(known) == {ONE}
+    assert set(office.administration.relay.accounts) == {ONE}
     office.use({"accounts": [account(email=OTHER)]})
-    assert set(known) == set(office.administration.accounts) == {OTHER}
+    assert set(office.administration.relay.accounts) == {OTHER}
 
 
 async def test_it_knows_which_accounts_were_added(office: Office) -> None:
-    assert office.administration.added == frozenset()
+    assert office.administration.relay.added == frozenset()
     office.equipment.added.add(account(email=OTHER))
     office.use({"accounts": [account(email=ONE)]})
-    assert office.administration.added == {OTHER}
-    assert set(office.administration.accounts) == {ONE, OTHER}
+    assert office.administration.relay.added == {OTHER}
+    assert set(office.administration.relay.accounts) == {ONE, OTHER}
 
 
 async def test_providers_are_those_of_the_configuration_of_now(office: Office) -> None:
-    built_in = {one.name for one in office.administration.providers}
+    built_in = {one.name for one in office.administration.relay.providers}
     assert {"gmail", "outlook", "mock"} <= built_in
     entry = provider_at("https://login.example/token", 2600, client_id="the-schools")
     office.use(school(entry, account(email=ONE)))
-    (added,) = [one for one in office.administration.providers if one.name not in built_in]
+    (added,) = [one for one in office.administration.relay.providers if one.name not in built_in]
     assert (added.name, added.refresher, added.client.client_id) == (
         "school",
         "oidc",
         "the-schools",
     )
     office.use({"accounts": [account(email=ONE)]})
-    assert {one.name for one in office.administration.providers} == built_in
+    assert {one.name for one in office.administration.relay.providers} == built_in
 
 
 async def test_a_further_account_is_checked_beside_those_of_the_file(office: Office) -> None:
-    (checked,) = office.administration.check([("", account(email=OTHER))], [])
+    (checked,) = office.administration.relay.check([("", account(email=OTHER))], [])
     assert checked.key == OTHER
     documents = [("[0]", account(email=OTHER)), ("[1]", account(email=ONE, colour="red"))]
     with pytest.raises(ConfigError) as caught:
-        office.administration.check(documents, [])
+        office.administration.relay.check(documents, [])
     assert {path for path, _ in caught.value.problems} >= {"[1].colour"}
-    assert set(office.administration.accounts) == {ONE}, "a check puts nothing in force"
+    assert set(office.administration.relay.accounts) == {ONE}, "a check puts nothing in force"
 
 
 async def test_a_refresher_that_no_account_uses_can_be_tried(office: Office) -> None:
-    assert office.administration.refresher("oidc") is not None
-    assert office.administration.refresher("nobody's") is None
+    assert office.administration.relay.refresher("oidc") is not None
+    assert office.administration.relay.refresher("nobody's") is None
 
 
 # What it does.
@@ -197,7 +196,7 @@ async def test_every_renewal_is_a_request_of_its_own(
     document = school(provider_at(endpoint.token_url, 2600), mailbox_of(refresh_token="rt-1"))
     async with office_of(tmp_path, document) as office:
         (one,) = office.config.accounts
-        tokens = [(await office.administration.renew(one)).value for _ in range(3)]
+        tokens = [(await office.administration.relay.refresh(one)).value for _ in range(3)]
         assert tokens == endpoint.issued
         kept = await office.equipment.store.load(one.key)
         assert kept is not None
@@ -205,7 +204,7 @@ async def test_every_renewal_is_a_request_of_its_own(
         endpoint.always(None)
         endpoint.revoke("rt-1")
         with pytest.raises(GrantRevoked):
-            await office.administration.renew(one)
+            await office.administration.relay.refresh(one)
 
 
 async def test_a_token_is_proved_at_the_mail_server(tmp_path: Path) -> None:
@@ -215,23 +214,23 @@ async def test_a_token_is_proved_at_the_mail_server(tmp_path: Path) -> None:
         }
         async with office_of(tmp_path, document) as office:
             (one,) = office.config.accounts
-            await office.administration.prove(one, "good")
+            await office.administration.relay.log_in(one, "good")
             with pytest.raises(UpstreamAuthRejected):
-                await office.administration.prove(one, "bad")
+                await office.administration.relay.log_in(one, "bad")
             assert mail.logins == [(ONE, "good"), (ONE, "bad")]
             await until(lambda: mail.open == 0)
         await until(lambda: mail.open == 0)
     with pytest.raises(UpstreamUnavailable):
-        await office.administration.prove(one, "good")
+        await office.administration.relay.log_in(one, "good")
 
 
 async def test_reloading_and_forgetting_is_the_processes_matter(office: Office) -> None:
-    await office.administration.reload()
-    office.administration.forget(ONE)
+    await office.administration.relay.reload()
+    office.administration.relay.forget(ONE)
     assert office.processes.done == ["reload", f"forget {ONE}"]
     office.processes.fails_with = ConfigError([("accounts", "is missing")])
     with pytest.raises(ConfigError):
-        await office.administration.reload()
+        await office.administration.relay.reload()
 
 
 # Served, and watched.
@@ -271,7 +270,7 @@ async def test_who_asks_for_a_reload_that_fails_is_told_why(
 async def test_the_watch_sees_the_accounts_of_now(
     office: Office, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(expiry_monitor, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(expiry_monitor, "CHECK_SECONDS", 0.01)
     await office.start()
     await until(lambda: office.count("mock") == 1)
     office.use({"accounts": [account(email=ONE), account(email=OTHER)]})
@@ -311,8 +310,7 @@ async def test_an_address_in_use_is_told_and_leaves_nothing_running(tmp_path: Pa
         config = replace(
             office.config, admin=office.config.admin.model_copy(update={"port": taken})
         )
-        parts = office.administration._parts
-        other = Administration(parts, config)
+        other = AdminBackend(office.dependencies, config)
         with pytest.raises(OSError, match="in use"):
             await other.start()
         await other.stop()

@@ -15,8 +15,8 @@ from xoauth2_proxy.errors import (
     TokenError,
 )
 from xoauth2_proxy.metrics import Metrics
-from xoauth2_proxy.oauth.grant import Grant, Issued
-from xoauth2_proxy.oauth.token_request import Asking
+from xoauth2_proxy.oauth.grant import Grant, TokenResponse
+from xoauth2_proxy.oauth.token_request import TokenRequests
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -34,7 +34,7 @@ class Plugin:
     def __init__(self, refresh: Callable[[], Awaitable[Any]]) -> None:
         self._refresh = refresh
 
-    async def refresh(self, grant: Grant) -> Issued:
+    async def refresh(self, grant: Grant) -> TokenResponse:
         return await self._refresh()  # type: ignore[no-any-return]
 
 
@@ -44,14 +44,14 @@ class Desk:
     def __init__(self) -> None:
         self.clock, self.metrics = Clock(), Metrics()
         self.refresher = ScriptedRefresher()
-        self.asking = Asking({"mock": self.refresher}, self.metrics, self.clock)
+        self.token_requests = TokenRequests({"mock": self.refresher}, self.metrics, self.clock)
 
-    async def ask(self, account: Account = ACCOUNT) -> tuple[Issued, Monotonic]:
+    async def ask(self, account: Account = ACCOUNT) -> tuple[TokenResponse, Monotonic]:
         grant = Grant(mailbox=account.email, client=account.oauth, refresh_token="refresh-0")
-        return await self.asking.ask(account, grant)
+        return await self.token_requests.ask(account, grant)
 
-    async def ask_plugin(self, refresh: Callable[[], Awaitable[Any]]) -> Issued:
-        self.asking.refreshers = {"mock": Plugin(refresh)}
+    async def ask_plugin(self, refresh: Callable[[], Awaitable[Any]]) -> TokenResponse:
+        self.token_requests.refreshers = {"mock": Plugin(refresh)}
         return (await self.ask())[0]
 
     def requests(self, result: str) -> float:
@@ -103,7 +103,7 @@ async def test_who_waits_too_long_for_a_seat_is_told_so(
     calls = [asyncio.create_task(desk.ask()) for _ in range(AT_ONCE + 1)]
     await asyncio.sleep(0)
     desk.clock.ahead_seconds += 13.0
-    with pytest.raises(TokenEndpointUnavailable, match="too many requests wait for mock"):
+    with pytest.raises(TokenEndpointUnavailable, match="too many requests are waiting for mock"):
         await calls.pop()
     desk.refresher.may_answer.set()
     await asyncio.gather(*calls)
@@ -204,7 +204,7 @@ async def test_cancelling_reaches_the_refresher_and_frees_the_seat(desk: Desk) -
 
 
 async def test_a_refresher_that_is_not_there_is_the_operators_matter(desk: Desk) -> None:
-    desk.asking.refreshers = {}
+    desk.token_requests.refreshers = {}
     with pytest.raises(TokenEndpointRefused, match="'mock'"):
         await desk.ask()
 
@@ -213,7 +213,7 @@ async def test_who_waits_for_a_seat_while_the_relay_stops_asks_no_more(desk: Des
     desk.refresher.may_answer.clear()
     calls = [asyncio.create_task(desk.ask()) for _ in range(AT_ONCE + 3)]
     await asyncio.sleep(0)
-    desk.asking.is_stopping = True
+    desk.token_requests.is_stopping = True
     desk.refresher.may_answer.set()
     ends = await asyncio.gather(*calls, return_exceptions=True)
     assert len(desk.refresher.asked) == AT_ONCE

@@ -18,7 +18,7 @@ from xoauth2_proxy.errors import (
     TokenEndpointUnavailable,
 )
 from xoauth2_proxy.oauth.authorization import AuthorizationServer
-from xoauth2_proxy.oauth.authorization.provider_profile import Profile
+from xoauth2_proxy.oauth.authorization.provider_profile import ProviderProfile
 from xoauth2_proxy.oauth.grant import Grant
 from xoauth2_proxy.oauth.refreshers.gmail import GmailRefresher
 from xoauth2_proxy.oauth.refreshers.oidc import OidcRefresher
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from tests.support.identity_server import IdentityProvider
-    from xoauth2_proxy.oauth.authorization import SignedIn
+    from xoauth2_proxy.oauth.authorization import SignInResult
     from xoauth2_proxy.oauth.refreshers import Refresher
 
 pytest_plugins = ["tests.support.identity"]
@@ -48,7 +48,7 @@ def query(url: str) -> dict[str, str]:
 
 async def sign_in(
     server: AuthorizationServer, provider: IdentityProvider, who: str = ALICE
-) -> SignedIn:
+) -> SignInResult:
     attempt = await server.begin(REDIRECT)
     async with Person(provider) as person:
         return await server.finish(attempt, query(await person.sign_in(attempt.url, who)))
@@ -253,7 +253,7 @@ async def test_a_code_that_was_copied_by_itself_needs_no_issuer(
 
 
 @pytest.mark.parametrize(
-    ("kind", "settings", "is_of_many"),
+    ("kind", "settings", "is_multi_tenant"),
     [
         ("outlook", {"tenant": "common"}, True),
         ("outlook", {"tenant": "Organizations"}, True),
@@ -265,12 +265,14 @@ async def test_a_code_that_was_copied_by_itself_needs_no_issuer(
     ],
 )
 def test_nobody_vouches_for_the_names_of_organisations_left_open(
-    identity_provider: IdentityProvider, kind: str, settings: dict[str, str], is_of_many: bool
+    identity_provider: IdentityProvider, kind: str, settings: dict[str, str], is_multi_tenant: bool
 ) -> None:
     mine = account(identity_provider, kind=kind, **settings)
-    assert Profile(mine, {}).is_of_many is is_of_many
+    assert ProviderProfile(mine, {}).is_multi_tenant is is_multi_tenant
     # Whatever the refresher is called, the metadata of many organisations show it.
-    assert Profile(mine, {"issuer": "https://login.example/{tenantid}/v2.0"}).is_of_many
+    assert ProviderProfile(
+        mine, {"issuer": "https://login.example/{tenantid}/v2.0"}
+    ).is_multi_tenant
 
 
 @pytest.mark.parametrize("says_no_to", ["login", "consent"])
@@ -284,7 +286,7 @@ async def test_a_denied_sign_in_says_so(
             end = await person.refuse_to_sign_in(attempt.url)
         else:
             end = await person.sign_in(attempt.url, ALICE, consents=False)
-    with pytest.raises(SignInRefused, match="access_denied: The person said no"):
+    with pytest.raises(SignInRefused, match="access_denied: The person declined"):
         await server.finish(attempt, query(end))
 
 
@@ -377,7 +379,7 @@ async def test_a_device_that_is_denied_says_so(
         await person.approve_device(
             attempt.verification_uri, attempt.user_code, ALICE, consents=False
         )
-    with pytest.raises(SignInRefused, match="said no"):
+    with pytest.raises(SignInRefused, match="declined"):
         await server.finish_device(attempt)
 
 

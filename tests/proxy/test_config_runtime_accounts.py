@@ -12,7 +12,7 @@ from tests.support.config_files import ConfigFile, account
 from xoauth2_proxy.config import ConfigSource, Overrides
 from xoauth2_proxy.config.runtime_accounts import RuntimeAccounts
 from xoauth2_proxy.errors import ConfigError
-from xoauth2_proxy.oauth.stores.encryption import NO_SEAL, Seal
+from xoauth2_proxy.oauth.stores.encryption import NO_ENCRYPTION, GrantCipher
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,7 +36,7 @@ def config(tmp_path: Path) -> ConfigFile:
 
 @pytest.fixture
 def added(config: ConfigFile) -> RuntimeAccounts:
-    return RuntimeAccounts(directory_of(config), NO_SEAL)
+    return RuntimeAccounts(directory_of(config), NO_ENCRYPTION)
 
 
 def directory_of(config: ConfigFile) -> Path:
@@ -90,12 +90,12 @@ class TestKeeping:
         assert added.documents() == []
 
     def test_a_sealed_account_does_not_show_on_disk(self, config: ConfigFile) -> None:
-        sealed = RuntimeAccounts(directory_of(config), Seal(KEY))
+        sealed = RuntimeAccounts(directory_of(config), GrantCipher(KEY))
         sealed.add(new(password="PLANTED"))
         (path,) = directory_of(config).iterdir()
         assert b"PLANTED" not in path.read_bytes()
         assert sealed.documents()[0][1]["password"] == "PLANTED"
-        assert RuntimeAccounts(directory_of(config), Seal(KEY * 2)).documents() == []
+        assert RuntimeAccounts(directory_of(config), GrantCipher(KEY * 2)).documents() == []
 
 
 class TestReading:
@@ -111,7 +111,7 @@ class TestReading:
         assert result.warnings == ()
 
     def test_the_stores_key_opens_them(self, config: ConfigFile) -> None:
-        RuntimeAccounts(directory_of(config), Seal(KEY)).add(new())
+        RuntimeAccounts(directory_of(config), GrantCipher(KEY)).add(new())
         document = {"accounts": [account()], "store": {"key": KEY}}
         assert config.load(document).added == {"new@example.com"}
         (warning,) = config.load_one().warnings

@@ -232,7 +232,7 @@ async def test_what_one_authority_vouched_for_is_not_told_to_others(
 async def test_a_bounded_number_of_documents_is_kept(
     tls_server: TokenEndpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(discovery, "_MAX_KEPT", 2)
+    monkeypatch.setattr(discovery, "_MAX_CACHED", 2)
     for name in ("one", "two", "three", "one", "three"):
         await discover(f"{tls_server.issuer}/{name}", ca_file=tls_server.ca_file)
     asked = [path.split("/")[1] for path in paths(tls_server)]

@@ -40,10 +40,10 @@ from xoauth2_proxy.errors import (
 from xoauth2_proxy.oauth import endpoint as endpoints
 from xoauth2_proxy.oauth.endpoint import (
     MAX_BODY_BYTES,
-    document,
-    issued,
+    json_object,
     open_session,
-    refusal,
+    token_error,
+    token_response,
 )
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def ask(
     body: dict[str, object] = {}
     with open_session(ca_file, seconds) as session:
         for _ in range(times):
-            body = document(endpoints.ask(session, "POST", url, form))
+            body = json_object(endpoints.send_request(session, "POST", url, form))
     return body
 
 
@@ -272,7 +272,7 @@ async def _listen(peer: Peer) -> None:
 @pytest.mark.parametrize(
     ("reply", "words"),
     [
-        (OVERSIZED, "too great length"),
+        (OVERSIZED, "too large"),
         (TRUNCATED, "closed the connection"),
         (CLOSES, "closed the connection"),
         (NO_HTTP, "does not speak HTTP"),
@@ -296,7 +296,7 @@ async def test_compressed_bombs_are_not_unpacked(endpoint: TokenEndpoint) -> Non
     bomb = gzip.compress(b" " * (MAX_BODY_BYTES * 200))
     assert len(bomb) < MAX_BODY_BYTES
     endpoint.will(answer(bomb, headers={"Content-Encoding": "gzip"}))
-    assert "too great length" in await trouble(endpoint)
+    assert "too large" in await trouble(endpoint)
 
 
 @pytest.mark.parametrize("host", ["a..example", f"{'a' * 64}.example", "login.invalid."])
@@ -348,10 +348,12 @@ async def test_closed_port_is_told_as_such(endpoint: TokenEndpoint) -> None:
     "word", ["invalid_grant", "interaction_required", "consent_required", "login_required"]
 )
 def test_dead_grant_needs_a_person(word: str) -> None:
-    refused = refusal(400, {"error": word}, {})
+    refused = token_error(400, {"error": word}, {})
     assert isinstance(refused, GrantRevoked)
     assert refused.oauth_error == word
-    assert isinstance(refusal(400, {"error": word}, {}, is_signed_in=False), TokenEndpointRefused)
+    assert isinstance(
+        token_error(400, {"error": word}, {}, is_signed_in=False), TokenEndpointRefused
+    )
 
 
 @pytest.mark.parametrize(
@@ -372,7 +374,7 @@ def test_dead_grant_needs_a_person(word: str) -> None:
 )
 @pytest.mark.parametrize("status", [200, 400, 401, 403])
 def test_wrong_setup_needs_the_operator(word: str, status: int) -> None:
-    refused = refusal(status, {"error": word}, {})
+    refused = token_error(status, {"error": word}, {})
     assert isinstance(refused, TokenEndpointRefused)
     assert refused.oauth_error == word
 
@@ -397,7 +399,7 @@ def test_wrong_setup_needs_the_operator(word: str, status: int) -> None:
     ],
 )
 def test_trouble_at_the_endpoint_is_transient(status: int, body: dict[str, object]) -> None:
-    assert isinstance(refusal(status, body, {}), TokenEndpointUnavailable)
+    assert isinstance(token_error(status, body, {}), TokenEndpointUnavailable)
 
 
 @pytest.mark.parametrize(
@@ -415,14 +417,14 @@ def test_trouble_at_the_endpoint_is_transient(status: int, body: dict[str, objec
     ],
 )
 def test_retry_after_is_heeded_within_bounds(value: str, seconds: float) -> None:
-    refused = refusal(429, {}, {"retry-after": value})
+    refused = token_error(429, {}, {"retry-after": value})
     assert isinstance(refused, TokenEndpointUnavailable)
     assert refused.retry_after_seconds == seconds
 
 
 def test_retry_after_may_be_a_date() -> None:
     until = format_datetime(datetime.now(UTC) + timedelta(seconds=3000), usegmt=True)
-    refused = refusal(503, {}, {"Retry-After": until})
+    refused = token_error(503, {}, {"Retry-After": until})
     assert isinstance(refused, TokenEndpointUnavailable)
     assert 2000 < refused.retry_after_seconds <= 3000
 
@@ -434,19 +436,19 @@ def test_text_is_the_endpoints_own_words() -> None:
         "error_description": "AADSTS700082: The refresh token has expired.\r\nTrace ID: "
         "6731de76-14a6-49ae-97bc-6eba6914391e",
     }
-    assert str(refusal(400, body, {})) == (
+    assert str(token_error(400, body, {})) == (
         "invalid_grant (bad_token): AADSTS700082: The refresh token has expired. Trace ID: "
         "6731de76-14a6-49ae-97bc-6eba6914391e"
     )
     google = {"error": {"code": 403, "status": "PERMISSION_DENIED", "message": "no"}}
-    assert str(refusal(403, google, {})) == "PERMISSION_DENIED: no"
+    assert str(token_error(403, google, {})) == "PERMISSION_DENIED: no"
 
 
 def test_text_quotes_no_secret() -> None:
     token = "eyJhbGciOiJSUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiJ0ZXN0In0.c2lnbmF0dXJlLW9mLXRlc3Q"
     description = f"\x1b[31mInvalid client secret pass-7: {token}\x00\n" + "word " * 200
     body = {"error": "invalid_client", "error_description": description, "suberror": "pass-7"}
-    text = str(refusal(401, body, {}, ["pass-7", ""]))
+    text = str(token_error(401, body, {}, ["pass-7", ""]))
     assert text.startswith("invalid_client (…): [31mInvalid client secret …: ….")
     assert text.isprintable()
     assert len(text) < 350
@@ -466,7 +468,7 @@ BODIES = st.dictionaries(WORDS, JSON | st.dictionaries(WORDS, JSON))
 def test_any_refusal_is_one_of_our_errors(
     status: int, body: dict[str, object], retry_after: str
 ) -> None:
-    refused = refusal(status, body, {"Retry-After": retry_after}, ["secret"])
+    refused = token_error(status, body, {"Retry-After": retry_after}, ["secret"])
     assert isinstance(refused, (GrantRevoked, TokenEndpointRefused, TokenEndpointUnavailable))
     assert str(refused).isprintable()
     assert len(str(refused)) < 1000
@@ -477,7 +479,7 @@ DATE_WORDS = ["Wed,", "21", "Oct", "2015", "0001", "9999", "24:00:00", "07:28:00
 
 @given(st.lists(st.sampled_from([*DATE_WORDS, "-2359", "+99999999999999", "99999999"])))
 def test_any_date_is_within_bounds(words: list[str]) -> None:
-    refused = refusal(429, {}, {"Retry-After": " ".join(words)})
+    refused = token_error(429, {}, {"Retry-After": " ".join(words)})
     assert isinstance(refused, TokenEndpointUnavailable)
     assert 0.0 <= refused.retry_after_seconds <= 3600.0
 
@@ -488,7 +490,7 @@ ANSWER_WORDS = st.sampled_from(["access_token", "refresh_token", "expires_in", "
 @given(st.dictionaries(ANSWER_WORDS, JSON))
 def test_any_answer_is_tokens_or_trouble(body: dict[str, object]) -> None:
     try:
-        got = issued(body)
+        got = token_response(body)
     except TokenEndpointUnavailable:
         return
     assert got.access_token == body["access_token"]
@@ -500,7 +502,7 @@ def test_error_in_a_good_answer_is_a_refusal() -> None:
     response.status_code = 200
     response.raw = _Raw(b'{"error": "invalid_grant"}')
     with pytest.raises(GrantRevoked):
-        document(response)
+        json_object(response)
 
 
 class _Raw:
@@ -513,7 +515,7 @@ class _Raw:
 
 
 def test_good_answer_is_read_whole() -> None:
-    got = issued(
+    got = token_response(
         {
             "access_token": "at-1",
             "expires_in": "3599",
@@ -526,18 +528,20 @@ def test_good_answer_is_read_whole() -> None:
     assert (got.access_token, got.lifetime_seconds, got.refresh_token) == ("at-1", 3599.0, "rt-2")
     assert (got.refresh_token_lifetime_seconds, got.id_token) == (604799.0, "e30.e30.x")
     assert got.scope == "mail"
-    assert issued({"access_token": "a", "refresh_expires_in": 1800}).refresh_token_lifetime_seconds
+    assert token_response(
+        {"access_token": "a", "refresh_expires_in": 1800}
+    ).refresh_token_lifetime_seconds
 
 
 @pytest.mark.parametrize("odd", [None, 0, -1, True, "soon", "nan", "inf", [], {}, 10**400])
 def test_odd_lifetime_is_the_usual_one(odd: object) -> None:
-    assert issued({"access_token": "at-1", "expires_in": odd}).lifetime_seconds == 3600.0
+    assert token_response({"access_token": "at-1", "expires_in": odd}).lifetime_seconds == 3600.0
 
 
 @pytest.mark.parametrize("odd", [None, "", 7, "at\x01auth=Bearer x", "at-1\r\n", "grün"])
 def test_odd_access_token_is_transient_trouble(odd: object) -> None:
     with pytest.raises(TokenEndpointUnavailable):
-        issued({"access_token": odd})
+        token_response({"access_token": odd})
 
 
 async def test_reuse_of_a_replaced_refresh_token_ends_the_grant(endpoint: TokenEndpoint) -> None:

@@ -14,7 +14,11 @@ from joserfc.jwk import ECKey, KeySet, OctKey, RSAKey
 
 from xoauth2_proxy.errors import SignInRefused, TokenEndpointUnavailable
 from xoauth2_proxy.oauth import endpoint
-from xoauth2_proxy.oauth.authorization.identity import Identity, proven, told
+from xoauth2_proxy.oauth.authorization.identity import (
+    Identity,
+    userinfo_identity,
+    verified_identity,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -98,8 +102,8 @@ def test_a_token_of_the_issuer_names_the_person(
 ) -> None:
     alice = Identity("alice@example.com", "s1")
     for good in (token(), token(OTHER, "ES256"), token(aud=[CLIENT]), token(azp=CLIENT)):
-        assert proven(session, publisher.metadata, good, CLIENT, NONCE) == alice
-    assert proven(session, publisher.metadata, token(nonce=None), CLIENT) == alice
+        assert verified_identity(session, publisher.metadata, good, CLIENT, NONCE) == alice
+    assert verified_identity(session, publisher.metadata, token(nonce=None), CLIENT) == alice
 
 
 @pytest.mark.parametrize(
@@ -122,7 +126,7 @@ def test_claims_that_are_not_ours_are_refused(
     publisher: Publisher, session: requests.Session, changes: dict[str, Any], words: str
 ) -> None:
     with pytest.raises(SignInRefused, match=words):
-        proven(session, publisher.metadata, token(**changes), CLIENT, NONCE)
+        verified_identity(session, publisher.metadata, token(**changes), CLIENT, NONCE)
 
 
 def test_a_token_that_the_issuer_did_not_sign_is_refused(
@@ -136,7 +140,7 @@ def test_a_token_that_the_issuer_did_not_sign_is_refused(
     unsigned = f"eyJhbGciOiJub25lIn0.{parts[1]}."
     for bad in (token(stranger), token(unknown), token(secret, "HS256"), unsigned, "x.y.z", ""):
         with pytest.raises(SignInRefused, match="not valid") as caught:
-            proven(session, publisher.metadata, bad, CLIENT, NONCE)
+            verified_identity(session, publisher.metadata, bad, CLIENT, NONCE)
         assert parts[1] not in str(caught.value)
 
 
@@ -145,14 +149,14 @@ def test_microsofts_common_issuer_holds_for_the_tenant_of_the_token(
 ) -> None:
     metadata = publisher.metadata | {"issuer": "https://login.example/{tenantid}/v2.0"}
     good = token(iss=f"https://login.example/{TENANT}/v2.0", tid=TENANT)
-    assert proven(session, metadata, good, CLIENT, NONCE).name
+    assert verified_identity(session, metadata, good, CLIENT, NONCE).name
     for issuer, tenant in (
         (f"https://login.example/{TENANT}/v2.0", None),
         (f"https://login.example/{TENANT}/v2.0", TENANT.replace("1", "9")),
         ("https://login.example/x/v2.0", "x"),
     ):
         with pytest.raises(SignInRefused, match="iss"):
-            proven(session, metadata, token(iss=issuer, tid=tenant), CLIENT, NONCE)
+            verified_identity(session, metadata, token(iss=issuer, tid=tenant), CLIENT, NONCE)
 
 
 def test_keys_that_cannot_be_had_are_trouble_that_passes(
@@ -160,7 +164,7 @@ def test_keys_that_cannot_be_had_are_trouble_that_passes(
 ) -> None:
     publisher.documents["/keys"] = None
     with pytest.raises(TokenEndpointUnavailable):
-        proven(session, publisher.metadata, token(), CLIENT, NONCE)
+        verified_identity(session, publisher.metadata, token(), CLIENT, NONCE)
 
 
 def test_keys_of_other_kinds_are_left_aside(
@@ -168,7 +172,7 @@ def test_keys_of_other_kinds_are_left_aside(
 ) -> None:
     odd: list[object] = [{"kty": "AKP", "kid": "x"}, "no key", {"kty": "RSA", "use": "enc"}]
     publisher.documents["/keys"] = {"keys": [*odd, *KeySet([KEY]).as_dict()["keys"]]}
-    assert proven(session, publisher.metadata, token(), CLIENT, NONCE).name
+    assert verified_identity(session, publisher.metadata, token(), CLIENT, NONCE).name
 
 
 @pytest.mark.parametrize(
@@ -188,7 +192,9 @@ def test_keys_of_other_kinds_are_left_aside(
 def test_the_name_is_the_first_that_the_provider_vouches_for(
     publisher: Publisher, session: requests.Session, changes: dict[str, Any], name: str
 ) -> None:
-    assert proven(session, publisher.metadata, token(**changes), CLIENT, NONCE).name == name
+    assert (
+        verified_identity(session, publisher.metadata, token(**changes), CLIENT, NONCE).name == name
+    )
 
 
 def test_userinfo_is_believed_of_the_same_person_only(
@@ -196,13 +202,13 @@ def test_userinfo_is_believed_of_the_same_person_only(
 ) -> None:
     publisher.documents["/me"] = {"sub": "s1", "email": "alice@example.com"}
     alice = Identity("alice@example.com", "s1")
-    assert told(session, publisher.metadata, "access", "s1") == alice
-    assert told(session, publisher.metadata, "access") == alice
-    assert told(session, publisher.metadata, "access", "s2") == Identity("", "s2")
+    assert userinfo_identity(session, publisher.metadata, "access", "s1") == alice
+    assert userinfo_identity(session, publisher.metadata, "access") == alice
+    assert userinfo_identity(session, publisher.metadata, "access", "s2") == Identity("", "s2")
 
 
 def test_userinfo_that_does_not_answer_tells_nobody(
     publisher: Publisher, session: requests.Session
 ) -> None:
-    assert told(session, publisher.metadata, "access", "s1") == Identity("", "s1")
-    assert told(session, {"issuer": ISSUER}, "access", "s1") == Identity("", "s1")
+    assert userinfo_identity(session, publisher.metadata, "access", "s1") == Identity("", "s1")
+    assert userinfo_identity(session, {"issuer": ISSUER}, "access", "s1") == Identity("", "s1")

@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 
 from xoauth2_proxy.errors import SignInRefused
-from xoauth2_proxy.oauth.loopback import Loopback, answer_in
+from xoauth2_proxy.oauth.loopback import LoopbackRedirect, parse_redirect
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,7 +32,7 @@ async def get(port: int, *, method: str = "GET", path: str = "/", **query: str) 
 
 
 async def test_the_answer_is_taken_and_the_page_says_so() -> None:
-    async with Loopback() as loopback, asyncio.TaskGroup() as tasks:
+    async with LoopbackRedirect() as loopback, asyncio.TaskGroup() as tasks:
         waiting = tasks.create_task(loopback.result(STATE, taken))
         status, page = await get(loopback.port, state=STATE, code="c1")
     assert waiting.result() == "c1"
@@ -45,7 +45,7 @@ async def test_the_page_waits_for_the_outcome_and_tells_a_refusal() -> None:
     async def refused(answer: Mapping[str, str]) -> None:
         raise SignInRefused("<bob> signed in")
 
-    async with Loopback() as loopback:
+    async with LoopbackRedirect() as loopback:
         waiting = asyncio.create_task(loopback.result(STATE, refused))
         status, page = await get(loopback.port, state=STATE, error="access_denied")
         with pytest.raises(SignInRefused):
@@ -66,7 +66,7 @@ async def test_the_page_waits_for_the_outcome_and_tells_a_refusal() -> None:
 async def test_what_does_not_belong_here_is_refused_and_the_wait_goes_on(
     query: dict[str, str],
 ) -> None:
-    async with Loopback() as loopback, asyncio.TaskGroup() as tasks:
+    async with LoopbackRedirect() as loopback, asyncio.TaskGroup() as tasks:
         waiting = tasks.create_task(loopback.result(STATE, taken))
         assert (await get(loopback.port, **query))[0] == 400
         assert not waiting.done()
@@ -81,7 +81,7 @@ async def test_an_answer_that_comes_again_changes_nothing() -> None:
         await go_on.wait()
         return answer["code"]
 
-    async with Loopback() as loopback, asyncio.TaskGroup() as tasks:
+    async with LoopbackRedirect() as loopback, asyncio.TaskGroup() as tasks:
         waiting = tasks.create_task(loopback.result(STATE, slowly))
         first = tasks.create_task(get(loopback.port, state=STATE, code="c1"))
         second = tasks.create_task(get(loopback.port, state=STATE, code="c2"))
@@ -98,7 +98,7 @@ async def test_an_answer_that_comes_again_changes_nothing() -> None:
     [("POST", "/", 405), ("HEAD", "/", 405), ("GET", "/favicon.ico", 404)],
 )
 async def test_only_its_own_address_is_served(method: str, path: str, status: int) -> None:
-    async with Loopback() as loopback:
+    async with LoopbackRedirect() as loopback:
         waiting = asyncio.create_task(loopback.result(STATE, taken))
         answered, _ = await get(loopback.port, method=method, path=path, state=STATE, code="c1")
         assert answered == status
@@ -107,7 +107,7 @@ async def test_only_its_own_address_is_served(method: str, path: str, status: in
 
 
 async def test_another_host_name_is_refused() -> None:
-    async with Loopback() as loopback, aiohttp.ClientSession() as http:
+    async with LoopbackRedirect() as loopback, aiohttp.ClientSession() as http:
         url = f"http://127.0.0.1:{loopback.port}/?state=x&code=y"
         async with http.get(url, headers={"Host": "rebound.example"}) as response:
             assert response.status == 400
@@ -115,7 +115,7 @@ async def test_another_host_name_is_refused() -> None:
 
 async def test_pages_run_no_script_and_stay_out_of_caches() -> None:
     async with (
-        Loopback() as loopback,
+        LoopbackRedirect() as loopback,
         aiohttp.ClientSession() as http,
         http.get(f"http://127.0.0.1:{loopback.port}/") as response,
     ):
@@ -126,20 +126,20 @@ async def test_pages_run_no_script_and_stay_out_of_caches() -> None:
 
 
 async def test_nobody_is_waited_for_without_end() -> None:
-    async with Loopback() as loopback:
+    async with LoopbackRedirect() as loopback:
         with pytest.raises(SignInRefused, match="nobody signed in"):
             await loopback.result(STATE, taken, wait_seconds=0.01)
 
 
 async def test_nothing_listens_afterwards() -> None:
-    async with Loopback() as loopback:
+    async with LoopbackRedirect() as loopback:
         port = loopback.port
     with pytest.raises(OSError, match=r"[Cc]onnect"):
         await asyncio.open_connection("127.0.0.1", port)
 
 
 async def test_both_addresses_of_localhost_are_held() -> None:
-    async with Loopback(host="localhost") as loopback:
+    async with LoopbackRedirect(host="localhost") as loopback:
         for family, address in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
             with socket.socket(family) as other:
                 try:
@@ -151,9 +151,9 @@ async def test_both_addresses_of_localhost_are_held() -> None:
 
 
 async def test_a_port_that_is_taken_is_named() -> None:
-    async with Loopback() as loopback:
+    async with LoopbackRedirect() as loopback:
         with pytest.raises(SignInRefused, match=f"port {loopback.port}"):
-            async with Loopback(port=loopback.port):
+            async with LoopbackRedirect(port=loopback.port):
                 pass
 
 
@@ -165,12 +165,12 @@ async def test_a_person_who_gives_up_leaves_no_page_waiting() -> None:
         await asyncio.Event().wait()
         return ""
 
-    async with Loopback() as loopback:
+    async with LoopbackRedirect() as loopback:
         waiting = asyncio.create_task(loopback.result(STATE, never))
         page = asyncio.create_task(get(loopback.port, state=STATE, code="c1"))
         await has_begun.wait()
         waiting.cancel()
-    assert "given up" in (await page)[1]
+    assert "cancelled" in (await page)[1]
 
 
 @pytest.mark.parametrize(
@@ -189,4 +189,4 @@ async def test_a_person_who_gives_up_leaves_no_page_waiting() -> None:
     ],
 )
 def test_what_a_person_copies_is_understood(text: str, answer: dict[str, str]) -> None:
-    assert answer_in(text) == answer
+    assert parse_redirect(text) == answer

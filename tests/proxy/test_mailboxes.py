@@ -22,13 +22,13 @@ from xoauth2_proxy.errors import (
     TokenEndpointUnavailable,
     TokenStoreUnavailable,
 )
-from xoauth2_proxy.mailboxes import (
-    AlreadyThere,
-    NotPossible,
-    Proposal,
+from xoauth2_proxy.mailboxes.additions import Proposal
+from xoauth2_proxy.mailboxes.ports import (
+    DefinedInFile,
+    MailboxExists,
+    NotSupported,
     ProviderInfo,
     UnknownMailbox,
-    WrittenInFile,
 )
 from xoauth2_proxy.oauth.mailbox_status import State
 from xoauth2_proxy.oauth.stores.memory import MemoryStore
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from xoauth2_proxy.mailboxes import Added, Additions
+    from xoauth2_proxy.mailboxes.additions import AddedMailbox, AdditionResult
     from xoauth2_proxy.oauth.stores import StoredGrant
 
 NEW = "new@example.com"
@@ -48,17 +48,17 @@ GONE = TokenEndpointUnavailable("no answer in time")
 
 @pytest.fixture
 async def relay(tmp_path: Path) -> AsyncIterator[Operated]:
-    async with operated(tmp_path) as running:
-        yield running
+    async with operated(tmp_path) as relay:
+        yield relay
 
 
-async def add(relay: Operated, *documents: dict[str, Any], **options: bool) -> Additions:
+async def add(relay: Operated, *documents: dict[str, Any], **options: bool) -> AdditionResult:
     return await relay.mailboxes.add(
         [(f"[{number}]", Proposal(one, **options)) for number, one in enumerate(documents)]
     )
 
 
-async def add_one(relay: Operated, document: dict[str, Any], **options: bool) -> Added:
+async def add_one(relay: Operated, document: dict[str, Any], **options: bool) -> AddedMailbox:
     result = await add(relay, document, **options)
     assert result.failed == []
     (added,) = result.added
@@ -83,7 +83,7 @@ async def test_listing_tells_each_mailbox_and_where_it_is_written(relay: Operate
     await add_one(relay, gmail(NEW))
     found = await relay.mailboxes.listing()
     assert [(one.account.key, one.is_added) for one in found] == [(NEW, True), (FROM_FILE, False)]
-    assert [one.standing.state for one in found] == [State.OK, State.UNUSED]
+    assert [one.status.state for one in found] == [State.OK, State.UNUSED]
 
 
 async def test_a_mailbox_is_found_in_any_letter_case(relay: Operated) -> None:
@@ -134,7 +134,7 @@ async def test_a_mailbox_that_is_to_be_signed_in_needs_no_token_yet(relay: Opera
     del document["refresh_token"]
     await add_one(relay, document)
     assert relay.answers.asked == []
-    assert (await relay.mailboxes.find(NEW)).standing.state is State.SIGN_IN_NEEDED
+    assert (await relay.mailboxes.find(NEW)).status.state is State.SIGN_IN_NEEDED
 
 
 async def test_a_password_is_made_where_none_is_given_and_kept_as_a_hash(relay: Operated) -> None:
@@ -211,7 +211,7 @@ async def test_an_account_from_the_network_shows_the_providers_secret_to_nobody(
 
 async def test_a_mailbox_that_is_there_is_replaced_only_if_that_was_meant(relay: Operated) -> None:
     await add_one(relay, gmail(NEW))
-    with pytest.raises(AlreadyThere):
+    with pytest.raises(MailboxExists):
         await add(relay, gmail(NEW, client_id="another"))
     added = await add_one(relay, gmail(NEW, client_id="another"), overwrite=True)
     assert added.is_new is False
@@ -220,7 +220,7 @@ async def test_a_mailbox_that_is_there_is_replaced_only_if_that_was_meant(relay:
 
 
 async def test_a_mailbox_of_the_file_is_never_replaced(relay: Operated) -> None:
-    with pytest.raises(WrittenInFile):
+    with pytest.raises(DefinedInFile):
         await add(relay, gmail(FROM_FILE, client_id="another"), overwrite=True)
     assert relay.accounts[FROM_FILE].oauth.client_id == "a-client"
 
@@ -256,7 +256,7 @@ async def test_a_refresh_token_replaced_on_trial_is_kept_before_anyone_needs_it(
 
     await until(is_kept)
     assert not adding.done()
-    await relay.tokens.renew(relay.accounts[NEW])
+    await relay.tokens.refresh(relay.accounts[NEW])
     newest = await stored(relay, NEW)
     held.set()
     assert len((await adding).added) == 2
@@ -274,7 +274,7 @@ async def test_of_two_additions_of_one_mailbox_one_succeeds(relay: Operated) -> 
     relay.answers.may_answer.clear()
     first = asyncio.create_task(add(relay, gmail(NEW)))
     await relay.answers.is_asked.wait()
-    with pytest.raises(AlreadyThere):
+    with pytest.raises(MailboxExists):
         await add(relay, gmail(NEW.upper()))
     relay.answers.may_answer.set()
     assert len((await first).added) == 1
@@ -312,7 +312,7 @@ async def test_removing_forgets_the_account_its_grant_and_its_token(relay: Opera
 
 
 async def test_a_mailbox_of_the_file_is_removed_there(relay: Operated) -> None:
-    with pytest.raises(WrittenInFile, match="remove it there and reload"):
+    with pytest.raises(DefinedInFile, match="remove it there and reload"):
         await relay.mailboxes.remove(FROM_FILE)
     with pytest.raises(UnknownMailbox):
         await relay.mailboxes.remove("nobody@example.com")
@@ -370,7 +370,7 @@ async def test_refreshing_gets_a_new_token_now(relay: Operated) -> None:
     account = relay.accounts[FROM_FILE]
     before = await relay.tokens.token_for(account)
     mailbox = await relay.mailboxes.refresh(FROM_FILE)
-    assert mailbox.standing.state is State.OK
+    assert mailbox.status.state is State.OK
     assert (await relay.tokens.token_for(account)).value != before.value
 
 
@@ -378,15 +378,15 @@ async def test_a_refresh_that_fails_says_why_and_shows_in_the_standing(relay: Op
     relay.answers.by_mailbox[FROM_FILE] = DEAD
     with pytest.raises(GrantRevoked):
         await relay.mailboxes.refresh(FROM_FILE)
-    assert (await relay.mailboxes.find(FROM_FILE)).standing.state is State.SIGN_IN_NEEDED
+    assert (await relay.mailboxes.find(FROM_FILE)).status.state is State.SIGN_IN_NEEDED
 
 
 async def test_what_lives_on_its_clients_tokens_is_not_refreshed(tmp_path: Path) -> None:
     own = {"email": "own@example.com", "provider": "outlook", "password": "x"}
     async with operated(tmp_path, {"accounts": [own]}) as relay:
-        with pytest.raises(NotPossible):
+        with pytest.raises(NotSupported):
             await relay.mailboxes.refresh("own@example.com")
-        with pytest.raises(NotPossible):
+        with pytest.raises(NotSupported):
             await relay.mailboxes.revoke("own@example.com")
 
 
@@ -394,7 +394,7 @@ async def test_there_is_nothing_to_revoke_before_a_sign_in(relay: Operated) -> N
     document = gmail(NEW)
     del document["refresh_token"]
     await add_one(relay, document)
-    with pytest.raises(NotPossible):
+    with pytest.raises(NotSupported):
         await relay.mailboxes.revoke(NEW)
 
 
@@ -423,7 +423,7 @@ async def test_revoking_says_what_it_did_not_end(tmp_path: Path) -> None:
     async with operated(tmp_path, document) as relay:
         revoked = await relay.mailboxes.revoke(FROM_FILE)
         assert len(revoked.left_over) == 2
-        assert "the provider was not told" in revoked.left_over[0]
+        assert "no revocation endpoint" in revoked.left_over[0]
         assert "configuration file has a refresh token" in revoked.left_over[1]
         assert relay.forgotten == [FROM_FILE]
         assert await relay.store.load(FROM_FILE) is None
@@ -470,7 +470,7 @@ async def test_a_sign_in_begins_for_the_mailboxs_own_provider_only(relay: Operat
 async def test_a_sign_in_that_its_settings_forbid_does_not_begin(tmp_path: Path) -> None:
     sandboxed = {"email": FROM_FILE, "provider": "mock", "password": "x"}
     async with operated(tmp_path, {"accounts": [sandboxed]}) as relay:
-        with pytest.raises(NotPossible, match="sandbox"):
+        with pytest.raises(NotSupported, match="sandbox"):
             await relay.mailboxes.begin_sign_in(FROM_FILE, "mock", "http://localhost/")
 
 
@@ -514,8 +514,8 @@ class ClosedStore(MemoryStore):
 async def test_a_store_in_trouble_is_told_and_nothing_is_added(tmp_path: Path) -> None:
     async with operated(tmp_path, store=ClosedStore()) as relay:
         (mailbox,) = await relay.mailboxes.listing()
-        assert mailbox.standing.state is State.TROUBLE
-        assert "connection refused" in mailbox.standing.reason
+        assert mailbox.status.state is State.TROUBLE
+        assert "connection refused" in mailbox.status.reason
         result = await add(relay, gmail(NEW))
         assert [type(error) for _, error in result.failed] == [TokenStoreUnavailable]
         assert set(relay.accounts) == {FROM_FILE}

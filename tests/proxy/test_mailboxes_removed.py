@@ -10,7 +10,8 @@ import pytest
 
 from tests.support.operated import FROM_FILE, Operated, gmail, operated
 from xoauth2_proxy.errors import ConfigError, GrantRevoked, TokenStoreUnavailable
-from xoauth2_proxy.mailboxes import Proposal, TooSoon
+from xoauth2_proxy.mailboxes.additions import Proposal
+from xoauth2_proxy.mailboxes.ports import RefreshTooSoon
 from xoauth2_proxy.oauth.stores import StoredGrant
 from xoauth2_proxy.oauth.stores.memory import MemoryStore
 
@@ -51,9 +52,9 @@ def store() -> StubbornStore:
 
 @pytest.fixture
 async def relay(tmp_path: Path, store: StubbornStore) -> AsyncIterator[Operated]:
-    async with operated(tmp_path, store=store) as running:
-        await add(running, ONE, TWO, THREE)
-        yield running
+    async with operated(tmp_path, store=store) as relay:
+        await add(relay, ONE, TWO, THREE)
+        yield relay
 
 
 async def add(relay: Operated, *emails: str) -> None:
@@ -150,7 +151,7 @@ async def test_a_provider_is_asked_once_a_minute_at_an_operators_wish(relay: Ope
     await relay.mailboxes.refresh(ONE)
     asked = len(relay.answers.asked)
     for ask in (lambda: relay.mailboxes.refresh(ONE.upper()), relay.mailboxes.remove_invalid):
-        with pytest.raises(TooSoon, match=ONE) as caught:
+        with pytest.raises(RefreshTooSoon, match=ONE) as caught:
             await ask()
         assert 0 < caught.value.wait_seconds <= 60
     assert len(relay.answers.asked) == asked

@@ -12,7 +12,7 @@ from tests.support.fragile_store import FragileStore
 from tests.support.operated import Operated, gmail, operated
 from tests.support.waiting import until
 from xoauth2_proxy.errors import ConfigError, TokenEndpointRefused, TokenStoreUnavailable
-from xoauth2_proxy.mailboxes import Proposal
+from xoauth2_proxy.mailboxes.additions import Proposal
 from xoauth2_proxy.oauth.refresh import current_grant, issued_to
 from xoauth2_proxy.oauth.stores import StoredGrant
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
-    from xoauth2_proxy.mailboxes import Additions
+    from xoauth2_proxy.mailboxes.additions import AdditionResult
 
 NEW = "new@example.com"
 
@@ -42,8 +42,8 @@ def store() -> WatchedStore:
 
 @pytest.fixture
 async def relay(tmp_path: Path, store: FragileStore) -> AsyncIterator[Operated]:
-    async with operated(tmp_path, store=store) as running:
-        yield running
+    async with operated(tmp_path, store=store) as relay:
+        yield relay
 
 
 @pytest.fixture
@@ -52,11 +52,11 @@ def briefly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("xoauth2_proxy.mailboxes.token_check.PAUSES_SECONDS", (0.0,))
 
 
-async def add(relay: Operated, document: dict[str, Any], **options: bool) -> Additions:
+async def add(relay: Operated, document: dict[str, Any], **options: bool) -> AdditionResult:
     return await relay.mailboxes.add([("", Proposal(document, **options))])
 
 
-async def replace(relay: Operated, document: dict[str, Any], **options: bool) -> Additions:
+async def replace(relay: Operated, document: dict[str, Any], **options: bool) -> AdditionResult:
     return await add(relay, document, overwrite=True, **options)
 
 
@@ -100,7 +100,7 @@ async def test_a_grant_does_not_follow_its_mailbox_to_another_server(
 async def test_an_access_token_does_not_follow_either(relay: Operated, store: FragileStore) -> None:
     await add(relay, signed_in_only())
     await sign_in(relay, store)
-    await relay.tokens.renew(relay.accounts[NEW])
+    await relay.tokens.refresh(relay.accounts[NEW])
     relay.forgotten.clear()
     relay.answers.asked.clear()
     await replace(relay, signed_in_only(upstream={"host": "elsewhere.example"}))

@@ -12,7 +12,7 @@ from tests.support.operated import Operated, operated
 from tests.support.person import Person
 from tests.support.sign_ins import ALICE
 from xoauth2_proxy.errors import SignInRefused
-from xoauth2_proxy.mailboxes import UnknownMailbox
+from xoauth2_proxy.mailboxes.ports import UnknownMailbox
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -42,8 +42,8 @@ def document(provider: IdentityProvider, **changes: object) -> dict[str, Any]:
 
 @pytest.fixture
 async def relay(tmp_path: Path, identity_provider: IdentityProvider) -> AsyncIterator[Operated]:
-    async with operated(tmp_path, document(identity_provider)) as running:
-        yield running
+    async with operated(tmp_path, document(identity_provider)) as relay:
+        yield relay
 
 
 async def answer_of(relay: Operated, provider: IdentityProvider) -> dict[str, str]:
@@ -94,7 +94,7 @@ async def test_settings_that_change_while_the_mail_server_is_asked_count_too(
     }
 
     class Slow(Operated):
-        async def prove(self, account: Account, access_token: str) -> None:
+        async def log_in(self, account: Account, access_token: str) -> None:
             self.write(document(identity_provider, **endpoints, client_id="another"))
             await self.mailboxes.reload()
 

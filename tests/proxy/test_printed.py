@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xoauth2_proxy.oauth.refreshers.command_output import (
-    UNTOLD_LIFETIME_SECONDS,
-    TokenUnreadable,
+    UNSTATED_LIFETIME_SECONDS,
+    UnreadableToken,
     last_line,
-    printed_token,
+    parse_token,
 )
 
 NOW = 1_800_000_000.0  # 2027-01-15T08:00:00Z
@@ -22,21 +22,21 @@ NOW = 1_800_000_000.0  # 2027-01-15T08:00:00Z
 
 def lifetime(document: dict[str, object]) -> float:
     printed = json.dumps({"access_token": "token-1", **document}).encode()
-    return printed_token(printed, NOW).lifetime_seconds
+    return parse_token(printed, NOW).lifetime_seconds
 
 
 @pytest.mark.parametrize(
     "printed", [b"token-1", b"token-1\n", b"\n token-1 \r\n", b"token-1\nok\n"]
 )
 def test_a_token_stands_alone_on_the_first_line(printed: bytes) -> None:
-    issued = printed_token(printed, NOW)
+    issued = parse_token(printed, NOW)
     assert issued.access_token == "token-1"
-    assert issued.lifetime_seconds == UNTOLD_LIFETIME_SECONDS
+    assert issued.lifetime_seconds == UNSTATED_LIFETIME_SECONDS
 
 
 @given(st.text(string.ascii_letters + string.digits + "-._~+/=", min_size=1))
 def test_every_bearer_token_is_read_as_it_is(value: str) -> None:
-    assert printed_token(f"{value}\n".encode(), NOW).access_token == value
+    assert parse_token(f"{value}\n".encode(), NOW).access_token == value
 
 
 @pytest.mark.parametrize(
@@ -74,19 +74,19 @@ def test_a_lifetime_is_told_in_any_of_the_usual_ways(
     ],
 )
 def test_a_lifetime_that_cannot_be_read_is_a_short_one(document: dict[str, object]) -> None:
-    assert lifetime(document) == UNTOLD_LIFETIME_SECONDS
+    assert lifetime(document) == UNSTATED_LIFETIME_SECONDS
 
 
 def test_a_jwt_tells_its_own_end() -> None:
     token = jwt.encode({"exp": int(NOW) + 900}, "a key that nobody here knows, of 32 bytes")
-    assert printed_token(token.encode(), NOW).lifetime_seconds == 900.0
+    assert parse_token(token.encode(), NOW).lifetime_seconds == 900.0
     document = json.dumps({"access_token": token}).encode()
-    assert printed_token(document, NOW).lifetime_seconds == 900.0
+    assert parse_token(document, NOW).lifetime_seconds == 900.0
 
 
 @pytest.mark.parametrize("token", ["a.b.c", "a.eyJ9.c", "a.MQ.c", "a.e30.c", "ya29.a0.b1"])
 def test_what_only_looks_like_a_jwt_tells_nothing(token: str) -> None:
-    assert printed_token(token.encode(), NOW).lifetime_seconds == UNTOLD_LIFETIME_SECONDS
+    assert parse_token(token.encode(), NOW).lifetime_seconds == UNSTATED_LIFETIME_SECONDS
 
 
 @pytest.mark.parametrize(
@@ -109,16 +109,16 @@ def test_what_only_looks_like_a_jwt_tells_nothing(token: str) -> None:
     ],
 )
 def test_anything_else_is_no_token(printed: bytes, reason: str) -> None:
-    with pytest.raises(TokenUnreadable) as caught:
-        printed_token(printed, NOW)
+    with pytest.raises(UnreadableToken) as caught:
+        parse_token(printed, NOW)
     assert str(caught.value) == reason
 
 
 @given(st.binary())
 def test_no_output_does_harm(printed: bytes) -> None:
     try:
-        issued = printed_token(printed, NOW)
-    except TokenUnreadable:
+        issued = parse_token(printed, NOW)
+    except UnreadableToken:
         return
     assert issued.access_token.isascii()
     assert issued.lifetime_seconds > 0

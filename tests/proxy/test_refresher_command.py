@@ -23,18 +23,20 @@ from xoauth2_proxy.oauth.grant import Grant
 from xoauth2_proxy.oauth.refreshers.command import CommandRefresher
 
 if TYPE_CHECKING:
-    from xoauth2_proxy.oauth.grant import Issued
+    from xoauth2_proxy.oauth.grant import TokenResponse
 
 MAILBOX = "someone@example.com"
 SECRET = "s3cret-" + "x" * 40
 
 
-async def run(*command: str, mailbox: str = MAILBOX, seconds: float = PATIENCE_SECONDS) -> Issued:
+async def run(
+    *command: str, mailbox: str = MAILBOX, seconds: float = PATIENCE_SECONDS
+) -> TokenResponse:
     grant = Grant(mailbox=mailbox, client=OAuthClient(command=command))
     return await CommandRefresher(seconds).refresh(grant)
 
 
-async def shell(script: str, *, seconds: float = PATIENCE_SECONDS) -> Issued:
+async def shell(script: str, *, seconds: float = PATIENCE_SECONDS) -> TokenResponse:
     return await run("sh", "-c", script, seconds=seconds)
 
 
@@ -183,7 +185,7 @@ async def test_a_file_that_is_no_program_is_the_operators_matter(tmp_path: Path)
 
 @pytest.mark.parametrize("word", ["one\0two", "\ud800"])
 async def test_a_broken_argument_is_the_operators_matter(word: str) -> None:
-    with pytest.raises(TokenEndpointRefused, match="no program can be given"):
+    with pytest.raises(TokenEndpointRefused, match="cannot be passed to a program"):
         await run("echo", word)
 
 

@@ -25,7 +25,7 @@ from xoauth2_proxy.errors import (
     TokenEndpointUnavailable,
     TokenError,
 )
-from xoauth2_proxy.oauth.grant import Grant, Issued
+from xoauth2_proxy.oauth.grant import Grant, TokenResponse
 from xoauth2_proxy.oauth.refreshers.contract import (
     MAILBOX,
     RETRY_AFTER_SECONDS,
@@ -33,7 +33,7 @@ from xoauth2_proxy.oauth.refreshers.contract import (
     RefresherContract,
     Subject,
 )
-from xoauth2_proxy.oauth.refreshers.registry import Registry
+from xoauth2_proxy.oauth.refreshers.registry import RefresherRegistry
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -45,21 +45,23 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def registry(tmp_path: Path) -> Iterator[Registry]:
-    registry = Registry(tmp_path)
+def registry(tmp_path: Path) -> Iterator[RefresherRegistry]:
+    registry = RefresherRegistry(tmp_path)
     yield registry
     registry.close()
 
 
 @pytest.fixture
-async def server(authority: trustme.CA, registry: Registry) -> AsyncIterator[TokenEndpoint]:
+async def server(
+    authority: trustme.CA, registry: RefresherRegistry
+) -> AsyncIterator[TokenEndpoint]:
     async with TokenEndpoint(authority) as server:
         yield server
 
 
 class TestOidc(RefresherContract):
     @pytest.fixture
-    def subject(self, registry: Registry, server: TokenEndpoint) -> Subject:
+    def subject(self, registry: RefresherRegistry, server: TokenEndpoint) -> Subject:
         client = OAuthClient(
             client_id="client-1",
             client_secret=CLIENT_SECRET,
@@ -71,7 +73,7 @@ class TestOidc(RefresherContract):
 
 class TestGmail(RefresherContract):
     @pytest.fixture
-    def subject(self, registry: Registry, server: TokenEndpoint) -> Subject:
+    def subject(self, registry: RefresherRegistry, server: TokenEndpoint) -> Subject:
         client = OAuthClient(
             client_id="client-1",
             client_secret=CLIENT_SECRET,
@@ -83,7 +85,7 @@ class TestGmail(RefresherContract):
 
 class TestOutlook(RefresherContract):
     @pytest.fixture
-    def subject(self, registry: Registry, server: TokenEndpoint) -> Subject:
+    def subject(self, registry: RefresherRegistry, server: TokenEndpoint) -> Subject:
         client = OAuthClient(
             client_id="client-1",
             client_secret=CLIENT_SECRET,
@@ -99,13 +101,13 @@ class TestOutlook(RefresherContract):
 
 class TestCommand(RefresherContract):
     @pytest.fixture
-    def subject(self, registry: Registry, tmp_path: Path) -> Subject:
+    def subject(self, registry: RefresherRegistry, tmp_path: Path) -> Subject:
         return CommandSubject(registry.refreshers(["command"])["command"], tmp_path)
 
 
 class TestMock(RefresherContract):
     @pytest.fixture
-    def subject(self, registry: Registry, tmp_path: Path) -> Subject:
+    def subject(self, registry: RefresherRegistry, tmp_path: Path) -> Subject:
         return MockSubject(registry.refreshers(["mock"])["mock"], tmp_path)
 
 
@@ -114,7 +116,7 @@ class TestPlugIn(RefresherContract):
     def subject(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Subject]:
         install(tmp_path, "acme", "acme_under_contract", GOOD, {"acme": "acme_under_contract:Acme"})
         monkeypatch.syspath_prepend(str(tmp_path))
-        registry = Registry(tmp_path)
+        registry = RefresherRegistry(tmp_path)
         yield LocalSubject(registry.refreshers(["acme"])["acme"])
         registry.close()
         del sys.modules["acme_under_contract"]
@@ -162,7 +164,7 @@ class FlawedSubject(Subject):
     def leftovers(self) -> list[str]:
         return ["a process"] if self._flaw == "process left" else []
 
-    async def refresh(self, grant: Grant) -> Issued:
+    async def refresh(self, grant: Grant) -> TokenResponse:
         self._asked.set()
         outcome = self._outcome if grant.refresh_token else Outcome.NOT_SIGNED_IN
         if outcome is Outcome.SILENT:
@@ -198,7 +200,7 @@ class FlawedSubject(Subject):
             raise kind(f"no, {CLIENT_SECRET}")
         raise kind("" if self._flaw == "no words" else "no")
 
-    async def _issue(self, grant: Grant, outcome: Outcome) -> Issued:
+    async def _issue(self, grant: Grant, outcome: Outcome) -> TokenResponse:
         owner = grant.mailbox
         if self._flaw == "mailboxes mixed up":
             self._last = owner
@@ -216,7 +218,7 @@ class FlawedSubject(Subject):
                 raise GrantRevoked("another one is live")
             self._live = f"{grant.refresh_token}-rotated"
             rotated = self._live + ("-and-mangled" if self._flaw == "rotated one mangled" else "")
-        return Issued(
+        return TokenResponse(
             access_token=value,
             lifetime_seconds=lifetimes.get(self._flaw, 3600.0),
             refresh_token="" if self._flaw == "rotated one lost" else rotated,

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     import trustme
 
-    from xoauth2_proxy.oauth.grant import Issued
+    from xoauth2_proxy.oauth.grant import TokenResponse
 
 MAILBOX = "someone@example.com"
 REFRESH_TOKEN = "rt-1"
@@ -44,7 +44,7 @@ SECRET = "s3cret-of-the-client"
 
 
 class Refresh(Protocol):
-    async def __call__(self, refresh_token: str = ..., **settings: object) -> Issued: ...
+    async def __call__(self, refresh_token: str = ..., **settings: object) -> TokenResponse: ...
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def refresher() -> Iterator[OidcRefresher]:
 def refresh(server: TokenEndpoint, refresher: OidcRefresher) -> Refresh:
     """Refresh a grant; the client is one of the server's issuer unless settings say more."""
 
-    async def refresh(refresh_token: str = REFRESH_TOKEN, **settings: object) -> Issued:
+    async def refresh(refresh_token: str = REFRESH_TOKEN, **settings: object) -> TokenResponse:
         known = {"client_id": "client-1", "client_secret": SECRET, "ca_file": server.ca_file}
         if "token_endpoint" not in settings:
             known["issuer"] = server.issuer
@@ -193,7 +193,7 @@ async def test_an_endpoint_that_takes_no_secret_is_the_operators_matter(
     server: TokenEndpoint, refresh: Refresh
 ) -> None:
     server.metadata = {"token_endpoint_auth_methods_supported": ["private_key_jwt"]}
-    with pytest.raises(TokenEndpointRefused, match="takes no client_secret"):
+    with pytest.raises(TokenEndpointRefused, match="does not accept a client_secret"):
         await refresh()
 
 

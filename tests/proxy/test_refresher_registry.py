@@ -17,7 +17,7 @@ from xoauth2_proxy.accounts.oauth_client import OAuthClient
 from xoauth2_proxy.errors import TokenEndpointRefused
 from xoauth2_proxy.oauth.grant import Grant
 from xoauth2_proxy.oauth.refreshers import ChecksTokens
-from xoauth2_proxy.oauth.refreshers.registry import BUILT_IN, Registry, names
+from xoauth2_proxy.oauth.refreshers.registry import BUILT_IN, RefresherRegistry, names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +27,7 @@ GRANT = Grant(mailbox="someone@example.com", client=OAuthClient())
 SECRET = "s3cret-" + "x" * 40
 
 
-OpenRegistry = Callable[[], Registry]
+OpenRegistry = Callable[[], RefresherRegistry]
 
 
 class Offer(Protocol):
@@ -56,10 +56,10 @@ def offer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Offer]:
 
 @pytest.fixture
 def open_registry(tmp_path: Path) -> Iterator[OpenRegistry]:
-    made: list[Registry] = []
+    made: list[RefresherRegistry] = []
 
-    def opened() -> Registry:
-        made.append(Registry(tmp_path))
+    def opened() -> RefresherRegistry:
+        made.append(RefresherRegistry(tmp_path))
         return made[-1]
 
     yield opened
@@ -67,7 +67,7 @@ def open_registry(tmp_path: Path) -> Iterator[OpenRegistry]:
         one.close()
 
 
-async def refused(registry: Registry, name: str) -> str:
+async def refused(registry: RefresherRegistry, name: str) -> str:
     """Return what the refresher of that name says to every grant."""
     with pytest.raises(TokenEndpointRefused) as caught:
         await registry.refreshers([name])[name].refresh(GRANT)
@@ -119,8 +119,8 @@ def test_a_name_that_nobody_offers_is_left_out(open_registry: OpenRegistry) -> N
 def test_no_library_is_imported_before_it_is_wanted(tmp_path: Path) -> None:
     script = (
         "import sys; from pathlib import Path;"
-        "from xoauth2_proxy.oauth.refreshers.registry import Registry, names; names();"
-        "registry = Registry(Path(sys.argv[1]));"
+        "from xoauth2_proxy.oauth.refreshers.registry import RefresherRegistry, names; names();"
+        "registry = RefresherRegistry(Path(sys.argv[1]));"
         "registry.refreshers(['mock', 'command', 'gmail', 'outlook', 'oidc']);"
         "registry.close();"
         "print([one for one in ('msal', 'google.auth', 'authlib', 'requests')"
@@ -227,7 +227,7 @@ async def test_a_plug_in_cannot_take_a_name_of_the_relays_own(
     registry = open_registry()
     issued = await registry.refreshers(["mock"])["mock"].refresh(GRANT)
     assert not issued.access_token.startswith("acme-")
-    assert registry.disabled == {"mock of acme-refreshers": "the name is the relay's own"}
+    assert registry.disabled == {"mock of acme-refreshers": "the name is built in"}
     assert module not in sys.modules
 
 

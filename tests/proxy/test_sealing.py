@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from keyring.backends import fail, null
 
 from tests.support.keyrings import Keyring, keyring_in_use
-from xoauth2_proxy.oauth.stores.encryption import NO_SEAL, Seal, key_from_keyring
+from xoauth2_proxy.oauth.stores.encryption import NO_ENCRYPTION, GrantCipher, key_from_keyring
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,60 +32,60 @@ def salt_of(document: bytes) -> bytes:
 
 @given(st.binary())
 def test_what_is_sealed_opens_again(octets: bytes) -> None:
-    seal = Seal(GENERATED)
-    assert seal.open(seal.close(octets)) == octets
+    cipher = GrantCipher(GENERATED)
+    assert cipher.decrypt(cipher.encrypt(octets)) == octets
 
 
 @pytest.mark.parametrize("key", KEYS)
 def test_another_process_with_the_key_opens_it(key: str) -> None:
-    sealed = Seal(key).close(OCTETS)
+    sealed = GrantCipher(key).encrypt(OCTETS)
     assert b"secret" not in sealed
-    assert Seal(key).open(sealed) == OCTETS
+    assert GrantCipher(key).decrypt(sealed) == OCTETS
 
 
 @pytest.mark.parametrize("key", KEYS)
 def test_no_two_documents_look_the_same(key: str) -> None:
-    seal = Seal(key)
-    assert seal.close(OCTETS) != seal.close(OCTETS)
+    cipher = GrantCipher(key)
+    assert cipher.encrypt(OCTETS) != cipher.encrypt(OCTETS)
 
 
 def test_without_a_key_nothing_is_sealed() -> None:
-    assert NO_SEAL.close(OCTETS) == OCTETS
-    assert NO_SEAL.open(OCTETS) == OCTETS
-    assert not NO_SEAL
-    assert Seal(TEXT)
+    assert NO_ENCRYPTION.encrypt(OCTETS) == OCTETS
+    assert NO_ENCRYPTION.decrypt(OCTETS) == OCTETS
+    assert not NO_ENCRYPTION
+    assert GrantCipher(TEXT)
 
 
 def test_what_was_kept_before_there_was_a_key_is_read() -> None:
-    assert Seal(TEXT).open(OCTETS) == OCTETS
+    assert GrantCipher(TEXT).decrypt(OCTETS) == OCTETS
 
 
 @pytest.mark.parametrize("key", KEYS)
 def test_a_sealed_document_needs_a_key(key: str) -> None:
     with pytest.raises(ValueError, match=r"store\.key"):
-        NO_SEAL.open(Seal(key).close(OCTETS))
+        NO_ENCRYPTION.decrypt(GrantCipher(key).encrypt(OCTETS))
 
 
 @pytest.mark.parametrize("key", KEYS)
 @pytest.mark.parametrize("other", [OLD_TEXT, Fernet.generate_key().decode()], ids=["text", "key"])
 def test_another_key_does_not_open_it(key: str, other: str) -> None:
     with pytest.raises(ValueError, match="another key") as caught:
-        Seal(other).open(Seal(key).close(OCTETS))
+        GrantCipher(other).decrypt(GrantCipher(key).encrypt(OCTETS))
     assert key not in str(caught.value)
     assert other not in str(caught.value)
 
 
 @pytest.mark.parametrize("key", KEYS)
 def test_a_changed_document_does_not_open(key: str) -> None:
-    seal = Seal(key)
-    sealed = seal.close(OCTETS)
+    cipher = GrantCipher(key)
+    sealed = cipher.encrypt(OCTETS)
     for place in (30, 60, len(sealed) - 10):
         changed = bytearray(sealed)
         changed[place] ^= 1
         with pytest.raises(ValueError, match="damaged"):
-            seal.open(bytes(changed))
+            cipher.decrypt(bytes(changed))
     with pytest.raises(ValueError, match="damaged"):
-        seal.open(sealed[:-20])
+        cipher.decrypt(sealed[:-20])
 
 
 @pytest.mark.parametrize(
@@ -94,37 +94,37 @@ def test_a_changed_document_does_not_open(key: str) -> None:
     ids=["text for text", "text for key", "key for text"],
 )
 def test_a_new_key_takes_over_from_an_old_one(new: str, old: str) -> None:
-    both = Seal(f"{new},{old}")
-    assert both.open(Seal(old).close(OCTETS)) == OCTETS
-    assert Seal(new).open(both.close(OCTETS)) == OCTETS
+    both = GrantCipher(f"{new},{old}")
+    assert both.decrypt(GrantCipher(old).encrypt(OCTETS)) == OCTETS
+    assert GrantCipher(new).decrypt(both.encrypt(OCTETS)) == OCTETS
 
 
 @pytest.mark.parametrize("separator", [",", " ", ", ", "\n"])
 def test_keys_may_be_separated_as_one_likes(separator: str) -> None:
     older = Fernet.generate_key().decode()
-    both = Seal(f"{GENERATED}{separator}{older}{separator}")
-    assert both.open(Seal(older).close(OCTETS)) == OCTETS
+    both = GrantCipher(f"{GENERATED}{separator}{older}{separator}")
+    assert both.decrypt(GrantCipher(older).encrypt(OCTETS)) == OCTETS
 
 
 def test_those_who_share_a_place_come_to_share_a_salt() -> None:
     """Stretching a key anew for each of a thousand mailboxes would take minutes."""
-    first, second = Seal(TEXT), Seal(TEXT)
-    sealed = first.close(OCTETS)
-    assert salt_of(second.close(OCTETS)) != salt_of(sealed), "it is chance"
-    third = Seal(TEXT)
-    third.open(sealed)
-    assert salt_of(third.close(OCTETS)) == salt_of(sealed) == salt_of(first.close(OCTETS))
+    first, second = GrantCipher(TEXT), GrantCipher(TEXT)
+    sealed = first.encrypt(OCTETS)
+    assert salt_of(second.encrypt(OCTETS)) != salt_of(sealed), "it is chance"
+    third = GrantCipher(TEXT)
+    third.decrypt(sealed)
+    assert salt_of(third.encrypt(OCTETS)) == salt_of(sealed) == salt_of(first.encrypt(OCTETS))
 
 
 @pytest.mark.parametrize("key", ["hunter2", f"{TEXT},short", "correct horse battery staple"])
 def test_a_short_key_is_refused_and_not_repeated(key: str) -> None:
     with pytest.raises(ValueError, match="16 characters") as caught:
-        Seal(key)
+        GrantCipher(key)
     assert not any(word in str(caught.value) for word in key.replace(",", " ").split())
 
 
 def test_a_seal_does_not_show_its_key() -> None:
-    assert TEXT not in repr(Seal(TEXT))
+    assert TEXT not in repr(GrantCipher(TEXT))
 
 
 def test_the_keyring_keeps_one_key() -> None:
@@ -133,7 +133,7 @@ def test_the_keyring_keeps_one_key() -> None:
         key = key_from_keyring()
         assert key_from_keyring() == key
     assert list(kept.kept) == [("xoauth2-proxy", "store key")]
-    assert Seal(key).open(Seal(key).close(OCTETS)) == OCTETS
+    assert GrantCipher(key).decrypt(GrantCipher(key).encrypt(OCTETS)) == OCTETS
 
 
 @pytest.mark.parametrize("backend", [fail.Keyring, null.Keyring])

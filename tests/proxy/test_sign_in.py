@@ -20,11 +20,17 @@ from xoauth2_proxy.errors import (
     TokenEndpointUnavailable,
     UpstreamAuthRejected,
 )
-from xoauth2_proxy.oauth.authorization import SignedIn
-from xoauth2_proxy.oauth.grant import EpochSeconds, Grant, Issued
+from xoauth2_proxy.oauth.authorization import SignInResult
+from xoauth2_proxy.oauth.grant import EpochSeconds, Grant, TokenResponse
 from xoauth2_proxy.oauth.refresh import current_grant, issued_to
 from xoauth2_proxy.oauth.refreshers.oidc import OidcRefresher
-from xoauth2_proxy.oauth.sign_in import ATTEMPT_SECONDS, MAX_ATTEMPTS, SignIns, adopt, revoke
+from xoauth2_proxy.oauth.sign_in import (
+    ATTEMPT_SECONDS,
+    MAX_ATTEMPTS,
+    PendingSignIns,
+    revoke,
+    save_sign_in,
+)
 from xoauth2_proxy.oauth.stores import Failure, StoredGrant
 from xoauth2_proxy.oauth.stores.memory import MemoryStore
 from xoauth2_proxy.smtp.protocol import Reply
@@ -58,10 +64,10 @@ def query(url: str) -> dict[str, str]:
     return dict(parse_qsl(urlsplit(url).query))
 
 
-def signed_in(identity: str = ALICE, **issued: str | float) -> SignedIn:
+def signed_in(identity: str = ALICE, **issued: str | float) -> SignInResult:
     tokens = {"access_token": "access", "refresh_token": "refresh"} | issued
-    return SignedIn(
-        issued=Issued(**tokens),  # type: ignore[arg-type]
+    return SignInResult(
+        issued=TokenResponse(**tokens),  # type: ignore[arg-type]
         identity=identity,
         subject="s1",
         is_vouched=bool(identity),
@@ -71,7 +77,7 @@ def signed_in(identity: str = ALICE, **issued: str | float) -> SignedIn:
 async def test_an_answer_finds_its_attempt_once(
     identity_provider: IdentityProvider, threads: ThreadPoolExecutor
 ) -> None:
-    sign_ins = SignIns(threads)
+    sign_ins = PendingSignIns(threads)
     alices, bobs = account(identity_provider), account(identity_provider, BOB)
     of_alice = await sign_ins.begin(alices, REDIRECT)
     of_bob = await sign_ins.begin(bobs, REDIRECT)
@@ -94,7 +100,7 @@ async def test_an_answer_that_comes_late_is_refused(
     identity_provider: IdentityProvider, threads: ThreadPoolExecutor
 ) -> None:
     clock = Clock()
-    sign_ins = SignIns(threads, clock)
+    sign_ins = PendingSignIns(threads, clock)
     attempt = await sign_ins.begin(account(identity_provider), REDIRECT)
     clock.now += ATTEMPT_SECONDS - 1
     assert len(sign_ins) == 1
@@ -109,13 +115,13 @@ async def test_an_answer_nobody_asked_for_is_refused(
     threads: ThreadPoolExecutor, answer: dict[str, str]
 ) -> None:
     with pytest.raises(SignInRefused):
-        await SignIns(threads).finish(answer)
+        await PendingSignIns(threads).finish(answer)
 
 
 async def test_the_oldest_attempt_gives_way(
     identity_provider: IdentityProvider, threads: ThreadPoolExecutor
 ) -> None:
-    sign_ins = SignIns(threads)
+    sign_ins = PendingSignIns(threads)
     attempts = [
         await sign_ins.begin(account(identity_provider), REDIRECT) for _ in range(MAX_ATTEMPTS + 1)
     ]
@@ -132,7 +138,7 @@ async def test_a_sign_in_becomes_the_grant_in_place_of_a_dead_one(
     dead = Failure(kind="revoked", oauth_error="invalid_grant", text="", at=NOW)
     await store.save(mine.key, StoredGrant(refresh_token="old", failure=dead))
     lasting = signed_in(refresh_token_lifetime_seconds=86_400.0, scope="smtp")
-    await adopt(store, mine, lasting, NOW)
+    await save_sign_in(store, mine, lasting, NOW)
     grant = await store.load(mine.key)
     assert grant == StoredGrant(
         issued_to=issued_to(mine),
@@ -157,7 +163,7 @@ async def test_the_mailboxs_owner_may_sign_it_in(
 ) -> None:
     store = MemoryStore()
     mine = account(identity_provider, sign_in_as=sign_in_as)
-    await adopt(store, mine, signed_in(identity), NOW)
+    await save_sign_in(store, mine, signed_in(identity), NOW)
     assert await store.load(mine.key)
 
 
@@ -165,7 +171,7 @@ async def test_anybody_else_is_refused_with_both_names(identity_provider: Identi
     store = MemoryStore()
     mine = account(identity_provider, sign_in_as="a.smith")
     with pytest.raises(SignInRefused) as caught:
-        await adopt(store, mine, signed_in(BOB), NOW)
+        await save_sign_in(store, mine, signed_in(BOB), NOW)
     for name in (BOB, ALICE, "a.smith"):
         assert name in str(caught.value)
     assert await store.load(mine.key) is None
@@ -175,8 +181,8 @@ async def test_a_person_without_a_name_is_refused_where_nobody_can_vouch(
     identity_provider: IdentityProvider,
 ) -> None:
     store = MemoryStore()
-    with pytest.raises(SignInRefused, match="does not tell who"):
-        await adopt(store, account(identity_provider), signed_in(""), NOW)
+    with pytest.raises(SignInRefused, match="does not say who"):
+        await save_sign_in(store, account(identity_provider), signed_in(""), NOW)
     assert await store.load(ALICE) is None
 
 
@@ -194,9 +200,9 @@ async def test_a_person_without_a_name_is_known_by_the_mail_server(
 
     mine = account(identity_provider)
     with pytest.raises(SignInRefused, match="535"):
-        await adopt(store, mine, signed_in(""), NOW, refuses)
+        await save_sign_in(store, mine, signed_in(""), NOW, refuses)
     assert await store.load(ALICE) is None
-    await adopt(store, mine, signed_in(""), NOW, takes)
+    await save_sign_in(store, mine, signed_in(""), NOW, takes)
     assert await store.load(ALICE)
     assert tried == ["access", "access"]
 
@@ -208,8 +214,8 @@ async def test_letters_that_only_become_ascii_are_not_the_mailboxs(
     assert other.lower() == "kekle@example.com"
     store, mine = MemoryStore(), account(identity_provider, "kekle@example.com")
     with pytest.raises(SignInRefused, match="signed in, but the mailbox is"):
-        await adopt(store, mine, signed_in(other), NOW)
-    await adopt(store, mine, signed_in("KEKLE@example.COM"), NOW)
+        await save_sign_in(store, mine, signed_in(other), NOW)
+    await save_sign_in(store, mine, signed_in("KEKLE@example.COM"), NOW)
 
 
 async def test_a_name_that_nobody_vouches_for_needs_the_mail_server(
@@ -226,14 +232,14 @@ async def test_a_name_that_nobody_vouches_for_needs_the_mail_server(
     mine = account(identity_provider)
     claimed = replace(signed_in(), is_vouched=False)
     with pytest.raises(SignInRefused, match="does not vouch"):
-        await adopt(store, mine, claimed, NOW)
+        await save_sign_in(store, mine, claimed, NOW)
     with pytest.raises(SignInRefused, match="535"):
-        await adopt(store, mine, claimed, NOW, refuses)
+        await save_sign_in(store, mine, claimed, NOW, refuses)
     with pytest.raises(SignInRefused, match=BOB):
-        await adopt(store, mine, replace(claimed, identity=BOB), NOW, takes)
+        await save_sign_in(store, mine, replace(claimed, identity=BOB), NOW, takes)
     assert await store.load(ALICE) is None
     assert tried == []
-    await adopt(store, mine, claimed, NOW, takes)
+    await save_sign_in(store, mine, claimed, NOW, takes)
     assert await store.load(ALICE)
     assert tried == ["access"]
 
@@ -247,7 +253,7 @@ async def test_a_grant_is_kept_when_it_is_its_turn(identity_provider: IdentityPr
         yield
 
     with pytest.raises(SignInRefused, match="too late"):
-        await adopt(store, mine, signed_in(), NOW, turn=never())
+        await save_sign_in(store, mine, signed_in(), NOW, keep_lock=never())
     assert await store.load(ALICE) is None
 
 
@@ -256,12 +262,12 @@ async def test_revoking_waits_for_a_thread_only_so_long(
 ) -> None:
     monkeypatch.setattr("xoauth2_proxy.oauth.sign_in.REVOKE_SECONDS", 0.05)
     store, mine = MemoryStore(), account(identity_provider)
-    await adopt(store, mine, signed_in(), NOW)
+    await save_sign_in(store, mine, signed_in(), NOW)
     is_over = threading.Event()
     with ThreadPoolExecutor(1) as busy:
         busy.submit(is_over.wait)
         try:
-            with pytest.raises(TokenEndpointUnavailable, match="could not be told"):
+            with pytest.raises(TokenEndpointUnavailable, match="did not revoke the grant"):
                 await revoke(store, mine, busy)
             assert await store.load(ALICE)
             async with store.lock(ALICE):
@@ -273,11 +279,11 @@ async def test_revoking_waits_for_a_thread_only_so_long(
 async def test_revoking_ends_the_right_at_the_provider_and_here(
     identity_provider: IdentityProvider, threads: ThreadPoolExecutor
 ) -> None:
-    store, sign_ins, mine = MemoryStore(), SignIns(threads), account(identity_provider)
+    store, sign_ins, mine = MemoryStore(), PendingSignIns(threads), account(identity_provider)
     attempt = await sign_ins.begin(mine, REDIRECT)
     async with Person(identity_provider) as person:
         answer = query(await person.sign_in(attempt.url, ALICE))
-    await adopt(store, mine, (await sign_ins.finish(answer))[1], NOW)
+    await save_sign_in(store, mine, (await sign_ins.finish(answer))[1], NOW)
     kept = await store.load(mine.key)
     assert kept is not None
     assert await revoke(store, mine, threads)
@@ -292,7 +298,7 @@ async def test_where_nothing_can_be_revoked_the_grant_is_forgotten_all_the_same(
 ) -> None:
     store = MemoryStore()
     yahoo = account(identity_provider, issuer="", token_endpoint=identity_provider.token_endpoint)
-    await adopt(store, yahoo, signed_in(), NOW)
+    await save_sign_in(store, yahoo, signed_in(), NOW)
     assert not await revoke(store, yahoo, threads)
     assert await store.load(yahoo.key) is None
 
@@ -302,7 +308,7 @@ async def test_a_provider_that_is_away_leaves_the_grant(
 ) -> None:
     store = MemoryStore()
     mine = account(identity_provider, issuer=f"https://127.0.0.1:{unused_tcp_port}")
-    await adopt(store, mine, signed_in(), NOW)
+    await save_sign_in(store, mine, signed_in(), NOW)
     with pytest.raises(TokenEndpointUnavailable):
         await revoke(store, mine, threads)
     assert await store.load(mine.key)

@@ -331,7 +331,7 @@ async def test_after_a_refusal_another_processs_token_is_as_suspect(
     store = FragileStore()
     one, other = (TokenSource({"mock": refresher}, metrics, store, clock) for _ in range(2))
     held = await one.token_for(signed_in())
-    await other.renew(signed_in())
+    await other.refresh(signed_in())
     clock.ahead_seconds += 61.0
     assert one.invalidate(signed_in(), held)
     assert (await one.token_for(signed_in())).value == "token-3"
@@ -359,7 +359,7 @@ async def test_an_operators_renewal_asks_the_provider(
     source: TokenSource, refresher: ScriptedRefresher
 ) -> None:
     await source.token_for(ACCOUNT)
-    assert (await source.renew(ACCOUNT)).value == "token-2"
+    assert (await source.refresh(ACCOUNT)).value == "token-2"
     assert (await source.token_for(ACCOUNT)).value == "token-2"
 
 
@@ -371,7 +371,7 @@ async def test_an_operators_renewal_does_not_settle_for_one_under_way(
     await before.token_for(signed_in())
     call = asyncio.create_task(source.token_for(signed_in()))
     await asyncio.sleep(0)
-    assert (await source.renew(signed_in())).value == "token-2"
+    assert (await source.refresh(signed_in())).value == "token-2"
     assert (await call).value == "token-1"
     for one in (before, source):
         await one.close()
@@ -381,7 +381,7 @@ async def test_operators_renewals_at_once_are_one(
     source: TokenSource, refresher: ScriptedRefresher
 ) -> None:
     refresher.may_answer.clear()
-    calls = [asyncio.create_task(source.renew(ACCOUNT)) for _ in range(5)]
+    calls = [asyncio.create_task(source.refresh(ACCOUNT)) for _ in range(5)]
     clients = [asyncio.create_task(source.token_for(ACCOUNT)) for _ in range(5)]
     await refresher.is_asked.wait()
     refresher.may_answer.set()
@@ -395,7 +395,7 @@ async def test_after_operators_renewals_all_goes_on_as_before(
 ) -> None:
     store = FragileStore()
     one, other = (TokenSource({"mock": refresher}, metrics, store, clock) for _ in range(2))
-    await asyncio.gather(one.renew(signed_in()), one.renew(signed_in()))
+    await asyncio.gather(one.refresh(signed_in()), one.refresh(signed_in()))
     clock.ahead_seconds += 3550.0
     await other.token_for(signed_in())
     assert (await one.token_for(signed_in())).value == "token-2", "the other's was not taken"
@@ -410,9 +410,9 @@ async def test_an_operators_renewal_tries_a_dead_grant_at_once(
     with pytest.raises(GrantRevoked):
         await source.token_for(ACCOUNT)
     with pytest.raises(GrantRevoked):
-        await source.renew(ACCOUNT)
+        await source.refresh(ACCOUNT)
     refresher.fails_with = None
-    assert (await source.renew(ACCOUNT)).value == "token-3"
+    assert (await source.refresh(ACCOUNT)).value == "token-3"
     assert (await source.token_for(ACCOUNT)).value == "token-3"
 
 

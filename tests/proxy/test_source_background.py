@@ -134,7 +134,7 @@ async def test_a_mailbox_not_used_for_a_day_is_left_in_peace(
 async def test_a_mailbox_used_again_within_a_tokens_life_gets_its_next_one_in_time(
     source: TokenSource, refresher: ScriptedRefresher, clock: Clock
 ) -> None:
-    await source.renew(ACCOUNT)  # nobody's use
+    await source.refresh(ACCOUNT)  # nobody's use
     await pass_seconds(clock, 1000.0)
     await source.token_for(ACCOUNT)
     await pass_seconds(clock, 2050.0)
@@ -238,10 +238,10 @@ async def test_an_idle_grant_that_the_store_did_not_take_is_brought_there_soon(
     source: TokenSource, refresher: ScriptedRefresher, store: FragileStore, clock: Clock
 ) -> None:
     refresher.rotates = True
-    await source.renew(ACCOUNT)  # nobody's use
+    await source.refresh(ACCOUNT)  # nobody's use
     store.is_writable = False
     with pytest.raises(TokenStoreUnavailable):
-        await source.renew(ACCOUNT)
+        await source.refresh(ACCOUNT)
     store.is_writable = True
     await pass_seconds(clock, 5.0, step=0.5)
     assert (await store.grant()).refresh_token == "refresh-2"
@@ -286,7 +286,7 @@ async def test_another_refresher_is_used_from_the_next_renewal_on(
     other = ScriptedRefresher()
     source.use({"mock": other}, [ACCOUNT])
     assert await source.token_for(ACCOUNT) is first
-    await source.renew(ACCOUNT)
+    await source.refresh(ACCOUNT)
     assert (len(refresher.asked), len(other.asked)) == (1, 1)
 
 
@@ -432,7 +432,7 @@ async def test_after_closing_nothing_happens_any_more(
     await source.close()
     loads = store.loads
     await pass_seconds(clock, 2 * DAY, step=600.0)
-    for ask in (source.token_for, source.renew):
+    for ask in (source.token_for, source.refresh):
         with pytest.raises(TokenEndpointUnavailable, match="stopping"):
             await ask(ACCOUNT)
     await source.close()

@@ -225,7 +225,7 @@ async def test_who_comes_while_an_operator_tries_again_waits_for_the_outcome(
     await fails(source)
     refresher.fails_with = None
     refresher.may_answer.clear()
-    renewal = asyncio.create_task(source.renew(ACCOUNT))
+    renewal = asyncio.create_task(source.refresh(ACCOUNT))
     await until(lambda: len(refresher.asked) == 2)
     call = asyncio.create_task(source.token_for(ACCOUNT))
     await asyncio.sleep(0)

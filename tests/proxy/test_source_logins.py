@@ -13,7 +13,7 @@ from tests.support.waiting import until
 from xoauth2_proxy.accounts.oauth_client import OAuthClient
 from xoauth2_proxy.metrics import Metrics
 from xoauth2_proxy.oauth.grant import EpochSeconds
-from xoauth2_proxy.oauth.mailbox_status import State, standing
+from xoauth2_proxy.oauth.mailbox_status import State, status_of
 from xoauth2_proxy.oauth.stores.memory import MemoryStore
 from xoauth2_proxy.oauth.tokens import TokenSource
 
@@ -54,7 +54,7 @@ async def source(store: Counting) -> AsyncIterator[TokenSource]:
 async def state(store: MemoryStore) -> State:
     grant = await store.load(ACCOUNT.key)
     assert grant is not None
-    return standing(ACCOUNT, grant, EpochSeconds(grant.refreshed_at + 1), 14).state
+    return status_of(ACCOUNT, grant, EpochSeconds(grant.refreshed_at + 1), 14).state
 
 
 async def test_a_mailbox_that_cannot_log_in_is_not_well(
@@ -69,7 +69,7 @@ async def test_a_mailbox_that_cannot_log_in_is_not_well(
     await until(is_misconfigured)
     grant = await store.load(ACCOUNT.key)
     assert grant is not None
-    found = standing(ACCOUNT, grant, EpochSeconds(grant.refreshed_at + 1), 14)
+    found = status_of(ACCOUNT, grant, EpochSeconds(grant.refreshed_at + 1), 14)
     assert "5.7.139" in found.last_error
     assert "Set-CASMailbox" in found.remedy
 

@@ -62,7 +62,7 @@ async def test_without_a_last_token_an_account_of_the_past_gets_none(
     with pytest.raises(TokenEndpointUnavailable, match="settings have changed"):
         await source.token_for(BEFORE)
     with pytest.raises(TokenEndpointUnavailable, match="settings have changed"):
-        await source.renew(BEFORE)
+        await source.refresh(BEFORE)
 
 
 async def test_nothing_is_asked_or_kept_for_a_removed_account(

@@ -18,7 +18,7 @@ from xoauth2_proxy.errors import (
     TokenError,
 )
 from xoauth2_proxy.metrics import Metrics
-from xoauth2_proxy.oauth.grant import Issued
+from xoauth2_proxy.oauth.grant import TokenResponse
 from xoauth2_proxy.oauth.stores.memory import MemoryStore
 from xoauth2_proxy.oauth.tokens import TokenSource
 
@@ -58,7 +58,7 @@ class Process:
 
     machine: SourceStates
     source: TokenSource = field(init=False)
-    asked: asyncio.Future[Issued] | None = None  # the request under way
+    asked: asyncio.Future[TokenResponse] | None = None  # the request under way
     refused: set[str] = field(default_factory=set)
     given_out: AccessToken | None = None
     failures: int = 0  # in a row
@@ -69,7 +69,7 @@ class Process:
         machine = self.machine
         self.source = TokenSource({"mock": self}, Metrics(), machine.store, machine.clock)
 
-    async def refresh(self, grant: Grant) -> Issued:
+    async def refresh(self, grant: Grant) -> TokenResponse:
         self.machine.check_request(self, grant)
         self.asked = asyncio.get_running_loop().create_future()
         try:
@@ -192,7 +192,7 @@ class SourceStates(RuleBasedStateMachine):
                 process.failed("unavailable")
             assert process.asked is not None
             process.asked.set_result(
-                Issued(
+                TokenResponse(
                     access_token=f"token-{number}",
                     lifetime_seconds=lifetime,
                     refresh_token=self.refresh_token if rotates else "",
@@ -239,7 +239,7 @@ class SourceStates(RuleBasedStateMachine):
     @staticmethod
     async def _renew(process: Process) -> None:
         try:
-            await process.source.renew(ACCOUNT)
+            await process.source.refresh(ACCOUNT)
         except TokenError:
             return
 

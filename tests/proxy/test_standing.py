@@ -13,7 +13,13 @@ from hypothesis import strategies as st
 from tests.support.accounts import mailbox
 from xoauth2_proxy.accounts.oauth_client import GrantType, OAuthClient
 from xoauth2_proxy.oauth.grant import EpochSeconds
-from xoauth2_proxy.oauth.mailbox_status import IS_WELL, NEEDS_A_PERSON, Standing, State, standing
+from xoauth2_proxy.oauth.mailbox_status import (
+    IS_WELL,
+    NEEDS_A_PERSON,
+    MailboxStatus,
+    State,
+    status_of,
+)
 from xoauth2_proxy.oauth.stores import Failure, StoredGrant
 
 DAY = 86_400.0
@@ -29,9 +35,9 @@ HEALTHY = StoredGrant(
 )
 
 
-def seen(grant: StoredGrant | None = HEALTHY, **client: object) -> Standing:
+def seen(grant: StoredGrant | None = HEALTHY, **client: object) -> MailboxStatus:
     account = replace(ACCOUNT, oauth=replace(CLIENT, **client))  # type: ignore[arg-type]
-    return standing(account, grant, NOW, 14)
+    return status_of(account, grant, NOW, 14)
 
 
 def failed(kind: str, error: str, text: str, grant: StoredGrant = HEALTHY) -> StoredGrant:
@@ -41,7 +47,7 @@ def failed(kind: str, error: str, text: str, grant: StoredGrant = HEALTHY) -> St
 
 def test_a_mailbox_that_works_is_ok() -> None:
     found = seen()
-    assert found == Standing(
+    assert found == MailboxStatus(
         mailbox="Alice@example.com",
         provider="work",
         state=State.OK,
@@ -67,9 +73,9 @@ def test_a_grant_at_rest_is_used_daily() -> None:
 
 
 def test_mailboxes_that_need_no_grant_have_states_of_their_own() -> None:
-    assert standing(mailbox(), None, NOW, 14).state is State.MOCK
+    assert status_of(mailbox(), None, NOW, 14).state is State.MOCK
     bare = replace(ACCOUNT, oauth=OAuthClient())
-    assert standing(bare, StoredGrant(), NOW, 14).state is State.OWN_TOKEN
+    assert status_of(bare, StoredGrant(), NOW, 14).state is State.OWN_TOKEN
 
 
 def test_a_configured_grant_that_nobody_used_is_unused() -> None:
@@ -99,7 +105,7 @@ def test_applications_of_their_own_need_no_sign_in(client: dict[str, object]) ->
 
 def test_a_program_that_prints_tokens_needs_no_sign_in() -> None:
     account = replace(ACCOUNT, refresher="command", oauth=OAuthClient(command=("true",)))
-    assert standing(account, StoredGrant(), NOW, 14).state is State.UNUSED
+    assert status_of(account, StoredGrant(), NOW, 14).state is State.UNUSED
 
 
 # Failures.
@@ -126,7 +132,7 @@ def test_a_revoked_grant_needs_a_sign_in() -> None:
 def test_a_command_can_be_pasted_whatever_the_mailbox_is_called(grant: StoredGrant) -> None:
     odd = '"a b;$(id)"@example.com'
     account = replace(ACCOUNT, email=odd, oauth=replace(CLIENT, refresh_token=""))
-    remedy = standing(account, grant, NOW, 14).remedy
+    remedy = status_of(account, grant, NOW, 14).remedy
     assert "xoauth2-proxy" in remedy
     assert f"'{odd}'" in remedy
 
@@ -177,7 +183,7 @@ def test_the_end_that_the_endpoint_named_is_foreseen() -> None:
     grant = replace(HEALTHY, refresh_token_expires_at=EpochSeconds(NOW + 13.5 * DAY))
     found = seen(grant)
     assert (found.state, found.days_left) == (State.ATTENTION, 13.5)
-    assert found.reason == "the sign-in ends on 2027-01-28"
+    assert found.reason == "the sign-in expires on 2027-01-28"
     assert found.remedy == "sign in again: xoauth2-proxy login Alice@example.com"
     ended = replace(HEALTHY, refresh_token_expires_at=EpochSeconds(NOW - 1))
     assert (seen(ended).state, seen(ended).days_left) == (State.SIGN_IN_NEEDED, 0.0)
@@ -187,7 +193,7 @@ def test_a_project_in_testing_ends_after_its_days() -> None:
     grant = replace(HEALTHY, signed_in_at=EpochSeconds(NOW - 2 * DAY))
     found = seen(grant, refresh_token_days=7)
     assert (found.state, found.days_left) == (State.ATTENTION, 5.0)
-    assert found.reason == "a sign-in lasts 7 days here; this one ends on 2027-01-20"
+    assert found.reason == "a sign-in lasts 7 days here; this one expires on 2027-01-20"
 
 
 def test_an_end_that_was_outlived_was_dated_wrongly() -> None:
@@ -230,7 +236,7 @@ def test_the_client_secret_s_end_is_foreseen(
     assert found.state is state
     assert found.days_left == pytest.approx(days_left)
     if state is State.ATTENTION:
-        assert found.reason == f"the client secret ends on {last_day}"
+        assert found.reason == f"the client secret expires on {last_day}"
 
 
 def test_a_client_secret_that_ended_is_a_wrong_set_up() -> None:
@@ -242,7 +248,7 @@ def test_a_client_secret_that_ended_is_a_wrong_set_up() -> None:
 
 def test_a_certificate_is_named_as_such() -> None:
     found = seen(secret_expires_on=date(2027, 1, 20), certificate=Path("c.pem"))
-    assert found.reason == "the client's certificate ends on 2027-01-20"
+    assert found.reason == "the client's certificate expires on 2027-01-20"
 
 
 def test_the_first_end_counts() -> None:
@@ -294,7 +300,7 @@ def test_whoever_needs_a_person_is_told_what_to_do(
     if kind is not None:
         grant = failed(kind, "", "x", grant)
     account = replace(ACCOUNT, oauth=replace(CLIENT, refresh_token_days=days))
-    found = standing(account, grant, NOW, warn_days)
+    found = status_of(account, grant, NOW, warn_days)
     assert found.needs_a_person == (found.state in NEEDS_A_PERSON)
     assert bool(found.reason and found.remedy) == (found.state not in IS_WELL)
     assert found.days_left is None or found.days_left >= 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import TYPE_CHECKING
 
 import pytest
@@ -80,32 +81,30 @@ async def store(place: Place) -> TokenStore:
 
 @given(grants)
 def test_a_grant_survives_json(grant: StoredGrant) -> None:
-    assert StoredGrant.from_json(grant.to_json()) == grant
+    assert StoredGrant.from_json(json.loads(json.dumps(grant.to_json()))) == grant
 
 
 def test_keys_of_a_later_version_are_left_out() -> None:
-    assert StoredGrant.from_json(b'{"scope": "s", "colour": "red"}') == StoredGrant(scope="s")
+    assert StoredGrant.from_json({"scope": "s", "colour": "red"}) == StoredGrant(scope="s")
 
 
 @pytest.mark.parametrize(
-    "document",
+    "values",
     [
-        b"",
-        b"[]",
-        b"null",
-        b'"text"',
-        b"\xff\xfe",
-        b'{"refresh_token": 5}',
-        b'{"refresh_token": null}',
-        b'{"signed_in_at": "yesterday"}',
-        b'{"failure": {"kind": "revoked"}}',
-        b'{"failure": {"kind": "revoked", "oauth_error": "", "text": 1, "at": 0}}',
-        b'{"failure": "revoked"}',
+        [],
+        None,
+        "text",
+        {"refresh_token": 5},
+        {"refresh_token": None},
+        {"signed_in_at": "yesterday"},
+        {"failure": {"kind": "revoked"}},
+        {"failure": {"kind": "revoked", "oauth_error": "", "text": 1, "at": 0}},
+        {"failure": "revoked"},
     ],
 )
-def test_what_is_no_grant_is_refused(document: bytes) -> None:
+def test_what_is_no_grant_is_refused(values: object) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - any words will do
-        StoredGrant.from_json(document)
+        StoredGrant.from_json(values)
 
 
 async def test_nothing_is_kept_at_first(store: TokenStore) -> None:

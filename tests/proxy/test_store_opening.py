@@ -12,7 +12,7 @@ from keyring.backends import fail
 from tests.support.keyrings import Keyring, keyring_in_use
 from xoauth2_proxy.errors import TokenStoreUnavailable
 from xoauth2_proxy.oauth.stores import StoredGrant
-from xoauth2_proxy.oauth.stores.factory import open_seal, open_store
+from xoauth2_proxy.oauth.stores.factory import open_cipher, open_store
 from xoauth2_proxy.oauth.stores.file import FileStore
 from xoauth2_proxy.oauth.stores.memory import MemoryStore
 from xoauth2_proxy.oauth.stores.redis import RedisStore
@@ -81,11 +81,11 @@ async def test_the_keyrings_key_seals_and_is_found_again(tmp_path: Path) -> None
 
 def test_the_seal_of_a_directory_is_that_of_its_store(tmp_path: Path) -> None:
     with keyring_in_use(Keyring()):
-        first = open_seal(tmp_path / "state", is_key_in_keyring=True)
-        second = open_seal(tmp_path / "state", is_key_in_keyring=True)
-    assert second.open(first.close(b"x")) == b"x"
-    assert open_seal(tmp_path, KEY).open(open_seal(tmp_path, KEY).close(b"x")) == b"x"
-    assert not open_seal(tmp_path)
+        first = open_cipher(tmp_path / "state", is_key_in_keyring=True)
+        second = open_cipher(tmp_path / "state", is_key_in_keyring=True)
+    assert second.decrypt(first.encrypt(b"x")) == b"x"
+    assert open_cipher(tmp_path, KEY).decrypt(open_cipher(tmp_path, KEY).encrypt(b"x")) == b"x"
+    assert not open_cipher(tmp_path)
 
 
 def test_a_machine_without_a_keyring_cannot_keep_the_key_there(tmp_path: Path) -> None:

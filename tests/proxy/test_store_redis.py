@@ -15,7 +15,7 @@ from tests.support.waiting import PATIENCE_SECONDS
 from xoauth2_proxy.errors import TokenStoreUnavailable
 from xoauth2_proxy.oauth.stores import StoredGrant
 from xoauth2_proxy.oauth.stores import redis as redis_module
-from xoauth2_proxy.oauth.stores.encryption import Seal
+from xoauth2_proxy.oauth.stores.encryption import GrantCipher
 from xoauth2_proxy.oauth.stores.redis import RedisStore
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ async def refusal(store: RedisStore) -> str:
 async def test_what_is_kept_is_sealed(
     server: RedisServer, operator: Redis, open_store: OpenStore
 ) -> None:
-    store = open_store(server.url, Seal(Fernet.generate_key().decode()))
+    store = open_store(server.url, GrantCipher(Fernet.generate_key().decode()))
     await store.save(MAILBOX, GRANT)
     kept = await operator.get(GRANT_KEY)
     assert isinstance(kept, bytes)
@@ -88,7 +88,7 @@ async def test_what_is_kept_is_sealed(
 async def test_a_sealed_grant_without_the_key_is_no_missing_one(
     server: RedisServer, store: RedisStore, open_store: OpenStore
 ) -> None:
-    sealing = open_store(server.url, Seal(Fernet.generate_key().decode()))
+    sealing = open_store(server.url, GrantCipher(Fernet.generate_key().decode()))
     await sealing.save(MAILBOX, GRANT)
     with pytest.raises(TokenStoreUnavailable, match=GRANT_KEY):
         await store.load(MAILBOX)
@@ -252,5 +252,5 @@ async def test_a_server_on_this_machine_needs_no_tls(url: str, open_store: OpenS
 
 
 async def test_elsewhere_sealed_grants_or_tls_will_do(open_store: OpenStore) -> None:
-    open_store("redis://redis.example", Seal("a-key-long-enough"))
+    open_store("redis://redis.example", GrantCipher("a-key-long-enough"))
     open_store("rediss://redis.example")

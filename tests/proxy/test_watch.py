@@ -17,7 +17,7 @@ from tests.support.accounts import mailbox
 from xoauth2_proxy.accounts.oauth_client import OAuthClient, fingerprint
 from xoauth2_proxy.errors import TokenStoreUnavailable
 from xoauth2_proxy.metrics import Metrics
-from xoauth2_proxy.oauth.expiry_monitor import Watch, standings
+from xoauth2_proxy.oauth.expiry_monitor import ExpiryMonitor, mailbox_statuses
 from xoauth2_proxy.oauth.grant import EpochSeconds
 from xoauth2_proxy.oauth.mailbox_status import State
 from xoauth2_proxy.oauth.refresh import issued_to
@@ -85,8 +85,10 @@ class Scene:
     metrics: Metrics = field(default_factory=Metrics)
     clock: Clock = field(default_factory=Clock)
 
-    def watch(self, webhook: Webhook | None = None) -> Watch:
-        return Watch(self.store, self.metrics, lambda: self.accounts, 14, webhook, self.clock)
+    def watch(self, webhook: Webhook | None = None) -> ExpiryMonitor:
+        return ExpiryMonitor(
+            self.store, self.metrics, lambda: self.accounts, 14, webhook, self.clock
+        )
 
     def count(self, state: str) -> float | None:
         return self.metrics.registry.get_sample_value(
@@ -118,12 +120,12 @@ async def test_mailboxes_are_counted_by_state() -> None:
     await scene.store.save("a@example.com", grant(scene.accounts[0]))
     await scene.store.save("b@example.com", grant(scene.accounts[1], "revoked"))
     watch = scene.watch()
-    await watch.look()
+    await watch.check_all()
     assert scene.count("ok") == 1
     assert scene.count("sign_in_needed") == 1
     assert scene.count("unused") == 1
     await scene.store.save("b@example.com", grant(scene.accounts[1]))
-    await watch.look()
+    await watch.check_all()
     assert scene.count("ok") == 2
     assert scene.count("sign_in_needed") == 0
 
@@ -132,7 +134,7 @@ async def test_a_grant_of_another_client_does_not_count() -> None:
     owner = account()
     scene = Scene([replace(owner, oauth=replace(owner.oauth, client_id="other"))])
     await scene.store.save(owner.key, grant(owner, "revoked"))
-    assert [one.state for one in await scene.watch().look()] == [State.UNUSED]
+    assert [one.state for one in await scene.watch().check_all()] == [State.UNUSED]
 
 
 # Warnings.
@@ -144,7 +146,7 @@ async def test_a_mailbox_that_needs_a_person_is_warned_of_once_a_day(
     scene = Scene()
     await scene.store.save("alice@example.com", grant(scene.accounts[0], "revoked"))
     watch = scene.watch()
-    await watch.look()
+    await watch.check_all()
     ((message, fields),) = said(caplog)
     assert message == "mailbox needs a person"
     assert fields == {
@@ -156,10 +158,10 @@ async def test_a_mailbox_that_needs_a_person_is_warned_of_once_a_day(
         "remedy": "sign in again: xoauth2-proxy login alice@example.com",
     }
     scene.clock.now += DAY - 1
-    await watch.look()
+    await watch.check_all()
     assert said(caplog) == []
     scene.clock.now += 2
-    await watch.look()
+    await watch.check_all()
     assert [message for message, _ in said(caplog)] == ["mailbox needs a person"]
 
 
@@ -167,16 +169,16 @@ async def test_a_mailbox_that_is_well_again_is_told_of(caplog: pytest.LogCapture
     scene = Scene()
     watch = scene.watch()
     await scene.store.save("alice@example.com", grant(scene.accounts[0], "revoked"))
-    await watch.look()
+    await watch.check_all()
     await scene.store.save("alice@example.com", grant(scene.accounts[0], "unavailable"))
-    await watch.look()  # no news: neither well nor in need
+    await watch.check_all()  # no news: neither well nor in need
     await scene.store.save("alice@example.com", grant(scene.accounts[0]))
-    await watch.look()
+    await watch.check_all()
     assert [message for message, _ in said(caplog)] == [
         "mailbox needs a person",
         "mailbox is well again",
     ]
-    await watch.look()
+    await watch.check_all()
     assert said(caplog) == []
 
 
@@ -184,11 +186,11 @@ async def test_a_mailbox_that_was_removed_is_forgotten(caplog: pytest.LogCapture
     scene = Scene()
     watch = scene.watch()
     await scene.store.save("alice@example.com", grant(scene.accounts[0], "revoked"))
-    await watch.look()
+    await watch.check_all()
     removed, scene.accounts = scene.accounts, []
-    await watch.look()
+    await watch.check_all()
     scene.accounts = removed
-    await watch.look()
+    await watch.check_all()
     assert len(said(caplog)) == 2
 
 
@@ -217,7 +219,7 @@ class CountingStore(MemoryStore):
 async def test_thousands_of_mailboxes_are_looked_at_some_at_a_time() -> None:
     store = CountingStore()
     accounts = [account(str(number)) for number in range(2000)]
-    found = await standings(accounts, store, EpochSeconds(NOW), 14)
+    found = await mailbox_statuses(accounts, store, EpochSeconds(NOW), 14)
     assert [one.mailbox for one in found] == [one.email for one in accounts]
     assert store.asked == 2000
     assert 1 < store.most <= 50
@@ -229,7 +231,7 @@ async def test_a_store_that_fails_is_told_of_and_not_asked_for_each(
     scene = Scene([account(str(number)) for number in range(200)])
     broken = scene.store = CountingStore()
     broken.is_broken = True
-    found = await scene.watch().look()
+    found = await scene.watch().check_all()
     assert {one.state for one in found} == {State.TROUBLE}
     assert "the disk is gone" in found[-1].reason
     assert broken.asked == 50
@@ -241,7 +243,7 @@ async def test_mailboxes_without_a_grant_need_no_store() -> None:
     scene = Scene([replace(account(), oauth=OAuthClient()), mailbox("mock@example.com")])
     broken = scene.store = CountingStore()
     broken.is_broken = True
-    assert [one.state for one in await scene.watch().look()] == [State.OWN_TOKEN, State.MOCK]
+    assert [one.state for one in await scene.watch().check_all()] == [State.OWN_TOKEN, State.MOCK]
 
 
 # The webhook.
@@ -293,10 +295,10 @@ async def test_the_webhook_is_told_as_json() -> None:
     async with hooked(Hook()) as hook:
         watch = scene.watch(hook.webhook())
         await in_need(scene)
-        await watch.look()
-        await watch.look()
+        await watch.check_all()
+        await watch.check_all()
         await scene.store.save("alice@example.com", grant(scene.accounts[0]))
-        await watch.look()
+        await watch.check_all()
     need, well = hook.heard
     assert need == {
         "version": 1,
@@ -316,7 +318,7 @@ async def test_a_webhook_in_trouble_is_tried_again() -> None:
     scene = Scene()
     async with hooked(Hook([503, 429])) as hook:
         await in_need(scene)
-        await scene.watch(hook.webhook()).look()
+        await scene.watch(hook.webhook()).check_all()
     assert len(hook.heard) == 1
 
 
@@ -325,9 +327,9 @@ async def test_what_a_webhook_misses_is_told_at_the_next_look() -> None:
     async with hooked(Hook([503] * 3)) as hook:
         watch = scene.watch(hook.webhook())
         await in_need(scene)
-        await watch.look()
+        await watch.check_all()
         assert hook.heard == []
-        await watch.look()
+        await watch.check_all()
     assert [one["event"] for one in hook.heard] == ["needs_a_person"]
 
 
@@ -337,9 +339,9 @@ async def test_a_webhook_that_is_down_keeps_nobody_waiting_for_each_mailbox() ->
         await scene.store.save(one.key, grant(one, "revoked"))
     async with hooked(Hook([503] * 3)) as hook:
         watch = scene.watch(hook.webhook())
-        await watch.look()
+        await watch.check_all()
         assert hook.statuses == []
-        await watch.look()
+        await watch.check_all()
     assert len(hook.heard) == 20
 
 
@@ -349,8 +351,8 @@ async def test_a_refused_notice_is_not_repeated(status: int) -> None:
     async with hooked(Hook([status])) as hook:
         watch = scene.watch(hook.webhook())
         await in_need(scene)
-        await watch.look()
-        await watch.look()
+        await watch.check_all()
+        await watch.check_all()
     assert hook.heard == []
 
 
@@ -358,11 +360,11 @@ async def test_the_webhook_s_secret_is_not_logged(caplog: pytest.LogCaptureFixtu
     scene = Scene()
     async with hooked(Hook([404])) as hook:
         await in_need(scene)
-        await scene.watch(hook.webhook()).look()
+        await scene.watch(hook.webhook()).check_all()
     # And one that nobody serves any more.
     scene = Scene()
     await in_need(scene)
-    await scene.watch(hook.webhook()).look()
+    await scene.watch(hook.webhook()).check_all()
     failures = [record for record in caplog.records if record.getMessage() == "webhook failed"]
     assert [vars(record)["fields"]["webhook"] for record in failures] == ["http://localhost"] * 2
     assert "HTTP 404" in vars(failures[0])["fields"]["error"]
@@ -377,11 +379,11 @@ async def test_a_webhook_that_stays_down_is_complained_of_once_an_hour(
     webhook = Webhook("http://localhost:1/", pause_seconds=0.0, clock=clock)
     watch = scene.watch(webhook)
     await in_need(scene)
-    await watch.look()
-    await watch.look()
+    await watch.check_all()
+    await watch.check_all()
     assert sum(record.getMessage() == "webhook failed" for record in caplog.records) == 1
     clock.now += 3601
-    await watch.look()
+    await watch.check_all()
     assert sum(record.getMessage() == "webhook failed" for record in caplog.records) == 2
 
 
@@ -393,9 +395,9 @@ async def test_the_webhook_s_certificate_is_checked(authority: trustme.CA) -> No
     scene = Scene()
     await in_need(scene)
     async with hooked(Hook(), served) as hook:
-        await scene.watch(hook.webhook("https")).look()
+        await scene.watch(hook.webhook("https")).check_all()
         assert hook.heard == []
-        await scene.watch(hook.webhook("https", trusting)).look()
+        await scene.watch(hook.webhook("https", trusting)).check_all()
         assert len(hook.heard) == 1
 
 
@@ -409,7 +411,7 @@ async def test_the_watch_goes_on_after_a_look_that_failed(
         raise RuntimeError("nobody expected this")
 
     scene = Scene()
-    watch = Watch(scene.store, scene.metrics, broken, 14, None, scene.clock)
+    watch = ExpiryMonitor(scene.store, scene.metrics, broken, 14, None, scene.clock)
     task = asyncio.create_task(watch.run())
     await looked.wait()
     await asyncio.sleep(0)

@@ -55,7 +55,7 @@ class Office:
         )
 
     async def state(self) -> State:
-        return (await self.relay.mailboxes.find(ALICE)).standing.state
+        return (await self.relay.mailboxes.find(ALICE)).status.state
 
 
 @asynccontextmanager
@@ -96,7 +96,7 @@ async def test_the_owner_signs_in_and_the_mailbox_works(office: Office) -> None:
     assert await office.state() is State.OK
     account = office.relay.accounts[ALICE]
     first = await office.relay.tokens.token_for(account)
-    assert (await office.relay.tokens.renew(account)).value != first.value
+    assert (await office.relay.tokens.refresh(account)).value != first.value
 
 
 async def test_with_a_token_the_answer_needs_no_session(
@@ -134,7 +134,7 @@ async def test_another_browser_cannot_finish_a_sign_in(office: Office) -> None:
     async with Browser(office.url) as victim:
         page = await office.come_back(address, victim)
         assert page.status == 400
-        assert "not begun in this browser" in page.text
+        assert "did not begin in this browser" in page.text
         # Not even one in which a sign-in of its own is under way.
         assert (await victim.get(START)).status == 302
         assert (await office.come_back(address, victim)).status == 400
@@ -215,7 +215,7 @@ async def test_revoking_ends_the_grant_at_the_provider(office: Office) -> None:
     assert await office.state() is State.SIGN_IN_NEEDED
     await office.relay.store.save(ALICE, kept)
     with pytest.raises(GrantRevoked):
-        await office.relay.tokens.renew(office.relay.accounts[ALICE])
+        await office.relay.tokens.refresh(office.relay.accounts[ALICE])
 
 
 async def test_in_a_real_browser(tmp_path: Path, identity_provider: IdentityProvider) -> None:

@@ -28,7 +28,7 @@ from xoauth2_proxy.errors import (
     TokenEndpointUnavailable,
     TokenStoreUnavailable,
 )
-from xoauth2_proxy.oauth.grant import Issued
+from xoauth2_proxy.oauth.grant import TokenResponse
 from xoauth2_proxy.oauth.refreshers.mock import MockRefresher
 from xoauth2_proxy.oauth.stores.memory import MemoryStore
 from xoauth2_proxy.sandbox.app import Sandbox
@@ -172,9 +172,9 @@ async def test_a_sign_in_in_another_process_s_memory_is_not_put_at_risk(
 
 
 class RotatingRefresher:
-    async def refresh(self, grant: Grant) -> Issued:
+    async def refresh(self, grant: Grant) -> TokenResponse:
         assert grant.refresh_token == "rt"
-        return Issued(access_token="at", refresh_token="rt-2")
+        return TokenResponse(access_token="at", refresh_token="rt-2")
 
 
 async def test_a_replaced_refresh_token_is_kept(upstream: Upstream) -> None:

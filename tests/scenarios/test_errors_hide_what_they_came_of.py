@@ -20,7 +20,7 @@ from tests.support.treachery import TREACHERIES
 from xoauth2_proxy.errors import ProxyError, TokenError
 from xoauth2_proxy.oauth.authorization import AuthorizationServer, DeviceAttempt
 from xoauth2_proxy.oauth.stores import StoredGrant
-from xoauth2_proxy.oauth.stores.encryption import Seal
+from xoauth2_proxy.oauth.stores.encryption import GrantCipher
 from xoauth2_proxy.oauth.stores.factory import open_store
 from xoauth2_proxy.oauth.stores.file import FileStore
 
@@ -225,7 +225,10 @@ async def test_a_store_shows_nothing_of_what_it_cannot_use(
         refresh_token=planted.new("a refresh token"), access_token=planted.new("an access token")
     )
     (directory := tmp_path / "tokens").mkdir(mode=0o700)
-    store, sealed = FileStore(directory), FileStore(directory, Seal("a-key-of-the-operator's"))
+    store, sealed = (
+        FileStore(directory),
+        FileStore(directory, GrantCipher("a-key-of-the-operator's")),
+    )
     await store.save(ALICE, grant)
     (file,) = directory.glob("*.json")
     good = file.read_bytes()
@@ -242,7 +245,7 @@ async def test_a_store_shows_nothing_of_what_it_cannot_use(
     await sealed.save(ALICE, grant)
     assert planted.leaks(file.read_text()) == set()
     told += [told_by(await failure(store.load(ALICE)))]
-    other = FileStore(directory, Seal(planted.new("a key", is_plain=True) * 2))
+    other = FileStore(directory, GrantCipher(planted.new("a key", is_plain=True) * 2))
     told += [told_by(await failure(other.load(ALICE)))]
     for one in (store, sealed, other):
         await one.close()

@@ -30,8 +30,8 @@ from xoauth2_proxy.errors import TokenEndpointUnavailable
 from xoauth2_proxy.metrics import Metrics
 from xoauth2_proxy.oauth.authorization import AuthorizationServer
 from xoauth2_proxy.oauth.grant import EpochSeconds, Grant
-from xoauth2_proxy.oauth.mailbox_status import State, standing
-from xoauth2_proxy.oauth.refreshers.registry import Registry
+from xoauth2_proxy.oauth.mailbox_status import State, status_of
+from xoauth2_proxy.oauth.refreshers.registry import RefresherRegistry
 from xoauth2_proxy.oauth.stores import StoredGrant
 from xoauth2_proxy.oauth.tokens import TokenSource
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from xoauth2_proxy.accounts.accounts import Account
-    from xoauth2_proxy.oauth.grant import Issued
+    from xoauth2_proxy.oauth.grant import TokenResponse
     from xoauth2_proxy.oauth.refreshers import Refresher
 
 pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])
@@ -98,14 +98,14 @@ async def secure(authority: trustme.CA) -> AsyncIterator[TokenEndpoint]:
 
 @contextmanager
 def refresher_of(account: Account, file: ConfigFile) -> Iterator[Refresher]:
-    registry = Registry(file.state_dir)
+    registry = RefresherRegistry(file.state_dir)
     try:
         yield registry.refreshers([account.refresher])[account.refresher]
     finally:
         registry.close()
 
 
-async def issued(account: Account, file: ConfigFile) -> Issued:
+async def issued(account: Account, file: ConfigFile) -> TokenResponse:
     """Get a token as the relay does the first time."""
     client = account.oauth
     grant = Grant(mailbox=account.email, client=client, refresh_token=client.refresh_token)
@@ -242,7 +242,7 @@ def states(account: Account) -> list[State]:
     """How it stands with two weeks' and with two days' warning, freshly signed in."""
     now = EpochSeconds(time.time())
     grant = StoredGrant(refresh_token="rt", signed_in_at=now, refreshed_at=now)
-    return [standing(account, grant, now, days).state for days in (14, 2)]
+    return [status_of(account, grant, now, days).state for days in (14, 2)]
 
 
 @shows("refresh_token_days")

@@ -94,7 +94,7 @@ async def test_a_person_who_says_no_is_heard(
             else:
                 await person.visit(end)
     assert running.result() == 1
-    assert "said no" in login.complained
+    assert "declined" in login.complained
     assert await login.grant(ALICE) is None
 
 
@@ -104,7 +104,7 @@ async def test_a_person_who_says_no_is_heard(
         ("http://127.0.0.1:4/?code=c&state=of-another", "its state is not ours"),
         ("https://mail.example/inbox?folder=1", "it holds no code"),
         ("", "nothing was pasted"),
-        ("made-up-code", "does not take the code"),
+        ("made-up-code", "does not accept the code"),
     ],
 )
 async def test_a_wrong_address_is_not_taken(

@@ -37,7 +37,7 @@ from tests.support.token_endpoint import TokenEndpoint
 from tests.support.treachery import TREACHERIES
 from tests.support.waiting import PATIENCE_SECONDS, until
 from xoauth2_proxy.oauth.stores import StoredGrant
-from xoauth2_proxy.oauth.stores.encryption import Seal
+from xoauth2_proxy.oauth.stores.encryption import GrantCipher
 from xoauth2_proxy.sandbox.app import Sandbox
 
 if TYPE_CHECKING:
@@ -151,12 +151,12 @@ async def some_webhook(*, is_there: bool) -> AsyncIterator[str]:
 
 def note_grants(planted: Planted, directory: Path, key: str) -> None:
     """Search for what the store holds, too, sealed or not."""
-    seal = Seal(key)
+    cipher = GrantCipher(key)
     files = [*directory.glob("*.json")]
     assert len(files) > 10
     for file in files:
-        document = json.loads(seal.open(file.read_bytes()))
-        grant = StoredGrant.from_json(json.dumps(document["grant"]).encode())
+        document = json.loads(cipher.decrypt(file.read_bytes()))
+        grant = StoredGrant.from_json(document["grant"])
         planted.add("a stored refresh token", grant.refresh_token)
         planted.add("a stored access token", grant.access_token)
 

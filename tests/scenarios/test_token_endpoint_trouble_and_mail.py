@@ -76,9 +76,11 @@ TROUBLE = {
     "503": Case(answer(b"<h1>Unavailable</h1>", 503), LATER, "HTTP 503"),
     "hang": Case(HANGS, LATER, "no answer in time"),
     "garbage": Case(GARBAGE, LATER, "not a JSON object"),
-    "truncated JSON": Case(TRUNCATED, LATER, "closed the connection before its answer ended"),
+    "truncated JSON": Case(
+        TRUNCATED, LATER, "closed the connection before its response was complete"
+    ),
     "broken JSON": Case(answer(b'{"access_token": "at-'), LATER, "not a JSON object"),
-    "silence": Case(CLOSES, LATER, "closed the connection before its answer ended"),
+    "silence": Case(CLOSES, LATER, "closed the connection before its response was complete"),
     "no token": Case(answer({"token_type": "Bearer"}), LATER, "no access token"),
     "invalid_grant": Case(
         error("invalid_grant", "Token has been expired or revoked."),
@@ -320,7 +322,7 @@ async def say_nothing(peer: Peer) -> None:
     [
         ("DNS", "endpoint.invalid does not resolve"),
         ("refused", "refuses connections"),
-        ("stranger's certificate", "shows a certificate that is not trusted"),
+        ("stranger's certificate", "has a certificate that is not trusted"),
         ("no TLS", "does not speak TLS as expected"),
         ("silent before TLS", "no answer in time"),
     ],

@@ -22,9 +22,10 @@ from xoauth2_proxy.admin.server import AdminServer
 from xoauth2_proxy.config import Config, ConfigSource, Overrides
 from xoauth2_proxy.config.runtime_accounts import accounts_directory, open_runtime_accounts
 from xoauth2_proxy.errors import ConfigError
-from xoauth2_proxy.mailboxes import Mailboxes, Means, ProviderInfo
+from xoauth2_proxy.mailboxes.mailboxes import Mailboxes
+from xoauth2_proxy.mailboxes.ports import ProviderInfo, RelayControl
 from xoauth2_proxy.metrics import Metrics
-from xoauth2_proxy.oauth.grant import Issued
+from xoauth2_proxy.oauth.grant import TokenResponse
 from xoauth2_proxy.oauth.stores.memory import MemoryStore
 from xoauth2_proxy.oauth.tokens import TokenSource
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 
     from xoauth2_proxy.accounts.accounts import Account
-    from xoauth2_proxy.oauth.grant import AccessToken, Grant
+    from xoauth2_proxy.oauth.grant import Grant
     from xoauth2_proxy.oauth.refreshers import Refresher
     from xoauth2_proxy.oauth.stores import TokenStore
 
@@ -73,7 +74,7 @@ class Answers:
     def __post_init__(self) -> None:
         self.may_answer.set()
 
-    async def refresh(self, grant: Grant) -> Issued:
+    async def refresh(self, grant: Grant) -> TokenResponse:
         self.asked.append((grant.mailbox, grant.refresh_token))
         self.is_asked.set()
         self._at_once += 1
@@ -88,7 +89,7 @@ class Answers:
         if (error := self.by_mailbox.get(grant.mailbox)) is not None:
             raise error
         number = len(self.asked)
-        return Issued(access_token=f"access-{number}", refresh_token=f"rotated-{number}")
+        return TokenResponse(access_token=f"access-{number}", refresh_token=f"rotated-{number}")
 
 
 class Operated:
@@ -115,16 +116,25 @@ class Operated:
         self.tokens = TokenSource(self._refreshers, self.metrics, self.store)
         self._threads = ThreadPoolExecutor(4)
         self.later_seconds = 0.0  # by how much the operator's clock is put forward
+        self.control = RelayControl(
+            accounts={},
+            added=(),
+            providers=self._providers(),
+            account_files=self.kept,
+            store=self.store,
+            metrics=self.metrics,
+            threads=self._threads,
+            warn_days=14,
+            check=self._check,
+            refresher=self._refreshers.get,
+            refresh=self.tokens.refresh,
+            log_in=self.log_in,
+            reload=self.reload,
+            forget=self.forget,
+        )
+        self._use(self.config)
         self.mailboxes = Mailboxes(
-            Means(
-                running=self,
-                kept=self.kept,
-                store=self.store,
-                metrics=self.metrics,
-                threads=self._threads,
-                warn_days=14,
-            ),
-            clock=lambda: time.monotonic() + self.later_seconds,
+            self.control, clock=lambda: time.monotonic() + self.later_seconds
         )
 
     def write(self, document: dict[str, Any]) -> None:
@@ -135,18 +145,21 @@ class Operated:
         await self.tokens.close()
         self._threads.shutdown(wait=False)
 
-    # What the application offers (`mailboxes.Running`).
-
     @property
     def accounts(self) -> Mapping[str, Account]:
-        return {account.key: account for account in self.config.accounts}
+        return self.control.accounts
 
     @property
     def added(self) -> Collection[str]:
-        return self.config.added
+        return self.control.added
 
-    @property
-    def providers(self) -> Sequence[ProviderInfo]:
+    def _use(self, config: Config) -> None:
+        self.config = config
+        self.control.accounts = {account.key: account for account in config.accounts}
+        self.control.added = config.added
+        self.control.providers = self._providers()
+
+    def _providers(self) -> Sequence[ProviderInfo]:
         clients = {
             "gmail": OAuthClient(client_id="a-client", scopes=("https://mail.google.com/",)),
             "outlook": OAuthClient(),
@@ -162,7 +175,7 @@ class Operated:
             for name, client in clients.items()
         ]
 
-    def check(
+    def _check(
         self, documents: Sequence[tuple[str, dict[str, Any]]], replaced: Collection[str]
     ) -> list[Account]:
         with tempfile.TemporaryDirectory() as state:
@@ -189,17 +202,11 @@ class Operated:
                 raise ConfigError(problems)
             return found
 
-    def refresher(self, name: str) -> Refresher | None:
-        return self._refreshers.get(name)
-
-    async def renew(self, account: Account) -> AccessToken:
-        return await self.tokens.renew(account)
-
-    async def prove(self, account: Account, access_token: str) -> None:
+    async def log_in(self, account: Account, access_token: str) -> None:
         self.proved.append((account.key, access_token))
 
     async def reload(self) -> None:
-        self.config = await asyncio.to_thread(self._load)
+        self._use(await asyncio.to_thread(self._load))
         self.tokens.use(self._refreshers, self.config.accounts)
 
     def forget(self, mailbox: str) -> None:

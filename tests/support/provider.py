@@ -151,4 +151,4 @@ class Tokens:
 
     @staticmethod
     def _token(number: int) -> AccessToken:
-        return AccessToken.issued(f"token-{number}", Monotonic(time.monotonic()), 3600.0)
+        return AccessToken.with_lifetime(f"token-{number}", Monotonic(time.monotonic()), 3600.0)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tests.support.accounts import mailbox
 from xoauth2_proxy.accounts.oauth_client import OAuthClient
-from xoauth2_proxy.oauth.grant import Issued
+from xoauth2_proxy.oauth.grant import TokenResponse
 
 if TYPE_CHECKING:
     from xoauth2_proxy.accounts.accounts import Account
@@ -49,7 +49,7 @@ class ScriptedRefresher:
         self.may_answer.set()
         self.is_asked = asyncio.Event()
 
-    async def refresh(self, grant: Grant) -> Issued:
+    async def refresh(self, grant: Grant) -> TokenResponse:
         self.asked.append(grant.mailbox)
         self.presented.append(grant.refresh_token)
         self.refresh_tokens.append(grant.refresh_token)
@@ -66,7 +66,7 @@ class ScriptedRefresher:
             self.at_once -= 1
         if self.fails_with is not None:
             raise self.fails_with
-        return Issued(
+        return TokenResponse(
             access_token=f"token-{number}",
             lifetime_seconds=self.lifetime_seconds,
             refresh_token=f"refresh-{number}" if self.rotates else "",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tests.support.redis_server import redis_server
 from xoauth2_proxy.oauth.stores.file import FileStore
-from xoauth2_proxy.oauth.stores.mailbox_locks import LOCK_SECONDS
+from xoauth2_proxy.oauth.stores.mailbox_locks import LOCK_WAIT_SECONDS
 from xoauth2_proxy.oauth.stores.memory import MemoryStore
 from xoauth2_proxy.oauth.stores.redis import RedisStore
 
@@ -27,7 +27,7 @@ class Place:
     where: str = ""  # as `store_user` takes it
     _stores: list[TokenStore] = field(default_factory=list)
 
-    def open(self, wait_seconds: float = LOCK_SECONDS) -> TokenStore:
+    def open(self, wait_seconds: float = LOCK_WAIT_SECONDS) -> TokenStore:
         """Return a store as another process would open it, with locks of its own."""
         store: TokenStore
         match self.kind:

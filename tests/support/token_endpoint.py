@@ -129,7 +129,7 @@ FAILURES: tuple[tuple[Answer, type[TokenError], str], ...] = (
     (GARBAGE, TokenEndpointUnavailable, "not a JSON object"),
     (TRUNCATED, TokenEndpointUnavailable, "closed the connection"),
     (CLOSES, TokenEndpointUnavailable, "closed the connection"),
-    (OVERSIZED, TokenEndpointUnavailable, "too great length"),
+    (OVERSIZED, TokenEndpointUnavailable, "too large"),
     (NO_HTTP, TokenEndpointUnavailable, "does not speak HTTP"),
     (answer({"token_type": "Bearer"}), TokenEndpointUnavailable, "no access token"),
     (redirect("https://elsewhere.example/token"), TokenEndpointUnavailable, "redirects"),

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from xoauth2_proxy.errors import GrantRevoked
-from xoauth2_proxy.oauth.grant import Issued
+from xoauth2_proxy.oauth.grant import TokenResponse
 from xoauth2_proxy.oauth.refreshers.mock import LIFETIME_SECONDS, MockRefresher
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class GatedRefresher:
         self._gated = gated  # None: everyone
         self._inner = MockRefresher(tokens)
 
-    async def refresh(self, grant: Grant) -> Issued:
+    async def refresh(self, grant: Grant) -> TokenResponse:
         self.requests.append(grant.mailbox.lower())
         if self._gated is None or grant.mailbox.lower() in self._gated:
             self.asked.set()
@@ -43,7 +43,7 @@ class PartlyDeadRefresher:
         self._dead = dead
         self._inner = MockRefresher(tokens)
 
-    async def refresh(self, grant: Grant) -> Issued:
+    async def refresh(self, grant: Grant) -> TokenResponse:
         self.requests.append(grant.mailbox.lower())
         if grant.mailbox.lower() in self._dead:
             raise GrantRevoked("Token has been revoked", oauth_error="invalid_grant")
@@ -60,9 +60,9 @@ class WrittenRefresher:
         self.requests = 0
         self._script = list(script)
 
-    async def refresh(self, grant: Grant) -> Issued:
+    async def refresh(self, grant: Grant) -> TokenResponse:
         self.requests += 1
         item = self._script.pop(0) if len(self._script) > 1 else self._script[0]
         if isinstance(item, str):
-            return Issued(access_token=item, lifetime_seconds=LIFETIME_SECONDS)
+            return TokenResponse(access_token=item, lifetime_seconds=LIFETIME_SECONDS)
         raise item

@@ -2,7 +2,7 @@
 
     python -m tests.support.token_user NAME file /the/directory http://127.0.0.1:12345
 
-It begins after a line on its input, `tokens` or `renewals`; it says `asking`, and `good` at the
+It begins after a line on its input, `tokens` or `refreshes`; it says `asking`, and `good` at the
 first token. It goes on until its input ends or something fails; at its end it says how often the
 mail server took its tokens and what went wrong.
 """
@@ -40,7 +40,7 @@ class TokenUser(StoreUser):
     """The process, as the test that started it sees it."""
 
     def use(self, what: str) -> None:
-        """Begin; `what` is `tokens` or `renewals`."""
+        """Begin; `what` is `tokens` or `refreshes`."""
         assert self.process.stdin is not None
         self.process.stdin.write(f"{what}\n".encode())
 
@@ -98,7 +98,7 @@ class Using:
 
     async def _use_one(self, what: str, session: aiohttp.ClientSession) -> None:
         if what == "renewals":
-            token = await self._source.renew(self._account)
+            token = await self._source.refresh(self._account)
         else:
             token = await self._source.token_for(self._account)
         headers = {"Authorization": f"Bearer {token.value}", "X-Name": self._name}

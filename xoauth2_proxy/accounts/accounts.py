@@ -84,6 +84,11 @@ class Account:
         """The account's identity, whatever the letter case of the login."""
         return login_key(self.email)
 
+    @property
+    def token_identity(self) -> tuple[object, ...]:
+        """All that a token request depends on; accounts for which it is equal can share a token."""
+        return self.provider, self.refresher, self.email, self.oauth
+
 
 def login_key(login: str) -> str:
     """Return the form in which logins are compared."""

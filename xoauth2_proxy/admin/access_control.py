@@ -1,9 +1,9 @@
-"""Who may ask what of the admin server. RFC 6750 §2.1, RFC 6265bis §5.6.7 (SameSite).
+"""Decides who may request what from the admin server. RFC 6750 §2.1, RFC 6265bis §5.6.7 (SameSite).
 
-With a token configured, everything needs it: programs present it as a bearer token, people once,
-for a session. Without one the server is on loopback, and anyone on the machine may use it; but no
-web page a person visits can use their browser for it: requests must name this machine (DNS
-rebinding), and changes must carry what another site's page cannot send unasked.
+With a token configured, every request needs it: programs send it as a bearer token, people enter it
+once for a session. Without one the server listens on loopback, and anyone on the machine may use
+it. But no web page can use a visitor's browser for that: requests must name this machine (DNS
+rebinding), and changes need a token or header that another site cannot send (CSRF).
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from xoauth2_proxy.admin.sessions import Failures, Sessions, new_id
-from xoauth2_proxy.loopback import is_loopback, requested_host
+from xoauth2_proxy.admin.sessions import FailedLogins, Sessions, new_id
+from xoauth2_proxy.network import host_of, is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -35,49 +35,53 @@ _ID = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)  # as `new_id` makes them
 _FORM = "application/x-www-form-urlencoded"
 
 
-class Kind(Enum):
-    """What a route is for, which decides who may use it and how refusals look."""
+class RouteKind(Enum):
+    """What a route is for: it decides who may use it, and how errors are rendered."""
 
-    MONITOR = "monitor"  # health, metrics, and what is not there
-    PROBE = "probe"  # a word for an orchestrator, which has no token
+    MONITOR = "monitor"  # health, metrics, and unknown paths
+    PROBE = "probe"  # for an orchestrator, which has no token
     API = "api"
     PAGE = "page"
-    OPEN = "open"  # the way in: no token is asked for
+    OPEN = "open"  # login: needs no token
 
 
-_MONITORING = frozenset({Kind.MONITOR, Kind.PROBE})
+MONITORING = frozenset({RouteKind.MONITOR, RouteKind.PROBE})
 
 
-class Guard:
-    """Judges every request before it is answered."""
+class AccessControl:
+    """Checks every request before it is handled."""
 
-    def __init__(self, token: str, public_url: str, kinds: Mapping[str, Kind]) -> None:
+    def __init__(self, token: str, public_url: str, kinds: Mapping[str, RouteKind]) -> None:
         self.sessions = Sessions()
         self.listens_on = ""  # the configured address
-        self._failures = Failures()
+        self._failures = FailedLogins()
         self._token = token.encode()
         self._public = urlsplit(public_url)
-        self._kinds = kinds  # by the route's path, as it was registered
+        self._kinds = kinds  # by the route's registered path
 
     @property
     def has_token(self) -> bool:
-        """Whether a token is asked for."""
+        """Whether a token is configured."""
         return bool(self._token)
 
-    def kind(self, request: web.Request) -> Kind:
-        """Return what the request's route is for."""
+    def kind(self, request: web.Request) -> RouteKind:
+        """Return the kind of the request's route."""
         resource = request.match_info.route.resource
-        return self._kinds.get(resource.canonical, Kind.MONITOR) if resource else Kind.MONITOR
+        return (
+            self._kinds.get(resource.canonical, RouteKind.MONITOR)
+            if resource
+            else RouteKind.MONITOR
+        )
 
     @web.middleware
     async def admit(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Answer the request, or refuse it."""
+        """Handle the request if it is allowed; otherwise raise an HTTP error."""
         kind = self.kind(request)
-        if kind not in _MONITORING and not self.has_token:
+        if kind not in MONITORING and not self.has_token:
             self._check_host(request)
         is_bearer = self._authorize(request, kind)
-        if kind not in _MONITORING and request.method not in _SAFE and not is_bearer:
-            await self._check_intent(request, kind)
+        if kind not in MONITORING and request.method not in _SAFE and not is_bearer:
+            await self._check_csrf(request, kind)
         return await handler(request)
 
     def origin(self, request: web.Request) -> str:
@@ -87,26 +91,26 @@ class Guard:
         return f"{request.scheme}://{request.host}"
 
     def local_name(self, request: web.Request) -> str:
-        """Return the origin by the machine's name where a browser used its address; else "".
+        """Return the origin with `localhost` if the browser used a loopback address; else "".
 
-        Microsoft takes any port in a redirect address for `localhost` alone
+        Microsoft accepts any port in a redirect address only for `localhost`
         (https://learn.microsoft.com/entra/identity-platform/reply-url, 2026-11).
         """
         name, _, port = request.host.rpartition(":")
         is_address = name in {"127.0.0.1", "[::1]"} and port.isdigit()
         return f"http://localhost:{port}" if is_address and not self._public.netloc else ""
 
-    # Sessions: a browser that has shown the token has one cookie, any browser that was sent a form
-    # another. `Strict` cookies stay away when another site leads here, so the first is never
-    # replaced by a page that merely lacks it.
+    # A browser that has entered the token has a session cookie; any browser with a form has another
+    # cookie. `Strict` cookies are not sent when another site links here, so a page that is loaded
+    # without the session cookie must not replace it.
 
-    def enter(self, request: web.Request, response: web.Response) -> None:
-        """Let the browser, which showed the token, in."""
+    def log_in(self, request: web.Request, response: web.Response) -> None:
+        """Open a session for the browser, which has entered the token."""
         self.sessions.close(self._cookie(request, "session"))
         self._set_cookie(request, response, "session", self.sessions.open())
 
-    def leave(self, request: web.Request, response: web.Response) -> None:
-        """End the browser's session."""
+    def log_out(self, request: web.Request, response: web.Response) -> None:
+        """Close the browser's session."""
         self.sessions.close(self._cookie(request, "session"))
         response.del_cookie(self._cookie_name(request, "session"))
 
@@ -126,25 +130,25 @@ class Guard:
         self._failures.add(address)
         return False
 
-    def form_mark(self, request: web.Request) -> tuple[str, str]:
-        """Return what a form must bring back, and the browser's new id ("": it has one)."""
-        owner, new = self._owner(request), ""
+    def csrf_token(self, request: web.Request) -> tuple[str, str]:
+        """Return the CSRF token for a form, and the browser's new id ("": it has one)."""
+        owner, new = self._form_owner(request), ""
         if not owner:
             owner = new = new_id()
-        return self.sessions.mark("form", owner), new
+        return self.sessions.sign("form", owner), new
 
-    def remember(self, request: web.Request, response: web.Response, new: str) -> None:
-        """Give the browser its new id."""
+    def set_form_cookie(self, request: web.Request, response: web.Response, new: str) -> None:
+        """Set the cookie with the browser's new id."""
         self._set_cookie(request, response, "form", new)
 
-    # A sign-in's answer comes from the provider's site, where `Strict` cookies stay away: the
-    # browser that began it has a cookie of its own for it.
+    # A sign-in's answer comes from the provider's site, from where `Strict` cookies are not sent.
+    # So the browser that began the sign-in has a `Lax` cookie for it.
 
     def bind_sign_in(self, request: web.Request, response: web.Response, state: str) -> None:
-        """Let the browser, and no other, finish the sign-in."""
+        """Set the cookie without which the sign-in cannot be finished."""
         response.set_cookie(
             self._sign_in_cookie(request, state),
-            self.sessions.mark("sign-in", state),
+            self.sessions.sign("sign-in", state),
             max_age=SIGN_IN_SECONDS,
             path="/oauth/",
             httponly=True,
@@ -152,73 +156,74 @@ class Guard:
             samesite="Lax",
         )
 
-    def has_begun(self, request: web.Request, state: str) -> bool:
-        """Whether the sign-in was begun in this browser."""
-        mark = request.cookies.get(self._sign_in_cookie(request, state), "")
-        return self.sessions.is_mark(mark, "sign-in", state)
+    def began_sign_in(self, request: web.Request, state: str) -> bool:
+        """Whether the sign-in began in this browser."""
+        token = request.cookies.get(self._sign_in_cookie(request, state), "")
+        return self.sessions.is_signature(token, "sign-in", state)
 
     def end_sign_in(self, request: web.Request, response: web.Response, state: str) -> None:
-        """Take the cookie of a sign-in back."""
+        """Delete the cookie of the sign-in."""
         response.del_cookie(self._sign_in_cookie(request, state), path="/oauth/")
 
-    def is_from_elsewhere(self, request: web.Request) -> bool:
-        """Whether another site's page made the browser ask."""
+    def is_cross_site(self, request: web.Request) -> bool:
+        """Whether another site's page caused the request."""
         site = request.headers.get("Sec-Fetch-Site")
         return site is not None and site not in _OWN_SITE
 
     def _check_host(self, request: web.Request) -> None:
-        name = requested_host(request.headers.get("Host", ""))
-        own = {self.listens_on.lower(), requested_host(self._public.netloc), "localhost"} - {""}
+        name = host_of(request.headers.get("Host", ""))
+        own = {self.listens_on.lower(), host_of(self._public.netloc)} - {""}
         if name not in own and not is_loopback(name):
-            raise web.HTTPForbidden(text="this server goes by another host name")
+            raise web.HTTPForbidden(text="use localhost, or the host name of admin.public_url")
 
-    def _authorize(self, request: web.Request, kind: Kind) -> bool:
-        """Return whether a program presented the token. Raises for who may not ask.
+    def _authorize(self, request: web.Request, kind: RouteKind) -> bool:
+        """Return whether the request has the token as bearer. Raises if it is not authorized.
 
-        Wrong ones count as on the form, and beyond the limit none is looked at: else a program
-        could go on guessing where a form may not.
+        Wrong tokens count as on the login form, with the same limit.
         """
-        if not self.has_token or kind is Kind.PROBE:
+        if not self.has_token or kind is RouteKind.PROBE:
             return False
         scheme, _, given = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() == "bearer" and self.is_token(request, given.strip()):
             return True
-        if kind is Kind.OPEN:
+        if kind is RouteKind.OPEN:
             return False
-        is_enough = kind is Kind.PAGE or request.method in _SAFE
+        is_enough = kind is RouteKind.PAGE or request.method in _SAFE
         if is_enough and self.sessions.use(self._cookie(request, "session")):
             return False
-        if kind is Kind.PAGE and not scheme:
+        if kind is RouteKind.PAGE and not scheme:
             raise web.HTTPSeeOther("/login")
         raise web.HTTPUnauthorized(headers={"WWW-Authenticate": "Bearer"})
 
-    async def _check_intent(self, request: web.Request, kind: Kind) -> None:
-        """Raise unless the request was meant: not another site's page made the browser send it."""
+    async def _check_csrf(self, request: web.Request, kind: RouteKind) -> None:
+        """Raise if another site's page may have caused the request (CSRF)."""
         origin = request.headers.get("Origin")
-        if self.is_from_elsewhere(request) or (
+        if self.is_cross_site(request) or (
             origin is not None and not self._is_own(request, origin)
         ):
-            raise web.HTTPForbidden(text="not from another site")
-        if kind is Kind.API:
-            mark = request.headers.get("X-CSRF-Token", "")
-            if "X-Requested-By" not in request.headers and not self._is_form_mark(request, mark):
-                raise web.HTTPForbidden(text="the header X-Requested-By is missing (any value)")
+            raise web.HTTPForbidden(text="requests from other sites are not allowed")
+        if kind is RouteKind.API:
+            token = request.headers.get("X-CSRF-Token", "")
+            if "X-Requested-By" not in request.headers and not self._is_csrf_token(request, token):
+                raise web.HTTPForbidden(
+                    text="the header X-Requested-By is missing; send it with any value"
+                )
             return
         if request.content_type != _FORM:
-            raise web.HTTPUnsupportedMediaType(text=f"a form is sent as {_FORM}")
-        mark = (await form_of(request)).get("csrf", "")
-        if not self._is_form_mark(request, mark):
+            raise web.HTTPUnsupportedMediaType(text=f"a form must be sent as {_FORM}")
+        token = (await form_fields(request)).get("csrf", "")
+        if not self._is_csrf_token(request, token):
             raise web.HTTPForbidden(
-                text="the form is too old, or the browser sent no cookie with it; go back, load "
-                "the page again and repeat it"
+                text="the form has expired, or the browser sent no cookie with it; go back, reload "
+                "the page and try again"
             )
 
-    def _is_form_mark(self, request: web.Request, mark: str) -> bool:
-        owner = self._owner(request)
-        return bool(owner) and self.sessions.is_mark(mark, "form", owner)
+    def _is_csrf_token(self, request: web.Request, token: str) -> bool:
+        owner = self._form_owner(request)
+        return bool(owner) and self.sessions.is_signature(token, "form", owner)
 
-    def _owner(self, request: web.Request) -> str:
-        """Return the id that the browser's forms belong to; "" if it has none."""
+    def _form_owner(self, request: web.Request) -> str:
+        """Return the browser's id for CSRF tokens; "" if it has none."""
         session = self._cookie(request, "session")
         return session if self.sessions.use(session) else self._cookie(request, "form")
 
@@ -258,7 +263,7 @@ class Guard:
         return self._cookie_name(request, f"sign_in_{digest[:16]}")
 
 
-async def form_of(request: web.Request) -> dict[str, str]:
+async def form_fields(request: web.Request) -> dict[str, str]:
     """Return the fields of a form. Raises `HTTPRequestTimeout`."""
     try:
         async with asyncio.timeout(BODY_SECONDS):

@@ -1,6 +1,6 @@
-"""The accounts as JSON over HTTP: list, add, remove, refresh, revoke, reload. No secret is told.
+"""The accounts as a JSON API: list, add, remove, refresh, revoke, reload.
 
-A password is the exception: one that was made for a mailbox is told once, to who added it.
+Responses contain no secrets, except a generated password in the response to adding its mailbox.
 """
 
 from __future__ import annotations
@@ -13,15 +13,17 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from aiohttp import web
 
 from xoauth2_proxy import log
-from xoauth2_proxy.admin.access_control import BODY_SECONDS, Kind
-from xoauth2_proxy.admin.http_errors import Refusal, refusal
+from xoauth2_proxy.admin.access_control import BODY_SECONDS, RouteKind
+from xoauth2_proxy.admin.http_errors import HttpError, http_error
 from xoauth2_proxy.errors import ConfigError, TokenError, TokenStoreUnavailable
-from xoauth2_proxy.mailboxes import Proposal
+from xoauth2_proxy.mailboxes.additions import Proposal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from xoauth2_proxy.mailboxes import Added, Mailbox, Mailboxes, ProviderInfo
+    from xoauth2_proxy.mailboxes.additions import AddedMailbox
+    from xoauth2_proxy.mailboxes.mailboxes import Mailboxes
+    from xoauth2_proxy.mailboxes.ports import Mailbox, ProviderInfo
 
 MAX_BATCH = 100
 MAX_BODY_BYTES = 1024 * 1024
@@ -31,13 +33,13 @@ _log = log.logger("admin")
 
 
 class AccountsApi:
-    """Serves `/accounts` and what belongs to it."""
+    """Serves `/accounts`, `/reload` and `/oauth/providers`."""
 
     def __init__(self, mailboxes: Mailboxes) -> None:
         self._mailboxes = mailboxes
 
-    def routes(self) -> Iterator[tuple[Kind, web.RouteDef]]:
-        """Return what is served, and to whom."""
+    def routes(self) -> Iterator[tuple[RouteKind, web.RouteDef]]:
+        """Return the routes and their kinds."""
         for route in (
             web.get("/accounts", self._list),
             web.post("/accounts", self._add),
@@ -51,23 +53,23 @@ class AccountsApi:
             web.post("/reload", self._reload),
             web.get("/oauth/providers", self._list_providers),
         ):
-            yield Kind.API, route
+            yield RouteKind.API, route
 
     async def _list(self, _request: web.Request) -> web.Response:
-        accounts = [described(one) for one in await self._mailboxes.listing()]
+        accounts = [mailbox_json(one) for one in await self._mailboxes.listing()]
         return _answer(total_accounts=len(accounts), accounts=accounts)
 
     async def _show(self, request: web.Request) -> web.Response:
-        return _answer(account=described(await self._mailboxes.find(_email(request))))
+        return _answer(account=mailbox_json(await self._mailboxes.find(_email(request))))
 
     async def _add(self, request: web.Request) -> web.Response:
         proposals = _proposals([("", await _json(request))])
         result = await self._mailboxes.add(proposals)
         if result.failed:
-            return refused(_not_added(result.failed[0][1]))
+            return error_response(_not_added(result.failed[0][1]))
         (added,) = result.added
-        _noted("mailbox added", request, added.mailbox)
-        mailbox = described(await self._mailboxes.find(added.mailbox))
+        _log_change("mailbox added", request, added.mailbox)
+        mailbox = mailbox_json(await self._mailboxes.find(added.mailbox))
         return _answer(201 if added.is_new else 200, account=mailbox | _password(added))
 
     async def _add_batch(self, request: web.Request) -> web.Response:
@@ -77,7 +79,7 @@ class AccountsApi:
         proposals = _proposals([(f"[{number}]", one) for number, one in enumerate(documents)])
         result = await self._mailboxes.add(proposals)
         for added in result.added:
-            _noted("mailbox added", request, added.mailbox)
+            _log_change("mailbox added", request, added.mailbox)
         failed = [{"email": email, "error": str(error)} for email, error in result.failed]
         success: bool | str = "partial" if result.added and failed else not failed
         status = {True: 200, "partial": 206, False: 400}[success]
@@ -92,23 +94,23 @@ class AccountsApi:
 
     async def _remove(self, request: web.Request) -> web.Response:
         await self._mailboxes.remove(_email(request))
-        _noted("mailbox removed", request, _email(request))
+        _log_change("mailbox removed", request, _email(request))
         return _answer(removed=[_email(request)])
 
     async def _remove_all(self, request: web.Request) -> web.Response:
         if request.query.get("confirm") != "true":
-            _fail("confirm", "must be true in the query, for this removes every added mailbox")
+            _fail("confirm", "must be true in the query, since this removes every added mailbox")
         removed = await self._mailboxes.remove_all()
         if not removed:
-            return refused(Refusal(404, "no mailbox was added while the relay ran"))
+            return error_response(HttpError(404, "no mailbox was added at run time"))
         for mailbox in removed:
-            _noted("mailbox removed", request, mailbox)
+            _log_change("mailbox removed", request, mailbox)
         return _answer(removed_count=len(removed), removed=removed)
 
     async def _remove_invalid(self, request: web.Request) -> web.Response:
         pruned = await self._mailboxes.remove_invalid()
         for mailbox in pruned.removed:
-            _noted("mailbox removed", request, mailbox)
+            _log_change("mailbox removed", request, mailbox)
         undecided = [{"email": email, "error": str(error)} for email, error in pruned.undecided]
         return _answer(
             removed_count=len(pruned.removed), removed=pruned.removed, undecided=undecided
@@ -116,13 +118,13 @@ class AccountsApi:
 
     async def _refresh(self, request: web.Request) -> web.Response:
         mailbox = await self._mailboxes.refresh(_email(request))
-        _noted("mailbox refreshed", request, mailbox.account.key)
-        return _answer(account=described(mailbox))
+        _log_change("mailbox refreshed", request, mailbox.account.key)
+        return _answer(account=mailbox_json(mailbox))
 
     async def _revoke(self, request: web.Request) -> web.Response:
         revoked = await self._mailboxes.revoke(_email(request))
-        _noted("grant revoked", request, revoked.mailbox.account.key)
-        return _answer(account=described(revoked.mailbox), warnings=revoked.left_over)
+        _log_change("grant revoked", request, revoked.mailbox.account.key)
+        return _answer(account=mailbox_json(revoked.mailbox), warnings=revoked.left_over)
 
     async def _reload(self, request: web.Request) -> web.Response:
         await self._mailboxes.reload()
@@ -133,19 +135,19 @@ class AccountsApi:
         return _answer(providers=[_provider(one) for one in self._mailboxes.providers])
 
 
-def described(mailbox: Mailbox) -> dict[str, object]:
-    """Return a mailbox as JSON has it."""
-    standing = mailbox.standing.to_json()
+def mailbox_json(mailbox: Mailbox) -> dict[str, object]:
+    """Return a mailbox as a JSON object."""
+    status = mailbox.status.to_json()
     return {
-        "email": standing.pop("mailbox"),
-        **standing,
+        "email": status.pop("mailbox"),
+        **status,
         "source": "added" if mailbox.is_added else "file",
         "can_sign_in": not mailbox.obstacle,
     }
 
 
-def refused(what: Refusal) -> web.Response:
-    """Return a refusal as JSON has it."""
+def error_response(what: HttpError) -> web.Response:
+    """Return an error as a JSON response."""
     return web.json_response(what.to_json(), status=what.status, headers=what.headers)
 
 
@@ -157,15 +159,16 @@ def _email(request: web.Request) -> str:
     return request.match_info["email"]
 
 
-def _password(added: Added) -> dict[str, str]:
+def _password(added: AddedMailbox) -> dict[str, str]:
     return {"password": added.password} if added.password else {}
 
 
-def _not_added(error: TokenError) -> Refusal:
-    """Return what is told of a mailbox that has no token: a refusal makes its document wrong."""
-    told = refusal(error)
-    status = told.status if isinstance(error, TokenStoreUnavailable) or error.is_transient else 400
-    return Refusal(status, f"not added, for no access token can be had: {told.text}")
+def _not_added(error: TokenError) -> HttpError:
+    """Return the response for a mailbox without a token; if the provider refused it, 400."""
+    failed = http_error(error)
+    is_transient = isinstance(error, TokenStoreUnavailable) or error.is_transient
+    status = failed.status if is_transient else 400
+    return HttpError(status, f"not added, because there is no access token: {failed.text}")
 
 
 def _provider(provider: ProviderInfo) -> dict[str, object]:
@@ -235,5 +238,5 @@ def _fail(path: str, problem: str) -> NoReturn:
     raise ConfigError([(path, problem)])
 
 
-def _noted(what: str, request: web.Request, mailbox: str) -> None:
+def _log_change(what: str, request: web.Request, mailbox: str) -> None:
     _log.event(logging.INFO, what, account=mailbox, by=request.remote)

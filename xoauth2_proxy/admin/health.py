@@ -1,4 +1,4 @@
-"""What the relay says of its own health."""
+"""The relay's health report."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class WorkersHealth:
-    """What has become of the worker processes."""
+    """The state of the worker processes."""
 
     running: int  # that accept clients
     restarts: int  # since the start
@@ -32,7 +32,7 @@ class WorkersHealth:
 
 @dataclass(slots=True)
 class Health:
-    """The state of one relay, kept by `app` and read by the admin server."""
+    """The state of one relay, updated by `service` and read by the admin server."""
 
     accounts: dict[str, int] = field(default_factory=dict)  # how many, by state
     sandbox: dict[str, str] = field(default_factory=dict)  # its addresses, when it is embedded

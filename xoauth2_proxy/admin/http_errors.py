@@ -1,4 +1,4 @@
-"""From errors to HTTP: one table for programs and pages."""
+"""Maps errors to HTTP: one table for JSON and pages."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from xoauth2_proxy.errors import (
     TokenStoreUnavailable,
     UpstreamError,
 )
-from xoauth2_proxy.mailboxes import (
-    AlreadyThere,
-    NotPossible,
-    TooSoon,
+from xoauth2_proxy.mailboxes.ports import (
+    DefinedInFile,
+    MailboxExists,
+    NotSupported,
+    RefreshTooSoon,
     UnknownMailbox,
-    WrittenInFile,
 )
 
 if TYPE_CHECKING:
@@ -26,55 +26,58 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
-    """What somebody who asked is told."""
+class HttpError:
+    """The response to a failed request."""
 
     status: int
     text: str
     problems: Sequence[tuple[str, str]] = ()  # JSON path, what is wrong there
-    retry_after_seconds: int = 0  # 0: nobody can tell
+    retry_after_seconds: int = 0  # 0: unknown
 
     @property
     def headers(self) -> dict[str, str]:
-        """The HTTP headers that tell it too."""
+        """The HTTP headers of the response."""
         seconds = self.retry_after_seconds
         return {"Retry-After": str(seconds)} if seconds else {}
 
     def to_json(self) -> dict[str, object]:
-        """Return the body for a program."""
+        """Return the JSON body of the response."""
         named = [{"path": path, "problem": problem} for path, problem in self.problems]
         return {"success": False, "error": self.text, "problems": named}
 
 
-_TOLD = 3  # problems in the text itself; all of them are beside it
+_MAX_PROBLEMS_IN_TEXT = 3  # `problems` has all of them
 
 _STATUSES: dict[type[ProxyError], int] = {
     UnknownMailbox: 404,
-    AlreadyThere: 409,
-    WrittenInFile: 409,
-    NotPossible: 409,
+    MailboxExists: 409,
+    DefinedInFile: 409,
+    NotSupported: 409,
     SignInRefused: 400,
     TokenStoreUnavailable: 503,
 }
 
 
-def refusal(error: ProxyError | OSError) -> Refusal:
-    """Return what is told of an error; a token's permanent one is the mailbox's state, so 409."""
+def http_error(error: ProxyError | OSError) -> HttpError:
+    """Return the response to an error. A permanent token error is a state of the mailbox: 409."""
     if isinstance(error, ConfigError):
-        return Refusal(400, _first(error.problems), tuple(error.problems))
+        return HttpError(400, _first(error.problems), tuple(error.problems))
     if isinstance(error, OSError):
         why = error.strerror or type(error).__name__
-        return Refusal(500, f"a file cannot be read or written: {why}")
-    if isinstance(error, TooSoon):
-        return Refusal(429, str(error), retry_after_seconds=int(error.wait_seconds) + 1)
+        return HttpError(500, f"a file cannot be read or written: {why}")
+    if isinstance(error, RefreshTooSoon):
+        return HttpError(429, str(error), retry_after_seconds=int(error.wait_seconds) + 1)
     status = _STATUSES.get(type(error))
     if status is None:
         is_far = error.is_transient or isinstance(error, UpstreamError)
         status = 502 if is_far else 409 if isinstance(error, TokenError) else 500
-    return Refusal(status, str(error) or type(error).__name__)
+    return HttpError(status, str(error) or type(error).__name__)
 
 
 def _first(problems: Sequence[tuple[str, str]]) -> str:
-    told = [f"{path}: {problem}" if path else problem for path, problem in problems[:_TOLD]]
-    more = len(problems) - _TOLD
+    told = [
+        f"{path}: {problem}" if path else problem
+        for path, problem in problems[:_MAX_PROBLEMS_IN_TEXT]
+    ]
+    more = len(problems) - _MAX_PROBLEMS_IN_TEXT
     return "; ".join(told) + (f"; and {more} more" if more > 0 else "")

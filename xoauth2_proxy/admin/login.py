@@ -1,4 +1,4 @@
-"""The way in and out: the token is shown once, for a session. Style sheets need no token."""
+"""Login and logout pages: the token is entered once for a session. Also serves static files."""
 
 from __future__ import annotations
 
@@ -8,57 +8,57 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from xoauth2_proxy import log
-from xoauth2_proxy.admin.access_control import Kind, form_of
+from xoauth2_proxy.admin.access_control import RouteKind, form_fields
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from xoauth2_proxy.admin.access_control import Guard
-    from xoauth2_proxy.admin.rendering import Theme
+    from xoauth2_proxy.admin.access_control import AccessControl
+    from xoauth2_proxy.admin.rendering import Renderer
 
 _log = log.logger("admin")
 
 
-class Entrance:
-    """Serves the pages that let people in and out."""
+class LoginPages:
+    """Serves login, logout and static files."""
 
-    def __init__(self, guard: Guard, theme: Theme) -> None:
-        self._guard = guard
-        self._theme = theme
+    def __init__(self, access: AccessControl, renderer: Renderer) -> None:
+        self._access = access
+        self._renderer = renderer
 
-    def routes(self) -> Iterator[tuple[Kind, web.RouteDef]]:
-        """Return what is served, and to whom."""
-        yield Kind.OPEN, web.get("/static/{name}", self._static)
-        if self._guard.has_token:
-            yield Kind.OPEN, web.get("/login", self._ask)
-            yield Kind.OPEN, web.post("/login", self._enter)
-            yield Kind.PAGE, web.post("/logout", self._leave)
+    def routes(self) -> Iterator[tuple[RouteKind, web.RouteDef]]:
+        """Return the routes and their kinds."""
+        yield RouteKind.OPEN, web.get("/static/{name}", self._static)
+        if self._access.has_token:
+            yield RouteKind.OPEN, web.get("/login", self._show_form)
+            yield RouteKind.OPEN, web.post("/login", self._log_in)
+            yield RouteKind.PAGE, web.post("/logout", self._log_out)
 
     async def _static(self, request: web.Request) -> web.Response:
-        return self._theme.static(request.match_info["name"])
+        return self._renderer.static(request.match_info["name"])
 
-    async def _ask(self, request: web.Request) -> web.Response:
-        if name := self._guard.local_name(request):
+    async def _show_form(self, request: web.Request) -> web.Response:
+        if name := self._access.local_name(request):
             raise web.HTTPFound(f"{name}/login")
-        return self._theme.page(request, "login.html", error="")
+        return self._renderer.page(request, "login.html", error="")
 
-    async def _enter(self, request: web.Request) -> web.Response:
-        given = (await form_of(request)).get("token", "").strip()
-        if not self._guard.is_token(request, given):
+    async def _log_in(self, request: web.Request) -> web.Response:
+        given = (await form_fields(request)).get("token", "").strip()
+        if not self._access.is_token(request, given):
             _log.event(logging.WARNING, "wrong token on the sign-in page", by=request.remote)
-            return self._theme.page(
+            return self._renderer.page(
                 request, "login.html", 401, error="This is not the token of this relay."
             )
         _log.event(logging.INFO, "signed in to the admin pages", by=request.remote)
-        response = _see("/")
-        self._guard.enter(request, response)
+        response = _redirect("/")
+        self._access.log_in(request, response)
         return response
 
-    async def _leave(self, request: web.Request) -> web.Response:
-        response = _see("/login")
-        self._guard.leave(request, response)
+    async def _log_out(self, request: web.Request) -> web.Response:
+        response = _redirect("/login")
+        self._access.log_out(request, response)
         return response
 
 
-def _see(path: str) -> web.Response:
+def _redirect(path: str) -> web.Response:
     return web.Response(status=303, headers={"Location": path})

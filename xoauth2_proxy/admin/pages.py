@@ -1,7 +1,7 @@
-"""The mailboxes as pages for people. No script.
+"""The mailboxes as HTML pages, without scripts.
 
-A change is a form that is sent; signing in is a link, for a browser does not follow a form to
-another site (`form-action` in the content security policy holds for redirects too).
+Changes are forms. Signing in is a link: the content security policy's `form-action` also forbids
+that a form is redirected to another site.
 """
 
 from __future__ import annotations
@@ -14,47 +14,47 @@ from urllib.parse import urlencode
 from aiohttp import web
 
 from xoauth2_proxy import log
-from xoauth2_proxy.admin.access_control import Kind, form_of
-from xoauth2_proxy.admin.http_errors import refusal
-from xoauth2_proxy.admin.views import LOOKS, listing, row
+from xoauth2_proxy.admin.access_control import RouteKind, form_fields
+from xoauth2_proxy.admin.http_errors import http_error
+from xoauth2_proxy.admin.views import STATE_LABELS, listing, row
 from xoauth2_proxy.errors import ProxyError
-from xoauth2_proxy.mailboxes import Proposal
+from xoauth2_proxy.mailboxes.additions import Proposal
 from xoauth2_proxy.oauth.mailbox_status import State
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from xoauth2_proxy.admin.access_control import Guard
-    from xoauth2_proxy.admin.http_errors import Refusal
-    from xoauth2_proxy.admin.rendering import Theme
-    from xoauth2_proxy.mailboxes import Mailboxes
+    from xoauth2_proxy.admin.access_control import AccessControl
+    from xoauth2_proxy.admin.http_errors import HttpError
+    from xoauth2_proxy.admin.rendering import Renderer
+    from xoauth2_proxy.mailboxes.mailboxes import Mailboxes
 
 _MAX_SEARCH = 254  # characters; an address
-_ASKED = ("email", "provider")
+_REQUIRED = ("email", "provider")
 _OPTIONAL = ("sign_in_as", "client_id", "client_secret", "tenant")
 _SHOWN_AGAIN = ("email", "provider", "sign_in_as", "client_id", "tenant")  # no secrets
 
-# What the list says after a change; the mailbox is named after it.
+# The list's message after a change; the mailbox's name follows it.
 _DONE = {
-    "refreshed": "A new access token was got for",
-    "revoked": "The grant was revoked, and forgotten here, of",
+    "refreshed": "The provider issued a new access token for",
+    "revoked": "Sign-in revoked:",
     "removed": "Removed:",
-    "reloaded": "The configuration was read again.",
+    "reloaded": "The configuration was reloaded.",
 }
 
 _log = log.logger("admin")
 
 
-class Pages:
-    """Serves the list of mailboxes and what can be done with them."""
+class MailboxPages:
+    """Serves the list of mailboxes and their operations."""
 
-    def __init__(self, mailboxes: Mailboxes, guard: Guard, theme: Theme) -> None:
+    def __init__(self, mailboxes: Mailboxes, access: AccessControl, renderer: Renderer) -> None:
         self._mailboxes = mailboxes
-        self._guard = guard
-        self._theme = theme
+        self._access = access
+        self._renderer = renderer
 
-    def routes(self) -> Iterator[tuple[Kind, web.RouteDef]]:
-        """Return what is served, and to whom."""
+    def routes(self) -> Iterator[tuple[RouteKind, web.RouteDef]]:
+        """Return the routes and their kinds."""
         for route in (
             web.get("/", self._list),
             web.get("/mailboxes/new", self._ask_for_new),
@@ -66,10 +66,10 @@ class Pages:
             web.post("/mailboxes/remove", self._remove),
             web.post("/configuration/reload", self._reload),
         ):
-            yield Kind.PAGE, route
+            yield RouteKind.PAGE, route
 
     async def _list(self, request: web.Request) -> web.Response:
-        if name := self._guard.local_name(request):
+        if name := self._access.local_name(request):
             raise web.HTTPFound(f"{name}{request.path_qs}")
         query = request.query
         state = query.get("state", "")
@@ -80,11 +80,11 @@ class Pages:
             page=_number(query.get("page", "")),
             now=time.time(),
         )
-        return self._theme.page(
+        return self._renderer.page(
             request,
             "mailboxes.html",
             list=shown,
-            looks=LOOKS,
+            looks=STATE_LABELS,
             here=_place(query),
             links={page: _place(query, page=page) for page in _near(shown.page, shown.pages)},
             done=_DONE.get(query.get("done", ""), ""),
@@ -95,42 +95,42 @@ class Pages:
         return self._form_for_new(request, request.query)
 
     def _form_for_new(
-        self, request: web.Request, values: Mapping[str, str], told: Refusal | None = None
+        self, request: web.Request, values: Mapping[str, str], error: HttpError | None = None
     ) -> web.Response:
-        problems = dict(told.problems) if told else {}
-        known = {*_ASKED, *_OPTIONAL}
-        return self._theme.page(
+        problems = dict(error.problems) if error else {}
+        known = {*_REQUIRED, *_OPTIONAL}
+        return self._renderer.page(
             request,
             "new.html",
-            told.status if told else 200,
+            error.status if error else 200,
             providers=self._mailboxes.providers,
             values={name: values.get(name, "") for name in _SHOWN_AGAIN},
             problems={path: text for path, text in problems.items() if path in known},
             others=[text for path, text in problems.items() if path not in known]
-            or ([told.text] if told and not problems else []),
+            or ([error.text] if error and not problems else []),
         )
 
     async def _add(self, request: web.Request) -> web.Response:
-        form = {name: value.strip() for name, value in (await form_of(request)).items()}
-        document: dict[str, Any] = {name: form.get(name, "") for name in _ASKED}
+        form = {name: value.strip() for name, value in (await form_fields(request)).items()}
+        document: dict[str, Any] = {name: form.get(name, "") for name in _REQUIRED}
         document |= {name: form[name] for name in _OPTIONAL if form.get(name)}
         try:
             result = await self._mailboxes.add([("", Proposal(document))])
             if result.failed:
                 raise result.failed[0][1]
         except (ProxyError, OSError) as error:
-            return self._form_for_new(request, form, refusal(error))
+            return self._form_for_new(request, form, http_error(error))
         (added,) = result.added
-        _noted("mailbox added", request, added.mailbox)
+        _log_change("mailbox added", request, added.mailbox)
         mailbox = await self._mailboxes.find(added.mailbox)
-        return self._theme.page(
+        return self._renderer.page(
             request, "added.html", 201, mailbox=row(mailbox, time.time()), password=added.password
         )
 
     async def _refresh(self, request: web.Request) -> web.Response:
-        form = await form_of(request)
+        form = await form_fields(request)
         mailbox = await self._mailboxes.refresh(form.get("mailbox", ""))
-        _noted("mailbox refreshed", request, mailbox.account.key)
+        _log_change("mailbox refreshed", request, mailbox.account.key)
         return _done("refreshed", form, mailbox.account.email)
 
     async def _confirm_revoking(self, request: web.Request) -> web.Response:
@@ -141,26 +141,26 @@ class Pages:
 
     async def _confirm(self, request: web.Request, template: str) -> web.Response:
         mailbox = await self._mailboxes.find(request.query.get("mailbox", ""))
-        return self._theme.page(
+        return self._renderer.page(
             request, template, mailbox=row(mailbox, time.time()), here=_place(request.query)
         )
 
     async def _revoke(self, request: web.Request) -> web.Response:
-        form = await form_of(request)
+        form = await form_fields(request)
         revoked = await self._mailboxes.revoke(form.get("mailbox", ""))
         address = revoked.mailbox.account.email
-        _noted("grant revoked", request, revoked.mailbox.account.key)
+        _log_change("grant revoked", request, revoked.mailbox.account.key)
         if revoked.left_over:
-            return self._theme.page(
+            return self._renderer.page(
                 request, "revoked.html", address=address, left_over=revoked.left_over
             )
         return _done("revoked", form, address)
 
     async def _remove(self, request: web.Request) -> web.Response:
-        form = await form_of(request)
+        form = await form_fields(request)
         address = form.get("mailbox", "")
         await self._mailboxes.remove(address)
-        _noted("mailbox removed", request, address)
+        _log_change("mailbox removed", request, address)
         return _done("removed", form, address)
 
     async def _reload(self, request: web.Request) -> web.Response:
@@ -175,7 +175,7 @@ def _done(what: str, form: Mapping[str, str], address: str) -> web.Response:
 
 
 def _place(query: Mapping[str, str], **changed: object) -> str:
-    """Return the query of a view of the list: what was searched for, and which page."""
+    """Return the query of a view of the list: its search and its page."""
     return urlencode(dict(_pairs(query)) | changed)
 
 
@@ -186,7 +186,7 @@ def _pairs(query: Mapping[str, str]) -> Iterator[tuple[str, str]]:
 
 
 def _near(page: int, pages: int) -> list[int]:
-    """Return the pages that are linked to: the first, the last and those around."""
+    """Return the page numbers to link: the first, the last and those near `page`."""
     return sorted({1, pages, *range(max(1, page - 2), min(pages, page + 2) + 1)})
 
 
@@ -194,5 +194,5 @@ def _number(text: str) -> int:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 7 else 1
 
 
-def _noted(what: str, request: web.Request, mailbox: str) -> None:
+def _log_change(what: str, request: web.Request, mailbox: str) -> None:
     _log.event(logging.INFO, what, account=mailbox, by=request.remote)

@@ -1,4 +1,4 @@
-"""Turns templates and values into pages, with the headers that keep them to themselves."""
+"""Renders templates as pages, with their security headers."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from xoauth2_proxy import __version__
 from xoauth2_proxy.templating import PackagePages
 
 if TYPE_CHECKING:
-    from xoauth2_proxy.admin.access_control import Guard
+    from xoauth2_proxy.admin.access_control import AccessControl
 
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'self'; img-src 'self' data:; "
     "form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
     "X-Content-Type-Options": "nosniff",
-    # Other sites are told nothing. With no-referrer, browsers would send `Origin: null` with our
-    # own forms (Fetch standard, "append a request `Origin` header"), and it could not be checked.
+    # Other sites get no referrer. With no-referrer, browsers would send `Origin: null` with our own
+    # forms as well (Fetch standard, "append a request `Origin` header"), which proves nothing.
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
-_STATIC_CACHE = "private, max-age=300"  # seconds; short, for a new version brings new ones
+_STATIC_CACHE = "private, max-age=300"  # seconds; short, because a new version has new files
 
 
-class Theme:
-    """The look of the pages."""
+class Renderer:
+    """Renders pages, and returns static files."""
 
-    def __init__(self, guard: Guard) -> None:
-        self._guard = guard
+    def __init__(self, access: AccessControl) -> None:
+        self._access = access
         self._pages = PackagePages("xoauth2_proxy.admin")
 
     async def load(self) -> None:
-        """Return when pages can be rendered.
+        """Prepare for rendering; required before the first page.
 
         The first call imports Jinja2 and reads the templates in a thread, because most relays never
         show a page. After it no page waits for the disk.
@@ -46,13 +46,13 @@ class Theme:
     def page(
         self, request: web.Request, template: str, status: int = 200, **values: object
     ) -> web.Response:
-        """Return the page; its forms bring back what proves that this server made them."""
-        mark, new = self._guard.form_mark(request)
-        common = {"csrf": mark, "version": __version__, "has_token": self._guard.has_token}
+        """Return a page; its forms contain the CSRF token."""
+        csrf_token, new = self._access.csrf_token(request)
+        common = {"csrf": csrf_token, "version": __version__, "has_token": self._access.has_token}
         html = self._pages.render(template, **common | values)
         response = web.Response(text=html, content_type="text/html", status=status)
         if new:
-            self._guard.remember(request, response, new)
+            self._access.set_form_cookie(request, response, new)
         return response
 
     def static(self, name: str) -> web.Response:

@@ -1,6 +1,6 @@
-"""The admin HTTP server: health and metrics, and, where it is given mailboxes, all about them.
+"""The admin HTTP server: health and metrics, and the mailboxes as pages and JSON.
 
-With a token configured, every request needs it (`guard`).
+With a token configured, every request needs it (`access_control`).
 """
 
 from __future__ import annotations
@@ -10,30 +10,30 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from xoauth2_proxy.admin.access_control import Guard, Kind
-from xoauth2_proxy.admin.accounts import MAX_BODY_BYTES, AccountsApi, refused
+from xoauth2_proxy.admin.access_control import MONITORING, AccessControl, RouteKind
+from xoauth2_proxy.admin.accounts import MAX_BODY_BYTES, AccountsApi, error_response
 from xoauth2_proxy.admin.health import Health, Status
-from xoauth2_proxy.admin.http_errors import Refusal, refusal
-from xoauth2_proxy.admin.login import Entrance
-from xoauth2_proxy.admin.pages import Pages
-from xoauth2_proxy.admin.rendering import HEADERS, Theme
+from xoauth2_proxy.admin.http_errors import HttpError, http_error
+from xoauth2_proxy.admin.login import LoginPages
+from xoauth2_proxy.admin.pages import MailboxPages
+from xoauth2_proxy.admin.rendering import HEADERS, Renderer
 from xoauth2_proxy.admin.sign_in import SignInPages
 from xoauth2_proxy.errors import ProxyError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
-    from xoauth2_proxy.mailboxes import Mailboxes
+    from xoauth2_proxy.mailboxes.mailboxes import Mailboxes
     from xoauth2_proxy.metrics import MergedMetrics, Metrics
 
     Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _SHUTDOWN_SECONDS = 2.0
-_FOR_PROGRAMS = frozenset({Kind.API, Kind.MONITOR, Kind.PROBE})  # they are shown no pages
+_FOR_PROGRAMS = MONITORING | {RouteKind.API}  # their errors are JSON, not pages
 
 
 class AdminServer:
-    """Serves what operators and their monitoring ask for."""
+    """Serves operators and their monitoring."""
 
     def __init__(
         self,
@@ -43,18 +43,18 @@ class AdminServer:
         mailboxes: Mailboxes | None = None,
         public_url: str = "",
     ) -> None:
-        """Without mailboxes it serves health and metrics alone.
+        """Without `mailboxes`, only health and metrics are served.
 
-        `public_url` is where browsers reach it, if that is not where it listens: behind a proxy
-        that adds TLS, as https://relay.example.com.
+        `public_url` is the address for browsers if it is not the one it listens on, as behind a TLS
+        proxy: https://relay.example.com.
         """
         self._health = health
         self._metrics = metrics
-        kinds: dict[str, Kind] = {}
-        self._guard = Guard(token, public_url, kinds)
-        self._theme: Theme | None = None
+        kinds: dict[str, RouteKind] = {}
+        self._access = AccessControl(token, public_url, kinds)
+        self._renderer: Renderer | None = None
         app = web.Application(
-            middlewares=[self._tell, self._guard.admit], client_max_size=MAX_BODY_BYTES
+            middlewares=[self._render_errors, self._access.admit], client_max_size=MAX_BODY_BYTES
         )
         for kind, route in self._routes(mailboxes):
             kinds[route.path] = kind
@@ -63,62 +63,62 @@ class AdminServer:
             app, access_log=None, handle_signals=False, shutdown_timeout=_SHUTDOWN_SECONDS
         )
 
-    def _routes(self, mailboxes: Mailboxes | None) -> Iterator[tuple[Kind, web.RouteDef]]:
-        yield Kind.MONITOR, web.get("/health", self._get_health)
-        yield Kind.PROBE, web.get("/health/live", self._get_live)
-        yield Kind.PROBE, web.get("/health/ready", self._get_ready)
-        yield Kind.MONITOR, web.get("/metrics", self._get_metrics)
+    def _routes(self, mailboxes: Mailboxes | None) -> Iterator[tuple[RouteKind, web.RouteDef]]:
+        yield RouteKind.MONITOR, web.get("/health", self._get_health)
+        yield RouteKind.PROBE, web.get("/health/live", self._get_live)
+        yield RouteKind.PROBE, web.get("/health/ready", self._get_ready)
+        yield RouteKind.MONITOR, web.get("/metrics", self._get_metrics)
         if mailboxes is not None:
-            theme = self._theme = Theme(self._guard)
+            renderer = self._renderer = Renderer(self._access)
             yield from AccountsApi(mailboxes).routes()
-            yield from Pages(mailboxes, self._guard, theme).routes()
-            yield from SignInPages(mailboxes, self._guard, theme).routes()
-            yield from Entrance(self._guard, theme).routes()
+            yield from MailboxPages(mailboxes, self._access, renderer).routes()
+            yield from SignInPages(mailboxes, self._access, renderer).routes()
+            yield from LoginPages(self._access, renderer).routes()
 
     async def start(self, host: str, port: int) -> tuple[str, int]:
         """Listen, and return the address and port in use. Raises `OSError`."""
-        self._guard.listens_on = host
+        self._access.listens_on = host
         await self._runner.setup()
         await web.TCPSite(self._runner, host, port).start()
         address = self._runner.addresses[0]
         return address[0], address[1]
 
     async def stop(self) -> None:
-        """Stop listening and end the requests under way."""
+        """Stop listening and end running requests."""
         await self._runner.cleanup()
 
     @web.middleware
-    async def _tell(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Put every refusal into the form that its reader wants, and the headers on everything."""
-        if self._theme is not None and self._guard.kind(request) not in _FOR_PROGRAMS:
-            await self._theme.load()
+    async def _render_errors(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Render every error as a page or JSON, and add the security headers."""
+        if self._renderer is not None and self._access.kind(request) not in _FOR_PROGRAMS:
+            await self._renderer.load()
         try:
             response = await handler(request)
         except web.HTTPException as error:
-            response = error if error.status < 400 else self._told(request, error)
+            response = error if error.status < 400 else self._http_error(request, error)
             if response is error:
                 error.headers.update(_missing(error))
                 raise
         except (ProxyError, OSError) as error:
-            response = self._refused(request, refusal(error))
+            response = self._error_response(request, http_error(error))
         response.headers.update(_missing(response))
         return response
 
-    def _told(self, request: web.Request, error: web.HTTPException) -> web.StreamResponse:
-        if self._guard.kind(request) in {Kind.MONITOR, Kind.PROBE} and not _is_for_programs(
-            request
-        ):
+    def _http_error(self, request: web.Request, error: web.HTTPException) -> web.StreamResponse:
+        if self._access.kind(request) in MONITORING and not _is_for_programs(request):
             return error
-        response = self._refused(request, Refusal(error.status, error.text or error.reason))
+        response = self._error_response(
+            request, HttpError(error.status, error.text or error.reason)
+        )
         for name in ("WWW-Authenticate", "Retry-After", "Allow"):
             if name in error.headers:
                 response.headers[name] = error.headers[name]
         return response
 
-    def _refused(self, request: web.Request, what: Refusal) -> web.Response:
-        if self._theme is None or self._guard.kind(request) in _FOR_PROGRAMS:
-            return refused(what)
-        page = self._theme.page(request, "refused.html", what.status, what=what)
+    def _error_response(self, request: web.Request, what: HttpError) -> web.Response:
+        if self._renderer is None or self._access.kind(request) in _FOR_PROGRAMS:
+            return error_response(what)
+        page = self._renderer.page(request, "refused.html", what.status, what=what)
         page.headers.update(what.headers)
         return page
 
@@ -143,7 +143,7 @@ class AdminServer:
 
 
 def _is_for_programs(request: web.Request) -> bool:
-    """Whether who asks for something that is not there expects JSON."""
+    """Whether an unknown path is part of the JSON API."""
     return request.path == "/accounts" or request.path.startswith("/accounts/")
 
 

@@ -1,4 +1,4 @@
-"""Who is signed in to the admin pages, and how often somebody guessed wrong. Kept in memory."""
+"""Login sessions of the admin pages, and the count of failed logins. In memory."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 IDLE_SECONDS = 3600.0
-LIFETIME_SECONDS = 12 * 3600.0  # a working day, however busy
-_MAX_SESSIONS = 100  # the one that was used longest ago makes room
+LIFETIME_SECONDS = 12 * 3600.0  # a working day
+_MAX_SESSIONS = 100  # the least recently used one makes room
 _WINDOW_SECONDS = 60.0
-_MAX_FAILURES = 5  # of one address in that time
+_MAX_FAILURES = 5  # of one address within that window
 _MAX_ADDRESSES = 1000
 
 
@@ -27,11 +27,11 @@ class _Session:
 
 
 class Sessions:
-    """Sessions by the random id in a browser's cookie, of which only a digest is kept."""
+    """Sessions by the random id in a browser's cookie; only its digest is stored."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._by_digest: dict[bytes, _Session] = {}  # in order of their last use
+        self._by_digest: dict[bytes, _Session] = {}  # least recently used first
         self._secret = secrets.token_bytes(32)
 
     def open(self) -> str:
@@ -44,7 +44,7 @@ class Sessions:
         return session_id
 
     def use(self, session_id: str) -> bool:
-        """Return whether the session is open; if so, it was used just now."""
+        """Return whether the session is open; if so, extend it."""
         digest = _digest(session_id)
         session = self._by_digest.pop(digest, None)
         now = self._clock()
@@ -62,26 +62,26 @@ class Sessions:
         """End the session, if it is open."""
         self._by_digest.pop(_digest(session_id), None)
 
-    def mark(self, purpose: str, session_id: str) -> str:
-        """Return what only this process can make for the id and purpose: a CSRF token."""
+    def sign(self, purpose: str, session_id: str) -> str:
+        """Return a signature of the id and purpose that only this process can make."""
         named = f"{purpose} {session_id}".encode("utf-8", "surrogateescape")
         return hmac.digest(self._secret, named, "sha256").hex()
 
-    def is_mark(self, mark: str, purpose: str, session_id: str) -> bool:
-        """Whether `mark` is what `mark` returns."""
-        right = self.mark(purpose, session_id)
-        return hmac.compare_digest(mark.encode("utf-8", "surrogateescape"), right.encode())
+    def is_signature(self, signature: str, purpose: str, session_id: str) -> bool:
+        """Whether `signature` is the one that `sign` returns."""
+        right = self.sign(purpose, session_id)
+        return hmac.compare_digest(signature.encode("utf-8", "surrogateescape"), right.encode())
 
 
-class Failures:
-    """Counts wrong tokens by the address they came from."""
+class FailedLogins:
+    """Counts wrong tokens by client address."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._by_address: dict[str, list[float]] = {}
 
     def wait_seconds(self, address: str) -> float:
-        """Return for how long the address may not try again; 0: it may."""
+        """Return the seconds until the address may try again; 0: now."""
         now = self._clock()
         recent = [one for one in self._by_address.get(address, ()) if now - one < _WINDOW_SECONDS]
         if len(recent) < _MAX_FAILURES:
@@ -89,7 +89,7 @@ class Failures:
         return recent[-_MAX_FAILURES] + _WINDOW_SECONDS - now
 
     def add(self, address: str) -> None:
-        """Count one more."""
+        """Count a failure."""
         recent = self._by_address.pop(address, [])[-_MAX_FAILURES + 1 :]
         while len(self._by_address) >= _MAX_ADDRESSES:
             del self._by_address[next(iter(self._by_address))]
@@ -97,7 +97,7 @@ class Failures:
 
 
 def new_id() -> str:
-    """Return a random id that nobody can guess."""
+    """Return a random id that cannot be guessed."""
     return secrets.token_urlsafe(32)
 
 

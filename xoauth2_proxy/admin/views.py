@@ -1,4 +1,4 @@
-"""Mailboxes as a page shows them: words, symbols and dates. Knows no HTML."""
+"""Mailboxes as pages show them: words, symbols and dates, without HTML."""
 
 from __future__ import annotations
 
@@ -12,37 +12,37 @@ from xoauth2_proxy.oauth.mailbox_status import State, rfc3339
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from xoauth2_proxy.mailboxes import Mailbox
+    from xoauth2_proxy.mailboxes.ports import Mailbox
 
 PAGE_SIZE = 50
 _MINUTE, _HOUR, _DAY = 60.0, 3600.0, 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """How a state is shown; never by its colour alone."""
+class StateLabel:
+    """How a state is shown; never by colour alone."""
 
     word: str
     symbol: str
-    tone: str  # good, soon, bad or plain: the style sheet's word
+    tone: str  # good, soon, bad or plain: a class of the style sheet
 
 
-LOOKS = {  # in the order in which they are shown: who needs a person comes first
-    State.SIGN_IN_NEEDED: Look("Sign in needed", "✕", "bad"),
-    State.MISCONFIGURED: Look("Set-up is wrong", "✕", "bad"),
-    State.ATTENTION: Look("Needs you soon", "!", "soon"),
-    State.TROUBLE: Look("Provider in trouble", "~", "soon"),
-    State.UNUSED: Look("Not used yet", "○", "plain"),
-    State.OK: Look("Works", "✓", "good"),
-    State.OWN_TOKEN: Look("Clients bring tokens", "◇", "plain"),
-    State.MOCK: Look("Sandbox", "◇", "plain"),
+STATE_LABELS = {  # in display order: those that need a person come first
+    State.SIGN_IN_NEEDED: StateLabel("Sign in needed", "✕", "bad"),
+    State.MISCONFIGURED: StateLabel("Set-up is wrong", "✕", "bad"),
+    State.ATTENTION: StateLabel("Needs you soon", "!", "soon"),
+    State.TROUBLE: StateLabel("Provider in trouble", "~", "soon"),
+    State.UNUSED: StateLabel("Not used yet", "○", "plain"),
+    State.OK: StateLabel("Works", "✓", "good"),
+    State.OWN_TOKEN: StateLabel("Clients bring tokens", "◇", "plain"),
+    State.MOCK: StateLabel("Sandbox", "◇", "plain"),
 }
-_RANKS = {state: rank for rank, state in enumerate(LOOKS)}
+_RANKS = {state: rank for rank, state in enumerate(STATE_LABELS)}
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
-    """A date, in words and exactly; both "" for never."""
+class DateText:
+    """A date, relative and exact; both "" for never."""
 
     words: str = ""
     exact: str = ""
@@ -55,12 +55,12 @@ class Row:
     address: str
     provider: str
     source: str
-    look: Look
+    look: StateLabel
     reason: str
     remedy: str
-    last_error: str  # the provider's words, if they tell more
-    last_success: Moment
-    next_refresh: Moment
+    last_error: str  # the provider's message, if it differs from the reason
+    last_success: DateText
+    next_refresh: DateText
     days_left: str
     is_sign_in_needed: bool
     can_sign_in: bool
@@ -70,13 +70,13 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Listing:
-    """One page of the table, and what it is a page of."""
+class MailboxTable:
+    """One page of the table, with its filter and counts."""
 
     rows: Sequence[Row]
-    counts: Sequence[tuple[State, Look, int]]  # states that occur
-    total: int  # mailboxes in all
-    found: int  # that were asked for
+    counts: Sequence[tuple[State, StateLabel, int]]  # states that occur
+    total: int  # of all mailboxes
+    found: int  # of those that match
     search: str
     state: str  # "": any
     page: int  # from 1
@@ -85,20 +85,20 @@ class Listing:
 
 def listing(
     mailboxes: Sequence[Mailbox], search: str, state: str, page: int, now: float
-) -> Listing:
-    """Return the wanted page of the mailboxes whose address or provider holds `search`."""
-    counts = Counter(one.standing.state for one in mailboxes)
+) -> MailboxTable:
+    """Return a page of the mailboxes whose address or provider contains `search`."""
+    counts = Counter(one.status.state for one in mailboxes)
     words = search.lower().split()
     wanted = [
-        one for one in mailboxes if (not state or one.standing.state == state) and _has(one, words)
+        one for one in mailboxes if (not state or one.status.state == state) and _has(one, words)
     ]
-    wanted.sort(key=lambda one: (_RANKS[one.standing.state], one.account.key))
+    wanted.sort(key=lambda one: (_RANKS[one.status.state], one.account.key))
     pages = max(1, -(-len(wanted) // PAGE_SIZE))
     page = min(max(page, 1), pages)
     shown = wanted[(page - 1) * PAGE_SIZE : page * PAGE_SIZE]
-    return Listing(
+    return MailboxTable(
         rows=[row(one, now) for one in shown],
-        counts=[(each, look, counts[each]) for each, look in LOOKS.items() if counts[each]],
+        counts=[(each, look, counts[each]) for each, look in STATE_LABELS.items() if counts[each]],
         total=len(mailboxes),
         found=len(wanted),
         search=search,
@@ -109,36 +109,36 @@ def listing(
 
 
 def row(mailbox: Mailbox, now: float) -> Row:
-    """Return one mailbox as the table shows it."""
-    standing = mailbox.standing
-    is_told = standing.last_error == standing.reason
+    """Return a mailbox's row in the table."""
+    status = mailbox.status
+    is_repeated = status.last_error == status.reason
     return Row(
         address=mailbox.account.email,
-        provider=standing.provider,
+        provider=status.provider,
         source="added here" if mailbox.is_added else "from the file",
-        look=LOOKS[standing.state],
-        reason=standing.reason,
-        remedy=standing.remedy,
-        last_error="" if is_told else standing.last_error,
-        last_success=moment(standing.last_success, now),
-        next_refresh=moment(standing.next_refresh, now),
-        days_left=_days(standing.days_left),
-        is_sign_in_needed=standing.state is State.SIGN_IN_NEEDED,
+        look=STATE_LABELS[status.state],
+        reason=status.reason,
+        remedy=status.remedy,
+        last_error="" if is_repeated else status.last_error,
+        last_success=date_text(status.last_success, now),
+        next_refresh=date_text(status.next_refresh, now),
+        days_left=_days(status.days_left),
+        is_sign_in_needed=status.state is State.SIGN_IN_NEEDED,
         can_sign_in=not mailbox.obstacle,
-        can_refresh=standing.state is not State.OWN_TOKEN,
-        can_revoke=mailbox.has_grant and standing.state is not State.SIGN_IN_NEEDED,
+        can_refresh=status.state is not State.OWN_TOKEN,
+        can_revoke=mailbox.has_grant and status.state is not State.SIGN_IN_NEEDED,
         can_remove=mailbox.is_added,
     )
 
 
-def moment(at: float, now: float) -> Moment:
-    """Return a date as a person says it."""
+def date_text(at: float, now: float) -> DateText:
+    """Return a date relative to now, as a person says it."""
     if not at:
-        return Moment()
+        return DateText()
     seconds = abs(at - now)
     if seconds < _MINUTE:
         words = "just now" if at <= now else "now"
-        return Moment(words, rfc3339(at) or "")
+        return DateText(words, rfc3339(at) or "")
     if seconds < _HOUR:
         amount = _plural(seconds / _MINUTE, "minute")
     elif seconds < _DAY:
@@ -147,8 +147,8 @@ def moment(at: float, now: float) -> Moment:
         amount = _plural(seconds / _DAY, "day")
     else:
         day = datetime.fromtimestamp(at, UTC).date().isoformat()
-        return Moment(day, rfc3339(at) or "")
-    return Moment(f"{amount} ago" if at < now else f"in {amount}", rfc3339(at) or "")
+        return DateText(day, rfc3339(at) or "")
+    return DateText(f"{amount} ago" if at < now else f"in {amount}", rfc3339(at) or "")
 
 
 def _has(mailbox: Mailbox, words: Iterable[str]) -> bool:

@@ -157,7 +157,7 @@ def examine(  # noqa: PLR0913 - one parameter an option
 
     source = configured.source_of(context, config, state_dir, sandbox=sandbox)
     loaded = configured.load(source)
-    refreshers = registry.Registry(source.state_dir)
+    refreshers = registry.RefresherRegistry(source.state_dir)
     means = doctor.Means(
         store=configured.open_store(loaded, source),
         is_store_shared=loaded.store.kind is not StoreKind.MEMORY,

@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING
 
 from xoauth2_proxy.config import Config, StoreKind
-from xoauth2_proxy.oauth.expiry_monitor import standings
+from xoauth2_proxy.oauth.expiry_monitor import mailbox_statuses
 from xoauth2_proxy.oauth.grant import EpochSeconds
 from xoauth2_proxy.oauth.mailbox_status import State
 from xoauth2_proxy.oauth.stores.memory import MemoryStore
@@ -20,7 +20,7 @@ from xoauth2_proxy.service.components import opened, unusable_store
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from xoauth2_proxy.oauth.mailbox_status import Standing
+    from xoauth2_proxy.oauth.mailbox_status import MailboxStatus
 
 
 def concerns(config: Config, *, has_sandbox: bool) -> Iterator[str]:
@@ -35,7 +35,7 @@ def concerns(config: Config, *, has_sandbox: bool) -> Iterator[str]:
         yield problem
     elif config.store.kind is StoreKind.FILE and not config.store.keyring:
         unsigned = [
-            one for one in asyncio.run(_standings(config)) if one.state is State.SIGN_IN_NEEDED
+            one for one in asyncio.run(_statuses(config)) if one.state is State.SIGN_IN_NEEDED
         ]
         if unsigned:
             yield (
@@ -44,11 +44,11 @@ def concerns(config: Config, *, has_sandbox: bool) -> Iterator[str]:
             )
 
 
-async def _standings(config: Config) -> list[Standing]:
+async def _statuses(config: Config) -> list[MailboxStatus]:
     # Opening the file store would make its directory.
     store = opened(config.store) if config.store.directory.is_dir() else MemoryStore()
     try:
         now = EpochSeconds(time.time())
-        return await standings(config.accounts, store, now, config.alerts.warn_days)
+        return await mailbox_statuses(config.accounts, store, now, config.alerts.warn_days)
     finally:
         await store.close()

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from xoauth2_proxy.config import Config, ConfigSource
     from xoauth2_proxy.config.json_file import Json
     from xoauth2_proxy.config.sections import StoreSection
-    from xoauth2_proxy.oauth.authorization import SignedIn
+    from xoauth2_proxy.oauth.authorization import SignInResult
     from xoauth2_proxy.oauth.stores import TokenStore
 
 DONE, REFUSED, WRONG_USAGE = 0, 1, 2  # exit codes
@@ -180,7 +180,7 @@ async def _opened_store(config: StoreSection) -> AsyncIterator[TokenStore]:
 
 async def _sign_in(
     asked: Asked, server: AuthorizationServer, store: TokenStore, terminal: Terminal
-) -> SignedIn:
+) -> SignInResult:
     account = server.account
     if asked.way is Way.DEVICE and server.is_google:
         raise _Usage(
@@ -199,9 +199,9 @@ async def _sign_in(
         connection = await Connector(NoTokens()).open_with(account, access_token)
         connection.close()
 
-    async def conclude(signed_in: SignedIn) -> SignedIn:
+    async def conclude(signed_in: SignInResult) -> SignInResult:
         now = EpochSeconds(time.time())
-        await sign_in.adopt(store, account, signed_in, now, prove)
+        await sign_in.save_sign_in(store, account, signed_in, now, prove)
         return signed_in
 
     return await _WAYS[way](server, terminal, conclude, asked.port)
@@ -209,7 +209,7 @@ async def _sign_in(
 
 def _report(
     account: Account,
-    signed_in: SignedIn,
+    signed_in: SignInResult,
     store: StoreSection,
     new: _New | None,
     terminal: Terminal,
@@ -236,7 +236,7 @@ def _place(store: StoreSection) -> str:
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"  # without a password
 
 
-def _life(account: Account, signed_in: SignedIn) -> str:
+def _life(account: Account, signed_in: SignInResult) -> str:
     client, seconds = account.oauth, signed_in.issued.refresh_token_lifetime_seconds
     if not seconds and client.refresh_token_days:
         seconds = client.refresh_token_days * 86_400.0

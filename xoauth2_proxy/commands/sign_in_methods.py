@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import urlsplit
 
 from xoauth2_proxy.errors import SignInRefused
-from xoauth2_proxy.oauth.loopback import Loopback, answer_in
+from xoauth2_proxy.oauth.loopback import LoopbackRedirect, parse_redirect
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from xoauth2_proxy.commands.terminal import Terminal
-    from xoauth2_proxy.oauth.authorization import AuthorizationServer, SignedIn
+    from xoauth2_proxy.oauth.authorization import AuthorizationServer, SignInResult
 
-    Conclude: TypeAlias = Callable[[SignedIn], Awaitable[SignedIn]]
+    Conclude: TypeAlias = Callable[[SignInResult], Awaitable[SignInResult]]
 
 _PASTE_SECONDS = 900.0  # over to another machine and back, with a second factor on a third
 _FREE_PORTS = range(49_152, 65_536)  # RFC 6335 §6: nobody's, so no page answers there
@@ -49,7 +49,7 @@ def best_way(server: AuthorizationServer, terminal: Terminal) -> tuple[Way, str]
 
 async def by_browser(
     server: AuthorizationServer, terminal: Terminal, conclude: Conclude, port: int = 0
-) -> SignedIn:
+) -> SignInResult:
     """Sign in with a browser on this machine, which the provider sends back to us.
 
     Raises:
@@ -57,13 +57,13 @@ async def by_browser(
         ProxyError: something could not be asked.
     """
     host = urlsplit(server.redirect_uri(port)).hostname or ""
-    async with Loopback(port=port, host=host) as loopback:
+    async with LoopbackRedirect(port=port, host=host) as loopback:
         attempt = await server.begin(server.redirect_uri(loopback.port))
         terminal.tell("If no page appears, open this address in a browser on this machine:")
         terminal.say(f"\n  {attempt.url}\n")
         terminal.show(attempt.url)
 
-        async def finish(answer: Mapping[str, str]) -> SignedIn:
+        async def finish(answer: Mapping[str, str]) -> SignInResult:
             return await conclude(await server.finish(attempt, answer))
 
         return await loopback.result(attempt.state, finish)
@@ -71,7 +71,7 @@ async def by_browser(
 
 async def by_device(
     server: AuthorizationServer, terminal: Terminal, conclude: Conclude, port: int = 0
-) -> SignedIn:
+) -> SignInResult:
     """Sign in on another device; `port` is of no use here. Raises: as `by_browser`."""
     attempt = await server.begin_device()
     terminal.say(f"Open {attempt.verification_uri} on any device and type this code:")
@@ -85,7 +85,7 @@ async def by_device(
 
 async def by_copying(
     server: AuthorizationServer, terminal: Terminal, conclude: Conclude, port: int = 0
-) -> SignedIn:
+) -> SignInResult:
     """Sign in with a browser anywhere, and copy the address that it ends at.
 
     Raises: as `by_browser`.
@@ -104,7 +104,7 @@ async def by_copying(
     )
     try:
         async with asyncio.timeout(_PASTE_SECONDS):
-            answer = answer_in(await terminal.line())
+            answer = parse_redirect(await terminal.line())
     except TimeoutError:
         raise SignInRefused(f"nothing was pasted within {_PASTE_SECONDS / 60:.0f} min") from None
     if not answer:

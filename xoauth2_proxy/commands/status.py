@@ -22,9 +22,9 @@ from rich.text import Text
 
 from xoauth2_proxy.accounts.accounts import login_key
 from xoauth2_proxy.commands.suggestions import likely
-from xoauth2_proxy.oauth.expiry_monitor import standings
+from xoauth2_proxy.oauth.expiry_monitor import mailbox_statuses
 from xoauth2_proxy.oauth.grant import EpochSeconds
-from xoauth2_proxy.oauth.mailbox_status import IS_WELL, Standing, State
+from xoauth2_proxy.oauth.mailbox_status import IS_WELL, MailboxStatus, State
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -74,7 +74,7 @@ async def run(accounts: Sequence[Account], store: TokenStore, asked: Asked, scre
             return _unknown(mailbox, [one.email for one in accounts], screen)
     now = EpochSeconds(time.time())
     chosen = [present[key] for key in dict.fromkeys(wanted)]
-    return _show(await standings(chosen, store, now, asked.warn_days), asked, screen)
+    return _show(await mailbox_statuses(chosen, store, now, asked.warn_days), asked, screen)
 
 
 async def run_remote(url: str, token: str, asked: Asked, screen: Screen) -> int:
@@ -109,7 +109,7 @@ class _Refused(ValueError):
     pass
 
 
-async def _listing(url: str, token: str) -> list[Standing]:
+async def _listing(url: str, token: str) -> list[MailboxStatus]:
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     connector = aiohttp.TCPConnector(ssl=await asyncio.to_thread(ssl.create_default_context))
     async with (
@@ -125,10 +125,10 @@ async def _listing(url: str, token: str) -> list[Standing]:
     if not isinstance(listed, list) or not all(isinstance(one, dict) for one in listed):
         raise _Refused("the answer is no list of accounts")
     # The admin server calls a mailbox by the configuration's word.
-    return [Standing.from_json({"mailbox": one.get("email")} | one) for one in listed]
+    return [MailboxStatus.from_json({"mailbox": one.get("email")} | one) for one in listed]
 
 
-def _judged(one: Standing, warn_days: int) -> Standing:
+def _judged(one: MailboxStatus, warn_days: int) -> MailboxStatus:
     """Return the standing by our own `warn_days`: the proxy's may be shorter."""
     is_due = one.days_left is not None and one.days_left <= warn_days
     if is_due and one.state in (State.OK, State.UNUSED):
@@ -142,7 +142,7 @@ def _unknown(mailbox: str, known: Iterable[str], screen: Screen) -> int:
     return EXIT_USAGE
 
 
-def _show(found: Iterable[Standing], asked: Asked, screen: Screen) -> int:
+def _show(found: Iterable[MailboxStatus], asked: Asked, screen: Screen) -> int:
     ranked = sorted(found, key=_rank)
     if asked.is_json:
         document = {"version": _VERSION, "mailboxes": [one.to_json() for one in ranked]}
@@ -152,12 +152,12 @@ def _show(found: Iterable[Standing], asked: Asked, screen: Screen) -> int:
     return EXIT_NEEDED if any(one.needs_a_person or one.is_unread for one in ranked) else EXIT_WELL
 
 
-def _rank(one: Standing) -> tuple[int, float, str]:
+def _rank(one: MailboxStatus) -> tuple[int, float, str]:
     days_left = float("inf") if one.days_left is None else one.days_left
     return _URGENCY[one.state], days_left, one.mailbox.lower()
 
 
-def _show_table(ranked: list[Standing], asked: Asked, screen: Screen) -> None:
+def _show_table(ranked: list[MailboxStatus], asked: Asked, screen: Screen) -> None:
     needing = sum(one.state not in IS_WELL for one in ranked)
     shown = ranked if asked.is_all else ranked[: max(_SHOWN, needing)]
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -183,7 +183,7 @@ def _show_table(ranked: list[Standing], asked: Asked, screen: Screen) -> None:
     screen.say(_summary(ranked))
 
 
-def _show_remedies(shown: list[Standing], screen: Screen) -> None:
+def _show_remedies(shown: list[MailboxStatus], screen: Screen) -> None:
     """Say what is the matter and what to do, once for all that have the same trouble."""
     alike = defaultdict[tuple[str, str], list[str]](list)
     for one in shown:
@@ -200,7 +200,7 @@ def _show_remedies(shown: list[Standing], screen: Screen) -> None:
         screen.say("")
 
 
-def _summary(ranked: list[Standing]) -> str:
+def _summary(ranked: list[MailboxStatus]) -> str:
     count = len(ranked)
     needing = sum(one.needs_a_person for one in ranked)
     unread = sum(one.is_unread for one in ranked)

@@ -24,7 +24,7 @@ from xoauth2_proxy.config.providers import MOCK, Provider, changed, is_written
 from xoauth2_proxy.config.runtime_accounts import account_key
 from xoauth2_proxy.config.validation import validated_remainder
 from xoauth2_proxy.config.values import Address
-from xoauth2_proxy.loopback import is_loopback
+from xoauth2_proxy.network import is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping

@@ -29,7 +29,7 @@ from xoauth2_proxy.config.sections import (
     StoreSection,
 )
 from xoauth2_proxy.config.validation import unknown_key
-from xoauth2_proxy.loopback import is_loopback
+from xoauth2_proxy.network import is_loopback
 from xoauth2_proxy.sandbox.mock_mailboxes import MOCK_MAILBOXES
 
 if TYPE_CHECKING:

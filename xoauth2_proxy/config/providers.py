@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from xoauth2_proxy.accounts.accounts import Limits, TlsMode, Upstream
 from xoauth2_proxy.accounts.oauth_client import GrantType, OAuthClient
 from xoauth2_proxy.config.problems import Problems
-from xoauth2_proxy.loopback import is_loopback
+from xoauth2_proxy.network import is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -17,8 +17,8 @@ from xoauth2_proxy.config.json_file import Json, parsed_json
 from xoauth2_proxy.config.problems import Problems
 from xoauth2_proxy.errors import ConfigError
 from xoauth2_proxy.files import private_directory, replace_durably, sync_directory
-from xoauth2_proxy.oauth.stores.encryption import NO_SEAL, Seal
-from xoauth2_proxy.oauth.stores.factory import open_seal
+from xoauth2_proxy.oauth.stores.encryption import NO_ENCRYPTION, GrantCipher
+from xoauth2_proxy.oauth.stores.factory import open_cipher
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,9 +40,9 @@ class Found:
 class RuntimeAccounts:
     """The directory of accounts that were added; every method blocks."""
 
-    def __init__(self, directory: Path, seal: Seal = NO_SEAL) -> None:
+    def __init__(self, directory: Path, cipher: GrantCipher = NO_ENCRYPTION) -> None:
         self._directory = directory
-        self._seal = seal
+        self._cipher = cipher
 
     def read(self) -> Found:
         """Return the accounts, and the files that cannot be read."""
@@ -76,7 +76,7 @@ class RuntimeAccounts:
         """
         private_directory(self._directory)
         octets = json.dumps(dict(document), indent=2).encode()
-        replace_durably(self._path(account_key(document)), self._seal.close(octets))
+        replace_durably(self._path(account_key(document)), self._cipher.encrypt(octets))
 
     def remove(self, key: str) -> bool:
         """Forget the account; return whether there was one. Raises `OSError`."""
@@ -105,7 +105,7 @@ class RuntimeAccounts:
     def _document(self, path: Path) -> Document:
         """Return the account in a file. Raises `OSError`; `ValueError` that says what is wrong."""
         problems = Problems()
-        octets = self._seal.open(path.read_bytes())
+        octets = self._cipher.decrypt(path.read_bytes())
         with suppress(ConfigError):
             document = parsed_json(octets, "", "", problems)
             if not isinstance(document, dict):
@@ -121,8 +121,8 @@ def open_runtime_accounts(state_dir: Path, store: StoreSection) -> RuntimeAccoun
     Raises:
         ValueError: the key cannot be had from the keyring.
     """
-    seal = open_seal(store.directory, store.key, is_key_in_keyring=store.keyring)
-    return RuntimeAccounts(accounts_directory(state_dir), seal)
+    cipher = open_cipher(store.directory, store.key, is_key_in_keyring=store.keyring)
+    return RuntimeAccounts(accounts_directory(state_dir), cipher)
 
 
 def accounts_directory(state_dir: Path) -> Path:

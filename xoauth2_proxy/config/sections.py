@@ -20,8 +20,8 @@ from xoauth2_proxy.config.section import Section
 from xoauth2_proxy.config.settings import StoreKind
 from xoauth2_proxy.config.urls import fault_of_url, is_redis_url
 from xoauth2_proxy.config.values import FilePath, Host, IpAddress, ListenPort, Url
-from xoauth2_proxy.loopback import is_loopback
-from xoauth2_proxy.oauth.stores.encryption import Seal
+from xoauth2_proxy.network import is_loopback
+from xoauth2_proxy.oauth.stores.encryption import GrantCipher
 
 _MIN_TOKEN_CHARACTERS = 16  # as for store.key
 _NO_MODULE = "needs the Python package {0}, which is not installed; run: pip install {0}"
@@ -188,7 +188,7 @@ class StoreSection(Section):
         elif self.keyring and find_spec("keyring") is None:
             yield "keyring", _NO_MODULE.format("keyring")
         try:
-            if self.key and not Seal(self.key):
+            if self.key and not GrantCipher(self.key):
                 yield "key", "holds no key"
         except ValueError as error:
             yield "key", str(error)

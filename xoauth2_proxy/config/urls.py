@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
-from xoauth2_proxy.loopback import is_loopback
+from xoauth2_proxy.network import is_loopback
 
 _REDIS_SCHEMES = ("redis", "rediss", "unix")
 

@@ -1,12 +1,12 @@
-"""Adds mailboxes: checked all together, tried with their provider, kept and put in force.
+"""Adds mailboxes: checks them together, asks for their tokens, saves them and puts them in force.
 
-I1: nothing is kept of a mailbox whose token request failed, or that could not be put in force; the
-former one is there again.
-I2: additions under way at the same time never lose one another; a mailbox is added by one of them.
-I3: a password is kept as a hash.
+I1: nothing is saved for a mailbox whose token request failed; if the mailboxes cannot be put in
+force, the former accounts and grants are restored.
+I2: concurrent additions do not overwrite one another; one mailbox is added by one of them.
+I3: a password is saved as a hash.
 I4: a grant never follows its mailbox to another server.
-I5: what was begun is brought to its end though who asked has gone away: it may hold a refresh token
-that the provider gives out only once.
+I5: an addition ends even if its caller has gone: it may hold a refresh token that the provider
+issues only once.
 """
 
 from __future__ import annotations
@@ -21,25 +21,26 @@ from typing import TYPE_CHECKING
 from xoauth2_proxy import log
 from xoauth2_proxy.accounts.accounts import login_key
 from xoauth2_proxy.accounts.oauth_client import GrantType
+from xoauth2_proxy.background_tasks import BackgroundTasks
 from xoauth2_proxy.errors import (
     ConfigError,
     TokenEndpointRefused,
     TokenError,
     TokenStoreUnavailable,
 )
-from xoauth2_proxy.mailboxes.ports import MOCK, AlreadyThere, WrittenInFile
-from xoauth2_proxy.mailboxes.shielded_tasks import Errands
-from xoauth2_proxy.mailboxes.token_check import Trials, leads_elsewhere, save_patiently
+from xoauth2_proxy.mailboxes.ports import MOCK, DefinedInFile, MailboxExists
+from xoauth2_proxy.mailboxes.token_check import changes_servers, new_grant, save_with_retries
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
     from xoauth2_proxy.accounts.accounts import Account
-    from xoauth2_proxy.mailboxes.ports import Document, KeptAccounts, Running
-    from xoauth2_proxy.metrics import Metrics
-    from xoauth2_proxy.oauth.stores import StoredGrant, TokenStore
+    from xoauth2_proxy.mailboxes.ports import Document, RelayControl
+    from xoauth2_proxy.oauth.stores import StoredGrant
 
-AT_ONCE = 4  # token requests at one time, as many as `oauth.renewal` allows one token host
+MAX_CONCURRENT_REQUESTS = 4  # as many as `oauth.token_request` allows one token host
+
+_CLOSE_SECONDS = 12.0  # for token requests under way
 _PASSWORD_BYTES = 18  # 24 characters: far beyond guessing, and still typed without error
 
 _log = log.logger("mailboxes")
@@ -51,84 +52,77 @@ class Proposal:
 
     document: Document = field(repr=False)
     verify: bool = True  # ask for a token first
-    overwrite: bool = False  # replace the mailbox if it was added before
+    overwrite: bool = False  # replace a mailbox that was added at run time
 
 
 @dataclass(frozen=True, slots=True)
-class Added:
+class AddedMailbox:
     """A mailbox that is in force now."""
 
     mailbox: str  # its key
     is_new: bool  # False: it replaced one
-    password: str = field(repr=False)  # made for it, and kept nowhere in clear; "": it had one
+    password: str = field(repr=False)  # generated, and not saved in clear; "": it had one
 
 
 @dataclass(frozen=True, slots=True)
-class Additions:
-    """What became of proposals; each is in one of the two, in the order they came."""
+class AdditionResult:
+    """The outcome of proposals: each is in one of the two lists, in the order given."""
 
-    added: list[Added]
-    failed: list[tuple[str, TokenError]]  # address as proposed, why no token can be had
+    added: list[AddedMailbox]
+    failed: list[tuple[str, TokenError]]  # address as proposed, why there is no token
 
 
 @dataclass(slots=True)
 class _Candidate:
     document: Document = field(repr=False)
     account: Account
-    password: str = field(repr=False)  # made for it
+    password: str = field(repr=False)  # generated; "": it had one
     is_new: bool
-    grant: StoredGrant | None = None  # what the provider answered, if it is not kept yet
+    grant: StoredGrant | None = None  # what the provider answered, if it is not saved yet
     error: TokenError | None = None
-    is_placed: bool = False  # the store has `grant` (None: nothing) in place of `former_grant`
+    is_in_store: bool = False  # `grant` (None: nothing) has replaced `former_grant`
     former_grant: StoredGrant | None = None
 
 
-class Adding:
-    """Adds mailboxes to a relay that runs."""
+class Additions:
+    """Adds mailboxes to the running relay."""
 
-    def __init__(
-        self,
-        running: Running,
-        kept: KeptAccounts,
-        store: TokenStore,
-        metrics: Metrics,
-        lock: asyncio.Lock,
-    ) -> None:
-        self._running = running
-        self._kept = kept
-        self._store = store
-        self._trials = Trials(running, store, metrics)
-        self._errands = Errands()
-        self._lock = lock  # held while the set of accounts is changed, never for a provider
-        self._places = asyncio.Semaphore(AT_ONCE)
-        self._under_way: set[str] = set()
+    def __init__(self, relay: RelayControl, lock: asyncio.Lock) -> None:
+        self._relay = relay
+        self._store = relay.store
+        self._files = relay.account_files
+        self._tasks = BackgroundTasks()
+        self._lock = lock  # held while the set of accounts changes, never during a token request
+        self._request_limit = asyncio.Semaphore(MAX_CONCURRENT_REQUESTS)
+        self._in_progress: set[str] = set()
 
-    async def add(self, proposals: Sequence[tuple[str, Proposal]]) -> Additions:
-        """Add what can be added; each proposal comes with the JSON path that problems begin with.
+    async def add(self, proposals: Sequence[tuple[str, Proposal]]) -> AdditionResult:
+        """Add the mailboxes for which a token can be had; cancelling does not stop it.
 
-        Cancelling does not stop it.
+        Each proposal comes with the JSON path that its problems begin with. If this raises,
+        nothing was added.
 
         Raises:
-            ConfigError: some are not right; nothing was added.
-            AlreadyThere, WrittenInFile: some are there already; nothing was added.
-            TokenStoreUnavailable: nothing was added.
-            OSError: they cannot be kept.
+            ConfigError: some accounts are not valid.
+            MailboxExists, DefinedInFile: some mailboxes exist already.
+            TokenStoreUnavailable: transient.
+            OSError: the accounts cannot be saved.
         """
-        return await self._errands.run(self._add(proposals), "add mailboxes")
+        return await self._tasks.run(self._add(proposals), "add mailboxes")
 
     async def close(self) -> None:
-        """Let additions under way end, for some seconds."""
-        await self._errands.close()
+        """Wait some seconds for additions in progress."""
+        await self._tasks.close(_CLOSE_SECONDS)
 
-    async def _add(self, proposals: Sequence[tuple[str, Proposal]]) -> Additions:
+    async def _add(self, proposals: Sequence[tuple[str, Proposal]]) -> AdditionResult:
         documents = [(path, *_with_password(one.document)) for path, one in proposals]
         keys = {_key(proposal.document) for _, proposal in proposals} - {""}
         with self._reserved(keys):
-            added = {*self._running.added, *await asyncio.to_thread(self._kept.keys)}
+            added = {*self._relay.added, *await asyncio.to_thread(self._files.keys)}
             for _, proposal in proposals:
-                self._check_place(proposal, added)
+                self._check_is_free(proposal, added)
             accounts = await asyncio.to_thread(
-                self._running.check,
+                self._relay.check,
                 [(path, document) for path, document, _ in documents],
                 keys & added,
             )
@@ -145,93 +139,95 @@ class Adding:
             )
             good = [one for one in candidates if one.error is None]
             if good:
-                await self._keep(good)
-        return Additions(
-            [Added(one.account.key, one.is_new, one.password) for one in good],
+                await self._save(good)
+        return AdditionResult(
+            [AddedMailbox(one.account.key, one.is_new, one.password) for one in good],
             [(one.account.email, one.error) for one in candidates if one.error is not None],
         )
 
-    def _check_place(self, proposal: Proposal, added: Collection[str]) -> None:
+    def _check_is_free(self, proposal: Proposal, added: Collection[str]) -> None:
         key = _key(proposal.document)
         if key in added:
             if not proposal.overwrite:
-                raise AlreadyThere(f"{key} is there already; overwrite replaces it")
-        elif key in self._running.accounts:
-            raise WrittenInFile(f"{key} is written in the configuration file; change it there")
+                raise MailboxExists(f"{key} exists already; overwrite replaces it")
+        elif key in self._relay.accounts:
+            raise DefinedInFile(f"{key} is defined in the configuration file; change it there")
 
     @contextmanager
     def _reserved(self, keys: set[str]) -> Iterator[None]:
-        if busy := sorted(keys & self._under_way):
-            raise AlreadyThere(f"{busy[0]} is being added at this moment")
-        self._under_way |= keys
+        if busy := sorted(keys & self._in_progress):
+            raise MailboxExists(f"{busy[0]} is being added by another request")
+        self._in_progress |= keys
         try:
             yield
         finally:
-            self._under_way -= keys
+            self._in_progress -= keys
 
     async def _verify(self, candidate: _Candidate) -> None:
-        async with self._places:
+        async with self._request_limit:
             try:
-                candidate.grant = await self._trials.grant_of(candidate.account)
+                candidate.grant = await new_grant(self._relay, candidate.account)
             except TokenError as error:
                 candidate.error = error
             except OSError as error:
-                candidate.error = TokenEndpointRefused(f"no refresher: {error.strerror}")
+                candidate.error = TokenEndpointRefused(
+                    f"the refresher cannot start: {error.strerror}"
+                )
 
-    async def _keep(self, candidates: Sequence[_Candidate]) -> None:
+    async def _save(self, candidates: Sequence[_Candidate]) -> None:
         documents = [await asyncio.to_thread(self._hashed, one.document) for one in candidates]
         async with self._lock:
             former: dict[str, Document] = {}
             if not all(one.is_new for one in candidates):
-                kept = await asyncio.to_thread(self._kept.documents)
-                former = {_key(document): document for _, document in kept}
+                saved = await asyncio.to_thread(self._files.documents)
+                former = {_key(document): document for _, document in saved}
             try:
                 for candidate in candidates:
-                    await self._place(candidate)
+                    await self._save_grant(candidate)
                 for document in documents:
-                    await asyncio.to_thread(self._kept.add, document)
-                await self._running.reload()
+                    await asyncio.to_thread(self._files.add, document)
+                await self._relay.reload()
             except (ConfigError, OSError, TokenStoreUnavailable):
-                # Nothing new is in force; nor must it be at the next start.
+                # The new accounts are not in force, and must not be at the next start either.
                 for candidate in candidates:
                     await self._restore(candidate, former.get(candidate.account.key))
                 raise
         for candidate in candidates:
-            self._running.forget(candidate.account.key)
+            self._relay.forget(candidate.account.key)
 
-    async def _place(self, candidate: _Candidate) -> None:
-        """Put the grant that was got into the store; take one away that must not follow."""
+    async def _save_grant(self, candidate: _Candidate) -> None:
+        """Save the new grant, or delete a grant that must not follow to another server."""
         account = candidate.account
-        is_elsewhere = leads_elsewhere(self._running.accounts.get(account.key), account)
-        if candidate.grant is None and not is_elsewhere:
+        changes = changes_servers(self._relay.accounts.get(account.key), account)
+        if candidate.grant is None and not changes:
             return
         async with self._store.lock(account.key):
             candidate.former_grant = await self._store.load(account.key)
             if candidate.grant is not None:
-                await save_patiently(self._store, account.key, candidate.grant)
+                await save_with_retries(self._store, account.key, candidate.grant)
             elif candidate.former_grant is not None:
                 await self._store.delete(account.key)
-            candidate.is_placed = True
-        if is_elsewhere:
-            self._running.forget(account.key)  # before its token could go there
+            candidate.is_in_store = True
+        if changes:
+            self._relay.forget(account.key)  # before its token could go there
 
     async def _restore(self, candidate: _Candidate, former: Document | None) -> None:
         key = candidate.account.key
         try:
             if former is not None:
-                await asyncio.to_thread(self._kept.add, former)
+                await asyncio.to_thread(self._files.add, former)
             else:
-                await asyncio.to_thread(self._kept.remove, key)
-            if candidate.is_placed:
+                await asyncio.to_thread(self._files.remove, key)
+            if candidate.is_in_store:
                 async with self._store.lock(key):
                     if await self._store.load(key) != candidate.grant:
-                        return  # somebody has signed it in meanwhile
+                        return  # somebody has signed the mailbox in since
                     if candidate.former_grant is not None:
                         await self._store.save(key, candidate.former_grant)
                     else:
                         await self._store.delete(key)
         except (OSError, TokenStoreUnavailable) as error:
-            _log.event(logging.ERROR, "mailbox not as it was", account=key, error=error)
+            _log.event(logging.ERROR, "mailbox not restored", account=key, error=error)
 
     def _hashed(self, document: Document) -> Document:
         password = document.get("password", "")
@@ -243,13 +239,13 @@ class Adding:
 
 
 def _key(document: Document) -> str:
-    """Return whose account the document is; "" if it does not say."""
+    """Return the key of the document's mailbox; "" if it names none."""
     email = document.get("email")
     return login_key(email) if isinstance(email, str) else ""
 
 
 def _with_password(document: Document) -> tuple[Document, str]:
-    """Return the document with a password, and the password if it was made here."""
+    """Return the document with a password, and the password if it was generated here."""
     if "password" in document or document.get("allow_any_password"):
         return document, ""
     password = secrets.token_urlsafe(_PASSWORD_BYTES)
@@ -257,7 +253,7 @@ def _with_password(document: Document) -> tuple[Document, str]:
 
 
 def _can_verify(account: Account) -> bool:
-    """Whether there is something to get a token with: else a person signs in, or clients do."""
+    """Whether the relay can get a token; otherwise a person signs in, or clients bring tokens."""
     client = account.oauth
     if account.refresher == MOCK:
         return True

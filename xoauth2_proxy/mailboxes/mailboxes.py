@@ -1,4 +1,4 @@
-"""What an operator can do: look, add, remove, refresh, revoke, sign in, read the file again."""
+"""What an operator can do: list, add, remove, refresh, revoke, sign in, reload."""
 
 from __future__ import annotations
 
@@ -11,203 +11,187 @@ from typing import TYPE_CHECKING
 
 from xoauth2_proxy.accounts.accounts import login_key
 from xoauth2_proxy.errors import SignInRefused
-from xoauth2_proxy.mailboxes.additions import Adding
+from xoauth2_proxy.mailboxes.additions import Additions
 from xoauth2_proxy.mailboxes.ports import (
+    DefinedInFile,
     Mailbox,
-    NotPossible,
+    NotSupported,
     UnknownMailbox,
-    WrittenInFile,
-    asks_alike,
 )
-from xoauth2_proxy.mailboxes.refresh_throttle import Forced
-from xoauth2_proxy.mailboxes.removals import Removing
+from xoauth2_proxy.mailboxes.refresh_throttle import RefreshThrottle
+from xoauth2_proxy.mailboxes.removals import Removals
 from xoauth2_proxy.oauth import sign_in
-from xoauth2_proxy.oauth.expiry_monitor import standings
+from xoauth2_proxy.oauth.expiry_monitor import mailbox_statuses
 from xoauth2_proxy.oauth.grant import EpochSeconds
 from xoauth2_proxy.oauth.mailbox_status import State
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-    from concurrent.futures import Executor
 
     from xoauth2_proxy.accounts.accounts import Account
-    from xoauth2_proxy.mailboxes.additions import Additions, Proposal
-    from xoauth2_proxy.mailboxes.ports import KeptAccounts, ProviderInfo, Running
-    from xoauth2_proxy.mailboxes.removals import Pruned
-    from xoauth2_proxy.metrics import Metrics
+    from xoauth2_proxy.mailboxes.additions import AdditionResult, Proposal
+    from xoauth2_proxy.mailboxes.ports import ProviderInfo, RelayControl
+    from xoauth2_proxy.mailboxes.removals import RemovalResult
     from xoauth2_proxy.oauth.authorization import Attempt
-    from xoauth2_proxy.oauth.stores import TokenStore
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Means:
-    """What `Mailboxes` works with."""
-
-    running: Running
-    kept: KeptAccounts
-    store: TokenStore
-    metrics: Metrics
-    threads: Executor  # for what blocks on a provider
-    warn_days: int
 
 
 @dataclass(frozen=True, slots=True)
-class Revoked:
-    """A mailbox whose grant is forgotten."""
+class RevocationResult:
+    """A mailbox whose grant was revoked and deleted."""
 
     mailbox: Mailbox
-    left_over: list[str]  # what revoking did not end, and what a person can do about it
+    left_over: list[str]  # access that revoking did not end, and the remedy
 
 
 class Mailboxes:
-    """The mailboxes of a relay that runs."""
+    """The mailboxes of the running relay."""
 
-    def __init__(self, means: Means, clock: Callable[[], float] = time.monotonic) -> None:
-        self._means = means
-        self._running = means.running
-        self._store = means.store
-        self._lock = asyncio.Lock()  # held while the set of accounts is changed
-        self._adding = Adding(means.running, means.kept, means.store, means.metrics, self._lock)
-        self._sign_ins = sign_in.SignIns(means.threads)
-        self._forced = Forced(clock)
-        self._removing = Removing(means.running, means.kept, means.store, self._forced, self._lock)
+    def __init__(self, relay: RelayControl, clock: Callable[[], float] = time.monotonic) -> None:
+        self._relay = relay
+        self._store = relay.store
+        self._lock = asyncio.Lock()  # held while the set of accounts changes
+        self._additions = Additions(relay, self._lock)
+        self._sign_ins = sign_in.PendingSignIns(relay.threads)
+        self._throttle = RefreshThrottle(clock)
+        self._removals = Removals(relay, self._throttle, self._lock)
 
     async def close(self) -> None:
-        """Let what must not be cut short end, for some seconds, while the store is still open."""
-        await self._adding.close()
+        """Wait some seconds for additions in progress, while the store is still open."""
+        await self._additions.close()
 
     @property
     def providers(self) -> Sequence[ProviderInfo]:
         """The providers that a mailbox can be added for."""
-        return self._running.providers
+        return self._relay.providers
 
     async def listing(self) -> list[Mailbox]:
         """Return all enabled mailboxes, by address."""
-        accounts = sorted(self._running.accounts.values(), key=lambda account: account.key)
-        return await self._looked_at(accounts)
+        accounts = sorted(self._relay.accounts.values(), key=lambda account: account.key)
+        return await self._with_status(accounts)
 
     async def find(self, email: str) -> Mailbox:
         """Return one mailbox. Raises `UnknownMailbox`."""
-        return (await self._looked_at([self._account(email)]))[0]
+        (mailbox,) = await self._with_status([self._account(email)])
+        return mailbox
 
-    async def add(self, proposals: Sequence[tuple[str, Proposal]]) -> Additions:
-        """Add mailboxes; raises as `Adding.add`."""
-        return await self._adding.add(proposals)
+    async def add(self, proposals: Sequence[tuple[str, Proposal]]) -> AdditionResult:
+        """Add mailboxes. Raises: as `Additions.add`."""
+        return await self._additions.add(proposals)
 
     async def remove(self, email: str) -> None:
-        """Remove a mailbox that was added while the relay ran, and forget its grant.
+        """Remove a mailbox that was added at run time, and delete its grant.
 
-        The grant stays if the mailbox is in the configuration file as well.
+        The grant stays if the configuration file defines the mailbox as well.
 
         Raises:
             UnknownMailbox: there is none.
-            WrittenInFile: it can be removed there alone.
+            DefinedInFile: it can be removed only there.
             ConfigError, OSError: it is in force until the configuration can be read again.
             TokenStoreUnavailable: it is removed, but its grant is still in the store.
         """
         key = login_key(email)
         if key not in await self._added():
             account = self._account(email)
-            raise WrittenInFile(
-                f"{account.email} is written in the configuration file: remove it there and reload"
+            raise DefinedInFile(
+                f"{account.email} is defined in the configuration file: remove it there and reload"
             )
-        await self._removing.remove([key])
+        await self._removals.remove([key])
 
     async def remove_all(self) -> list[str]:
-        """Remove every mailbox that was added; return their keys. Raises as `remove`."""
+        """Remove every added mailbox; return their keys. Raises: as `remove`."""
         keys = sorted(await self._added())
         if keys:
-            await self._removing.remove(keys)
+            await self._removals.remove(keys)
         return keys
 
-    async def remove_invalid(self) -> Pruned:
-        """Remove the added mailboxes whose provider says, asked now, that their grant is dead.
+    async def remove_invalid(self) -> RemovalResult:
+        """Ask for a token of each added mailbox; remove those whose grant the provider ended.
 
-        Anything else a provider or the network does removes nothing. Raises as `remove`.
+        Other failures remove nothing. Raises: as `remove`, and
 
         Raises:
-            TooSoon: some were asked for within the last minute; nothing was done.
+            RefreshTooSoon: a provider was asked less than a minute ago; nothing was done.
         """
-        accounts = self._running.accounts
-        tried = [accounts[key] for key in sorted(await self._added()) if key in accounts]
-        return await self._removing.prune(tried)
+        accounts = self._relay.accounts
+        added = [accounts[key] for key in sorted(await self._added()) if key in accounts]
+        return await self._removals.remove_dead(added)
 
     async def refresh(self, email: str) -> Mailbox:
-        """Get a new access token from the provider now; return how the mailbox stands then.
+        """Get a new access token from the provider now; return the mailbox with its new status.
 
         Raises:
             UnknownMailbox: there is none.
-            NotPossible: its clients bring their own tokens.
-            TooSoon: the provider was asked within the last minute.
-            TokenError: why there is no token.
+            NotSupported: its clients bring their own tokens.
+            RefreshTooSoon: the provider was asked less than a minute ago.
+            TokenError: there is no token.
         """
         account = self._account(email)
         mailbox = await self.find(email)
-        if mailbox.standing.state is State.OWN_TOKEN:
-            raise NotPossible(f"clients of {account.email} bring their own tokens")
-        self._forced.note([account.key])
-        await self._running.renew(account)
+        if mailbox.status.state is State.OWN_TOKEN:
+            raise NotSupported(f"the clients of {account.email} bring their own tokens")
+        self._throttle.note([account.key])
+        await self._relay.refresh(account)
         return await self.find(email)
 
-    async def revoke(self, email: str) -> Revoked:
-        """Give the grant back, where the provider takes it, and forget it.
+    async def revoke(self, email: str) -> RevocationResult:
+        """Revoke the grant at the provider, where that is possible, and delete it here.
 
         Raises:
             UnknownMailbox: there is none.
-            NotPossible: it lives on no grant that anyone gave.
-            TokenError: nothing was forgotten.
+            NotSupported: the mailbox has no grant.
+            TokenError: nothing was deleted.
         """
         account = self._account(email)
         mailbox = await self.find(email)
-        kept = await self._store.load(account.key)
-        has_token = account.oauth.refresh_token or (kept is not None and kept.refresh_token)
+        stored = await self._store.load(account.key)
+        has_token = account.oauth.refresh_token or (stored is not None and stored.refresh_token)
         if not (mailbox.has_grant and has_token):
-            raise NotPossible(f"{account.email} has no grant that could be revoked")
-        is_ended = await sign_in.revoke(self._store, account, self._means.threads)
-        self._forced.forget(account.key)
-        self._running.forget(account.key)
-        return Revoked(await self.find(email), _left_over(mailbox, is_ended=is_ended))
+            raise NotSupported(f"{account.email} has no grant to revoke")
+        is_ended = await sign_in.revoke(self._store, account, self._relay.threads)
+        self._throttle.forget(account.key)
+        self._relay.forget(account.key)
+        return RevocationResult(await self.find(email), _left_over(mailbox, is_ended=is_ended))
 
     async def begin_sign_in(self, email: str, provider: str, redirect_uri: str) -> Attempt:
-        """Return where a person can sign the mailbox in, and what identifies their answer.
+        """Return a sign-in attempt: the provider's page for the person, and the state to expect.
 
         Raises:
-            UnknownMailbox: the provider has none of this name.
-            NotPossible: its settings do not allow it.
-            TokenError: the provider does not say where.
+            UnknownMailbox: the provider has no mailbox of this name here.
+            NotSupported: the account's settings do not allow it.
+            TokenError: the provider's metadata cannot be had.
         """
         account = self._account(email)
         if account.provider != provider:
-            raise UnknownMailbox(f"{account.email} is not one of {provider}")
+            raise UnknownMailbox(f"{account.email} is not a mailbox of {provider}")
         mailbox = await self.find(email)
         if mailbox.obstacle:
-            raise NotPossible(f"{account.email} cannot be signed in here: {mailbox.obstacle}")
+            raise NotSupported(f"{account.email} cannot be signed in here: {mailbox.obstacle}")
         return await self._sign_ins.begin(account, redirect_uri)
 
     async def finish_sign_in(self, answer: Mapping[str, str]) -> Mailbox:
-        """Keep the grant that a person has given, as the answer to an attempt says.
+        """Save the grant of a completed sign-in; `answer` is the query of the provider's redirect.
 
         Raises:
-            SignInRefused: they have not, or it is somebody else's, or the attempt is over, or the
-                mailbox's settings are no longer those that it began with.
+            SignInRefused: the person declined, is not the mailbox's owner or came too late, or the
+                mailbox's settings have changed since the sign-in began.
             UnknownMailbox: the mailbox was removed meanwhile.
-            TokenError, UpstreamError: the provider or the store is in trouble.
+            TokenError, UpstreamError: the provider or the store is unavailable.
         """
         account, signed_in = await self._sign_ins.finish(answer)
         self._check_unchanged(account)
         now = EpochSeconds(time.time())
-        prove = partial(self._running.prove, account)
-        turn = self._while_unchanged(account)
-        await sign_in.adopt(self._store, account, signed_in, now, prove, turn)
-        self._forced.forget(account.key)
-        self._running.forget(account.key)
+        log_in = partial(self._relay.log_in, account)
+        lock = self._while_unchanged(account)
+        await sign_in.save_sign_in(self._store, account, signed_in, now, log_in, lock)
+        self._throttle.forget(account.key)
+        self._relay.forget(account.key)
         return await self.find(account.email)
 
     async def reload(self) -> None:
         """Read the configuration again. Raises `ConfigError`, `OSError`: nothing has changed."""
         async with self._lock:
-            await self._running.reload()
-            await self._removing.forget_gone()
+            await self._relay.reload()
+            await self._removals.delete_grants()
 
     @asynccontextmanager
     async def _while_unchanged(self, account: Account) -> AsyncIterator[None]:
@@ -216,31 +200,31 @@ class Mailboxes:
             yield
 
     def _check_unchanged(self, account: Account) -> None:
-        """Raise unless the account is in force, and its tokens go where they went."""
+        """Raise unless the account is in force, with the same OAuth settings and upstream."""
         now = self._account(account.email)
-        if not asks_alike(now, account) or now.upstream != account.upstream:
+        if now.token_identity != account.token_identity or now.upstream != account.upstream:
             raise SignInRefused(
-                f"the settings of {account.email} have changed since this sign-in began; begin it "
-                "again"
+                f"the settings of {account.email} have changed since this sign-in began; start the "
+                "sign-in again"
             )
 
     def _account(self, email: str) -> Account:
-        account = self._running.accounts.get(login_key(email))
+        account = self._relay.accounts.get(login_key(email))
         if account is None:
             raise UnknownMailbox(f"there is no mailbox {email}")
         return account
 
     async def _added(self) -> set[str]:
-        """Return the keys of all that was added, though it may not be in force."""
-        return {*self._running.added, *await asyncio.to_thread(self._means.kept.keys)}
+        """Return the keys of all added mailboxes, including those not in force."""
+        return {*self._relay.added, *await asyncio.to_thread(self._relay.account_files.keys)}
 
-    async def _looked_at(self, accounts: Sequence[Account]) -> list[Mailbox]:
-        added = self._running.added
+    async def _with_status(self, accounts: Sequence[Account]) -> list[Mailbox]:
+        added = self._relay.added
         now = EpochSeconds(time.time())
-        found = await standings(accounts, self._store, now, self._means.warn_days)
+        found = await mailbox_statuses(accounts, self._store, now, self._relay.warn_days)
         return [
-            Mailbox(account, standing, account.key in added)
-            for account, standing in zip(accounts, found, strict=True)
+            Mailbox(account, status, account.key in added)
+            for account, status in zip(accounts, found, strict=True)
         ]
 
 
@@ -248,12 +232,10 @@ def _left_over(mailbox: Mailbox, *, is_ended: bool) -> list[str]:
     left: list[str] = []
     if not is_ended:
         left.append(
-            "the provider was not told, for it has no way to be: the owner takes the relay's "
-            "access away in the settings of their account there"
+            "the provider has no revocation endpoint: the owner removes the relay's access in the "
+            "settings of their account there"
         )
     if mailbox.account.oauth.refresh_token:
         where = "the account was added with" if mailbox.is_added else "the configuration file has"
-        left.append(
-            f"{where} a refresh token of its own, which is used again unless it is taken out"
-        )
+        left.append(f"{where} a refresh token of its own, which is used again until you remove it")
     return left

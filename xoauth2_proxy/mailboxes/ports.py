@@ -1,4 +1,4 @@
-"""What the operator's side needs of the relay that runs, and what it says of its mailboxes."""
+"""The running relay as mailbox operations use it, and the mailboxes and errors they return."""
 
 from __future__ import annotations
 
@@ -9,11 +9,15 @@ from xoauth2_proxy.accounts.oauth_client import GrantType, OAuthClient
 from xoauth2_proxy.errors import ProxyError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+    from concurrent.futures import Executor
 
     from xoauth2_proxy.accounts.accounts import Account
-    from xoauth2_proxy.oauth.mailbox_status import Standing
+    from xoauth2_proxy.metrics import Metrics
+    from xoauth2_proxy.oauth.grant import AccessToken
+    from xoauth2_proxy.oauth.mailbox_status import MailboxStatus
     from xoauth2_proxy.oauth.refreshers import Refresher
+    from xoauth2_proxy.oauth.stores import TokenStore
 
 Document: TypeAlias = "dict[str, Any]"  # an account as accounts.json has it
 
@@ -30,12 +34,12 @@ class UnknownMailbox(ProxyError):
     """There is no such mailbox."""
 
 
-class AlreadyThere(ProxyError):
-    """The mailbox exists, and was not to be replaced."""
+class MailboxExists(ProxyError):
+    """The mailbox exists already, and the proposal does not overwrite."""
 
 
-class TooSoon(ProxyError):
-    """The provider was asked a moment ago."""
+class RefreshTooSoon(ProxyError):
+    """The provider was asked for a token less than a minute ago."""
 
     is_transient = True
 
@@ -44,17 +48,17 @@ class TooSoon(ProxyError):
         self.wait_seconds = wait_seconds  # until it may be asked again
 
 
-class WrittenInFile(ProxyError):
-    """The mailbox is written in the configuration file, so it cannot be changed from here."""
+class DefinedInFile(ProxyError):
+    """The mailbox is defined in the configuration file, so it can be changed only there."""
 
 
-class NotPossible(ProxyError):
-    """It cannot be done with a mailbox of this kind; the text says why."""
+class NotSupported(ProxyError):
+    """A mailbox of this kind does not support the operation; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProviderInfo:
-    """A provider that accounts can name, and what they have of it unless they say otherwise."""
+    """A provider that accounts can name, with its default OAuth settings."""
 
     name: str
     refresher: str
@@ -62,17 +66,17 @@ class ProviderInfo:
 
     @property
     def display_name(self) -> str:
-        """The name for a person."""
+        """The name shown to people."""
         return _DISPLAY_NAMES.get(self.name, self.name)
 
     @property
     def obstacle(self) -> str:
-        """Why nobody can sign in to it; "" if one can."""
+        """Why signing in is impossible; "" if it is possible."""
         return sign_in_obstacle(self.refresher, self.client)
 
     @property
     def flows(self) -> tuple[str, ...]:
-        """The ways to sign in. A device code has no use for Google's mail scope."""
+        """The ways to sign in. Google's device flow does not grant the mail scope."""
         if self.obstacle:
             return ()
         return ("browser",) if self.refresher == "gmail" else ("browser", "device")
@@ -83,121 +87,78 @@ class Mailbox:
     """One mailbox, as its operator sees it."""
 
     account: Account
-    standing: Standing
-    is_added: bool  # while the relay ran; False: it is written in the configuration file
+    status: MailboxStatus
+    is_added: bool  # added at run time; False: defined in the configuration file
 
     @property
     def obstacle(self) -> str:
-        """Why nobody can sign it in; "" if one can."""
+        """Why signing in is impossible; "" if it is possible."""
         return sign_in_obstacle(self.account.refresher, self.account.oauth)
 
     @property
     def has_grant(self) -> bool:
-        """Whether it lives on a right that someone granted, which can be renewed and revoked."""
+        """Whether a person granted access, which can be refreshed and revoked."""
         client = self.account.oauth
         return client.grant_type is GrantType.REFRESH_TOKEN and not client.is_empty
 
 
-class Running(Protocol):
-    """The relay that runs. `app` is one of a single process, `workers.parent` one of several."""
+@dataclass(slots=True, kw_only=True)
+class RelayControl:
+    """The running relay: its accounts in force, and what mailbox operations need of it."""
 
-    @property
-    def accounts(self) -> Mapping[str, Account]:
-        """The enabled accounts in force, by key."""
-        ...
+    accounts: Mapping[str, Account]  # the enabled accounts in force, by key
+    added: Collection[str]  # keys of the accounts in force that were added at run time
+    providers: Sequence[ProviderInfo]
+    account_files: AccountFiles
+    store: TokenStore
+    metrics: Metrics
+    threads: Executor  # for requests that block
+    warn_days: int
 
-    @property
-    def providers(self) -> Sequence[ProviderInfo]:
-        """The providers that accounts can name."""
-        ...
-
-    @property
-    def added(self) -> Collection[str]:
-        """The keys of the accounts in force that were added while the relay ran."""
-        ...
-
-    def check(
-        self, documents: Sequence[tuple[str, Document]], replaced: Collection[str]
-    ) -> list[Account]:
-        """Return the accounts that the documents make, in their order; blocks.
-
-        They are judged as accounts that come over the network, beside those there are now but for
-        `replaced`, the keys of added ones.
-
-        Raises:
-            ConfigError: with every problem; its JSON path begins with the document's own.
-        """
-        ...
-
-    def refresher(self, name: str) -> Refresher | None:
-        """Return the refresher of this name, though no account uses it yet. Raises `OSError`."""
-        ...
-
-    async def renew(self, account: Account) -> object:
-        """Get a new token from the provider for an account in force, for every process to use.
-
-        Raises: as `TokenSource.renew`.
-        """
-        ...
-
-    async def prove(self, account: Account, access_token: str) -> None:
-        """Return if the provider's mail server lets the mailbox in with this token.
-
-        Raises:
-            UpstreamAuthRejected: it does not.
-            UpstreamError: it cannot be asked.
-        """
-        ...
-
-    async def reload(self) -> None:
-        """Read the configuration again, added accounts included, and go on with it everywhere.
-
-        Raises:
-            ConfigError: nothing has changed.
-            OSError: the same.
-        """
-        ...
-
-    def forget(self, mailbox: str) -> None:
-        """Drop, in every process, what a mailbox (its key) can be sent with."""
-        ...
+    # Return the accounts that the documents (each with its JSON path) define, in their order;
+    # blocks. The keys are of added accounts that the documents replace.
+    # Raises `ConfigError` with every problem.
+    check: Callable[[Sequence[tuple[str, Document]], Collection[str]], list[Account]]
+    # Return the refresher of this name, even if no account uses it yet. Raises `OSError`.
+    refresher: Callable[[str], Refresher | None]
+    # Get a new token for an account in force, for all processes. Raises as `TokenSource.refresh`.
+    refresh: Callable[[Account], Awaitable[AccessToken]]
+    # Log in at the provider's mail server with this access token. Raises `UpstreamAuthRejected` if
+    # the server refuses it, `UpstreamError` if the server cannot be asked.
+    log_in: Callable[[Account, str], Awaitable[None]]
+    # Read the configuration and the added accounts again, in all processes.
+    # Raises `ConfigError` or `OSError`; then nothing has changed.
+    reload: Callable[[], Awaitable[None]]
+    # Drop a mailbox's tokens and connections (by its key), in all processes.
+    forget: Callable[[str], None]
 
 
-class KeptAccounts(Protocol):
-    """The accounts that were added while the relay ran, on disk. Blocking."""
+class AccountFiles(Protocol):
+    """The accounts that were added at run time, on disk. Blocking. All raise `OSError`."""
 
     def keys(self) -> Collection[str]:
-        """Return whose accounts are kept. Raises `OSError`."""
+        """Return the keys of the accounts."""
         ...
 
     def documents(self) -> Sequence[tuple[str, Document]]:
-        """Return the accounts that are kept, each with its file's name. Raises `OSError`."""
+        """Return the accounts, each with its file's name."""
         ...
 
     def add(self, document: Document) -> None:
-        """Keep an account, in place of the mailbox's former one. Raises `OSError`."""
+        """Write an account; it replaces the mailbox's former one."""
         ...
 
     def remove(self, key: str) -> bool:
-        """Keep the account no longer; return whether it was kept. Raises `OSError`."""
+        """Remove the account; return whether there was one."""
         ...
 
 
-def asks_alike(one: Account, other: Account) -> bool:
-    """Whether both ask for tokens in the same way, so that the token of one is the other's."""
-    return _asks_as(one) == _asks_as(other)
-
-
-def _asks_as(account: Account) -> tuple[object, ...]:
-    return account.provider, account.refresher, account.email, account.oauth
-
-
 def sign_in_obstacle(refresher: str, client: OAuthClient) -> str:
-    """Return why nobody can sign in with these settings; "" if one can."""
+    """Return why signing in is impossible with these settings; "" if it is possible."""
     if refresher == MOCK:
-        return "mailboxes of the sandbox need no sign-in"
+        return "sandbox mailboxes need no sign-in"
     if refresher == _COMMAND:
-        return "a command prints its tokens"
+        return "its tokens come from a command"
     if client.grant_type is not GrantType.REFRESH_TOKEN:
         return f"the relay signs in by itself ({client.grant_type})"
     if not client.client_id:

@@ -1,7 +1,8 @@
-"""Takes added mailboxes away, with their grants: all that are named, or those that have died.
+"""Removes added mailboxes and their grants: those that are named, or those whose grant is dead.
 
-I1: the grant of a mailbox that is in force, for the configuration file has it too, is left alone.
-I2: one that cannot be taken away keeps none of the others.
+I1: the grant of a mailbox that stays in force, because the configuration file defines it too, is
+left alone.
+I2: a mailbox that cannot be removed does not keep others from being removed.
 """
 
 from __future__ import annotations
@@ -11,138 +12,116 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from xoauth2_proxy.errors import GrantRevoked, TokenError, TokenStoreUnavailable
-from xoauth2_proxy.mailboxes.additions import AT_ONCE
+from xoauth2_proxy.mailboxes.additions import MAX_CONCURRENT_REQUESTS
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from xoauth2_proxy.accounts.accounts import Account
-    from xoauth2_proxy.mailboxes.ports import KeptAccounts, Running
-    from xoauth2_proxy.mailboxes.refresh_throttle import Forced
-    from xoauth2_proxy.oauth.stores import TokenStore
+    from xoauth2_proxy.mailboxes.ports import RelayControl
+    from xoauth2_proxy.mailboxes.refresh_throttle import RefreshThrottle
 
 
 @dataclass(frozen=True, slots=True)
-class Pruned:
-    """What became of the mailboxes whose grants were tried."""
+class RemovalResult:
+    """What became of the mailboxes whose grants were checked."""
 
     removed: list[str]
-    undecided: list[tuple[str, TokenError]]  # kept: nobody could say whether the grant is dead
+    undecided: list[tuple[str, TokenError]]  # not removed: the failure does not prove a dead grant
 
 
-class Removing:
-    """Removes mailboxes from a relay that runs."""
+class Removals:
+    """Removes mailboxes from the running relay."""
 
-    def __init__(
-        self,
-        running: Running,
-        kept: KeptAccounts,
-        store: TokenStore,
-        forced: Forced,
-        lock: asyncio.Lock,
-    ) -> None:
-        self._running = running
-        self._kept = kept
-        self._store = store
-        self._forced = forced
-        self._lock = lock  # held while the set of accounts is changed, never for a provider
-        self._leaving: set[str] = set()  # removed; their grants are not forgotten yet
+    def __init__(self, relay: RelayControl, throttle: RefreshThrottle, lock: asyncio.Lock) -> None:
+        self._relay = relay
+        self._throttle = throttle
+        self._lock = lock  # held while the set of accounts changes, never during a token request
+        self._leaving: set[str] = set()  # removed; their grants are not deleted yet
 
-    async def remove(self, keys: Collection[str], *, is_pruning: bool = False) -> list[str]:
-        """Remove added mailboxes; if `is_pruning`, those whose grant is dead. Return which.
+    async def remove(self, keys: Collection[str], *, only_dead: bool = False) -> list[str]:
+        """Remove added mailboxes, with `only_dead` those whose grant is dead. Return which.
 
         Raises: as `Mailboxes.remove`, once everything else is done.
         """
         removed: list[str] = []
         trouble: OSError | TokenStoreUnavailable | None = None
         async with self._lock:
-            in_force = set(self._running.added)
+            in_force = set(self._relay.added)
             for key in keys:
                 try:
-                    if await self._take_out(key, is_pruning=is_pruning):
+                    if await self._remove_file(key, only_dead=only_dead):
                         removed.append(key)
                 except (OSError, TokenStoreUnavailable) as error:
                     trouble = trouble or error
             if removed:
-                # Of a mailbox that was left out the grant may be the file's, of a disabled account.
+                # A mailbox not in force may be a disabled account of the file: its grant stays.
                 self._leaving |= in_force & {*removed}
-                await self._running.reload()
-                await self.forget_gone()
+                await self._relay.reload()
+                await self.delete_grants()
         if trouble is not None:
             raise trouble
         return removed
 
-    async def prune(self, accounts: Sequence[Account]) -> Pruned:
-        """Remove those of the added mailboxes whose grant is dead, asking now.
+    async def remove_dead(self, accounts: Sequence[Account]) -> RemovalResult:
+        """Ask for a token of each added mailbox; remove those whose grant is dead.
 
         Raises: as `Mailboxes.remove_invalid`.
         """
-        self._forced.note(account.key for account in accounts if not account.oauth.is_empty)
-        places = asyncio.Semaphore(AT_ONCE)
+        self._throttle.note(account.key for account in accounts if not account.oauth.is_empty)
+        limit = asyncio.Semaphore(MAX_CONCURRENT_REQUESTS)
 
         async def failure_of(account: Account) -> TokenError | None:
-            async with places:
-                return await self._failure_of(account)
+            if account.oauth.is_empty:
+                return None
+            async with limit:
+                try:
+                    await self._relay.refresh(account)
+                except TokenError as error:
+                    return error
+            return None
 
         failures = await asyncio.gather(*map(failure_of, accounts))
-        failed = [
-            (account, failure)
-            for account, failure in zip(accounts, failures, strict=True)
-            if failure is not None
-        ]
-        dead = [account.key for account, failure in failed if _is_final(failure)]
-        removed = await self.remove(dead, is_pruning=True)
-        undecided = [
-            (account.email, failure) for account, failure in failed if account.key not in removed
-        ]
-        return Pruned(removed, undecided)
+        failed = [(one, error) for one, error in zip(accounts, failures, strict=True) if error]
+        dead = [account.key for account, error in failed if _is_final(error)]
+        removed = await self.remove(dead, only_dead=True)
+        undecided = [(one.email, error) for one, error in failed if one.key not in removed]
+        return RemovalResult(removed, undecided)
 
-    async def forget_gone(self) -> None:
-        """Forget the grants of removed mailboxes that are not in force any more.
+    async def delete_grants(self) -> None:
+        """Delete the grants of removed mailboxes that are no longer in force.
 
-        Raises `TokenStoreUnavailable` once all were tried; what is left is tried next time.
+        Raises `TokenStoreUnavailable` once all were tried; the rest is tried next time.
         """
         trouble: TokenStoreUnavailable | None = None
         for key in sorted(self._leaving):
             try:
-                if key not in self._running.accounts:
-                    async with self._store.lock(key):
-                        await self._store.delete(key)
-                    self._forced.forget(key)
-                    self._running.forget(key)
+                if key not in self._relay.accounts:
+                    async with self._relay.store.lock(key):
+                        await self._relay.store.delete(key)
+                    self._throttle.forget(key)
+                    self._relay.forget(key)
                 self._leaving.discard(key)
             except TokenStoreUnavailable as error:
                 trouble = trouble or error
         if trouble is not None:
             raise trouble
 
-    async def _take_out(self, key: str, *, is_pruning: bool) -> bool:
-        if not is_pruning:
-            await asyncio.to_thread(self._kept.remove, key)
+    async def _remove_file(self, key: str, *, only_dead: bool) -> bool:
+        files = self._relay.account_files
+        if not only_dead:
+            await asyncio.to_thread(files.remove, key)
             return True
-        async with self._store.lock(key):
-            if not await self._has_died(key):
+        async with self._relay.store.lock(key):
+            # Somebody may have signed the mailbox in since the grant was found dead.
+            grant = await self._relay.store.load(key)
+            if grant is None or grant.failure is None or grant.failure.kind != "revoked":
                 return False
-            await asyncio.to_thread(self._kept.remove, key)
+            await asyncio.to_thread(files.remove, key)
             return True
-
-    async def _failure_of(self, account: Account) -> TokenError | None:
-        """Return why the account has no token, asking now; None if it has, or lives on no grant."""
-        if account.oauth.is_empty:
-            return None
-        try:
-            await self._running.renew(account)
-        except TokenError as error:
-            return error
-        return None
-
-    async def _has_died(self, key: str) -> bool:
-        """Whether the grant is dead still: somebody may have signed the mailbox in since."""
-        grant = await self._store.load(key)
-        return grant is not None and grant.failure is not None and grant.failure.kind == "revoked"
 
 
 def _is_final(failure: TokenError) -> bool:
-    # `GrantRevoked` alone is not enough: a second factor that is asked for comes as one too, and a
-    # mailbox that nobody has signed in yet is none that died.
+    # `GrantRevoked` alone is not enough: it is also raised when the provider wants a second factor,
+    # and for a mailbox that was never signed in.
     return isinstance(failure, GrantRevoked) and failure.oauth_error == "invalid_grant"

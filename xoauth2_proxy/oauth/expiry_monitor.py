@@ -1,7 +1,7 @@
-"""Looks after all mailboxes: counts how they stand, and says in time who needs a person.
+"""Monitors all mailboxes: counts their states, and warns before a person must act.
 
-A warning comes when a mailbox begins to need somebody, again every day, and once more when it is
-well.
+A warning is logged and sent when a mailbox begins to need a person, every day after that, and once
+when it works again.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from xoauth2_proxy import log
 from xoauth2_proxy.errors import TokenStoreUnavailable
 from xoauth2_proxy.oauth.grant import EpochSeconds
-from xoauth2_proxy.oauth.mailbox_status import IS_WELL, Standing, standing, unreadable
+from xoauth2_proxy.oauth.mailbox_status import IS_WELL, MailboxStatus, status_of, unreadable_status
 from xoauth2_proxy.oauth.refresh import current_grant
 from xoauth2_proxy.oauth.webhook import Notice
 
@@ -30,54 +30,54 @@ if TYPE_CHECKING:
     from xoauth2_proxy.oauth.webhook import Webhook
 
 
-LOOK_SECONDS = 60.0  # between two looks
+CHECK_SECONDS = 60.0  # between two checks
 _REMIND_SECONDS = 86_400.0
-_AT_ONE_TIME = 50  # grants that are loaded together
+_CONCURRENT_LOADS = 50  # grants loaded at the same time
 
 _log = log.logger("watch")
 
 
-async def standings(
+async def mailbox_statuses(
     accounts: Iterable[Account], store: TokenStore, now: EpochSeconds, warn_days: int
-) -> list[Standing]:
-    """Return how each account stands, in the same order; a store that fails is told in each."""
-    rest, found = list(accounts), list[Standing]()
-    trouble = ""
+) -> list[MailboxStatus]:
+    """Return each account's status, in the same order; a failing store is named in each."""
+    rest, found = list(accounts), list[MailboxStatus]()
+    store_error = ""
     while rest:
-        chunk, rest = rest[:_AT_ONE_TIME], rest[_AT_ONE_TIME:]
-        if trouble:
-            found += [unreadable(account, trouble) for account in chunk]
+        chunk, rest = rest[:_CONCURRENT_LOADS], rest[_CONCURRENT_LOADS:]
+        if store_error:
+            found += [unreadable_status(account, store_error) for account in chunk]
             continue
-        looks = [_look_at(account, store, now, warn_days) for account in chunk]
-        answers = await asyncio.gather(*looks)
+        checks = [_status_of(account, store, now, warn_days) for account in chunk]
+        answers = await asyncio.gather(*checks)
         found += [answer for answer, _ in answers]
-        # A store that failed for all of them would let the rest wait for nothing.
+        # If the store failed for all of them, the rest would only wait for the same failure.
         if all(why for _, why in answers):
-            trouble = answers[0][1]
+            store_error = answers[0][1]
     return found
 
 
-async def _look_at(
+async def _status_of(
     account: Account, store: TokenStore, now: EpochSeconds, warn_days: int
-) -> tuple[Standing, str]:
-    """Return the standing, and why the store could not be read ("": it could)."""
-    kept = None
+) -> tuple[MailboxStatus, str]:
+    """Return the status, and why the store could not be read ("": it could)."""
+    stored = None
     if not account.oauth.is_empty:
         try:
-            kept = await store.load(account.key)
+            stored = await store.load(account.key)
         except TokenStoreUnavailable as error:
-            return unreadable(account, str(error)), str(error) or "unavailable"
-    grant = current_grant(account, kept, now)
-    return standing(account, grant, now, warn_days), ""
+            return unreadable_status(account, str(error)), str(error) or "unavailable"
+    grant = current_grant(account, stored, now)
+    return status_of(account, grant, now, warn_days), ""
 
 
 @dataclass
-class Watch:
-    """Looks at all mailboxes again and again; one for each store and configuration is enough."""
+class ExpiryMonitor:
+    """Checks all mailboxes once a minute; a relay has one."""
 
     store: TokenStore
     metrics: Metrics
-    accounts: Callable[[], Iterable[Account]]  # those there are now
+    accounts: Callable[[], Iterable[Account]]  # those in force
     warn_days: int
     webhook: Webhook | None = None
     clock: Clock = time
@@ -86,18 +86,18 @@ class Watch:
     _counted: set[tuple[str, str]] = field(default_factory=set)
 
     async def run(self) -> None:
-        """Look once a minute, until cancelled."""
+        """Check once a minute, until cancelled."""
         while True:
             try:
-                await self.look()
+                await self.check_all()
             except Exception:
-                _log.exception("the look at the mailboxes failed")
-            await asyncio.sleep(LOOK_SECONDS)
+                _log.exception("the check of the mailboxes failed")
+            await asyncio.sleep(CHECK_SECONDS)
 
-    async def look(self) -> list[Standing]:
-        """Look at all mailboxes once: count, warn, tell the webhook; return how they stand."""
+    async def check_all(self) -> list[MailboxStatus]:
+        """Check all mailboxes once: count, warn, notify the webhook; return their statuses."""
         now = EpochSeconds(self.clock.time())
-        found = await standings(self.accounts(), self.store, now, self.warn_days)
+        found = await mailbox_statuses(self.accounts(), self.store, now, self.warn_days)
         self._count(found)
         self._warn(found, now)
         if self.webhook is not None and self._pending:
@@ -108,7 +108,7 @@ class Watch:
                     del self._pending[mailbox]
         return found
 
-    def _count(self, found: list[Standing]) -> None:
+    def _count(self, found: list[MailboxStatus]) -> None:
         counts = Counter((one.provider, one.state.value) for one in found)
         for gone in self._counted - counts.keys():
             self.metrics.mailboxes.labels(*gone).set(0)
@@ -116,7 +116,7 @@ class Watch:
             self.metrics.mailboxes.labels(*labels).set(count)
         self._counted |= counts.keys()
 
-    def _warn(self, found: list[Standing], now: EpochSeconds) -> None:
+    def _warn(self, found: list[MailboxStatus], now: EpochSeconds) -> None:
         present = {one.mailbox for one in found}
         for mailbox in [one for one in self._warned_at if one not in present]:
             del self._warned_at[mailbox]
@@ -125,12 +125,12 @@ class Watch:
             warned_at = self._warned_at.get(one.mailbox)
             if one.needs_a_person and (warned_at is None or now - warned_at >= _REMIND_SECONDS):
                 self._warned_at[one.mailbox] = now
-                self._say(one, now, is_well=False)
+                self._announce(one, now, is_well=False)
             elif one.state in IS_WELL and warned_at is not None:
                 del self._warned_at[one.mailbox]
-                self._say(one, now, is_well=True)
+                self._announce(one, now, is_well=True)
 
-    def _say(self, one: Standing, now: EpochSeconds, *, is_well: bool) -> None:
+    def _announce(self, one: MailboxStatus, now: EpochSeconds, *, is_well: bool) -> None:
         fields: dict[str, object] = {"account": one.mailbox, "provider": one.provider}
         fields["state"] = one.state
         if not is_well:

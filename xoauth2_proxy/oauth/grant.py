@@ -1,7 +1,7 @@
-"""What OAuth hands out and what it is asked with. RFC 6749 §1.3–1.5.
+"""Access tokens, grants and token responses. RFC 6749 §1.3–1.5.
 
-Two clocks, two types: tokens in use are measured by a clock that never jumps, what is kept beyond
-the process by dates.
+Two clocks have two types: tokens in use are timed by a clock that never jumps, stored grants by
+dates.
 """
 
 from __future__ import annotations
@@ -16,33 +16,32 @@ Monotonic = NewType("Monotonic", float)  # seconds of `time.monotonic`; not a da
 EpochSeconds = NewType("EpochSeconds", float)  # seconds of `time.time`; 0 for never
 
 _LIFETIME_SECONDS = 3600.0  # RFC 6749 §5.1 lets an endpoint leave it out; this is the usual one
-_LAST_SECONDS = 60.0  # too short for a login upstream that Microsoft may hold back
+_LAST_SECONDS = 60.0  # Microsoft may delay a login for this long
 
 
 @dataclass(frozen=True, slots=True)
 class AccessToken:
-    """A key to one mailbox for a short time."""
+    """An access token for one mailbox, and when to replace it."""
 
     value: str = field(repr=False)
-    refresh_at: Monotonic  # from here on a new one is fetched while this one is still given out
-    stale_at: Monotonic  # from here on it is given out only if no new one can be had
+    refresh_at: Monotonic  # from then on a new one is fetched, and this one is still used
+    stale_at: Monotonic  # from then on it is used only if there is no new one
     expires_at: Monotonic
 
     @classmethod
-    def issued(
+    def with_lifetime(
         cls, value: str, now: Monotonic, lifetime_seconds: float, window_seconds: float = 600.0
     ) -> AccessToken:
         """Return a token that ends `lifetime_seconds` from `now`.
 
-        It is renewed `window_seconds` before its end; a short-lived one when a quarter of its life
-        is left.
+        It is refreshed `window_seconds` before its end, or when a quarter of its life is left.
         """
         window_seconds = max(0.0, min(window_seconds, lifetime_seconds / 4))
-        return cls.ending(value, Monotonic(now + lifetime_seconds), window_seconds)
+        return cls.with_expiry(value, Monotonic(now + lifetime_seconds), window_seconds)
 
     @classmethod
-    def ending(cls, value: str, expires_at: Monotonic, window_seconds: float) -> AccessToken:
-        """Return a token that ends at `expires_at` and is renewed `window_seconds` before."""
+    def with_expiry(cls, value: str, expires_at: Monotonic, window_seconds: float) -> AccessToken:
+        """Return a token that ends at `expires_at` and is refreshed `window_seconds` before."""
         last_seconds = min(_LAST_SECONDS, window_seconds / 2)
         return cls(
             value,
@@ -54,20 +53,25 @@ class AccessToken:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grant:
-    """The right to a mailbox, as a refresher presents it."""
+    """What a refresher presents for a mailbox's access token."""
 
     mailbox: str  # the address that tokens are for
     client: OAuthClient
-    refresh_token: str = field(default="", repr=False)  # the newest; "": there is none
+    refresh_token: str = field(default="", repr=False)  # the newest; "": none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Issued:
-    """What a token endpoint answered. RFC 6749 §5.1."""
+class TokenResponse:
+    """A token endpoint's response. RFC 6749 §5.1."""
 
     access_token: str = field(repr=False)
     lifetime_seconds: float = _LIFETIME_SECONDS
-    refresh_token: str = field(default="", repr=False)  # a new one; "": the old one stays
-    refresh_token_lifetime_seconds: float = 0.0  # 0: the endpoint said nothing
+    refresh_token: str = field(
+        default="", repr=False
+    )  # a new one; "": the old one stays valid valid
+    refresh_token_lifetime_seconds: float = 0.0  # 0: not stated
     id_token: str = field(default="", repr=False)  # OpenID Connect, when a person signed in
     scope: str = ""
+
+
+Issued = TokenResponse  # the name in plug-ins written before this one

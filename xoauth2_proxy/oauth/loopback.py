@@ -1,8 +1,8 @@
-"""Waits on this machine for the browser that the provider sends back. RFC 8252 §7.3.
+"""Receives the provider's redirect on a loopback address of this machine. RFC 8252 §7.3.
 
-I1: one answer is taken, and only with the state of the attempt; others change nothing.
-I2: nothing listens off loopback, and nothing listens once the answer was dealt with.
-Codes stand in addresses, so requests are not logged.
+I1: one answer is accepted, and only with the attempt's state; others change nothing.
+I2: it listens on loopback only, and only until the answer is handled.
+Addresses contain codes, so requests are not logged.
 """
 
 from __future__ import annotations
@@ -45,19 +45,19 @@ _PAGE = """<!DOCTYPE html>
 """
 
 
-class Loopback:
-    """Listens while it is entered, on `redirect_uri`'s host name or address and `port`."""
+class LoopbackRedirect:
+    """A context manager that listens on the redirect URI's host and `port`."""
 
     def __init__(self, *, port: int = 0, host: str = "127.0.0.1") -> None:
         self.port = port  # 0: any free one; known once entered
         self._host = host
         self._state = ""
         self._answer: asyncio.Future[Mapping[str, str]] | None = None
-        self._told: asyncio.Future[tuple[bool, str]] | None = None
+        self._outcome: asyncio.Future[tuple[bool, str]] | None = None
         self._runner: web.ServerRunner | None = None
 
     async def __aenter__(self) -> Self:
-        """Begin to listen. Raises `SignInRefused`: the port is taken."""
+        """Start listening. Raises `SignInRefused`: the port is in use."""
         sockets = _sockets(self.port, with_ipv6=self._host == "localhost")
         self.port = sockets[0].getsockname()[1]
         server = web.Server(self._serve, access_log=None)
@@ -79,8 +79,8 @@ class Loopback:
         traceback: TracebackType | None,
     ) -> None:
         """Stop listening."""
-        if self._told is not None and not self._told.done():
-            self._told.set_result((False, "The sign-in was given up."))
+        if self._outcome is not None and not self._outcome.done():
+            self._outcome.set_result((False, "The sign-in was cancelled."))
         assert self._runner is not None  # noqa: S101 - entered before
         await self._runner.cleanup()
 
@@ -90,14 +90,14 @@ class Loopback:
         finish: Callable[[Mapping[str, str]], Awaitable[_T]],
         wait_seconds: float = WAIT_SECONDS,
     ) -> _T:
-        """Return what `finish` makes of the answer; its page tells the person how it went.
+        """Return the result of `finish` for the answer; the page shows the person the outcome.
 
         Raises:
-            SignInRefused: nobody came in time.
-            ProxyError: whatever `finish` raises.
+            SignInRefused: no answer came in time.
+            ProxyError: raised by `finish`.
         """
         loop = asyncio.get_running_loop()
-        self._state, self._answer, self._told = state, loop.create_future(), loop.create_future()
+        self._state, self._answer, self._outcome = state, loop.create_future(), loop.create_future()
         try:
             async with asyncio.timeout(wait_seconds):
                 answer = await self._answer
@@ -106,37 +106,37 @@ class Loopback:
         try:
             outcome = await finish(answer)
         except ProxyError as error:
-            self._tell(False, f"{error}")
+            self._show_outcome(False, f"{error}")
             raise
-        self._tell(True, "The mailbox is signed in. You can close this page.")
+        self._show_outcome(True, "The mailbox is signed in. You can close this page.")
         return outcome
 
-    def _tell(self, is_success: bool, text: str) -> None:
-        if self._told is not None and not self._told.done():
-            self._told.set_result((is_success, text))
+    def _show_outcome(self, is_success: bool, text: str) -> None:
+        if self._outcome is not None and not self._outcome.done():
+            self._outcome.set_result((is_success, text))
 
     async def _serve(self, request: web.BaseRequest) -> web.Response:
-        if (refusal := self._refusal(request)) is not None:
+        if (refusal := self._error_page(request)) is not None:
             return refusal
-        if self._answer is None or self._told is None or not self._is_answer(request.query):
-            return _page(400, "Not this one", "No sign-in waits for this answer.")
+        if self._answer is None or self._outcome is None or not self._is_answer(request.query):
+            return _page(400, "Not expected", "No sign-in waits for this answer.")
         if self._answer.done():
-            return _page(400, "Not this one", "This answer has come before.")
+            return _page(400, "Not expected", "This answer has come before.")
         self._answer.set_result(dict(request.query))
-        is_success, text = await self._told
+        is_success, text = await self._outcome
         return _page(200, "Signed in", text) if is_success else _page(400, "Not signed in", text)
 
-    def _refusal(self, request: web.BaseRequest) -> web.Response | None:
-        if not self._is_ours(request.headers.get("Host", "")):
-            return _page(400, "Not here", "This address is not served here.")
+    def _error_page(self, request: web.BaseRequest) -> web.Response | None:
+        if not self._is_own_host(request.headers.get("Host", "")):
+            return _page(400, "Not found", "This server has another host name.")
         if request.path != "/":
-            return _page(404, "Not here", "There is nothing at this address.")
+            return _page(404, "Not found", "There is nothing at this address.")
         if request.method != "GET":
-            return _page(405, "Not so", "Only GET is understood here.", Allow="GET")
+            return _page(405, "Not allowed", "Only GET is allowed here.", Allow="GET")
         return None
 
-    def _is_ours(self, host: str) -> bool:
-        """Whether loopback was asked for by its name; a stranger's name may point here as well."""
+    def _is_own_host(self, host: str) -> bool:
+        """Whether the host is a loopback name; DNS may point other names here."""
         return host in {f"{name}:{self.port}" for name in ("127.0.0.1", "localhost", "[::1]")}
 
     def _is_answer(self, query: Mapping[str, str]) -> bool:
@@ -144,10 +144,10 @@ class Loopback:
         return is_ours and ("code" in query or "error" in query)
 
 
-def answer_in(text: str) -> dict[str, str]:
-    """Return the query of the redirect that a person copied: of the whole address, or alone.
+def parse_redirect(text: str) -> dict[str, str]:
+    """Return the query of a redirect that a person pasted: the whole address, or its query.
 
-    A text without any parameter is a code; of {"code": …} the state is not known.
+    A text without parameters is a code; then the result has no state.
     """
     text = text.strip().strip("<>\"'")
     query = urlsplit(text).query or text.lstrip("?")
@@ -166,29 +166,33 @@ def _page(status: int, title: str, text: str, **headers: str) -> web.Response:
 
 
 def _sockets(port: int, *, with_ipv6: bool) -> list[socket.socket]:
-    """Return sockets on one port of loopback, for IPv4 and, as far as there is any, for IPv6.
+    """Return sockets on one loopback port, for IPv4 and, if the machine has it, for IPv6.
 
-    A browser tries both for `localhost`, and whoever held the other could read the code.
+    A browser tries both for `localhost`; a program that held the other could read the code.
     """
     for _ in range(_PORT_TRIES):
         try:
-            first = _bound(socket.AF_INET, "127.0.0.1", port)
+            first = _listening_socket(socket.AF_INET, "127.0.0.1", port)
         except OSError as error:
-            raise SignInRefused(f"port {port} cannot be used here: {error.strerror}") from None
+            raise SignInRefused(
+                f"port {port} of 127.0.0.1 cannot be used: {error.strerror}"
+            ) from None
         if not with_ipv6:
             return [first]
         try:
-            return [first, _bound(socket.AF_INET6, "::1", first.getsockname()[1])]
+            return [first, _listening_socket(socket.AF_INET6, "::1", first.getsockname()[1])]
         except OSError as error:
             if error.errno in _NO_IPV6:
                 return [first]
             first.close()
             if port:
-                raise SignInRefused(f"port {port} of ::1 is taken: {error.strerror}") from None
-    raise SignInRefused("there is no port free on both 127.0.0.1 and ::1")
+                raise SignInRefused(
+                    f"port {port} of ::1 cannot be used: {error.strerror}"
+                ) from None
+    raise SignInRefused("no port is free on both 127.0.0.1 and ::1")
 
 
-def _bound(family: socket.AddressFamily, address: str, port: int) -> socket.socket:
+def _listening_socket(family: socket.AddressFamily, address: str, port: int) -> socket.socket:
     one = socket.socket(family, socket.SOCK_STREAM)
     try:
         one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -1,7 +1,4 @@
-"""How a mailbox stands: whether it can send, until when, and what somebody must do.
-
-Pure: everything comes in as values, and nothing is asked of anyone.
-"""
+"""Derives a mailbox's status: whether it can send, until when, and what a person must do. Pure."""
 
 from __future__ import annotations
 
@@ -24,33 +21,33 @@ if TYPE_CHECKING:
 _DAY_SECONDS = 86_400.0
 _NEVER = EpochSeconds(0.0)
 _UNREAD = "the token store cannot be read"
-# The relay uses every grant daily, so idleness is no danger while that works.
+# The relay uses every grant daily, so none expires unused while that works.
 _KEPT_ALIVE_SECONDS = 2 * _DAY_SECONDS
-# Refreshers whose mailboxes need a person's sign-in before anything works.
+# Refreshers whose mailboxes need a person's sign-in first.
 _SIGNED_IN = frozenset({"gmail", "outlook", "oidc"})
-# What authenticates the client, and how it is replaced: by whether it is a certificate.
+# What authenticates the client, and how to replace it: for a secret, and for a certificate.
 _CREDENTIALS = {
     False: (
         "client secret",
-        'make a new client secret at the provider; put it into "client_secret" and its last day '
+        'create a new client secret at the provider; put it into "client_secret" and its last day '
         'into "client_secret_expires"',
     ),
     True: (
         "client's certificate",
-        'make a new certificate, upload it at the provider, then replace the file of "certificate"',
+        'create a certificate, upload it at the provider, then replace the file of "certificate"',
     ),
 }
 
 
 class State(StrEnum):
-    """How a mailbox stands, in one word."""
+    """A mailbox's status in one word."""
 
     OK = "ok"
-    UNUSED = "unused"  # configured, and no token was asked for yet
-    ATTENTION = "attention"  # works, and needs a person soon
+    UNUSED = "unused"  # configured; no token was requested yet
+    ATTENTION = "attention"  # works, but needs a person soon
     SIGN_IN_NEEDED = "sign_in_needed"
     MISCONFIGURED = "misconfigured"
-    TROUBLE = "trouble"  # the token endpoint or the store is not available; nobody's duty yet
+    TROUBLE = "trouble"  # the token endpoint or the store is unavailable; no one need act yet
     OWN_TOKEN = "own_token"  # noqa: S105 - its clients bring their own tokens
     MOCK = "mock"
 
@@ -60,31 +57,31 @@ IS_WELL = frozenset({State.OK, State.UNUSED, State.OWN_TOKEN, State.MOCK})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
-    """How one mailbox stands."""
+class MailboxStatus:
+    """The status of one mailbox."""
 
     mailbox: str
     provider: str
     state: State
-    last_success: EpochSeconds = _NEVER  # when the last access token was got
-    next_refresh: EpochSeconds = _NEVER  # when the next one is due; never: none is planned
-    days_left: float | None = None  # until a person is needed; None: no end is known
-    reason: str = ""  # why it does not, or will not, work
-    remedy: str = ""  # what somebody must do
+    last_success: EpochSeconds = _NEVER  # when the last access token was issued
+    next_refresh: EpochSeconds = _NEVER  # when the next one is due; never: none is scheduled
+    days_left: float | None = None  # until a person must act; None: no end is known
+    reason: str = ""  # why it does not work, or soon will not
+    remedy: str = ""  # what a person must do
     last_error: str = ""  # the provider's words at the last attempt; "": it succeeded
 
     @property
     def needs_a_person(self) -> bool:
-        """Whether somebody has to do something, now or soon."""
+        """Whether a person must act, now or soon."""
         return self.state in NEEDS_A_PERSON
 
     @property
     def is_unread(self) -> bool:
-        """Whether nothing is known, because the store could not be read."""
+        """Whether the status is unknown, because the store could not be read."""
         return self.state is State.TROUBLE and self.reason.startswith(_UNREAD)
 
     def to_json(self) -> dict[str, object]:
-        """Return the standing as JSON has it: dates as in RFC 3339, null for never."""
+        """Return the status as a JSON object: dates as in RFC 3339, null for never."""
         shown = asdict(self) | {
             "last_success": rfc3339(self.last_success),
             "next_refresh": rfc3339(self.next_refresh),
@@ -94,11 +91,8 @@ class Standing:
         return shown
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Standing:
-        """Return the standing that `to_json` gave, whatever else stands beside it.
-
-        Raises `ValueError`.
-        """
+    def from_json(cls, values: Mapping[str, Any]) -> MailboxStatus:
+        """Return the status that `to_json` wrote; other keys are ignored. Raises `ValueError`."""
         try:
             days_left = values.get("days_left")
             return cls(
@@ -111,12 +105,12 @@ class Standing:
                 **{key: str(values.get(key, "")) for key in ("reason", "remedy", "last_error")},
             )
         except (KeyError, TypeError) as error:
-            raise ValueError("not a standing") from error
+            raise ValueError("not a mailbox status") from error
 
 
 @dataclass(frozen=True, slots=True)
-class _End:
-    """Something that will stop working at a known time."""
+class _Expiry:
+    """Something that stops working at a known time."""
 
     at: float  # seconds since the epoch
     state: State  # once it has come
@@ -135,21 +129,18 @@ def _moment(date: str | None) -> EpochSeconds:
     return EpochSeconds(datetime.fromisoformat(date).timestamp()) if date else _NEVER
 
 
-def standing(
+def status_of(
     account: Account, grant: StoredGrant | None, now: EpochSeconds, warn_days: int
-) -> Standing:
-    """Return how the account stands, given what is stored of its grant (None: nothing).
-
-    `grant` is the one that counts (`renewal.current_grant`).
-    """
+) -> MailboxStatus:
+    """Return the account's status; `grant` is the one in force (`refresh.current_grant`)."""
     if account.refresher == "mock":
-        return _bare(account, State.MOCK)
+        return _status(account, State.MOCK)
     if account.oauth.is_empty:
-        return _bare(account, State.OWN_TOKEN)
+        return _status(account, State.OWN_TOKEN)
     if grant is None:
-        return _unsigned(account) or _bare(account, State.UNUSED)
-    state, days_left, reason, remedy = _judged(account, grant, now, warn_days)
-    return Standing(
+        return _not_signed_in(account) or _status(account, State.UNUSED)
+    state, days_left, reason, remedy = _assess(account, grant, now, warn_days)
+    return MailboxStatus(
         mailbox=account.email,
         provider=account.provider,
         state=state,
@@ -162,29 +153,29 @@ def standing(
     )
 
 
-def unreadable(account: Account, why: str) -> Standing:
-    """Return the standing of an account whose grant cannot be read."""
-    return Standing(
+def unreadable_status(account: Account, why: str) -> MailboxStatus:
+    """Return the status of an account whose grant cannot be read."""
+    return MailboxStatus(
         mailbox=account.email,
         provider=account.provider,
         state=State.TROUBLE,
         reason=f"{_UNREAD}: {why}",
-        remedy='look at "store" in the configuration and at what it names',
+        remedy='check "store" in the configuration, and the directory or server it names',
         last_error=why,
     )
 
 
-def _bare(account: Account, state: State, reason: str = "", remedy: str = "") -> Standing:
-    return Standing(
+def _status(account: Account, state: State, reason: str = "", remedy: str = "") -> MailboxStatus:
+    return MailboxStatus(
         mailbox=account.email, provider=account.provider, state=state, reason=reason, remedy=remedy
     )
 
 
-def _unsigned(account: Account) -> Standing | None:
-    """Return the standing of a mailbox that nobody signed in yet; None if it needs no sign-in."""
+def _not_signed_in(account: Account) -> MailboxStatus | None:
+    """Return the status of a mailbox that was never signed in; None if it needs no sign-in."""
     if not _needs_sign_in(account) or account.oauth.refresh_token:
         return None
-    return _bare(
+    return _status(
         account, State.SIGN_IN_NEEDED, "nobody has signed in yet", _sign_in(account, "sign in")
     )
 
@@ -197,24 +188,24 @@ def _sign_in(account: Account, words: str = "sign in again") -> str:
     return f"{words}: xoauth2-proxy login {shlex.quote(account.email)}"
 
 
-def _judged(
+def _assess(
     account: Account, grant: StoredGrant, now: EpochSeconds, warn_days: int
 ) -> tuple[State, float | None, str, str]:
     """Return state, days left, reason and remedy."""
-    if not grant.refresh_token and not grant.refreshed_at and (bare := _unsigned(account)):
-        return bare.state, None, bare.reason, bare.remedy
+    if not grant.refresh_token and not grant.refreshed_at and (status := _not_signed_in(account)):
+        return status.state, None, status.reason, status.remedy
     failure = grant.failure
     if failure is not None and failure.kind != "unavailable":
         return _failed(account, failure)
-    # What has ended already, and yet worked afterwards, was dated wrongly.
-    ends = [end for end in _ends(account, grant, now) if end.at > grant.refreshed_at]
+    # If a refresh worked after an end, that end was wrong.
+    ends = [end for end in _expiries(account, grant, now) if end.at > grant.refreshed_at]
     first = min(ends, key=lambda end: end.at, default=None)
     days_left = None if first is None else max(0.0, (first.at - now) / _DAY_SECONDS)
     if first is not None and days_left is not None and days_left <= warn_days:
         state = State.ATTENTION if first.at > now else first.state
         return state, days_left, first.reason, first.remedy
     if failure is not None:
-        return State.TROUBLE, days_left, *_advice(account, failure, "wait; it is tried again")
+        return State.TROUBLE, days_left, *_advice(account, failure, "wait; the relay tries again")
     return (State.OK if grant.refreshed_at else State.UNUSED), days_left, "", ""
 
 
@@ -225,7 +216,7 @@ def _failed(account: Account, failure: Failure) -> tuple[State, float | None, st
     if is_for_person:
         return State.SIGN_IN_NEEDED, 0.0, *_advice(account, failure, _sign_in(account))
     doctor = f"xoauth2-proxy doctor {shlex.quote(account.email)}"
-    usual = f"look at the account's settings; {doctor} names the one"
+    usual = f"correct the account's settings; {doctor} names the wrong one"
     return State.MISCONFIGURED, 0.0, *_advice(account, failure, usual)
 
 
@@ -237,40 +228,45 @@ def _advice(account: Account, failure: Failure, usual: str) -> tuple[str, str]:
 
 
 def _words(failure: Failure) -> str:
-    """Return the provider's words, the OAuth error among them."""
+    """Return the provider's words, with the OAuth error."""
     if not failure.oauth_error or failure.oauth_error in failure.text:
         return failure.text
     return f"{failure.oauth_error}: {failure.text}"
 
 
-def _ends(account: Account, grant: StoredGrant, now: EpochSeconds) -> Iterator[_End]:
+def _expiries(account: Account, grant: StoredGrant, now: EpochSeconds) -> Iterator[_Expiry]:
     client = account.oauth
     if client.grant_type is GrantType.REFRESH_TOKEN and grant.refresh_token:
-        yield from _refresh_token_ends(account, grant, now)
+        yield from _refresh_token_expiries(account, grant, now)
     day = client.secret_expires_on
     if day is None:
         return
     name, remedy = _CREDENTIALS[client.certificate is not None]
-    # It is the last day on which it works.
+    # It still works on its last day.
     at = datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp() + _DAY_SECONDS
-    yield _End(at, State.MISCONFIGURED, f"the {name} ends on {day}", remedy)
+    yield _Expiry(at, State.MISCONFIGURED, f"the {name} expires on {day}", remedy)
 
 
-def _refresh_token_ends(account: Account, grant: StoredGrant, now: EpochSeconds) -> Iterator[_End]:
+def _refresh_token_expiries(
+    account: Account, grant: StoredGrant, now: EpochSeconds
+) -> Iterator[_Expiry]:
     client, ended, remedy = account.oauth, State.SIGN_IN_NEEDED, _sign_in(account)
     if grant.refresh_token_expires_at:
         at: float = grant.refresh_token_expires_at
-        yield _End(at, ended, f"the sign-in ends on {_day(at)}", remedy)
+        yield _Expiry(at, ended, f"the sign-in expires on {_day(at)}", remedy)
     if client.refresh_token_days and grant.signed_in_at:
         at = grant.signed_in_at + client.refresh_token_days * _DAY_SECONDS
-        reason = f"a sign-in lasts {client.refresh_token_days} days here; this one ends"
-        yield _End(at, ended, f"{reason} on {_day(at)}", remedy)
+        reason = f"a sign-in lasts {client.refresh_token_days} days here; this one expires"
+        yield _Expiry(at, ended, f"{reason} on {_day(at)}", remedy)
     used_at = max(grant.refreshed_at, grant.signed_in_at)
     if client.idle_days and used_at and now - used_at > _KEPT_ALIVE_SECONDS:
         at = used_at + client.idle_days * _DAY_SECONDS
-        reason = f"no token was got since {_day(used_at)}, and an unused sign-in ends"
-        yield _End(
-            at, ended, f"{reason} on {_day(at)}", "see that the relay runs and reaches the provider"
+        reason = f"no token was fetched since {_day(used_at)}, and an unused sign-in expires"
+        yield _Expiry(
+            at,
+            ended,
+            f"{reason} on {_day(at)}",
+            "make sure that the relay runs and reaches the provider",
         )
 
 
@@ -279,7 +275,7 @@ def _day(moment: float) -> str:
 
 
 def _next_refresh(account: Account, grant: StoredGrant, now: EpochSeconds) -> EpochSeconds:
-    """Return when the next token is due: before this one ends, or daily for a grant at rest."""
+    """Return when the next token is due: before this one expires, or daily if it is not in use."""
     if grant.failure is not None and grant.failure.kind != "unavailable":
         return _NEVER
     lifetime_seconds = grant.access_token_expires_at - grant.refreshed_at

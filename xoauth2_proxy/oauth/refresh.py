@@ -1,10 +1,10 @@
-"""One refresh, from the store's lock to the store: what is alike for every provider.
+"""Refreshes a mailbox's token under the store's lock, and saves the new grant.
 
-I1: no two processes that share a store refresh a mailbox at the same time; who waited takes what
-the other one got.
-I2: a refresh token that the provider replaced is in the store before the access token beside it is
-used; until the store takes it, it is kept here and nothing else is asked for.
-I3: a grant is never deleted here, whatever the provider says, and replaced by one that works only.
+I1: processes that share a store never refresh a mailbox at the same time; one that waited uses the
+token that the other got.
+I2: a refresh token that the provider replaced is saved before the access token issued with it is
+used. Until the store has saved it, it is kept here, and no other token is requested.
+I3: a grant is never deleted here, whatever the provider says; only a working one replaces it.
 """
 
 from __future__ import annotations
@@ -27,36 +27,36 @@ from xoauth2_proxy.errors import (
 from xoauth2_proxy.oauth.grant import AccessToken, EpochSeconds, Grant, Monotonic
 from xoauth2_proxy.oauth.stores import Failure, StoredGrant
 from xoauth2_proxy.oauth.stores.memory import MemoryStore
-from xoauth2_proxy.oauth.token_request import Asking, kind_of
-from xoauth2_proxy.oauth.token_state import FORCED_SECONDS, REVOKED_SECONDS
+from xoauth2_proxy.oauth.token_request import TokenRequests, failure_kind
+from xoauth2_proxy.oauth.token_state import FORCED_REFRESH_SECONDS, REVOKED_RETRY_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from xoauth2_proxy.accounts.accounts import Account
     from xoauth2_proxy.metrics import Metrics
-    from xoauth2_proxy.oauth.grant import Issued
+    from xoauth2_proxy.oauth.grant import TokenResponse
     from xoauth2_proxy.oauth.refreshers import Refresher
     from xoauth2_proxy.oauth.stores import TokenStore
     from xoauth2_proxy.oauth.token_request import Clock
 
-_SKEW_SECONDS = 60.0  # by how much clocks of machines that share a store may differ
-_CLOSE_SECONDS = 5.0  # for what the store has not taken yet
+_SKEW_SECONDS = 60.0  # allowed between the clocks of machines that share a store
+_CLOSE_SECONDS = 5.0  # for grants that are not saved yet
 
 _log = log.logger("oauth")
 
 
 @dataclass(frozen=True, slots=True)
-class _Unsaved:
-    """A grant that the store has not taken yet."""
+class _UnsavedGrant:
+    """A grant that is not in the store yet."""
 
     account: Account
-    before: StoredGrant  # what it replaces; if something else is in the store, that counts
+    before: StoredGrant  # the one it replaces; if the store has another, that one counts
     grant: StoredGrant
 
 
-class Renewals:
-    """Renews tokens of any account."""
+class TokenRefreshes:
+    """Refreshes the tokens of all accounts."""
 
     def __init__(
         self,
@@ -66,59 +66,61 @@ class Renewals:
         clock: Clock = time,
     ) -> None:
         self._store = store
-        self._memory = MemoryStore()  # for accounts that have nothing worth keeping
+        self._memory = MemoryStore()  # for accounts without a grant to save
         self._clock = clock
-        self._asking = Asking(refreshers, metrics, clock)
-        self._unsaved: dict[str, _Unsaved] = {}
-        self._failed: dict[str, tuple[object, ...]] = {}  # origins of grants that failed last
+        self._requests = TokenRequests(refreshers, metrics, clock)
+        self._unsaved: dict[str, _UnsavedGrant] = {}
+        self._failed: dict[str, tuple[object, ...]] = {}  # versions of the grants that failed last
 
-    async def renew(
+    async def refresh(
         self,
         account: Account,
         *,
-        unwanted: str = "",
+        replaced_token: str = "",
         is_refused: bool = False,
         is_forced: bool = False,
     ) -> AccessToken:
-        """Return an access token that is not due for renewal: the store's, or a new one.
+        """Return an access token that is not due for a refresh: the store's, or a new one.
 
-        `unwanted` is an access token that will not do: it is due, or was refused upstream; then
-        others that are not brand-new are as suspect. `is_forced` asks the provider whatever the
-        store holds.
+        `replaced_token` is the access token to replace: it is due, or the provider's mail server
+        refused it (`is_refused`); then a stored token is used only if it is newer than a minute.
+        `is_forced` asks the provider whatever the store holds.
 
         Raises:
             GrantRevoked: a person must sign the mailbox in again.
-            TokenEndpointRefused: the operator must mend the set-up.
+            TokenEndpointRefused: the operator must correct the configuration.
             TokenEndpointUnavailable: transient.
-            TokenStoreUnavailable: transient; no token was asked for, or a new one is not safe yet.
+            TokenStoreUnavailable: transient; no token was requested, or a new one is not saved yet.
         """
         async with self._store_of(account).lock(account.key):
-            kept = await self._recalled(account)
+            stored = await self._current_grant(account)
             if not is_forced:
-                token = self._in_use(account, kept, unwanted, is_refused=is_refused)
+                token = self._usable_stored_token(
+                    account, stored, replaced_token, is_refused=is_refused
+                )
                 if token is not None:
                     return token
-                self._raise_if_dead(account, kept)
-            return await self._refresh(account, kept)
+                self._raise_if_revoked(account, stored)
+            return await self._refresh(account, stored)
 
-    async def has_changed(self, account: Account) -> bool:
-        """Whether the store's grant is another than failed last: somebody mended or renewed it."""
+    async def has_new_grant(self, account: Account) -> bool:
+        """Whether the store's grant differs from the one that failed last."""
         try:
-            kept = self._current(account, await self._store_of(account).load(account.key))
+            stored = self._grant_in_force(account, await self._store_of(account).load(account.key))
         except TokenStoreUnavailable:
             return False
-        return self._failed.get(account.key, ()) != _origin(kept)
+        return self._failed.get(account.key, ()) != _version(stored)
 
-    async def unused_seconds(self, account: Account) -> float:
-        """Return how long ago the grant was last used by anyone; infinite if that is not known."""
+    async def idle_seconds(self, account: Account) -> float:
+        """Return the time since the grant was last used by any process; infinite if unknown."""
         try:
-            kept = self._current(account, await self._store_of(account).load(account.key))
+            stored = self._grant_in_force(account, await self._store_of(account).load(account.key))
         except TokenStoreUnavailable:
             return float("inf")
-        return self._clock.time() - kept.refreshed_at if kept.refreshed_at else float("inf")
+        return self._clock.time() - stored.refreshed_at if stored.refreshed_at else float("inf")
 
     async def note_login(self, account: Account, refusal: str) -> None:
-        """Keep beside the grant that the mail server refused the mailbox, or does so no more."""
+        """Save with the grant that the mail server refused the login, or ("") accepted it."""
         failure = None
         if refusal:
             at = EpochSeconds(self._clock.time())
@@ -126,33 +128,35 @@ class Renewals:
         store = self._store_of(account)
         with suppress(TokenStoreUnavailable):
             async with store.lock(account.key):
-                kept = await store.load(account.key)
-                if kept is not None and self._current(account, kept) is kept:
-                    is_ours = kept.failure is None or not kept.failure.oauth_error
-                    if is_ours and kept.failure != failure:
-                        await store.save(account.key, replace(kept, failure=failure))
+                stored = await store.load(account.key)
+                if stored is not None and self._grant_in_force(account, stored) is stored:
+                    is_ours = stored.failure is None or not stored.failure.oauth_error
+                    if is_ours and stored.failure != failure:
+                        await store.save(account.key, replace(stored, failure=failure))
 
     def use(self, refreshers: Mapping[str, Refresher]) -> None:
-        """Ask other refreshers from now on."""
-        self._asking.refreshers = refreshers
+        """Use other refreshers from now on."""
+        self._requests.refreshers = refreshers
 
     def forget(self, key: str) -> None:
-        """Drop what is known of an account's failures."""
+        """Forget the account's failures."""
         self._failed.pop(key, None)
 
     def stop(self) -> None:
-        """Ask for nothing more: renewals that still wait for their turn fail."""
-        self._asking.is_stopping = True
+        """Let requests that have not begun fail."""
+        self._requests.is_stopping = True
 
     async def close(self) -> None:
-        """Bring to the store what it has not taken yet, for some seconds, and release it."""
-        await asyncio.gather(*(self._last_try(one.account) for one in [*self._unsaved.values()]))
+        """Save grants that are not saved yet, for some seconds, then close the store."""
+        await asyncio.gather(
+            *(self._save_at_close(one.account) for one in [*self._unsaved.values()])
+        )
         await self._store.close()
 
-    async def _last_try(self, account: Account) -> None:
+    async def _save_at_close(self, account: Account) -> None:
         try:
             async with asyncio.timeout(_CLOSE_SECONDS), self._store.lock(account.key):
-                await self._recalled(account)
+                await self._current_grant(account)
         except (TokenStoreUnavailable, TimeoutError) as error:
             reason = str(error) or "no time left"
             _log.event(logging.ERROR, "newest grant lost", account=account.key, error=reason)
@@ -160,119 +164,126 @@ class Renewals:
     def _store_of(self, account: Account) -> TokenStore:
         return self._memory if account.oauth.is_empty else self._store
 
-    def _current(self, account: Account, kept: StoredGrant | None) -> StoredGrant:
-        return current_grant(account, kept, EpochSeconds(self._clock.time()))
+    def _grant_in_force(self, account: Account, stored: StoredGrant | None) -> StoredGrant:
+        return current_grant(account, stored, EpochSeconds(self._clock.time()))
 
-    async def _recalled(self, account: Account) -> StoredGrant:
-        """Return the grant that counts; what the store has not taken yet is brought there first."""
+    async def _current_grant(self, account: Account) -> StoredGrant:
+        """Return the grant in force; one that is not saved yet is saved first."""
         store = self._store_of(account)
-        kept = self._current(account, await store.load(account.key))
+        stored = self._grant_in_force(account, await store.load(account.key))
         unsaved = self._unsaved.get(account.key)
         if unsaved is not None:
-            if _origin(kept) == _origin(unsaved.before):
+            if _version(stored) == _version(unsaved.before):
                 await store.save(account.key, unsaved.grant)
-                kept = self._current(account, unsaved.grant)
+                stored = self._grant_in_force(account, unsaved.grant)
             del self._unsaved[account.key]
-        return kept
+        return stored
 
-    def _in_use(
-        self, account: Account, kept: StoredGrant, unwanted: str, *, is_refused: bool
+    def _usable_stored_token(
+        self, account: Account, stored: StoredGrant, replaced_token: str, *, is_refused: bool
     ) -> AccessToken | None:
-        """Return the store's access token unless it is due for renewal or unwanted."""
-        if not kept.access_token or kept.access_token == unwanted:
+        """Return the store's access token unless it is due for a refresh or to be replaced."""
+        if not stored.access_token or stored.access_token == replaced_token:
             return None
-        age_seconds = self._clock.time() - kept.refreshed_at
-        lifetime_seconds = kept.access_token_expires_at - kept.refreshed_at
+        age_seconds = self._clock.time() - stored.refreshed_at
+        lifetime_seconds = stored.access_token_expires_at - stored.refreshed_at
         window_seconds = min(account.oauth.refresh_window_seconds, lifetime_seconds / 4)
         left_seconds = lifetime_seconds - max(0.0, age_seconds)
-        # A date in the future: the clock was wrong then, or is now.
+        # A date in the future means that a clock was wrong.
         if age_seconds < -_SKEW_SECONDS or not left_seconds > window_seconds:
             return None
-        if is_refused and age_seconds >= FORCED_SECONDS:
+        if is_refused and age_seconds >= FORCED_REFRESH_SECONDS:
             return None
         expires_at = Monotonic(self._clock.monotonic() + left_seconds)
-        return AccessToken.ending(kept.access_token, expires_at, window_seconds)
+        return AccessToken.with_expiry(stored.access_token, expires_at, window_seconds)
 
-    def _raise_if_dead(self, account: Account, kept: StoredGrant) -> None:
-        failure = kept.failure
+    def _raise_if_revoked(self, account: Account, stored: StoredGrant) -> None:
+        failure = stored.failure
         if failure is None or failure.kind != "revoked":
             return
-        if abs(self._clock.time() - failure.at) < REVOKED_SECONDS:
-            self._failed[account.key] = _origin(kept)
+        if abs(self._clock.time() - failure.at) < REVOKED_RETRY_SECONDS:
+            self._failed[account.key] = _version(stored)
             raise GrantRevoked(failure.text, oauth_error=failure.oauth_error)
 
-    async def _refresh(self, account: Account, kept: StoredGrant) -> AccessToken:
-        grant = Grant(mailbox=account.email, client=account.oauth, refresh_token=kept.refresh_token)
+    async def _refresh(self, account: Account, stored: StoredGrant) -> AccessToken:
+        grant = Grant(
+            mailbox=account.email, client=account.oauth, refresh_token=stored.refresh_token
+        )
         try:
-            issued, asked_at = await self._asking.ask(account, grant)
+            issued, asked_at = await self._requests.ask(account, grant)
             took_seconds = self._clock.monotonic() - asked_at
             asked_on = EpochSeconds(self._clock.time() - took_seconds)
-            kept = await self._keep(account, kept, renewed_grant(kept, issued, asked_on))
-            _check(issued)
+            stored = await self._save_grant(
+                account, stored, refreshed_grant(stored, issued, asked_on)
+            )
+            _check_response(issued)
         except TokenError as error:
-            self._failed[account.key] = _origin(await self._noted(account, kept, error))
+            self._failed[account.key] = _version(await self._save_failure(account, stored, error))
             raise
-        # A token's life begins before its answer arrives.
-        return AccessToken.issued(
+        return AccessToken.with_lifetime(
             issued.access_token,
             asked_at,
             issued.lifetime_seconds,
             account.oauth.refresh_window_seconds,
         )
 
-    async def _keep(
+    async def _save_grant(
         self, account: Account, before: StoredGrant, renewed: StoredGrant
     ) -> StoredGrant:
         key = account.key
-        self._unsaved[key] = _Unsaved(account, before, renewed)  # in case that saving is cut short
+        self._unsaved[key] = _UnsavedGrant(
+            account, before, renewed
+        )  # in case saving is interrupted
         try:
             await self._store_of(account).save(key, renewed)
         except TokenStoreUnavailable as error:
             if renewed.refresh_token != before.refresh_token:
                 raise
-            _log.event(logging.WARNING, "token not kept yet", account=key, error=error)
+            _log.event(logging.WARNING, "grant not saved yet", account=key, error=error)
         else:
             del self._unsaved[key]
         return renewed
 
-    async def _noted(self, account: Account, kept: StoredGrant, error: TokenError) -> StoredGrant:
-        """Keep the failure beside its grant, and return what the store holds then."""
-        kind = kind_of(error)
-        if kind is None or (self._asking.is_stopping and error.is_transient):
-            return kept
-        if error.is_transient and kept.failure is not None and kept.failure.kind == "revoked":
-            return kept  # a dead grant is not better for the endpoint being out of reach
+    async def _save_failure(
+        self, account: Account, stored: StoredGrant, error: TokenError
+    ) -> StoredGrant:
+        """Save the failure with its grant; return what is in the store then."""
+        kind = failure_kind(error)
+        if kind is None or (self._requests.is_stopping and error.is_transient):
+            return stored
+        if error.is_transient and stored.failure is not None and stored.failure.kind == "revoked":
+            return stored  # the grant stays revoked while the endpoint cannot be reached
         at = EpochSeconds(self._clock.time())
         failure = Failure(kind=kind, oauth_error=error.oauth_error, text=str(error), at=at)
-        store, failed = self._store_of(account), replace(kept, failure=failure)
+        store, failed = self._store_of(account), replace(stored, failure=failure)
         with suppress(TokenStoreUnavailable):
-            stored = await store.load(account.key)
-            # A grant of another client may count again when the configuration is put right.
-            if stored is None or self._current(account, stored) is stored:
+            latest = await store.load(account.key)
+            # A grant of another client may be in force again after the configuration is corrected.
+            if latest is None or self._grant_in_force(account, latest) is latest:
                 await store.save(account.key, failed)
                 return failed
-        return kept
+        return stored
 
 
 def issued_to(account: Account) -> str:
-    """Return what tells whose tokens the account's are: provider, client, authorization server.
+    """Return the provider, client and authorization server that the account's grant belongs to.
 
-    A refresh token is shown to nobody but the server that gave it out.
+    A refresh token is sent only to the server that issued it.
     """
     client = account.oauth
     server = (client.issuer, client.token_endpoint, client.authority, client.tenant)
     return " ".join((account.provider, client.client_id, *filter(None, server)))
 
 
-def current_grant(account: Account, kept: StoredGrant | None, now: EpochSeconds) -> StoredGrant:
-    """Return the grant that counts: `kept`, or a new one where the configuration has changed."""
+def current_grant(account: Account, stored: StoredGrant | None, now: EpochSeconds) -> StoredGrant:
+    """Return the grant in force: `stored`, or a new one if the configuration has changed."""
     configured = account.oauth.refresh_token
     if (
-        kept is not None
-        and kept.issued_to == issued_to(account)
-        and (not configured or kept.descends_from == fingerprint(configured))
+        stored is not None
+        and stored.issued_to == issued_to(account)
+        and (not configured or stored.descends_from == fingerprint(configured))
     ):
-        return kept
+        return stored
     return StoredGrant(
         issued_to=issued_to(account),
         descends_from=fingerprint(configured),
@@ -281,28 +292,28 @@ def current_grant(account: Account, kept: StoredGrant | None, now: EpochSeconds)
     )
 
 
-def renewed_grant(kept: StoredGrant, issued: Issued, now: EpochSeconds) -> StoredGrant:
-    """Return the grant after the provider answered."""
-    refresh_token_expires_at = kept.refresh_token_expires_at
+def refreshed_grant(stored: StoredGrant, issued: TokenResponse, now: EpochSeconds) -> StoredGrant:
+    """Return the grant updated by the token response."""
+    refresh_token_expires_at = stored.refresh_token_expires_at
     if issued.refresh_token_lifetime_seconds:
         refresh_token_expires_at = EpochSeconds(now + issued.refresh_token_lifetime_seconds)
     return replace(
-        kept,
-        refresh_token=issued.refresh_token or kept.refresh_token,
+        stored,
+        refresh_token=issued.refresh_token or stored.refresh_token,
         refresh_token_expires_at=refresh_token_expires_at,
         access_token=issued.access_token,
         access_token_expires_at=EpochSeconds(now + issued.lifetime_seconds),
         refreshed_at=now,
-        scope=issued.scope or kept.scope,
+        scope=issued.scope or stored.scope,
         failure=None,
     )
 
 
-def _check(issued: Issued) -> None:
+def _check_response(issued: TokenResponse) -> None:
     if not (issued.access_token and issued.lifetime_seconds > 0):
-        raise TokenEndpointUnavailable("the answer holds no token that works")
+        raise TokenEndpointUnavailable("the response contains no valid token")
 
 
-def _origin(grant: StoredGrant) -> tuple[object, ...]:
-    """Return what every refresh, sign-in and change of the configuration changes."""
+def _version(grant: StoredGrant) -> tuple[object, ...]:
+    """Return a value that every refresh, sign-in and configuration change changes."""
     return grant.refresh_token, grant.refreshed_at

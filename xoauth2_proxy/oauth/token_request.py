@@ -1,7 +1,7 @@
-"""One request to a refresher: its turn, its time, its figures, and what its failures mean.
+"""Calls refreshers: with limits on concurrency and time, metrics, and errors of known types.
 
-A refresher may be somebody's plug-in, so whatever it does, what comes out is an answer or a
-`TokenError`, in bounded time.
+A refresher may be a plug-in. Whatever it does, the result is a response or a `TokenError`, in
+bounded time.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
     from xoauth2_proxy.accounts.accounts import Account
     from xoauth2_proxy.metrics import Metrics
-    from xoauth2_proxy.oauth.grant import Grant, Issued
+    from xoauth2_proxy.oauth.grant import Grant, TokenResponse
     from xoauth2_proxy.oauth.refreshers import Refresher
     from xoauth2_proxy.oauth.stores import FailureKind
 
-_SEATS = 4  # requests at one time to one token host
-# Together less than others wait for the mailbox's lock (`stores.turns.LOCK_SECONDS`).
-_SEAT_SECONDS = 12.0  # how long one waits for a seat
-_REFRESH_SECONDS = 30.0  # what a refresher may take; the built-in ones give up earlier
+_MAX_CONCURRENT = 4  # requests at one time to one token host
+# Together less than the wait for the mailbox's lock (`stores.mailbox_locks.LOCK_WAIT_SECONDS`).
+_QUEUE_SECONDS = 12.0  # the wait for one of them
+_REFRESH_SECONDS = 30.0  # for a refresher; the built-in ones have shorter limits
 
 _KINDS: tuple[tuple[type[TokenError], FailureKind], ...] = (
     (GrantRevoked, "revoked"),
@@ -40,7 +40,7 @@ _KINDS: tuple[tuple[type[TokenError], FailureKind], ...] = (
 
 
 class Clock(Protocol):
-    """The module `time`, or what a test has in its place."""
+    """The module `time`, or a test's replacement."""
 
     def monotonic(self) -> float:
         """Return seconds that never jump."""
@@ -51,37 +51,37 @@ class Clock(Protocol):
         ...
 
 
-class Asking:
-    """Asks refreshers for tokens, a few at a time for each token host."""
+class TokenRequests:
+    """Asks refreshers for tokens, with a limit for each token host."""
 
     def __init__(self, refreshers: Mapping[str, Refresher], metrics: Metrics, clock: Clock) -> None:
-        self.refreshers = refreshers  # replaced when the configuration is read again
-        self.is_stopping = False  # nothing more is asked; what is under way goes on
+        self.refreshers = refreshers  # replaced on reload
+        self.is_stopping = False  # new requests fail; running ones go on
         self._metrics = metrics
         self._clock = clock
-        self._seats: dict[str, asyncio.Semaphore] = {}
+        self._slots: dict[str, asyncio.Semaphore] = {}
 
-    async def ask(self, account: Account, grant: Grant) -> tuple[Issued, Monotonic]:
-        """Return the answer, and when it was asked for: a token's life begins at the endpoint.
+    async def ask(self, account: Account, grant: Grant) -> tuple[TokenResponse, Monotonic]:
+        """Return the response and the time of the request, when the token's life began at latest.
 
         Raises:
             GrantRevoked: a person must sign the mailbox in again.
-            TokenEndpointRefused: the operator must mend the set-up.
+            TokenEndpointRefused: the operator must correct the configuration.
             TokenEndpointUnavailable: transient.
         """
         refresher = self.refreshers.get(account.refresher)
         if refresher is None:
             raise TokenEndpointRefused(f"there is no refresher {account.refresher!r}")
-        async with self._seat(account.oauth.token_host or account.refresher):
+        async with self._slot(account.oauth.token_host or account.refresher):
             if self.is_stopping:
                 raise TokenEndpointUnavailable("the relay is stopping")
             asked_at = Monotonic(self._clock.monotonic())
             result = "error"
             try:
-                issued = await _answer(refresher, grant)
+                issued = await _call_refresher(refresher, grant)
                 result = "ok"
             except TokenError as error:
-                result = kind_of(error) or result
+                result = failure_kind(error) or result
                 raise
             finally:
                 duration_seconds = self._clock.monotonic() - asked_at
@@ -92,25 +92,25 @@ class Asking:
         return issued, asked_at
 
     @asynccontextmanager
-    async def _seat(self, host: str) -> AsyncIterator[None]:
-        seats = self._seats.setdefault(host, asyncio.Semaphore(_SEATS))
+    async def _slot(self, host: str) -> AsyncIterator[None]:
+        slots = self._slots.setdefault(host, asyncio.Semaphore(_MAX_CONCURRENT))
         try:
-            async with asyncio.timeout(_SEAT_SECONDS):
-                await seats.acquire()
+            async with asyncio.timeout(_QUEUE_SECONDS):
+                await slots.acquire()
         except TimeoutError:
-            raise TokenEndpointUnavailable(f"too many requests wait for {host}") from None
+            raise TokenEndpointUnavailable(f"too many requests are waiting for {host}") from None
         try:
             yield
         finally:
-            seats.release()
+            slots.release()
 
 
-def kind_of(error: TokenError) -> FailureKind | None:
-    """Return whose failure it is; None: neither the grant's nor the endpoint's."""
+def failure_kind(error: TokenError) -> FailureKind | None:
+    """Return the kind of the failure; None: neither the grant's nor the endpoint's."""
     return next((kind for family, kind in _KINDS if isinstance(error, family)), None)
 
 
-async def _answer(refresher: Refresher, grant: Grant) -> Issued:
+async def _call_refresher(refresher: Refresher, grant: Grant) -> TokenResponse:
     try:
         async with asyncio.timeout(_REFRESH_SECONDS):
             return await refresher.refresh(grant)
@@ -120,10 +120,10 @@ async def _answer(refresher: Refresher, grant: Grant) -> Issued:
         task = asyncio.current_task()
         if task is None or task.cancelling():
             raise
-        # Not we are cancelled: its threads were taken away, as when the configuration changes.
+        # The caller was not cancelled: the refresher's threads were shut down, as on a reload.
         raise TokenEndpointUnavailable("the refresher was stopped") from None
     except TokenError:
         raise
     except Exception as error:
-        # A plug-in's: its text may hold anything, so only its kind is told.
+        # A plug-in's error text may contain anything, so only its type is reported.
         raise TokenEndpointRefused(f"the refresher failed with {type(error).__name__}") from None

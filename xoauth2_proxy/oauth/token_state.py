@@ -1,7 +1,7 @@
-"""What is known of one mailbox's access token, and what follows from it: no I/O, no clock.
+"""Decides when a mailbox's access token is refreshed, retried or replaced. No I/O, no clock.
 
-Moments (`now`) are `Monotonic` and given by the caller. `chance`, from 0 to 1, spreads what would
-otherwise happen everywhere at once: each mailbox draws its own.
+The caller passes the time (`now`, `Monotonic`). `jitter`, from 0 to 1 and drawn for each mailbox,
+spreads what would otherwise happen at the same moment for all.
 """
 
 from __future__ import annotations
@@ -20,85 +20,91 @@ from xoauth2_proxy.errors import (
 if TYPE_CHECKING:
     from xoauth2_proxy.oauth.grant import AccessToken
 
-# A grant is used at least so often, so that it does not die of idleness (90 days at Microsoft, six
-# months at Google), and its death is known before mail needs it.
+# A grant is used at least this often. Unused ones expire (after 90 days at Microsoft, six months at
+# Google), and a revoked one is noticed before mail needs it.
 KEEP_ALIVE_SECONDS = 86_400.0
-REVOKED_SECONDS = 300.0  # how long a dead grant is not tried again; a new sign-in ends it at once
-# One renewal a mailbox in this time for tokens refused upstream: a provider may refuse them all.
-FORCED_SECONDS = 60.0
+REVOKED_RETRY_SECONDS = (
+    300.0  # a revoked grant is not tried again for so long, unless there is a new sign-in
+)
+# One refresh a mailbox in this time for tokens refused upstream: a provider may refuse them all.
+FORCED_REFRESH_SECONDS = 60.0
 
-_IN_USE_SECONDS = 86_400.0  # a mailbox used within a day has its next token ready
-_REFUSED_SECONDS = 60.0  # how long an endpoint that named the set-up wrong is not asked again
-_LOOK_SECONDS = 1.0  # how often the store is looked at for a grant that somebody has mended
+_IN_USE_SECONDS = 86_400.0  # the next token of a mailbox used within a day is fetched ahead
+_REFUSED_SECONDS = 60.0  # how long an endpoint that refused the client is not asked again
+_STORE_CHECK_SECONDS = 1.0  # how often the store is checked for a new grant after a failure
 _MIN_BACK_OFF_SECONDS = 1.0  # doubled with each failure in a row
 _MAX_BACK_OFF_SECONDS = 300.0
-_MAX_STORE_BACK_OFF_SECONDS = 10.0  # the store is near, and cheap to ask
-_MAX_RETRY_AFTER_SECONDS = 3600.0  # an endpoint that names a longer time is asked again earlier
-_IDLE_RETRY_SECONDS = 3600.0  # nobody waits for a mailbox that is only kept alive
-_EARLY = 0.2  # a renewal begins up to a fifth of its window earlier
-_LATE = 0.1  # a retry that nobody asks for comes up to a tenth later
-_MIN_WAKE_SECONDS = 1.0  # whatever an endpoint says of its tokens, it is not asked in a circle
-_REFUSAL_KEPT_SECONDS = 3600.0  # a renewal, which knows nothing of it, comes about as often
+_MAX_STORE_BACK_OFF_SECONDS = 10.0  # asking the store is cheap
+_MAX_RETRY_AFTER_SECONDS = 3600.0  # a longer time named by an endpoint is cut to this
+_IDLE_RETRY_SECONDS = 3600.0  # for a mailbox that is not in use
+_EARLY = 0.2  # a refresh begins up to a fifth of its window earlier
+_LATE = 0.1  # a background retry begins up to a tenth later
+_MIN_WAKE_SECONDS = 1.0  # an endpoint whose tokens expire at once is not asked in a loop
+_REFUSAL_KEPT_SECONDS = 3600.0  # a refresh, which overwrites it, happens about as often
 _NEVER = float("-inf")
 _FAMILIES = (GrantRevoked, TokenEndpointRefused, TokenEndpointUnavailable, TokenStoreUnavailable)
 
 
 @dataclass(slots=True, kw_only=True)
-class Cached:
-    """A mailbox's token, when it was used and refused, and the failure to get the next."""
+class TokenState:
+    """A mailbox's token, its use, its refusals, and the last failure to refresh it."""
 
     token: AccessToken | None = None
-    refused: str = field(default="", repr=False)  # upstream, and nothing has taken its place
+    refused_token: str = field(default="", repr=False)  # by the mail server, and not replaced yet
     failure: TokenError | None = None  # of the last attempt
     failures: int = 0  # in a row
     retry_at: float = _NEVER
     _used_at: float = _NEVER
-    _forced_at: float = _NEVER  # when a token was last given up because it was refused
-    _looked_at: float = _NEVER  # into the store, for a mended grant
-    _login_refusal: str = ""  # by the mail server, at the last login; "": it let the mailbox in
+    _forced_at: float = _NEVER  # when a token was last discarded because it was refused
+    _store_checked_at: float = _NEVER  # when the store was last checked for a new grant
+    _login_refusal: str = ""  # by the mail server, at the last login; "": it succeeded
     _refusal_kept_at: float = _NEVER
 
     @property
-    def unwanted(self) -> str:
-        """The access token that is to be replaced: it is due, or was refused."""
-        return self.refused if self.token is None else self.token.value
+    def replaced_token(self) -> str:
+        """The access token to be replaced, which is due or was refused."""
+        return self.refused_token if self.token is None else self.token.value
 
     def is_in_use(self, now: float) -> bool:
-        """Whether the mailbox is to have its next token ready."""
+        """Whether the next token is fetched ahead."""
         return now - self._used_at < _IN_USE_SECONDS
 
     def note_use(self, now: float) -> bool:
-        """Note that a token is asked for; return whether that was to be expected."""
+        """Note a use; return whether the mailbox was in use before."""
         was_in_use, self._used_at = self.is_in_use(now), now
         return was_in_use
 
     def note_token(self, token: AccessToken) -> None:
-        """Take a token in place of what was there."""
-        self.token, self.refused = token, ""
+        """Store a new token."""
+        self.token, self.refused_token = token, ""
         self.failure, self.failures, self.retry_at = None, 0, _NEVER
 
-    def note_failure(self, error: TokenError, now: float, chance: float) -> float:
-        """Note why there is no new token; return in how many seconds to try again."""
+    def note_failure(self, error: TokenError, now: float, jitter: float) -> float:
+        """Store a failure; return the seconds until the next attempt."""
         self.failures += 1
-        retry_seconds = back_off_seconds(error, self.failures, chance)
-        self.failure, self.retry_at, self._looked_at = anew(error), now + retry_seconds, now
+        retry_seconds = back_off_seconds(error, self.failures, jitter)
+        self.failure, self.retry_at, self._store_checked_at = (
+            fresh_copy(error),
+            now + retry_seconds,
+            now,
+        )
         return retry_seconds
 
-    def give_up(self, token: AccessToken, now: float) -> bool:
-        """Give up a token that was refused upstream; return whether another is worth a try."""
+    def discard(self, token: AccessToken, now: float) -> bool:
+        """Discard a token that the mail server refused; return whether to try another."""
         if self.token is not token:
-            return True  # it has been given up already, however many connections report it
-        if now < token.stale_at:  # else it was about to be replaced anyway
-            if now - self._forced_at < FORCED_SECONDS:
+            return True  # discarded already: several connections may report it
+        if now < token.stale_at:  # otherwise it was about to be replaced
+            if now - self._forced_at < FORCED_REFRESH_SECONDS:
                 return False
             self._forced_at = now
-        self.token, self.refused = None, token.value
+        self.token, self.refused_token = None, token.value
         return True
 
     def note_login(self, refusal: str, now: float) -> bool:
-        """Note whether the mail server refused the mailbox; return whether that is worth keeping.
+        """Note the result of a login at the mail server; return whether to save it.
 
-        It is when something has changed, and for a refusal that goes on once an hour.
+        It is saved when it changes, and once an hour while refusals continue.
         """
         is_news = refusal != self._login_refusal
         if not is_news and (not refusal or now - self._refusal_kept_at < _REFUSAL_KEPT_SECONDS):
@@ -106,49 +112,54 @@ class Cached:
         self._login_refusal, self._refusal_kept_at = refusal, now
         return True
 
-    def may_look(self, now: float) -> bool:
-        """Whether to look for a mended grant now; it is noted as done."""
-        if isinstance(self.failure, TokenStoreUnavailable) or now < self._looked_at + _LOOK_SECONDS:
+    def may_check_store(self, now: float) -> bool:
+        """Whether to check the store for a new grant now; this notes the check as done."""
+        if (
+            isinstance(self.failure, TokenStoreUnavailable)
+            or now < self._store_checked_at + _STORE_CHECK_SECONDS
+        ):
             return False
-        self._looked_at = now
+        self._store_checked_at = now
         return True
 
-    def wake_seconds(self, now: float, chance: float, *, is_kept_alive: bool) -> float | None:
-        """Return in how long to renew although nobody asks; None: when somebody does.
+    def background_refresh_delay(
+        self, now: float, jitter: float, *, is_kept_alive: bool
+    ) -> float | None:
+        """Return the seconds until the next background refresh; None: there is none.
 
-        `is_kept_alive` says that the grant would die of idleness.
+        `is_kept_alive`: the grant would expire if it were not used.
         """
         delay: float | None = None
         is_in_use = self.is_in_use(now)
         if self.failure is not None and self.failure.is_transient:
-            # What the store did not take may exist nowhere else, so it is brought there soon.
+            # A grant that was not saved may exist only here, so saving is tried again soon.
             if is_in_use or isinstance(self.failure, TokenStoreUnavailable):
-                delay = (self.retry_at - now) * (1.0 + _LATE * chance)
+                delay = (self.retry_at - now) * (1.0 + _LATE * jitter)
             elif is_kept_alive:
-                delay = max(self.retry_at - now, _IDLE_RETRY_SECONDS * (1.0 - _EARLY * chance))
+                delay = max(self.retry_at - now, _IDLE_RETRY_SECONDS * (1.0 - _EARLY * jitter))
         elif self.failure is None and self.token is not None and is_in_use:
             window_seconds = self.token.expires_at - self.token.refresh_at
-            delay = self.token.refresh_at - _EARLY * chance * window_seconds - now
+            delay = self.token.refresh_at - _EARLY * jitter * window_seconds - now
         elif is_kept_alive:
-            delay = KEEP_ALIVE_SECONDS * (1.0 - _EARLY * chance)
+            delay = KEEP_ALIVE_SECONDS * (1.0 - _EARLY * jitter)
         return None if delay is None else max(delay, _MIN_WAKE_SECONDS)
 
 
-def back_off_seconds(error: TokenError, failures: int, chance: float) -> float:
-    """Return how long not to try again after `failures` in a row, the last of which is `error`."""
+def back_off_seconds(error: TokenError, failures: int, jitter: float) -> float:
+    """Return the pause after `failures` in a row, the last of which is `error`."""
     if isinstance(error, GrantRevoked):
-        return REVOKED_SECONDS
+        return REVOKED_RETRY_SECONDS
     if isinstance(error, TokenEndpointRefused):
         return _REFUSED_SECONDS
     is_store = isinstance(error, TokenStoreUnavailable)
     most = _MAX_STORE_BACK_OFF_SECONDS if is_store else _MAX_BACK_OFF_SECONDS
-    own = min(_MIN_BACK_OFF_SECONDS * 2.0 ** min(failures - 1, 16), most) * (0.5 + chance / 2)
+    own = min(_MIN_BACK_OFF_SECONDS * 2.0 ** min(failures - 1, 16), most) * (0.5 + jitter / 2)
     # RFC 9110 §10.2.3
     asked = error.retry_after_seconds if isinstance(error, TokenEndpointUnavailable) else 0.0
     return max(own, min(asked, _MAX_RETRY_AFTER_SECONDS))
 
 
-def anew(error: TokenError) -> TokenError:
-    """Return the same error, never raised yet: one raised again and again gathers stack frames."""
+def fresh_copy(error: TokenError) -> TokenError:
+    """Return a copy of the error: one that is raised repeatedly collects stack frames."""
     family = next((one for one in _FAMILIES if isinstance(error, one)), TokenError)
     return family(str(error), oauth_error=error.oauth_error)

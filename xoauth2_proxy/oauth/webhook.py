@@ -1,4 +1,4 @@
-"""Sends notices to the operator's webhook. Its URL may hold a secret and is never logged whole.
+"""Sends notices to the operator's webhook. The URL may contain a secret and is never logged whole.
 
 Each notice is one POST, a JSON object:
 
@@ -21,34 +21,34 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from xoauth2_proxy import __version__, log
+from xoauth2_proxy.network import is_loopback
 from xoauth2_proxy.oauth.mailbox_status import rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from xoauth2_proxy.oauth.grant import EpochSeconds
-    from xoauth2_proxy.oauth.mailbox_status import Standing
+    from xoauth2_proxy.oauth.mailbox_status import MailboxStatus
     from xoauth2_proxy.oauth.token_request import Clock
 
 _TIMEOUT = aiohttp.ClientTimeout(total=10.0)
 _TRIES = 3
-_COMPLAIN_SECONDS = 3600.0  # a webhook that stays down is told of once an hour
-_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+_FAILURE_LOG_SECONDS = 3600.0  # a webhook that stays down is logged once an hour
 
 _log = log.logger("webhook")
 
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """What the webhook is told."""
+    """One message to the webhook."""
 
     is_well: bool
-    standing: Standing
+    status: MailboxStatus
     at: EpochSeconds
 
     def to_json(self) -> dict[str, object]:
         """Return the body of the request."""
-        shown = self.standing.to_json()
+        shown = self.status.to_json()
         kept = ("mailbox", "provider", "state", "days_left", "reason", "remedy")
         return {
             "version": 1,
@@ -69,7 +69,7 @@ class Webhook:
         pause_seconds: float = 2.0,
         clock: Clock = time,
     ) -> None:
-        """`tls_context` stands for the system's authorities, as a test's own."""
+        """`tls_context` replaces the system's certificate authorities."""
         parts = urlsplit(url)
         self._url = url
         self._shown = f"{parts.scheme}://{parts.hostname or ''}"  # paths and queries hold secrets
@@ -77,12 +77,12 @@ class Webhook:
         self._tls_context = tls_context
         self._pause_seconds = pause_seconds
         self._clock = clock
-        self._complained_at = float("-inf")
+        self._failure_logged_at = float("-inf")
 
     async def deliver(self, notices: Sequence[Notice]) -> int:
-        """Return how many notices, from the first on, need not be sent again.
+        """Send notices in order, up to the first failure; return how many are done.
 
-        One that is refused for good counts as sent; the first that cannot be delivered ends it.
+        A notice that is refused permanently counts as done.
         """
         if self._tls_context is None:
             # Reads the certificate authorities from disk, so not on the event loop.
@@ -93,11 +93,11 @@ class Webhook:
             connector=connector, timeout=_TIMEOUT, headers=headers
         ) as http:
             for number, notice in enumerate(notices):
-                if not await self._delivered(http, notice):
+                if not await self._deliver_one(http, notice):
                     return number
         return len(notices)
 
-    async def _delivered(self, http: aiohttp.ClientSession, notice: Notice) -> bool:
+    async def _deliver_one(self, http: aiohttp.ClientSession, notice: Notice) -> bool:
         problem, is_final = await self._post(http, notice)
         for attempt in range(1, _TRIES):
             if not problem or is_final:
@@ -105,33 +105,33 @@ class Webhook:
             await asyncio.sleep(self._pause_seconds * attempt)
             problem, is_final = await self._post(http, notice)
         if problem:
-            self._complain(problem)
+            self._log_failure(problem)
         return is_final or not problem
 
     async def _post(self, http: aiohttp.ClientSession, notice: Notice) -> tuple[str, bool]:
-        """Return what went wrong ("": nothing), and whether trying again is useless."""
+        """Return the error ("": none), and whether it is permanent."""
         try:
             async with http.post(
                 self._url, json=notice.to_json(), proxy=self._proxy, allow_redirects=False
             ) as response:
                 status = response.status
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            # Not the text: it may quote the URL.
+            # The error's text may quote the URL.
             return f"cannot be reached ({type(error).__name__})", False
         if 200 <= status < 300:
             return "", False
         is_final = 300 <= status < 500 and status not in (408, 429)
-        return f"answers with HTTP {status}", is_final
+        return f"answers HTTP {status}", is_final
 
-    def _complain(self, problem: str) -> None:
+    def _log_failure(self, problem: str) -> None:
         now = self._clock.monotonic()
-        if now - self._complained_at >= _COMPLAIN_SECONDS:
-            self._complained_at = now
+        if now - self._failure_logged_at >= _FAILURE_LOG_SECONDS:
+            self._failure_logged_at = now
             _log.event(logging.WARNING, "webhook failed", webhook=self._shown, error=problem)
 
 
 def _proxy_for(scheme: str, host: str) -> str | None:
     """Return the HTTP proxy that the environment names for the host."""
-    if host in _LOOPBACK or urllib.request.proxy_bypass(host):
+    if is_loopback(host) or urllib.request.proxy_bypass(host):
         return None
     return urllib.request.getproxies().get(scheme)

@@ -10,7 +10,7 @@ from pathlib import Path  # noqa: TC003 - a dataclass field's type
 from typing import TYPE_CHECKING, Literal, Self
 
 from xoauth2_proxy.accounts.accounts import TlsMode
-from xoauth2_proxy.loopback import is_loopback
+from xoauth2_proxy.network import is_loopback
 from xoauth2_proxy.sandbox.behaviour import ProviderProfile
 from xoauth2_proxy.sandbox.certificate_authority import CertificateAuthority
 from xoauth2_proxy.sandbox.faults import Fault, FaultScript, Step, TokenFault

@@ -1,6 +1,6 @@
-"""The operator's side of a relay, put together: admin server, mailboxes, watch.
+"""Builds the admin server, the mailbox operations and the expiry monitor.
 
-There is one for a relay, in its only process or in the parent of its workers.
+A relay has one of each: in its only process, or in the parent of its workers.
 """
 
 from __future__ import annotations
@@ -11,28 +11,26 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from xoauth2_proxy.admin.server import AdminServer
-from xoauth2_proxy.mailboxes import Mailboxes, Means, ProviderInfo
-from xoauth2_proxy.oauth.expiry_monitor import Watch
+from xoauth2_proxy.mailboxes.mailboxes import Mailboxes
+from xoauth2_proxy.mailboxes.ports import ProviderInfo, RelayControl
+from xoauth2_proxy.oauth.expiry_monitor import ExpiryMonitor
 from xoauth2_proxy.oauth.webhook import Webhook
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Sequence
 
     from xoauth2_proxy.accounts.accounts import Account
     from xoauth2_proxy.admin.health import Health
     from xoauth2_proxy.config import Config
-    from xoauth2_proxy.mailboxes.ports import Document
     from xoauth2_proxy.metrics import MergedMetrics, Metrics
-    from xoauth2_proxy.oauth.grant import AccessToken
-    from xoauth2_proxy.oauth.refreshers import Refresher
     from xoauth2_proxy.oauth.tokens import TokenSource
     from xoauth2_proxy.service.components import Equipment
     from xoauth2_proxy.upstream.connector import Connector
 
-_THREADS = 4  # for signing in: what blocks on a provider while a person waits
+_THREADS = 4  # for sign-ins: requests that block while a person waits
 
 
-class Service(Protocol):
+class RelayProcesses(Protocol):
     """The processes that relay."""
 
     async def reload(self) -> None:
@@ -40,117 +38,90 @@ class Service(Protocol):
         ...
 
     def forget(self, mailbox: str) -> None:
-        """Drop what a mailbox (its account's key) can be sent with."""
+        """Drop the tokens and connections of a mailbox, given by its account's key."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Parts:
-    """What the operator's side works with."""
+class AdminDependencies:
+    """What the admin backend works with."""
 
-    service: Service
+    processes: RelayProcesses
     equipment: Equipment
     tokens: TokenSource
     connector: Connector
     health: Health
     metrics: Metrics  # of this process
-    shown: Metrics | MergedMetrics  # what `/metrics` shows
+    shown_metrics: Metrics | MergedMetrics  # for `/metrics`
 
 
-class Administration:
-    """Serves the operator, and looks after the mailboxes. It is `mailboxes.Running`."""
+class AdminBackend:
+    """Serves the operator, and monitors the mailboxes."""
 
-    def __init__(self, parts: Parts, config: Config) -> None:
-        self._parts = parts
+    def __init__(self, dependencies: AdminDependencies, config: Config) -> None:
         self._config = config
-        self._accounts = {account.key: account for account in config.accounts}
+        self._connector = dependencies.connector
         self._threads = ThreadPoolExecutor(_THREADS, "sign-in")
-        equipment = parts.equipment
-        means = Means(
-            running=self,
-            kept=equipment.added,
+        equipment = dependencies.equipment
+        self.relay = RelayControl(
+            accounts={account.key: account for account in config.accounts},
+            added=config.added,
+            providers=_providers(config),
+            account_files=equipment.added,
             store=equipment.store,
-            metrics=parts.metrics,
+            metrics=dependencies.metrics,
             threads=self._threads,
             warn_days=config.alerts.warn_days,
+            check=equipment.check,
+            refresher=equipment.refresher,
+            refresh=dependencies.tokens.refresh,
+            log_in=self._log_in,
+            reload=dependencies.processes.reload,
+            forget=dependencies.processes.forget,
         )
-        self._mailboxes = Mailboxes(means)
+        self._mailboxes = Mailboxes(self.relay)
         self._server = AdminServer(
-            parts.health,
-            parts.shown,
+            dependencies.health,
+            dependencies.shown_metrics,
             config.admin.token,
             self._mailboxes,
             config.admin.public_url,
         )
         webhook = config.alerts.webhook
-        self._watch = Watch(
+        self._monitor = ExpiryMonitor(
             equipment.store,
-            parts.metrics,
-            self._accounts.values,
+            dependencies.metrics,
+            lambda: self.relay.accounts.values(),
             config.alerts.warn_days,
             Webhook(webhook) if webhook else None,
         )
-        self._watching: asyncio.Task[None] | None = None
+        self._monitoring: asyncio.Task[None] | None = None
 
     async def start(self) -> tuple[str, int]:
-        """Listen and watch; return the address and port in use. Raises `OSError`."""
+        """Listen and monitor; return the address and port in use. Raises `OSError`."""
         address = await self._server.start(self._config.admin.host, self._config.admin.port)
-        self._watching = asyncio.create_task(self._watch.run(), name="watch over mailboxes")
+        self._monitoring = asyncio.create_task(self._monitor.run(), name="expiry monitor")
         return address
 
     async def stop(self) -> None:
-        """End both, while the store is still open."""
-        if self._watching is not None:
-            self._watching.cancel()
-            await asyncio.gather(self._watching, return_exceptions=True)
+        """Stop the monitor and the server, while the store is still open."""
+        if self._monitoring is not None:
+            self._monitoring.cancel()
+            await asyncio.gather(self._monitoring, return_exceptions=True)
         await self._server.stop()
         await self._mailboxes.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def use(self, config: Config, accounts: Sequence[Account]) -> None:
-        """Go on with another configuration, whose accounts are given as they are in force."""
-        self._config = config
-        self._accounts.clear()
-        self._accounts.update((account.key, account) for account in accounts)
+    def reconfigure(self, config: Config, accounts: Sequence[Account]) -> None:
+        """Use another configuration; `accounts` are its accounts as they are in force."""
+        self.relay.accounts = {account.key: account for account in accounts}
+        self.relay.added = config.added
+        self.relay.providers = _providers(config)
 
-    @property
-    def accounts(self) -> Mapping[str, Account]:
-        """The enabled accounts in force, by key."""
-        return self._accounts
-
-    @property
-    def providers(self) -> Sequence[ProviderInfo]:
-        """The providers that accounts can name."""
-        return [ProviderInfo(one.name, one.refresher, one.oauth) for one in self._config.providers]
-
-    @property
-    def added(self) -> Collection[str]:
-        """The keys of the accounts in force that were added while the relay ran."""
-        return self._config.added
-
-    def check(
-        self, documents: Sequence[tuple[str, Document]], replaced: Collection[str]
-    ) -> list[Account]:
-        """Return the accounts that the documents make; see `mailboxes.Running`."""
-        return self._parts.equipment.check(documents, replaced)
-
-    def refresher(self, name: str) -> Refresher | None:
-        """Return the refresher of this name, though no account uses it yet. Raises `OSError`."""
-        return self._parts.equipment.refresher(name)
-
-    async def renew(self, account: Account) -> AccessToken:
-        """Get a new token for an account in force. Raises: as `TokenSource.renew`."""
-        return await self._parts.tokens.renew(account)
-
-    async def prove(self, account: Account, access_token: str) -> None:
-        """Return if the provider's mail server lets the mailbox in; see `mailboxes.Running`."""
-        connection = await self._parts.connector.open_with(account, access_token)
+    async def _log_in(self, account: Account, access_token: str) -> None:
+        connection = await self._connector.open_with(account, access_token)
         connection.close()
 
-    async def reload(self) -> None:
-        """Read the configuration again, everywhere. Raises `ConfigError`, `OSError`."""
-        await self._parts.service.reload()
 
-    def forget(self, mailbox: str) -> None:
-        """Drop, in every process, what a mailbox can be sent with."""
-        self._parts.service.forget(mailbox)
+def _providers(config: Config) -> list[ProviderInfo]:
+    return [ProviderInfo(one.name, one.refresher, one.oauth) for one in config.providers]

@@ -20,11 +20,11 @@ from xoauth2_proxy.accounts.accounts import Accounts, TlsMode, Upstream
 from xoauth2_proxy.admin.health import Health
 from xoauth2_proxy.config import needs_restart
 from xoauth2_proxy.diagnostics import Explanations
-from xoauth2_proxy.loopback import is_loopback
 from xoauth2_proxy.metrics import Metrics
+from xoauth2_proxy.network import is_loopback
 from xoauth2_proxy.oauth.tokens import TokenSource
 from xoauth2_proxy.relay import Relay
-from xoauth2_proxy.service.admin_backend import Administration, Parts
+from xoauth2_proxy.service.admin_backend import AdminBackend, AdminDependencies
 from xoauth2_proxy.submission.authenticator import Authenticator
 from xoauth2_proxy.submission.listener import Listener
 from xoauth2_proxy.submission.session import SessionPolicy
@@ -96,17 +96,17 @@ class App:
         self._listener: Listener | None = None
         self._background: set[asyncio.Task[None]] = set()
 
-    def _with_administration(self) -> Administration:
-        parts = Parts(
-            service=self,
+    def _with_administration(self) -> AdminBackend:
+        dependencies = AdminDependencies(
+            processes=self,
             equipment=self._equipment,
             tokens=self._tokens,
             connector=self._connector,
             health=self.health,
             metrics=self.metrics,
-            shown=self.metrics,
+            shown_metrics=self.metrics,
         )
-        return Administration(parts, self._config)
+        return AdminBackend(dependencies, self._config)
 
     async def start(self) -> Addresses:
         """Start everything, and return once clients are accepted.
@@ -177,7 +177,7 @@ class App:
         self._pool.use(accounts)
         self._connector.forget_authorities()
         if self._administration is not None:
-            self._administration.use(config, accounts)
+            self._administration.reconfigure(config, accounts)
         self.health.accounts = account_states(config)
 
     async def _assemble(self) -> Listener:

@@ -59,7 +59,7 @@ class StandardEquipment:
         """Raises `ValueError`: the store cannot be opened."""
         self._source = source
         self._has_token = bool(config.admin.token)  # the running server's: it is read once
-        self._registry = registry.Registry(source.state_dir)
+        self._registry = registry.RefresherRegistry(source.state_dir)
         self.store = opened(config.store)
         self.added = open_runtime_accounts(source.state_dir, config.store)
 

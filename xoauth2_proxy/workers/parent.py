@@ -17,7 +17,7 @@ from xoauth2_proxy.admin.health import Health, WorkersHealth
 from xoauth2_proxy.metrics import MergedMetrics, Metrics
 from xoauth2_proxy.oauth.tokens import TokenSource
 from xoauth2_proxy.service import runner
-from xoauth2_proxy.service.admin_backend import Administration, Parts
+from xoauth2_proxy.service.admin_backend import AdminBackend, AdminDependencies
 from xoauth2_proxy.service.app import (
     Addresses,
     account_states,
@@ -81,7 +81,7 @@ class Parent:
             self._equipment.refreshers(what.config), self._own_metrics, self._equipment.store
         )
         self._connector = Connector(self._tokens)
-        self._administration: Administration | None = None
+        self._administration: AdminBackend | None = None
 
     async def start(self) -> Addresses:
         """Start everything, and return once a worker accepts clients and each had its chance.
@@ -161,19 +161,19 @@ class Parent:
         self._tokens.use(refreshers, accounts)
         self._connector.forget_authorities()
         if self._administration is not None:
-            self._administration.use(config, accounts)
+            self._administration.reconfigure(config, accounts)
 
-    def _with_administration(self, shown: MergedMetrics) -> Administration:
-        parts = Parts(
-            service=self,
+    def _with_administration(self, shown: MergedMetrics) -> AdminBackend:
+        dependencies = AdminDependencies(
+            processes=self,
             equipment=self._equipment,
             tokens=self._tokens,
             connector=self._connector,
             health=self.health,
             metrics=self._own_metrics,
-            shown=shown,
+            shown_metrics=shown,
         )
-        return Administration(parts, self._what.config)
+        return AdminBackend(dependencies, self._what.config)
 
     def _setup(self, number: int) -> Setup:
         assert self._directory is not None  # noqa: S101 - made before the first worker

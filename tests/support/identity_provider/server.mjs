@@ -212,7 +212,7 @@ async function finishInteraction(request, response, answers) {
   const { prompt, params, session, grantId } = await provider.interactionDetails(request, response);
   const finish = (result) => provider.interactionFinished(request, response, result);
   if (answers.get('answer') === 'deny') {
-    return finish({ error: 'access_denied', error_description: 'The person said no' });
+    return finish({ error: 'access_denied', error_description: 'The person declined' });
   }
   if (prompt.name === 'login') {
     return finish({ login: { accountId: accountOf(answers.get('login').toLowerCase()) } });

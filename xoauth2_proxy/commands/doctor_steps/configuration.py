@@ -9,7 +9,7 @@ from xoauth2_proxy.accounts.oauth_client import GrantType
 from xoauth2_proxy.commands.doctor_steps.context import NotNeeded, Trouble
 from xoauth2_proxy.errors import TokenStoreUnavailable
 from xoauth2_proxy.oauth.grant import EpochSeconds
-from xoauth2_proxy.oauth.mailbox_status import standing
+from xoauth2_proxy.oauth.mailbox_status import status_of
 from xoauth2_proxy.oauth.refresh import current_grant
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ async def stored_grant(patient: Patient) -> str:
             'look at "store" in the configuration and at what it names',
         ) from None
     grant = current_grant(account, kept, EpochSeconds(patient.clock.time()))
-    found = standing(account, grant, EpochSeconds(patient.clock.time()), 0)
+    found = status_of(account, grant, EpochSeconds(patient.clock.time()), 0)
     if not grant.refresh_token and not grant.refreshed_at and found.needs_a_person:
         is_anothers = kept is not None and kept.refresh_token and grant is not kept
         raise Trouble(_ANOTHERS if is_anothers else found.reason, found.remedy)

@@ -19,6 +19,7 @@ from xoauth2_proxy.accounts.accounts import TlsMode
 from xoauth2_proxy.commands.doctor_steps.context import NotNeeded, Trouble
 from xoauth2_proxy.commands.doctor_steps.smtp_dialogue import PORTS, Dialogue, DialogueBroken
 from xoauth2_proxy.errors import TokenError
+from xoauth2_proxy.network import is_loopback
 from xoauth2_proxy.oauth import discovery, endpoint
 
 if TYPE_CHECKING:
@@ -155,7 +156,7 @@ def _direct(patient: Patient) -> None:
 def _proxy_for(url: str) -> str:
     parts = urlsplit(url)
     host = parts.hostname or ""
-    if host in ("localhost", "127.0.0.1", "::1", "") or urllib.request.proxy_bypass(host):
+    if not host or is_loopback(host) or urllib.request.proxy_bypass(host):
         return ""
     return urllib.request.getproxies().get(parts.scheme, "")
 

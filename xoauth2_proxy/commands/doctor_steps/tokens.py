@@ -13,7 +13,7 @@ from xoauth2_proxy.commands.doctor_steps.context import NotNeeded, Trouble
 from xoauth2_proxy.diagnostics import explain
 from xoauth2_proxy.errors import TokenEndpointRefused, TokenError, TokenStoreUnavailable
 from xoauth2_proxy.metrics import Metrics
-from xoauth2_proxy.oauth.refresh import Renewals
+from xoauth2_proxy.oauth.refresh import TokenRefreshes
 
 if TYPE_CHECKING:
     from xoauth2_proxy.commands.doctor_steps.context import Patient
@@ -34,13 +34,13 @@ async def access_token(patient: Patient) -> str:
     account = patient.account
     if account.oauth.is_empty and account.refresher not in patient.refreshers:
         raise NotNeeded("clients bring their own tokens")
-    renewals = Renewals(patient.refreshers, patient.store, Metrics(), patient.clock)
+    refreshes = TokenRefreshes(patient.refreshers, patient.store, Metrics(), patient.clock)
     try:
-        token = await renewals.renew(account, is_forced=True)
+        token = await refreshes.refresh(account, is_forced=True)
     except TokenError as error:
         raise _trouble(patient, error) from None
     finally:
-        await renewals.close()
+        await refreshes.close()
     patient.access_token = token.value
     lasts_minutes = (token.expires_at - patient.clock.monotonic()) / 60
     return f"got one for {lasts_minutes:.0f} minutes, {len(token.value)} characters"

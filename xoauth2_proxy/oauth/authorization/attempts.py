@@ -1,4 +1,4 @@
-"""A sign-in from its beginning to its end, as values."""
+"""A sign-in attempt and its result, as values."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from xoauth2_proxy.oauth.grant import Issued
+    from xoauth2_proxy.oauth.grant import TokenResponse
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """A sign-in that has begun; the person follows `url`."""
+    """A sign-in that has begun: the person opens `url`."""
 
     url: str = field(repr=False)
     state: str = field(repr=False)
@@ -22,23 +22,23 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceAttempt:
-    """A sign-in that the person goes through on another device."""
+    """A sign-in that the person completes on another device."""
 
     user_code: str = field(repr=False)
     verification_uri: str
     verification_uri_complete: str = field(default="", repr=False)  # with the code; "": none
     expires_in_seconds: float
-    interval_seconds: float  # between two questions whether it is done
+    interval_seconds: float  # between two polls
     device_code: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SignedIn:
-    """What came of it. `identity` and `subject` are "" where the provider does not tell."""
+class SignInResult:
+    """The result of a sign-in. `identity` and `subject` are "" if the provider does not say."""
 
-    issued: Issued
-    identity: str  # the e-mail address or user name of who signed in, as the provider knows them
-    subject: str  # the provider's own stable id of that person
-    # Whether the provider answers for the identity. False: whoever runs one of its tenants may have
-    # written it, so that it proves nothing.
+    issued: TokenResponse
+    identity: str  # the e-mail address or user name of the person who signed in
+    subject: str  # the provider's stable id of that person
+    # Whether the provider vouches for the identity. False: the administrator of any tenant may have
+    # written it, so it proves nothing.
     is_vouched: bool = False

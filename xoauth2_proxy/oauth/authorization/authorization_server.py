@@ -1,9 +1,9 @@
-"""An authorization server as the rest of the relay uses it: begin, finish, revoke.
+"""Runs sign-ins at an account's authorization server: begin, finish, revoke.
 
-I1: a code is exchanged only for the attempt that asked for it, with that attempt's code verifier;
-a redirect is taken from the server that was asked alone, where it says who it is (RFC 9207).
-I2: a sign-in without a refresh token is refused: an hour later nothing would work.
-Nothing is kept here and nothing is decided about who may sign in: that is `sign_in`.
+I1: a code is exchanged only for the attempt that requested it, with that attempt's code verifier; a
+redirect is accepted only from the server that was asked, if it identifies itself (RFC 9207).
+I2: a sign-in without a refresh token is refused: it would work for an hour only.
+`sign_in` decides who may sign in, and saves grants.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from xoauth2_proxy.errors import (
 )
 from xoauth2_proxy.oauth import endpoint
 from xoauth2_proxy.oauth.authorization import provider_requests
-from xoauth2_proxy.oauth.authorization.attempts import Attempt, DeviceAttempt, SignedIn
-from xoauth2_proxy.oauth.authorization.provider_profile import Profile
+from xoauth2_proxy.oauth.authorization.attempts import Attempt, DeviceAttempt, SignInResult
+from xoauth2_proxy.oauth.authorization.provider_profile import ProviderProfile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -36,50 +36,50 @@ _T = TypeVar("_T")
 _VERIFIER_OCTETS = 48  # 64 characters; RFC 7636 §4.1 wants 43 to 128
 _SLOWER_SECONDS = 5.0  # RFC 8628 §3.5
 _MAX_INTERVAL_SECONDS = 60.0
-_MAX_WORDS = 300  # characters of what a redirect says: anybody can write one
+_MAX_WORDS = 300  # characters of a redirect's error: anyone can write one
 _DEVICE_ENDS = {
-    "access_denied": "the person said no",
-    "expired_token": "nobody signed in before the code ran out; try again",
+    "access_denied": "the person declined",
+    "expired_token": "nobody signed in before the code expired; try again",
 }
 
 
 class AuthorizationServer:
     """The server where one account's owner signs in.
 
-    Whatever asks it raises `TokenError`: refused for a set-up that the operator must mend,
-    unavailable for what may pass.
+    Every request can raise `TokenError`: `TokenEndpointRefused` if the operator must correct the
+    configuration, `TokenEndpointUnavailable` if it is transient.
     """
 
     def __init__(self, account: Account, threads: Executor) -> None:
         self.account = account
         self._threads = threads
-        self._profile = Profile(account, {})
+        self._profile = ProviderProfile(account, {})
 
     async def metadata(self) -> Mapping[str, Any]:
-        """Return what the server says of itself, with the configured endpoints instead of its."""
+        """Return the server's metadata; configured endpoints replace its own."""
         return (await self._known()).metadata
 
     @property
     def can_use_device(self) -> bool:
-        """Whether the device flow is of use; known once `metadata` has returned."""
+        """Whether the device flow works; known once `metadata` has returned."""
         return self._profile.can_use_device
 
     @property
     def is_google(self) -> bool:
-        """Whether the account is Google's, whose device flow grants no scope for mail."""
+        """Whether the provider is Google, whose device flow does not grant the mail scope."""
         return self._profile.is_google
 
     @property
     def name(self) -> str:
-        """What the server is called in a text for people."""
+        """The server's name in messages."""
         return self._profile.name
 
     def redirect_uri(self, port: int) -> str:
-        """Return the address of a listener on this machine, in the form the server allows."""
+        """Return the redirect URI of a listener on this machine, as the server allows it."""
         return self._profile.redirect_uri(port)
 
     async def begin(self, redirect_uri: str) -> Attempt:
-        """Return an attempt whose `url` shows the person the server's pages."""
+        """Return an attempt; its `url` leads to the server's sign-in page."""
         profile = await self._ready()
         attempt = {
             "redirect_uri": redirect_uri,
@@ -89,56 +89,54 @@ class AuthorizationServer:
         }
         return Attempt(url=provider_requests.authorization_url(profile, **attempt), **attempt)
 
-    async def finish(self, attempt: Attempt, answer: Mapping[str, str]) -> SignedIn:
+    async def finish(self, attempt: Attempt, answer: Mapping[str, str]) -> SignInResult:
         """Return who signed in and the tokens; `answer` is the query of the redirect.
 
         Raises:
-            SignInRefused: the person or the server said no, or the answer is not this attempt's.
+            SignInRefused: the person or the server declined, or the answer is of another attempt.
         """
         if not hmac.compare_digest(answer.get("state", "").encode(), attempt.state.encode()):
             raise SignInRefused("the answer belongs to another sign-in: its state is not ours")
         profile = await self._known()
         _check_issuer(profile, answer)
         if "error" in answer:
-            raise SignInRefused(f"{profile.name} says {_said(answer)}")
+            raise SignInRefused(f"{profile.name} says {_error_line(answer)}")
         if not answer.get("code"):
             raise SignInRefused("the answer holds no code")
         return await self.finish_with_code(attempt, answer["code"])
 
-    async def finish_with_code(self, attempt: Attempt, code: str) -> SignedIn:
-        """Return who signed in and the tokens, for a code that a person has copied by itself.
+    async def finish_with_code(self, attempt: Attempt, code: str) -> SignInResult:
+        """Return who signed in and the tokens, for a code that a person pasted without its state.
 
-        Nothing came with it that could be compared: only the code verifier ties it to the attempt.
-
-        Raises: as `finish`.
+        Only the code verifier ties it to the attempt. Raises: as `finish`.
         """
         profile = await self._known()
         try:
             return await self._ask(provider_requests.exchange_code, profile, attempt, code)
         except GrantRevoked as error:
             raise SignInRefused(
-                f"{profile.name} does not take the code ({error}); one is good for minutes and "
-                "for one use: sign in again"
+                f"{profile.name} does not accept the code ({error}); a code works once, for a few "
+                "minutes: sign in again"
             ) from None
 
     async def begin_device(self) -> DeviceAttempt:
-        """Return the code that the person shall type on a page of the server. RFC 8628 §3.1.
+        """Return the code for the person to type on the server's page. RFC 8628 §3.1.
 
         Raises:
-            SignInRefused: the server has no device flow that is of use.
+            SignInRefused: the server has no device flow that works for mail.
         """
         profile = await self._ready()
         if profile.is_google:
-            raise SignInRefused("Google's device flow grants no scope for mail")
+            raise SignInRefused("Google's device flow does not grant the mail scope")
         if not profile.can_use_device:
             raise SignInRefused(f"{profile.name} offers no device flow")
         return await self._ask(provider_requests.ask_for_device_code, profile)
 
-    async def finish_device(self, attempt: DeviceAttempt) -> SignedIn:
-        """Return once the person has signed in elsewhere. RFC 8628 §3.5. It may be cancelled.
+    async def finish_device(self, attempt: DeviceAttempt) -> SignInResult:
+        """Return who signed in and the tokens, once the person has done so. RFC 8628 §3.5.
 
         Raises:
-            SignInRefused: the person said no, or the code ran out first.
+            SignInRefused: the person declined, or the code expired.
         """
         profile = await self._known()
         interval_seconds = attempt.interval_seconds
@@ -155,25 +153,25 @@ class AuthorizationServer:
                     raise SignInRefused(_DEVICE_ENDS[word]) from None
                 if not error.is_transient:
                     raise
-                # `slow_down`, or trouble that may pass: the RFC asks for patience with both.
+                # `slow_down`, or a transient error: the RFC asks to wait longer after both.
                 interval_seconds = min(interval_seconds + _SLOWER_SECONDS, _MAX_INTERVAL_SECONDS)
         raise SignInRefused(_DEVICE_ENDS["expired_token"])
 
     async def revoke(self, refresh_token: str) -> bool:
-        """Return True once the token is worth nothing (RFC 7009); False: there is no such way."""
+        """Revoke the token (RFC 7009); return False if the server has no such endpoint."""
         return await self._ask(provider_requests.revoke, await self._known(), refresh_token)
 
-    async def _known(self) -> Profile:
+    async def _known(self) -> ProviderProfile:
         if not self._profile.metadata:
-            metadata = await self._ask(provider_requests.find, self._profile)
-            self._profile = Profile(self.account, metadata)
+            metadata = await self._ask(provider_requests.find_metadata, self._profile)
+            self._profile = ProviderProfile(self.account, metadata)
         return self._profile
 
-    async def _ready(self) -> Profile:
+    async def _ready(self) -> ProviderProfile:
         client = self.account.oauth
         if client.certificate is not None and not client.client_secret:
             raise TokenEndpointRefused(
-                "signing in is not possible with a certificate; configure a client_secret, or a "
+                "signing in does not work with a certificate; configure a client_secret, or a "
                 "public client"
             )
         return await self._known()
@@ -186,22 +184,22 @@ class AuthorizationServer:
         return await asyncio.get_running_loop().run_in_executor(self._threads, asked)
 
 
-def _check_issuer(profile: Profile, answer: Mapping[str, str]) -> None:
-    """Raise unless the redirect came from this server, as far as it tells. RFC 9207 §2.4."""
+def _check_issuer(profile: ProviderProfile, answer: Mapping[str, str]) -> None:
+    """Raise if the redirect names another server than this one. RFC 9207 §2.4."""
     issuer = profile.metadata.get("issuer")
     if not issuer:
         return
     announces = profile.metadata.get("authorization_response_iss_parameter_supported") is True
     if announces and "iss" not in answer:
         raise SignInRefused(
-            f"the answer does not say that it is of {profile.name}: its iss is missing; copy the "
-            "whole address"
+            f"the answer does not say that it comes from {profile.name}: its iss is missing; copy "
+            "the whole address"
         )
     if answer.get("iss", issuer) != issuer:
-        raise SignInRefused("the answer is of another server: its iss is not the issuer")
+        raise SignInRefused("the answer comes from another server: its iss is not the issuer")
 
 
-def _said(answer: Mapping[str, str]) -> str:
+def _error_line(answer: Mapping[str, str]) -> str:
     """Return the error of a redirect (RFC 6749 §4.1.2.1) as one short line."""
     text = answer["error"]
     if description := answer.get("error_description"):

@@ -1,7 +1,7 @@
-"""Who signed in: what an ID token proves and what the userinfo endpoint tells. OpenID Connect Core.
+"""Finds out who signed in, from an ID token or the userinfo endpoint. OpenID Connect Core.
 
-Blocking, for threads. A signature is checked with the keys that the issuer publishes; an unsigned
-token, or one that is signed with the client's secret, proves nothing here.
+Blocking, for threads. Signatures are checked with the issuer's published keys; a token that is
+unsigned, or signed with the client's secret, is not accepted.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _ALGORITHMS = (
 )
 _KEY_TYPES = frozenset({"RSA", "EC", "OKP"})
 _MAX_KEYS = 50  # Microsoft publishes about ten
-_CLOCK_SKEW_SECONDS = 120  # as much as a machine without time synchronisation is soon off
+_CLOCK_SKEW_SECONDS = 120  # typical of a machine without time synchronisation
 _GUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _ENTRA_TENANT = "{tenantid}"
 _MAX_NAME = 320  # characters of an address: RFC 5321 §4.5.3.1, 64 + 1 + 255
@@ -35,26 +35,26 @@ _MAX_NAME = 320  # characters of an address: RFC 5321 §4.5.3.1, 64 + 1 + 255
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A person as the provider knows them; "" for what it does not tell."""
+    """A person as the provider identifies them; "" for what it does not say."""
 
-    name: str = ""  # an e-mail address, as a rule
-    subject: str = ""  # the provider's own stable id
+    name: str = ""  # usually an e-mail address
+    subject: str = ""  # the provider's stable id
 
 
-def proven(
+def verified_identity(
     session: requests.Session,
     metadata: Mapping[str, Any],
     id_token: str,
     client_id: str,
     nonce: str = "",
 ) -> Identity:
-    """Return whom the ID token names, once its signature and its claims are checked (§3.1.3.7).
+    """Return the person that the ID token names; its signature and claims are checked (§3.1.3.7).
 
-    `nonce` is what the authorization request held; "" where there was none.
+    `nonce` is the authorization request's; "" if it had none.
 
     Raises:
-        SignInRefused: the token is not what it must be.
-        TokenError: the issuer's keys cannot be had.
+        SignInRefused: the token is not valid.
+        TokenError: the issuer's keys cannot be fetched.
     """
     keys = _keys(session, str(metadata.get("jwks_uri", "")))
     try:
@@ -75,21 +75,21 @@ def proven(
     return _identity(claims)
 
 
-def told(
+def userinfo_identity(
     session: requests.Session, metadata: Mapping[str, Any], access_token: str, subject: str = ""
 ) -> Identity:
-    """Return whom the userinfo endpoint names (§5.3); nobody, where it does not answer.
+    """Return the person that the userinfo endpoint names (§5.3); if it names none, only `subject`.
 
-    An answer about somebody else than `subject` is not believed (§5.3.2).
+    A response about another subject is ignored (§5.3.2).
     """
     url = metadata.get("userinfo_endpoint")
     if not isinstance(url, str) or not url:
         return Identity(subject=subject)
     headers = {"Authorization": f"Bearer {access_token}", "Accept": "application/json"}
     try:
-        claims = endpoint.document(session.get(url, headers=headers), (access_token,))
+        claims = endpoint.json_object(session.get(url, headers=headers), (access_token,))
     except (requests.RequestException, TokenError):
-        return Identity(subject=subject)  # the token is for mail, as a rule, and not for this
+        return Identity(subject=subject)  # usually the token is for mail only
     found = _identity(claims)
     if subject and found.subject != subject:
         return Identity(subject=subject)
@@ -117,7 +117,7 @@ def _has_more_audiences(claims: Mapping[str, Any]) -> bool:
 
 
 def _issuer(metadata: Mapping[str, Any], claims: Mapping[str, Any]) -> str:
-    """Return what `iss` must be: Microsoft's common metadata leave the tenant open."""
+    """Return the required `iss`: Microsoft's common metadata has a placeholder for the tenant."""
     issuer = str(metadata["issuer"])
     tenant = str(claims.get("tid", ""))
     return issuer.replace(_ENTRA_TENANT, tenant) if _GUID.fullmatch(tenant) else issuer
@@ -125,9 +125,9 @@ def _issuer(metadata: Mapping[str, Any], claims: Mapping[str, Any]) -> str:
 
 def _keys(session: requests.Session, url: str) -> KeySet:
     try:
-        document = endpoint.document(session.get(url, headers={"Accept": "application/json"}))
+        document = endpoint.json_object(session.get(url, headers={"Accept": "application/json"}))
     except requests.RequestException as error:
-        raise endpoint.unreachable(error, url) from None
+        raise endpoint.connection_error(error, url) from None
     listed = document.get("keys")
     usable = [
         key
@@ -141,7 +141,7 @@ def _keys(session: requests.Session, url: str) -> KeySet:
 
 
 def _reason(error: Exception) -> str:
-    """Return why, without the token's content."""
+    """Return the reason, without the token's content."""
     if isinstance(error, JoseError):
         claim = getattr(error, "claim", "")
         return f"{error.error} ({claim})" if claim else str(error.error)

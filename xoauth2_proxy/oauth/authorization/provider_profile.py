@@ -1,4 +1,4 @@
-"""What is particular to one provider when somebody signs in, and what is asked of each. Pure."""
+"""A provider's particulars for signing in: metadata, scopes and parameters. Pure."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ if TYPE_CHECKING:
 
 _OFFLINE = "offline_access"  # OpenID Connect Core §11
 _MICROSOFT_AUTHORITY = "https://login.microsoftonline.com"
-# learn.microsoft.com/entra/identity-platform/v2-protocols: these admit people of any organisation.
+# learn.microsoft.com/entra/identity-platform/v2-protocols: they admit people of any organisation.
 _TENANTS_OF_MANY = frozenset({"", "common", "consumers", "organizations"})
-_ANY_TENANT = "{tenantid}"  # in the issuer that metadata of many tenants name
-# Parameters that say for whom a token shall be: they belong into every request (RFC 8707 §2).
+_ANY_TENANT = "{tenantid}"  # placeholder in the issuer of multi-tenant metadata
+# Parameters that name a token's audience: they go into every request (RFC 8707 §2).
 _TARGETS = ("resource", "audience")
 
 
 @dataclass(frozen=True, slots=True)
-class Profile:
-    """An account's provider, with what its metadata say once they are known."""
+class ProviderProfile:
+    """An account's provider and its metadata ({} until it is fetched)."""
 
     account: Account
     metadata: Mapping[str, Any]
 
     @property
     def is_google(self) -> bool:
-        """Whether Google's own rules hold."""
+        """Whether Google's rules apply."""
         return self.account.refresher == "gmail"
 
     @property
     def is_microsoft(self) -> bool:
-        """Whether Microsoft's own rules hold."""
+        """Whether Microsoft's rules apply."""
         return self.account.refresher == "outlook"
 
     @property
     def issuer(self) -> str:
-        """Where the metadata are found; "" for a provider that publishes none."""
+        """Where the metadata is found; "" for a provider that publishes none."""
         client = self.account.oauth
         if client.issuer or not self.is_microsoft:
             return client.issuer
@@ -47,13 +47,13 @@ class Profile:
 
     @property
     def name(self) -> str:
-        """What the provider is called in a text for people."""
+        """The provider's name in messages."""
         issuer = urlsplit(self.issuer or self.account.oauth.token_endpoint)
         return issuer.netloc or self.account.provider
 
     @property
-    def is_of_many(self) -> bool:
-        """Whether organisations that nobody here knows name their people themselves.
+    def is_multi_tenant(self) -> bool:
+        """Whether unknown organisations can sign in, which name their people themselves.
 
         In Entra ID their administrators write `email` as they please
         (https://learn.microsoft.com/entra/identity-platform/migrate-off-email-claim-authorization).
@@ -64,12 +64,12 @@ class Profile:
 
     @property
     def has_openid(self) -> bool:
-        """Whether ID tokens can be had and checked."""
+        """Whether ID tokens are issued and can be checked."""
         return bool(self.metadata.get("jwks_uri"))
 
     @property
     def can_use_device(self) -> bool:
-        """Whether the device flow can give a right to mail.
+        """Whether the device flow can grant access to mail.
 
         Google's cannot: it grants a closed list of scopes, and that of mail is not among them
         (https://developers.google.com/identity/protocols/oauth2/limited-input-device, 2026-11).
@@ -78,7 +78,7 @@ class Profile:
 
     @property
     def scope(self) -> str:
-        """The scopes to ask for. A provider without OpenID Connect may refuse what is not its own.
+        """The scopes to request. A provider without OpenID Connect may refuse unknown scopes.
 
         Google has no `offline_access`: it asks for `access_type` instead.
         """
@@ -90,38 +90,38 @@ class Profile:
         return " ".join(dict.fromkeys(scopes))
 
     @property
-    def wishes(self) -> dict[str, str]:
-        """What the authorization request says beside the scope."""
+    def authorization_parameters(self) -> dict[str, str]:
+        """The parameters of the authorization request besides the scope."""
         client = self.account.oauth
-        wishes = {"login_hint": client.sign_in_as or self.account.email} | self.targets
+        parameters = {"login_hint": client.sign_in_as or self.account.email} | self.targets
         if self.is_google:
             # Without both, Google gives a refresh token at the first consent only.
-            wishes |= {"access_type": "offline", "prompt": "consent"}
+            parameters |= {"access_type": "offline", "prompt": "consent"}
         elif self._has_offline_access and not self.is_microsoft:
-            wishes |= {"prompt": "consent"}  # without it, `offline_access` is to be ignored
-        return wishes
+            parameters |= {"prompt": "consent"}  # without it, `offline_access` is to be ignored
+        return parameters
 
     @property
     def targets(self) -> dict[str, str]:
-        """The parameters of the configuration that every request carries."""
+        """The configured parameters that go into every request."""
         return {name: value for name, value in self.account.oauth.parameters if name in _TARGETS}
 
     @property
     def authentication_method(self) -> str:
-        """How the client shows the token endpoint who it is. RFC 6749 §2.3."""
+        """How the client authenticates at the token endpoint. RFC 6749 §2.3."""
         if not self.account.oauth.client_secret:
             return "none"
         # Google's and Microsoft's own libraries send the secret in the body. So does the refresher
-        # where the endpoint is configured, for then no metadata say otherwise.
+        # if the endpoint is configured, since then no metadata says otherwise.
         if self.is_google or self.is_microsoft or self.account.oauth.token_endpoint:
             return "client_secret_post"
         offered = self.metadata.get("token_endpoint_auth_methods_supported")
         if not isinstance(offered, list) or "client_secret_basic" in offered:
-            return "client_secret_basic"  # OpenID Connect Discovery 1.0 §3: where nothing is said
+            return "client_secret_basic"  # the default: OpenID Connect Discovery 1.0 §3
         return "client_secret_post"
 
     def redirect_uri(self, port: int) -> str:
-        """Return the address of a listener on this machine, in the form the provider allows.
+        """Return the redirect URI of a listener on this machine, as the provider allows it.
 
         RFC 8252 §7.3 wants the number; Microsoft leaves the port open for the name only
         (https://learn.microsoft.com/entra/identity-platform/reply-url, 2026-11), and compares the

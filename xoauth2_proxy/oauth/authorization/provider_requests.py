@@ -1,6 +1,6 @@
-"""What is asked of an authorization server for a sign-in. Blocking, for threads.
+"""Sends the requests of a sign-in to an authorization server. Blocking, for threads.
 
-Authlib makes the requests, `endpoint` sends them and judges the answers.
+Authlib builds the requests; `endpoint` sends them and checks the responses.
 """
 
 from __future__ import annotations
@@ -12,74 +12,77 @@ import requests
 from authlib.integrations.requests_client.oauth2_session import OAuth2ClientAuth
 from authlib.oauth2.client import OAuth2Client
 
-from xoauth2_proxy.errors import SignInRefused, TokenEndpointRefused, TokenEndpointUnavailable
+from xoauth2_proxy.errors import (
+    SignInRefused,
+    TokenEndpointRefused,
+    TokenEndpointUnavailable,
+    TokenError,
+)
 from xoauth2_proxy.oauth import endpoint
 from xoauth2_proxy.oauth.authorization import identity
-from xoauth2_proxy.oauth.authorization.attempts import Attempt, DeviceAttempt, SignedIn
+from xoauth2_proxy.oauth.authorization.attempts import Attempt, DeviceAttempt, SignInResult
 from xoauth2_proxy.oauth.discovery import discover
 from xoauth2_proxy.oauth.grant import Grant
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from xoauth2_proxy.oauth.authorization.provider_profile import Profile
-    from xoauth2_proxy.oauth.grant import Issued
+    from xoauth2_proxy.oauth.authorization.provider_profile import ProviderProfile
+    from xoauth2_proxy.oauth.grant import TokenResponse
 
 _DEVICE_CODE = "urn:ietf:params:oauth:grant-type:device_code"  # RFC 8628 §3.4
 _INTERVAL_SECONDS = 5.0  # RFC 8628 §3.2: where the server names none
 _MAX_INTERVAL_SECONDS = 60.0
 _DEVICE_SECONDS = 900.0  # Microsoft's; RFC 8628 §3.2 requires that the server names it
 _MAX_DEVICE_SECONDS = 3600.0
-_DEAD = frozenset({"invalid_token", "invalid_grant"})
+_INVALID = frozenset({"invalid_token", "invalid_grant"})
 
 
 class _Client(OAuth2Client):  # type: ignore[misc] # Authlib has no types
     client_auth_class = OAuth2ClientAuth  # the one that requests can call
 
 
-def find(session: requests.Session, profile: Profile) -> dict[str, Any]:
-    """Return the provider's metadata, with the configured endpoints in place of its own.
+def find_metadata(session: requests.Session, profile: ProviderProfile) -> dict[str, Any]:
+    """Return the provider's metadata; configured endpoints replace its own.
 
     Raises:
-        TokenError: they cannot be had, or lack an endpoint.
+        TokenError: it cannot be fetched, or lacks an endpoint.
     """
     client = profile.account.oauth
-    found = _discovered(session, profile) if profile.issuer else {}
+    found = discover(session, profile.issuer, ca_file=client.ca_file) if profile.issuer else {}
     configured = {
         "authorization_endpoint": client.authorization_endpoint,
         "token_endpoint": client.token_endpoint,
     }
     found |= {name: url for name, url in configured.items() if url}
     if not found.get("token_endpoint"):
-        raise TokenEndpointRefused(f"{profile.name}: neither issuer nor oauth_token_url is given")
+        raise TokenEndpointRefused(
+            f"{profile.name}: neither issuer nor oauth_token_url is configured"
+        )
     return found
 
 
-def _discovered(session: requests.Session, profile: Profile) -> dict[str, Any]:
-    return dict(discover(session, profile.issuer, ca_file=profile.account.oauth.ca_file))
-
-
 def authorization_url(
-    profile: Profile, redirect_uri: str, state: str, code_verifier: str, nonce: str
+    profile: ProviderProfile, redirect_uri: str, state: str, code_verifier: str, nonce: str
 ) -> str:
-    """Return where the person signs in; nothing is sent. Raises `TokenEndpointRefused`."""
+    """Return the sign-in page's address; sends nothing. Raises `TokenEndpointRefused`."""
     url = profile.metadata.get("authorization_endpoint")
     if not isinstance(url, str) or not url:
         raise TokenEndpointRefused(f"{profile.name} has no authorization_endpoint")
-    wishes = profile.wishes | ({"nonce": nonce} if nonce else {})
+    parameters = profile.authorization_parameters | ({"nonce": nonce} if nonce else {})
     client = _authlib(profile, None, redirect_uri)
     location, _ = client.create_authorization_url(
-        url, state=state, code_verifier=code_verifier, **wishes
+        url, state=state, code_verifier=code_verifier, **parameters
     )
     return str(location)
 
 
 def exchange_code(
-    session: requests.Session, profile: Profile, attempt: Attempt, code: str
-) -> SignedIn:
-    """Return the tokens that the code stands for, and whose they are. RFC 6749 §4.1.3.
+    session: requests.Session, profile: ProviderProfile, attempt: Attempt, code: str
+) -> SignInResult:
+    """Return the tokens for the code, and who signed in. RFC 6749 §4.1.3.
 
-    Raises: as `AuthorizationServer.finish`, beside `GrantRevoked` for a code that is no good.
+    Raises: as `AuthorizationServer.finish`, and `GrantRevoked` for an invalid code.
     """
     issued = _fetch(
         session,
@@ -92,8 +95,8 @@ def exchange_code(
     return _signed_in(session, profile, issued, attempt.nonce)
 
 
-def ask_for_device_code(session: requests.Session, profile: Profile) -> DeviceAttempt:
-    """Return the code that the person shall type. RFC 8628 §3.1–3.2. Raises `TokenError`."""
+def ask_for_device_code(session: requests.Session, profile: ProviderProfile) -> DeviceAttempt:
+    """Return the code for the person to type. RFC 8628 §3.1–3.2. Raises `TokenError`."""
     url = str(profile.metadata["device_authorization_endpoint"])
     form = {"scope": profile.scope} | profile.targets
     authlib = _authlib(profile, session)
@@ -101,25 +104,25 @@ def ask_for_device_code(session: requests.Session, profile: Profile) -> DeviceAt
     try:
         response = session.post(url, data=form, auth=auth)
     except requests.RequestException as error:
-        raise endpoint.unreachable(error, url) from None
-    return _device_attempt(endpoint.document(response, _secrets(profile)))
+        raise endpoint.connection_error(error, url) from None
+    return _device_attempt(endpoint.json_object(response, _secrets(profile)))
 
 
-def poll(session: requests.Session, profile: Profile, device_code: str) -> SignedIn:
-    """Return the tokens once the person has signed in. RFC 8628 §3.4.
+def poll(session: requests.Session, profile: ProviderProfile, device_code: str) -> SignInResult:
+    """Return the tokens and who signed in. RFC 8628 §3.4.
 
     Raises:
-        TokenError: with the `oauth_error` of RFC 8628 §3.5 until then.
+        TokenError: with an `oauth_error` of RFC 8628 §3.5 until the person has signed in.
     """
     issued = _fetch(session, profile, grant_type=_DEVICE_CODE, device_code=device_code)
     return _signed_in(session, profile, issued, nonce="")
 
 
-def revoke(session: requests.Session, profile: Profile, refresh_token: str) -> bool:
-    """Return True once the token is dead, False where tokens cannot be revoked. RFC 7009.
+def revoke(session: requests.Session, profile: ProviderProfile, refresh_token: str) -> bool:
+    """Revoke the token; return False if the provider cannot. RFC 7009.
 
     Raises:
-        TokenError: it may live on.
+        TokenError: the token may still be valid.
     """
     url = profile.metadata.get("revocation_endpoint")
     if not isinstance(url, str) or not url:
@@ -129,29 +132,25 @@ def revoke(session: requests.Session, profile: Profile, refresh_token: str) -> b
             url, token=refresh_token, auth=_authentication(profile)
         )
     except requests.RequestException as error:
-        raise endpoint.unreachable(error, url) from None
+        raise endpoint.connection_error(error, url) from None
     if response.ok:
         return True
     try:
-        body = response.json()
-    except ValueError:
-        body = None
-    refused = endpoint.refusal(
-        response.status_code,
-        body if isinstance(body, dict) else {},
-        response.headers,
-        _secrets(profile, refresh_token),
-    )
-    # For a token that is dead already RFC 7009 §2.2 wants 200; Google says this instead.
-    if refused.oauth_error in _DEAD:
-        return True
-    if refused.oauth_error == "unsupported_token_type":  # RFC 7009 §2.2.1
-        return False
-    raise refused
+        endpoint.json_object(response, _secrets(profile, refresh_token))
+    except TokenError as error:
+        if error.oauth_error == "unsupported_token_type":  # RFC 7009 §2.2.1
+            return False
+        # For an invalid token RFC 7009 §2.2 requires status 200; Google says this instead.
+        if error.oauth_error not in _INVALID:
+            raise
+    return True
 
 
-def _authlib(  # the secrets are those of the request beside the client's own
-    profile: Profile, session: requests.Session | None, redirect_uri: str = "", *secrets: str
+def _authlib(  # `secrets` are the request's, besides the client's own
+    profile: ProviderProfile,
+    session: requests.Session | None,
+    redirect_uri: str = "",
+    *secrets: str,
 ) -> Any:  # noqa: ANN401 - Authlib has no types
     client = profile.account.oauth
     method = profile.authentication_method
@@ -167,23 +166,23 @@ def _authlib(  # the secrets are those of the request beside the client's own
     )
 
     def judge(response: requests.Response) -> requests.Response:
-        endpoint.document(response, _secrets(profile, *secrets))
+        endpoint.json_object(response, _secrets(profile, *secrets))
         return response
 
     authlib.register_compliance_hook("access_token_response", judge)
     return authlib
 
 
-def _secrets(profile: Profile, *of_request: str) -> list[str]:
-    """Return what no error may quote: the client's secrets and those of one request."""
+def _secrets(profile: ProviderProfile, *of_request: str) -> list[str]:
+    """Return the secrets that no error may quote: the client's and the request's."""
     grant = Grant(mailbox=profile.account.email, client=profile.account.oauth)
     return [*endpoint.secrets_of(grant), *of_request]
 
 
-def _authentication(profile: Profile) -> tuple[str, str] | None:
-    """Return name and password for HTTP; None: Authlib puts them into the body.
+def _authentication(profile: ProviderProfile) -> tuple[str, str] | None:
+    """Return user name and password for HTTP Basic; None: Authlib puts them into the body.
 
-    RFC 6749 §2.3.1 has them form-encoded, which Authlib leaves out.
+    Authlib does not form-encode them, as RFC 6749 §2.3.1 requires.
     """
     client = profile.account.oauth
     if profile.authentication_method != "client_secret_basic":
@@ -192,8 +191,8 @@ def _authentication(profile: Profile) -> tuple[str, str] | None:
 
 
 def _fetch(
-    session: requests.Session, profile: Profile, *, redirect_uri: str = "", **request: str
-) -> Issued:
+    session: requests.Session, profile: ProviderProfile, *, redirect_uri: str = "", **request: str
+) -> TokenResponse:
     url = str(profile.metadata["token_endpoint"])
     # As a body, not as arguments: those would reach requests under names like `verify`.
     more = urlencode(profile.account.oauth.parameters)
@@ -203,52 +202,57 @@ def _fetch(
     try:
         token = authlib.fetch_token(url, body=more, auth=_authentication(profile), **request)
     except requests.RequestException as error:
-        raise endpoint.unreachable(error, url) from None
+        raise endpoint.connection_error(error, url) from None
     except (ValueError, TypeError):  # Authlib's, of an `expires_in` that is no number
         pass
-    if token is None:  # not said above: that error quotes the answer, and would hang on ours
+    if (
+        token is None
+    ):  # not raised above, where that error, which quotes the response, is in context
         raise TokenEndpointUnavailable("the answer cannot be read")
-    return endpoint.issued(token)
+    return endpoint.token_response(token)
 
 
-def _signed_in(session: requests.Session, profile: Profile, issued: Issued, nonce: str) -> SignedIn:
-    _check_right(profile, issued)
+def _signed_in(
+    session: requests.Session, profile: ProviderProfile, issued: TokenResponse, nonce: str
+) -> SignInResult:
+    _check_granted(profile, issued)
     client = profile.account.oauth
     person = identity.Identity()
     if issued.id_token and profile.has_openid:
-        person = identity.proven(
+        person = identity.verified_identity(
             session, profile.metadata, issued.id_token, client.client_id, nonce
         )
     if not person.name and not profile.is_microsoft:  # Microsoft's takes tokens for Graph only
-        person = identity.told(session, profile.metadata, issued.access_token, person.subject)
-    return SignedIn(
+        person = identity.userinfo_identity(
+            session, profile.metadata, issued.access_token, person.subject
+        )
+    return SignInResult(
         issued=issued,
         identity=person.name,
         subject=person.subject,
-        is_vouched=bool(person.name) and not profile.is_of_many,
+        is_vouched=bool(person.name) and not profile.is_multi_tenant,
     )
 
 
-def _check_right(profile: Profile, issued: Issued) -> None:
-    """Refuse tokens that would not carry the relay beyond an hour, or not to mail at all."""
+def _check_granted(profile: ProviderProfile, issued: TokenResponse) -> None:
+    """Raise unless the tokens include the mail scope and a refresh token."""
     granted = issued.scope.split()
     missing = [scope for scope in profile.account.oauth.scopes if scope not in granted]
     if profile.is_google and granted and missing:
         # Google shows a box for each scope, and people leave them empty.
-        raise SignInRefused(
-            f"Google did not give the right {missing[0]}: sign in again and tick its box"
-        )
+        raise SignInRefused(f"Google did not grant {missing[0]}: sign in again and tick its box")
     if issued.refresh_token:
         return
     if profile.is_google:
         raise SignInRefused(
-            "Google gave no refresh token although consent was asked for: is the OAuth client of "
-            "the type Desktop app or Web application?"
+            "Google issued no refresh token: the OAuth client must be of the type Desktop app or "
+            "Web application"
         )
     raise SignInRefused(
-        f"{profile.name} gave no refresh token, so the mailbox could send for an hour only: allow "
-        "this client offline access (the scope offline_access, the grant type refresh_token), add "
-        "the scope to `scopes` if the provider does not list it, and sign in again"
+        f"{profile.name} issued no refresh token, so the mailbox could send for an hour only: "
+        "allow this client offline access (the scope offline_access, the grant type "
+        "refresh_token), add the scope to `scopes` if the provider does not list it, and sign in "
+        "again"
     )
 
 

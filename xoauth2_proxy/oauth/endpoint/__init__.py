@@ -1,29 +1,33 @@
-"""How token endpoints are spoken to, and what their answers mean. RFC 6749 §5.
+"""Sends requests to token endpoints and interprets the responses. RFC 6749 §5.
 
-Every library that asks for tokens does it through `open_session`, so that one set of rules holds
-for all of them: `transport` makes the exchange, `answers` judges what came, `failures` says why
-nothing came.
+Every library that requests tokens does so through `open_session`, so the same rules apply to all:
+`transport` sends, `responses` interprets the response, `failures` explains why there is none.
 """
 
-from xoauth2_proxy.oauth.endpoint.failures import unreachable
-from xoauth2_proxy.oauth.endpoint.responses import document, issued, refusal, secrets_of
+from xoauth2_proxy.oauth.endpoint.failures import connection_error
+from xoauth2_proxy.oauth.endpoint.responses import (
+    json_object,
+    secrets_of,
+    token_error,
+    token_response,
+)
 from xoauth2_proxy.oauth.endpoint.transport import (
     EXCHANGE_SECONDS,
     MAX_BODY_BYTES,
-    ask,
-    guard,
+    apply_rules,
     open_session,
+    send_request,
 )
 
 __all__ = [
     "EXCHANGE_SECONDS",
     "MAX_BODY_BYTES",
-    "ask",
-    "document",
-    "guard",
-    "issued",
+    "apply_rules",
+    "connection_error",
+    "json_object",
     "open_session",
-    "refusal",
     "secrets_of",
-    "unreachable",
+    "send_request",
+    "token_error",
+    "token_response",
 ]

@@ -1,7 +1,4 @@
-"""Why there was no answer, in an operator's words: DNS, TLS, refused, timeout and the like.
-
-Libraries below requests wrap errors in several ways; here all of them are looked through.
-"""
+"""Explains to an operator why there was no response: DNS, TLS, refused, timeout and the like."""
 
 from __future__ import annotations
 
@@ -15,11 +12,11 @@ import urllib3
 
 from xoauth2_proxy.errors import TokenEndpointUnavailable
 
-_TUNNEL = "Tunnel connection failed"  # http.client's words for a proxy's refusal
+_TUNNEL = "Tunnel connection failed"  # http.client's text for a proxy's refusal
 _CERTIFICATES = {  # OpenSSL's X509_V_ERR_…
-    10: "shows a certificate that has expired",
-    62: "shows a certificate of another name",
-    64: "shows a certificate of another address",
+    10: "has a certificate that has expired",
+    62: "has a certificate for another name",
+    64: "has a certificate for another address",
 }
 _WORDS: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (  # the first that fits
     ((socket.gaierror,), "does not resolve"),
@@ -28,7 +25,7 @@ _WORDS: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (  # the first
     ((ConnectionRefusedError,), "refuses connections"),
     (
         (ConnectionError, http.client.IncompleteRead),
-        "closed the connection before its answer ended",
+        "closed the connection before its response was complete",
     ),
     (
         (http.client.HTTPException, urllib3.exceptions.DecodeError),
@@ -38,12 +35,12 @@ _WORDS: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (  # the first
 )
 
 
-class Unusable(requests.RequestException):
-    """An answer that is not read on; the text says why."""
+class UnusableResponse(requests.RequestException):
+    """A response that is not read to its end; the text says why."""
 
 
-def unreachable(error: requests.RequestException, url: str) -> TokenEndpointUnavailable:
-    """Return the error that says in an operator's words why there was no answer from `url`."""
+def connection_error(error: requests.RequestException, url: str) -> TokenEndpointUnavailable:
+    """Return the error that explains to an operator why there was no response from `url`."""
     host = _host(url)
     if isinstance(error, requests.exceptions.ProxyError):
         host = f"the proxy on the way to {host}"
@@ -59,15 +56,15 @@ def _host(url: str) -> str:
 
 
 def _why(error: requests.RequestException) -> str:
-    if isinstance(error, Unusable):
+    if isinstance(error, UnusableResponse):
         return str(error)
     causes = _causes(error)
     for cause in causes:
         if isinstance(cause, ssl.SSLCertVerificationError):
-            untrusted = f"shows a certificate that is not trusted ({cause.verify_message})"
+            untrusted = f"has a certificate that is not trusted ({cause.verify_message})"
             return _CERTIFICATES.get(cause.verify_code, untrusted)
         if isinstance(cause, OSError) and str(cause).startswith(_TUNNEL):
-            return "refuses to pass us on"
+            return "refuses to connect to the host"
     for kinds, words in _WORDS:
         if any(isinstance(cause, kinds) for cause in causes):
             return words
@@ -75,7 +72,7 @@ def _why(error: requests.RequestException) -> str:
 
 
 def _causes(error: BaseException) -> list[BaseException]:
-    """Return what an error is made of; requests and urllib3 wrap errors in several ways."""
+    """Return an error and those inside it; requests and urllib3 wrap errors in several ways."""
     found: list[BaseException] = []
     waiting: list[object] = [error]
     while waiting:
@@ -83,5 +80,5 @@ def _causes(error: BaseException) -> list[BaseException]:
         if isinstance(one, BaseException) and one not in found:
             found.append(one)
             waiting += [*one.args, getattr(one, "reason", None), one.__cause__, one.__context__]
-    # requests' errors are all OSErrors, which says nothing.
+    # All errors of requests are OSErrors, which does not tell the cause.
     return [one for one in found if not isinstance(one, requests.RequestException)]

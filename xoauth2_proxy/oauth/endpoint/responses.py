@@ -1,6 +1,6 @@
-"""What a token endpoint's answer means: tokens, or one of our three errors. RFC 6749 §5.
+"""Interprets a token endpoint's response: tokens, or one of three errors. RFC 6749 §5.
 
-Error texts are for an operator's log: the endpoint's own words, without anything secret in them.
+Error texts are for an operator's log: the endpoint's own words, without secrets.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from xoauth2_proxy.errors import (
     TokenEndpointUnavailable,
     TokenError,
 )
-from xoauth2_proxy.oauth.grant import Issued
+from xoauth2_proxy.oauth.grant import TokenResponse
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -43,17 +43,17 @@ _TRANSIENT = frozenset(
         "too_many_requests",
     }
 )
-# Microsoft says `invalid_grant` here, but nothing is wrong with the grant: smart lockout; a client
-# in a loop; services that are down or slow.
+# Microsoft says `invalid_grant` here although the grant is valid: smart lockout, a client in a
+# loop, services that are down or slow.
 # https://learn.microsoft.com/entra/identity-platform/reference-error-codes (2026-11)
 _TRANSIENT_AADSTS = frozenset({50053, 50196, 90033, 90006, 90012, 50000, 90024})
 _TRANSIENT_STATUSES = frozenset({408, 425, 429})
 
-_MAX_RETRY_AFTER_SECONDS = 3600.0  # what msal heeds; a later hour is tried all the same
+_MAX_RETRY_AFTER_SECONDS = 3600.0  # as in msal; a longer time is cut to this
 _MAX_LIFETIME_SECONDS = 366 * 86400.0
 _MAX_WORDS = 300  # characters of an error's description
 _ERROR_WORD = re.compile(r"[\w.:/ -]{1,64}", re.ASCII)
-# Characters. Shorter ones are words like "true", without which a text could not be understood.
+# Characters. Shorter values are words like "true"; a text without them would not make sense.
 _MIN_SECRET = 8
 _MIN_BASE64 = 8
 _ESCAPE = re.compile(r"%[0-9A-F]{2}")
@@ -62,15 +62,15 @@ _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _AADSTS = re.compile(r"\bAADSTS(\d{4,8})\b")
 
 
-def document(
+def json_object(
     response: requests.Response, secrets: Collection[str] = (), *, is_signed_in: bool = True
 ) -> dict[str, object]:
-    """Return the JSON object of a good answer.
+    """Return the JSON object of a successful response.
 
-    An `error` in it makes it a bad one whatever its status says. For the arguments see `refusal`.
+    A response with `error` is not successful, whatever its status. Arguments: as `token_error`.
 
     Raises:
-        TokenError: the answer is another.
+        TokenError: it is not successful, or not a JSON object.
     """
     try:
         body = json.loads(response.content)
@@ -79,28 +79,28 @@ def document(
     if not response.ok or (isinstance(body, dict) and body.get("error")):
         answer = body if isinstance(body, dict) else {}
         headers = response.headers
-        raise refusal(response.status_code, answer, headers, secrets, is_signed_in=is_signed_in)
+        raise token_error(response.status_code, answer, headers, secrets, is_signed_in=is_signed_in)
     if not isinstance(body, dict):
-        raise TokenEndpointUnavailable("the answer is not a JSON object")
+        raise TokenEndpointUnavailable("the response is not a JSON object")
     return body
 
 
-def issued(body: Mapping[str, object]) -> Issued:
-    """Return the tokens of a good answer. RFC 6749 §5.1.
+def token_response(body: Mapping[str, object]) -> TokenResponse:
+    """Return the tokens of a successful response. RFC 6749 §5.1.
 
     Raises:
-        TokenEndpointUnavailable: there is no access token in it, or one that could not be sent on.
+        TokenEndpointUnavailable: it contains no access token, or an invalid one.
     """
     access_token = _text(body.get("access_token"))
     if not access_token:
-        raise TokenEndpointUnavailable("the answer holds no access token")
+        raise TokenEndpointUnavailable("the response contains no access token")
     if not (access_token.isascii() and access_token.isprintable()):  # RFC 6749 appendix A.12
-        raise TokenEndpointUnavailable("the answer's access token is garbled")
-    # Google's, Keycloak's and Microsoft's names for what no standard has.
+        raise TokenEndpointUnavailable("the access token in the response has invalid characters")
+    # Not standardised: the names used by Google, Keycloak and Microsoft.
     refresh_seconds = _seconds(body.get("refresh_token_expires_in")) or _seconds(
         body.get("refresh_expires_in")
     )
-    got = Issued(
+    got = TokenResponse(
         access_token=access_token,
         refresh_token=_text(body.get("refresh_token")),
         refresh_token_lifetime_seconds=refresh_seconds,
@@ -111,7 +111,7 @@ def issued(body: Mapping[str, object]) -> Issued:
     return replace(got, lifetime_seconds=seconds) if seconds else got
 
 
-def refusal(
+def token_error(
     status: int,
     body: Mapping[str, object],
     headers: Mapping[str, str],
@@ -119,15 +119,15 @@ def refusal(
     *,
     is_signed_in: bool = True,
 ) -> TokenError:
-    """Return what an endpoint's refusal means. RFC 6749 §5.2.
+    """Return the error for an endpoint's refusal. RFC 6749 §5.2.
 
-    `secrets` are what the request held: the error's text does not quote them. Without a person
-    who signed in (`is_signed_in`), nobody can sign in again, and the operator must act.
+    The error's text does not quote the request's `secrets`. If no person signed in
+    (`is_signed_in`), none can sign in again, and the operator must act.
     """
     error = _error_word(body, secrets)
-    description = _told(_description(body), secrets)
+    description = _redacted(_description(body), secrets)
     text = error or f"HTTP {status}"
-    if suberror := _told(_text(body.get("suberror") or body.get("error_subtype")), secrets):
+    if suberror := _redacted(_text(body.get("suberror") or body.get("error_subtype")), secrets):
         text += f" ({suberror})"
     if description:
         text += f": {description}"
@@ -146,7 +146,7 @@ def refusal(
 
 
 def secrets_of(grant: Grant) -> list[str]:
-    """Return what a request for the grant may hold that no text should quote."""
+    """Return the secrets of a request for the grant, which no text may quote."""
     client = grant.client
     values = [value for _, value in client.parameters if len(value) >= _MIN_SECRET]
     return [grant.refresh_token, client.refresh_token, client.client_secret, *values]
@@ -158,7 +158,7 @@ def _error_word(body: Mapping[str, object], secrets: Collection[str]) -> str:
         error = error.get("status")
     word = _text(error)
     secrets = [secret for secret in secrets if len(secret) >= _MIN_SECRET]
-    return word if _ERROR_WORD.fullmatch(word) and _told(word, secrets) == word else ""
+    return word if _ERROR_WORD.fullmatch(word) and _redacted(word, secrets) == word else ""
 
 
 def _description(body: Mapping[str, object]) -> str:
@@ -176,8 +176,8 @@ def _aadsts(body: Mapping[str, object]) -> set[int]:
     return codes
 
 
-def _told(text: str, secrets: Collection[str]) -> str:
-    """Return the text on one line, shortened, without secrets and what looks like one."""
+def _redacted(text: str, secrets: Collection[str]) -> str:
+    """Return the text on one line, shortened, without anything that is or looks like a secret."""
     forms = {form for secret in filter(None, secrets) for form in _forms(secret)}
     for form in sorted(forms, key=len, reverse=True):
         text = text.replace(form, "…")
@@ -187,12 +187,12 @@ def _told(text: str, secrets: Collection[str]) -> str:
 
 
 def _forms(secret: str) -> Iterator[str]:
-    """Yield a secret as requests have it, and errors that quote them: in a form, JSON, base64."""
+    """Yield the forms in which requests and errors contain a secret: form, JSON, base64."""
     escaped = {quote(secret), quote(secret, safe=""), quote_plus(secret)}
     yield from {secret, *escaped, json.dumps(secret)[1:-1]}
     yield from (_ESCAPE.sub(lambda octet: octet[0].lower(), form) for form in escaped)
     for text in (secret, quote_plus(secret)):  # RFC 6749 §2.3.1
-        for before in range(3):  # octets of something else in the same group of three
+        for before in range(3):  # other octets in the same group of three
             octets = bytes(before) + text.encode("utf-8", "replace")
             whole = octets[: len(octets) - len(octets) % 3]
             for encode in (base64.b64encode, base64.urlsafe_b64encode):
@@ -202,7 +202,7 @@ def _forms(secret: str) -> Iterator[str]:
 
 
 def _retry_after_seconds(headers: Mapping[str, str]) -> float:
-    """Return the seconds of `Retry-After` (RFC 9110 §10.2.3); 0 if it says nothing of use."""
+    """Return the seconds of `Retry-After` (RFC 9110 §10.2.3); 0 if it is missing or invalid."""
     value = next((headers[name] for name in headers if name.lower() == "retry-after"), "").strip()
     if value.isascii() and value.isdecimal():
         seconds = float(value[:9])
@@ -210,14 +210,14 @@ def _retry_after_seconds(headers: Mapping[str, str]) -> float:
         try:
             until = parsedate_to_datetime(value)
             left = until.replace(tzinfo=until.tzinfo or UTC) - datetime.now(UTC)
-        except (ValueError, OverflowError, TypeError):  # as the date is odd in one way or another
+        except (ValueError, OverflowError, TypeError):  # depending on what is wrong with the date
             return 0.0
         seconds = left.total_seconds()
     return min(max(seconds, 0.0), _MAX_RETRY_AFTER_SECONDS)
 
 
 def _seconds(value: object) -> float:
-    """Return a positive number of seconds, 0 for anything else; some endpoints send strings."""
+    """Return a positive number of seconds, or 0; some endpoints send strings."""
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return 0.0
     try:

@@ -1,12 +1,12 @@
-"""HTTP(S) to token endpoints, blocking, for threads: bounded in time and size, and never insecure.
+"""HTTP and HTTPS to token endpoints, with limits on time and size. Blocking, for threads.
 
-I1: TLS is verified, whatever a library asks for; plain HTTP goes to loopback only.
-I2: an exchange ends within its seconds, also if each of its octets comes late.
-I3: secrets go where they were sent: no redirect is followed, no .netrc is read.
+I1: TLS certificates are verified, whatever a library requests; plain HTTP goes to loopback only.
+I2: an exchange ends by its deadline, even if the server sends one octet at a time.
+I3: secrets reach only the configured server: no redirect is followed, no .netrc is read.
 
-requests and urllib3 bound each wait, not the whole: a server that sends an octet now and then
-would hold a thread for hours. So connections and responses are of classes of our own, that count
-down to one deadline.
+requests and urllib3 limit each wait, but not the exchange: a server that sends an octet now and
+then would hold a thread for hours. So connections and responses here have classes of their own,
+with one deadline.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from xoauth2_proxy.errors import TokenEndpointRefused
-from xoauth2_proxy.loopback import is_loopback
-from xoauth2_proxy.oauth.endpoint.failures import Unusable, unreachable
+from xoauth2_proxy.network import is_loopback
+from xoauth2_proxy.oauth.endpoint.failures import UnusableResponse, connection_error
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,68 +40,67 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
     from urllib3 import PoolManager
 
-EXCHANGE_SECONDS = 10.0  # from the first address tried to the last octet of the answer
+EXCHANGE_SECONDS = 10.0  # from the first address tried to the last octet of the response
 MAX_BODY_BYTES = 256 * 1024  # decoded; the largest real answer is some 20 KiB of metadata
 
-_MIN_ATTEMPT_SECONDS = 1.0  # what one of a host's addresses is given at least: Linux repeats SYN
+_MIN_ATTEMPT_SECONDS = 1.0  # for one of a host's addresses: Linux repeats a SYN after a second
 _CHUNK_BYTES = 16 * 1024
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
-_deadline: ContextVar[float] = ContextVar("_deadline")  # of the exchange under way; monotonic
+_deadline: ContextVar[float] = ContextVar("_deadline")  # of the current exchange; monotonic
 
 
 def open_session(
     ca_file: Path | None = None, exchange_seconds: float = EXCHANGE_SECONDS
 ) -> requests.Session:
-    """Return a session for requests to token endpoints; close it, and use it in one thread only.
+    """Return a session for requests to token endpoints, for one refresh in one thread; close it.
 
-    It is meant for one refresh: refreshes are rare, an idle connection would be closed by the
-    peer in between, and `requests.Session` does not promise to be safe among threads.
-    Its requests raise `requests.RequestException` (see `unreachable`), and `TokenEndpointRefused`
-    for plain HTTP to anywhere but loopback. The seconds do not bound the look-up of a host name,
-    which the system's resolver bounds itself.
+    `requests.Session` is not guaranteed to be thread-safe, and servers close idle connections
+    between refreshes. Requests raise `requests.RequestException` (see `connection_error`), and
+    `TokenEndpointRefused` for plain HTTP to other hosts than loopback. `exchange_seconds` does not
+    include the name look-up, which the system's resolver limits.
 
     Raises:
-        TokenEndpointRefused: `ca_file` cannot be read or is not of PEM certificates.
+        TokenEndpointRefused: `ca_file` cannot be read, or has no PEM certificates.
     """
     session = requests.Session()
-    guard(session, ca_file, exchange_seconds)
+    apply_rules(session, ca_file, exchange_seconds)
     return session
 
 
-def guard(
+def apply_rules(
     session: requests.Session,
     ca_file: Path | None = None,
     exchange_seconds: float = EXCHANGE_SECONDS,
 ) -> None:
-    """Make a session that a library created keep the rules of `open_session`."""
+    """Apply the rules of `open_session` to a session that a library created."""
     adapter = _Adapter(_tls_context(ca_file), exchange_seconds)
-    session.trust_env = False  # .netrc and REQUESTS_CA_BUNDLE; proxies are the adapter's matter
+    session.trust_env = False  # no .netrc, no REQUESTS_CA_BUNDLE; the adapter handles proxies
     for prefix in ("https://", "http://"):
         session.mount(prefix, adapter)
 
 
-def ask(
+def send_request(
     session: requests.Session,
     method: str,
     url: str,
     form: Mapping[str, str] | bytes | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> requests.Response:
-    """Return the answer, good or bad.
+    """Return the response, whatever its status.
 
     Raises:
         TokenEndpointUnavailable: there was none.
-        TokenEndpointRefused: the URL is not safe to ask.
+        TokenEndpointRefused: the URL is not https, nor on loopback.
     """
     try:
         return session.request(method, url, data=form, headers=dict(headers or {}))
     except requests.RequestException as error:
-        raise unreachable(error, url) from None
+        raise connection_error(error, url) from None
 
 
 class _Adapter(HTTPAdapter):
-    """Sends a request and reads its whole answer, within the limits."""
+    """Sends a request and reads the whole response, within the limits."""
 
     def __init__(self, tls_context: ssl.SSLContext, exchange_seconds: float) -> None:
         self._tls_context = tls_context
@@ -118,11 +117,13 @@ class _Adapter(HTTPAdapter):
         cert: object = None,
         proxies: Mapping[str, str] | None = None,
     ) -> requests.Response:
-        """Return the answer, read to its end; `timeout` and `verify` are not heeded."""
+        """Return the complete response; `timeout` and `verify` are ignored."""
         url = request.url or ""
         is_near = is_loopback(urlsplit(url).hostname or "")
         if not is_near and not url.lower().startswith("https:"):
-            raise TokenEndpointRefused("token endpoints are asked by https, but on loopback")
+            raise TokenEndpointRefused(
+                "a token endpoint must have an https:// address, except on loopback"
+            )
         proxies = {} if is_near else get_environ_proxies(url, no_proxy=None)
         started = _deadline.set(time.monotonic() + self._exchange_seconds)
         try:
@@ -137,15 +138,15 @@ class _Adapter(HTTPAdapter):
     def build_connection_pool_key_attributes(
         self, request: requests.PreparedRequest, verify: object, cert: object = None
     ) -> tuple[Any, Any]:
-        """Return what tells connections apart: the host, and always our own rules for TLS."""
+        """Return the key of a connection: the host, and always our TLS rules."""
         host, _ = super().build_connection_pool_key_attributes(request, True, None)
         return host, {"ssl_context": self._tls_context, "cert_reqs": "CERT_REQUIRED"}
 
     def cert_verify(self, conn: object, url: object, verify: object, cert: object) -> None:
-        """Leave the connection with the rules it has; requests would add its own authorities."""
+        """Do nothing: requests would add its own certificate authorities."""
 
     def proxy_manager_for(self, proxy: str, **proxy_kwargs: object) -> PoolManager:
-        """Return the pools of a proxy, with our connections; those of SOCKS stay as they are."""
+        """Return a proxy's connection pools, with our connection classes except for SOCKS."""
         manager: PoolManager = super().proxy_manager_for(proxy, **proxy_kwargs)
         if not proxy.lower().startswith("socks"):
             manager.pool_classes_by_scheme = _POOLS
@@ -153,15 +154,17 @@ class _Adapter(HTTPAdapter):
 
 
 def _read(response: requests.Response) -> None:
-    """Replace the answer's stream by what it holds."""
+    """Read the response's stream, and replace it by its content."""
     body = bytearray()
     try:
         if response.status_code in _REDIRECTS:
-            raise Unusable("redirects, and is not followed", request=response.request)
+            raise UnusableResponse("redirects, and is not followed", request=response.request)
         for chunk in response.raw.stream(_CHUNK_BYTES, decode_content=True):
             body += chunk
             if len(body) > MAX_BODY_BYTES:
-                raise Unusable("answers at too great length", request=response.request)
+                raise UnusableResponse(
+                    "sends a response that is too large", request=response.request
+                )
     except urllib3.exceptions.HTTPError as error:
         raise requests.ConnectionError(error, request=response.request) from error
     finally:
@@ -169,8 +172,8 @@ def _read(response: requests.Response) -> None:
     response.raw = io.BytesIO(body)
 
 
-class _CountingDown(io.RawIOBase):
-    """What a socket sends, until the deadline."""
+class _DeadlineReader(io.RawIOBase):
+    """Reads from a socket until the deadline."""
 
     def __init__(self, stream: io.RawIOBase, sock: socket.socket) -> None:
         self._stream = stream
@@ -197,7 +200,7 @@ class _Response(http.client.HTTPResponse):
         url: str | None = None,
     ) -> None:
         super().__init__(sock, debuglevel, method, url)
-        self.fp = io.BufferedReader(_CountingDown(self.fp.detach(), sock))
+        self.fp = io.BufferedReader(_DeadlineReader(self.fp.detach(), sock))
 
 
 class _HttpConnection(HTTPConnection):
@@ -226,10 +229,10 @@ _POOLS = {"http": _HttpPool, "https": _HttpsPool}
 
 
 def _connect(connection: HTTPConnection) -> socket.socket:
-    """Return a socket to the first of the host's addresses that answers.
+    """Return a socket connected to the first of the host's addresses that answers.
 
-    Each gets its share of the time that is left: where a firewall drops packets, all of them
-    would be waited for in full, and Microsoft's login host has sixteen.
+    Each address gets a share of the remaining time: if a firewall drops packets, none answers, and
+    Microsoft's login host has sixteen.
     """
     addresses = _look_up(connection.host, connection.port)
     failure: OSError = TimeoutError()
@@ -265,7 +268,7 @@ def _left_seconds() -> float:
 
 
 def _tls_context(ca_file: Path | None) -> ssl.SSLContext:
-    """Return the rules for TLS; reading the authorities takes 20 ms, so only when they changed."""
+    """Return the TLS context; authorities, which take 20 ms to read, are read when they change."""
     if ca_file is not None:
         places = [str(ca_file)]
     else:
@@ -275,7 +278,7 @@ def _tls_context(ca_file: Path | None) -> ssl.SSLContext:
         stamps = tuple(os.stat(place).st_mtime_ns for place in places)
         return _read_authorities(ca_file, stamps)
     except OSError as error:  # ssl.SSLError is one
-        reason = error.strerror or "it holds no PEM certificates"
+        reason = error.strerror or "it contains no PEM certificates"
         raise TokenEndpointRefused(f"ca_file {ca_file} cannot be used: {reason}") from None
 
 

@@ -1,9 +1,9 @@
-"""Asks a program of the operator's for access tokens: pizauth, oama, mutt_oauth2 or one's own.
+"""Runs a program that prints access tokens: pizauth, oama, mutt_oauth2 or the operator's own.
 
-The program and its arguments are the configuration's; no shell reads them. It finds the mailbox in
-`XOAUTH2_PROXY_MAILBOX` and wherever an argument says `{mailbox}`. It inherits the relay's
-environment, because such programs need HOME, PATH and the way to a keyring, without the variables
-that configure the relay itself.
+The configuration names the program and its arguments; no shell parses them. The mailbox is in
+`XOAUTH2_PROXY_MAILBOX`, and replaces `{mailbox}` in the arguments. The program inherits the relay's
+environment, because such programs need HOME, PATH and a keyring, without the variables that
+configure the relay.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from xoauth2_proxy.errors import (
     TokenEndpointUnavailable,
     TokenError,
 )
-from xoauth2_proxy.oauth.refreshers.command_output import TokenUnreadable, last_line, printed_token
+from xoauth2_proxy.oauth.refreshers.command_output import UnreadableToken, last_line, parse_token
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from xoauth2_proxy.oauth.grant import Grant, Issued
+    from xoauth2_proxy.oauth.grant import Grant, TokenResponse
 
 MAILBOX_VARIABLE = "XOAUTH2_PROXY_MAILBOX"
 
@@ -47,25 +47,24 @@ _SHORTAGES = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 
 
 class CommandRefresher:
-    """Runs `OAuthClient.command` and reads the token that it prints."""
+    """Runs `OAuthClient.command` and parses the token that it prints."""
 
     def __init__(self, timeout_seconds: float = _TIMEOUT_SECONDS) -> None:
         self._timeout_seconds = timeout_seconds
 
-    async def refresh(self, grant: Grant) -> Issued:
+    async def refresh(self, grant: Grant) -> TokenResponse:
         """Return the token that the program printed.
 
-        A program that is still running when the caller is cancelled or the time is up is killed,
-        with everything it started in its process group.
+        If the caller is cancelled or the time is up, the program's process group is killed.
 
         Raises:
-            GrantRevoked: it ended with 77 (EX_NOPERM): a person must sign in again.
-            TokenEndpointRefused: it cannot be run, or ended with 78 (EX_CONFIG).
+            GrantRevoked: it exited with 77 (EX_NOPERM): a person must sign in again.
+            TokenEndpointRefused: it cannot be run, or exited with 78 (EX_CONFIG).
             TokenEndpointUnavailable: it failed otherwise, took too long or printed no token.
         """
         words = _words(grant)
         name = PurePath(words[0]).name
-        child = await _started(words, name, grant.mailbox)
+        child = await _start_shielded(words, name, grant.mailbox)
         try:
             async with asyncio.timeout(self._timeout_seconds):
                 await child.ended()
@@ -75,11 +74,11 @@ class CommandRefresher:
             ) from None
         finally:
             await child.close()
-        return _issued(child, name)
+        return _token_of(child, name)
 
 
 class _Child(asyncio.SubprocessProtocol):
-    """A running program and what it has printed so far, up to the limits."""
+    """A running program and its output so far, up to the limits."""
 
     def __init__(self) -> None:
         self.output = bytearray()
@@ -93,15 +92,15 @@ class _Child(asyncio.SubprocessProtocol):
 
     @property
     def prints_too_much(self) -> bool:
-        """Whether the output is longer than any token."""
+        """Whether the output is too long for a token."""
         return len(self.output) > _MAX_OUTPUT_BYTES
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the hold on the program."""
+        """Remember the transport."""
         self._transport = cast("asyncio.SubprocessTransport", transport)
 
     def pipe_data_received(self, fd: int, data: bytes) -> None:
-        """Keep the start of the output and the end of the complaints."""
+        """Keep the beginning of standard output and the end of standard error."""
         if fd == _STDERR:
             self.complaint += data
             del self.complaint[:-_MAX_COMPLAINT_BYTES]
@@ -111,7 +110,7 @@ class _Child(asyncio.SubprocessProtocol):
                 self._is_over.set()
 
     def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
-        """Note that nothing more comes from there."""
+        """Note that a pipe is closed."""
         self._open.discard(fd)
         if not self._open:
             self._is_silent.set()
@@ -127,10 +126,10 @@ class _Child(asyncio.SubprocessProtocol):
         self._is_gone.set()
 
     async def ended(self) -> None:
-        """Return when the program has ended and all it printed is here.
+        """Return when the program has ended and its output is complete.
 
-        Something it left running, as an agent for its keys, may keep the pipes open; nobody waits
-        for that.
+        A process that it left running, such as a key agent, may keep the pipes open; that is waited
+        for only briefly.
         """
         await self._is_over.wait()
         if self.status is not None:
@@ -139,7 +138,7 @@ class _Child(asyncio.SubprocessProtocol):
                     await self._is_silent.wait()
 
     async def close(self) -> None:
-        """End the program's whole process group if it still runs, and release its pipes."""
+        """Kill the program's process group if it still runs, and close its pipes."""
         transport = self._transport
         assert transport is not None  # noqa: S101 - `_start` returns started programs only
         if self.status is None:
@@ -147,7 +146,7 @@ class _Child(asyncio.SubprocessProtocol):
                 os.killpg(transport.get_pid(), signal.SIGKILL)
         transport.close()
         with suppress(TimeoutError):
-            # A killed program is gone at once, unless the kernel itself waits, as for a dead disk.
+            # A killed program ends at once, unless it is blocked in the kernel, as by a dead disk.
             async with asyncio.timeout(_GRACE_SECONDS):
                 await self._is_gone.wait()
 
@@ -159,17 +158,19 @@ def _words(grant: Grant) -> list[str]:
     words = [argument.replace("{mailbox}", grant.mailbox) for argument in arguments]
     for argument, word in zip(arguments, words, strict=True):
         if word.startswith("-") and not argument.startswith("-"):
-            raise TokenEndpointRefused("the mailbox's address would be read as an option")
+            raise TokenEndpointRefused(
+                "the mailbox's address would be taken for an option of the command"
+            )
     if any("\0" in word for word in (program, *words)):  # uvloop would cut the word off there
-        raise TokenEndpointRefused("the command has a word that no program can be given")
+        raise TokenEndpointRefused("the command has an argument that cannot be passed to a program")
     return [program, *words]
 
 
-async def _started(words: Sequence[str], name: str, mailbox: str) -> _Child:
-    """Return the program, running; one whose caller is cancelled meanwhile is ended.
+async def _start_shielded(words: Sequence[str], name: str, mailbox: str) -> _Child:
+    """Return the running program; if the caller is cancelled meanwhile, end it.
 
-    A start that is cancelled asyncio ends itself: the program alone, without its group, and it may
-    wait for ever for pipes that were not connected yet. So the start is let finish: it is near.
+    asyncio handles a cancelled start by itself, but kills only the program, not its group, and may
+    wait for ever for pipes that are not connected yet. So the start, which is quick, is completed.
     """
     starting = asyncio.create_task(_start(words, name, mailbox))
     try:
@@ -192,39 +193,41 @@ async def _start(words: Sequence[str], name: str, mailbox: str) -> _Child:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             env={**environment, MAILBOX_VARIABLE: mailbox},
-            start_new_session=True,  # a process group of its own, which can be killed as a whole
+            start_new_session=True,  # its own process group, which can be killed as a whole
         )
     except OSError as error:
         kind = TokenEndpointUnavailable if error.errno in _SHORTAGES else TokenEndpointRefused
         raise kind(f"{name} cannot be run: {error.strerror}") from None
     except ValueError:  # a lone surrogate
-        raise TokenEndpointRefused("the command has a word that no program can be given") from None
+        raise TokenEndpointRefused(
+            "the command has an argument that cannot be passed to a program"
+        ) from None
     return child
 
 
-def _issued(child: _Child, name: str) -> Issued:
+def _token_of(child: _Child, name: str) -> TokenResponse:
     if child.prints_too_much:
         raise TokenEndpointUnavailable(f"{name} printed more than {_MAX_OUTPUT_BYTES} octets")
     if child.status != 0:
         raise _failure(child, name)
     try:
-        return printed_token(bytes(child.output), time.time())
-    except TokenUnreadable as error:
+        return parse_token(bytes(child.output), time.time())
+    except UnreadableToken as error:
         raise TokenEndpointUnavailable(f"{name} printed {error}") from None
 
 
-def _printed_before(child: _Child) -> str:
-    """Return the token of a program that failed; a shell with `set -x` repeats it. "": none."""
+def _partial_token(child: _Child) -> str:
+    """Return the token that a failed program printed, as with `set -x` in a shell; "": none."""
     try:
-        return printed_token(bytes(child.output), time.time()).access_token
-    except TokenUnreadable:
+        return parse_token(bytes(child.output), time.time()).access_token
+    except UnreadableToken:
         return ""
 
 
 def _failure(child: _Child, name: str) -> TokenError:
     status = child.status or 0
     ending = f"signal {-status}" if status < 0 else f"exit code {status}"
-    said = last_line(child.complaint.decode("utf-8", "replace"), _printed_before(child))
+    said = last_line(child.complaint.decode("utf-8", "replace"), _partial_token(child))
     text = f"{name} ended with {ending}: {said}" if said else f"{name} ended with {ending}"
     if status == _EX_NOPERM:
         return GrantRevoked(text)

@@ -1,6 +1,6 @@
-"""Pure: reads what a program prints: an access token and how long it lasts, or a complaint.
+"""Parses a program's output: an access token and its lifetime, or an error message. Pure.
 
-A token comes alone on the first line, or as a JSON object with `access_token` and perhaps
+A token is alone on the first line, or in a JSON object as `access_token`, optionally with
 `expires_in` (seconds), `expires_at` or `expiry` (seconds since the epoch, or RFC 3339).
 """
 
@@ -13,11 +13,11 @@ import re
 from datetime import datetime
 from typing import Any
 
-from xoauth2_proxy.oauth.grant import Issued
+from xoauth2_proxy.oauth.grant import TokenResponse
 
-# Programs that print a token alone renew it themselves, and do not say when. Asking them again
-# every few minutes is cheap; a token held longer than they would hold it may be a dead one.
-UNTOLD_LIFETIME_SECONDS = 300.0
+# Programs that print only a token refresh it themselves, and do not say when. Running them every
+# few minutes is cheap; a token that is cached longer than they cache it may have ended.
+UNSTATED_LIFETIME_SECONDS = 300.0
 
 _MAX_COMPLAINT = 200  # characters
 _LONG_WORD = re.compile(r"[A-Za-z0-9+/=_~-]{32,}")  # as tokens are; few other words
@@ -25,15 +25,15 @@ _LONG_WORD = re.compile(r"[A-Za-z0-9+/=_~-]{32,}")  # as tokens are; few other w
 _TOKEN = re.compile(r"[\x21-\x7e]+")  # RFC 6749 appendix A.12, without the space
 
 
-class TokenUnreadable(ValueError):
-    """No usable token; the text continues "the program printed …" and quotes nothing."""
+class UnreadableToken(ValueError):
+    """There is no usable token; the text continues "the program printed …" and quotes nothing."""
 
 
-def printed_token(output: bytes, now: float) -> Issued:
-    """Return what the program printed; `now` is the time in seconds since the epoch.
+def parse_token(output: bytes, now: float) -> TokenResponse:
+    """Return the token that the program printed; `now` is in seconds since the epoch.
 
     Raises:
-        TokenUnreadable: there is no token in it, or one that has expired.
+        UnreadableToken: there is no token in it, or one that has expired.
     """
     text = output.decode("utf-8", "replace").strip()
     if text.startswith("{"):
@@ -41,20 +41,20 @@ def printed_token(output: bytes, now: float) -> Issued:
     else:
         value, lifetime_seconds = text.partition("\n")[0].strip(), None
     if not value:
-        raise TokenUnreadable("no token")
+        raise UnreadableToken("no token")
     if not _TOKEN.fullmatch(value):
-        raise TokenUnreadable("something other than a token")
+        raise UnreadableToken("something other than a token")
     if lifetime_seconds is None:
         lifetime_seconds = _jwt_lifetime_seconds(value, now)
     if lifetime_seconds is None:
-        lifetime_seconds = UNTOLD_LIFETIME_SECONDS
+        lifetime_seconds = UNSTATED_LIFETIME_SECONDS
     if lifetime_seconds <= 0:
-        raise TokenUnreadable("a token that has expired")
-    return Issued(access_token=value, lifetime_seconds=lifetime_seconds)
+        raise UnreadableToken("a token that has expired")
+    return TokenResponse(access_token=value, lifetime_seconds=lifetime_seconds)
 
 
 def last_line(text: str, secret: str = "") -> str:
-    """Return the last line that says something, shortened, without what is or may be a secret."""
+    """Return the last non-blank line, shortened and without anything that may be a secret."""
     lines = [line for line in text.splitlines() if line.strip()]
     line = "".join(c if c.isprintable() else " " for c in lines[-1]) if lines else ""
     if secret:
@@ -67,10 +67,10 @@ def _from_json(text: str, now: float) -> tuple[str, float | None]:
     try:
         document: dict[str, Any] = json.loads(text)
     except (ValueError, RecursionError):
-        raise TokenUnreadable("something other than a token") from None
+        raise UnreadableToken("something other than a token") from None
     value = document.get("access_token", "")
     if not isinstance(value, str):
-        raise TokenUnreadable("something other than a token")
+        raise UnreadableToken("something other than a token")
     lifetime_seconds = _number(document.get("expires_in"))
     if lifetime_seconds is None:
         ends_at = _moment(document.get("expires_at", document.get("expiry")))
@@ -81,8 +81,7 @@ def _from_json(text: str, now: float) -> tuple[str, float | None]:
 def _jwt_lifetime_seconds(value: str, now: float) -> float | None:
     """Return the seconds until a JWT's `exp` claim; None if the token is not one.
 
-    The signature is the provider's affair: a forged claim could only make us ask again sooner or
-    have the token refused.
+    The signature is not checked: a forged claim could only change when the next token is asked for.
     """
     parts = value.split(".")
     if len(parts) != 3:
@@ -95,23 +94,23 @@ def _jwt_lifetime_seconds(value: str, now: float) -> float | None:
     return None if ends_at is None else ends_at - now
 
 
-def _moment(told: object) -> float | None:
-    """Return a time in seconds since the epoch; None for what cannot be read as one."""
-    if isinstance(told, str):
+def _moment(value: object) -> float | None:
+    """Return a time in seconds since the epoch; None if the value is not one."""
+    if isinstance(value, str):
         try:
-            moment = datetime.fromisoformat(told)
+            moment = datetime.fromisoformat(value)
         except ValueError:
-            return _number(told)
-        # RFC 3339 requires an offset; without one it could be off by half a day.
+            return _number(value)
+        # RFC 3339 requires an offset; without one the time could be wrong by half a day.
         return moment.timestamp() if moment.tzinfo else None
-    return _number(told)
+    return _number(value)
 
 
-def _number(told: object) -> float | None:
-    if isinstance(told, bool) or not isinstance(told, (int, float, str)):
+def _number(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return None
     try:
-        number = float(told)
+        number = float(value)
     except (ValueError, OverflowError):
         return None
     return number if math.isfinite(number) else None

@@ -35,7 +35,7 @@ from xoauth2_proxy.errors import (
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
-    from xoauth2_proxy.oauth.grant import Grant, Issued
+    from xoauth2_proxy.oauth.grant import Grant, TokenResponse
     from xoauth2_proxy.oauth.refreshers import Refresher
 
 MAILBOX = "someone@example.com"
@@ -194,7 +194,7 @@ class RefresherContract:
         for outcome in _FAILURES - subject.lacks:
             error = await _error(subject, outcome)
             told = "".join([*traceback.format_exception(error), repr(error), str(vars(error))])
-            assert not _told(subject, told), outcome
+            assert not _quoted_secrets(subject, told), outcome
             assert str(error), outcome  # without words it would help nobody
 
     async def test_no_log_line_tells_a_secret(self, subject: Subject) -> None:
@@ -203,7 +203,7 @@ class RefresherContract:
             issued = await _refresh(subject, Outcome.GRANTED)
             for outcome in _FAILURES - subject.lacks:
                 await _error(subject, outcome)
-        assert not _told(subject, "\n".join(lines))
+        assert not _quoted_secrets(subject, "\n".join(lines))
         assert not any(issued.access_token in line for line in lines)
 
 
@@ -212,7 +212,7 @@ _FAILURES = frozenset(
 )
 
 
-async def _refresh(subject: Subject, outcome: Outcome) -> Issued:
+async def _refresh(subject: Subject, outcome: Outcome) -> TokenResponse:
     grant = subject.grant(MAILBOX)
     if outcome is Outcome.NOT_SIGNED_IN:
         grant = replace(grant, refresh_token="")
@@ -230,7 +230,7 @@ async def _error(subject: Subject, outcome: Outcome) -> TokenError:
     raise AssertionError(f"no error, though the provider's answer was: {outcome}")
 
 
-def _told(subject: Subject, text: str) -> list[int]:
+def _quoted_secrets(subject: Subject, text: str) -> list[int]:
     """Return which secrets are in `text`, by their positions, so that a report shows none."""
     return [place for place, secret in enumerate(subject.secrets) if secret in text]
 
@@ -240,7 +240,7 @@ def _all_log_lines() -> Iterator[list[str]]:
     lines: list[str] = []
     root = logging.getLogger()
     level = root.level
-    handler = _Listener(lines)
+    handler = _Recorder(lines)
     root.addHandler(handler)
     root.setLevel(logging.DEBUG)
     try:
@@ -250,7 +250,7 @@ def _all_log_lines() -> Iterator[list[str]]:
         root.removeHandler(handler)
 
 
-class _Listener(logging.Handler):
+class _Recorder(logging.Handler):
     def __init__(self, lines: list[str]) -> None:
         super().__init__(logging.DEBUG)
         self._lines = lines

@@ -1,7 +1,7 @@
 """Access tokens from Google: for a person who signed in, or for a service account.
 
-The only importer of google-auth, which builds and signs the requests. Answers are judged here,
-before it sees them: it would try again and sleep by itself, and raise errors that quote answers.
+The only importer of google-auth, which builds and signs the requests. Responses are checked here,
+before it sees them: it would retry and sleep by itself, and raise errors that quote responses.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from xoauth2_proxy.errors import (
     TokenError,
 )
 from xoauth2_proxy.oauth import endpoint
-from xoauth2_proxy.oauth.refreshers import nobody_signed_in
+from xoauth2_proxy.oauth.refreshers import check_client
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import requests
     from google.auth.credentials import Credentials
 
-    from xoauth2_proxy.oauth.grant import Grant, Issued
+    from xoauth2_proxy.oauth.grant import Grant, TokenResponse
 
 _TOKEN_ENDPOINT = "https://oauth2.googleapis.com/token"  # noqa: S105
 _SCOPE = "https://mail.google.com/"  # the only one that opens SMTP
@@ -47,32 +47,32 @@ class GmailRefresher:
         self._threads = threads
         self._exchange_seconds = exchange_seconds
 
-    async def refresh(self, grant: Grant) -> Issued:
+    async def refresh(self, grant: Grant) -> TokenResponse:
         """Return a new access token, and the refresh token if Google replaced it.
 
         Raises:
             GrantRevoked: a person must sign in, again or for the first time.
-            TokenEndpointRefused: the operator must mend the set-up.
+            TokenEndpointRefused: the operator must correct the configuration.
             TokenEndpointUnavailable: transient.
         """
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._threads, self._ask, grant)
 
-    def _ask(self, grant: Grant) -> Issued:
-        of_google = _credentials(grant)
+    def _ask(self, grant: Grant) -> TokenResponse:
+        google_credentials = _credentials(grant)
         with endpoint.open_session(grant.client.ca_file, self._exchange_seconds) as session:
-            exchange = _Exchange(session, grant)
+            exchange = _GoogleTransport(session, grant)
             try:
-                of_google.refresh(exchange)  # type: ignore[no-untyped-call]
+                google_credentials.refresh(exchange)  # type: ignore[no-untyped-call]
             except TokenError:
                 raise
             except Exception as error:
-                # It could not sign: errors of many kinds, whose texts may quote what it was given.
-                # Behind a good answer nothing may fail: a refresh token would be lost.
+                # Signing failed, with errors of many types whose texts may quote the key. After a
+                # good response nothing may fail: its refresh token would be lost.
                 if exchange.issued is None:
                     raise TokenEndpointRefused(f"google-auth: {type(error).__name__}") from None
         if exchange.issued is None:
-            raise TokenEndpointUnavailable("google-auth asked nobody")
+            raise TokenEndpointUnavailable("google-auth sent no request")
         return exchange.issued
 
 
@@ -87,7 +87,8 @@ def _credentials(grant: Grant) -> Credentials:
             return _service_account(
                 client.service_account, token_endpoint, scopes=scopes, subject=grant.mailbox
             )
-        case GrantType.REFRESH_TOKEN if grant.refresh_token:
+        case GrantType.REFRESH_TOKEN:
+            check_client(grant)
             # Without scopes the token has all that were granted, whatever is configured now.
             return credentials.Credentials(  # type: ignore[no-untyped-call]
                 None,
@@ -96,13 +97,7 @@ def _credentials(grant: Grant) -> Credentials:
                 client_id=client.client_id,
                 client_secret=client.client_secret,
             )
-        case GrantType.REFRESH_TOKEN if not client.client_id:
-            raise TokenEndpointRefused(
-                "no client_id is configured; clients must bring their own token"
-            )
-        case GrantType.REFRESH_TOKEN:
-            raise nobody_signed_in(grant.mailbox)
-    raise TokenEndpointRefused(f"Google knows no {client.grant_type} for mail")
+    raise TokenEndpointRefused(f"Google does not support {client.grant_type} for mail")
 
 
 def _service_account(key_file: Path, token_endpoint: str, **acting: object) -> Credentials:
@@ -121,13 +116,13 @@ def _service_account(key_file: Path, token_endpoint: str, **acting: object) -> C
     return signing
 
 
-class _Exchange(transport.Request):
-    """google-auth's way to the token endpoint: by our session, and with good answers only."""
+class _GoogleTransport(transport.Request):
+    """Sends google-auth's requests through our session, and returns good responses only."""
 
     def __init__(self, session: requests.Session, grant: Grant) -> None:
         self._session = session
         self._grant = grant
-        self.issued: Issued | None = None  # what the endpoint answered
+        self.issued: TokenResponse | None = None  # what the endpoint answered
 
     def __call__(
         self,
@@ -137,34 +132,34 @@ class _Exchange(transport.Request):
         headers: Mapping[str, str] | None = None,
         timeout: float | None = None,
         **kwargs: object,
-    ) -> _Answer:
-        """Return the answer to a request, or raise one of our errors."""
+    ) -> _GoogleResponse:
+        """Return the response. Raises one of our errors."""
         more = urlencode(self._grant.client.parameters).encode()
         content = b"&".join(part for part in (body, more) if part)
-        response = endpoint.ask(self._session, method, url, content, headers)
-        answer = endpoint.document(
+        response = endpoint.send_request(self._session, method, url, content, headers)
+        answer = endpoint.json_object(
             response,
             endpoint.secrets_of(self._grant),
             is_signed_in=self._grant.client.grant_type is GrantType.REFRESH_TOKEN,
         )
-        self.issued = endpoint.issued(answer)
-        return _Answer(self.issued)
+        self.issued = endpoint.token_response(answer)
+        return _GoogleResponse(self.issued)
 
 
-class _Answer(transport.Response):
-    """What google-auth is told: nothing that it could stumble over."""
+class _GoogleResponse(transport.Response):
+    """The least that google-auth needs of a response; more could make it fail."""
 
-    def __init__(self, issued: Issued) -> None:
+    def __init__(self, issued: TokenResponse) -> None:
         self._data = json.dumps({"access_token": issued.access_token}).encode()
 
     @property
     def status(self) -> int:
-        """Good: other answers do not get here."""
+        """Always 200: other responses were raised as errors."""
         return HTTPStatus.OK
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """Return none."""
+        """None."""
         return {}
 
     @property

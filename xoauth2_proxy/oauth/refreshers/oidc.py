@@ -1,7 +1,7 @@
 """Asks any OAuth 2.0 token endpoint for access tokens; only importer of Authlib besides signing in.
 
-Grants of a person (RFC 6749 §6) and of an application (§4.4). The endpoint is the configured one,
-or the one that the issuer's metadata names.
+For the grants of a person (RFC 6749 §6) and of an application (§4.4). The endpoint is configured,
+or discovered from the issuer.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import requests
 from authlib.integrations.requests_client import OAuth2Session
 
 from xoauth2_proxy.accounts.oauth_client import GrantType
-from xoauth2_proxy.errors import GrantRevoked, TokenEndpointRefused
+from xoauth2_proxy.errors import TokenEndpointRefused
 from xoauth2_proxy.oauth import endpoint
 from xoauth2_proxy.oauth.discovery import discover
-from xoauth2_proxy.oauth.refreshers import nobody_signed_in
+from xoauth2_proxy.oauth.refreshers import check_client
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,77 +27,72 @@ if TYPE_CHECKING:
     from authlib.oauth2.auth import ClientAuth
 
     from xoauth2_proxy.accounts.oauth_client import OAuthClient
-    from xoauth2_proxy.oauth.grant import Grant, Issued
+    from xoauth2_proxy.oauth.grant import Grant, TokenResponse
 
 _BASIC, _POST, _NONE = "client_secret_basic", "client_secret_post", "none"  # RFC 7591 §2
-_SECRET_LENGTH = 8  # shorter values of parameters are words, and would cut errors to pieces
 
 
 class OidcRefresher:
-    """Speaks to any provider that keeps to the standards, in the threads it is given."""
+    """Asks any provider that follows the standards, in the threads it is given."""
 
     def __init__(self, threads: Executor) -> None:
         self._threads = threads
 
-    async def refresh(self, grant: Grant) -> Issued:
-        """Return what the token endpoint issues.
+    async def refresh(self, grant: Grant) -> TokenResponse:
+        """Return the token endpoint's response.
 
-        When the caller is cancelled, a request under way goes on in its thread until it ends by
-        its own time limit; the answer is thrown away.
+        If the caller is cancelled, the request goes on in its thread up to its own time limit, and
+        the response is discarded.
 
         Raises:
-            GrantRevoked: a person must sign the mailbox in, again or for the first time.
-            TokenEndpointRefused: the endpoint refuses the client, or the set-up lacks something.
+            GrantRevoked: a person must sign in, again or for the first time.
+            TokenEndpointRefused: the operator must correct the configuration.
             TokenEndpointUnavailable: transient.
         """
-        _check(grant)
+        check_client(grant)
+        _check_grant_type(grant.client)
         return await asyncio.get_running_loop().run_in_executor(self._threads, _ask, grant)
 
 
-def _check(grant: Grant) -> None:
-    client = grant.client
-    if not client.client_id:
-        raise TokenEndpointRefused("no client_id is configured; clients must bring their own token")
-    match client.grant_type:
-        case GrantType.REFRESH_TOKEN:
-            if not grant.refresh_token:
-                raise nobody_signed_in(grant.mailbox)
-        case GrantType.CLIENT_CREDENTIALS:
-            if not client.client_secret:
-                raise TokenEndpointRefused("client_credentials need a client_secret")
-        case GrantType.SERVICE_ACCOUNT:
-            raise TokenEndpointRefused("service accounts are Google's")
+def _check_grant_type(client: OAuthClient) -> None:
+    if client.grant_type is GrantType.SERVICE_ACCOUNT:
+        raise TokenEndpointRefused("service accounts work with Google only")
+    if client.grant_type is GrantType.CLIENT_CREDENTIALS and not client.client_secret:
+        raise TokenEndpointRefused("client_credentials need a client_secret")
 
 
-def _ask(grant: Grant) -> Issued:
+def _ask(grant: Grant) -> TokenResponse:
     client = grant.client
     url, method = _token_endpoint(client)
-    answers: list[Issued] = []
+    answers: list[TokenResponse] = []
 
     def read(response: requests.Response) -> requests.Response:
-        answers.append(_read(response, grant))
+        is_signed_in = client.grant_type is GrantType.REFRESH_TOKEN
+        secrets = endpoint.secrets_of(grant)
+        answer = endpoint.json_object(response, secrets, is_signed_in=is_signed_in)
+        answers.append(endpoint.token_response(answer))
         return response
 
     with OAuth2Session(
         client.client_id, client.client_secret, token_endpoint_auth_method=method
     ) as session:
-        endpoint.guard(session, client.ca_file)
+        endpoint.apply_rules(session, client.ca_file)
         session.register_client_auth_method((_BASIC, _add_basic))
         session.register_compliance_hook("refresh_token_response", read)
         session.register_compliance_hook("access_token_response", read)
         try:
             _request(session, url, grant)
         except requests.RequestException as error:
-            raise endpoint.unreachable(error, url) from None
+            raise endpoint.connection_error(error, url) from None
         except (TypeError, ValueError):
-            # Authlib stumbles over an `expires_in` that is no number, after `read` has coped.
+            # Authlib fails on an `expires_in` that is not a number, which `read` has accepted.
             if not answers:
                 raise
     return answers[0]
 
 
 def _token_endpoint(client: OAuthClient) -> tuple[str, str]:
-    """Return the token endpoint and how the client proves itself there."""
+    """Return the token endpoint, and how the client authenticates there."""
     if client.token_endpoint:
         return client.token_endpoint, _POST if client.client_secret else _NONE
     if not client.issuer:
@@ -115,7 +110,7 @@ def _auth_method(client: OAuthClient, metadata: Mapping[str, object]) -> str:
         return _BASIC  # also where nothing is said: OpenID Connect Discovery 1.0 §3
     if _POST in supported:
         return _POST
-    raise TokenEndpointRefused(f"{client.issuer} takes no client_secret")
+    raise TokenEndpointRefused(f"{client.issuer} does not accept a client_secret")
 
 
 def _request(session: OAuth2Session, url: str, grant: Grant) -> None:
@@ -130,23 +125,10 @@ def _request(session: OAuth2Session, url: str, grant: Grant) -> None:
         session.refresh_token(url, refresh_token=grant.refresh_token, body=more)
 
 
-def _read(response: requests.Response, grant: Grant) -> Issued:
-    client = grant.client
-    values = [value for _, value in client.parameters if len(value) >= _SECRET_LENGTH]
-    try:
-        body = endpoint.document(response, [grant.refresh_token, client.client_secret, *values])
-    except GrantRevoked as error:
-        if client.grant_type is GrantType.REFRESH_TOKEN:
-            raise
-        # Nobody signed in, so nobody can sign in again.
-        raise TokenEndpointRefused(str(error), oauth_error=error.oauth_error) from None
-    return endpoint.issued(body)
-
-
 def _add_basic(
     client: ClientAuth, method: str, uri: str, headers: dict[str, str], body: str
 ) -> tuple[str, dict[str, str], str]:
-    """Add the client's name and secret, each form-encoded as RFC 6749 §2.3.1 says."""
+    """Add the client's id and secret, each form-encoded as RFC 6749 §2.3.1 says."""
     pair = f"{quote_plus(client.client_id)}:{quote_plus(client.client_secret)}"
     headers["Authorization"] = f"Basic {b64encode(pair.encode()).decode()}"
     return uri, headers, body

@@ -1,11 +1,11 @@
 """Access tokens from Microsoft Entra: for a person who signed in, or for an application.
 
-The only importer of msal, which knows Microsoft's endpoints and signs with certificates. Answers
-are judged here, before it sees them: it would remember errors for a minute and more inside
-itself, so that what an operator has mended would seem broken, and log answers that are not JSON.
+The only importer of msal, which knows Microsoft's endpoints and signs with certificates. Responses
+are checked here, before it sees them: it would cache errors for a minute and more, so that a
+corrected configuration would still fail, and log responses that are not JSON.
 
-Every refresh has an `msal` application of its own, whose token cache ends with it: `refresh`
-returns new tokens only, and nothing is shared among threads but the authorities' metadata.
+Each refresh has its own msal application, whose token cache ends with it. Threads share only the
+authorities' metadata.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from xoauth2_proxy.errors import (
     TokenError,
 )
 from xoauth2_proxy.oauth import endpoint
-from xoauth2_proxy.oauth.refreshers import nobody_signed_in
+from xoauth2_proxy.oauth.refreshers import check_client
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     import requests
 
     from xoauth2_proxy.accounts.oauth_client import OAuthClient
-    from xoauth2_proxy.oauth.grant import Grant, Issued
+    from xoauth2_proxy.oauth.grant import Grant, TokenResponse
 
 _AUTHORITY = "https://login.microsoftonline.com"
 _TENANT = "common"  # whoever signed in, at work or at home
@@ -46,22 +46,22 @@ _SCOPES = {
     GrantType.REFRESH_TOKEN: ["https://outlook.office.com/SMTP.Send"],
     GrantType.CLIENT_CREDENTIALS: ["https://outlook.office365.com/.default"],
 }
-_OF_MSAL = frozenset({"openid", "profile", "offline_access"})  # it adds them, and refuses ours
+_MSAL_SCOPES = frozenset({"openid", "profile", "offline_access"})  # it adds them, and refuses ours
 _PEM = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----.+?-----END \1-----\n?", re.DOTALL)
 _METADATA_SECONDS = 3600.0  # how long an authority's metadata are used
 _MAX_AUTHORITIES = 100  # whose metadata are kept
 
 
 @dataclass(frozen=True, slots=True)
-class _Answer:
-    """An HTTP response as msal wants it."""
+class _MsalResponse:
+    """An HTTP response as msal expects it."""
 
     text: str = field(repr=False)  # it may hold a token
     status_code: int = 200
     headers: dict[str, str] = field(default_factory=dict)
 
     def raise_for_status(self) -> None:
-        """Do nothing: only good answers get here."""
+        """Do nothing: other responses were raised as errors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,56 +80,51 @@ class OutlookRefresher:
         self._exchange_seconds = exchange_seconds
         self._known: dict[tuple[str, Path | None], _Metadata] = {}  # by URL and whom we trusted
 
-    async def refresh(self, grant: Grant) -> Issued:
+    async def refresh(self, grant: Grant) -> TokenResponse:
         """Return a new access token, and the refresh token that replaces the old one.
 
         Raises:
             GrantRevoked: a person must sign in, again or for the first time.
-            TokenEndpointRefused: the operator must mend the set-up.
+            TokenEndpointRefused: the operator must correct the configuration.
             TokenEndpointUnavailable: transient.
         """
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._threads, self._ask, grant)
 
-    def _ask(self, grant: Grant) -> Issued:
+    def _ask(self, grant: Grant) -> TokenResponse:
         client = grant.client
         if client.grant_type not in _SCOPES:
-            raise TokenEndpointRefused(f"Microsoft knows no {client.grant_type}")
-        if not client.client_id:
-            raise TokenEndpointRefused(
-                "no client_id is configured; clients must bring their own token"
-            )
-        if client.grant_type is GrantType.REFRESH_TOKEN and not grant.refresh_token:
-            raise nobody_signed_in(grant.mailbox)
+            raise TokenEndpointRefused(f"Microsoft does not support {client.grant_type}")
+        check_client(grant)
         with endpoint.open_session(client.ca_file, self._exchange_seconds) as session:
-            exchange = _Exchange(session, grant, self._known)
+            exchange = _MsalHttpClient(session, grant, self._known)
             try:
                 _acquire(_application(client, exchange), grant)
             except TokenError:
                 raise
             except Exception as error:
-                # Of many kinds: the authority's URL or metadata, a scope, the certificate. Their
-                # texts may quote what msal was given. Behind a good answer nothing may fail: a
-                # refresh token would be lost.
+                # The authority's URL or metadata, a scope or the certificate is wrong; the texts
+                # may quote what msal was given. After a good response nothing may fail: its refresh
+                # token would be lost.
                 if exchange.issued is None:
                     raise TokenEndpointRefused(f"msal: {type(error).__name__}") from None
         if exchange.issued is None:
-            raise TokenEndpointUnavailable("msal asked nobody")
-        self._learn(exchange.discovered)
+            raise TokenEndpointUnavailable("msal sent no request")
+        self._cache_metadata(exchange.discovered)
         return exchange.issued
 
-    def _learn(self, discovered: dict[tuple[str, Path | None], _Metadata]) -> None:
-        """Keep metadata that led to a token; others are fetched again, as they may be mended."""
+    def _cache_metadata(self, discovered: dict[tuple[str, Path | None], _Metadata]) -> None:
+        """Cache metadata that led to a token; other metadata is fetched again next time."""
         if len(self._known) + len(discovered) > _MAX_AUTHORITIES:
             self._known.clear()
         self._known.update(discovered)
 
 
-def _application(client: OAuthClient, exchange: _Exchange) -> msal.ClientApplication:
+def _application(client: OAuthClient, exchange: _MsalHttpClient) -> msal.ClientApplication:
     settings: dict[str, Any] = {
         "authority": _authority(client),
         "http_client": exchange,
-        "instance_discovery": False,  # the operator knows the authority, Microsoft may not
+        "instance_discovery": False,  # the authority is configured; Microsoft may not know it
     }
     if client.certificate is not None:
         credential: object = _certificate(client.certificate)
@@ -143,9 +138,9 @@ def _application(client: OAuthClient, exchange: _Exchange) -> msal.ClientApplica
 
 
 def _acquire(application: msal.ClientApplication, grant: Grant) -> None:
-    """Make msal ask for tokens; the exchange has them."""
+    """Make msal request tokens; its HTTP client has them then."""
     client = grant.client
-    scopes = [scope for scope in client.scopes if scope not in _OF_MSAL]
+    scopes = [scope for scope in client.scopes if scope not in _MSAL_SCOPES]
     scopes = scopes or _SCOPES[client.grant_type]
     if client.grant_type is GrantType.CLIENT_CREDENTIALS:
         application.acquire_token_for_client(scopes)
@@ -155,7 +150,7 @@ def _acquire(application: msal.ClientApplication, grant: Grant) -> None:
 
 def _authority(client: OAuthClient) -> str:
     if client.token_endpoint:
-        # Not asked for anything, but msal wants one.
+        # Never used, but msal requires one.
         parts = urlsplit(client.token_endpoint)
         return f"{parts.scheme}://{parts.netloc}/{client.tenant or _TENANT}"
     if client.grant_type is GrantType.CLIENT_CREDENTIALS and client.tenant in _MANY_TENANTS:
@@ -164,7 +159,7 @@ def _authority(client: OAuthClient) -> str:
 
 
 def _certificate(path: Path) -> dict[str, str]:
-    """Return what msal signs with; without a thumbprint of ours it computes the SHA-256 one."""
+    """Return the key and certificate for msal, which computes the SHA-256 thumbprint."""
     try:
         pem = path.read_text()
     except OSError as error:
@@ -179,8 +174,8 @@ def _certificate(path: Path) -> dict[str, str]:
     return {"private_key": keys[0], "public_certificate": certificates[0]}
 
 
-class _Exchange:
-    """msal's way to Microsoft: by our session, and with good answers only."""
+class _MsalHttpClient:
+    """Sends msal's requests through our session, and returns good responses only."""
 
     def __init__(
         self,
@@ -193,20 +188,20 @@ class _Exchange:
         self._known = known
         self._secrets = endpoint.secrets_of(grant)
         self.discovered: dict[tuple[str, Path | None], _Metadata] = {}
-        self.issued: Issued | None = None  # what the endpoint answered
+        self.issued: TokenResponse | None = None  # what the endpoint answered
 
-    def get(self, url: str, **kwargs: object) -> _Answer:
+    def get(self, url: str, **kwargs: object) -> _MsalResponse:
         """Return an authority's metadata."""
         if self._grant.client.token_endpoint:
-            return _Answer(_metadata(self._grant.client.token_endpoint))
+            return _MsalResponse(_metadata(self._grant.client.token_endpoint))
         key = (url, self._grant.client.ca_file)
         kept = self._known.get(key)
         if kept is None or kept.stale_at <= time.monotonic():
-            response = endpoint.ask(self._session, "GET", url)
-            endpoint.document(response, self._secrets)
+            response = endpoint.send_request(self._session, "GET", url)
+            endpoint.json_object(response, self._secrets)
             kept = _Metadata(response.text, time.monotonic() + _METADATA_SECONDS)
             self.discovered[key] = kept
-        return _Answer(kept.text)
+        return _MsalResponse(kept.text)
 
     def post(
         self,
@@ -214,17 +209,17 @@ class _Exchange:
         data: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
         **kwargs: object,
-    ) -> _Answer:
-        """Return the answer to a request for tokens, with no more than msal needs to go on."""
+    ) -> _MsalResponse:
+        """Return the response to a token request, with no more than msal needs."""
         form = {**(data or {}), **dict(self._grant.client.parameters)}
-        response = endpoint.ask(self._session, "POST", url, form, headers)
+        response = endpoint.send_request(self._session, "POST", url, form, headers)
         is_signed_in = self._grant.client.grant_type is GrantType.REFRESH_TOKEN
-        answer = endpoint.document(response, self._secrets, is_signed_in=is_signed_in)
-        self.issued = endpoint.issued(answer)
-        return _Answer(json.dumps({"access_token": self.issued.access_token}))
+        answer = endpoint.json_object(response, self._secrets, is_signed_in=is_signed_in)
+        self.issued = endpoint.token_response(answer)
+        return _MsalResponse(json.dumps({"access_token": self.issued.access_token}))
 
     def close(self) -> None:
-        """Do nothing: the session is its opener's."""
+        """Do nothing: the refresher closes the session."""
 
 
 def _metadata(token_endpoint: str) -> str:

@@ -1,8 +1,8 @@
-"""All ways to get access tokens, by name: the relay's own and those of installed plug-ins.
+"""All refreshers by name: the built-in ones and those of installed plug-ins.
 
 A plug-in is an entry point of the group `xoauth2_proxy.refreshers`: a callable that is given the
-threads for blocking work and returns a `Refresher`. It is the operator's choice to install one; it
-runs with the relay's rights. What fails to load disables itself and nothing else.
+threads for blocking work and returns a `Refresher`. It runs with the relay's rights. A plug-in that
+fails to load is disabled; the others go on.
 """
 
 from __future__ import annotations
@@ -16,61 +16,63 @@ from typing import TYPE_CHECKING
 from xoauth2_proxy import log
 from xoauth2_proxy.errors import TokenEndpointRefused
 from xoauth2_proxy.oauth.refreshers.command_output import last_line
-from xoauth2_proxy.oauth.refreshers.threads import PunctualThreads
+from xoauth2_proxy.oauth.refreshers.threads import DeadlineThreadPool
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from importlib.metadata import EntryPoint
     from pathlib import Path
 
-    from xoauth2_proxy.oauth.grant import Grant, Issued
+    from xoauth2_proxy.oauth.grant import Grant, TokenResponse
     from xoauth2_proxy.oauth.refreshers import Refresher
 
 GROUP = "xoauth2_proxy.refreshers"
 BUILT_IN = frozenset({"gmail", "outlook", "oidc", "command", "mock"})
 _MOCK = "mock"
 
-_THREADS = 8  # at four requests a token host (`oauth.renewal`), two dead hosts do not take more
+_THREADS = 8  # at four requests a token host (`oauth.token_request`), enough for two dead hosts
 
 _log = log.logger("oauth")
 
 
 def names() -> frozenset[str]:
-    """Return every name that a provider of the configuration can give, without loading anything."""
+    """Return every refresher name that the configuration can use, without loading any."""
     return BUILT_IN | {entry.name for entry in entry_points(group=GROUP)}
 
 
-class Registry:
-    """Builds each refresher once, when it is first wanted."""
+class RefresherRegistry:
+    """Builds each refresher once, when it is first needed."""
 
     def __init__(self, state_dir: Path) -> None:
-        self.disabled: dict[str, str] = {}  # what is not used though it is installed, and why
+        self.disabled: dict[
+            str, str
+        ] = {}  # installed refreshers that are not used, with the reason
         self._state_dir = state_dir
-        self._threads = PunctualThreads(_THREADS, "oauth")
+        self._threads = DeadlineThreadPool(_THREADS, "oauth")
         self._built: dict[str, Refresher] = {}
         self._plug_ins = self._find()
 
     def refreshers(self, wanted: Iterable[str]) -> dict[str, Refresher]:
-        """Return the refreshers of these names; a name that nobody offers is left out.
+        """Return the refreshers of these names, without unknown names.
 
-        One that cannot be loaded has a stand-in, which answers every grant with
-        `TokenEndpointRefused`: mailboxes of other refreshers are served.
+        A refresher that cannot be loaded is replaced by one that raises `TokenEndpointRefused`, so
+        mailboxes of other refreshers work.
 
         Raises:
-            OSError, ValueError: the signing key of mock tokens cannot be had.
+            OSError, ValueError: the signing key of mock tokens cannot be read.
         """
         offered = BUILT_IN | self._plug_ins.keys()
         return {name: self._refresher(name) for name in wanted if name in offered}
 
     def close(self) -> None:
-        """Give up what waits for a thread; what runs in one ends by its own time limit."""
+        """Cancel what waits for a thread; running requests end by their own time limit."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _find(self) -> dict[str, list[EntryPoint]]:
         found: dict[str, list[EntryPoint]] = {}
         for entry in entry_points(group=GROUP):
             if entry.name in BUILT_IN:
-                self._disable(f"{entry.name} of {_origin(entry)}", "the name is the relay's own")
+                self._disable(f"{entry.name} of {_distribution(entry)}", "the name is built in")
             else:
                 found.setdefault(entry.name, []).append(entry)
         return found
@@ -86,31 +88,31 @@ class Registry:
         if name in BUILT_IN:
             return _ImportedWhenUsed(name, self._threads)
         try:
-            made = self._plug_in(name)
+            made = self._load_plug_in(name)
             _check(made)
-        except (Exception, SystemExit) as error:  # a stranger's module may raise or try anything
+        except (Exception, SystemExit) as error:  # a plug-in may raise anything
             return self._disable(name, _reason(error))
         return made
 
-    def _plug_in(self, name: str) -> Refresher:
+    def _load_plug_in(self, name: str) -> Refresher:
         entries = self._plug_ins[name]
         if len(entries) > 1:
-            origins = " and ".join(sorted(_origin(entry) for entry in entries))
-            raise _Unusable(f"{origins} both offer the name")
+            origins = " and ".join(sorted(_distribution(entry) for entry in entries))
+            raise _PlugInUnusable(f"{origins} both offer the name")
         factory = entries[0].load()
         if not callable(factory):
-            raise _Unusable(f"{entries[0].value} is not callable")
+            raise _PlugInUnusable(f"{entries[0].value} is not callable")
         made: Refresher = factory(self._threads)
         return made
 
     def _disable(self, name: str, reason: str) -> Refresher:
         self.disabled[name] = reason
         _log.event(logging.WARNING, "refresher disabled", refresher=name, reason=reason)
-        return _Disabled(name, reason)
+        return _DisabledRefresher(name, reason)
 
 
 def _mock_refresher(state_dir: Path) -> Refresher:
-    # Imported when wanted: it brings the library that signs tokens.
+    # Imported when needed: it brings the library that signs tokens.
     from xoauth2_proxy.oauth.refreshers.mock import MockRefresher
     from xoauth2_proxy.sandbox.state_directory import load_signing_key
     from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokens
@@ -118,37 +120,39 @@ def _mock_refresher(state_dir: Path) -> Refresher:
     return MockRefresher(MockTokens(load_signing_key(state_dir)))
 
 
-class _Unusable(Exception):
+class _PlugInUnusable(Exception):
     pass
 
 
-class _Disabled:
-    """Stands in for a refresher that could not be loaded."""
+class _DisabledRefresher:
+    """Replaces a refresher that could not be loaded."""
 
     def __init__(self, name: str, reason: str) -> None:
         self._text = f"the refresher {name} is disabled: {reason}"
 
-    async def refresh(self, grant: Grant) -> Issued:
+    async def refresh(self, grant: Grant) -> TokenResponse:
         raise TokenEndpointRefused(self._text)
 
 
 class _ImportedWhenUsed:
-    """One of the relay's own refreshers, whose library is imported for the first token.
+    """A built-in refresher, whose library is imported for the first token.
 
     Each library takes 7 to 17 MiB and 35 to 85 ms (measured), which is spent in a thread, and only
     where a mailbox of that provider has to be refreshed.
     """
 
-    def __init__(self, name: str, threads: PunctualThreads) -> None:
+    def __init__(self, name: str, threads: DeadlineThreadPool) -> None:
         self._name = name
         self._threads = threads
         self._refresher: Refresher | None = None
 
-    async def refresh(self, grant: Grant) -> Issued:
+    async def refresh(self, grant: Grant) -> TokenResponse:
         if self._refresher is None:
             loop = asyncio.get_running_loop()
             try:
-                made = await loop.run_in_executor(self._threads, _own, self._name, self._threads)
+                made = await loop.run_in_executor(
+                    self._threads, _built_in, self._name, self._threads
+                )
             except ImportError as error:
                 reason = f"the refresher {self._name} cannot be loaded: {_reason(error)}"
                 raise TokenEndpointRefused(reason) from None
@@ -156,7 +160,7 @@ class _ImportedWhenUsed:
         return await self._refresher.refresh(grant)
 
 
-def _own(name: str, threads: PunctualThreads) -> Refresher:
+def _built_in(name: str, threads: DeadlineThreadPool) -> Refresher:
     match name:
         case "gmail":
             from xoauth2_proxy.oauth.refreshers.gmail import GmailRefresher
@@ -179,13 +183,13 @@ def _own(name: str, threads: PunctualThreads) -> Refresher:
 def _check(made: object) -> None:
     # A plain method would hold the event loop, and its result could not be awaited.
     if not inspect.iscoroutinefunction(getattr(made, "refresh", None)):
-        raise _Unusable(f"{type(made).__name__} has no `async def refresh`")
+        raise _PlugInUnusable(f"{type(made).__name__} has no `async def refresh`")
 
 
 def _reason(error: BaseException) -> str:
     text = last_line(str(error))
-    return text if isinstance(error, _Unusable) else f"{type(error).__name__}: {text}"
+    return text if isinstance(error, _PlugInUnusable) else f"{type(error).__name__}: {text}"
 
 
-def _origin(entry: EntryPoint) -> str:
+def _distribution(entry: EntryPoint) -> str:
     return entry.dist.name if entry.dist is not None else entry.value

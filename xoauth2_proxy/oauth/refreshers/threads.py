@@ -1,7 +1,7 @@
-"""Threads for refreshers that block: few, and nothing is begun in them for nobody.
+"""Threads for refreshers that block; work that waited too long for a thread is not begun.
 
-A request that waited too long for its thread would be answered when its caller has gone, and a
-refresh token in the answer would be lost.
+The response to a late request would come when its caller has gone, and a refresh token in it would
+be lost.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# With two exchanges of 10 s (discovery, token) it stays below what `oauth.asking` allows.
+# With two exchanges of 10 s (discovery, token) within the limit of `oauth.token_request`.
 _WAIT_SECONDS = 8.0
 
 
-class PunctualThreads(ThreadPoolExecutor):
-    """A pool that refuses work it could not begin in time."""
+class DeadlineThreadPool(ThreadPoolExecutor):
+    """A pool that refuses work it could not begin within `wait_seconds`."""
 
     def __init__(self, threads: int, name: str, wait_seconds: float = _WAIT_SECONDS) -> None:
         super().__init__(threads, name)

@@ -1,11 +1,10 @@
-"""Where grants outlive a token and a process: what is kept, and what a place to keep it must do."""
+"""Stored grants, and the interface of the stores that keep them."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, field, fields
 from types import NoneType
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from xoauth2_proxy.oauth.grant import EpochSeconds
 
@@ -21,42 +20,41 @@ FailureKind = Literal["revoked", "refused", "unavailable"]
 class Failure:
     """Why the last attempt to get an access token failed."""
 
-    kind: FailureKind  # a person's, the operator's, nobody's
-    oauth_error: str  # the endpoint's word, as invalid_grant; "": it said none
+    kind: FailureKind  # who must act: a person, the operator, no one
+    oauth_error: str  # the endpoint's error code, as invalid_grant; "": none
     text: str  # for the operator; no secret
     at: EpochSeconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredGrant:
-    """All that is known of one mailbox's grant."""
+    """One mailbox's grant, its last access token and its last failure."""
 
-    issued_to: str = ""  # provider and client id; tokens are worth nothing to another client
-    # Which configured refresh token this descends from (`oauth_client.fingerprint`): when the
-    # operator configures another one, that one counts.
+    issued_to: str = ""  # provider, client id and server; useless to any other
+    # Fingerprint of the configured refresh token that this one replaced: if the operator configures
+    # another, that one is used.
     descends_from: str = ""
     refresh_token: str = field(default="", repr=False)
     signed_in_at: EpochSeconds = _NEVER  # or when the configured refresh token was first used
-    refresh_token_expires_at: EpochSeconds = _NEVER  # as the endpoint said; never: it did not say
+    refresh_token_expires_at: EpochSeconds = _NEVER  # as the endpoint said; never: not stated
     access_token: str = field(default="", repr=False)
     access_token_expires_at: EpochSeconds = _NEVER
     refreshed_at: EpochSeconds = _NEVER  # the last success
     scope: str = ""
-    subject: str = ""  # who signed in, by the provider's own stable id
+    subject: str = ""  # the provider's stable id of who signed in
     failure: Failure | None = None  # of the last attempt; None: it succeeded
 
-    def to_json(self) -> bytes:
-        """Return the grant as a JSON document."""
-        return json.dumps(asdict(self)).encode()
+    def to_json(self) -> dict[str, object]:
+        """Return the grant as a JSON object."""
+        return asdict(self)
 
     @classmethod
-    def from_json(cls, document: bytes) -> StoredGrant:
-        """Return the grant that `to_json` wrote; keys of a later version are left out.
+    def from_json(cls, values: object) -> StoredGrant:
+        """Return the grant of a JSON object; keys of a later version are ignored.
 
         Raises:
             ValueError: it is something else.
         """
-        values: Any = json.loads(document)
         if not isinstance(values, dict):
             raise ValueError("not an object")
         known = {one.name for one in fields(cls)}
@@ -73,33 +71,33 @@ class StoredGrant:
 
 
 class TokenStore(Protocol):
-    """Keeps one grant a mailbox, for all processes that share it. Mailboxes are `Account.key`s."""
+    """Keeps one grant for each mailbox (an `Account.key`), for all processes that share it."""
 
     async def load(self, mailbox: str) -> StoredGrant | None:
-        """Return the grant; None if there is none. Raises `TokenStoreUnavailable`."""
+        """Return the grant; None: there is none. Raises `TokenStoreUnavailable`."""
         ...
 
     async def save(self, mailbox: str, grant: StoredGrant) -> None:
-        """Return when the grant has replaced the one before and will survive a crash.
+        """Replace the grant; return once it will survive a crash.
 
-        Raises `TokenStoreUnavailable`; then the one before is still there.
+        Raises `TokenStoreUnavailable`; then the former grant is still there.
         """
         ...
 
     async def delete(self, mailbox: str) -> None:
-        """Forget the grant, if there is one. Raises `TokenStoreUnavailable`."""
+        """Delete the grant, if there is one. Raises `TokenStoreUnavailable`."""
         ...
 
     def lock(self, mailbox: str) -> AbstractAsyncContextManager[None]:
-        """Return a lock that one process and one task at a time can hold.
+        """Return a lock that one task of one process holds at a time.
 
-        It is free again when its holder has died. Entering waits for a bounded time, then raises
+        It is released if its holder dies. Entering waits for a bounded time, then raises
         `TokenStoreUnavailable`.
         """
         ...
 
     async def close(self) -> None:
-        """Release what the store holds open."""
+        """Release the store's resources."""
         ...
 
 

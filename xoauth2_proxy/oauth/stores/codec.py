@@ -1,7 +1,7 @@
-"""How a grant is written down, in whatever place: with its mailbox's name, and sealed as a whole.
+"""Encodes grants for storage: with the mailbox's name, and encrypted as a whole.
 
-The name inside tells a person whose grant it is, and keeps one mailbox's document from being passed
-off as another's.
+The name identifies the grant for a person, and keeps one mailbox's document from being used for
+another.
 """
 
 from __future__ import annotations
@@ -13,29 +13,29 @@ from typing import TYPE_CHECKING, Any
 from xoauth2_proxy.oauth.stores import StoredGrant
 
 if TYPE_CHECKING:
-    from xoauth2_proxy.oauth.stores.encryption import Seal
+    from xoauth2_proxy.oauth.stores.encryption import GrantCipher
 
 
-def write(mailbox: str, grant: StoredGrant, seal: Seal) -> bytes:
-    """Return the document to keep."""
-    values = {"mailbox": mailbox, "grant": json.loads(grant.to_json())}
-    return seal.close(json.dumps(values, indent=1).encode() + b"\n")
+def write(mailbox: str, grant: StoredGrant, cipher: GrantCipher) -> bytes:
+    """Return the document to store."""
+    values = {"mailbox": mailbox, "grant": grant.to_json()}
+    return cipher.encrypt(json.dumps(values, indent=1).encode() + b"\n")
 
 
-def read(mailbox: str, document: bytes, seal: Seal) -> StoredGrant:
+def read(mailbox: str, document: bytes, cipher: GrantCipher) -> StoredGrant:
     """Return the mailbox's grant.
 
     Raises:
-        ValueError: the document is damaged, another mailbox's, or sealed with a key we lack; the
-            text says which and what to do.
+        ValueError: the document is damaged, of another mailbox, or encrypted with an unknown key;
+            the text says which, and the remedy.
     """
-    octets = seal.open(document)
+    octets = cipher.decrypt(document)
     whose, grant = "", None
     with suppress(ValueError, TypeError, KeyError, RecursionError):
         values: Any = json.loads(octets)
         whose = values["mailbox"]
-        grant = StoredGrant.from_json(json.dumps(values["grant"]).encode())
-    if grant is None:  # not said while that error is handled: it would hang on ours, tokens and all
+        grant = StoredGrant.from_json(values["grant"])
+    if grant is None:  # not raised above: that error, which holds tokens, would be its context
         raise ValueError(
             "it is damaged; restore it from a backup, or move it away and sign the mailbox in again"
         )

@@ -1,7 +1,7 @@
-"""Encryption of what is kept: Fernet (AES-128-CBC and HMAC-SHA256) under the operator's key.
+"""Encrypts stored grants with Fernet (AES-128-CBC and HMAC-SHA256) under the operator's key.
 
-A sealed document says so in its first line, so that documents from before a key was configured are
-still read; they are sealed when they are next written. The second line is the salt.
+The first line marks an encrypted document. Documents from before a key was configured can still be
+read; they are encrypted when they are next written. The second line is the salt.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ _SERVICE = "xoauth2-proxy"
 _ENTRY = "store key"
 
 
-class Seal:
-    """Seals and opens documents with one key, or opens with several: the first one seals.
+class GrantCipher:
+    """Encrypts with the first of its keys, and decrypts with any of them.
 
     A key is a text of 16 characters or more, or one that `Fernet.generate_key` made. Keys are
-    separated by commas or white space; with none, nothing is sealed.
+    separated by commas or white space; without a key, nothing is encrypted.
 
-    A text is stretched with a salt, about a fifth of a second for each new salt, so what was sealed
-    by others decides which salt is used next: those who share a place come to share the salt.
+    A text is stretched with a salt, which takes about a fifth of a second for each new salt. So the
+    first salt that was read is used for writing: processes that share a store come to share it.
     """
 
     def __init__(self, key: str = "") -> None:
@@ -54,27 +54,27 @@ class Seal:
         self._lock = threading.Lock()
 
     def __bool__(self) -> bool:
-        """Whether documents are sealed at all."""
+        """Whether documents are encrypted."""
         return bool(self._keys)
 
-    def close(self, octets: bytes) -> bytes:
-        """Return the document, sealed if there is a key. It may take a while: not for the loop."""
+    def encrypt(self, octets: bytes) -> bytes:
+        """Return the document, encrypted if there is a key. Slow: not for the event loop."""
         if not self._keys:
             return octets
         salt = b"" if self._keys[0] in self._ready else self._own_salt()
         line = base64.urlsafe_b64encode(salt)
         return _MAGIC + line + b"\n" + self._fernets(salt).encrypt(octets) + b"\n"
 
-    def open(self, octets: bytes) -> bytes:
-        """Return what was sealed; a document that is not sealed comes back as it is.
+    def decrypt(self, octets: bytes) -> bytes:
+        """Return the decrypted document; one that is not encrypted is returned unchanged.
 
         Raises:
-            ValueError: it was sealed with a key that is not among ours, or it is damaged.
+            ValueError: it was encrypted with another key, or it is damaged.
         """
         if not octets.startswith(_MAGIC):
             return octets
         if not self._keys:
-            raise ValueError("it is sealed; configure the key it was sealed with (store.key)")
+            raise ValueError("it is encrypted; configure its key (store.key)")
         from cryptography.fernet import InvalidToken
 
         line, _, token = octets.removeprefix(_MAGIC).partition(b"\n")
@@ -83,7 +83,7 @@ class Seal:
             opened = self._fernets(salt).decrypt(token.rstrip())
         except (binascii.Error, InvalidToken):
             raise ValueError(
-                "it was sealed with another key, or is damaged; "
+                "it was encrypted with another key, or is damaged; "
                 "configure that key after the present one, separated by a comma (store.key)"
             ) from None
         if salt and not self._salt:
@@ -97,10 +97,10 @@ class Seal:
             return self._salt
 
     def _fernets(self, salt: bytes) -> MultiFernet:
-        """Return the keys for documents with this salt; an empty one goes with generated keys."""
+        """Return the keys for documents with this salt; it is empty for generated keys."""
         from cryptography.fernet import InvalidToken, MultiFernet
 
-        with self._lock:  # so that threads do not all stretch the same key
+        with self._lock:  # two threads would stretch the same key
             known = self._stretched.get(salt)
             if known is None:
                 fernets = [
@@ -116,17 +116,17 @@ class Seal:
         return known
 
 
-NO_SEAL = Seal()
+NO_ENCRYPTION = GrantCipher()
 
 
 def key_from_keyring() -> str:
-    """Return the key in the operating system's keyring; the first call makes one and keeps it.
+    """Return the key in the operating system's keyring; the first call generates and stores it.
 
-    It may wait for a person to unlock the keyring. Two first calls at one time may differ: it is
-    for the caller to make them one after the other.
+    It may wait for a person to unlock the keyring. The caller makes sure that first calls do not
+    run at the same time.
 
     Raises:
-        ValueError: there is no keyring, or it keeps nothing; the text says what to do.
+        ValueError: there is no keyring, or it does not store the key; the text says what to do.
     """
     try:
         import keyring
@@ -143,7 +143,7 @@ def key_from_keyring() -> str:
             key = Fernet.generate_key().decode()
             keyring.set_password(_SERVICE, _ENTRY, key)
             if keyring.get_password(_SERVICE, _ENTRY) != key:
-                raise ValueError("the operating system's keyring does not keep what it is given")
+                raise ValueError("the operating system's keyring did not store the key")
     except KeyringError as error:
         raise ValueError(
             f"the operating system's keyring cannot be used ({type(error).__name__}); "

@@ -1,9 +1,9 @@
-"""Keeps grants in a directory, one small file a mailbox, for all processes of one machine.
+"""Stores grants in a directory, one small file for each mailbox, for all processes of a machine.
 
-I1: a file is replaced whole and reaches the disk before the new access token is used.
-I2: what cannot be read is an error, never an empty place: it may be the only copy of a refresh
-token, and an older one that was tried instead might end the grant.
-I3: the directory is for its owner alone; in one that others can enter, nothing is read or written.
+I1: a file is replaced as a whole, and is on disk before the new access token is used.
+I2: an unreadable file is an error, never a missing grant: it may be the only copy of a refresh
+token, and using an older one instead might end the grant.
+I3: only the owner may enter the directory; otherwise nothing is read or written.
 """
 
 from __future__ import annotations
@@ -26,8 +26,12 @@ from xoauth2_proxy.files import (
     unlock,
 )
 from xoauth2_proxy.oauth.stores import codec
-from xoauth2_proxy.oauth.stores.encryption import NO_SEAL, Seal
-from xoauth2_proxy.oauth.stores.mailbox_locks import LOCK_SECONDS, Turns, until_free
+from xoauth2_proxy.oauth.stores.encryption import NO_ENCRYPTION, GrantCipher
+from xoauth2_proxy.oauth.stores.mailbox_locks import (
+    LOCK_WAIT_SECONDS,
+    MailboxLocks,
+    poll_until_free,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -36,67 +40,71 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from xoauth2_proxy.oauth.stores import StoredGrant
-    from xoauth2_proxy.oauth.stores.mailbox_locks import GiveBack
+    from xoauth2_proxy.oauth.stores.mailbox_locks import Release
 
-_THREADS = 4  # no step waits for another process, so a few are enough for any number of mailboxes
-_LEFT_BEHIND_SECONDS = 3600.0  # a temporary file so old is nobody's: writing takes milliseconds
+_THREADS = 4  # no step waits for another process, so a few suffice
+_LEFT_BEHIND_SECONDS = 3600.0  # for a temporary file: writing takes milliseconds
 
 T = TypeVar("T")
 
 
 class FileStore:
-    """Grants as files. The directory is made at the first use."""
+    """Grants as files. The directory is created at the first use."""
 
     def __init__(
-        self, directory: Path, seal: Seal = NO_SEAL, *, wait_seconds: float = LOCK_SECONDS
+        self,
+        directory: Path,
+        cipher: GrantCipher = NO_ENCRYPTION,
+        *,
+        wait_seconds: float = LOCK_WAIT_SECONDS,
     ) -> None:
         self._directory = directory
-        self._seal = seal
-        self._turns = Turns(wait_seconds)
+        self._cipher = cipher
+        self._locks = MailboxLocks(wait_seconds)
         self._threads = ThreadPoolExecutor(_THREADS, "grants")
         self._identity: tuple[int, int] | None = None  # device and inode of the directory
 
     async def load(self, mailbox: str) -> StoredGrant | None:
-        """Return the grant; None if there is none.
+        """Return the grant; None: there is none.
 
         Raises:
-            TokenStoreUnavailable: its file cannot be read, opened or understood; it stays as it is.
+            TokenStoreUnavailable: its file cannot be read or decrypted; it is not changed.
         """
         return await self._in_thread(self._load, mailbox)
 
     async def save(self, mailbox: str, grant: StoredGrant) -> None:
-        """Return when the grant is on disk. Cancelling does not stop it.
+        """Replace the grant; return once it is on disk. Cancelling does not stop it.
 
         Raises:
-            TokenStoreUnavailable: it could not be written; the one before is still there.
+            TokenStoreUnavailable: it could not be written; the former grant is still there.
         """
-        await self._turns.change(mailbox, partial(self._in_thread, self._save, mailbox, grant))
+        await self._locks.change(mailbox, partial(self._in_thread, self._save, mailbox, grant))
 
     async def delete(self, mailbox: str) -> None:
-        """Forget the grant, if there is one. Raises `TokenStoreUnavailable`."""
-        await self._turns.change(mailbox, partial(self._in_thread, self._delete, mailbox))
+        """Delete the grant, if there is one. Raises `TokenStoreUnavailable`."""
+        await self._locks.change(mailbox, partial(self._in_thread, self._delete, mailbox))
 
     def lock(self, mailbox: str) -> AbstractAsyncContextManager[None]:
-        """Return the mailbox's lock, which the kernel frees when this process dies.
+        """Return the mailbox's lock, which the kernel releases if this process dies.
 
         Entering it raises `TokenStoreUnavailable` if it is not free in time.
         """
-        return self._turns.hold(mailbox, partial(self._take, mailbox))
+        return self._locks.hold(mailbox, partial(self._take, mailbox))
 
     async def close(self) -> None:
-        """Let changes under way end, and the threads."""
-        await self._turns.close()
+        """Wait for running changes, then end the threads."""
+        await self._locks.close()
         self._threads.shutdown(wait=False)
 
-    async def _take(self, mailbox: str) -> GiveBack:
-        return partial(self._unlock, await until_free(partial(self._attempt, mailbox)))
+    async def _take(self, mailbox: str) -> Release:
+        return partial(self._unlock, await poll_until_free(partial(self._attempt, mailbox)))
 
     async def _attempt(self, mailbox: str) -> int | None:
         begun = self._submit(self._try_lock, mailbox)
         try:
             return await asyncio.wrap_future(begun)
         except asyncio.CancelledError:
-            begun.add_done_callback(_give_back)  # the thread may be about to get the lock
+            begun.add_done_callback(_release)  # the thread may still get the lock
             raise
 
     async def _unlock(self, descriptor: int) -> None:
@@ -118,42 +126,42 @@ class FileStore:
 
     def _load(self, mailbox: str) -> StoredGrant | None:
         path = self._path(mailbox)
-        with _told(path):
-            self._enter()
+        with _store_errors(path):
+            self._check_directory()
             try:
                 document = path.read_bytes()
             except FileNotFoundError:
                 return None
-            return codec.read(mailbox, document, self._seal)
+            return codec.read(mailbox, document, self._cipher)
 
     def _save(self, mailbox: str, grant: StoredGrant) -> None:
         path = self._path(mailbox)
-        with _told(path):
-            self._enter()
-            replace_durably(path, codec.write(mailbox, grant, self._seal))
+        with _store_errors(path):
+            self._check_directory()
+            replace_durably(path, codec.write(mailbox, grant, self._cipher))
 
     def _delete(self, mailbox: str) -> None:
         path = self._path(mailbox)
-        with _told(path):
-            self._enter()
+        with _store_errors(path):
+            self._check_directory()
             path.unlink(missing_ok=True)
             sync_directory(self._directory)
 
     def _try_lock(self, mailbox: str) -> int | None:
         path = self._path(mailbox).with_suffix(".lock")
-        with _told(path):
-            self._enter()
+        with _store_errors(path):
+            self._check_directory()
             return try_lock(path)
 
-    def _enter(self) -> None:
-        """Raise `OSError` unless the directory is ours, and the one it was at the first use.
+    def _check_directory(self) -> None:
+        """Raise `OSError` unless the directory is private, and the same as at the first use.
 
-        A file system that is no longer mounted would look like a store without grants, and old
-        refresh tokens of the configuration would be tried instead.
+        An unmounted file system would look like a store without grants, and the configuration's old
+        refresh tokens would be used instead.
         """
         if self._identity is None:
             state = private_directory(self._directory)
-            _sweep(self._directory)
+            _delete_leftovers(self._directory)
             self._identity = (state.st_dev, state.st_ino)
             return
         state = self._directory.stat()
@@ -161,15 +169,15 @@ class FileStore:
             raise OSError(f"{self._directory} was replaced or unmounted; put it back, or restart")
 
     def _path(self, mailbox: str) -> Path:
-        """Return the file's path. The name is for people; the hash tells mailboxes apart."""
+        """Return the file's path. The name is for people; the hash distinguishes mailboxes."""
         readable = re.sub(r"[^a-z0-9@._+-]", "_", mailbox.lower())[:100].lstrip(".-") or "_"
         digest = hashlib.sha256(mailbox.encode("utf-8", "surrogatepass")).hexdigest()[:20]
         return self._directory / f"{readable}-{digest}.json"
 
 
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
-    """Turn what goes wrong with a file into words for the operator."""
+def _store_errors(path: Path) -> Iterator[None]:
+    """Turn errors of a file into `TokenStoreUnavailable`, with a text for the operator."""
     try:
         yield
     except OSError as error:
@@ -180,15 +188,15 @@ def _told(path: Path) -> Iterator[None]:
         raise TokenStoreUnavailable(f"{path}: {error}") from None
 
 
-def _sweep(directory: Path) -> None:
-    """Delete what processes left behind that were killed while they wrote."""
+def _delete_leftovers(directory: Path) -> None:
+    """Delete temporary files of processes that were killed while writing."""
     for temporary in directory.glob(".*.json.*.*"):
         with suppress(FileNotFoundError):
             if time.time() - temporary.stat().st_mtime > _LEFT_BEHIND_SECONDS:
                 temporary.unlink()
 
 
-def _give_back(attempt: Future[int | None]) -> None:
+def _release(attempt: Future[int | None]) -> None:
     if not attempt.cancelled() and attempt.exception() is None:
         descriptor = attempt.result()
         if descriptor is not None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from xoauth2_proxy.loopback import is_loopback, requested_host
+from xoauth2_proxy.network import host_of, is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -88,7 +88,7 @@ def refusal(kind: type[web.HTTPException], message: str) -> web.HTTPException:
 async def _guarded(
     request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
 ) -> web.StreamResponse:
-    if not is_loopback(requested_host(request.headers.get("Host", ""))):
+    if not is_loopback(host_of(request.headers.get("Host", ""))):
         raise refusal(web.HTTPForbidden, "not a loopback host name")
     # Browsers send the page's origin with every request but GET and HEAD (Fetch standard).
     if request.method not in _SAFE_METHODS and "Origin" in request.headers:

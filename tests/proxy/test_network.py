@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from xoauth2_proxy.loopback import is_loopback, requested_host
+from xoauth2_proxy.network import host_of, is_loopback
 
 
 @pytest.mark.parametrize("host", ["localhost", "LocalHost", "127.0.0.1", "127.255.0.9", "::1"])
@@ -30,4 +30,4 @@ def test_other_hosts_are_not_loopback(host: str) -> None:
     ],
 )
 def test_a_host_header_names_a_host(header: str, host: str) -> None:
-    assert requested_host(header) == host
+    assert host_of(header) == host
