@@ -418,4 +418,4 @@ async def test_the_watch_goes_on_after_a_look_that_failed(
     assert not task.done()
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-    assert any("the look at the mailboxes failed" in one.getMessage() for one in caplog.records)
+    assert any("the check of the mailboxes failed" in one.getMessage() for one in caplog.records)

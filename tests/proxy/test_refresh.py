@@ -318,7 +318,7 @@ async def test_an_answer_without_a_living_token_still_brings_its_refresh_token(
 ) -> None:
     refresher.rotates = True
     refresher.lifetime_seconds = 0.0
-    with pytest.raises(TokenEndpointUnavailable, match="no token that works"):
+    with pytest.raises(TokenEndpointUnavailable, match="no valid token"):
         await one.refresh()
     kept = await store.grant()
     assert kept.refresh_token == "refresh-1"

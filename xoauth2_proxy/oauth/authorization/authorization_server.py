@@ -127,7 +127,7 @@ class AuthorizationServer:
         """
         profile = await self._ready()
         if profile.is_google:
-            raise SignInRefused("Google's device flow does not grant the mail scope")
+            raise SignInRefused("Google's device flow grants no scope for mail")
         if not profile.can_use_device:
             raise SignInRefused(f"{profile.name} offers no device flow")
         return await self._ask(provider_requests.ask_for_device_code, profile)
