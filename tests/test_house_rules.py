@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from xoauth2_proxy.config import Overrides
-from xoauth2_proxy.config.load import load_config
+from xoauth2_proxy.config import ConfigSource, Overrides
 from xoauth2_proxy.sandbox.behaviour import PROFILES, ProviderProfile
 from xoauth2_proxy.sandbox.faults import Action, Step, TokenAction
 
@@ -28,13 +27,7 @@ GUIDES = README + "".join(path.read_text() for path in sorted((ROOT / "docs").gl
 
 
 def test_the_example_configuration_loads_as_it_is(tmp_path: Path) -> None:
-    config = load_config(
-        ROOT / "accounts.example.json",
-        Overrides(),
-        state_dir=tmp_path,
-        known_refreshers={"mock"},
-        environ={},
-    )
+    config = ConfigSource(ROOT / "accounts.example.json", Overrides(), tmp_path).load({"mock"}, {})
     assert len(config.accounts) == 4
     assert config.disabled_accounts == 5
 

@@ -10,8 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from tests.fuzz import reference
-from xoauth2_proxy.config import Overrides
-from xoauth2_proxy.config.load import load_config
+from xoauth2_proxy.config import ConfigSource, Overrides
 from xoauth2_proxy.errors import ConfigError
 from xoauth2_proxy.replies import for_client
 from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokenInvalid, MockTokens
@@ -207,13 +206,9 @@ class ConfigTarget(_Pure):
             return "left out"
         self._file.write_bytes(octets)
         try:
-            config = load_config(
-                self._file,
-                Overrides(sandbox=True),
-                state_dir=Path(self._directory.name),
-                known_refreshers={"mock", "gmail", "outlook"},
-                environ={"SECRET": "secret-43"},
-            )
+            config = ConfigSource(
+                self._file, Overrides(sandbox=True), Path(self._directory.name)
+            ).load({"mock", "gmail", "outlook"}, {"SECRET": "secret-43"})
         except ConfigError as error:
             return self._judge(octets, error.problems)
         assert "secret-4" not in repr(config)

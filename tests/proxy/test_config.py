@@ -24,14 +24,13 @@ from hypothesis import strategies as st
 from tests.support.config_files import ConfigFile, account
 from xoauth2_proxy.accounts.accounts import TlsMode
 from xoauth2_proxy.accounts.oauth_client import GrantType
-from xoauth2_proxy.config import Overrides, StoreKind
+from xoauth2_proxy.config import ConfigSource, Overrides, StoreKind
 from xoauth2_proxy.config.account_sections import (
     AccountSection,
     LimitsSection,
     ProviderSection,
     UpstreamSection,
 )
-from xoauth2_proxy.config.load import load_config
 from xoauth2_proxy.config.sections import (
     AdminSection,
     AlertsSection,
@@ -333,9 +332,7 @@ class TestKeys:
 
 class TestForms:
     def test_example_loads_as_it_is(self, tmp_path: Path) -> None:
-        result = load_config(
-            EXAMPLE, Overrides(), state_dir=tmp_path, known_refreshers={"mock"}, environ={}
-        )
+        result = ConfigSource(EXAMPLE, Overrides(), tmp_path).load({"mock"}, {})
         assert result.store.directory == tmp_path / "tokens"
         assert tuple(account.email for account in result.accounts) == MOCK_MAILBOXES
         assert result.disabled_accounts == 5
@@ -367,13 +364,7 @@ class TestForms:
         assert len(config.load().accounts) == 1
 
     def test_sandbox_without_a_file_serves_its_own_mailboxes(self, tmp_path: Path) -> None:
-        result = load_config(
-            None,
-            Overrides(sandbox=True),
-            state_dir=tmp_path,
-            known_refreshers={"mock"},
-            environ={},
-        )
+        result = ConfigSource(None, Overrides(sandbox=True), tmp_path).load({"mock"}, {})
         assert tuple(account.email for account in result.accounts) == MOCK_MAILBOXES
         assert all(
             account.password and account.password.clear_text == "secret"
@@ -383,9 +374,7 @@ class TestForms:
 
     def test_no_file_and_no_sandbox_says_what_to_do(self, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=r"--config accounts\.json.*--sandbox"):
-            load_config(
-                None, Overrides(), state_dir=tmp_path, known_refreshers={"mock"}, environ={}
-            )
+            ConfigSource(None, Overrides(), tmp_path).load({"mock"}, {})
 
 
 class TestUnreadable:

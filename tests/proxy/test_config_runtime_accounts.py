@@ -106,14 +106,14 @@ class TestReading:
         added.add(account(email="off@example.com", enabled=False))
         result = config.load_one()
         assert [one.key for one in result.accounts] == ["someone@example.com", "new@example.com"]
-        assert result.added == {"new@example.com", "off@example.com"}
+        assert result.runtime_accounts == {"new@example.com", "off@example.com"}
         assert result.disabled_accounts == 1
         assert result.warnings == ()
 
     def test_the_stores_key_opens_them(self, config: ConfigFile) -> None:
         RuntimeAccounts(directory_of(config), GrantCipher(KEY)).add(new())
         document = {"accounts": [account()], "store": {"key": KEY}}
-        assert config.load(document).added == {"new@example.com"}
+        assert config.load(document).runtime_accounts == {"new@example.com"}
         (warning,) = config.load_one().warnings
         assert "left out" in warning
         assert "store.key" in warning
@@ -146,7 +146,7 @@ class TestReading:
         wrong.write_text(content)
         providers = {"yahoo": {"client_id": "${UNSET}"}}
         result = config.load({"accounts": [account()], "providers": providers})
-        assert result.added == {"right@example.com"}
+        assert result.runtime_accounts == {"right@example.com"}
         assert len(result.accounts) == 2
         (warning,) = result.warnings
         assert f"{wrong}: {words}" in warning
@@ -166,10 +166,10 @@ class TestReading:
     ) -> None:
         added.add(new(provider="gmail", **directions))
         before = config.load_one()
-        assert before.added == {"new@example.com"}
+        assert before.runtime_accounts == {"new@example.com"}
         entry = {"client_id": "ours", "client_secret": "hidden"}
         result = config.load({"accounts": [account()], "providers": {"gmail": entry}})
-        assert result.added == set()
+        assert result.runtime_accounts == set()
         assert len(result.accounts) == 1
         (warning,) = result.warnings
         assert f"{next(iter(directions))}: cannot be changed here" in warning
@@ -180,9 +180,11 @@ class TestReading:
         added.add(new(provider="outlook"))
         document = {"accounts": [account()], "providers": {"outlook": WHOLE_ORGANISATION}}
         result = config.load(document)
-        assert result.added == set()
+        assert result.runtime_accounts == set()
         assert "provider: opens every mailbox" in result.warnings[0]
-        assert config.load(document | {"admin": {"token": TOKEN}}).added == {"new@example.com"}
+        assert config.load(document | {"admin": {"token": TOKEN}}).runtime_accounts == {
+            "new@example.com"
+        }
 
     def test_a_directory_open_to_others_is_not_read(
         self, config: ConfigFile, added: RuntimeAccounts
@@ -198,7 +200,7 @@ class TestReading:
         added.add(new())
         os.symlink("nowhere", directory_of(config) / "dangling.json")
         result = config.load_one()
-        assert result.added == {"new@example.com"}
+        assert result.runtime_accounts == {"new@example.com"}
         assert "cannot be read" in result.warnings[0]
 
     def test_no_enabled_account_in_the_file_is_enough_if_there_are_others(
@@ -213,7 +215,7 @@ class TestReading:
         self, config: ConfigFile, added: RuntimeAccounts
     ) -> None:
         result = config.load({"accounts": []})
-        assert (result.accounts, result.added) == ((), frozenset())
+        assert (result.accounts, result.runtime_accounts) == ((), frozenset())
         assert result.warnings == ("there is no account yet: nobody can log in",)
         added.add(new())
         assert config.load().warnings == ()

@@ -132,7 +132,7 @@ async def test_added_accounts_are_read_beside_it(office: Office) -> None:
     equipment = office.equipment(office.config(account()))
     equipment.added.add(account(email="added@example.com"))
     loaded = equipment.load()
-    assert loaded.added == {"added@example.com"}
+    assert loaded.runtime_accounts == {"added@example.com"}
     assert len(loaded.accounts) == 2
 
 

@@ -6,8 +6,7 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from xoauth2_proxy.config import Config, Overrides
-from xoauth2_proxy.config.load import load_config
+from xoauth2_proxy.config import Config, ConfigSource, Overrides
 from xoauth2_proxy.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -56,13 +55,8 @@ class ConfigFile:
         """Load `document`, or what was written before if there is none."""
         if document is not None:
             self.write(json.dumps(document))
-        return load_config(
-            self.path,
-            overrides or Overrides(),
-            state_dir=self.state_dir,
-            known_refreshers=self.known_refreshers,
-            environ=self.environ,
-        )
+        source = ConfigSource(self.path, overrides or Overrides(), self.state_dir)
+        return source.load(self.known_refreshers, self.environ)
 
     def load_one(self, **changes: object) -> Config:
         """Load a file of the one account that `changes` make."""

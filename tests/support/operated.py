@@ -156,7 +156,7 @@ class Operated:
     def _use(self, config: Config) -> None:
         self.config = config
         self.control.accounts = {account.key: account for account in config.accounts}
-        self.control.added = config.added
+        self.control.added = config.runtime_accounts
         self.control.providers = self._providers()
 
     def _providers(self) -> Sequence[ProviderInfo]:

@@ -20,9 +20,9 @@ from xoauth2_proxy.config.oauth_rules import contradictions, misfits, missing_ke
 from xoauth2_proxy.config.posted_account_rules import faults_of_posted
 from xoauth2_proxy.config.problems import Problems, join
 from xoauth2_proxy.config.provider_loader import unknown_provider
-from xoauth2_proxy.config.providers import MOCK, Provider, changed, is_written
+from xoauth2_proxy.config.providers import MOCK, Provider, is_written, with_changes
 from xoauth2_proxy.config.runtime_accounts import account_key
-from xoauth2_proxy.config.validation import validated_remainder
+from xoauth2_proxy.config.validation import validate_remainder
 from xoauth2_proxy.config.values import Address
 from xoauth2_proxy.network import is_loopback
 
@@ -40,7 +40,7 @@ _LONGEST_LABEL = 200  # characters, as for the key
 _STAND_INS = {"email": "anyone@example.com", "password": "any"}
 
 
-class _Written(NamedTuple):
+class _AccountAsWritten(NamedTuple):
     section: AccountSection  # without its keys that are wrong
     provider: Provider | None
     is_whole: bool  # no key was wrong
@@ -77,7 +77,7 @@ class AccountLoader:
         """Load an account of the file; it joins `accounts` if it is enabled and right."""
         problems = Problems()
         self._claim(value, path, problems)
-        written = self._written(value, path, problems, self._context.environment)
+        written = self._as_written(value, path, problems, self._context.environment)
         if written:
             self._join(written, path, problems, self._context.problems)
         self._count(is_enabled=written is None or written.section.enabled)
@@ -97,7 +97,7 @@ class AccountLoader:
             return "", problems
         self._claim(value, path, problems, f" in {place}")
         environment = replace(self._context.environment, is_posted=True)
-        written = self._written(value, path, problems, environment)
+        written = self._as_written(value, path, problems, environment)
         if written is None:
             return "", problems
         section, provider, _ = written
@@ -135,13 +135,13 @@ class AccountLoader:
         self.enabled += is_enabled
         self.disabled += not is_enabled
 
-    def _written(
+    def _as_written(
         self, value: object, path: str, problems: Problems, environment: Environment
-    ) -> _Written | None:
+    ) -> _AccountAsWritten | None:
         """Return the account as far as it can be judged; a disabled one is judged by its shape."""
         is_off = isinstance(value, dict) and value.get("enabled") is False
         faults = Problems()
-        section = validated_remainder(
+        section = validate_remainder(
             AccountSection, value, path, faults, None if is_off else environment, _STAND_INS
         )
         problems.take(faults)
@@ -151,7 +151,7 @@ class AccountLoader:
         if section.provider not in self._providers:
             unknown = unknown_provider(section.provider, self._providers)
             problems.add(join(path, "provider"), unknown)
-        return _Written(section, provider, not faults)
+        return _AccountAsWritten(section, provider, not faults)
 
     def _claim(self, value: object, path: str, problems: Problems, place: str = "") -> None:
         """Note a mailbox or an `account_id` that another account has already."""
@@ -172,7 +172,9 @@ class AccountLoader:
                 fault += f"{there}; one of the two must go"
             problems.add(join(path, key), fault)
 
-    def _join(self, written: _Written, path: str, problems: Problems, shared: Problems) -> None:
+    def _join(
+        self, written: _AccountAsWritten, path: str, problems: Problems, shared: Problems
+    ) -> None:
         """Let the account join the others if it is enabled and right.
 
         `shared` is where the problems of its provider go, which are told once.
@@ -182,8 +184,8 @@ class AccountLoader:
             problems.add(join(path, "allow_any_password"), "is for a listener on loopback only")
         if provider is None:
             return
-        upstream = changed(provider.upstream, section.upstream)
-        limits = changed(provider.limits, section.limits)
+        upstream = with_changes(provider.upstream, section.upstream)
+        limits = with_changes(provider.limits, section.limits)
         problems.add_faults(path, provider.faults_of_use(upstream, limits))
         problems.add_faults(path, _faults_of_upstream(section, provider, upstream, is_whole))
         faults = [*misfits(section, provider)]

@@ -38,6 +38,6 @@ class Config:
     relay: RelaySection
     store: StoreSection
     alerts: AlertsSection
-    added: frozenset[str]  # keys of the accounts that were added while running
+    runtime_accounts: frozenset[str]  # keys of the accounts that were added while running
     sandbox_accounts: frozenset[str]  # keys of mock accounts that are left to the sandbox
     warnings: tuple[str, ...]  # for the operator's eyes at the start

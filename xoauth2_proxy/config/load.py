@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import shlex
 import stat
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xoauth2_proxy.config.account_loader import AccountLoader
 from xoauth2_proxy.config.config import Config, ProviderConfig
-from xoauth2_proxy.config.environment import Environment
 from xoauth2_proxy.config.json_file import Json, read_json_file
 from xoauth2_proxy.config.load_context import LoadContext
 from xoauth2_proxy.config.problems import Problems, join
@@ -33,64 +31,37 @@ from xoauth2_proxy.network import is_loopback
 from xoauth2_proxy.sandbox.mock_mailboxes import MOCK_MAILBOXES
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection
+    from pathlib import Path
 
+    from xoauth2_proxy.config.environment import Environment
     from xoauth2_proxy.config.settings import Overrides
 
 SANDBOX_PASSWORD = "secret"  # noqa: S105 - opens nothing but the sandbox
 _EVERY_ADDRESS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - to compare with
 
 
-def load_config(
+def load(
     path: Path | None,
     overrides: Overrides,
-    *,
-    state_dir: Path,
+    environment: Environment,
     known_refreshers: Collection[str],
-    environ: Mapping[str, str],
-) -> Config:
-    """Return the configuration in the file at `path`, changed by `overrides`.
-
-    Without a file, `overrides.sandbox` stands for the sandbox's own mailboxes. The accounts that
-    were added to the relay of `state_dir` follow those of the file.
-
-    Raises:
-        ConfigError: with every problem of the file and of the command line, and no secret.
-    """
-    return load_with_accounts(
-        path,
-        overrides,
-        state_dir=state_dir,
-        known_refreshers=known_refreshers,
-        environ=environ,
-    )[0]
-
-
-def load_with_accounts(
-    path: Path | None,
-    overrides: Overrides,
-    *,
-    state_dir: Path,
-    known_refreshers: Collection[str],
-    environ: Mapping[str, str],
     without: Collection[str] = frozenset(),
 ) -> tuple[Config, AccountLoader]:
     """Return the configuration, and what loads further accounts, which must agree with it.
 
-    `without` are keys of added accounts that are left out.
+    It is that of the file at `path`, changed by `overrides`. Without a file, `overrides.sandbox`
+    stands for the sandbox's own mailboxes. The accounts that were added to the relay of the state
+    directory follow those of the file, but for those whose keys are in `without`.
 
     Raises:
-        ConfigError: as `load_config`.
+        ConfigError: with every problem of the file and of the command line, and no secret.
     """
     problems = Problems()
     context = LoadContext(
         document=_document(path, overrides, problems),
         overrides=overrides,
-        environment=Environment(
-            directory=path.absolute().parent if path else Path.cwd(),
-            state_dir=state_dir,
-            environ=environ,
-        ),
+        environment=environment,
         known_refreshers=known_refreshers,
         problems=problems,
     )
@@ -132,7 +103,7 @@ def load_with_accounts(
         relay=relay,
         store=store,
         alerts=alerts,
-        added=frozenset(accounts.runtime_keys),
+        runtime_accounts=frozenset(accounts.runtime_keys),
         sandbox_accounts=frozenset(accounts.sandbox_accounts),
         warnings=(*context.warnings, *accounts.warnings()),
     )

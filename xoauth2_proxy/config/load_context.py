@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 from xoauth2_proxy.config.problems import Problems, join
-from xoauth2_proxy.config.validation import validated
+from xoauth2_proxy.config.validation import validate
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -50,12 +50,12 @@ class LoadContext:
         written: object = self.document.get(key, {})
         given = self._given(key)
         if given:
-            if validated(model, written, key, self.problems) is None:
+            if validate(model, written, key, self.problems) is None:
                 return None  # what is overridden must be right too
             assert isinstance(written, dict)  # noqa: S101 - a section is nothing else
             written = written | given
         found = Problems()
-        section = validated(model, written, key, found, self.environment)
+        section = validate(model, written, key, found, self.environment)
         options = {join(key, one): option_of(key, one) for one in given}
         self.problems.take(found, renamed=options)
         if section is not None:

@@ -10,7 +10,7 @@ from xoauth2_proxy.config.account_sections import ProviderSection
 from xoauth2_proxy.config.built_in_providers import blank_provider, built_in_providers
 from xoauth2_proxy.config.oauth_rules import misfits
 from xoauth2_proxy.config.problems import Problems, join
-from xoauth2_proxy.config.validation import validated
+from xoauth2_proxy.config.validation import validate
 from xoauth2_proxy.config.values import WORD, WORD_RULE
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def _provider(
     path = join("providers", name)
     if not WORD.fullmatch(name):
         problems.add(path, f"the name {WORD_RULE}")
-    section = validated(ProviderSection, value, path, problems)
+    section = validate(ProviderSection, value, path, problems)
     if section is None:
         return None
     known = context.known_refreshers
@@ -74,7 +74,7 @@ def _provider(
         problems.add_faults(path, _missing_of_new(section))
         base = blank_provider(name, section.refresher or "")
     missing = Problems()
-    complete = validated(ProviderSection, value, path, missing, context.environment)
+    complete = validate(ProviderSection, value, path, missing, context.environment)
     provider = replace(
         base.changed_by(complete or section),
         client_fields=complete.client_fields() if complete else {},

@@ -61,8 +61,8 @@ class Provider:
         return replace(
             self,
             refresher=section.refresher or self.refresher,
-            upstream=changed(self.upstream, section.upstream),
-            limits=changed(self.limits, section.limits),
+            upstream=with_changes(self.upstream, section.upstream),
+            limits=with_changes(self.limits, section.limits),
             is_upstream_written=is_written(section.upstream),
             entry=section,
         )
@@ -83,7 +83,7 @@ class Provider:
             )
 
 
-def changed(base: _Values, section: UpstreamSection | LimitsSection | None) -> _Values:
+def with_changes(base: _Values, section: UpstreamSection | LimitsSection | None) -> _Values:
     """Return `base` with what `section` writes."""
     return replace(base, **section.model_dump(exclude_unset=True)) if section else base
 

@@ -30,7 +30,7 @@ Document = dict[str, Json]  # one account, as an element of `accounts`
 
 
 @dataclass(slots=True)
-class Found:
+class DirectoryContent:
     """What the directory holds; the first of each pair is the file's name, for messages."""
 
     documents: list[tuple[str, Document]] = field(default_factory=list)
@@ -44,9 +44,9 @@ class RuntimeAccounts:
         self._directory = directory
         self._cipher = cipher
 
-    def read(self) -> Found:
+    def read(self) -> DirectoryContent:
         """Return the accounts, and the files that cannot be read."""
-        found = Found()
+        found = DirectoryContent()
         try:
             paths = self._paths()
         except OSError as error:

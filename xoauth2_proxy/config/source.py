@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from xoauth2_proxy.config.problems import Problems, join
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
-    from pathlib import Path
 
     from xoauth2_proxy.accounts.accounts import Account
+    from xoauth2_proxy.config.account_loader import AccountLoader
     from xoauth2_proxy.config.config import Config
     from xoauth2_proxy.config.settings import Overrides
 
@@ -27,15 +30,7 @@ class ConfigSource:
 
     def load(self, known_refreshers: Collection[str], environ: Mapping[str, str]) -> Config:
         """Return the configuration as it is now. Raises `ConfigError`; blocks."""
-        from xoauth2_proxy.config.load import load_config  # pydantic takes a while to import
-
-        return load_config(
-            self.path,
-            self.overrides,
-            state_dir=self.state_dir,
-            known_refreshers=known_refreshers,
-            environ=environ,
-        )
+        return self._load(known_refreshers, environ)[0]
 
     def check_account(
         self, document: object, known_refreshers: Collection[str], environ: Mapping[str, str]
@@ -68,17 +63,7 @@ class ConfigSource:
         Raises:
             ConfigError: with every problem, or with those of the configuration file.
         """
-        from xoauth2_proxy.config.load import load_with_accounts
-        from xoauth2_proxy.config.problems import Problems, join
-
-        _, loader = load_with_accounts(
-            self.path,
-            self.overrides,
-            state_dir=self.state_dir,
-            known_refreshers=known_refreshers,
-            environ=environ,
-            without=replaced,
-        )
+        _, loader = self._load(known_refreshers, environ, without=replaced)
         there = len(loader.accounts)
         is_guarded = has_token and loader.is_guarded
         problems = Problems()
@@ -89,6 +74,20 @@ class ConfigSource:
             problems.take(found)
         problems.raise_if_any()
         return loader.accounts[there:]
+
+    def _load(
+        self,
+        known_refreshers: Collection[str],
+        environ: Mapping[str, str],
+        without: Collection[str] = frozenset(),
+    ) -> tuple[Config, AccountLoader]:
+        # Not above: ssl and pydantic take a while to import.
+        from xoauth2_proxy.config.environment import Environment
+        from xoauth2_proxy.config.load import load
+
+        directory = self.path.absolute().parent if self.path else Path.cwd()
+        environment = Environment(directory=directory, state_dir=self.state_dir, environ=environ)
+        return load(self.path, self.overrides, environment, known_refreshers, without)
 
 
 def needs_restart(old: Config, new: Config) -> list[str]:

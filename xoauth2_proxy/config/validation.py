@@ -42,7 +42,7 @@ _BEGINNINGS = {
 }
 
 
-def validated(
+def validate(
     model: type[_S],
     value: object,
     path: str,
@@ -57,7 +57,7 @@ def validated(
         return None
 
 
-def validated_remainder(
+def validate_remainder(
     model: type[_S],
     value: object,
     path: str,

@@ -65,7 +65,7 @@ class AdminBackend:
         equipment = dependencies.equipment
         self.relay = RelayControl(
             accounts={account.key: account for account in config.accounts},
-            added=config.added,
+            added=config.runtime_accounts,
             providers=_providers(config),
             account_files=equipment.added,
             store=equipment.store,
@@ -115,7 +115,7 @@ class AdminBackend:
     def reconfigure(self, config: Config, accounts: Sequence[Account]) -> None:
         """Use another configuration; `accounts` are its accounts as they are in force."""
         self.relay.accounts = {account.key: account for account in accounts}
-        self.relay.added = config.added
+        self.relay.added = config.runtime_accounts
         self.relay.providers = _providers(config)
 
     async def _log_in(self, account: Account, access_token: str) -> None:
