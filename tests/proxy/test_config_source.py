@@ -103,6 +103,11 @@ class TestStore:
             ({"kind": "redis", "url": "redis:PLANTED"}, "url", "must be a rediss://"),
             ({"kind": "redis", "url": "redis://PLANTED:x"}, "url", "must be a rediss://"),
             ({"kind": "redis", "url": "unix:"}, "url", "must be a rediss://"),
+            (
+                {"kind": "redis", "url": "rediss://a.example/0?ssl_cert_reqs=none"},
+                "url",
+                "must have no parameters but db and ssl_ca_certs",
+            ),
             ({"kind": "memory", "directory": "x"}, "directory", "is for kind file, not memory"),
             ({"kind": "sqlite"}, "kind", "must be 'file', 'memory' or 'redis'"),
             ({"key": "PLANTED"}, "key", "16 characters"),
@@ -119,17 +124,17 @@ class TestStore:
         assert "PLANTED" not in str(problems)
 
     @pytest.mark.parametrize(
-        ("more", "is_warned"), [({}, True), ({"key": "x" * 16}, False), ({"keyring": True}, False)]
+        ("more", "is_refused"), [({}, True), ({"key": "x" * 16}, False), ({"keyring": True}, False)]
     )
-    def test_tokens_in_the_clear_on_a_network_are_warned_of(
-        self, config: ConfigFile, more: dict[str, object], is_warned: bool
+    def test_tokens_in_the_clear_on_a_network_are_refused_as_at_the_start(
+        self, config: ConfigFile, more: dict[str, object], is_refused: bool
     ) -> None:
         store = {"kind": "redis", "url": "redis://:PLANTED@cache.example"} | more
-        warnings = config.load({"accounts": [account()], "store": store}).warnings
-        assert bool(warnings) is is_warned
-        assert "PLANTED" not in str(warnings)
-        if is_warned:
-            assert "cache.example without TLS" in warnings[0]
+        problems = config.problems({"accounts": [account()], "store": store})
+        assert list(problems) == ["store.url"] * is_refused
+        assert "PLANTED" not in str(problems)
+        if is_refused:
+            assert "cache.example without TLS" in problems["store.url"]
 
 
 class TestAlerts:

@@ -230,8 +230,8 @@ async def test_a_full_server_is_called_so(
     [
         ("", "redis://"),
         ("http://localhost", "redis://"),
-        ("redis://:secret/@[half", "not a URL"),
-        ("redis://:sec/ret@localhost:port", "not a URL"),
+        ("redis://:secret/@[half", "unix:// URL"),
+        ("redis://:sec/ret@localhost:port", "unix:// URL"),
         ("rediss://:secret@redis.example/0?ssl_cert_reqs=none", "parameters"),
         ("rediss://:secret@redis.example/0?ssl_check_hostname=false", "parameters"),
         ("redis://:secret@redis.example/0", "rediss://"),

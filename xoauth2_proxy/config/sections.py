@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
-from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationInfo, field_validator
 
@@ -18,10 +17,11 @@ from xoauth2_proxy.config.environment import Environment, check_file, check_key_
 from xoauth2_proxy.config.secret import Secret
 from xoauth2_proxy.config.section import Section
 from xoauth2_proxy.config.settings import StoreKind
-from xoauth2_proxy.config.urls import fault_of_url, is_redis_url
+from xoauth2_proxy.config.urls import fault_of_url
 from xoauth2_proxy.config.values import FilePath, Host, IpAddress, ListenPort, Url
 from xoauth2_proxy.network import is_loopback
 from xoauth2_proxy.oauth.stores.encryption import GrantCipher
+from xoauth2_proxy.oauth.stores.redis_url import redis_location
 
 _MIN_TOKEN_CHARACTERS = 16  # as for store.key
 _NO_MODULE = "needs the Python package {0}, which is not installed; run: pip install {0}"
@@ -200,20 +200,13 @@ class StoreSection(Section):
                 yield "url", f"is for kind redis, not {self.kind}"
         elif not self.url:
             yield "url", "is required for kind redis"
-        elif not is_redis_url(self.url):
-            yield "url", "must be a rediss://, redis:// or unix:// URL"
-        elif find_spec("redis") is None:
-            yield "kind", _NO_MODULE.format("redis")
-
-    def warnings(self) -> Iterator[str]:
-        """Tell of tokens that others could read on their way."""
-        parts = urlsplit(self.url)
-        is_far = parts.scheme == "redis" and not is_loopback(parts.hostname or "")
-        if is_far and not self.key and not self.keyring:
-            yield (
-                f"store.url: tokens go to {parts.hostname} without TLS and without encryption, for "
-                "anyone on the way to read; write rediss://, or give store.key"
-            )
+        else:
+            if find_spec("redis") is None:
+                yield "kind", _NO_MODULE.format("redis")
+            try:
+                redis_location(self.url, is_encrypted=bool(self.key or self.keyring))
+            except ValueError as error:
+                yield "url", str(error)
 
 
 class AlertsSection(Section):

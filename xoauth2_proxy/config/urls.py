@@ -6,8 +6,6 @@ from urllib.parse import urlsplit
 
 from xoauth2_proxy.network import is_loopback
 
-_REDIS_SCHEMES = ("redis", "rediss", "unix")
-
 
 def fault_of_url(url: str) -> str:
     """Return what is wrong with the URL of a server that is sent secrets; "" for nothing.
@@ -28,15 +26,3 @@ def fault_of_url(url: str) -> str:
     if "@" in parts.netloc:
         return "must not hold a user name or a password"
     return "must not hold a fragment (#)" if "#" in url else ""
-
-
-def is_redis_url(url: str) -> bool:
-    """Whether `url` names a Redis server."""
-    try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
-    except ValueError:
-        return False
-    if not url.isprintable() or parts.scheme not in _REDIS_SCHEMES:
-        return False
-    return bool(parts.path) if parts.scheme == "unix" else bool(host)

@@ -16,7 +16,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs, urlsplit
 
 from redis import exceptions
 from redis.asyncio import BlockingConnectionPool, Redis
@@ -24,7 +23,6 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from xoauth2_proxy.errors import TokenStoreUnavailable
-from xoauth2_proxy.network import is_loopback
 from xoauth2_proxy.oauth.stores import codec
 from xoauth2_proxy.oauth.stores.encryption import NO_ENCRYPTION, GrantCipher
 from xoauth2_proxy.oauth.stores.mailbox_locks import (
@@ -32,6 +30,7 @@ from xoauth2_proxy.oauth.stores.mailbox_locks import (
     MailboxLocks,
     poll_until_free,
 )
+from xoauth2_proxy.oauth.stores.redis_url import redis_location
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -43,7 +42,6 @@ if TYPE_CHECKING:
 _REQUEST_SECONDS = 5.0  # one request, with its connection
 _CONNECTIONS = 16
 _HELD_SECONDS = 15.0  # how long a lock outlives its holder
-_PARAMETERS = {"db", "ssl_ca_certs"}  # of the URL; others could turn off checks
 
 _EXTEND = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
@@ -89,7 +87,7 @@ class RedisStore:
         wait_seconds: float = LOCK_WAIT_SECONDS,
     ) -> None:
         """Raises `ValueError`: the URL cannot be used; the text does not quote it."""
-        self._where = _checked(url, cipher)
+        self._where = redis_location(url, is_encrypted=bool(cipher))
         self._cipher = cipher
         self._held_ms = round(held_seconds * 1000)
         self._held: dict[str, str] = {}  # mailbox → the token of the lock that we hold
@@ -207,30 +205,6 @@ def _grant_key(mailbox: str) -> str:
 
 def _lock_key(mailbox: str) -> str:
     return f"xoauth2-proxy:lock:{mailbox}"
-
-
-def _checked(url: str, cipher: GrantCipher) -> str:
-    """Return the server's address for messages; raise `ValueError` for an unusable URL.
-
-    A URL may contain a password, so only the host and port or the socket's path are repeated.
-    """
-    try:
-        parts = urlsplit(url)
-        where = f"redis at {parts.hostname}:{parts.port or 6379}"
-        unknown = parse_qs(parts.query, keep_blank_values=True).keys() - _PARAMETERS
-    except ValueError:
-        raise ValueError("it is not a URL") from None
-    if parts.scheme == "unix":
-        where = f"redis at {parts.path}"
-    elif parts.scheme not in {"redis", "rediss"} or not parts.hostname:
-        raise ValueError("it must be redis://host:port, rediss://host:port or unix:///path")
-    if unknown or parts.fragment:
-        raise ValueError(f"its only parameters can be {' and '.join(sorted(_PARAMETERS))}")
-    if parts.scheme == "redis" and not cipher and not is_loopback(parts.hostname or ""):
-        raise ValueError(
-            "for a server on another machine, use rediss:// or configure a key (store.key)"
-        )
-    return where
 
 
 def _reason(error: Exception) -> str:
