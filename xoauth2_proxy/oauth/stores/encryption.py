@@ -132,9 +132,7 @@ def key_from_keyring() -> str:
         import keyring
         from keyring.errors import KeyringError
     except ImportError:
-        raise ValueError(
-            "the module keyring is not installed: pip install 'xoauth2-proxy[keyring]'"
-        ) from None
+        raise ValueError("the module keyring is not installed: pip install keyring") from None
     try:
         key = keyring.get_password(_SERVICE, _ENTRY)
         if not key:

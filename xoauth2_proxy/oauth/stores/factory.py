@@ -39,7 +39,7 @@ def open_store(
         from xoauth2_proxy.oauth.stores.redis import RedisStore
     except ImportError:
         raise ValueError(
-            "store.kind: the module redis is not installed: pip install 'xoauth2-proxy[redis]'"
+            "store.kind: the module redis is not installed: pip install redis"
         ) from None
     try:
         return RedisStore(url, cipher)
