@@ -32,13 +32,13 @@ _SECRETIVE = re.compile(
 _HARMLESS = frozenset(
     {
         *("AdminSection.public_url", "OAuthClient.token_endpoint", "Patient.token_endpoint"),
-        *("Answer.text", "Failure.text", "Fault.text", "Refusal.text", "Reply.text"),
+        *("Answer.text", "Failure.text", "Fault.text", "HttpError.text", "Reply.text"),
         *(
             f"{section}.{key}"
             for section in ("AccountSection", "OAuthSection", "ProviderSection")
             for key in ("authorization_url", "oauth_token_url")
         ),
-        *("Listing.state", "MockClaims.token_id", "Sandbox.http_url", "_Metadata.text"),
+        *("MailboxTable.state", "MockClaims.token_id", "Sandbox.http_url", "_Metadata.text"),
     }
 )
 
