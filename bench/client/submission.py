@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from bench.client.connection import SmtpConnection, SubmissionFailed, refusal
+from bench.client.data_content import DataContent
 from bench.client.endpoint import Endpoint, Tls
 from bench.client.login import ClientLogin, Mechanism
 from bench.measurement.sample import SendFailure
@@ -105,7 +106,9 @@ class Submission:
             self.abort()
             raise
 
-    async def send(self, reverse_path: str, forward_paths: Sequence[str], content: bytes) -> float:
+    async def send(
+        self, reverse_path: str, forward_paths: Sequence[str], content: bytes | DataContent
+    ) -> float:
         """Send one message and return the seconds from MAIL to the final positive reply.
 
         It fails when one recipient is refused; then nobody gets it. Cancelling closes the
@@ -120,7 +123,8 @@ class Submission:
             raise SubmissionFailed(SendFailure("connection lost", ""))
         self.messages += 1
         try:
-            return await self._transact(wire, reverse_path, forward_paths, content)
+            ready = content if isinstance(content, DataContent) else DataContent.of(content)
+            return await self._transact(wire, reverse_path, forward_paths, ready)
         except _UnexpectedReply as error:
             failed = self._failed(error)
             await self._recover(wire, error)
@@ -171,7 +175,11 @@ class Submission:
         self._extensions = _keywords(hello)
 
     async def _transact(
-        self, wire: SmtpConnection, reverse_path: str, forward_paths: Sequence[str], content: bytes
+        self,
+        wire: SmtpConnection,
+        reverse_path: str,
+        forward_paths: Sequence[str],
+        content: DataContent,
     ) -> float:
         started = time.perf_counter()
         lines = [
@@ -187,13 +195,10 @@ class Submission:
             self._step = "DATA"
             _expect_start(await _command(wire, b"DATA"))
         self._step = "content"
-        # RFC 5321 §4.5.2: a dot that begins a line is doubled.
-        stuffed = content.replace(b"\r\n.", b"\r\n..")
-        octets = (b"." if stuffed.startswith(b".") else b"") + stuffed + b".\r\n"
         rate = self._behaviour.slow_bytes_per_second
         if rate is None:
-            wire.write(octets)
-        elif not await wire.write_slowly(octets, rate):
+            wire.write(content.octets)
+        elif not await wire.write_slowly(content.octets, rate):
             raise _UnexpectedReply(await wire.reply(), is_in_doubt=True)
         _expect_positive(await wire.reply())
         return time.perf_counter() - started
@@ -212,11 +217,11 @@ class Submission:
                 raise _UnexpectedReply(reply, is_in_doubt=data.code < 400)
         _expect_start(data)
 
-    def _parameters(self, content: bytes) -> bytes:
+    def _parameters(self, content: DataContent) -> bytes:
         parameters = b""
         if "SIZE" in self._extensions:
-            parameters += b" SIZE=%d" % len(content)
-        if "8BITMIME" in self._extensions and not content.isascii():
+            parameters += b" SIZE=%d" % content.size_bytes
+        if "8BITMIME" in self._extensions and not content.is_ascii:
             parameters += b" BODY=8BITMIME"
         return parameters
 

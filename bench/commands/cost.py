@@ -18,13 +18,14 @@ import typer
 from rich.console import Console
 from typer.core import TyperCommand
 
-from bench.cost import export, meter, table
-from bench.cost.cost_run import Sitting
-from bench.cost.figures import Outcome
-from bench.cost.goals import Verdict, targets
-from bench.cost.plan import ALL_RELAYS, WORKLOADS, Plan, RelayName, workloads
+from bench.cost import json_document, table
+from bench.cost.cost_run import CostRun
+from bench.cost.figures import CostResults
+from bench.cost.goals import GoalVerdict, goals
+from bench.cost.workloads import WORKLOADS, CostPlan, RelayName, workloads
 from bench.options import duration
 from bench.options.dataclass_options import single_command
+from bench.process import process_meter
 from bench.process.child_process import ChildError, StartInterrupted
 from bench.process.interruption import Interruption
 from bench.process.open_files import raise_open_file_limit
@@ -43,7 +44,7 @@ else.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Output:
+class _CostOutput:
     path: Path | None  # None: no file
     is_json: bool
     is_strict: bool
@@ -87,7 +88,7 @@ def cost(  # noqa: PLR0913 - one parameter an option
         bool, typer.Option("--strict", help="Exit code 1 when a target is missed.")
     ] = False,
 ) -> None:
-    """Carry out the sitting and report."""
+    """Measure the workloads and report."""
     unknown = [name for name in workload or () if name not in WORKLOADS]
     if unknown:
         names = ", ".join(WORKLOADS)
@@ -96,12 +97,12 @@ def cost(  # noqa: PLR0913 - one parameter an option
         rtt_seconds = duration.seconds(rtt)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--rtt") from None
-    if not meter.is_available():
+    if not process_meter.is_available():
         print("The cost of a process is measured on Linux only.", file=sys.stderr)  # noqa: T201
         raise typer.Exit(1)
-    plan = Plan(
+    plan = CostPlan(
         workloads=tuple(workloads(tuple(workload or ()), is_quick=quick)),
-        relays=tuple(relay or ALL_RELAYS),
+        relays=tuple(relay or RelayName),
         repeat=repeat or (1 if quick else None),
         is_quick=quick,
         is_pipelined=pipelined,
@@ -109,21 +110,23 @@ def cost(  # noqa: PLR0913 - one parameter an option
     )
     raise_open_file_limit()
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        code = runner.run(_sit(plan, _Output(path=output, is_json=as_json, is_strict=strict)))
+        code = runner.run(
+            _measure_and_report(plan, _CostOutput(path=output, is_json=as_json, is_strict=strict))
+        )
     raise typer.Exit(code)
 
 
-async def _sit(plan: Plan, out: _Output) -> int:
+async def _measure_and_report(plan: CostPlan, out: _CostOutput) -> int:
     started_at, started = datetime.now(UTC), time.perf_counter()
     with Interruption() as interruption:
-        sitting = asyncio.create_task(Sitting(plan, interruption, _announce).run())
+        running = asyncio.create_task(CostRun(plan, interruption, _announce).run())
 
         def stop() -> None:
-            sitting.cancel()
+            running.cancel()
 
         interruption.on_request.add(stop)
         try:
-            outcome = await sitting
+            results = await running
         except (asyncio.CancelledError, StartInterrupted):
             if not interruption.exit_code:
                 raise
@@ -134,7 +137,7 @@ async def _sit(plan: Plan, out: _Output) -> int:
             return 1
         finally:
             interruption.on_request.discard(stop)
-    return _report(plan, outcome, out, started_at, time.perf_counter() - started)
+    return _report(plan, results, out, started_at, time.perf_counter() - started)
 
 
 def _announce(text: str) -> None:
@@ -143,10 +146,10 @@ def _announce(text: str) -> None:
 
 
 def _report(
-    plan: Plan, outcome: Outcome, out: _Output, started_at: datetime, seconds: float
+    plan: CostPlan, results: CostResults, out: _CostOutput, started_at: datetime, seconds: float
 ) -> int:
-    reach = targets(outcome, plan.rtt_seconds)
-    document = export.document(plan, outcome, reach, started_at, seconds)
+    found = goals(results, plan.rtt_seconds)
+    document = json_document.document(plan, results, found, started_at, seconds)
     is_saved = True
     if out.path is not None:
         try:
@@ -157,9 +160,13 @@ def _report(
     if out.is_json:
         print(json_export.encode(document), end="")  # noqa: T201
     else:
-        table.show(Console(highlight=False), outcome, reach)
-    is_missed = any(target.verdict is Verdict.MISSED for target in reach)
-    is_well = is_saved and not outcome.has_errors and not (out.is_strict and is_missed)
+        table.show(Console(highlight=False), results, found)
+    is_missed = any(goal.verdict is GoalVerdict.MISSED for goal in found)
+    is_well = (
+        is_saved
+        and not any(row.error for one in results.measured for row in one.rows)
+        and not (out.is_strict and is_missed)
+    )
     return 0 if is_well else 1
 
 

@@ -1,5 +1,4 @@
-"""What a relay process costs per message, for controls and for the proxy, in one sitting.
+"""What a relay process costs per message, for controls and for the proxy.
 
-Everything runs on loopback, each relay in a process of its own that is measured by its own CPU
-time; the relays take turns, so that a drift of the machine meets all of them.
+Everything runs on loopback. Relays take turns, so that a drift of the machine meets all of them.
 """

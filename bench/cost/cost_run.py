@@ -1,7 +1,7 @@
-"""The sitting: starts what a workload needs, lets the relays take turns, and ends everything.
+"""Carries out the workloads: starts what each needs, lets the relays take turns, ends everything.
 
 A relay's process serves all repeats of one workload and no other, or a single repeat where its
-memory is the question; the sandboxes serve the whole sitting.
+memory is the question; the sandboxes serve all workloads.
 """
 
 from __future__ import annotations
@@ -10,125 +10,125 @@ import asyncio
 import shutil
 import tempfile
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.cost import lag
-from bench.cost.client import LoadFailed
-from bench.cost.figures import Measured, Outcome, Row
-from bench.cost.measure import CheckFailed, measure
-from bench.cost.meter import MeterError, available_memory_bytes
-from bench.cost.plan import RelayName
-from bench.cost.provider import Flavour, Provider, ProviderUnavailable, provider
-from bench.cost.relays import Relay, flavour_for, relay
+from bench.client.connection import SubmissionFailed
+from bench.cost.figures import CostResults, RelayRow, WorkloadResult
+from bench.cost.measure import CheckFailed, Measurement
+from bench.cost.relays import ProviderKind, RunningRelay, running_provider, running_relay
+from bench.cost.workloads import RelayName
 from bench.process.child_process import ChildError
+from bench.process.process_meter import MeterError, available_memory_bytes
+from bench.reconciliation.reconcile import SandboxUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
-    from bench.cost.plan import Plan, Workload
+    from bench.cost.workloads import CostPlan, CostWorkload
     from bench.process.interruption import Interruption
+    from bench.targets.private_provider import PrivateProvider
 
 _MEASURE_SECONDS = 180.0  # one repeat; the longest takes half a minute
 _NAIVE_FACTOR = 6  # the naive relay holds each message some four times; and the client is there
 
 
-class Sitting:
+class CostRun:
     """Carries out a plan."""
 
     def __init__(
-        self, plan: Plan, interruption: Interruption, announce: Callable[[str], None]
+        self, plan: CostPlan, interruption: Interruption, announce: Callable[[str], None]
     ) -> None:
         self._plan = plan
         self._interruption = interruption
         self._announce = announce
-        self._outcome = Outcome()
-        self._providers: dict[Flavour, Provider] = {}
+        self._providers: dict[ProviderKind, PrivateProvider] = {}
         self._starting = asyncio.Lock()  # sandboxes share their keys: one after the other
         self._stack = AsyncExitStack()
         self._folder = Path()
 
-    async def run(self) -> Outcome:
+    async def run(self) -> CostResults:
         """Measure every workload; what goes wrong with one relay is in its row.
 
-        Raises:
-            ChildError: a sandbox did not start.
+        Raises `StartInterrupted`: a signal came while something was starting.
         """
+        results = CostResults()
         with tempfile.TemporaryDirectory(prefix="xoauth2-bench-cost-") as folder:
             self._folder = Path(folder)
-            self._interruption.on_abort.add(self._remove_folder)
+            remove = partial(shutil.rmtree, folder, ignore_errors=True)
+            self._interruption.on_abort.append(remove)
             async with self._stack:
                 for workload in self._plan.workloads:
-                    self._outcome.measured.append(await self._workload(workload))
-            self._interruption.on_abort.discard(self._remove_folder)
-        return self._outcome
+                    results.measured.append(await self._workload(workload))
+            self._interruption.on_abort.remove(remove)
+        return results
 
-    def _remove_folder(self) -> None:
-        shutil.rmtree(self._folder, ignore_errors=True)
-
-    async def _workload(self, workload: Workload) -> Measured:
-        rows = [Row(relay=name) for name in workload.relays if name in self._plan.relays]
+    async def _workload(self, workload: CostWorkload) -> WorkloadResult:
+        rows = [RelayRow(relay=name) for name in workload.relays if name in self._plan.relays]
         for row in rows:
             row.skipped = _reason_to_skip(workload, row.relay)
         waiting = [row for row in rows if not row.skipped]
         repeats = self._plan.repeat or workload.repeats
         if workload.needs_fresh_relay:
-            await self._fresh(workload, waiting, repeats)
-        else:
-            await self._kept(workload, waiting, repeats)
-        return Measured(workload=workload, rows=rows)
-
-    async def _fresh(self, workload: Workload, rows: list[Row], repeats: int) -> None:
-        for number in range(1, repeats + 1):
-            for row in rows:
-                async with AsyncExitStack() as stack:
-                    running = await self._start(workload, row, stack)
-                    await self._measure(workload, row, running, f"{number} of {repeats}")
-
-    async def _kept(self, workload: Workload, rows: list[Row], repeats: int) -> None:
-        async with AsyncExitStack() as stack:
-            running = await asyncio.gather(*(self._start(workload, row, stack) for row in rows))
             for number in range(1, repeats + 1):
-                for row, one in zip(rows, running, strict=True):
-                    await self._measure(workload, row, one, f"{number} of {repeats}")
+                for row in waiting:
+                    await self._in_turn(workload, [row], [number], repeats)
+        else:
+            await self._in_turn(workload, waiting, range(1, repeats + 1), repeats)
+        return WorkloadResult(workload=workload, rows=rows)
 
-    async def _start(self, workload: Workload, row: Row, stack: AsyncExitStack) -> Relay | None:
-        rtt_seconds = self._plan.rtt_seconds if workload.needs_rtt else 0.0
+    async def _in_turn(
+        self, workload: CostWorkload, rows: list[RelayRow], numbers: Iterable[int], repeats: int
+    ) -> None:
+        async with AsyncExitStack() as stack:
+            relays = await asyncio.gather(*(self._start(workload, row, stack) for row in rows))
+            for number in numbers:
+                for row, relay in zip(rows, relays, strict=True):
+                    await self._measure(workload, row, relay, f"{number} of {repeats}")
+
+    async def _start(
+        self, workload: CostWorkload, row: RelayRow, stack: AsyncExitStack
+    ) -> RunningRelay | None:
+        kind = ProviderKind.of(row.relay, self._plan.rtt_seconds if workload.needs_rtt else 0.0)
         try:
-            upstream = await self._provider(flavour_for(row.relay, rtt_seconds))
+            provider = await self._provider(kind)
             folder = self._folder / f"{workload.name}-{row.relay}"
             return await stack.enter_async_context(
-                relay(row.relay, upstream, folder, self._interruption)
+                running_relay(row.relay, provider, folder, self._interruption)
             )
         except ChildError as error:
             row.error = str(error)
             return None
 
-    async def _provider(self, flavour: Flavour) -> Provider:
+    async def _provider(self, kind: ProviderKind) -> PrivateProvider:
         async with self._starting:
-            if flavour not in self._providers:
-                self._providers[flavour] = await self._stack.enter_async_context(
-                    provider(flavour, self._folder, self._interruption)
+            if kind not in self._providers:
+                self._providers[kind] = await self._stack.enter_async_context(
+                    running_provider(kind, self._folder, self._interruption)
                 )
-            return self._providers[flavour]
+            return self._providers[kind]
 
-    async def _measure(self, workload: Workload, row: Row, one: Relay | None, turn: str) -> None:
-        if one is None or row.error:
+    async def _measure(
+        self, workload: CostWorkload, row: RelayRow, relay: RunningRelay | None, turn: str
+    ) -> None:
+        if relay is None or row.error:
             return
         self._announce(f"{workload.name}: {row.relay}, {turn}")
+        measurement = Measurement(workload, relay, pipelined=self._plan.is_pipelined)
         try:
             async with asyncio.timeout(_MEASURE_SECONDS):
-                figures, late = await measure(workload, one, is_pipelined=self._plan.is_pipelined)
+                figures = await measurement.figures()
         except TimeoutError:
             row.error = f"was not done within {_MEASURE_SECONDS:.0f} s"
-        except (LoadFailed, CheckFailed, ProviderUnavailable, MeterError) as error:
+        except (SubmissionFailed, CheckFailed, SandboxUnavailable, MeterError) as error:
             row.error = str(error)
         else:
             row.repeats.append(figures)
-            lag.add(row.lag, late)
+            row.lag.update(measurement.lag)
 
 
-def _reason_to_skip(workload: Workload, name: RelayName) -> str:
+def _reason_to_skip(workload: CostWorkload, name: RelayName) -> str:
     needed = workload.clients * workload.size_bytes * _NAIVE_FACTOR
     available = available_memory_bytes()
     if name is RelayName.NAIVE and available and needed > available:

@@ -1,4 +1,7 @@
-"""What was measured, as plain values: one repeat, a relay's repeats, a workload, the sitting."""
+"""What was measured, as plain values: one repeat, a relay's repeats, a workload, all of them.
+
+The names of `CostFigures` are keys of the JSON document.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +11,14 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Sequence
 
-    from bench.cost.plan import RelayName, Workload
-
-Lag = dict[float, int]  # samples by the upper bound of their bucket in seconds
+    from bench.cost.workloads import CostWorkload, RelayName
+    from bench.reconciliation.loop_lag import LoopLag
 
 
 @dataclass(slots=True, kw_only=True)
-class Figures:
+class CostFigures:
     """One repeat; None where the workload does not measure it."""
 
     messages: int = 0  # acknowledged in the measured window, and arrived
@@ -36,65 +38,57 @@ class Figures:
 
 
 @dataclass(slots=True, kw_only=True)
-class Row:
+class RelayRow:
     """One relay under one workload."""
 
     relay: RelayName
-    repeats: list[Figures] = field(default_factory=list)
-    lag: Lag = field(default_factory=dict)  # of the event loop, in all windows; {}: not known
+    repeats: list[CostFigures] = field(default_factory=list)
+    lag: LoopLag = field(default_factory=Counter)  # in all windows; empty: not known
     error: str = ""  # "": every message was acknowledged and arrived unchanged
     skipped: str = ""  # why it was not measured; "": it was
 
     @property
-    def medians(self) -> Figures:
+    def medians(self) -> CostFigures:
         """Each figure's median over the repeats; all None after an error."""
-        return Figures() if self.error else medians(self.repeats)
+        return CostFigures() if self.error else medians(self.repeats)
 
 
 @dataclass(slots=True, kw_only=True)
-class Measured:
+class WorkloadResult:
     """One workload."""
 
-    workload: Workload
-    rows: list[Row]
+    workload: CostWorkload
+    rows: list[RelayRow]
 
-    def median(self, relay: RelayName) -> Figures:
+    def median(self, relay: RelayName) -> CostFigures:
         """Return a relay's medians; all None when it was not measured."""
-        return next((row.medians for row in self.rows if row.relay is relay), Figures())
+        return next((row.medians for row in self.rows if row.relay is relay), CostFigures())
 
 
 @dataclass(slots=True, kw_only=True)
-class Outcome:
-    """The sitting."""
+class CostResults:
+    """Every workload."""
 
-    measured: list[Measured] = field(default_factory=list)
+    measured: list[WorkloadResult] = field(default_factory=list)
 
     @property
-    def lag(self) -> Lag:
+    def lag(self) -> LoopLag:
         """The lag of the proxy's event loop in all windows."""
-        total: Counter[float] = Counter()
-        for one in self.measured:
-            for row in one.rows:
-                total.update(row.lag)
-        return dict(total)
+        total: LoopLag = Counter()
+        for row in (row for one in self.measured for row in one.rows):
+            total.update(row.lag)
+        return total
 
-    @property
-    def has_errors(self) -> bool:
-        """Whether a check failed anywhere."""
-        return any(row.error for one in self.measured for row in one.rows)
-
-    def median(self, workload: str, relay: RelayName) -> Figures:
+    def median(self, workload: str, relay: RelayName) -> CostFigures:
         """Return a relay's medians under a workload; all None when it was not measured."""
-        for one in self.measured:
-            if one.workload.name == workload:
-                return one.median(relay)
-        return Figures()
+        found = (one.median(relay) for one in self.measured if one.workload.name == workload)
+        return next(found, CostFigures())
 
 
-def medians(repeats: list[Figures]) -> Figures:
+def medians(repeats: Sequence[CostFigures]) -> CostFigures:
     """Return each figure's median; None where no repeat has it."""
-    result = Figures()
-    for name in (one.name for one in fields(Figures)):
+    result = CostFigures()
+    for name in (one.name for one in fields(CostFigures)):
         values = [value for one in repeats if (value := getattr(one, name)) is not None]
         if values:
             setattr(result, name, statistics.median(values))
@@ -102,21 +96,5 @@ def medians(repeats: list[Figures]) -> Figures:
 
 
 def ratio(value: float | None, base: float | None) -> float | None:
-    """Return how many times `base` a value is; None when that cannot be said."""
+    """Return how many times `base` a value is; None when one of them is not known."""
     return None if value is None or not base else value / base
-
-
-def p99_ms(lag: Mapping[float, int]) -> float | None:
-    """Return a bound that 99 of 100 samples keep, in milliseconds; None without samples.
-
-    It is a bucket's upper bound, so the truth may be lower; beyond the last bucket it is higher.
-    """
-    total, seen = sum(lag.values()), 0
-    if not total:
-        return None
-    finite = [bound for bound in sorted(lag) if bound != float("inf")]
-    for bound in finite:
-        seen += lag[bound]
-        if seen >= 0.99 * total:
-            return bound * 1000
-    return finite[-1] * 1000 if finite else None

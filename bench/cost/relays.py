@@ -1,111 +1,126 @@
-"""Starts each relay under test in a process of its own, in front of the provider that suits it."""
+"""Starts each relay in a process of its own, in front of the provider that suits it."""
 
 from __future__ import annotations
 
 import json
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, assert_never
+from typing import TYPE_CHECKING, NamedTuple
 
-from bench.cost.plan import MAX_MAILBOXES, PASSWORD, RelayName, mailbox
-from bench.cost.provider import Flavour, Provider
+from bench.client.endpoint import Endpoint
+from bench.client.login import ClientLogin, Mechanism
+from bench.cost.workloads import MAX_MAILBOXES, RelayName
 from bench.process.child_process import running_child
+from bench.runs.logins import mock_login
+from bench.targets.mailboxes import BenchMailbox
+from bench.targets.private_provider import private_provider
 from xoauth2_proxy.sandbox.state_directory import load_signing_key
 from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokens
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
 
     from bench.process.interruption import Interruption
+    from bench.targets.private_provider import PrivateProvider
 
+_PASSWORD = "secret"  # noqa: S105 - of mailboxes that live as long as their relay
+_MAILBOXES = tuple(
+    BenchMailbox(f"mailbox{index:02}@example.com", _PASSWORD) for index in range(MAX_MAILBOXES)
+)
 _MAX_CLIENTS = 20_000  # of the proxy's listener
-_MAX_CONNECTIONS = 50  # to the provider, per mailbox
-_MAX_MESSAGES = 1_000_000  # per connection: none is opened in a measured window
+_MAX_PROVIDER_CONNECTIONS = 30_000  # what splice opens for its clients
+# Wide enough that no connection to the provider has to be opened in a measured window.
+_LIMITS = {"max_connections": 50, "max_messages_per_connection": 1_000_000}
+
+
+class ProviderKind(NamedTuple):
+    """What kind of provider a relay is put in front of."""
+
+    tls: str
+    withheld: tuple[str, ...]  # EHLO keywords
+    rtt_seconds: float
+
+    @classmethod
+    def of(cls, name: RelayName, rtt_seconds: float) -> ProviderKind:
+        """Return the kind that suits a relay."""
+        tls = "none" if name is RelayName.SPLICE else "starttls"
+        return cls(tls, ("CHUNKING",) if name is RelayName.PROXY_DATA else (), rtt_seconds)
 
 
 @dataclass(frozen=True, slots=True)
-class Relay:
-    """A running relay."""
+class RunningRelay:
+    """A relay that listens, and how its clients log in."""
 
-    name: RelayName
-    address: tuple[str, int]
+    endpoint: Endpoint
     pid: int
-    provider: Provider
+    sandbox_url: str
     metrics_url: str  # "": it has none
-    token_for: Callable[[str], str] | None  # None: its clients log in with a password
-
-
-def flavour_for(name: RelayName, rtt_seconds: float) -> Flavour:
-    """Return the provider a relay is put in front of."""
-    return Flavour(
-        has_tls=name is not RelayName.SPLICE,
-        has_chunking=name is not RelayName.PROXY_DATA,
-        rtt_seconds=rtt_seconds,
-    )
+    logins: Sequence[ClientLogin]
 
 
 @asynccontextmanager
-async def relay(
-    name: RelayName, provider: Provider, folder: Path, interruption: Interruption
-) -> AsyncIterator[Relay]:
+async def running_provider(
+    kind: ProviderKind, folder: Path, interruption: Interruption
+) -> AsyncIterator[PrivateProvider]:
+    """Run a sandbox for as long as the context is entered; `folder` has the keys of all of them.
+
+    Raises `ChildError`: it did not start.
+    """
+    overrides = {
+        "tls": kind.tls,
+        "withhold": list(kind.withheld),
+        "rtt_seconds": kind.rtt_seconds,
+        "max_connections": _MAX_PROVIDER_CONNECTIONS,
+    }
+    name = "-".join(("provider", kind.tls, *kind.withheld, f"{kind.rtt_seconds:g}s"))
+    async with private_provider(
+        {"overrides": overrides}, folder, folder / "state", interruption, name
+    ) as provider:
+        yield provider
+
+
+@asynccontextmanager
+async def running_relay(
+    name: RelayName, provider: PrivateProvider, folder: Path, interruption: Interruption
+) -> AsyncIterator[RunningRelay]:
     """Run a relay for as long as the context is entered.
 
-    Raises:
-        ChildError: it did not start.
+    Raises `ChildError`: it did not start.
     """
     module = _module(name, provider, folder)
     async with running_child(name.value, module, folder, interruption) as process:
-        token_for = None
-        if name is RelayName.SPLICE:
-            token_for = MockTokens(load_signing_key(provider.state_dir)).mint
-        yield Relay(
-            name,
-            process.address("smtp"),
+        yield RunningRelay(
+            Endpoint(*process.address("smtp")),
             process.pid,
-            provider,
-            f"{process.text('admin')}/metrics" if name.is_proxy else "",
-            token_for,
+            provider.http_url,
+            f"{process.text('admin')}/metrics" if "admin" in process.facts else "",
+            _logins(name, provider),
         )
 
 
-def _module(name: RelayName, provider: Provider, folder: Path) -> list[str]:
-    folder.mkdir(parents=True, exist_ok=True)
+def _module(name: RelayName, provider: PrivateProvider, folder: Path) -> list[str]:
+    folder.mkdir(exist_ok=True)
     host, port = provider.smtp
     upstream = ["--upstream", f"{host}:{port}"]
-    match name:
-        case RelayName.SPLICE:
-            return ["bench.controls.forwarder", *upstream]
-        case RelayName.NAIVE:
-            passwords = folder / "passwords.json"
-            passwords.write_text(json.dumps(dict.fromkeys(_mailboxes(), PASSWORD)))
-            files = ["--ca-file", provider.ca_file, "--state-dir", str(provider.state_dir)]
-            return ["bench.controls.naive", *upstream, *files, "--passwords", str(passwords)]
-        case RelayName.PROXY | RelayName.PROXY_DATA:
-            config = folder / "accounts.json"
-            config.write_text(json.dumps(_config(provider)))
-            ports = ["--port", "0", "--admin-port", "0", "--log-level", "warning"]
-            files = ["--config", str(config), "--state-dir", str(provider.state_dir)]
-            return ["xoauth2_proxy", *files, *ports]
-        case _:
-            assert_never(name)
+    state = ["--state-dir", str(provider.state_dir)]
+    if name is RelayName.SPLICE:
+        return ["bench.controls.forwarder", *upstream]
+    if name is RelayName.NAIVE:
+        passwords = folder / "passwords.json"
+        passwords.write_text(json.dumps({one.address: one.password for one in _MAILBOXES}))
+        files = ["--ca-file", provider.ca_file, "--passwords", str(passwords)]
+        return ["bench.controls.naive", *upstream, *state, *files]
+    config = folder / "accounts.json"
+    document = provider.configuration(_MAILBOXES, _LIMITS)
+    config.write_text(json.dumps(document | {"listener": {"max_connections": _MAX_CLIENTS}}))
+    ports = ["--port", "0", "--admin-port", "0", "--log-level", "warning"]
+    return ["xoauth2_proxy", "--config", str(config), *state, *ports]
 
 
-def _config(provider: Provider) -> dict[str, object]:
-    host, port = provider.smtp
-    upstream = {"host": host, "port": port, "tls": "starttls", "ca_file": provider.ca_file}
-    limits = {
-        "max_connections": _MAX_CONNECTIONS,
-        "max_messages_per_connection": _MAX_MESSAGES,
-    }
-    return {
-        "listener": {"max_connections": _MAX_CLIENTS},
-        "providers": {"mock": {"upstream": upstream, "limits": limits}},
-        "accounts": [
-            {"email": name, "provider": "mock", "password": PASSWORD} for name in _mailboxes()
-        ],
-    }
-
-
-def _mailboxes() -> list[str]:
-    return [mailbox(index) for index in range(MAX_MAILBOXES)]
+def _logins(name: RelayName, provider: PrivateProvider) -> list[ClientLogin]:
+    if name is not RelayName.SPLICE:
+        return [ClientLogin(one.address, Mechanism.PLAIN, lambda: _PASSWORD) for one in _MAILBOXES]
+    # Clients of the forwarder talk to the provider itself, which takes tokens.
+    tokens = MockTokens(load_signing_key(provider.state_dir))
+    return [mock_login(one.address, Mechanism.XOAUTH2, tokens) for one in _MAILBOXES]

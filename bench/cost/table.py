@@ -1,4 +1,4 @@
-"""The report for a person: a table for each workload, and what was to be reached."""
+"""The report for a person: a table for each workload, and the goals."""
 
 from __future__ import annotations
 
@@ -8,60 +8,51 @@ from rich.markup import escape
 from rich.table import Table
 
 from bench.cost.figures import ratio
-from bench.cost.goals import Verdict
-from bench.cost.plan import Method, RelayName
+from bench.cost.goals import GoalVerdict
+from bench.cost.workloads import Method, RelayName
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from rich.console import Console
 
-    from bench.cost.figures import Figures, Measured, Outcome, Row
-    from bench.cost.goals import Target
+    from bench.cost.figures import CostResults, RelayRow, WorkloadResult
+    from bench.cost.goals import Goal
 
-_COLOURS = {Verdict.REACHED: "green", Verdict.MISSED: "red", Verdict.NOT_MEASURED: "dim"}
-
+_COLOURS = dict(zip(GoalVerdict, ("green", "red", "dim"), strict=True))
 _LEGEND = """CPU time and upstream turns are for one message; the ratios are of CPU time.
 ×idle and ×trickle: throughput among 500 such clients, to that without them.
 """
-_PADDING = (0, 1, 0, 0)
-
-# A column: its head, the digits after the point, and the figure, given the row's and how much CPU
-# time the splice and the naive relay took.
-Column = tuple[str, int, "Callable[[Figures, float | None, float | None], float | None]"]
-
-_COLUMNS: tuple[Column, ...] = (
-    ("CPU µs", 0, lambda row, _, __: row.cpu_us_per_message),
-    ("×splice", 2, lambda row, splice, _: ratio(row.cpu_us_per_message, splice)),
-    ("×naive", 3, lambda row, _, naive: ratio(row.cpu_us_per_message, naive)),
-    ("msg/s", 0, lambda row, _, __: row.throughput_per_second),
-    ("p50 ms", 1, lambda row, _, __: row.p50_ms),
-    ("p99 ms", 1, lambda row, _, __: row.p99_ms),
-    ("peak MiB", 1, lambda row, _, __: row.peak_mib),
-    ("turns", 2, lambda row, _, __: row.turns_per_message),
+# A column: its head, the digits after the point, and the figure; the ratios are worked out here.
+_TO_SPLICE, _TO_NAIVE = "×splice", "×naive"
+_SENDING = (
+    ("CPU µs", 0, "cpu_us_per_message"),
+    (_TO_SPLICE, 2, "cpu_us_per_message"),
+    (_TO_NAIVE, 3, "cpu_us_per_message"),
+    ("msg/s", 0, "throughput_per_second"),
+    ("p50 ms", 1, "p50_ms"),
+    ("p99 ms", 1, "p99_ms"),
 )
-_IDLE_COLUMNS: tuple[Column, ...] = (
-    ("idle clients", 0, lambda row, _, __: row.idle_clients),
-    ("KiB/client", 1, lambda row, _, __: row.kib_per_idle_client),
-    ("resident MiB", 1, lambda row, _, __: row.rss_mib),
-    ("peak MiB", 1, lambda row, _, __: row.peak_mib),
-)
-_CROWD_COLUMNS: tuple[Column, ...] = (
-    *_COLUMNS[:6],
-    ("×idle", 2, lambda row, _, __: row.idle_crowd_ratio),
-    ("×trickle", 2, lambda row, _, __: row.trickling_crowd_ratio),
-)
-_BY_METHOD = {
-    Method.STREAM: _COLUMNS,
-    Method.IDLE: _IDLE_COLUMNS,
-    Method.CROWD: _CROWD_COLUMNS,
+_COLUMNS = {
+    Method.STREAM: (*_SENDING, ("peak MiB", 1, "peak_mib"), ("turns", 2, "turns_per_message")),
+    Method.IDLE: (
+        ("idle clients", 0, "idle_clients"),
+        ("KiB/client", 1, "kib_per_idle_client"),
+        ("resident MiB", 1, "rss_mib"),
+        ("peak MiB", 1, "peak_mib"),
+    ),
+    Method.CROWD: (
+        *_SENDING,
+        ("×idle", 2, "idle_crowd_ratio"),
+        ("×trickle", 2, "trickling_crowd_ratio"),
+    ),
 }
 
 
-def show(console: Console, outcome: Outcome, reach: Sequence[Target]) -> None:
+def show(console: Console, results: CostResults, goals: Sequence[Goal]) -> None:
     """Print the report."""
     console.print(_LEGEND)
-    for one in outcome.measured:
+    for one in results.measured:
         repeats = max((len(row.repeats) for row in one.rows), default=0)
         heading = f"{one.workload.name}: {one.workload.title} (medians of {repeats})"
         console.print(heading, style="bold", soft_wrap=True)
@@ -70,54 +61,54 @@ def show(console: Console, outcome: Outcome, reach: Sequence[Target]) -> None:
             if row.error or row.skipped:
                 console.print(f"  {row.relay}: {escape(row.error or row.skipped)}")
         console.print()
-    console.print("Reach", style="bold")
-    console.print(_reach(reach))
+    console.print("Goals", style="bold")
+    console.print(_goals(goals))
 
 
-def _workload(one: Measured) -> Table:
-    table = Table(box=None, padding=_PADDING)
-    table.add_column("relay", no_wrap=True, min_width=10)
-    columns = _BY_METHOD[one.workload.method]
-    for head, _, _ in columns:
-        table.add_column(head, justify="right", no_wrap=True)
-    splice = one.median(RelayName.SPLICE).cpu_us_per_message
-    naive = one.median(RelayName.NAIVE).cpu_us_per_message
+def _workload(one: WorkloadResult) -> Table:
+    table = _table("relay", *(head for head, _, _ in _COLUMNS[one.workload.method]))
     for row in one.rows:
-        table.add_row(row.relay, *_cells(row, columns, splice, naive))
+        if row.error or row.skipped:
+            table.add_row(row.relay, "[red]error[/red]" if row.error else "skipped")
+        else:
+            table.add_row(row.relay, *_cells(one, row))
     return table
 
 
-def _cells(
-    row: Row, columns: Sequence[Column], splice: float | None, naive: float | None
-) -> list[str]:
-    if row.error or row.skipped:
-        return ["[red]error[/red]" if row.error else "skipped"]
-    medians = row.medians
-    return [_number(figure(medians, splice, naive), digits) for _, digits, figure in columns]
+def _cells(one: WorkloadResult, row: RelayRow) -> list[str]:
+    bases = {_TO_SPLICE: one.median(RelayName.SPLICE), _TO_NAIVE: one.median(RelayName.NAIVE)}
+    cells = []
+    for head, digits, name in _COLUMNS[one.workload.method]:
+        figure = getattr(row.medians, name)
+        if head in bases:
+            figure = ratio(figure, bases[head].cpu_us_per_message)
+        cells.append(_number(figure, digits))
+    return cells
 
 
-def _reach(reach: Sequence[Target]) -> Table:
-    table = Table(box=None, padding=_PADDING)
-    table.add_column("measure", no_wrap=True)
-    table.add_column("target", justify="right", no_wrap=True)
-    table.add_column("measured", justify="right", no_wrap=True)
-    table.add_column("", no_wrap=True)
-    table.add_column("verdict", no_wrap=True)
-    for target in reach:
-        colour = _COLOURS[target.verdict]
-        sign = "≥" if target.is_minimum else "≤"
+def _goals(goals: Sequence[Goal]) -> Table:
+    table = _table("measure", "goal", "measured")
+    table.add_column("")
+    table.add_column("verdict")
+    for goal in goals:
+        colour = _COLOURS[goal.verdict]
+        limit = _number(goal.limit, 3).rstrip("0").rstrip(".")
         table.add_row(
-            target.measure,
-            f"{sign} {_number(target.limit, 3).rstrip('0').rstrip('.')}",
-            _number(target.value, _digits(target.limit)),
-            target.unit,
-            f"[{colour}]{target.verdict}[/{colour}]",
+            goal.measure,
+            f"{'≥' if goal.is_minimum else '≤'} {limit}",
+            _number(goal.value, 3 if goal.limit < 1 else 2 if goal.limit < 100 else 0),
+            goal.unit,
+            f"[{colour}]{goal.verdict}[/{colour}]",
         )
     return table
 
 
-def _digits(limit: float) -> int:
-    return 3 if limit < 1 else 2 if limit < 100 else 0
+def _table(first: str, *heads: str) -> Table:
+    table = Table(box=None, padding=(0, 1, 0, 0))
+    table.add_column(first, no_wrap=True)
+    for head in heads:
+        table.add_column(head, justify="right", no_wrap=True)
+    return table
 
 
 def _number(value: float | None, digits: int) -> str:

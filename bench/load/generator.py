@@ -9,6 +9,7 @@ does: what is in flight then has failed, and what was due and nobody took up is 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from typing import TYPE_CHECKING, Protocol
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from bench.client.endpoint import Endpoint
     from bench.client.login import ClientLogin
-    from bench.load.messages import Messages
+    from bench.load.messages import MessageSource
     from bench.load.pacer import Turn
     from bench.plan.arrivals import ProcessShare
     from bench.plan.scenarios import RunPlan
@@ -50,7 +51,7 @@ class LoadGenerator:
         plan: RunPlan,
         endpoint: Endpoint,
         logins: Sequence[ClientLogin],
-        messages: Messages,
+        messages: MessageSource,
         recorder: SampleSink,
         share: ProcessShare | None = None,
     ) -> None:
@@ -80,11 +81,14 @@ class LoadGenerator:
         is_running = self._deadline is not None
         return time.perf_counter() - self._pacer.measured_from if is_running else 0.0
 
-    async def run(self, at: float | None = None) -> None:
+    async def run(
+        self, at: float | None = None, clients: Sequence[Submission] | None = None
+    ) -> None:
         """Send every planned message, or as many as were begun before `stop`.
 
         Time runs from `at`, on the clock of time.perf_counter, before or to come; without it, from
-        now.
+        now. Given `clients` stay connected at the end; without them each connection has one of its
+        own.
         """
         most = self._plan.concurrent
         if self._plan.pace.num_emails is not None and not self._plan.pace.warmup_seconds:
@@ -93,10 +97,8 @@ class LoadGenerator:
         self._deadline = deadline = asyncio.timeout(self._most_seconds())
         try:
             async with deadline, asyncio.TaskGroup() as group:
-                for index in range(most):
-                    login = self._logins[index % len(self._logins)]
-                    submission = Submission(self._endpoint, login, self._behaviour)
-                    group.create_task(self._work(submission))
+                for submission in self._clients(most) if clients is None else clients[:most]:
+                    group.create_task(self._work(submission, is_kept=clients is not None))
         except TimeoutError:
             if not deadline.expired():
                 raise
@@ -113,11 +115,15 @@ class LoadGenerator:
         latest = self._deadline.when()
         self._deadline.reschedule(drained if latest is None else min(drained, latest))
 
+    def _clients(self, count: int) -> list[Submission]:
+        logins = itertools.islice(itertools.cycle(self._logins), count)
+        return [Submission(self._endpoint, login, self._behaviour) for login in logins]
+
     def _most_seconds(self) -> float | None:
         ends = self._pacer.ends
         return None if ends is None else ends - time.perf_counter() + self._plan.drain_seconds
 
-    async def _work(self, submission: Submission) -> None:
+    async def _work(self, submission: Submission, *, is_kept: bool) -> None:
         most = self._plan.workload.reuse.messages
         back_off = BackOff(is_endless=self._plan.pace.duration_seconds is not None)
         try:
@@ -129,9 +135,11 @@ class LoadGenerator:
                     await self._pacer.pause(back_off.pause_seconds())
                 if most is not None and submission.messages >= most:
                     await submission.close()
-            await submission.close()
+            if not is_kept:
+                await submission.close()
         finally:
-            submission.abort()
+            if not is_kept:
+                submission.abort()
 
     async def _send(self, submission: Submission, turn: Turn) -> None:
         mailbox = submission.login.mailbox

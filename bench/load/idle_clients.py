@@ -1,8 +1,9 @@
-"""The idle crowd: clients that log in and stay silent while the load runs."""
+"""Clients that log in and stay silent, or nearly so, while the load runs."""
 
 from __future__ import annotations
 
 import asyncio
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Self
 
 from bench.client.connection import SubmissionFailed
@@ -10,14 +11,17 @@ from bench.client.submission import Submission
 from bench.measurement.result import IdleClientFigures
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import AsyncIterator, Iterator, Sequence
 
     from bench.client.endpoint import Endpoint
     from bench.client.login import ClientLogin
     from bench.client.submission import ClientBehaviour
+    from bench.load.messages import MessageSource
 
 _OPENING_AT_ONCE = 50
 _CLOSING_AT_ONCE = 200
+_TRICKLE_START_SECONDS = 1.0  # in which they begin one after the other, not to write in step
+_TRICKLE_SETTLE_SECONDS = 0.5
 
 
 class IdleClients:
@@ -34,8 +38,8 @@ class IdleClients:
         self._waiting = [
             Submission(endpoint, logins[index % len(logins)], behaviour) for index in range(clients)
         ]
-        self._present: list[Submission] = []
-        self._refused = 0
+        self.present: list[Submission] = []  # those that could log in
+        self.refused = 0
 
     async def __aenter__(self) -> Self:
         return self
@@ -62,13 +66,38 @@ class IdleClients:
         if not opening.cancelled():
             opening.result()
 
+    @asynccontextmanager
+    async def trickling(self, source: MessageSource) -> AsyncIterator[None]:
+        """Let each of those present send a message, at the pace of their behaviour.
+
+        They begin one after the other within a second, before the context is entered, and are
+        cut off at its end. It is to be ended before a message is whole.
+
+        Raises:
+            SubmissionFailed: one was refused, or its connection lost.
+        """
+        sent = [
+            asyncio.create_task(_trickle(client, source, number, len(self.present)))
+            for number, client in enumerate(self.present)
+        ]
+        try:
+            await asyncio.sleep(_TRICKLE_START_SECONDS + _TRICKLE_SETTLE_SECONDS)
+            yield
+            for task in sent:
+                if task.done():
+                    task.result()
+        finally:
+            for task in sent:
+                task.cancel()
+            await asyncio.gather(*sent, return_exceptions=True)
+
     async def close(self) -> IdleClientFigures:
         """Let them leave; return what became of them."""
-        staying = [client for client in self._present if client.is_open]
+        staying = [client for client in self.present if client.is_open]
         figures = IdleClientFigures(
             clients=self._clients,
-            refused=self._refused,
-            lost=len(self._present) - len(staying),
+            refused=self.refused,
+            lost=len(self.present) - len(staying),
         )
         for start in range(0, len(staying), _CLOSING_AT_ONCE):
             some = staying[start : start + _CLOSING_AT_ONCE]
@@ -86,6 +115,12 @@ class IdleClients:
             try:
                 await client.open()
             except SubmissionFailed:
-                self._refused += 1
+                self.refused += 1
             else:
-                self._present.append(client)
+                self.present.append(client)
+
+
+async def _trickle(client: Submission, source: MessageSource, number: int, count: int) -> None:
+    await asyncio.sleep(_TRICKLE_START_SECONDS * number / count)
+    mailbox = client.login.mailbox
+    await client.send(mailbox, source.forward_paths(number), source.content(number, mailbox))

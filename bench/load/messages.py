@@ -11,8 +11,9 @@ import re
 import secrets
 from datetime import UTC, datetime
 from email.utils import format_datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
+from bench.client.data_content import DataContent
 from bench.plan.workloads import Workload
 
 if TYPE_CHECKING:
@@ -39,6 +40,15 @@ _BODY = b"\r\n".join(
         b"",
     )
 )
+_SAME_HEAD = (
+    b"From: <mailbox@example.com>\r\nTo: <%s>\r\n"
+    b"Date: Thu, 20 Nov 2025 06:00:00 +0000\r\nMessage-ID: <same@bench.invalid>\r\n"
+    b"Subject: The same message again\r\n\r\n"
+)
+_SAME_BODY = (
+    b"The quick brown fox jumps over the lazy dog while the relay carries this line.\r\n" * 19
+    + b".This one begins with a dot, which is stuffed on its way.\r\n"
+)
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 # A field of ours with the lines that continue it; only in the head (RFC 5322 §2.2.3).
 _OUR_FIELDS = re.compile(
@@ -49,6 +59,16 @@ _OUR_FIELDS = re.compile(
 
 class MessagesUnusable(Exception):
     """The folder holds nothing to send, or too much; the text says which."""
+
+
+class MessageSource(Protocol):
+    """Where the messages come from; `Messages` in a run."""
+
+    def content(self, number: int, mailbox: str) -> bytes | DataContent:
+        """Return message `number` from `mailbox`."""
+
+    def forward_paths(self, number: int) -> list[str]:
+        """Return its recipients."""
 
 
 class Messages:
@@ -114,6 +134,31 @@ class Messages:
                 self._tails[size_bytes] = tail
                 self._tails_bytes += len(tail)
         return tail
+
+
+class SameMessage:
+    """A source of messages that are all the same: encoding them takes no time while they are sent.
+
+    One line in twenty begins with a dot, which is stuffed on its way.
+    """
+
+    def __init__(self, size_bytes: int, recipient: str = "recipient@example.org") -> None:
+        """Make a message of about this size, of whole lines, and not less than its header."""
+        self.recipient = recipient
+        head = _SAME_HEAD % recipient.encode("ascii")
+        room = max(0, size_bytes - len(head))
+        body = (_SAME_BODY * (room // len(_SAME_BODY) + 1))[:room]
+        octets = head + body[: body.rfind(b"\n") + 1]
+        self.sha256 = hashlib.sha256(octets).hexdigest()
+        self._content = DataContent.of(octets)
+
+    def content(self, _number: int, _mailbox: str) -> DataContent:
+        """Return the message."""
+        return self._content
+
+    def forward_paths(self, _number: int) -> list[str]:
+        """Return its recipient."""
+        return [self.recipient]
 
 
 def read_folder(folder: Path) -> tuple[bytes, ...]:

@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import sys
+import time
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 _START_SECONDS = 60.0  # interpreter, imports and keys on a slow machine
 _END_SECONDS = 10.0  # SIGTERM to SIGKILL; nothing is in flight by then
+_KILL_SECONDS = 1.0  # SIGKILL to the end of a process, when nothing else can be waited for
 _POLL_SECONDS = 0.02  # how often the ready file is looked for
 _LOG_TAIL_CHARACTERS = 2000
 
@@ -103,8 +105,9 @@ async def running_child(
 
     def kill() -> None:
         _signal(process, signal.SIGKILL)
+        _await_end_of_group(process)
 
-    interruption.on_abort.add(kill)
+    interruption.on_abort.append(kill)
     try:
         await _until_ready(name, process, ready_file, log_file, interruption)
         yield ChildProcess(name, _facts(name, ready_file))
@@ -112,7 +115,7 @@ async def running_child(
         try:
             await _end(process)
         finally:
-            interruption.on_abort.discard(kill)
+            interruption.on_abort.remove(kill)
 
 
 async def _until_ready(
@@ -161,6 +164,17 @@ def _signal(process: Process, number: signal.Signals) -> None:
     """Send a signal to the server and its guard, which are one process group."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, number)
+
+
+def _await_end_of_group(process: Process) -> None:
+    """Block until the group is gone, for a second at most: it may still write into its folder."""
+    latest = time.monotonic() + _KILL_SECONDS
+    with suppress(ProcessLookupError):
+        while time.monotonic() < latest:
+            os.killpg(process.pid, 0)
+            with suppress(ChildProcessError):  # asyncio has taken its exit code
+                os.waitpid(process.pid, os.WNOHANG)
+            time.sleep(_POLL_SECONDS)
 
 
 def _complaint(name: str, log_file: Path, what: str) -> str:

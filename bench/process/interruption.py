@@ -21,7 +21,9 @@ class Interruption:
         self.requested = asyncio.Event()
         self.signal_number = 0  # 0: nobody asked to stop
         self.on_request: set[Callable[[], None]] = set()  # called with the first signal
-        self.on_abort: set[Callable[[], None]] = set()  # called before the process ends at once
+        # Called before the process ends at once, the last one first: what was started in a folder
+        # is killed before the folder is removed.
+        self.on_abort: list[Callable[[], None]] = []
         self._taken: dict[signal.Signals, object] = {}  # and what had them before
 
     def __enter__(self) -> Self:
@@ -50,7 +52,7 @@ class Interruption:
 
     def _receive(self, number: int) -> None:
         if self.requested.is_set():
-            for callback in tuple(self.on_abort):
+            for callback in reversed(self.on_abort):
                 callback()
             os._exit(128 + number)
         self.signal_number = number

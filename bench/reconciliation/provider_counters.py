@@ -44,7 +44,7 @@ async def begin_peaks(sandbox_url: str) -> None:
         await fetch(f"{sandbox_url}/stats/peaks", method="DELETE")
 
 
-async def read(sandbox_url: str, admin_url: str) -> ProviderCounters | None:
+async def read(sandbox_url: str, admin_url: str = "") -> ProviderCounters | None:
     """Return the counters now; None when there is no sandbox, or it does not say."""
     if not sandbox_url:
         return None

@@ -48,7 +48,7 @@ def _own_login(mailbox: str, mechanism: Mechanism, password: str) -> ClientLogin
 
 
 def mock_login(
-    mailbox: str, mechanism: Mechanism, tokens: MockTokens, ttl_seconds: float
+    mailbox: str, mechanism: Mechanism, tokens: MockTokens, ttl_seconds: float = _TOKEN_SECONDS
 ) -> ClientLogin:
     """Return a login with a new mock token each time."""
     return ClientLogin(mailbox, mechanism, lambda: tokens.mint(mailbox, ttl_seconds=ttl_seconds))

@@ -18,6 +18,7 @@ from bench.load.messages import Messages
 from bench.measurement.recorder import Recorder
 from bench.measurement.result import PROCESS_LOST, Environment, Run
 from bench.process.child_process import StartInterrupted
+from bench.process.environment import load_averages
 from bench.reconciliation.provider_observer import ProviderObserver
 from bench.runs.load_processes import LoadProcesses, LoadProcessesError
 from bench.runs.logins import logins_of
@@ -207,15 +208,11 @@ def _ended_by(load: LoadGenerator | LoadProcesses, interruption: Interruption) -
 
 
 def _environment() -> Environment:
-    try:
-        load_average = os.getloadavg()[0]
-    except (OSError, AttributeError):  # not known here
-        load_average = None
     return Environment(
         python=platform.python_version(),
         platform=platform.platform(),
         cpu_count=os.cpu_count() or 1,
         bench_version=__version__,
         loop=type(asyncio.get_running_loop()).__module__.partition(".")[0],
-        load_average=load_average,
+        load_average=next(iter(load_averages()), None),
     )

@@ -34,6 +34,7 @@ class PrivateProvider:
     ca_file: str
     http_url: str
     token_endpoint: str
+    state_dir: Path  # of its keys
     settings: Mapping[str, object]
 
     def configuration(
@@ -77,7 +78,11 @@ def asks_token_endpoint(settings: Mapping[str, object]) -> bool:
 
 @asynccontextmanager
 async def private_provider(
-    settings: Mapping[str, object], folder: Path, state_dir: Path, interruption: Interruption
+    settings: Mapping[str, object],
+    folder: Path,
+    state_dir: Path,
+    interruption: Interruption,
+    name: str = "sandbox",
 ) -> AsyncIterator[PrivateProvider]:
     """Run a sandbox with these settings for as long as the context is entered.
 
@@ -87,16 +92,17 @@ async def private_provider(
         ChildError: it did not start.
         StartInterrupted: a signal came first.
     """
-    file = folder / "provider.json"
+    file = folder / f"{name}.json"
     file.write_text(json.dumps(settings))
     ports = ("--smtp-port", "0", "--http-port", "0")
     module = ("bench", "sandbox", *ports, "--state-dir", str(state_dir), "--settings", str(file))
-    async with running_child("sandbox", module, folder, interruption) as process:
+    async with running_child(name, module, folder, interruption) as process:
         yield PrivateProvider(
             process.address("smtp"),
             process.text("tls"),
             process.text("ca_file"),
             process.text("http"),
             process.text("token_endpoint"),
+            state_dir,
             settings,
         )

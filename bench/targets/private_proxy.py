@@ -61,14 +61,14 @@ async def private_proxy(
     def remove() -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
-    interruption.on_abort.add(remove)
+    interruption.on_abort.append(remove)
     try:
         async with AsyncExitStack() as stack:
             yield await _started(stack, folder, interruption, options or PrivateProxyOptions())
     except ChildError as error:
         raise PrivateProxyError(f"The private {error}") from error
     finally:
-        interruption.on_abort.discard(remove)
+        interruption.on_abort.remove(remove)
         remove()
 
 

@@ -61,13 +61,13 @@ async def provisioned(
         StartInterrupted: a signal came first.
     """
     stay = _AddedMailboxes(await _admin(admin_url, allow_remote=allow_remote), accounts)
-    interruption.on_abort.add(stay.end_at_once)
+    interruption.on_abort.append(stay.end_at_once)
     try:
         yield await stay.begin(interruption, announce)
     finally:
         # In a thread: should this task be cancelled meanwhile, it goes on, and the loop waits.
         await asyncio.to_thread(stay.end)
-        interruption.on_abort.discard(stay.end_at_once)
+        interruption.on_abort.remove(stay.end_at_once)
 
 
 class _AddedMailboxes:

@@ -8,95 +8,100 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bench.cost.client import Entrance, LoadFailed
-from bench.cost.content import content
-from bench.cost.measure import CheckFailed, measure
-from bench.cost.plan import WORKLOADS, RelayName, mailbox
-from bench.cost.provider import Flavour, provider
-from bench.cost.relays import Relay, flavour_for, relay
+from bench.client.connection import SubmissionFailed
+from bench.client.endpoint import Endpoint
+from bench.client.login import ClientLogin, Mechanism
+from bench.client.submission import ClientBehaviour, Submission
+from bench.cost.fleet import Fleet
+from bench.cost.measure import CheckFailed, Measurement
+from bench.cost.relays import ProviderKind, RunningRelay, running_provider, running_relay
+from bench.cost.workloads import WORKLOADS, RelayName
+from bench.load.messages import SameMessage
 from bench.process.child_process import ChildError, running_child
 from bench.process.interruption import Interruption
+from bench.reconciliation.reconcile import SandboxMessages
+from tests.benchmark.scripted_server import (
+    PASSWORD,
+    ScriptedServer,
+    scripted_server,
+)
 from tests.support.waiting import PATIENCE_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from bench.cost.provider import Provider
-
 # The relays' own loop is their own matter.
 pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])
 
-MESSAGE = content(5000)
+MESSAGE = SameMessage(5000)
+KEPT = replace(WORKLOADS["kept"], clients=2, messages=6, warmup_messages=1)
 
 
 @asynccontextmanager
-async def running(name: RelayName, folder: Path) -> AsyncIterator[Relay]:
+async def running(name: RelayName, folder: Path) -> AsyncIterator[RunningRelay]:
     async with (
-        provider(flavour_for(name, 0.0), folder, Interruption()) as upstream,
-        relay(name, upstream, folder / name, Interruption()) as started,
+        running_provider(ProviderKind.of(name, 0.0), folder, Interruption()) as provider,
+        running_relay(name, provider, folder / name, Interruption()) as started,
     ):
         yield started
-
-
-def entrance(started: Relay, *, is_pipelined: bool = False) -> Entrance:
-    return Entrance(started.address, started.token_for, MESSAGE.wire, is_pipelined=is_pipelined)
 
 
 @pytest.mark.parametrize("name", RelayName)
 async def test_each_relay_delivers_unchanged(name: RelayName, tmp_path: Path) -> None:
     async with running(name, tmp_path) as started:
         for is_pipelined in (False, True):
-            enter = entrance(started, is_pipelined=is_pipelined)
-            client = await enter.open(mailbox(1))
-            for _ in range(2):
-                await client.carry_out(*enter.message)
-            await enter.close(client)
-        assert await started.provider.digests(0) == [MESSAGE.sha256] * 4
-        stats = await started.provider.stats()
-    assert stats.messages == 4
-    assert stats.turns > 4
+            fleet = Fleet(KEPT, started, MESSAGE, pipelined=is_pipelined)
+            assert (await fleet.send(3)).count == 3
+            assert (await fleet.send(1)).count == 1
+            assert fleet.acknowledged == 4
+            fleet.close()
+        arrivals = [one async for one in SandboxMessages(started.sandbox_url).arrivals(0)]
+    assert [one.sha256 for one in arrivals] == [MESSAGE.sha256] * 8
+    assert {one.forward_paths for one in arrivals} == {("recipient@example.org",)}
+
+
+async def test_each_connection_is_the_next_mailboxs(tmp_path: Path) -> None:
+    one_each = replace(KEPT, mailboxes=5, session_messages=1)
+    async with running(RelayName.NAIVE, tmp_path) as started:
+        await Fleet(one_each, started, MESSAGE, pipelined=False).send(5)
+        arrivals = [one async for one in SandboxMessages(started.sandbox_url).arrivals(0)]
+    assert len({one.mailbox for one in arrivals}) >= 3
+    assert all(one.mailbox.startswith("mailbox0") for one in arrivals)
 
 
 async def test_naive_refuses_a_wrong_password(tmp_path: Path) -> None:
     async with running(RelayName.NAIVE, tmp_path) as started:
-        with pytest.raises(LoadFailed, match="535"):
-            await entrance(started).open("nobody@example.com")
+        stranger = ClientLogin("nobody@example.com", Mechanism.PLAIN, lambda: "secret")
+        client = Submission(started.endpoint, stranger, ClientBehaviour())
+        with pytest.raises(SubmissionFailed, match="535"):
+            await client.open()
 
 
-async def test_a_refused_message_is_a_failed_load(tmp_path: Path) -> None:
-    async with running(RelayName.NAIVE, tmp_path) as started:
-        enter = entrance(started)
-        client = await enter.open(mailbox(1))
-        with pytest.raises(LoadFailed, match="503"):
-            await client.carry_out((b"DATA\r\n", b"3"))
-        client.close()
-
-
-async def test_a_connection_lost_is_a_failed_load() -> None:
-    async def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.close()
-
-    async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as server:
-        address = server.sockets[0].getsockname()
-        with pytest.raises(LoadFailed, match="closed the connection"):
-            await Entrance(address, None, b"", is_pipelined=False).open(mailbox(0))
-    with pytest.raises(LoadFailed, match="no connection"):
-        await Entrance(address, None, b"", is_pipelined=False).open(mailbox(0))
+async def test_a_load_that_fails_ends_at_once() -> None:
+    login = ClientLogin("someone@example.org", Mechanism.PLAIN, lambda: PASSWORD)
+    refusing = ScriptedServer(reply_to_recipient=lambda _: "550 5.1.1 no")
+    async with scripted_server(refusing) as server, asyncio.timeout(PATIENCE_SECONDS):
+        relay = RunningRelay(Endpoint("127.0.0.1", server.port), 0, "", "", [login])
+        fleet = Fleet(KEPT, relay, MESSAGE, pipelined=False)
+        with pytest.raises(SubmissionFailed, match="550"):
+            await fleet.send(100_000)
+        fleet.close()
+        assert server.commands.count(b"DATA") == 0
 
 
 async def test_messages_that_do_not_arrive_fail_the_check(tmp_path: Path) -> None:
-    few = replace(WORKLOADS["kept"], clients=2, messages=6, warmup_messages=1)
+    clear = ProviderKind.of(RelayName.SPLICE, 0.0)
     async with (
         running(RelayName.NAIVE, tmp_path) as started,
-        provider(Flavour(has_tls=False), tmp_path, Interruption()) as other,
+        running_provider(clear, tmp_path, Interruption()) as other,
     ):
-        figures, _ = await measure(few, started, is_pipelined=False)
+        figures = await Measurement(KEPT, started, pipelined=False).figures()
         assert figures.messages == 6
         assert figures.turns_per_message == 4.0
-        elsewhere = replace(started, provider=other)
+        elsewhere = replace(started, sandbox_url=other.http_url)
         with pytest.raises(CheckFailed, match="8 messages were acknowledged, 0 arrived"):
-            await measure(few, elsewhere, is_pipelined=False)
+            await Measurement(KEPT, elsewhere, pipelined=False).figures()
 
 
 @pytest.fixture
@@ -154,15 +159,12 @@ async def test_a_fact_that_a_child_does_not_tell(echo: tuple[str, int], tmp_path
             process.text("admin")
 
 
-async def test_a_sandbox_of_each_flavour_holds_its_turns_back(tmp_path: Path) -> None:
-    async with provider(Flavour(False, False, 0.05), tmp_path, Interruption()) as slow:
-        assert await greeting_seconds(slow) >= 0.045
-
-
-async def greeting_seconds(upstream: Provider) -> float:
-    loop = asyncio.get_running_loop()
-    begun = loop.time()
-    reader, writer = await asyncio.open_connection(*upstream.smtp)
-    await reader.readline()
-    writer.close()
-    return loop.time() - begun
+async def test_a_sandbox_holds_its_turns_back(tmp_path: Path) -> None:
+    slow = ProviderKind.of(RelayName.SPLICE, 0.05)
+    async with running_provider(slow, tmp_path, Interruption()) as provider:
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        reader, writer = await asyncio.open_connection(*provider.smtp)
+        await reader.readline()
+        writer.close()
+        assert loop.time() - begun >= 0.045

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from bench.cost import meter
+from bench.process import process_meter
 from tests.benchmark.runs import command, outcome, process_of, strict_json
 from tests.benchmark.test_cli_private_proxy import processes_naming
+from tests.support.waiting import PATIENCE_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,10 +18,10 @@ if TYPE_CHECKING:
 
 pytestmark = [
     pytest.mark.asyncio(loop_factories=["asyncio"]),  # the loop under test is the command's own
-    pytest.mark.skipif(not meter.is_available(), reason="needs Linux"),
+    pytest.mark.skipif(not process_meter.is_available(), reason="needs Linux"),
 ]
 
-RUN_SECONDS = 50.0
+RUN_SECONDS = PATIENCE_SECONDS
 RELAYS = ["splice", "naive", "proxy", "proxy-data"]
 
 
@@ -30,12 +31,13 @@ def place(tmp_path: Path) -> Iterator[dict[str, str]]:
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     yield {"TMPDIR": str(temporary)}
-    assert not list(temporary.iterdir())
-    # What was killed may be seen for a moment yet.
-    deadline = time.monotonic() + 5.0
+    # What was killed may be seen for a moment yet; what had only begun to start is ended by its
+    # guard, which then removes the folder.
+    deadline = time.monotonic() + RUN_SECONDS
     while processes_naming(str(temporary)) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert not processes_naming(str(temporary))
+    assert not list(temporary.iterdir())
 
 
 async def test_every_relay_is_measured_and_compared(tmp_path: Path, place: dict[str, str]) -> None:
@@ -123,10 +125,12 @@ async def test_a_second_signal_leaves_nothing_behind(tmp_path: Path, place: dict
         tmp_path, "cost", "--workload", "kept", "--repeat", "50", environment=place
     ) as running:
         await running.error_text("kept: splice, 1 of 50")
+        # Two different ones, since the kernel makes one of two that are alike. Which comes first
+        # is its affair, and so is whether all has ended well before the second.
         running.process.send_signal(signal.SIGTERM)
-        running.process.send_signal(signal.SIGTERM)
+        running.process.send_signal(signal.SIGINT)
         code, _, _ = await running.end(RUN_SECONDS)
-    assert code == 143
+    assert code in {130, 143}
 
 
 @pytest.mark.parametrize(

@@ -152,7 +152,7 @@ async def test_ending_at_once_kills_it(install: Callable[..., Path], tmp_path: P
     pid = install(second=f"write({READY!r})")
     interruption = Interruption()
     async with private_proxy(interruption):
-        for callback in tuple(interruption.on_abort):
+        for callback in reversed(interruption.on_abort):
             callback()
         assert not os.listdir(tmp_path / "temporary")
     assert is_gone(pid)

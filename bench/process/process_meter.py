@@ -20,14 +20,14 @@ class MeterError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Memory:
+class ResidentMemory:
     """Resident memory in octets."""
 
     now_bytes: int
     peak_bytes: int  # since the last reset, or since the start where there was none
 
 
-class Meter:
+class ProcessMeter:
     """Reads one process and its descendants."""
 
     def __init__(self, pid: int) -> None:
@@ -44,14 +44,16 @@ class Meter:
         """
         return sum(self._read_cpu_ns(pid) for pid in self._pids())
 
-    def memory(self) -> Memory:
+    def memory(self) -> ResidentMemory:
         """Return the resident memory.
 
         Raises:
             MeterError: the process is gone.
         """
         found = [_memory(pid) for pid in self._pids()]
-        return Memory(sum(one.now_bytes for one in found), sum(one.peak_bytes for one in found))
+        return ResidentMemory(
+            sum(one.now_bytes for one in found), sum(one.peak_bytes for one in found)
+        )
 
     def reset_peak(self) -> bool:
         """Let the peak begin anew from what is resident now; return whether that was allowed."""
@@ -109,11 +111,11 @@ def _cpu_ns_in_ticks(pid: int) -> int:
     return ticks * 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 
 
-def _memory(pid: int) -> Memory:
+def _memory(pid: int) -> ResidentMemory:
     try:
         lines = (_PROC / str(pid) / "status").read_text().splitlines()
         fields = dict(line.split(":", 1) for line in lines if ":" in line)
         now_kib, peak_kib = fields["VmRSS"].split()[0], fields["VmHWM"].split()[0]
-        return Memory(int(now_kib) * 1024, int(peak_kib) * 1024)
+        return ResidentMemory(int(now_kib) * 1024, int(peak_kib) * 1024)
     except (OSError, ValueError, KeyError, IndexError) as error:
         raise MeterError(f"process {pid} cannot be measured: {error}") from None

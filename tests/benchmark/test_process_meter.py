@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bench.cost import meter
-from bench.cost.meter import Meter, MeterError
+from bench.process import process_meter
+from bench.process.process_meter import MeterError, ProcessMeter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = pytest.mark.skipif(not meter.is_available(), reason="needs Linux")
+pytestmark = pytest.mark.skipif(not process_meter.is_available(), reason="needs Linux")
 
 MIB = 1024 * 1024
 BURN = """
@@ -52,8 +52,8 @@ def step(process: subprocess.Popen[str]) -> None:
 def test_cpu_time_is_what_the_process_used(reader: str) -> None:
     with program(BURN + "input(); print(); input(); burn(0.3); print(); input()") as process:
         step(process)
-        measured = Meter(process.pid)
-        measured._read_cpu_ns = getattr(meter, reader)
+        measured = ProcessMeter(process.pid)
+        measured._read_cpu_ns = getattr(process_meter, reader)
         before = measured.cpu_ns()
         step(process)
         used_seconds = (measured.cpu_ns() - before) / 1e9
@@ -74,7 +74,7 @@ def test_threads_and_child_processes_count() -> None:
     )
     with program(text) as process:
         step(process)
-        measured = Meter(process.pid)
+        measured = ProcessMeter(process.pid)
         before = measured.cpu_ns()
         step(process)
         used_seconds = (measured.cpu_ns() - before) / 1e9
@@ -91,7 +91,7 @@ def test_the_peak_of_memory_and_its_reset() -> None:
     text = "input(); print(); input(); b = bytearray(64 << 20); del b; print(); input()"
     with program(text) as process:
         step(process)
-        measured = Meter(process.pid)
+        measured = ProcessMeter(process.pid)
         before = measured.memory()
         step(process)
         after = measured.memory()
@@ -103,7 +103,7 @@ def test_the_peak_of_memory_and_its_reset() -> None:
 
 def test_a_process_that_is_gone() -> None:
     with program("input()") as process:
-        measured = Meter(process.pid)
+        measured = ProcessMeter(process.pid)
     with pytest.raises(MeterError, match="cannot be measured"):
         measured.cpu_ns()
     with pytest.raises(MeterError, match="cannot be measured"):
@@ -112,4 +112,4 @@ def test_a_process_that_is_gone() -> None:
 
 
 def test_the_systems_available_memory() -> None:
-    assert meter.available_memory_bytes() > MIB
+    assert process_meter.available_memory_bytes() > MIB
