@@ -26,13 +26,27 @@ settings.register_profile("long", deadline=None, max_examples=5000)
 settings.load_profile("default")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--both-loops", action="store_true", help="run every asynchronous test on both event loops"
+    )
+
+
 def pytest_asyncio_loop_factories(
     config: pytest.Config, item: pytest.Item
 ) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """Run every asynchronous test on both event loops, one with simulated time on its own."""
+    """Return the event loops for a test: uvloop, unless its markers say otherwise.
+
+    `both_loops` is for tests in which a transport of ours is involved; with `--both-loops` all
+    tests run on both, except those that name their loops or have simulated time.
+    """
     if item.get_closest_marker("simulated_time"):
         return {"simulated time": SimulatedTimeLoop}
-    return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+    chosen = item.get_closest_marker("asyncio")
+    names_its_own = chosen is not None and "loop_factories" in chosen.kwargs
+    is_on_both = item.get_closest_marker("both_loops") or config.getoption("--both-loops")
+    loops = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+    return loops if names_its_own or is_on_both else {"uvloop": uvloop.new_event_loop}
 
 
 class StartRelay(Protocol):

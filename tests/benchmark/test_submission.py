@@ -22,6 +22,8 @@ from tests.support.waiting import PATIENCE_SECONDS
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.both_loops
+
 PIPELINED_OR_NOT = pytest.mark.parametrize("is_pipelined", [False, True])
 CONTENT = b"Subject: dots\r\n\r\n.one\r\n..two\r\n.\r\nend\r\n"
 

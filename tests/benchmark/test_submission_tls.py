@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     import trustme
 
+pytestmark = pytest.mark.both_loops
+
 BOTH = pytest.mark.parametrize("tls", [Tls.STARTTLS, Tls.IMPLICIT])
 
 

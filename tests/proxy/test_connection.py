@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from tests.support.peers import Upstreams
 
+pytestmark = pytest.mark.both_loops
+
 LONG = PATIENCE_SECONDS
 
 

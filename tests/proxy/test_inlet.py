@@ -15,6 +15,8 @@ from xoauth2_proxy.submission.reader import EndOfInput, Interrupted, LineTooLong
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+pytestmark = pytest.mark.both_loops
+
 ONE_READ_BYTES = 262_144  # of an event loop
 
 

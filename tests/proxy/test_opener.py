@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     from tests.support.peers import Peer
 
+pytestmark = pytest.mark.both_loops
+
 TOKEN = "ya29.token"
 
 

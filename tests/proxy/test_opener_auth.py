@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from tests.support.peers import Peer
     from xoauth2_proxy.oauth.grant import AccessToken
 
+pytestmark = pytest.mark.both_loops
+
 TOKEN = "ya29.token"
 
 

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     from xoauth2_proxy.upstream.connection import Connection
 
+pytestmark = pytest.mark.both_loops
+
 
 @pytest.fixture
 async def opened() -> AsyncIterator[Opened]:

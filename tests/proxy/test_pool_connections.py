@@ -19,6 +19,8 @@ from xoauth2_proxy.upstream.pool import Pool
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+pytestmark = pytest.mark.both_loops
+
 
 @pytest.fixture
 async def opened() -> AsyncIterator[Opened]:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
+pytestmark = pytest.mark.both_loops
+
 ELSEWHERE = Upstream("localhost", 2601, TlsMode.NONE)
 EMPTY = "<Pool 0 leased or opening, 0 idle, 0 waiting>"
 

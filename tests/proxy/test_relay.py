@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from xoauth2_proxy.oauth.grant import AccessToken
 
+pytestmark = pytest.mark.both_loops
+
 CONTENT = Content(b"Message-ID: <1@x>\r\nSubject: a\r\n\r\n.b\r\n", is_stuffed=False)
 
 

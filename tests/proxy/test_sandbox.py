@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
+pytestmark = pytest.mark.both_loops
+
 CONTENT = b"Message-ID: <1@x>\r\nSubject: a\r\n\r\n.\r\n..\r\nb\r\n"
 REFUSED = "535 5.7.8 Username and Password not accepted\r\n"
 

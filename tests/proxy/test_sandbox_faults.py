@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
+pytestmark = pytest.mark.both_loops
+
 CONTENT = b"Subject: a\r\n\r\nb\r\n"
 FLIGHT = (
     b"MAIL FROM:<%s>\r\nRCPT TO:<someone@example.com>\r\nBDAT %d LAST\r\n"

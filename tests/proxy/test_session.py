@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from tests.support.smtp_client import Client
     from xoauth2_proxy.smtp.protocol import Reply
 
+pytestmark = pytest.mark.both_loops
+
 LIMIT = 65_536
 SMALL: dict[str, object] = {
     "accounts": [{"email": MAILBOX, "provider": "mock", "password": "secret"}],

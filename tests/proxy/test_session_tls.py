@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from tests.support.relay import Relay
     from tests.support.smtp_client import Client
 
+pytestmark = pytest.mark.both_loops
+
 ACCOUNTS = [{"email": MAILBOX, "provider": "mock", "password": PASSWORD}]
 
 

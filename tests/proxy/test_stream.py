@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from tests.support.peers import Upstreams
     from xoauth2_proxy.upstream.connection import Connection
 
+pytestmark = pytest.mark.both_loops
+
 PIPELINING = {"PIPELINING": ""}
 MUCH = b"x" * 998 + b"\r\n"
 MUCH *= 16_000

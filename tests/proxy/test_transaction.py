@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
     from tests.support.peers import Upstreams
 
+pytestmark = pytest.mark.both_loops
+
 
 @pytest.fixture
 async def network() -> AsyncIterator[Upstreams]:

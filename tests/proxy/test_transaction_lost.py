@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from tests.support.peers import Upstreams
     from xoauth2_proxy.smtp.protocol import Reply
 
+pytestmark = pytest.mark.both_loops
+
 
 @pytest.fixture
 async def network() -> AsyncIterator[Upstreams]:

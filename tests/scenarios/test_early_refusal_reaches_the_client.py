@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from tests.conftest import StartRelay
     from tests.support.peers import Peer
 
+pytestmark = pytest.mark.both_loops
+
 MEGABYTES = 2_000_000
 BUFFERS = {"streamed": 4096, "gathered whole": 16_000_000}
 CHUNKING = frozenset({"CHUNKING"})

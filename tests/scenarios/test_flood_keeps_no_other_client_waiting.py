@@ -6,17 +6,19 @@ import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.support.documents import one_account
 from tests.support.smtp_client import message
 from tests.support.waiting import PATIENCE_SECONDS, until
 from xoauth2_proxy.submission import session
 
 if TYPE_CHECKING:
-    import pytest
-
     from tests.conftest import StartRelay
     from tests.support.relay import Relay
     from tests.support.smtp_client import Client
+
+pytestmark = pytest.mark.both_loops
 
 SESSIONS = "xoauth2_proxy_client_sessions"
 NOOPS = 100_000

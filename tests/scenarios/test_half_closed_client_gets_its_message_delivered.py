@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.support.smtp_client import message
 from xoauth2_proxy.sandbox.faults import Action, Fault, Step
 
 if TYPE_CHECKING:
     from tests.support.relay import Relay
+
+pytestmark = pytest.mark.both_loops
 
 
 async def test_message_quit_and_half_close_in_one_go(relay: Relay) -> None:

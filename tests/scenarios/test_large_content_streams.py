@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from tests.conftest import StartRelay
 
+pytestmark = pytest.mark.both_loops
+
 LOCK_STEP = frozenset({"PIPELINING"})
 REFUSALS = {
     Step.MAIL: "550 5.1.8 Not from there",

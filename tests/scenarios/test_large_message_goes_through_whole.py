@@ -12,6 +12,8 @@ from tests.support.smtp_client import message
 if TYPE_CHECKING:
     from tests.support.relay import Relay
 
+pytestmark = pytest.mark.both_loops
+
 MEGABYTE = 1_000_000
 
 

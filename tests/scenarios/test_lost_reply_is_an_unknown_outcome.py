@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from tests.conftest import StartRelay
     from tests.support.relay import Relay
 
+pytestmark = pytest.mark.both_loops
+
 MESSAGE_ID = "<who-am-i@example.com>"
 CONTENT = f"Message-ID: {MESSAGE_ID}\r\n".encode() + message("lost")
 TOLD = "451 4.4.2 Connection to the provider lost"

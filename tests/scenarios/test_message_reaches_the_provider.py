@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.support.relay import MAILBOX, Relay
 from tests.support.smtp_client import message
+
+pytestmark = pytest.mark.both_loops
 
 
 async def test_message_arrives_as_sent_and_the_reply_is_the_providers(relay: Relay) -> None:

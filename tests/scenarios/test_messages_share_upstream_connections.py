@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from tests.conftest import StartRelay
     from tests.support.relay import Relay
 
+pytestmark = pytest.mark.both_loops
+
 CAP = 4
 
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from tests.scenarios.conftest import StartProcess
     from tests.support.smtp_client import Client
 
+pytestmark = pytest.mark.both_loops
+
 NAME = "relay.example"
 
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from tests.conftest import StartRelay
     from tests.support.relay import Relay
 
+pytestmark = pytest.mark.both_loops
+
 OPEN_NOW = "xoauth2_proxy_upstream_connections"
 
 

@@ -6,14 +6,16 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.support.smtp_client import message
 from tests.support.waiting import PATIENCE_SECONDS, until
 from xoauth2_proxy.sandbox.faults import Action, Fault, Step
 
 if TYPE_CHECKING:
-    import pytest
-
     from tests.support.relay import Relay
+
+pytestmark = pytest.mark.both_loops
 
 DEADLINE_SECONDS = 3600.0  # no stop is to take as long
 

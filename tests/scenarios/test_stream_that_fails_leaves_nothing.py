@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from tests.support.relay import Relay
     from xoauth2_proxy.smtp.protocol import Reply
 
+pytestmark = pytest.mark.both_loops
+
 LIMIT = 65_536
 LOST = "451 4.4.2 Connection to the provider lost"
 MESSAGES = "xoauth2_proxy_messages_total"

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from tests.support.relay import Relay
     from xoauth2_proxy.smtp.protocol import Reply
 
+pytestmark = pytest.mark.both_loops
+
 MEGABYTES = 8_000_000
 
 

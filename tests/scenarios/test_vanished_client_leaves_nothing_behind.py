@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     Leave = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
+pytestmark = pytest.mark.both_loops
+
 CONTENT = b"Subject: short\r\n\r\nHello\r\n"
 BY_DATA = b"DATA\r\n" + CONTENT + b".\r\n"
 BY_BDAT = b"BDAT 16\r\n" + CONTENT[:16] + b"BDAT %d LAST\r\n" % (len(CONTENT) - 16) + CONTENT[16:]
