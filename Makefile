@@ -6,13 +6,16 @@ SECONDS ?= 300
 JOBS ?= 3
 BIN := $(VENV)/bin
 IDP := tests/support/identity_provider
+PYTEST := $(BIN)/pytest --numprocesses $(JOBS) --dist loadscope
 
-.PHONY: help run test check format bench fuzz clean
+.PHONY: help run test test-own test-outside test-both-loops check format bench fuzz clean
 
 help:
 	@echo "make run             the proxy with four mock mailboxes, on 127.0.0.1:2525"
 	@echo "make bench           the quick benchmark, through the proxy that runs (or one of its own)"
 	@echo "make test [T=pool]   the tests (those whose name contains T), in JOBS=3 processes"
+	@echo "make test-own        those that need no program but ours; make test-outside: the others"
+	@echo "make test-both-loops the tests, each on both event loops; for a long run now and then"
 	@echo "make check           format, lint, types, import contracts, tests: what a change must pass"
 	@echo "make fuzz            fuzz what reads input, for SECONDS=300; finds go to tests/fuzz/found"
 	@echo "make format          put the code in its format"
@@ -25,7 +28,17 @@ bench: $(VENV)/.installed
 	@exec $(BIN)/xoauth2-bench --scenario quick --use-mock-tokens
 
 test: $(VENV)/.installed-dev $(VENV)/.installed-idp
-	$(BIN)/pytest --numprocesses $(JOBS) --dist loadscope $(if $(T),-k "$(T)")
+	$(PYTEST) $(if $(T),-k "$(T)")
+
+# The outside programs: chromium, mail clients and servers, Redis, npm's identity provider.
+test-own: $(VENV)/.installed-dev
+	$(PYTEST) -m "not outside"
+
+test-outside: $(VENV)/.installed-dev $(VENV)/.installed-idp
+	$(PYTEST) -m outside
+
+test-both-loops: $(VENV)/.installed-dev $(VENV)/.installed-idp
+	$(PYTEST) --both-loops
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .

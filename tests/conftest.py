@@ -49,6 +49,16 @@ def pytest_asyncio_loop_factories(
     return loops if names_its_own or is_on_both else {"uvloop": uvloop.new_event_loop}
 
 
+# Each starts a program that is not ours; tests that start one by themselves are marked by hand.
+OUTSIDE = {"shared_identity_provider", "mail_server"}
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark the tests that need an outside program by way of a fixture."""
+    if not OUTSIDE.isdisjoint(getattr(item, "fixturenames", ())):
+        item.add_marker(pytest.mark.outside)
+
+
 class StartRelay(Protocol):
     async def __call__(
         self,

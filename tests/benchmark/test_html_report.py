@@ -489,10 +489,7 @@ async def look(tmp_path: Path) -> AsyncIterator[Look]:
         yield Look(page, tmp_path)
 
 
-on_one_loop = pytest.mark.asyncio(loop_factories=["uvloop"])
-
-
-@on_one_loop
+@pytest.mark.outside
 async def test_the_page_opens_without_a_complaint_or_a_request(look: Look) -> None:
     for name, document in DOCUMENTS.items():
         await look.open(document())
@@ -507,7 +504,7 @@ async def test_the_page_opens_without_a_complaint_or_a_request(look: Look) -> No
     assert await look.page.get_by_role("table").count() >= 10
 
 
-@on_one_loop
+@pytest.mark.outside
 @pytest.mark.parametrize("width", [320, 390, 700, 1280])
 async def test_nothing_overflows_overlaps_or_is_cut_off(look: Look, width: int) -> None:
     await look.page.set_viewport_size({"width": width, "height": 800})
@@ -520,7 +517,7 @@ async def test_nothing_overflows_overlaps_or_is_cut_off(look: Look, width: int) 
         assert await look.page.evaluate(_OVERLAPS) == [], name
 
 
-@on_one_loop
+@pytest.mark.outside
 async def test_the_runs_side_by_side_need_no_scrolling_on_a_laptop(look: Look) -> None:
     await look.page.set_viewport_size({"width": 1000, "height": 800})
     long: dict[str, Any] = {"results__throughput_rps": 123_456.0, "config__model": "open"}
@@ -533,7 +530,7 @@ async def test_the_runs_side_by_side_need_no_scrolling_on_a_laptop(look: Look) -
             assert await table.evaluate("one => one.scrollWidth <= one.clientWidth")
 
 
-@on_one_loop
+@pytest.mark.outside
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 async def test_text_is_readable_by_day_and_by_night(
     look: Look, scheme: Literal["light", "dark"]
@@ -545,7 +542,7 @@ async def test_text_is_readable_by_day_and_by_night(
         assert await look.page.evaluate(_FAINT) == []
 
 
-@on_one_loop
+@pytest.mark.outside
 async def test_on_paper_it_is_dark_on_light_and_whole(look: Look, tmp_path: Path) -> None:
     await look.page.set_viewport_size({"width": 680, "height": 960})  # A4 within its margins
     await look.page.emulate_media(media="print", color_scheme="dark")
@@ -562,7 +559,7 @@ async def test_on_paper_it_is_dark_on_light_and_whole(look: Look, tmp_path: Path
         assert 2 <= pages <= 8
 
 
-@on_one_loop
+@pytest.mark.outside
 async def test_hostile_words_run_nothing_in_the_browser(look: Look) -> None:
     shown: list[str] = []
     look.page.on("dialog", lambda dialog: shown.append(dialog.message))
@@ -572,7 +569,7 @@ async def test_hostile_words_run_nothing_in_the_browser(look: Look) -> None:
     assert (shown, look.complaints) == ([], [])
 
 
-@on_one_loop
+@pytest.mark.outside
 async def test_pictures_for_a_person_to_look_at(look: Look, tmp_path: Path) -> None:
     schemes: tuple[Literal["light", "dark"], ...] = ("light", "dark")
     for scheme, width in itertools.product(schemes, (1100, 390)):
@@ -587,7 +584,7 @@ async def test_pictures_for_a_person_to_look_at(look: Look, tmp_path: Path) -> N
 # Of a real run
 
 
-@on_one_loop
+@pytest.mark.outside
 async def test_page_json_and_screen_of_a_real_run_agree(tmp_path: Path, look: Look) -> None:
     arguments = (
         *("--num-emails", "60", "--concurrent", "4", "--use-mock-tokens", "--yes"),

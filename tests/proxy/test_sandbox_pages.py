@@ -272,7 +272,7 @@ async def test_nothing_else_is_served(http: aiohttp.ClientSession, path: str) ->
         assert response.status == 404
 
 
-@pytest.mark.asyncio(loop_factories=["asyncio"])
+@pytest.mark.outside
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1200, 390])
 async def test_a_browser_shows_it_without_complaint(
@@ -377,7 +377,7 @@ def hostile(elsewhere: str, here: str) -> bytes:
     return (head + "\r\n".join(html.split("\n")) + "\r\n").encode()
 
 
-@pytest.mark.asyncio(loop_factories=["asyncio"])
+@pytest.mark.outside
 @pytest.mark.parametrize("width", [1200, 390])
 async def test_html_is_shown_as_it_looks_and_can_do_nothing(
     sandbox: Sandbox, width: int, tmp_path: Path

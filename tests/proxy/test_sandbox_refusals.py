@@ -373,7 +373,7 @@ async def test_tokens_look_like_the_providers_where_the_domain_says_nothing(
 # The page.
 
 
-@pytest.mark.asyncio(loop_factories=["asyncio"])
+@pytest.mark.outside
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1200, 390])
 async def test_a_browser_shows_what_was_refused(sandbox: Sandbox, scheme: str, width: int) -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.store_places import Place, place_of
+from tests.support.store_places import REDIS, Place, place_of
 from tests.support.waiting import PATIENCE_SECONDS
 from xoauth2_proxy.errors import TokenStoreUnavailable
 from xoauth2_proxy.oauth.grant import EpochSeconds
@@ -37,7 +37,7 @@ GRANT = StoredGrant(
 NEWER = StoredGrant(issued_to="gmail 123", refresh_token="newer")
 SOON = 0.2  # seconds: long enough for anyone who is not kept waiting
 
-shared = pytest.mark.parametrize("kind", ["file", "redis"])
+shared = pytest.mark.parametrize("kind", ["file", REDIS])
 
 times = st.floats(allow_nan=False).map(EpochSeconds)
 failures = st.builds(
@@ -63,7 +63,7 @@ grants = st.builds(
 )
 
 
-@pytest.fixture(params=["memory", "file", "redis"])
+@pytest.fixture(params=["memory", "file", REDIS])
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

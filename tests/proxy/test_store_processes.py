@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.store_places import Place, place_of
+from tests.support.store_places import REDIS, Place, place_of
 from tests.support.store_user import store_user
 from tests.support.waiting import PATIENCE_SECONDS
 
@@ -27,7 +27,7 @@ TIMES = 30
 KILLS = 20
 
 
-@pytest.fixture(params=["file", "redis"])
+@pytest.fixture(params=["file", REDIS])
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from playwright.async_api import ConsoleMessage, Page, Request
 
-pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])
+pytestmark = pytest.mark.outside
 
 NEW = "new@example.com"
 DEAD = "dead@example.com"

@@ -638,6 +638,7 @@ async def test_grants_are_encrypted_with_the_key(tmp_path: Path, key: dict[str, 
 
 
 @shows("store.url")
+@pytest.mark.outside
 async def test_grants_are_kept_at_the_url(tmp_path: Path) -> None:
     with redis_server() as server:
         directory = await keep_a_grant(tmp_path, kind="redis", url=server.url)

@@ -90,6 +90,7 @@ async def test_on_another_device(
     assert_signed_in(command_line, command)
 
 
+@pytest.mark.outside
 async def test_in_the_browser_that_the_environment_names(
     command_line: CommandLine, tmp_path: Path
 ) -> None:

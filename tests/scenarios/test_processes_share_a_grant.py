@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.rotating_endpoint import RotatingEndpoint
-from tests.support.store_places import Place, place_of
+from tests.support.store_places import REDIS, Place, place_of
 from tests.support.token_user import TokenUser, token_user
 from tests.support.waiting import PATIENCE_SECONDS, until
 
@@ -22,7 +22,7 @@ LIFETIME_SECONDS = 0.8
 RENEWALS = {"tokens": 6, "renewals": 30}
 
 
-@pytest.fixture(params=["file", "redis"])
+@pytest.fixture(params=["file", REDIS])
 async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Place]:
     async with place_of(str(request.param), tmp_path) as made:
         yield made

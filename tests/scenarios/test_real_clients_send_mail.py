@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from tests.support.relay import Relay
 
-pytestmark = pytest.mark.clients
+pytestmark = pytest.mark.outside
 
 SENDER = "sender@example.com"
 RECIPIENT = "recipient@example.net"

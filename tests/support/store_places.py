@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.support.redis_server import redis_server
 from xoauth2_proxy.oauth.stores.file import FileStore
 from xoauth2_proxy.oauth.stores.mailbox_locks import LOCK_WAIT_SECONDS
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from xoauth2_proxy.oauth.stores import TokenStore
+
+
+REDIS = pytest.param("redis", marks=pytest.mark.outside)
 
 
 @dataclass

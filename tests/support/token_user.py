@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from xoauth2_proxy.accounts.accounts import Account
 
 _ROOT = Path(__file__).parents[2]
+_HELD_SECONDS = 4.0  # how long a Redis lock outlives a process that is killed
 
 
 class TokenUser(StoreUser):
@@ -109,7 +110,8 @@ class Using:
 
 async def main(name: str, kind: str, where: str, url: str) -> None:
     with ThreadPoolExecutor(2) as threads:
-        source = TokenSource({"oidc": OidcRefresher(threads)}, Metrics(), open_place(kind, where))
+        store = open_place(kind, where, _HELD_SECONDS)
+        source = TokenSource({"oidc": OidcRefresher(threads)}, Metrics(), store)
         using, is_over = Using(name, source, url), asyncio.Event()
         say("ready")
         what = await asyncio.to_thread(sys.stdin.readline)
