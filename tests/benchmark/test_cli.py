@@ -3,7 +3,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import os
-import socket
 import sys
 from typing import TYPE_CHECKING
 
@@ -15,7 +14,6 @@ from tests.support.waiting import PATIENCE_SECONDS
 from xoauth2_proxy import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 # The loop under test is the command's own.
@@ -27,13 +25,6 @@ LOGIN = ("--from", MAILBOX, "--password", PASSWORD)
 
 def options(server: ScriptedServer, *more: str) -> tuple[str, ...]:
     return ("--port", str(server.port), *LOGIN, *more)
-
-
-@pytest.fixture
-def unused_port() -> Iterator[int]:
-    with socket.socket() as bound:  # bound and not listening: refuses, and stays ours
-        bound.bind(("127.0.0.1", 0))
-        yield bound.getsockname()[1]
 
 
 async def test_quick_sends_100_messages_over_10_connections(tmp_path: Path) -> None:

@@ -2,10 +2,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import socket
 import ssl
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -18,9 +17,6 @@ from bench.measurement.sample import SendFailure
 from tests.benchmark.runs import MAILBOX
 from tests.benchmark.scripted_server import PASSWORD, ScriptedServer, scripted_server
 from tests.support.waiting import PATIENCE_SECONDS
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 pytestmark = pytest.mark.both_loops
 
@@ -36,13 +32,6 @@ def submission(
 ) -> Submission:
     login = ClientLogin(MAILBOX, mechanism, lambda: secret)
     return Submission(Endpoint("127.0.0.1", server.port), login, ClientBehaviour(**behaviour))
-
-
-@pytest.fixture
-def unused_port() -> Iterator[int]:
-    with socket.socket() as bound:  # bound and not listening: refuses, and stays ours
-        bound.bind(("127.0.0.1", 0))
-        yield bound.getsockname()[1]
 
 
 @pytest.mark.parametrize("mechanism", [one for one in Mechanism if one is not Mechanism.NONE])

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import socket
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,7 @@ from xoauth2_proxy.sandbox.app import Sandbox
 from xoauth2_proxy.sandbox.provider_settings import ProviderSettings
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator
 
 STATE_DIR = Path("/nonexistent")
 
@@ -39,13 +38,6 @@ async def admin_server(body: str) -> AsyncIterator[str]:
         yield f"http://127.0.0.1:{runner.addresses[0][1]}"
     finally:
         await runner.cleanup()
-
-
-@pytest.fixture
-def unused_port() -> Iterator[int]:
-    with socket.socket() as bound:  # bound and not listening: refuses, and stays ours
-        bound.bind(("127.0.0.1", 0))
-        yield bound.getsockname()[1]
 
 
 async def target_of(**wishes: Any) -> Target:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.parts import Parts, parts
-from tests.support.refreshers import ScriptedRefresher
 from xoauth2_proxy.accounts.accounts import Login
 from xoauth2_proxy.errors import (
     CredentialsRejected,
@@ -27,20 +26,10 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
+    from tests.support.refreshers import ScriptedRefresher
+
 LOGIN = "SOMEONE@example.com"
 PASSWORD = "opens sesame"
-
-
-@pytest.fixture
-async def made(tmp_path: Path) -> AsyncIterator[Parts]:
-    """Parts whose refresher can judge tokens itself."""
-    async with parts(tmp_path) as built:
-        yield built
-
-
-@pytest.fixture
-def refresher() -> ScriptedRefresher:
-    return ScriptedRefresher()
 
 
 @pytest.fixture

@@ -50,11 +50,6 @@ EXAMPLE = Path(__file__).parents[2] / "accounts.example.json"
 _HASH = argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash("opens sesame")
 
 
-@pytest.fixture
-def config(tmp_path: Path) -> ConfigFile:
-    return ConfigFile(tmp_path)
-
-
 @pytest.fixture(scope="module")
 def certificate(authority: trustme.CA) -> bytes:
     """A certificate with its key, as Microsoft Entra takes it; RSA takes a while to make."""

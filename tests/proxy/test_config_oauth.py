@@ -24,11 +24,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@pytest.fixture
-def config(tmp_path: Path) -> ConfigFile:
-    return ConfigFile(tmp_path)
-
-
 @pytest.fixture(scope="module")
 def leaf(authority: trustme.CA) -> trustme.LeafCert:
     return authority.issue_cert("relay.example", key_type=trustme.KeyType.RSA)

@@ -30,11 +30,6 @@ WHOLE_ORGANISATION = {
 
 
 @pytest.fixture
-def config(tmp_path: Path) -> ConfigFile:
-    return ConfigFile(tmp_path)
-
-
-@pytest.fixture
 def added(config: ConfigFile) -> RuntimeAccounts:
     return RuntimeAccounts(directory_of(config), NO_ENCRYPTION)
 

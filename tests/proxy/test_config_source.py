@@ -4,21 +4,12 @@ from __future__ import annotations
 
 import json
 import pickle
-from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.support.config_files import ConfigFile, account
 from xoauth2_proxy.config import Config, ConfigSource, Overrides, needs_restart
 from xoauth2_proxy.errors import ConfigError
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-
-@pytest.fixture
-def config(tmp_path: Path) -> ConfigFile:
-    return ConfigFile(tmp_path)
 
 
 def load(config: ConfigFile, source: ConfigSource) -> Config:

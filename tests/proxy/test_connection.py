@@ -7,25 +7,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.peers import Peer, upstreams
 from tests.support.waiting import PATIENCE_SECONDS
 from xoauth2_proxy.smtp.protocol import MAX_REPLY_LINE_BYTES, Reply
 from xoauth2_proxy.upstream.connection import Connection, ConnectionLost
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from tests.support.peers import Upstreams
+    from tests.support.peers import Peer, Upstreams
 
 pytestmark = pytest.mark.both_loops
 
 LONG = PATIENCE_SECONDS
-
-
-@pytest.fixture
-async def network() -> AsyncIterator[Upstreams]:
-    async with upstreams() as made:
-        yield made
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.peers import upstreams
 from tests.support.transactions import MAIL, RCPT, envelope
 from xoauth2_proxy import replies
 from xoauth2_proxy.errors import ExtensionMissing, OutcomeUnknown
@@ -16,17 +15,9 @@ from xoauth2_proxy.upstream.envelope import EnvelopeSender, TransactionRefused, 
 from xoauth2_proxy.upstream.stream import StreamingTransaction
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from tests.support.peers import Upstreams
 
 pytestmark = pytest.mark.both_loops
-
-
-@pytest.fixture
-async def network() -> AsyncIterator[Upstreams]:
-    async with upstreams() as made:
-        yield made
 
 
 EVERYTHING = {"SIZE": "35882577", "8BITMIME": "", "SMTPUTF8": "", "PIPELINING": ""}

@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.accounts import mailbox
 from tests.support.peers import serving
-from tests.support.provider import Provider, Tokens, at, ends, refusal
+from tests.support.provider import Provider, at, ends, refusal
 from xoauth2_proxy.accounts.accounts import TlsMode, Upstream
 from xoauth2_proxy.errors import (
     UpstreamInsecure,
@@ -19,7 +19,6 @@ from xoauth2_proxy.errors import (
     UpstreamUnavailable,
 )
 from xoauth2_proxy.upstream import connector as opener_module
-from xoauth2_proxy.upstream.connector import Connector
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     import trustme
 
     from tests.support.peers import Peer
+    from xoauth2_proxy.upstream.connector import Connector
 
 pytestmark = pytest.mark.both_loops
 
@@ -43,16 +43,6 @@ def server_context(authority: trustme.CA, name: str = "localhost") -> ssl.SSLCon
 def ca_file(authority: trustme.CA, tmp_path: Path) -> Path:
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     return tmp_path / "ca.pem"
-
-
-@pytest.fixture
-def tokens() -> Tokens:
-    return Tokens()
-
-
-@pytest.fixture
-def connector(tokens: Tokens) -> Connector:
-    return Connector(tokens, "relay.example")
 
 
 # A connection that works.

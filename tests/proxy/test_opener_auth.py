@@ -19,27 +19,17 @@ from xoauth2_proxy.errors import (
     TokenEndpointUnavailable,
     UpstreamAuthRejected,
 )
-from xoauth2_proxy.upstream.connector import Connector
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests.support.peers import Peer
     from xoauth2_proxy.oauth.grant import AccessToken
+    from xoauth2_proxy.upstream.connector import Connector
 
 pytestmark = pytest.mark.both_loops
 
 TOKEN = "ya29.token"
-
-
-@pytest.fixture
-def tokens() -> Tokens:
-    return Tokens()
-
-
-@pytest.fixture
-def connector(tokens: Tokens) -> Connector:
-    return Connector(tokens, "relay.example")
 
 
 async def greeted(peer: Peer) -> None:

@@ -10,7 +10,6 @@ import pytest
 
 from tests.support.accounts import mailbox
 from tests.support.leases import Holder, Opened, held, settled, used
-from tests.support.peers import upstreams
 from tests.support.waiting import PATIENCE_SECONDS
 from xoauth2_proxy.errors import (
     Overloaded,
@@ -18,35 +17,14 @@ from xoauth2_proxy.errors import (
     UpstreamRejected,
     UpstreamUnavailable,
 )
-from xoauth2_proxy.metrics import Metrics
 from xoauth2_proxy.smtp.protocol import reply
 from xoauth2_proxy.upstream import pool as pool_module
-from xoauth2_proxy.upstream.pool import Pool
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from xoauth2_proxy.upstream.connection import Connection
+    from xoauth2_proxy.upstream.pool import Pool
 
 pytestmark = pytest.mark.both_loops
-
-
-@pytest.fixture
-async def opened() -> AsyncIterator[Opened]:
-    async with upstreams() as network:
-        yield Opened(network)
-
-
-@pytest.fixture
-def metrics() -> Metrics:
-    return Metrics()
-
-
-@pytest.fixture
-async def pool(metrics: Metrics) -> AsyncIterator[Pool]:
-    made = Pool(metrics)
-    yield made
-    made.close()
 
 
 # Caps and order.

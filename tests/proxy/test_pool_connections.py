@@ -10,34 +10,14 @@ import pytest
 
 from tests.support.accounts import mailbox
 from tests.support.leases import Holder, Opened, held, settled, used
-from tests.support.peers import upstreams
 from xoauth2_proxy.errors import Overloaded
-from xoauth2_proxy.metrics import Metrics
 from xoauth2_proxy.upstream import pool as pool_module
-from xoauth2_proxy.upstream.pool import Pool
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from xoauth2_proxy.metrics import Metrics
+    from xoauth2_proxy.upstream.pool import Pool
 
 pytestmark = pytest.mark.both_loops
-
-
-@pytest.fixture
-async def opened() -> AsyncIterator[Opened]:
-    async with upstreams() as network:
-        yield Opened(network)
-
-
-@pytest.fixture
-def metrics() -> Metrics:
-    return Metrics()
-
-
-@pytest.fixture
-async def pool(metrics: Metrics) -> AsyncIterator[Pool]:
-    made = Pool(metrics)
-    yield made
-    made.close()
 
 
 def count(metrics: Metrics, name: str, **labels: str) -> float:

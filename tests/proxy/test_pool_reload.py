@@ -10,7 +10,6 @@ import pytest
 
 from tests.support.accounts import mailbox
 from tests.support.leases import Holder, Opened, held, settled, used
-from tests.support.peers import upstreams
 from tests.support.waiting import PATIENCE_SECONDS
 from xoauth2_proxy.accounts.accounts import Account, TlsMode, Upstream
 from xoauth2_proxy.errors import Overloaded
@@ -19,31 +18,12 @@ from xoauth2_proxy.upstream.pool import Pool
 from xoauth2_proxy.upstream.worker_slots import WorkerSlots
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from pathlib import Path
 
 pytestmark = pytest.mark.both_loops
 
 ELSEWHERE = Upstream("localhost", 2601, TlsMode.NONE)
 EMPTY = "<Pool 0 leased or opening, 0 idle, 0 waiting>"
-
-
-@pytest.fixture
-async def opened() -> AsyncIterator[Opened]:
-    async with upstreams() as network:
-        yield Opened(network)
-
-
-@pytest.fixture
-def metrics() -> Metrics:
-    return Metrics()
-
-
-@pytest.fixture
-async def pool(metrics: Metrics) -> AsyncIterator[Pool]:
-    made = Pool(metrics)
-    yield made
-    made.close()
 
 
 def closed(metrics: Metrics, reason: str) -> float:

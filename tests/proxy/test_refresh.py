@@ -31,21 +31,6 @@ ACCOUNT = signed_in()
 KEY = ACCOUNT.key
 
 
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def store() -> FragileStore:
-    return FragileStore()
-
-
-@pytest.fixture
-async def refresher() -> ScriptedRefresher:
-    return ScriptedRefresher()
-
-
 class Process:
     """One of several that share the store."""
 

@@ -20,7 +20,6 @@ from xoauth2_proxy.smtp.content import Content
 from xoauth2_proxy.smtp.protocol import Envelope, Reply, reply
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from xoauth2_proxy.oauth.grant import AccessToken
@@ -28,12 +27,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.both_loops
 
 CONTENT = Content(b"Message-ID: <1@x>\r\nSubject: a\r\n\r\n.b\r\n", is_stuffed=False)
-
-
-@pytest.fixture
-async def made(tmp_path: Path) -> AsyncIterator[Parts]:
-    async with parts(tmp_path) as built:
-        yield built
 
 
 async def send(made: Parts, *recipients: str, content: Content = CONTENT) -> Reply:

@@ -7,7 +7,6 @@ import base64
 import re
 from typing import TYPE_CHECKING
 
-import aiohttp
 import pytest
 
 from tests.support.chromium import page as chromium
@@ -17,6 +16,8 @@ from xoauth2_proxy.sandbox.app import Sandbox
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
+
+    import aiohttp
 
 HOSTILE = "<script>document.title='owned'</script><img src=http://192.0.2.1/x onerror=alert(1)>"
 MESSAGE = (
@@ -39,12 +40,6 @@ HTML_ONLY = (
 async def sandbox(tmp_path: Path) -> AsyncIterator[Sandbox]:
     async with Sandbox(tmp_path) as sandbox:
         yield sandbox
-
-
-@pytest.fixture
-async def http(sandbox: Sandbox) -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession(sandbox.http_url) as session:
-        yield session
 
 
 async def deliver(sandbox: Sandbox, *contents: bytes) -> None:

@@ -27,12 +27,6 @@ async def sandbox(tmp_path: Path) -> AsyncIterator[Sandbox]:
         yield sandbox
 
 
-@pytest.fixture
-async def http(sandbox: Sandbox) -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession(sandbox.http_url) as session:
-        yield session
-
-
 async def deliver(sandbox: Sandbox, count: int = 1) -> None:
     async with RawSmtp(sandbox) as client:
         await client.log_in()

@@ -13,7 +13,6 @@ import pytest
 
 from tests.support.accounts import mailbox
 from tests.support.leases import Holder, Opened, held, settled, used
-from tests.support.peers import upstreams
 from tests.support.waiting import PATIENCE_SECONDS, until
 from xoauth2_proxy.errors import Overloaded, UpstreamUnavailable
 from xoauth2_proxy.metrics import Metrics
@@ -73,12 +72,6 @@ async def pools(workers: Workers) -> AsyncIterator[tuple[Pool, Pool]]:
     yield made
     for pool in made:
         pool.close()
-
-
-@pytest.fixture
-async def opened() -> AsyncIterator[Opened]:
-    async with upstreams() as network:
-        yield Opened(network)
 
 
 def of(slots: WorkerSlots) -> MailboxSlots:

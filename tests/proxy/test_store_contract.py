@@ -10,16 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.store_places import REDIS, Place, place_of
+from tests.support.store_places import REDIS, Place
 from tests.support.waiting import PATIENCE_SECONDS
 from xoauth2_proxy.errors import TokenStoreUnavailable
 from xoauth2_proxy.oauth.grant import EpochSeconds
 from xoauth2_proxy.oauth.stores import Failure, StoredGrant
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-    from pathlib import Path
-
     from xoauth2_proxy.oauth.stores import TokenStore
 
 MAILBOX = "someone@example.com"
@@ -66,12 +63,6 @@ grants = st.builds(
 @pytest.fixture(params=["memory", "file", REDIS])
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
-
-
-@pytest.fixture
-async def place(kind: str, tmp_path: Path) -> AsyncIterator[Place]:
-    async with place_of(kind, tmp_path) as made:
-        yield made
 
 
 @pytest.fixture

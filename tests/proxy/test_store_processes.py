@@ -9,14 +9,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.store_places import REDIS, Place, place_of
+from tests.support.store_places import REDIS, Place
 from tests.support.store_user import store_user
 from tests.support.waiting import PATIENCE_SECONDS
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-    from pathlib import Path
-
     from xoauth2_proxy.oauth.stores import TokenStore
 
 pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])  # processes are slow to start
@@ -30,12 +27,6 @@ KILLS = 20
 @pytest.fixture(params=["file", REDIS])
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
-
-
-@pytest.fixture
-async def place(kind: str, tmp_path: Path) -> AsyncIterator[Place]:
-    async with place_of(kind, tmp_path) as made:
-        yield made
 
 
 async def test_no_increment_is_lost(place: Place) -> None:

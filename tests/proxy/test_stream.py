@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.peers import Peer, upstreams
 from tests.support.transactions import KEPT, MAIL, RCPT, TWO, envelope
 from tests.support.waiting import PATIENCE_SECONDS, until
 from xoauth2_proxy.errors import OutcomeUnknown, UpstreamClosedEarly, UpstreamDropped, UpstreamError
@@ -17,9 +16,9 @@ from xoauth2_proxy.upstream.envelope import TransactionRefused
 from xoauth2_proxy.upstream.stream import StreamingTransaction
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable
+    from collections.abc import Awaitable
 
-    from tests.support.peers import Upstreams
+    from tests.support.peers import Peer, Upstreams
     from xoauth2_proxy.upstream.connection import Connection
 
 pytestmark = pytest.mark.both_loops
@@ -27,12 +26,6 @@ pytestmark = pytest.mark.both_loops
 PIPELINING = {"PIPELINING": ""}
 MUCH = b"x" * 998 + b"\r\n"
 MUCH *= 16_000
-
-
-@pytest.fixture
-async def network() -> AsyncIterator[Upstreams]:
-    async with upstreams() as made:
-        yield made
 
 
 async def begun(

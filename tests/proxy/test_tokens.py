@@ -19,29 +19,15 @@ from xoauth2_proxy.errors import (
     TokenError,
     TokenStoreUnavailable,
 )
-from xoauth2_proxy.metrics import Metrics
 from xoauth2_proxy.oauth.tokens import TokenSource
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from xoauth2_proxy.metrics import Metrics
+
 ACCOUNT = mailbox("Someone@example.com")
 OTHER = mailbox("other@example.com")
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def metrics() -> Metrics:
-    return Metrics()
-
-
-@pytest.fixture
-async def refresher() -> ScriptedRefresher:
-    return ScriptedRefresher()
 
 
 @pytest.fixture

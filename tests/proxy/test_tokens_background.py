@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.accounts import mailbox
-from tests.support.fragile_store import FragileStore
 from tests.support.refreshers import FIRST_REFRESH_TOKEN, Clock, ScriptedRefresher, signed_in
 from tests.support.waiting import until
 from xoauth2_proxy.accounts.oauth_client import GrantType
@@ -24,8 +23,7 @@ from xoauth2_proxy.metrics import Metrics
 from xoauth2_proxy.oauth.tokens import TokenSource
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
+    from tests.support.fragile_store import FragileStore
     from xoauth2_proxy.accounts.accounts import Account
 
 # Days pass at once, so the event loop's own clock must be a test's: uvloop's cannot be.
@@ -42,25 +40,6 @@ async def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
     monkeypatch.setattr(asyncio.get_running_loop(), "time", made.monotonic)
     return made
-
-
-@pytest.fixture
-def store() -> FragileStore:
-    return FragileStore()
-
-
-@pytest.fixture
-async def refresher() -> ScriptedRefresher:
-    return ScriptedRefresher()
-
-
-@pytest.fixture
-async def source(
-    refresher: ScriptedRefresher, store: FragileStore, clock: Clock
-) -> AsyncIterator[TokenSource]:
-    made = TokenSource({"mock": refresher}, Metrics(), store, clock)
-    yield made
-    await made.close()
 
 
 async def settle() -> None:

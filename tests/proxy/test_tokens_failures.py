@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.fragile_store import FragileStore
 from tests.support.refreshers import FIRST_REFRESH_TOKEN, Clock, ScriptedRefresher, signed_in
 from tests.support.waiting import until
 from xoauth2_proxy.accounts.oauth_client import fingerprint
@@ -29,32 +28,10 @@ from xoauth2_proxy.oauth.tokens import TokenSource
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from tests.support.fragile_store import FragileStore
+
 ACCOUNT = signed_in()
 KEY = ACCOUNT.key
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def store() -> FragileStore:
-    return FragileStore()
-
-
-@pytest.fixture
-async def refresher() -> ScriptedRefresher:
-    return ScriptedRefresher()
-
-
-@pytest.fixture
-async def source(
-    refresher: ScriptedRefresher, store: FragileStore, clock: Clock
-) -> AsyncIterator[TokenSource]:
-    made = TokenSource({"mock": refresher}, Metrics(), store, clock)
-    yield made
-    await made.close()
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.accounts import mailbox
-from tests.support.refreshers import ScriptedRefresher
 from xoauth2_proxy.accounts.oauth_client import OAuthClient
 from xoauth2_proxy.errors import TokenEndpointUnavailable
 from xoauth2_proxy.metrics import Metrics
@@ -20,14 +19,11 @@ from xoauth2_proxy.oauth.tokens import TokenSource
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from tests.support.refreshers import ScriptedRefresher
+
 CLIENT = OAuthClient(client_id="relay", refresh_token="1//one", issuer="https://a.example")
 BEFORE = replace(mailbox("someone@example.com"), oauth=CLIENT)
 AFTER = replace(BEFORE, oauth=replace(CLIENT, issuer="https://b.example"))
-
-
-@pytest.fixture
-def refresher() -> ScriptedRefresher:
-    return ScriptedRefresher()
 
 
 @pytest.fixture

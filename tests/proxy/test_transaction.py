@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.peers import Peer, upstreams
 from tests.support.transactions import (
     BDAT,
     BOTH,
@@ -28,17 +27,9 @@ from xoauth2_proxy.smtp.protocol import Reply
 from xoauth2_proxy.upstream.transaction import FRESH_SECONDS, ONE_FLIGHT_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from tests.support.peers import Upstreams
+    from tests.support.peers import Peer, Upstreams
 
 pytestmark = pytest.mark.both_loops
-
-
-@pytest.fixture
-async def network() -> AsyncIterator[Upstreams]:
-    async with upstreams() as made:
-        yield made
 
 
 # Flights: what is expected of one comes before anything in it was answered, and no more.

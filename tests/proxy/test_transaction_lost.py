@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.peers import upstreams
 from tests.support.transactions import (
     BDAT,
     BOTH,
@@ -31,18 +30,11 @@ from xoauth2_proxy.upstream.transaction import transact
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import AsyncIterator
 
     from tests.support.peers import Upstreams
     from xoauth2_proxy.smtp.protocol import Reply
 
 pytestmark = pytest.mark.both_loops
-
-
-@pytest.fixture
-async def network() -> AsyncIterator[Upstreams]:
-    async with upstreams() as made:
-        yield made
 
 
 async def lost(sending: asyncio.Task[Reply], kind: type[UpstreamError]) -> None:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.peers import upstreams
 from tests.support.transactions import (
     BOTH,
     begin,
@@ -19,15 +18,7 @@ from xoauth2_proxy.smtp.protocol import Envelope, Reply
 from xoauth2_proxy.upstream.transaction import transact
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from tests.support.peers import Upstreams
-
-
-@pytest.fixture
-async def network() -> AsyncIterator[Upstreams]:
-    async with upstreams() as made:
-        yield made
 
 
 UTF8 = Envelope("é@x", ["b@y"], smtputf8=True)

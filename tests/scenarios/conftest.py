@@ -7,12 +7,18 @@ from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
+from tests.support.mail_server import MailServer
+from tests.support.planted import Planted
 from tests.support.proxy_process import ProxyProcess
 from xoauth2_proxy.sandbox.app import Sandbox
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
     from pathlib import Path
+
+    import trustme
+
+    from tests.support.identity_server import IdentityProvider
 
 
 class StartProcess(Protocol):
@@ -43,3 +49,24 @@ async def start_process(tmp_path: Path) -> AsyncIterator[StartProcess]:
             return await stack.enter_async_context(process)
 
         yield start
+
+
+@pytest.fixture
+def planted() -> Planted:
+    """Secrets that no text may hold."""
+    return Planted()
+
+
+@pytest.fixture
+async def mail_server(
+    identity_provider: IdentityProvider, authority: trustme.CA
+) -> AsyncIterator[MailServer]:
+    """A mail server that takes the identity provider's tokens."""
+    server = MailServer(
+        authority,
+        identity_provider.issuer,
+        identity_provider.key_id,
+        identity_provider.public_key_pem,
+    )
+    async with server:
+        yield server

@@ -22,11 +22,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@pytest.fixture
-def planted() -> Planted:
-    return Planted()
-
-
 def gmail(planted: Planted, **changes: object) -> dict[str, object]:
     """Return an account whose every secret is planted."""
     secrets = {name: planted.new(name) for name in ("password", "client_secret", "refresh_token")}

@@ -10,18 +10,16 @@ from tests.support.command_line import CommandLine
 from tests.support.documents import upstream_at
 from tests.support.identity_server import APPLICATION
 from tests.support.logins import provider_entry
-from tests.support.mail_server import MailServer
 from tests.support.person import Person
 from tests.support.waiting import PATIENCE_SECONDS, until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
-
-    import trustme
 
     from tests.support.command_line import Command
     from tests.support.identity_server import IdentityProvider
+    from tests.support.mail_server import MailServer
     from xoauth2_proxy.sandbox.app import Sandbox
 
 pytest_plugins = ["tests.support.identity"]
@@ -37,20 +35,6 @@ STEPS = [
     *("TLS of the mail host", "answer of the token host", "access token", "what the token says"),
     *("greeting and extensions", "login", "test message"),
 ]
-
-
-@pytest.fixture
-async def mail_server(
-    identity_provider: IdentityProvider, authority: trustme.CA
-) -> AsyncIterator[MailServer]:
-    server = MailServer(
-        authority,
-        identity_provider.issuer,
-        identity_provider.key_id,
-        identity_provider.public_key_pem,
-    )
-    async with server:
-        yield server
 
 
 @pytest.fixture

@@ -35,11 +35,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])
 
 
-@pytest.fixture
-def planted() -> Planted:
-    return Planted()
-
-
 async def test_what_hangs_on_an_error_is_searched(planted: Planted) -> None:
     hidden = planted.new("a code")
 

@@ -12,18 +12,15 @@ import pytest
 
 from tests.support.command_line import CommandLine
 from tests.support.identity_server import CONFIDENTIAL
-from tests.support.mail_server import MailServer
 from tests.support.person import Person
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from pathlib import Path
-
-    import trustme
 
     from tests.scenarios.conftest import StartProcess
     from tests.support.identity_server import IdentityProvider
+    from tests.support.mail_server import MailServer
     from tests.support.proxy_process import ProxyProcess
     from xoauth2_proxy.smtp.protocol import Reply
 
@@ -36,20 +33,6 @@ OFFICE = "office@example.test"
 CONTENT = b"From: scanner@example.test\r\nSubject: page 1\r\n\r\nA page.\r\n"
 # Long enough for the commands between two renewals, and short enough to wait for its end.
 BRIEF_TOKEN_SECONDS = 12
-
-
-@pytest.fixture
-async def mail_server(
-    identity_provider: IdentityProvider, authority: trustme.CA
-) -> AsyncIterator[MailServer]:
-    server = MailServer(
-        authority,
-        identity_provider.issuer,
-        identity_provider.key_id,
-        identity_provider.public_key_pem,
-    )
-    async with server:
-        yield server
 
 
 @pytest.fixture

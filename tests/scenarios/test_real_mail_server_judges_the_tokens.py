@@ -12,17 +12,13 @@ import aiohttp
 import pytest
 
 from tests.support.identity_server import APPLICATION
-from tests.support.mail_server import MailServer
 from tests.support.waiting import until
 from xoauth2_proxy.smtp.sasl import xoauth2_response
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    import trustme
-
     from tests.scenarios.conftest import StartProcess
     from tests.support.identity_server import IdentityProvider
+    from tests.support.mail_server import MailServer
     from tests.support.proxy_process import ProxyProcess
     from tests.support.smtp_client import Client
 
@@ -36,20 +32,6 @@ CONTENT = (  # with all the fields that Postfix would otherwise add
     b"Date: Fri, 20 Nov 2026 09:00:00 +0000\r\nMessage-ID: <1@example.test>\r\n"
     b"From: scanner@example.test\r\nTo: office@example.test\r\nSubject: page 1\r\n\r\nA page.\r\n"
 )
-
-
-@pytest.fixture
-async def mail_server(
-    identity_provider: IdentityProvider, authority: trustme.CA
-) -> AsyncIterator[MailServer]:
-    server = MailServer(
-        authority,
-        identity_provider.issuer,
-        identity_provider.key_id,
-        identity_provider.public_key_pem,
-    )
-    async with server:
-        yield server
 
 
 def document(provider: IdentityProvider, server: MailServer) -> dict[str, object]:
