@@ -37,14 +37,17 @@ def pytest_asyncio_loop_factories(
 ) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
     """Return the event loops for a test: uvloop, unless its markers say otherwise.
 
-    `both_loops` is for tests in which a transport of ours is involved; with `--both-loops` all
-    tests run on both, except those that name their loops or have simulated time.
+    `both_loops` is for tests in which a transport of ours is involved. With `--both-loops` all
+    tests run on both, except those of another process (`one_loop`), with simulated time, and those
+    that name their loops.
     """
     if item.get_closest_marker("simulated_time"):
         return {"simulated time": SimulatedTimeLoop}
     chosen = item.get_closest_marker("asyncio")
     names_its_own = chosen is not None and "loop_factories" in chosen.kwargs
-    is_on_both = item.get_closest_marker("both_loops") or config.getoption("--both-loops")
+    is_on_both = item.get_closest_marker("both_loops") or (
+        config.getoption("--both-loops") and not item.get_closest_marker("one_loop")
+    )
     loops = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
     return loops if names_its_own or is_on_both else {"uvloop": uvloop.new_event_loop}
 

@@ -6,14 +6,16 @@ import asyncio
 import json
 import os
 import sys
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, chdir, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import jsonschema
+from typer.testing import CliRunner
 
+from bench import cli
 from bench.commands import schema as schema_command
 from bench.load.generator_usage import GeneratorUsage
 from bench.measurement.result import Environment, NotReconciled, Run
@@ -166,6 +168,13 @@ async def command(
         if process.returncode is None:
             process.kill()
         await process.communicate()
+
+
+def invoked(folder: Path, *arguments: str) -> tuple[int, str, str]:
+    """Return what `outcome` would of a command line that starts nothing; without a process."""
+    with chdir(folder):
+        result = CliRunner().invoke(cli._app, arguments, prog_name="xoauth2-bench")
+    return result.exit_code, result.stdout, result.stderr
 
 
 async def outcome(folder: Path, *arguments: str) -> tuple[int, str, str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.benchmark.runs import command, only_file, outcome, strict_json, validate
+from tests.benchmark.runs import command, invoked, only_file, outcome, strict_json, validate
 from tests.benchmark.scripted_server import PASSWORD, ScriptedServer, scripted_server
 from tests.support.waiting import PATIENCE_SECONDS
 from xoauth2_proxy import __version__
@@ -16,8 +16,7 @@ from xoauth2_proxy import __version__
 if TYPE_CHECKING:
     from pathlib import Path
 
-# The loop under test is the command's own.
-pytestmark = pytest.mark.asyncio(loop_factories=["asyncio"])
+pytestmark = pytest.mark.one_loop
 
 MAILBOX = "someone@example.org"
 LOGIN = ("--from", MAILBOX, "--password", PASSWORD)
@@ -241,14 +240,14 @@ async def test_a_remote_target_is_refused(tmp_path: Path) -> None:
         (("--scenario", "storm", "--port", "2525"), "--port"),
     ],
 )
-async def test_wrong_usage(tmp_path: Path, arguments: tuple[str, ...], complaint: str) -> None:
-    code, out, errors = await outcome(tmp_path, *arguments)
+def test_wrong_usage(tmp_path: Path, arguments: tuple[str, ...], complaint: str) -> None:
+    code, out, errors = invoked(tmp_path, *arguments)
     assert (code, out) == (2, "")
     assert complaint in errors
 
 
-async def test_list_version_and_help(tmp_path: Path) -> None:
-    _, scenarios, _ = await outcome(tmp_path, "--list")
+def test_list_version_and_help(tmp_path: Path) -> None:
+    _, scenarios, _ = invoked(tmp_path, "--list")
     for line in (("quick", "100", "10"), ("baseline", "500", "25"), ("moderate", "1000", "50")):
         assert all(word in scenarios for word in line)
     for line in (("stress", "2000", "100"), ("sustained", "5000", "50"), ("peak", "10000", "150")):
@@ -262,21 +261,21 @@ async def test_list_version_and_help(tmp_path: Path) -> None:
     for line in (("crowd", "1000", "25"), ("sizes", "500", "25")):
         assert all(word in scenarios for word in line)
     assert "2 × 5 × 500" in scenarios
-    assert (await outcome(tmp_path, "--version"))[1] == f"xoauth2-bench {__version__}\n"
-    code, text, _ = await outcome(tmp_path, "--help")
+    assert invoked(tmp_path, "--version")[1] == f"xoauth2-bench {__version__}\n"
+    code, text, _ = invoked(tmp_path, "--help")
     assert code == 0
     assert "xoauth2-bench --scenario quick --use-mock-tokens\n" in text
 
 
-async def test_the_help_shows_the_options_in_groups(tmp_path: Path) -> None:
-    _, text, _ = await outcome(tmp_path, "--help")
+def test_the_help_shows_the_options_in_groups(tmp_path: Path) -> None:
+    _, text, _ = invoked(tmp_path, "--help")
     titles = ["How much, and when:", "Messages:", "Clients:", "Login:", "Server:", "Commands:"]
     positions = [text.index(f"\n{title}\n") for title in titles]
     assert positions == sorted(positions)
 
 
-async def test_the_schema_is_printed(tmp_path: Path) -> None:
-    code, out, _ = await outcome(tmp_path, "schema")
+def test_the_schema_is_printed(tmp_path: Path) -> None:
+    code, out, _ = invoked(tmp_path, "schema")
     assert code == 0
     assert strict_json(out)["$schema"] == "https://json-schema.org/draft/2020-12/schema"
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import pytest
 
-from tests.benchmark.runs import command, only_file, outcome, strict_json
+from tests.benchmark.runs import command, invoked, only_file, outcome, strict_json
 from tests.benchmark.test_cli_private_proxy import assert_clean, is_default_target_taken
 from tests.support.proxy_process import ProxyProcess
 from tests.support.waiting import PATIENCE_SECONDS, until
@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-# The loop under test is the command's own.
-pytestmark = pytest.mark.asyncio(loop_factories=["asyncio"])
+pytestmark = pytest.mark.one_loop
 
 
 @pytest.fixture
@@ -140,7 +139,7 @@ async def test_too_few_mailboxes_call_the_run_off(tmp_path: Path, proxy: ProxyPr
         (("--user-prefix", "a", "--use-mock-tokens"), "is for --accounts"),
     ],
 )
-async def test_wrong_usage(tmp_path: Path, more: tuple[str, ...], complaint: str) -> None:
-    result: Any = await outcome(tmp_path, *more)
+def test_wrong_usage(tmp_path: Path, more: tuple[str, ...], complaint: str) -> None:
+    result: Any = invoked(tmp_path, *more)
     assert result[0] == 2
     assert complaint in result[2]

@@ -20,8 +20,7 @@ from tests.benchmark.scripted_server import PASSWORD, ScriptedServer, scripted_s
 if TYPE_CHECKING:
     from pathlib import Path
 
-# The loop under test is the command's own.
-pytestmark = pytest.mark.asyncio(loop_factories=["asyncio"])
+pytestmark = pytest.mark.one_loop
 
 LOGIN = ("--from", "someone@example.org", "--password", PASSWORD, "--yes")
 REPEATS = int(os.environ.get("BENCH_INTERRUPTIONS", "1"))

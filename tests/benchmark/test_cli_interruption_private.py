@@ -18,8 +18,7 @@ from tests.benchmark.test_cli_private_proxy import assert_clean, is_default_targ
 
 __all__ = ["place"]
 
-# The loop under test is the command's own.
-pytestmark = pytest.mark.asyncio(loop_factories=["asyncio"])
+pytestmark = pytest.mark.one_loop
 
 REPEATS = int(os.environ.get("BENCH_INTERRUPTIONS", "1"))
 LATEST_SECONDS = 1.0

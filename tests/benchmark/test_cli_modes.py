@@ -15,8 +15,7 @@ from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokens
 if TYPE_CHECKING:
     from pathlib import Path
 
-# The loop under test is the command's own.
-pytestmark = pytest.mark.asyncio(loop_factories=["asyncio"])
+pytestmark = pytest.mark.one_loop
 
 MAILBOX = "someone@example.org"
 LOGIN = ("--from", MAILBOX, "--password", PASSWORD)

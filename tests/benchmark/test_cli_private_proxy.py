@@ -24,7 +24,7 @@ def is_default_target_taken() -> bool:
 
 
 pytestmark = [
-    pytest.mark.asyncio(loop_factories=["asyncio"]),  # the loop under test is the command's own
+    pytest.mark.one_loop,
     pytest.mark.skipif(
         is_default_target_taken(), reason="something listens at 127.0.0.1:2525 already"
     ),

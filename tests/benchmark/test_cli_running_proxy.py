@@ -13,8 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-# The loop under test is the command's own.
-pytestmark = pytest.mark.asyncio(loop_factories=["asyncio"])
+pytestmark = pytest.mark.one_loop
 
 
 @asynccontextmanager

@@ -10,8 +10,7 @@ import pytest
 from tests.benchmark.runs import command, only_file, strict_json, validate
 from tests.support.waiting import PATIENCE_SECONDS
 
-# The loop under test is the command's own.
-pytestmark = pytest.mark.asyncio(loop_factories=["asyncio"])
+pytestmark = pytest.mark.one_loop
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "scenarios"
 

@@ -12,8 +12,7 @@ from tests.benchmark.scripted_server import PASSWORD, ScriptedServer, scripted_s
 if TYPE_CHECKING:
     from pathlib import Path
 
-# The loop under test is the command's own.
-pytestmark = pytest.mark.asyncio(loop_factories=["asyncio"])
+pytestmark = pytest.mark.one_loop
 
 FOUR_IN_FLIGHT = (
     *("--from", "someone@example.org", "--password", PASSWORD),

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 # The relays' own loop is their own matter.
-pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])
+pytestmark = pytest.mark.one_loop
 
 MESSAGE = SameMessage(5000)
 KEPT = replace(WORKLOADS["kept"], clients=2, messages=6, warmup_messages=1)

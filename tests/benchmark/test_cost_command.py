@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 pytestmark = [
-    pytest.mark.asyncio(loop_factories=["asyncio"]),  # the loop under test is the command's own
+    pytest.mark.one_loop,
     pytest.mark.skipif(not process_meter.is_available(), reason="needs Linux"),
 ]
 

@@ -12,7 +12,7 @@ import pytest
 from bench.analysis.comparison import compare
 from bench.commands import schema as schema_command
 from bench.commands.schema import SchemaKind
-from tests.benchmark.runs import outcome, strict_json
+from tests.benchmark.runs import invoked, outcome, strict_json
 from tests.benchmark.scripted_server import PASSWORD, scripted_server
 from tests.support.run_documents import run_document, steady
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-on_one_loop = pytest.mark.asyncio(loop_factories=["asyncio"])
+on_one_loop = pytest.mark.one_loop
 LOGIN = ("--from", "someone@example.org", "--password", PASSWORD)
 
 
@@ -35,10 +35,9 @@ def test_a_schema_is_one(kind: SchemaKind) -> None:
     jsonschema.Draft202012Validator.check_schema(json.loads(schema_command.text(kind)))
 
 
-@on_one_loop
 @pytest.mark.parametrize("kind", [SchemaKind.COMPARISON, SchemaKind.SWEEP])
-async def test_the_schema_is_printed_whole(tmp_path: Path, kind: SchemaKind) -> None:
-    code, out, _ = await outcome(tmp_path, "schema", kind.value)
+def test_the_schema_is_printed_whole(tmp_path: Path, kind: SchemaKind) -> None:
+    code, out, _ = invoked(tmp_path, "schema", kind.value)
     assert (code, out) == (0, schema_command.text(kind))
     assert strict_json(out)["$defs"]["run"] == json.loads(schema_command.text(SchemaKind.RUN))
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 SMTP_SINK = shutil.which("smtp-sink", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/libexec")
 
 pytestmark = [
-    pytest.mark.asyncio(loop_factories=["asyncio"]),  # the loop under test is the command's own
+    pytest.mark.one_loop,
     pytest.mark.skipif(SMTP_SINK is None, reason="smtp-sink (Postfix) is not installed"),
 ]
 

@@ -28,8 +28,7 @@ if TYPE_CHECKING:
 
     import trustme
 
-# The loop under test is the command's own.
-pytestmark = [pytest.mark.asyncio(loop_factories=["uvloop"]), pytest.mark.outside]
+pytestmark = [pytest.mark.one_loop, pytest.mark.outside]
 
 MAILBOX = "scanner@example.test"
 ISSUER = "https://login.example.test"

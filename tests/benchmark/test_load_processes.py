@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from tests.benchmark.runs import Command
 
 # Each child takes a second or more to start, whatever the loop of its parent.
-pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])
+pytestmark = pytest.mark.one_loop
 
 STOPPING = "Stopping after the sends in flight"
 

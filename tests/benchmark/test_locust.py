@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 # Importing Locust here would patch the tests' own process.
 pytestmark = [
-    pytest.mark.asyncio(loop_factories=["uvloop"]),
+    pytest.mark.one_loop,
     pytest.mark.skipif(
         importlib.util.find_spec("locust") is None and os.environ.get("CI") != "true",
         reason="Locust is not installed (extra locust)",

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])
+pytestmark = pytest.mark.one_loop
 
 # A run that says when it has its mailboxes, and stops when it is told to; or does not.
 PROGRAM = """

@@ -11,7 +11,7 @@ import aiohttp
 import aiosmtplib
 import pytest
 
-from tests.benchmark.runs import command, outcome
+from tests.benchmark.runs import command, invoked, outcome
 from tests.support.waiting import PATIENCE_SECONDS
 from xoauth2_proxy.sandbox.faults import Action, Step, TokenAction
 from xoauth2_proxy.sandbox.provider_settings import OVERRIDES
@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 
     from tests.benchmark.runs import Command
 
-# The loop under test is the command's own.
-pytestmark = pytest.mark.asyncio(loop_factories=["asyncio"])
+pytestmark = pytest.mark.one_loop
 
 MAILBOX = "someone@example.org"
 CONTENT = b"Message-ID: <1@example.org>\r\n\r\nHello.\r\n"
@@ -97,8 +96,8 @@ async def test_what_it_offers_can_be_chosen(tmp_path: Path) -> None:
     ("more", "complaint"),
     [(("--rtt", "40"), "not a duration"), (("--tls", "perhaps"), "--tls")],
 )
-async def test_wrong_usage(more: tuple[str, ...], complaint: str, tmp_path: Path) -> None:
-    code, _, errors = await outcome(tmp_path, *options(tmp_path, *more))
+def test_wrong_usage(more: tuple[str, ...], complaint: str, tmp_path: Path) -> None:
+    code, _, errors = invoked(tmp_path, *options(tmp_path, *more))
     assert code == 2
     assert complaint in errors
 
@@ -241,22 +240,22 @@ async def test_what_it_cannot_do_is_wrong_usage(
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"faults": {}}'])
-async def test_a_settings_file_that_is_none_is_wrong_usage(text: str, tmp_path: Path) -> None:
+def test_a_settings_file_that_is_none_is_wrong_usage(text: str, tmp_path: Path) -> None:
     file = tmp_path / "provider.json"
     file.write_text(text)
-    code, _, errors = await outcome(tmp_path, *options(tmp_path, "--settings", str(file)))
+    code, _, errors = invoked(tmp_path, *options(tmp_path, "--settings", str(file)))
     assert code == 2
     assert "faults" in errors or "--settings" in errors
 
 
-async def test_the_help_names_every_setting(tmp_path: Path) -> None:
-    code, out, _ = await outcome(tmp_path, "sandbox", "--help")
+def test_the_help_names_every_setting(tmp_path: Path) -> None:
+    code, out, _ = invoked(tmp_path, "sandbox", "--help")
     assert code == 0
     assert all(name in out for name in OVERRIDES)
 
 
-async def test_the_help_names_every_step_and_action_with_its_meaning(tmp_path: Path) -> None:
-    _, out, _ = await outcome(tmp_path, "sandbox", "--help")
+def test_the_help_names_every_step_and_action_with_its_meaning(tmp_path: Path) -> None:
+    _, out, _ = invoked(tmp_path, "sandbox", "--help")
     for word in (*Step, *Action, *TokenAction):
         line = rf"^ +{re.escape(word.value)} +{re.escape(word.meaning)}$"
         assert re.search(line, out, re.MULTILINE), line

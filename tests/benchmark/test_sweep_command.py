@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.benchmark.runs import command, only_file, outcome, strict_json, validate
+from tests.benchmark.runs import command, invoked, only_file, outcome, strict_json, validate
 from tests.benchmark.scripted_server import PASSWORD, ScriptedServer, scripted_server
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-# The loop under test is the command's own.
-pytestmark = pytest.mark.asyncio(loop_factories=["asyncio"])
+pytestmark = pytest.mark.one_loop
 
 REPEATS = int(os.environ.get("BENCH_INTERRUPTIONS", "1"))
 LOGIN = ("--from", "someone@example.org", "--password", PASSWORD)
@@ -186,13 +185,14 @@ async def test_wrong_usage_is_refused_before_anything_is_sent(
     tmp_path: Path, arguments: tuple[str, ...], complaint: str
 ) -> None:
     async with scripted_server() as server:
-        code, out, errors = await outcome(tmp_path, *sweeping(server, *arguments))
+        words = sweeping(server, *arguments)
+        code, out, errors = await asyncio.to_thread(invoked, tmp_path, *words)
         assert (code, out, server.connections) == (2, "", 0)
     assert complaint in " ".join(errors.replace("│", " ").split())
 
 
-async def test_the_help_leaves_out_what_is_for_a_single_run(tmp_path: Path) -> None:
-    code, out, _ = await outcome(tmp_path, "sweep", "--help")
+def test_the_help_leaves_out_what_is_for_a_single_run(tmp_path: Path) -> None:
+    code, out, _ = invoked(tmp_path, "sweep", "--help")
     assert code == 0
     assert "--concurrent" in out
     for option in ("--assert", "--ramp-from", "--scenario-file", "--runs"):

@@ -16,7 +16,7 @@ from tests.support.waiting import PATIENCE_SECONDS
 if TYPE_CHECKING:
     from xoauth2_proxy.oauth.stores import TokenStore
 
-pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])  # processes are slow to start
+pytestmark = pytest.mark.one_loop
 
 MAILBOX = "someone@example.com"
 PROCESSES = 3

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 LOGGING = Logging(LogLevel.INFO, LogFormat.TEXT)
 QUICK = Timing(ping_seconds=0.05, max_unanswered=40, min_delay_seconds=0.01, max_delay_seconds=0.04)
-ONE_LOOP = pytest.mark.asyncio(loop_factories=["uvloop"])  # processes are slow to start
+ONE_LOOP = pytest.mark.one_loop
 
 
 def run_of(directory: Path) -> Run:

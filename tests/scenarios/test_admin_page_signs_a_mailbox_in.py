@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from tests.support.identity_server import IdentityProvider
 
 pytest_plugins = ["tests.support.identity"]
-pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])
+pytestmark = pytest.mark.one_loop
 
 START = f"/oauth/school/login?mailbox={ALICE}"
 

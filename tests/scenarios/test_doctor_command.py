@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from xoauth2_proxy.sandbox.app import Sandbox
 
 pytest_plugins = ["tests.support.identity"]
-pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])
+pytestmark = pytest.mark.one_loop
 
 MAILBOX = "scanner@example.test"
 OTHER = "director@example.test"

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from tests.support.treachery import Treachery
 
-pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])
+pytestmark = pytest.mark.one_loop
 
 
 async def test_what_hangs_on_an_error_is_searched(planted: Planted) -> None:

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from xoauth2_proxy.oauth.grant import TokenResponse
     from xoauth2_proxy.oauth.refreshers import Refresher
 
-pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])
+pytestmark = pytest.mark.one_loop
 
 Test = TypeVar("Test")
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tests.scenarios.conftest import StartProcess
     from tests.support.proxy_process import ProxyProcess
 
-pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])
+pytestmark = pytest.mark.one_loop
 
 EXAMPLE = json.loads((ROOT / "accounts.example.json").read_text())
 

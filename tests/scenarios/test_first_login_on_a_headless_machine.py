@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from xoauth2_proxy.smtp.protocol import Reply
 
 pytest_plugins = ["tests.support.identity"]
-pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])
+pytestmark = pytest.mark.one_loop
 
 MAILBOX = "scanner@example.test"
 PASSWORD = "what the scanner knows"

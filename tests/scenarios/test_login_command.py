@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tests.support.proxy_process import ProxyProcess
 
 pytest_plugins = ["tests.support.identity"]
-pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])
+pytestmark = pytest.mark.one_loop
 
 PASSWORD = "opens sesame"
 GOOGLE_SCOPE = "https://mail.google.com/"

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     StartLogin = Callable[..., Login]
 
 pytest_plugins = ["tests.support.identity"]
-pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])
+pytestmark = pytest.mark.one_loop
 
 
 @pytest.fixture

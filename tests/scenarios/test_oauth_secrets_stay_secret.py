@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from tests.support.proxy_process import ProxyProcess
 
 pytest_plugins = ["tests.support.identity"]
-pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])
+pytestmark = pytest.mark.one_loop
 
 TOKEN_VARIABLE = "XOAUTH2_PROXY_ADMIN_TOKEN"
 

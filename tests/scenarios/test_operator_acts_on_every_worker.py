@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from tests.support.proxy_process import ProxyProcess
 
 pytest_plugins = ["tests.support.identity"]
-pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])  # processes are slow to start
+pytestmark = pytest.mark.one_loop
 
 GOOD, REFUSED = {"235 2.7.0"}, {"535 5.7.8"}
 ADDED = "added@example.com"

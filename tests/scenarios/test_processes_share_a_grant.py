@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])  # processes are slow to start
+pytestmark = pytest.mark.one_loop
 
 LIFETIME_SECONDS = 0.8
 RENEWALS = {"tokens": 6, "renewals": 30}

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tests.support.smtp_client import Client
 
 pytest_plugins = ["tests.support.identity"]
-pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])
+pytestmark = pytest.mark.one_loop
 
 MAILBOX = "scanner@example.test"
 STRANGER = "director@example.test"

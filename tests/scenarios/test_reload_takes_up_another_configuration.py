@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from tests.scenarios.conftest import StartProcess
     from tests.support.proxy_process import ProxyProcess
 
-pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])
+pytestmark = pytest.mark.one_loop
 
 EACH = pytest.mark.parametrize("workers", ["1", "2"])
 CLIENTS = 10

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from xoauth2_proxy.smtp.protocol import Reply
 
-pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])  # processes are slow to start
+pytestmark = pytest.mark.one_loop
 
 CONTENT = b"Subject: a\r\n\r\nb\r\n"
 SETTINGS = {

@@ -14,7 +14,7 @@ from tests.support.programs import program, run
 
 SCRIPT = str(Path(offline_session.__file__))
 
-pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])
+pytestmark = pytest.mark.one_loop
 
 
 def assert_offline(report: dict[str, Any]) -> None:

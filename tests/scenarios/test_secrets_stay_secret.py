@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from tests.support.smtp_client import Client
     from xoauth2_proxy.sandbox.app import Sandbox
 
-pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])
+pytestmark = pytest.mark.one_loop
 
 CLEAR = "Clear-text-pass-7Qw3"
 FROM_ENVIRONMENT = "From-environment-9Zx1"

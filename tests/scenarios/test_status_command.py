@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tests.support.proxy_process import ProxyProcess
 
 pytest_plugins = ["tests.support.identity"]
-pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])
+pytestmark = pytest.mark.one_loop
 
 PASSWORD = "opens sesame"
 WRONG_SECRET = "not-the-clients-secret-7Qw3"

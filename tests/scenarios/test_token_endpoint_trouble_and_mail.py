@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from tests.conftest import StartRelay
     from tests.support.peers import Peer
 
-pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])
+pytestmark = pytest.mark.one_loop
 
 LATER, SIGN_IN, WELCOME = "454 4.7.0", "535 5.7.8", "235 2.7.0"
 LOGINS = 20

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from xoauth2_proxy.sandbox.app import Sandbox
 
 # One loop is enough: it takes seconds, for each message costs a login upstream.
-pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])
+pytestmark = pytest.mark.one_loop
 
 CONNECTIONS = 10
 LIMITS = {"max_connections": CONNECTIONS, "max_messages_per_connection": 1}

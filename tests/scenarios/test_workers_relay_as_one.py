@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from xoauth2_proxy.sandbox.app import Sandbox
 
 
-pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])
+pytestmark = pytest.mark.one_loop
 
 
 async def test_every_worker_takes_mail_and_the_figures_are_everyones(

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from tests.scenarios.conftest import StartProcess
     from tests.support.proxy_process import ProxyProcess
 
-pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])  # processes are slow to start
+pytestmark = pytest.mark.one_loop
 
 LONG, SHORT = 3600.0, 0.8  # seconds that tokens live
 RENEWALS = 12  # in all; three of them at least by each worker

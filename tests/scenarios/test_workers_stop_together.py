@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tests.support.proxy_process import ProxyProcess
     from xoauth2_proxy.sandbox.app import Sandbox
 
-pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])
+pytestmark = pytest.mark.one_loop
 
 CLIENTS = 20
 NO_END = 3600.0  # seconds; who waits for so long has not ended by itself

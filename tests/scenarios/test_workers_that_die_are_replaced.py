@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tests.scenarios.conftest import StartProcess
     from xoauth2_proxy.sandbox.app import Sandbox
 
-pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])
+pytestmark = pytest.mark.one_loop
 
 
 async def test_kill_under_load_loses_nothing_and_counts_on(
