@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import pytest
+import pytest_asyncio
 
 from tests.benchmark.runs import command, invoked, only_file, outcome, strict_json
 from tests.benchmark.test_cli_private_proxy import assert_clean, is_default_target_taken
@@ -21,12 +22,19 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.one_loop
 
 
-@pytest.fixture
-async def proxy(tmp_path: Path) -> AsyncIterator[ProxyProcess]:
-    folder = tmp_path / "proxy"
-    folder.mkdir()
-    async with ProxyProcess(folder, None, "--sandbox") as process:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def proxy(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ProxyProcess]:
+    """A running proxy with its sandbox, one for all tests: each has to leave it as it was."""
+    async with ProxyProcess(tmp_path_factory.mktemp("proxy"), None, "--sandbox") as process:
         yield process
+
+
+async def remove(proxy: ProxyProcess, mailboxes: list[str]) -> None:
+    headers = {"X-Requested-By": "test"}
+    async with aiohttp.ClientSession(proxy.admin_url, headers=headers) as http:
+        for mailbox in mailboxes:
+            async with http.delete(f"/accounts/{mailbox}") as response:
+                assert response.status == 200, await response.text()
 
 
 def options(proxy: ProxyProcess, *more: str) -> tuple[str, ...]:
@@ -126,6 +134,7 @@ async def test_too_few_mailboxes_call_the_run_off(tmp_path: Path, proxy: ProxyPr
     assert (code, out) == (1, "")
     assert "0 of 30 mailboxes could be added" in errors
     assert len(await added(proxy)) == 30
+    await remove(proxy, await added(proxy))
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import pytest
+import pytest_asyncio
 from aiohttp import web
 
 from bench.process.child_process import StartInterrupted
@@ -44,10 +45,10 @@ sys.exit(asyncio.run(main(sys.argv[1], int(sys.argv[2]), sys.argv[3:] == ["deaf"
 """
 
 
-@pytest.fixture
-async def proxy(tmp_path: Path) -> AsyncIterator[ProxyProcess]:
-    """A running proxy with its sandbox."""
-    async with ProxyProcess(tmp_path, None, "--sandbox") as process:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def proxy(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ProxyProcess]:
+    """A running proxy with its sandbox, one for all tests: each has to leave it as it was."""
+    async with ProxyProcess(tmp_path_factory.mktemp("proxy"), None, "--sandbox") as process:
         yield process
 
 
