@@ -7,6 +7,8 @@ JOBS ?= 3
 BIN := $(VENV)/bin
 IDP := tests/support/identity_provider
 PYTEST := $(BIN)/pytest --numprocesses $(JOBS) --dist loadscope
+# The tests start hundreds of processes: none of them is to compile the sources anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help run test test-own test-outside test-both-loops check format bench fuzz clean
 

@@ -119,4 +119,4 @@ def chain(error: BaseException | None) -> Iterator[BaseException]:
 def objects() -> str:
     """Return what every object of the relay's own classes says of itself."""
     own = [one for one in gc.get_objects() if str(type(one).__module__).startswith("xoauth2_proxy")]
-    return "\n".join(map(repr, own))
+    return "\n".join(dict.fromkeys(map(repr, own)))  # many say the same
