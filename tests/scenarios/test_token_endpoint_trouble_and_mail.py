@@ -129,8 +129,8 @@ class Scene:
             return (await client.send(message())).code
 
     async def some_seconds(self) -> float:
-        """Return a time in which much can be done on this machine: a second on a fast one."""
-        return max(1.0, 50 * await seconds_for(self.send(WELL)))
+        """Return a time in which much can be done on this machine: half a second on a fast one."""
+        return max(0.5, 50 * await seconds_for(self.send(WELL)))
 
 
 @pytest.fixture

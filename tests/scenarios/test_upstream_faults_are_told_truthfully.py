@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.smtp_client import message
+from tests.support.waiting import seconds_for
 from xoauth2_proxy.sandbox.app import Sandbox
 from xoauth2_proxy.sandbox.faults import Action, Fault, Step
 from xoauth2_proxy.upstream import connector, envelope
@@ -164,13 +165,17 @@ async def test_a_reply_too_many_never_makes_a_refusal_a_success(relay: Relay, st
 
 
 @pytest.fixture
-def _short_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+async def _short_limits(start_relay: StartRelay, monkeypatch: pytest.MonkeyPatch) -> None:
+    relay = await start_relay()
+    async with await relay.log_in() as client:
+        took_seconds = await seconds_for(client.send(message()))
+    moment = max(0.2, 20 * took_seconds)  # none of the steps of a message takes as long by itself
     for module, names in {
         connector: ("_CONNECT_SECONDS", "_AUTH_SECONDS"),
         envelope: ("_COMMAND_SECONDS", "_PIECE_SECONDS", "_FINAL_REPLY_SECONDS"),
     }.items():
         for name in names:
-            monkeypatch.setattr(module, name, 0.2)
+            monkeypatch.setattr(module, name, moment)
 
 
 SILENCES = [
