@@ -12,7 +12,7 @@ from tests.support.logins import DESKTOP, Login, provider_entry
 from tests.support.person import Person, user_code_in
 from tests.support.sign_ins import ALICE, BOB
 from tests.support.waiting import until
-from xoauth2_proxy.commands.sign_in_methods import Way
+from xoauth2_proxy.commands.sign_in_methods import SignInMethod
 from xoauth2_proxy.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ async def test_somebody_else_is_refused_with_both_names(
 ) -> None:
     login = start_login()
     async with asyncio.TaskGroup() as tasks, Person(identity_provider) as person:
-        running = tasks.create_task(login.run(ALICE, way=Way.PASTE))
+        running = tasks.create_task(login.run(ALICE, method=SignInMethod.PASTE))
         login.type(await person.sign_in(await login.url_shown(), BOB))
     assert running.result() == 1
     assert BOB in login.complained
@@ -76,20 +76,20 @@ async def test_the_browser_is_told_why_a_sign_in_failed(
     assert await login.grant(ALICE) is None
 
 
-@pytest.mark.parametrize("way", [Way.WEB, Way.DEVICE, Way.PASTE])
+@pytest.mark.parametrize("way", [SignInMethod.WEB, SignInMethod.DEVICE, SignInMethod.PASTE])
 async def test_a_person_who_says_no_is_heard(
-    start_login: StartLogin, identity_provider: IdentityProvider, way: Way
+    start_login: StartLogin, identity_provider: IdentityProvider, method: SignInMethod
 ) -> None:
     login = start_login()
     async with asyncio.TaskGroup() as tasks, Person(identity_provider) as person:
-        running = tasks.create_task(login.run(ALICE, way=way))
-        if way is Way.DEVICE:
+        running = tasks.create_task(login.run(ALICE, method=method))
+        if method is SignInMethod.DEVICE:
             await until(lambda: "Waiting" in login.said)
             page = f"{identity_provider.issuer}/device"
             await person.approve_device(page, user_code_in(login.said), ALICE, consents=False)
         else:
             end = await person.sign_in(await login.url_shown(), ALICE, consents=False)
-            if way is Way.PASTE:
+            if method is SignInMethod.PASTE:
                 login.type(end)
             else:
                 await person.visit(end)
@@ -112,14 +112,14 @@ async def test_a_wrong_address_is_not_taken(
 ) -> None:
     login = start_login()
     login.type(pasted)
-    assert await login.run(ALICE, way=Way.PASTE) == 1
+    assert await login.run(ALICE, method=SignInMethod.PASTE) == 1
     assert words in login.complained
     assert await login.grant(ALICE) is None
 
 
 async def test_googles_device_flow_is_not_offered(start_login: StartLogin) -> None:
     login = start_login(refresher="gmail", scopes="https://mail.google.com/")
-    assert await login.run(ALICE, way=Way.DEVICE) == 2
+    assert await login.run(ALICE, method=SignInMethod.DEVICE) == 2
     assert "grants no scope for mail" in login.complained
     assert "--paste" in login.complained
 
@@ -161,7 +161,7 @@ async def test_of_a_new_mailbox_that_was_not_signed_in_nothing_stays(
 ) -> None:
     login = start_login()
     login.type("")
-    assert await login.run(BOB, provider="school", way=Way.PASTE) == 1
+    assert await login.run(BOB, provider="school", method=SignInMethod.PASTE) == 1
     assert [one.email for one in login.config().accounts] == [ALICE]
     assert not (login.directory / "accounts").exists()
 
@@ -191,7 +191,7 @@ async def test_a_person_without_a_name_is_tried_at_the_mail_server(
     upstream = {"host": "localhost", "port": unused_tcp_port, "tls": "none"}
     login = start_login(upstream=upstream)
     async with asyncio.TaskGroup() as tasks, Person(identity_provider) as person:
-        running = tasks.create_task(login.run(ALICE, way=Way.PASTE))
+        running = tasks.create_task(login.run(ALICE, method=SignInMethod.PASTE))
         login.type(await person.sign_in(await login.url_shown(), ALICE))
     assert running.result() == 1
     assert str(unused_tcp_port) in login.complained

@@ -14,7 +14,7 @@ from tests.support.logins import DESKTOP, Login, provider_entry
 from tests.support.person import Person, user_code_in
 from tests.support.sign_ins import ALICE, BOB
 from tests.support.waiting import until
-from xoauth2_proxy.commands.sign_in_methods import Way
+from xoauth2_proxy.commands.sign_in_methods import SignInMethod
 from xoauth2_proxy.errors import GrantRevoked
 from xoauth2_proxy.oauth import sign_in
 from xoauth2_proxy.oauth.grant import Grant
@@ -97,7 +97,7 @@ async def test_by_copying_the_address(
 ) -> None:
     login = start_login()
     async with asyncio.TaskGroup() as tasks, Person(identity_provider) as person:
-        running = tasks.create_task(login.run(ALICE, way=Way.PASTE))
+        running = tasks.create_task(login.run(ALICE, method=SignInMethod.PASTE))
         login.type(await person.sign_in(await login.url_shown(), ALICE))
     assert running.result() == 0, login.complained
     await _is_signed_in(login)
@@ -109,7 +109,7 @@ async def test_what_was_signed_in_can_be_refreshed_and_given_back(
     """The stored refresh token works, is replaced with each use, and a replay ends them all."""
     login = start_login()
     async with asyncio.TaskGroup() as tasks, Person(identity_provider) as person:
-        tasks.create_task(login.run(ALICE, way=Way.PASTE))
+        tasks.create_task(login.run(ALICE, method=SignInMethod.PASTE))
         login.type(await person.sign_in(await login.url_shown(), ALICE))
     (account,) = login.config().accounts
     kept = await login.grant(account.key)
@@ -132,7 +132,7 @@ async def test_a_replayed_refresh_token_ends_the_grant(
 ) -> None:
     login = start_login()
     async with asyncio.TaskGroup() as tasks, Person(identity_provider) as person:
-        tasks.create_task(login.run(ALICE, way=Way.PASTE))
+        tasks.create_task(login.run(ALICE, method=SignInMethod.PASTE))
         login.type(await person.sign_in(await login.url_shown(), ALICE))
     (account,) = login.config().accounts
     kept = await login.grant(account.key)
@@ -151,7 +151,7 @@ async def test_a_new_mailbox_is_added_once_its_owner_has_signed_in(
 ) -> None:
     login = start_login()
     async with asyncio.TaskGroup() as tasks, Person(identity_provider) as person:
-        running = tasks.create_task(login.run(BOB, provider="school", way=Way.PASTE))
+        running = tasks.create_task(login.run(BOB, provider="school", method=SignInMethod.PASTE))
         url = await login.url_shown()
         assert [one.email for one in login.config().accounts] == [ALICE]
         login.type(await person.sign_in(url, BOB))

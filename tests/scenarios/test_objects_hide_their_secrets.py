@@ -31,7 +31,7 @@ _SECRETIVE = re.compile(
 # Fields that are called like secrets and hold none.
 _HARMLESS = frozenset(
     {
-        *("AdminSection.public_url", "OAuthClient.token_endpoint", "Patient.token_endpoint"),
+        *("AdminSection.public_url", "OAuthClient.token_endpoint", "DoctorContext.token_endpoint"),
         *("Answer.text", "Failure.text", "Fault.text", "HttpError.text", "Reply.text"),
         *(
             f"{section}.{key}"

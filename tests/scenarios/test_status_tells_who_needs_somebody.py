@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from aiohttp import web
-from rich.console import Console
+from rich.console import Console as RichConsole
 
 from tests.support.accounts import mailbox
 from xoauth2_proxy.accounts.oauth_client import OAuthClient, fingerprint
 from xoauth2_proxy.commands import status
-from xoauth2_proxy.commands.console import Screen
-from xoauth2_proxy.commands.status import Asked, span
+from xoauth2_proxy.commands.console import Console
+from xoauth2_proxy.commands.status import StatusOptions, span
 from xoauth2_proxy.errors import TokenStoreUnavailable
 from xoauth2_proxy.oauth.grant import EpochSeconds
 from xoauth2_proxy.oauth.refresh import issued_to
@@ -39,8 +39,8 @@ class Terminal:
     err: io.StringIO = field(default_factory=io.StringIO)
 
     @property
-    def screen(self) -> Screen:
-        return Screen(Console(file=self.out, width=160), Console(file=self.err, width=160))
+    def console(self) -> Console:
+        return Console(RichConsole(file=self.out, width=160), RichConsole(file=self.err, width=160))
 
     @property
     def lines(self) -> list[str]:
@@ -100,7 +100,7 @@ async def store() -> MemoryStore:
 
 
 async def test_who_needs_somebody_comes_first(store: MemoryStore, terminal: Terminal) -> None:
-    code = await status.run([ALICE, BOB, CAROL], store, Asked(), terminal.screen)
+    code = await status.run([ALICE, BOB, CAROL], store, StatusOptions(), terminal.console)
     assert code == 1
     shown = [line.split()[0] for line in terminal.lines if "@example.com " in line[:30]]
     assert shown == ["bob@example.com", "carol@example.com", "alice@example.com"]
@@ -115,32 +115,32 @@ async def test_who_needs_somebody_comes_first(store: MemoryStore, terminal: Term
 
 
 async def test_all_is_well(store: MemoryStore, terminal: Terminal) -> None:
-    assert await status.run([ALICE], store, Asked(), terminal.screen) == 0
+    assert await status.run([ALICE], store, StatusOptions(), terminal.console) == 0
     assert terminal.lines[-1] == "1 mailbox; nobody is needed"
 
 
 async def test_days_before_a_warning_are_the_caller_s(
     store: MemoryStore, terminal: Terminal
 ) -> None:
-    assert await status.run([CAROL], store, Asked(warn_days=9), terminal.screen) == 0
-    assert await status.run([CAROL], store, Asked(warn_days=10), terminal.screen) == 1
+    assert await status.run([CAROL], store, StatusOptions(warn_days=9), terminal.console) == 0
+    assert await status.run([CAROL], store, StatusOptions(warn_days=10), terminal.console) == 1
 
 
 async def test_chosen_mailboxes_alone_are_shown(store: MemoryStore, terminal: Terminal) -> None:
-    asked = Asked(mailboxes=("Alice@Example.com",))
-    assert await status.run([ALICE, BOB], store, asked, terminal.screen) == 0
+    options = StatusOptions(mailboxes=("Alice@Example.com",))
+    assert await status.run([ALICE, BOB], store, options, terminal.console) == 0
     assert "bob" not in terminal.out.getvalue()
 
 
 async def test_an_unknown_mailbox_is_wrong_usage(store: MemoryStore, terminal: Terminal) -> None:
-    asked = Asked(mailboxes=("nobody@example.com",))
-    assert await status.run([ALICE], store, asked, terminal.screen) == 2
+    options = StatusOptions(mailboxes=("nobody@example.com",))
+    assert await status.run([ALICE], store, options, terminal.console) == 2
     assert terminal.out.getvalue() == ""
     assert "there is no enabled account nobody@example.com" in terminal.err.getvalue()
 
 
 async def test_json_for_machines(store: MemoryStore, terminal: Terminal) -> None:
-    code = await status.run([ALICE, BOB], store, Asked(is_json=True), terminal.screen)
+    code = await status.run([ALICE, BOB], store, StatusOptions(is_json=True), terminal.console)
     assert code == 1
     assert terminal.document["version"] == 1
     bob, alice = terminal.document["mailboxes"]
@@ -157,18 +157,18 @@ async def test_thousands_fit_on_a_screen_and_all_of_them_where_asked(terminal: T
     for one in accounts[1000:]:
         await store.save(one.key, grant(one))
     await store.save(accounts[7].key, grant(accounts[7], "revoked"))
-    assert await status.run(accounts, store, Asked(), terminal.screen) == 1
+    assert await status.run(accounts, store, StatusOptions(), terminal.console) == 1
     assert len(terminal.lines) < 70
     assert "user0007" in terminal.lines[1]
     assert terminal.lines[-2] == "… and 2,950 more that are well (--all shows them)"
     everything = Terminal()
-    await status.run(accounts, store, Asked(is_all=True), everything.screen)
+    await status.run(accounts, store, StatusOptions(is_all=True), everything.console)
     assert len(everything.lines) > 3000
 
 
 async def test_words_in_addresses_are_no_markup(terminal: Terminal) -> None:
     odd = replace(account("x"), email='"[red]"@example.com')
-    await status.run([odd], MemoryStore(), Asked(), terminal.screen)
+    await status.run([odd], MemoryStore(), StatusOptions(), terminal.console)
     assert '"[red]"@example.com' in terminal.out.getvalue()
 
 
@@ -178,14 +178,14 @@ class BrokenStore(MemoryStore):
 
 
 async def test_a_store_that_cannot_be_read_is_no_good_news(terminal: Terminal) -> None:
-    assert await status.run([ALICE], BrokenStore(), Asked(), terminal.screen) == 1
+    assert await status.run([ALICE], BrokenStore(), StatusOptions(), terminal.console) == 1
     assert "permission denied" in " ".join(terminal.out.getvalue().split())
 
 
 async def test_an_endpoint_in_trouble_needs_nobody(terminal: Terminal) -> None:
     store = MemoryStore()
     await store.save(ALICE.key, grant(ALICE, "unavailable"))
-    assert await status.run([ALICE], store, Asked(), terminal.screen) == 0
+    assert await status.run([ALICE], store, StatusOptions(), terminal.console) == 0
     assert "1 in trouble that may pass" in terminal.lines[-1]
 
 
@@ -238,19 +238,29 @@ async def admin() -> AsyncIterator[Admin]:
 
 
 async def test_a_proxy_is_asked_for_what_it_alone_knows(admin: Admin, terminal: Terminal) -> None:
-    asked = Asked(is_json=True, warn_days=5)
-    assert await status.run_remote(admin.url, "", asked, terminal.screen) == 0
+    options = StatusOptions(is_json=True, warn_days=5)
+    assert await status.run_remote(admin.url, "", options, terminal.console) == 0
     (one,) = terminal.document["mailboxes"]
     assert (one["mailbox"], one["state"]) == ("alice@example.com", "ok")
     assert one["last_success"] == "2026-11-01T12:00:00Z"
-    assert await status.run_remote(admin.url, "", Asked(warn_days=7), Terminal().screen) == 1
+    assert (
+        await status.run_remote(admin.url, "", StatusOptions(warn_days=7), Terminal().console) == 1
+    )
 
 
 async def test_a_proxy_is_shown_the_admin_token(admin: Admin, terminal: Terminal) -> None:
     admin.token = "admin-token-7Qw3"
-    assert await status.run_remote(admin.url, "wrong", Asked(warn_days=5), terminal.screen) == 1
+    assert (
+        await status.run_remote(admin.url, "wrong", StatusOptions(warn_days=5), terminal.console)
+        == 1
+    )
     assert "XOAUTH2_PROXY_ADMIN_TOKEN" in terminal.err.getvalue()
-    assert await status.run_remote(admin.url, admin.token, Asked(warn_days=5), terminal.screen) == 0
+    assert (
+        await status.run_remote(
+            admin.url, admin.token, StatusOptions(warn_days=5), terminal.console
+        )
+        == 0
+    )
     assert "admin-token" not in terminal.out.getvalue() + terminal.err.getvalue()
 
 
@@ -261,12 +271,12 @@ async def test_an_answer_that_is_no_list_is_said_to_be_none(
     admin: Admin, terminal: Terminal, body: object
 ) -> None:
     admin.body = body
-    assert await status.run_remote(admin.url, "", Asked(), terminal.screen) == 1
+    assert await status.run_remote(admin.url, "", StatusOptions(), terminal.console) == 1
     assert "could not be asked" in terminal.err.getvalue()
 
 
 async def test_a_proxy_that_does_not_run_cannot_be_asked(terminal: Terminal) -> None:
-    assert await status.run_remote("http://127.0.0.1:1", "", Asked(), terminal.screen) == 1
+    assert await status.run_remote("http://127.0.0.1:1", "", StatusOptions(), terminal.console) == 1
     assert 'set "store" to file' in " ".join(terminal.err.getvalue().split())
 
 

@@ -12,13 +12,13 @@ from email.utils import formatdate
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
-from rich.console import Console
+from rich.console import Console as RichConsole
 
 from tests.support.accounts import mailbox
 from tests.support.token_scripts import WrittenRefresher
 from xoauth2_proxy.accounts.oauth_client import OAuthClient
-from xoauth2_proxy.commands import doctor
-from xoauth2_proxy.commands.console import Screen
+from xoauth2_proxy.commands.console import Console
+from xoauth2_proxy.commands.doctor import command
 from xoauth2_proxy.oauth.stores.memory import MemoryStore
 
 if TYPE_CHECKING:
@@ -73,17 +73,19 @@ class Ward:
         self, email: str = "", send_to: str = "", *, is_json: bool = True
     ) -> Examination:
         out, err = io.StringIO(), io.StringIO()
-        screen = Screen(Console(file=out, width=200), Console(file=err, width=200))
+        console = Console(RichConsole(file=out, width=200), RichConsole(file=err, width=200))
         has_none = self.account.oauth.is_empty and self.refresher is None
         refresher = self.refresher or WrittenRefresher(self.token)
-        means = doctor.Means(
+        dependencies = command.DoctorDependencies(
             store=self.store,
             is_store_shared=self.is_store_shared,
             refreshers={} if has_none else {self.account.refresher: refresher},
             hostname="doctor.example",
         )
-        asked = doctor.Asked(mailbox=email or self.account.email, send_to=send_to, is_json=is_json)
-        code = await doctor.run([self.account], asked, means, screen)
+        options = command.DoctorOptions(
+            mailbox=email or self.account.email, send_to=send_to, is_json=is_json
+        )
+        code = await command.run([self.account], options, dependencies, console)
         return Examination(code, out.getvalue(), err.getvalue())
 
 

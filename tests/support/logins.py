@@ -82,7 +82,7 @@ class Login:
             open_browser=self.open_browser,
         )
         return await login.run(
-            login.Asked(mailbox=mailbox, **asked),  # type: ignore[arg-type]
+            login.LoginOptions(mailbox=mailbox, **asked),  # type: ignore[arg-type]
             self.source,
             terminal,
         )

@@ -50,17 +50,21 @@ def log_in(  # noqa: PLR0913 - one parameter an option
 
     from xoauth2_proxy.cli import configured
     from xoauth2_proxy.commands import login
-    from xoauth2_proxy.commands.sign_in_methods import Way
+    from xoauth2_proxy.commands.sign_in_methods import SignInMethod
     from xoauth2_proxy.commands.terminal import Terminal
     from xoauth2_proxy.errors import ConfigError
 
-    chosen = {Way.WEB: is_web, Way.DEVICE: is_device, Way.PASTE: is_paste}
-    ways = [way for way, is_chosen in chosen.items() if is_chosen]
-    if len(ways) > 1:
+    chosen = {
+        SignInMethod.WEB: is_web,
+        SignInMethod.DEVICE: is_device,
+        SignInMethod.PASTE: is_paste,
+    }
+    methods = [method for method, is_chosen in chosen.items() if is_chosen]
+    if len(methods) > 1:
         raise typer.BadParameter("choose one of --web, --device and --paste")
     source = configured.source_of(context, config, state_dir)
-    asked = login.Asked(
-        mailbox=mailbox, provider=provider, way=ways[0] if ways else None, port=port
+    options = login.LoginOptions(
+        mailbox=mailbox, provider=provider, method=methods[0] if methods else None, port=port
     )
     terminal = Terminal(
         output=sys.stdout,
@@ -71,7 +75,7 @@ def log_in(  # noqa: PLR0913 - one parameter an option
         invocation=configured.invocation(source),
     )
     try:
-        code = configured.run(login.run(asked, source, terminal))
+        code = configured.run(login.run(options, source, terminal))
     except ConfigError as error:
         configured.refuse(source.path, error)
     if code == configured.EXIT_INTERRUPTED:
@@ -115,25 +119,25 @@ def show_status(  # noqa: PLR0913 - one parameter an option
     """
     from xoauth2_proxy.cli import configured
     from xoauth2_proxy.commands import status
-    from xoauth2_proxy.commands.console import Screen
+    from xoauth2_proxy.commands.console import Console
     from xoauth2_proxy.config import StoreKind
 
     source = configured.source_of(context, config, state_dir, sandbox=sandbox)
     loaded = configured.load(source)
-    asked = status.Asked(
+    options = status.StatusOptions(
         mailboxes=tuple(mailboxes or ()),
         is_json=is_json,
         is_all=is_all,
         warn_days=loaded.alerts.warn_days if warn_days is None else warn_days,
     )
-    screen = Screen.of_process(configured.invocation(source))
+    console = Console.of_process(configured.invocation(source))
     if loaded.store.kind is StoreKind.MEMORY and not url:
         url = f"http://{loaded.admin.host}:{loaded.admin.port}"
     if url:
         token = os.environ.get("XOAUTH2_PROXY_ADMIN_TOKEN", loaded.admin.token)
-        raise typer.Exit(configured.run(status.run_remote(url, token, asked, screen)))
+        raise typer.Exit(configured.run(status.run_remote(url, token, options, console)))
     store = configured.open_store(loaded, source)
-    work = status.run(loaded.accounts, store, asked, screen)
+    work = status.run(loaded.accounts, store, options, console)
     raise typer.Exit(configured.run(configured.closing(store, work)))
 
 
@@ -148,25 +152,25 @@ def examine(  # noqa: PLR0913 - one parameter an option
     state_dir: StateOption = None,
     sandbox: SandboxOption = False,
 ) -> None:
-    """Go a message's whole way, step by step, and name what fails first and what mends it."""
+    """Go a message's whole method, step by step, and name what fails first and what mends it."""
     from xoauth2_proxy.cli import configured
-    from xoauth2_proxy.commands import doctor
-    from xoauth2_proxy.commands.console import Screen
+    from xoauth2_proxy.commands.console import Console
+    from xoauth2_proxy.commands.doctor import command
     from xoauth2_proxy.config import StoreKind
     from xoauth2_proxy.oauth.refreshers import registry
 
     source = configured.source_of(context, config, state_dir, sandbox=sandbox)
     loaded = configured.load(source)
     refreshers = registry.RefresherRegistry(source.state_dir)
-    means = doctor.Means(
+    dependencies = command.DoctorDependencies(
         store=configured.open_store(loaded, source),
         is_store_shared=loaded.store.kind is not StoreKind.MEMORY,
         refreshers=refreshers.refreshers(account.refresher for account in loaded.accounts),
     )
-    screen = Screen.of_process(configured.invocation(source))
-    asked = doctor.Asked(mailbox=mailbox, send_to=send_to, is_json=is_json)
+    console = Console.of_process(configured.invocation(source))
+    options = command.DoctorOptions(mailbox=mailbox, send_to=send_to, is_json=is_json)
     try:
-        code = configured.run(doctor.run(loaded.accounts, asked, means, screen))
+        code = configured.run(command.run(loaded.accounts, options, dependencies, console))
     finally:
         refreshers.close()
     raise typer.Exit(code)

@@ -8,7 +8,7 @@ import textwrap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rich.console import Console
+import rich.console
 from rich.text import Text
 
 from xoauth2_proxy.commands.invocation import Invocation
@@ -20,19 +20,19 @@ _PIPED_COLUMNS = 200  # where nobody says how wide it is, lines stay whole for g
 
 
 @dataclass(frozen=True, slots=True)
-class Screen:
+class Console:
     """Standard output and standard error, or what a test has in their place."""
 
-    out: Console
-    err: Console
+    out: rich.console.Console
+    err: rich.console.Console
     invocation: Invocation = Invocation()  # noqa: RUF009 - it is immutable
 
     @classmethod
-    def of_process(cls, invocation: Invocation) -> Screen:
+    def of_process(cls, invocation: Invocation) -> Console:
         """Return the process's own standard output and standard error."""
         is_unknown = not sys.stdout.isatty() and "COLUMNS" not in os.environ
-        out = Console(width=_PIPED_COLUMNS if is_unknown else None)
-        return cls(out, Console(stderr=True), invocation)
+        out = rich.console.Console(width=_PIPED_COLUMNS if is_unknown else None)
+        return cls(out, rich.console.Console(stderr=True), invocation)
 
     def say(self, text: str, style: str = "") -> None:
         """Show a line as it is: brackets in addresses and replies are no markup.

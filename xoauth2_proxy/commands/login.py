@@ -19,7 +19,13 @@ from urllib.parse import urlsplit
 import argon2
 
 from xoauth2_proxy.accounts.accounts import login_key
-from xoauth2_proxy.commands.sign_in_methods import Way, best_way, by_browser, by_copying, by_device
+from xoauth2_proxy.commands.sign_in_methods import (
+    SignInMethod,
+    best_method,
+    by_browser,
+    by_copying,
+    by_device,
+)
 from xoauth2_proxy.commands.state_owner import other_user
 from xoauth2_proxy.commands.suggestions import likely
 from xoauth2_proxy.config import StoreKind
@@ -50,16 +56,20 @@ _THREADS = 2  # one request at a time, and one that nobody waits for any more
 _PASSWORD_BYTES = 18  # 24 characters: far beyond guessing, and still typed without error
 # What the command line calls the keys of a new account.
 _OPTIONS = {"email": "MAILBOX", "provider": "--provider"}
-_WAYS = {Way.WEB: by_browser, Way.DEVICE: by_device, Way.PASTE: by_copying}
+_METHODS = {
+    SignInMethod.WEB: by_browser,
+    SignInMethod.DEVICE: by_device,
+    SignInMethod.PASTE: by_copying,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class LoginOptions:
     """What the command line says."""
 
     mailbox: str
     provider: str = ""  # of a mailbox that is not configured; "": it is
-    way: Way | None = None  # None: whichever suits
+    method: SignInMethod | None = None  # None: whichever suits
     port: int = 0  # of the redirect's address, for clients that have it registered; 0: any
 
 
@@ -75,7 +85,7 @@ class _Usage(Exception):
     """What was asked for cannot be done; the text says why, and what can."""
 
 
-async def run(asked: Asked, source: ConfigSource, terminal: Terminal) -> int:
+async def run(options: LoginOptions, source: ConfigSource, terminal: Terminal) -> int:
     """Sign the mailbox in and return the exit code.
 
     Raises:
@@ -85,12 +95,12 @@ async def run(asked: Asked, source: ConfigSource, terminal: Terminal) -> int:
     try:
         if whose := await asyncio.to_thread(other_user, source.state_dir, config.store):
             raise _Usage(whose)
-        account, new = await _account(asked, config, source, terminal)
+        account, new = await _account(options, config, source, terminal)
         with ThreadPoolExecutor(_THREADS, "oauth") as threads:
             async with _opened_store(config.store) as store:
                 await store.load(account.key)  # else a person would sign in for nothing
                 server = AuthorizationServer(account, threads)
-                signed_in = await _sign_in(asked, server, store, terminal)
+                signed_in = await _sign_in(options, server, store, terminal)
         if new is not None:
             await asyncio.to_thread(
                 open_runtime_accounts(source.state_dir, config.store).add, new.document
@@ -101,19 +111,19 @@ async def run(asked: Asked, source: ConfigSource, terminal: Terminal) -> int:
     except ProxyError as error:
         if isinstance(error, ConfigError):
             raise
-        terminal.complain(f"{asked.mailbox} was not signed in: {error}")
+        terminal.complain(f"{options.mailbox} was not signed in: {error}")
         return REFUSED
     except OSError as error:
-        terminal.complain(f"{asked.mailbox} cannot be kept: {error.strerror}")
+        terminal.complain(f"{options.mailbox} cannot be kept: {error.strerror}")
         return REFUSED
     _report(account, signed_in, config.store, new, terminal)
     return DONE
 
 
 async def _account(
-    asked: Asked, config: Config, source: ConfigSource, terminal: Terminal
+    options: LoginOptions, config: Config, source: ConfigSource, terminal: Terminal
 ) -> tuple[Account, _New | None]:
-    account, new = await _configured_or_new(asked, config, source, terminal)
+    account, new = await _configured_or_new(options, config, source, terminal)
     if obstacle := sign_in_obstacle(account.refresher, account.oauth):
         raise _Usage(f"{account.email} cannot be signed in: {obstacle}")
     if config.store.kind is StoreKind.MEMORY:
@@ -125,18 +135,18 @@ async def _account(
 
 
 async def _configured_or_new(
-    asked: Asked, config: Config, source: ConfigSource, terminal: Terminal
+    options: LoginOptions, config: Config, source: ConfigSource, terminal: Terminal
 ) -> tuple[Account, _New | None]:
-    key = login_key(asked.mailbox)
+    key = login_key(options.mailbox)
     for account in config.accounts:
         if account.key != key:
             continue
-        if asked.provider not in ("", account.provider):
+        if options.provider not in ("", account.provider):
             raise _Usage(f"{account.email} is configured as one of {account.provider}")
         return account, None
-    if not asked.provider:
-        raise _Usage(_unknown(asked.mailbox, config))
-    new = await asyncio.to_thread(_new, asked)
+    if not options.provider:
+        raise _Usage(_unknown(options.mailbox, config))
+    new = await asyncio.to_thread(_new, options)
     try:
         account = await asyncio.to_thread(
             source.check_account, new.document, registry.names(), terminal.environ
@@ -154,12 +164,12 @@ def _unknown(mailbox: str, config: Config) -> str:
     return f"{mailbox} is not configured.{guess} To add it: {adding}"
 
 
-def _new(asked: Asked) -> _New:
+def _new(options: LoginOptions) -> _New:
     password = secrets.token_urlsafe(_PASSWORD_BYTES)
     return _New(
         {
-            "email": asked.mailbox,
-            "provider": asked.provider,
+            "email": options.mailbox,
+            "provider": options.provider,
             "password": argon2.PasswordHasher().hash(password),
         },
         password,
@@ -179,18 +189,18 @@ async def _opened_store(config: StoreSection) -> AsyncIterator[TokenStore]:
 
 
 async def _sign_in(
-    asked: Asked, server: AuthorizationServer, store: TokenStore, terminal: Terminal
+    options: LoginOptions, server: AuthorizationServer, store: TokenStore, terminal: Terminal
 ) -> SignInResult:
     account = server.account
-    if asked.way is Way.DEVICE and server.is_google:
+    if options.method is SignInMethod.DEVICE and server.is_google:
         raise _Usage(
             "Google's device flow grants no scope for mail; use --paste instead, which needs no "
             "browser on this machine either"
         )
     await server.metadata()
-    if asked.way is Way.DEVICE and not server.can_use_device:
+    if options.method is SignInMethod.DEVICE and not server.can_use_device:
         raise _Usage(f"{server.name} offers no device flow; use --paste instead")
-    way, reason = (asked.way, "") if asked.way else best_way(server, terminal)
+    method, reason = (options.method, "") if options.method else best_method(server, terminal)
     terminal.tell(f"Signing in {account.email} at {server.name}.")
     if reason:
         terminal.tell(reason)
@@ -204,7 +214,7 @@ async def _sign_in(
         await sign_in.save_sign_in(store, account, signed_in, now, prove)
         return signed_in
 
-    return await _WAYS[way](server, terminal, conclude, asked.port)
+    return await _METHODS[method](server, terminal, conclude, options.port)
 
 
 def _report(

@@ -26,7 +26,7 @@ _PASTE_SECONDS = 900.0  # over to another machine and back, with a second factor
 _FREE_PORTS = range(49_152, 65_536)  # RFC 6335 §6: nobody's, so no page answers there
 
 
-class Way(StrEnum):
+class SignInMethod(StrEnum):
     """How the person signs in."""
 
     WEB = "web"
@@ -34,17 +34,20 @@ class Way(StrEnum):
     PASTE = "paste"
 
 
-def best_way(server: AuthorizationServer, terminal: Terminal) -> tuple[Way, str]:
+def best_method(server: AuthorizationServer, terminal: Terminal) -> tuple[SignInMethod, str]:
     """Return the way that suits this terminal, and why, as a sentence."""
     obstacle = terminal.lacks_browser
     if not obstacle:
-        return Way.WEB, "Your browser opens; sign in there."
+        return SignInMethod.WEB, "Your browser opens; sign in there."
     begin = obstacle[0].upper() + obstacle[1:]
     if server.can_use_device:
-        return Way.DEVICE, f"{begin}, so you sign in on any device that has a browser."
+        return SignInMethod.DEVICE, f"{begin}, so you sign in on any device that has a browser."
     reason = "Google's device flow grants no scope for mail" if server.is_google else ""
     reason = reason or f"{server.name} offers no device flow"
-    return Way.PASTE, f"{begin}, and {reason}, so you copy an address from a browser elsewhere."
+    return (
+        SignInMethod.PASTE,
+        f"{begin}, and {reason}, so you copy an address from a browser elsewhere.",
+    )
 
 
 async def by_browser(

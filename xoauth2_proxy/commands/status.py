@@ -1,7 +1,7 @@
 """`xoauth2-proxy status`: how the mailboxes stand, for a person or for a machine.
 
 Reads the configuration and the store, so no proxy need run; where grants live in the memory of the
-proxy alone, it is asked. Exit codes: 0 nobody is needed, 1 somebody is, or nothing could be
+proxy alone, it is options. Exit codes: 0 nobody is needed, 1 somebody is, or nothing could be
 learned; 2 wrong usage.
 """
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from xoauth2_proxy.accounts.accounts import Account
-    from xoauth2_proxy.commands.console import Screen
+    from xoauth2_proxy.commands.console import Console
     from xoauth2_proxy.oauth.stores import TokenStore
 
 EXIT_WELL, EXIT_NEEDED, EXIT_USAGE = 0, 1, 2
@@ -56,7 +56,7 @@ _URGENCY = {state: rank for rank, state in enumerate(_WORDS)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class StatusOptions:
     """What the person at the command line wants to know."""
 
     mailboxes: tuple[str, ...] = ()  # none: all
@@ -65,19 +65,21 @@ class Asked:
     warn_days: int = 14
 
 
-async def run(accounts: Sequence[Account], store: TokenStore, asked: Asked, screen: Screen) -> int:
+async def run(
+    accounts: Sequence[Account], store: TokenStore, options: StatusOptions, console: Console
+) -> int:
     """Show how the accounts stand by the store; return the exit code."""
     present = {account.key: account for account in accounts}
-    wanted = [login_key(mailbox) for mailbox in asked.mailboxes] or list(present)
-    for mailbox, key in zip(asked.mailboxes, wanted, strict=False):
+    wanted = [login_key(mailbox) for mailbox in options.mailboxes] or list(present)
+    for mailbox, key in zip(options.mailboxes, wanted, strict=False):
         if key not in present:
-            return _unknown(mailbox, [one.email for one in accounts], screen)
+            return _unknown(mailbox, [one.email for one in accounts], console)
     now = EpochSeconds(time.time())
     chosen = [present[key] for key in dict.fromkeys(wanted)]
-    return _show(await mailbox_statuses(chosen, store, now, asked.warn_days), asked, screen)
+    return _show(await mailbox_statuses(chosen, store, now, options.warn_days), options, console)
 
 
-async def run_remote(url: str, token: str, asked: Asked, screen: Screen) -> int:
+async def run_remote(url: str, token: str, options: StatusOptions, console: Console) -> int:
     """Show how the accounts of the running proxy stand, whose admin server is at `url`.
 
     For the store kind memory, which nobody else can look into.
@@ -87,17 +89,17 @@ async def run_remote(url: str, token: str, asked: Asked, screen: Screen) -> int:
     except (aiohttp.ClientError, OSError, ValueError) as error:
         # Not the error's text: it may quote the request, token and all.
         why = str(error) if isinstance(error, _Refused) else type(error).__name__
-        screen.complain(
+        console.complain(
             f"the proxy could not be asked at {_shown(url)}: {why}; start it, or look at --url; "
             'where tokens live in its memory alone, set "store" to file'
         )
         return EXIT_NEEDED
     present = {login_key(one.mailbox): one for one in found}
-    for mailbox in asked.mailboxes:
+    for mailbox in options.mailboxes:
         if login_key(mailbox) not in present:
-            return _unknown(mailbox, [one.mailbox for one in found], screen)
-    wanted = dict.fromkeys(map(login_key, asked.mailboxes)) or present
-    return _show([_judged(present[key], asked.warn_days) for key in wanted], asked, screen)
+            return _unknown(mailbox, [one.mailbox for one in found], console)
+    wanted = dict.fromkeys(map(login_key, options.mailboxes)) or present
+    return _show([_judged(present[key], options.warn_days) for key in wanted], options, console)
 
 
 def _shown(url: str) -> str:
@@ -136,19 +138,19 @@ def _judged(one: MailboxStatus, warn_days: int) -> MailboxStatus:
     return one
 
 
-def _unknown(mailbox: str, known: Iterable[str], screen: Screen) -> int:
+def _unknown(mailbox: str, known: Iterable[str], console: Console) -> int:
     words = filter(None, (f"there is no enabled account {mailbox}", likely(mailbox, known)))
-    screen.complain("; ".join(words))
+    console.complain("; ".join(words))
     return EXIT_USAGE
 
 
-def _show(found: Iterable[MailboxStatus], asked: Asked, screen: Screen) -> int:
+def _show(found: Iterable[MailboxStatus], options: StatusOptions, console: Console) -> int:
     ranked = sorted(found, key=_rank)
-    if asked.is_json:
+    if options.is_json:
         document = {"version": _VERSION, "mailboxes": [one.to_json() for one in ranked]}
-        screen.out.file.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+        console.out.file.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
     else:
-        _show_table(ranked, asked, screen)
+        _show_table(ranked, options, console)
     return EXIT_NEEDED if any(one.needs_a_person or one.is_unread for one in ranked) else EXIT_WELL
 
 
@@ -157,9 +159,9 @@ def _rank(one: MailboxStatus) -> tuple[int, float, str]:
     return _URGENCY[one.state], days_left, one.mailbox.lower()
 
 
-def _show_table(ranked: list[MailboxStatus], asked: Asked, screen: Screen) -> None:
+def _show_table(ranked: list[MailboxStatus], options: StatusOptions, console: Console) -> None:
     needing = sum(one.state not in IS_WELL for one in ranked)
-    shown = ranked if asked.is_all else ranked[: max(_SHOWN, needing)]
+    shown = ranked if options.is_all else ranked[: max(_SHOWN, needing)]
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("Mailbox", overflow="fold")
     table.add_column("State", no_wrap=True)
@@ -176,28 +178,28 @@ def _show_table(ranked: list[MailboxStatus], asked: Asked, screen: Screen) -> No
             Text("–" if one.days_left is None else f"{one.days_left:.0f}"),
         )
     if shown:
-        screen.out.print(table)
-    _show_remedies(shown, screen)
+        console.out.print(table)
+    _show_remedies(shown, console)
     if len(shown) < len(ranked):
-        screen.say(f"… and {len(ranked) - len(shown):,} more that are well (--all shows them)")
-    screen.say(_summary(ranked))
+        console.say(f"… and {len(ranked) - len(shown):,} more that are well (--all shows them)")
+    console.say(_summary(ranked))
 
 
-def _show_remedies(shown: list[MailboxStatus], screen: Screen) -> None:
+def _show_remedies(shown: list[MailboxStatus], console: Console) -> None:
     """Say what is the matter and what to do, once for all that have the same trouble."""
     alike = defaultdict[tuple[str, str], list[str]](list)
     for one in shown:
         if one.reason or one.remedy:
             alike[one.reason, one.remedy].append(one.mailbox)
     if alike:
-        screen.say("")
+        console.say("")
     for (reason, remedy), mailboxes in alike.items():
         more = f" and {len(mailboxes) - _NAMED} more" if len(mailboxes) > _NAMED else ""
-        screen.tell(f"{', '.join(mailboxes[:_NAMED])}{more}: {reason}")
+        console.tell(f"{', '.join(mailboxes[:_NAMED])}{more}: {reason}")
         if remedy:
-            screen.say(f"  → {screen.typed(remedy)}")
+            console.say(f"  → {console.typed(remedy)}")
     if alike:
-        screen.say("")
+        console.say("")
 
 
 def _summary(ranked: list[MailboxStatus]) -> str:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from xoauth2_proxy.commands.doctor_steps import configuration, mail, network, tokens
+from xoauth2_proxy.commands.doctor import configuration, mail, network, tokens
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from xoauth2_proxy.commands.doctor_steps.context import Patient
+    from xoauth2_proxy.commands.doctor.context import DoctorContext
 
-    Step = Callable[[Patient], Awaitable[str]]
+    Step = Callable[[DoctorContext], Awaitable[str]]
 
 STEPS: tuple[tuple[str, Step], ...] = (
     ("configuration", configuration.configuration),

@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from xoauth2_proxy.accounts.accounts import TlsMode
-from xoauth2_proxy.commands.doctor_steps.context import NotNeeded, Trouble
-from xoauth2_proxy.commands.doctor_steps.smtp_dialogue import PORTS, Dialogue, DialogueBroken
+from xoauth2_proxy.commands.doctor.context import NotNeeded, Trouble
+from xoauth2_proxy.commands.doctor.smtp_dialogue import PORTS, Dialogue, DialogueBroken
 from xoauth2_proxy.errors import TokenError
 from xoauth2_proxy.network import is_loopback
 from xoauth2_proxy.oauth import discovery, endpoint
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from xoauth2_proxy.commands.doctor_steps.context import Patient
+    from xoauth2_proxy.commands.doctor.context import DoctorContext
 
 _SECONDS = 15.0  # for each wait on a host
 _SKEW_SECONDS = 300.0  # what Google and Microsoft tolerate in signed assertions, about
@@ -36,73 +36,73 @@ _OAUTH_ADDRESS = 'look at "oauth_token_url", "issuer" and "authority" of the acc
 _RESOLVER = "see whether this machine can look up names (/etc/resolv.conf)"
 
 
-async def token_host_name(patient: Patient) -> str:
+async def token_host_name(context: DoctorContext) -> str:
     """Look up the token host."""
-    _direct(patient)
-    return await _addresses(*patient.token_host, _OAUTH_ADDRESS)
+    _direct(context)
+    return await _addresses(*context.token_host, _OAUTH_ADDRESS)
 
 
-async def mail_host_name(patient: Patient) -> str:
+async def mail_host_name(context: DoctorContext) -> str:
     """Look up the mail host."""
-    upstream = patient.account.upstream
+    upstream = context.account.upstream
     return await _addresses(upstream.host, upstream.port, 'look at "upstream.host" of the account')
 
 
-async def token_host_connection(patient: Patient) -> str:
+async def token_host_connection(context: DoctorContext) -> str:
     """Open a TCP connection to the token host."""
-    _direct(patient)
-    return await _reached(*patient.token_host)
+    _direct(context)
+    return await _reached(*context.token_host)
 
 
-async def mail_host_connection(patient: Patient) -> str:
+async def mail_host_connection(context: DoctorContext) -> str:
     """Open a TCP connection to the mail host."""
-    upstream = patient.account.upstream
+    upstream = context.account.upstream
     return await _reached(upstream.host, upstream.port)
 
 
-async def token_host_tls(patient: Patient) -> str:
+async def token_host_tls(context: DoctorContext) -> str:
     """Check the token host's certificate."""
-    _direct(patient)
-    host, port = patient.token_host
-    if urlsplit(patient.token_url).scheme != "https":
+    _direct(context)
+    host, port = context.token_host
+    if urlsplit(context.token_url).scheme != "https":
         raise NotNeeded("plain HTTP to this machine")
-    context = await _tls_context(patient.account.oauth.ca_file, '"ca_file"')
+    tls = await _tls_context(context.account.oauth.ca_file, '"ca_file"')
     async with _tls_trouble(host, '"ca_file"', _OAUTH_ADDRESS), asyncio.timeout(_SECONDS):
-        _, writer = await asyncio.open_connection(host, port, ssl=context)
+        _, writer = await asyncio.open_connection(host, port, ssl=tls)
     try:
         return _described(writer)
     finally:
         writer.close()
 
 
-async def mail_host_tls(patient: Patient) -> str:
+async def mail_host_tls(context: DoctorContext) -> str:
     """Check the mail host's certificate, and note what the server offers behind TLS."""
-    upstream = patient.account.upstream
-    context = None
+    upstream = context.account.upstream
+    tls = None
     if upstream.tls is not TlsMode.NONE:
-        context = await _tls_context(upstream.ca_file, '"upstream.ca_file"')
+        tls = await _tls_context(upstream.ca_file, '"upstream.ca_file"')
     async with (
         _tls_trouble(upstream.host, '"upstream.ca_file"', PORTS),
         asyncio.timeout(4 * _SECONDS),
-        Dialogue.with_server(upstream, context, patient.hostname) as dialogue,
+        Dialogue.with_server(upstream, tls, context.hostname) as dialogue,
     ):
-        patient.extensions = dialogue.extensions
+        context.extensions = dialogue.extensions
         described = _described(dialogue.writer)
-    if context is None:
+    if tls is None:
         raise NotNeeded("TLS is switched off: upstream.tls is none")
     return described
 
 
-async def token_host_answer(patient: Patient) -> str:
+async def token_host_answer(context: DoctorContext) -> str:
     """Ask the token host for anything at all; its date tells whether our clock is right."""
-    url = patient.token_url
+    url = context.token_url
     if not url:
         raise NotNeeded("no token endpoint is asked")
-    if patient.issuer:
-        await asyncio.to_thread(_discover, patient)
-    context = await _tls_context(patient.account.oauth.ca_file, '"ca_file"')
+    if context.issuer:
+        await asyncio.to_thread(_discover, context)
+    tls = await _tls_context(context.account.oauth.ca_file, '"ca_file"')
     timeout = aiohttp.ClientTimeout(total=_SECONDS)
-    connector = aiohttp.TCPConnector(ssl=context)
+    connector = aiohttp.TCPConnector(ssl=tls)
     try:
         async with (
             aiohttp.ClientSession(connector=connector, timeout=timeout) as http,
@@ -114,14 +114,14 @@ async def token_host_answer(patient: Patient) -> str:
             f"no HTTP answer ({type(error).__name__})",
             "see whether a firewall or an HTTP proxy stands between, and HTTPS_PROXY",
         ) from None
-    return _clock_against(date, patient)
+    return _clock_against(date, context)
 
 
-def _discover(patient: Patient) -> None:
+def _discover(context: DoctorContext) -> None:
     """Learn the token endpoint from the issuer's metadata, in a thread."""
-    session = endpoint.open_session(patient.account.oauth.ca_file)
+    session = endpoint.open_session(context.account.oauth.ca_file)
     try:
-        patient.token_endpoint = discovery.discover(session, patient.issuer)["token_endpoint"]
+        context.token_endpoint = discovery.discover(session, context.issuer)["token_endpoint"]
     except TokenError as error:
         raise Trouble(
             f"the issuer's metadata are no good: {error}", 'look at "issuer" of the account'
@@ -130,13 +130,13 @@ def _discover(patient: Patient) -> None:
         session.close()
 
 
-def _clock_against(date: str, patient: Patient) -> str:
-    found = "metadata are good, " if patient.issuer else ""
+def _clock_against(date: str, context: DoctorContext) -> str:
+    found = "metadata are good, " if context.issuer else ""
     try:
         theirs = parsedate_to_datetime(date).timestamp()
     except ValueError:
         return f"{found}it answers"
-    ahead_seconds = patient.clock.time() - theirs
+    ahead_seconds = context.clock.time() - theirs
     if abs(ahead_seconds) > _SKEW_SECONDS:
         raise Trouble(
             f"this machine's clock is {abs(ahead_seconds):.0f} s "
@@ -146,9 +146,9 @@ def _clock_against(date: str, patient: Patient) -> str:
     return f"{found}it answers, and the clocks agree"
 
 
-def _direct(patient: Patient) -> None:
+def _direct(context: DoctorContext) -> None:
     """Raise `NotNeeded` where the token host is reached through an HTTP proxy."""
-    if proxy := _proxy_for(patient.token_url):
+    if proxy := _proxy_for(context.token_url):
         parts = urlsplit(proxy)
         raise NotNeeded(f"through the HTTP proxy {parts.hostname}:{parts.port or 80}")
 

@@ -9,14 +9,14 @@ import shlex
 from typing import TYPE_CHECKING, Any
 
 from xoauth2_proxy.accounts.oauth_client import GrantType
-from xoauth2_proxy.commands.doctor_steps.context import NotNeeded, Trouble
+from xoauth2_proxy.commands.doctor.context import NotNeeded, Trouble
 from xoauth2_proxy.diagnostics import explain
 from xoauth2_proxy.errors import TokenEndpointRefused, TokenError, TokenStoreUnavailable
 from xoauth2_proxy.metrics import Metrics
 from xoauth2_proxy.oauth.refresh import TokenRefreshes
 
 if TYPE_CHECKING:
-    from xoauth2_proxy.commands.doctor_steps.context import Patient
+    from xoauth2_proxy.commands.doctor.context import DoctorContext
 
 # learn.microsoft.com/troubleshoot/entra/entra-id/governance/verify-first-party-apps-sign-in
 _GRAPH = ("https://graph.microsoft.com", "00000003-0000-0000-c000-000000000000")
@@ -29,25 +29,25 @@ _NAMES = ("upn", "preferred_username", "unique_name", "email")
 _MAX_SHOWN = 80  # characters of one claim
 
 
-async def access_token(patient: Patient) -> str:
+async def access_token(context: DoctorContext) -> str:
     """Ask the provider for a token, as the relay does: under the store's lock, kept before used."""
-    account = patient.account
-    if account.oauth.is_empty and account.refresher not in patient.refreshers:
+    account = context.account
+    if account.oauth.is_empty and account.refresher not in context.refreshers:
         raise NotNeeded("clients bring their own tokens")
-    refreshes = TokenRefreshes(patient.refreshers, patient.store, Metrics(), patient.clock)
+    refreshes = TokenRefreshes(context.refreshers, context.store, Metrics(), context.clock)
     try:
         token = await refreshes.refresh(account, is_forced=True)
     except TokenError as error:
-        raise _trouble(patient, error) from None
+        raise _trouble(context, error) from None
     finally:
         await refreshes.close()
-    patient.access_token = token.value
-    lasts_minutes = (token.expires_at - patient.clock.monotonic()) / 60
+    context.access_token = token.value
+    lasts_minutes = (token.expires_at - context.clock.monotonic()) / 60
     return f"got one for {lasts_minutes:.0f} minutes, {len(token.value)} characters"
 
 
-def _trouble(patient: Patient, error: TokenError) -> Trouble:
-    account = patient.account
+def _trouble(context: DoctorContext, error: TokenError) -> Trouble:
+    account = context.account
     if isinstance(error, TokenStoreUnavailable):
         return Trouble(f"the store failed: {error}", 'look at "store" in the configuration')
     words = str(error)
@@ -64,18 +64,18 @@ def _trouble(patient: Patient, error: TokenError) -> Trouble:
     return Trouble(words, f"sign in again: xoauth2-proxy login {shlex.quote(account.email)}")
 
 
-async def claims(patient: Patient) -> str:
+async def claims(context: DoctorContext) -> str:
     """Judge what the token says of itself, as far as it can be read."""
-    if not patient.access_token:
+    if not context.access_token:
         raise NotNeeded("there is no token")
-    found = decoded(patient.access_token)
+    found = decoded(context.access_token)
     if found is None:
         raise NotNeeded("the token is opaque: the provider alone can read it")
-    _judge_dates(found, patient)
-    if patient.account.refresher == "outlook":
-        _judge_audience(found, patient)
-        _judge_permission(found, patient)
-    _suspect_user(found, patient)
+    _judge_dates(found, context)
+    if context.account.refresher == "outlook":
+        _judge_audience(found, context)
+        _judge_permission(found, context)
+    _suspect_user(found, context)
     return ", ".join(_shown(found))
 
 
@@ -92,8 +92,8 @@ def decoded(token: str) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def _judge_dates(found: dict[str, Any], patient: Patient) -> None:
-    now = patient.clock.time()
+def _judge_dates(found: dict[str, Any], context: DoctorContext) -> None:
+    now = context.clock.time()
     remedy = "set the clock, for example with: timedatectl set-ntp true"
     if (ends := _number(found, "exp")) is not None and ends <= now:
         raise Trouble(f"the new token ended {now - ends:.0f} s ago by this machine's clock", remedy)
@@ -104,12 +104,12 @@ def _judge_dates(found: dict[str, Any], patient: Patient) -> None:
         )
 
 
-def _judge_audience(found: dict[str, Any], patient: Patient) -> None:
+def _judge_audience(found: dict[str, Any], context: DoctorContext) -> None:
     audience = found.get("aud")
     if isinstance(audience, str) and audience.rstrip("/") in _GRAPH:
-        is_application = patient.account.oauth.grant_type is GrantType.CLIENT_CREDENTIALS
+        is_application = context.account.oauth.grant_type is GrantType.CLIENT_CREDENTIALS
         scopes = "https://outlook.office.com/SMTP.Send offline_access"
-        then = f", then: xoauth2-proxy login {shlex.quote(patient.account.email)}"
+        then = f", then: xoauth2-proxy login {shlex.quote(context.account.email)}"
         if is_application:
             scopes, then = "https://outlook.office365.com/.default", ""
         raise Trouble(
@@ -119,7 +119,7 @@ def _judge_audience(found: dict[str, Any], patient: Patient) -> None:
         )
 
 
-def _judge_permission(found: dict[str, Any], patient: Patient) -> None:
+def _judge_permission(found: dict[str, Any], context: DoctorContext) -> None:
     roles, scopes = found.get("roles"), found.get("scp")
     if isinstance(scopes, str):
         if "SMTP.Send" not in scopes.split():
@@ -127,7 +127,7 @@ def _judge_permission(found: dict[str, Any], patient: Patient) -> None:
                 "the token has no permission SMTP.Send",
                 'app registration > API permissions: add SMTP.Send; set "scopes" of the account '
                 'to "https://outlook.office.com/SMTP.Send offline_access", then: xoauth2-proxy '
-                f"login {patient.account.email}",
+                f"login {context.account.email}",
                 _SOURCE,
             )
     elif not (isinstance(roles, list) and "SMTP.SendAsApp" in roles):
@@ -139,13 +139,13 @@ def _judge_permission(found: dict[str, Any], patient: Patient) -> None:
         )
 
 
-def _suspect_user(found: dict[str, Any], patient: Patient) -> None:
+def _suspect_user(found: dict[str, Any], context: DoctorContext) -> None:
     """Keep in mind that somebody else signed in: right for a shared mailbox, else the cause."""
-    account = patient.account
+    account = context.account
     names = {str(found[key]).lower() for key in _NAMES if found.get(key)}
     wanted = {account.email.lower(), account.oauth.sign_in_as.lower()}
     if names and not names & wanted:
-        patient.suspicions.append(
+        context.suspicions.append(
             (
                 f"the token is {', '.join(sorted(names))[:_MAX_SHOWN]}'s, not {account.email}'s",
                 f"sign in as the mailbox: xoauth2-proxy login {shlex.quote(account.email)}; or, "

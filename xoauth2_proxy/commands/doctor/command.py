@@ -11,16 +11,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from xoauth2_proxy.accounts.accounts import login_key
-from xoauth2_proxy.commands.doctor_steps import STEPS
-from xoauth2_proxy.commands.doctor_steps.context import NotNeeded, Patient, Trouble
+from xoauth2_proxy.commands.doctor.context import DoctorContext, NotNeeded, Trouble
+from xoauth2_proxy.commands.doctor.steps import STEPS
 from xoauth2_proxy.commands.suggestions import likely
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from xoauth2_proxy.accounts.accounts import Account
-    from xoauth2_proxy.commands.console import Screen
-    from xoauth2_proxy.commands.doctor_steps import Step
+    from xoauth2_proxy.commands.console import Console
+    from xoauth2_proxy.commands.doctor.steps import Step
     from xoauth2_proxy.oauth.refreshers import Refresher
     from xoauth2_proxy.oauth.stores import TokenStore
 
@@ -33,7 +33,7 @@ _SLOW_SECONDS = 1.0  # what took longer is worth a word
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class DoctorOptions:
     """What the person at the command line wants to know."""
 
     mailbox: str
@@ -42,7 +42,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Means:
+class DoctorDependencies:
     """What the examination needs of the proxy's own parts."""
 
     store: TokenStore  # closed by `run`
@@ -71,63 +71,70 @@ class _Result:
         }
 
 
-async def run(accounts: Iterable[Account], asked: Asked, means: Means, screen: Screen) -> int:
+async def run(
+    accounts: Iterable[Account],
+    options: DoctorOptions,
+    dependencies: DoctorDependencies,
+    console: Console,
+) -> int:
     """Examine one mailbox, show each step as it ends, and return the exit code."""
-    key = login_key(asked.mailbox)
+    key = login_key(options.mailbox)
     present = {account.key: account for account in accounts}
     account = present.get(key)
     if account is None:
-        guess = likely(asked.mailbox, [one.email for one in present.values()])
-        words = filter(None, (f"there is no enabled account {asked.mailbox}", guess))
-        screen.complain("; ".join(words))
-        await means.store.close()
+        guess = likely(options.mailbox, [one.email for one in present.values()])
+        words = filter(None, (f"there is no enabled account {options.mailbox}", guess))
+        console.complain("; ".join(words))
+        await dependencies.store.close()
         return EXIT_USAGE
-    patient = Patient(
+    context = DoctorContext(
         account=account,
-        store=means.store,
-        is_store_shared=means.is_store_shared,
-        refreshers=means.refreshers,
-        hostname=means.hostname,
-        send_to=asked.send_to,
+        store=dependencies.store,
+        is_store_shared=dependencies.is_store_shared,
+        refreshers=dependencies.refreshers,
+        hostname=dependencies.hostname,
+        send_to=options.send_to,
     )
     try:
-        results = await _examine(patient, asked, screen)
+        results = await _examine(context, options, console)
     finally:
-        patient.close()
-        await means.store.close()
+        context.close()
+        await dependencies.store.close()
     failed = next((one for one in results if one.result == "failed"), None)
-    if asked.is_json:
+    if options.is_json:
         document = {
             "version": _VERSION,
             "mailbox": account.email,
             "is_well": failed is None,
             "steps": [one.to_json() for one in results],
         }
-        screen.out.file.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+        console.out.file.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
     else:
-        _conclude(account, failed, screen)
+        _conclude(account, failed, console)
     return EXIT_WELL if failed is None else EXIT_FAILED
 
 
-async def _examine(patient: Patient, asked: Asked, screen: Screen) -> list[_Result]:
+async def _examine(
+    context: DoctorContext, options: DoctorOptions, console: Console
+) -> list[_Result]:
     results: list[_Result] = []
     has_failed = False
     for name, step in STEPS:
         if has_failed:
             result = _Result(name, "skipped", 0.0, "")
         else:
-            result = await _taken(name, step, patient)
+            result = await _taken(name, step, context)
             has_failed = result.result == "failed"
         results.append(result)
-        if not asked.is_json:
-            _show(result, screen)
+        if not options.is_json:
+            _show(result, console)
     return results
 
 
-async def _taken(name: str, step: Step, patient: Patient) -> _Result:
+async def _taken(name: str, step: Step, context: DoctorContext) -> _Result:
     started = time.monotonic()
     try:
-        finding = await step(patient)
+        finding = await step(context)
     except NotNeeded as reason:
         return _Result(name, "skipped", time.monotonic() - started, str(reason))
     except Trouble as trouble:
@@ -136,19 +143,19 @@ async def _taken(name: str, step: Step, patient: Patient) -> _Result:
     return _Result(name, "ok", time.monotonic() - started, finding)
 
 
-def _show(result: _Result, screen: Screen) -> None:
+def _show(result: _Result, console: Console) -> None:
     symbol, colour = _SYMBOLS[result.result]
     took = f" ({result.seconds:.1f} s)" if result.seconds >= _SLOW_SECONDS else ""
     begin = ((f"{symbol} ", colour), (result.step, "dim" if result.result == "skipped" else ""))
-    screen.tell(result.finding + took, _STEP_COLUMNS, begin)
+    console.tell(result.finding + took, _STEP_COLUMNS, begin)
 
 
-def _conclude(account: Account, failed: _Result | None, screen: Screen) -> None:
-    screen.say("")
+def _conclude(account: Account, failed: _Result | None, console: Console) -> None:
+    console.say("")
     if failed is None:
-        screen.say(f"{account.email} is well.")
+        console.say(f"{account.email} is well.")
         return
-    screen.tell(f"{failed.step}: {failed.finding}", 13, [("Fails first:", "bold")])
-    screen.say(f"What to do:  {screen.typed(failed.remedy)}")
+    console.tell(f"{failed.step}: {failed.finding}", 13, [("Fails first:", "bold")])
+    console.say(f"What to do:  {console.typed(failed.remedy)}")
     if failed.source:
-        screen.say(f"Source:      {failed.source}")
+        console.say(f"Source:      {failed.source}")

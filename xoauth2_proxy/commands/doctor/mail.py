@@ -8,7 +8,7 @@ from email.policy import SMTP
 from email.utils import format_datetime, make_msgid
 from typing import TYPE_CHECKING
 
-from xoauth2_proxy.commands.doctor_steps.context import NotNeeded, Trouble
+from xoauth2_proxy.commands.doctor.context import NotNeeded, Trouble
 from xoauth2_proxy.diagnostics import explain
 from xoauth2_proxy.errors import ProxyError, UpstreamAuthRejected, UpstreamRejected
 from xoauth2_proxy.smtp.content import Content
@@ -17,15 +17,15 @@ from xoauth2_proxy.upstream.connector import Connector, NoTokens
 from xoauth2_proxy.upstream.transaction import transact
 
 if TYPE_CHECKING:
-    from xoauth2_proxy.commands.doctor_steps.context import Patient
+    from xoauth2_proxy.commands.doctor.context import DoctorContext
     from xoauth2_proxy.smtp.protocol import Reply
 
 _SELF = "xoauth2-proxy doctor"  # a remedy that sends here does not help whoever is here
 
 
-async def extensions(patient: Patient) -> str:
+async def extensions(context: DoctorContext) -> str:
     """See whether XOAUTH2 is offered."""
-    found = patient.extensions
+    found = context.extensions
     mechanisms = found.get("AUTH", "").upper().split()
     if "XOAUTH2" not in mechanisms:
         raise Trouble(
@@ -40,43 +40,43 @@ async def extensions(patient: Patient) -> str:
     return ", ".join(words)
 
 
-async def login(patient: Patient) -> str:
+async def login(context: DoctorContext) -> str:
     """Log in with the token, on the relay's own way."""
-    if not patient.access_token:
+    if not context.access_token:
         raise NotNeeded("there is no token")
-    connector = Connector(NoTokens(), patient.hostname)
+    connector = Connector(NoTokens(), context.hostname)
     try:
-        patient.connection = await connector.open_with(patient.account, patient.access_token)
+        context.connection = await connector.open_with(context.account, context.access_token)
     except UpstreamAuthRejected as error:
-        raise _refused(patient, error.reply) from None
+        raise _refused(context, error.reply) from None
     except UpstreamRejected as error:
-        raise _explained(patient, error.reply) from None
+        raise _explained(context, error.reply) from None
     except ProxyError as error:
         raise Trouble(str(error), "try again; if it lasts, look at the network") from None
-    return f"logged in as {patient.account.email}"
+    return f"logged in as {context.account.email}"
 
 
-async def test_message(patient: Patient) -> str:
+async def test_message(context: DoctorContext) -> str:
     """Send a message that says what it is."""
-    if not patient.send_to:
+    if not context.send_to:
         raise NotNeeded("none was asked for (--send-to)")
-    if patient.connection is None:
+    if context.connection is None:
         raise NotNeeded("nobody is logged in")
-    envelope = Envelope(reverse_path=patient.account.email, forward_paths=[patient.send_to])
+    envelope = Envelope(reverse_path=context.account.email, forward_paths=[context.send_to])
     try:
-        reply = await transact(patient.connection, envelope, _message(patient))
+        reply = await transact(context.connection, envelope, _message(context))
     except ProxyError as error:
         raise Trouble(str(error), "try again; if it lasts, look at the network") from None
     if not reply.is_positive:
-        raise _explained(patient, reply)
-    return f"{patient.send_to}: {reply}"
+        raise _explained(context, reply)
+    return f"{context.send_to}: {reply}"
 
 
-def _message(patient: Patient) -> Content:
-    sender = patient.account.email
+def _message(context: DoctorContext) -> Content:
+    sender = context.account.email
     message = EmailMessage(policy=SMTP)
     message["From"] = sender
-    message["To"] = patient.send_to
+    message["To"] = context.send_to
     message["Subject"] = "Test message of xoauth2-proxy doctor"
     message["Date"] = format_datetime(datetime.now(UTC))
     message["Message-ID"] = make_msgid(domain=sender.rpartition("@")[2])
@@ -87,23 +87,23 @@ def _message(patient: Patient) -> Content:
     return Content(message.as_bytes(), is_stuffed=False)
 
 
-def _refused(patient: Patient, reply: Reply) -> Trouble:
+def _refused(context: DoctorContext, reply: Reply) -> Trouble:
     """Return the trouble of a refused token: what it says of itself may be the cause."""
-    if not patient.suspicions or reply.is_transient:
-        return _explained(patient, reply)
-    cause, remedy = patient.suspicions[0]
-    known = explain(str(reply), patient.account.refresher)
+    if not context.suspicions or reply.is_transient:
+        return _explained(context, reply)
+    cause, remedy = context.suspicions[0]
+    known = explain(str(reply), context.account.refresher)
     if known is not None and _SELF not in known.remedy and "login" not in known.remedy:
-        return _explained(patient, reply)
+        return _explained(context, reply)
     return Trouble(f"{reply} – {cause}", remedy)
 
 
-def _explained(patient: Patient, reply: Reply) -> Trouble:
-    advice = explain(str(reply), patient.account.refresher)
+def _explained(context: DoctorContext, reply: Reply) -> Trouble:
+    advice = explain(str(reply), context.account.refresher)
     if advice is None:
         later = "try again later" if reply.is_transient else "ask the provider what it means"
         return Trouble(str(reply), later)
-    remedy = advice.remedy_for(patient.account.email)
+    remedy = advice.remedy_for(context.account.email)
     if _SELF in remedy:
         remedy = (
             "the token itself looks right; look at the mailbox's licence, its permission to use "

@@ -6,14 +6,14 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from xoauth2_proxy.accounts.oauth_client import GrantType
-from xoauth2_proxy.commands.doctor_steps.context import NotNeeded, Trouble
+from xoauth2_proxy.commands.doctor.context import NotNeeded, Trouble
 from xoauth2_proxy.errors import TokenStoreUnavailable
 from xoauth2_proxy.oauth.grant import EpochSeconds
 from xoauth2_proxy.oauth.mailbox_status import status_of
 from xoauth2_proxy.oauth.refresh import current_grant
 
 if TYPE_CHECKING:
-    from xoauth2_proxy.commands.doctor_steps.context import Patient
+    from xoauth2_proxy.commands.doctor.context import DoctorContext
 
 _ANOTHERS = (
     "what is stored was granted to another client or by another provider than the account names "
@@ -26,41 +26,41 @@ _GRANTS = {
 }
 
 
-async def configuration(patient: Patient) -> str:
+async def configuration(context: DoctorContext) -> str:
     """Say what the account is. It was read without problems, or nobody would be here."""
-    account = patient.account
+    account = context.account
     upstream = account.upstream
     words = [f"provider {account.provider}"]
     if account.refresher != account.provider:
         words.append(f"tokens from {account.refresher}")
     if account.refresher != "mock":
-        words.append("clients' own tokens" if account.oauth.is_empty else _right(patient))
+        words.append("clients' own tokens" if account.oauth.is_empty else _right(context))
     words.append(f"mail by {upstream.host}:{upstream.port} ({upstream.tls})")
     return ", ".join(words)
 
 
-def _right(patient: Patient) -> str:
-    if patient.account.oauth.command:
+def _right(context: DoctorContext) -> str:
+    if context.account.oauth.command:
         return "a program"
-    return _GRANTS[patient.account.oauth.grant_type]
+    return _GRANTS[context.account.oauth.grant_type]
 
 
-async def stored_grant(patient: Patient) -> str:
+async def stored_grant(context: DoctorContext) -> str:
     """Say what the store has, or that somebody must sign in first."""
-    account = patient.account
+    account = context.account
     if account.oauth.is_empty:
         raise NotNeeded("no grant is kept for this account")
-    if not patient.is_store_shared:
-        return _unshared(patient)
+    if not context.is_store_shared:
+        return _unshared(context)
     try:
-        kept = await patient.store.load(account.key)
+        kept = await context.store.load(account.key)
     except TokenStoreUnavailable as error:
         raise Trouble(
             f"the store cannot be read: {error}",
             'look at "store" in the configuration and at what it names',
         ) from None
-    grant = current_grant(account, kept, EpochSeconds(patient.clock.time()))
-    found = status_of(account, grant, EpochSeconds(patient.clock.time()), 0)
+    grant = current_grant(account, kept, EpochSeconds(context.clock.time()))
+    found = status_of(account, grant, EpochSeconds(context.clock.time()), 0)
     if not grant.refresh_token and not grant.refreshed_at and found.needs_a_person:
         is_anothers = kept is not None and kept.refresh_token and grant is not kept
         raise Trouble(_ANOTHERS if is_anothers else found.reason, found.remedy)
@@ -79,14 +79,14 @@ async def stored_grant(patient: Patient) -> str:
     return "; ".join(words)
 
 
-def _unshared(patient: Patient) -> str:
-    client = patient.account.oauth
+def _unshared(context: DoctorContext) -> str:
+    client = context.account.oauth
     if client.grant_type is GrantType.REFRESH_TOKEN and not client.command:
         # A second refresh with a token that was replaced meanwhile can end the whole sign-in.
         raise Trouble(
             "the sign-in lives in the running proxy's memory, and cannot be tried without risk",
             'set "store": {"kind": "file"}; or ask the running proxy: xoauth2-proxy status '
-            f"{patient.account.email}",
+            f"{context.account.email}",
         )
     return "nothing is kept beyond a process"
 

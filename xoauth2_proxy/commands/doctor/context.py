@@ -35,7 +35,7 @@ class NotNeeded(Exception):
 
 
 @dataclass
-class Patient:
+class DoctorContext:
     """The mailbox, the means to examine it, and the findings that later steps need."""
 
     account: Account
