@@ -6,6 +6,7 @@ end it quietly. Only the standard library's smallest modules are imported: Ctrl+
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import os
@@ -14,7 +15,7 @@ import sys
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from types import FrameType
     from typing import TextIO
 
@@ -48,6 +49,22 @@ def run(work: Callable[[], None]) -> NoReturn:
     except Exception as error:
         _complain_of_ourselves(error)
     sys.exit(0)
+
+
+@contextlib.contextmanager
+def keyboard_interrupts() -> Iterator[None]:
+    """Let Ctrl+C raise `KeyboardInterrupt` meanwhile, for work that has something to put in order.
+
+    Elsewhere it ends the process at once.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if before is _interrupted:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        if before is _interrupted:
+            signal.signal(signal.SIGINT, before)
 
 
 def _end(ended: SystemExit) -> NoReturn:

@@ -78,6 +78,24 @@ AdminPortOption = Annotated[
     int | None,
     typer.Option(min=0, max=65535, help="Its port; 0 takes a free one. Default: 9090."),
 ]
+SandboxPortOption = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        max=65535,
+        show_default="any free one",
+        help="Port of the sandbox's mail server, for programs that talk to it directly.",
+    ),
+]
+SandboxHttpPortOption = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        max=65535,
+        show_default="any free one",
+        help="Port of the sandbox's page, which shows the messages that it received.",
+    ),
+]
 TlsCertOption = Annotated[
     Path | None, typer.Option(help="Certificate chain (PEM): offers STARTTLS.", metavar="FILE")
 ]
@@ -128,6 +146,8 @@ def serve(  # noqa: PLR0913 - one parameter an option
     admin_host: AdminHostOption = None,
     admin_port: AdminPortOption = None,
     sandbox: SandboxOption = False,
+    sandbox_port: SandboxPortOption = 0,
+    sandbox_http_port: SandboxHttpPortOption = 0,
     tls_cert: TlsCertOption = None,
     tls_key: TlsKeyOption = None,
     allow_insecure_auth: InsecureOption = None,
@@ -158,6 +178,8 @@ def serve(  # noqa: PLR0913 - one parameter an option
     )
     if context.invoked_subcommand is not None:
         return
+    if (sandbox_port or sandbox_http_port) and not sandbox:
+        raise typer.BadParameter("--sandbox-port and --sandbox-http-port need --sandbox")
     from xoauth2_proxy.cli import configured
     from xoauth2_proxy.service import runner
 
@@ -168,6 +190,8 @@ def serve(  # noqa: PLR0913 - one parameter an option
         config=loaded,
         source=source,
         sandbox=sandbox,
+        sandbox_smtp_port=sandbox_port,
+        sandbox_http_port=sandbox_http_port,
         loop=loop,
         ready_file=ready_file,
         is_quiet=log_format is log.LogFormat.JSON,

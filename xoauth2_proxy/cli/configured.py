@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 from typing import TYPE_CHECKING, NoReturn
 
 import typer
@@ -16,6 +15,7 @@ from xoauth2_proxy.errors import ConfigError
 from xoauth2_proxy.files import default_state_dir
 from xoauth2_proxy.oauth.refreshers import registry
 from xoauth2_proxy.service.components import opened
+from xoauth2_proxy.standard_streams import keyboard_interrupts
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Coroutine
@@ -89,13 +89,11 @@ def invocation(source: ConfigSource) -> Invocation:
 
 def run(work: Coroutine[object, object, int]) -> int:
     """Return the exit code of a command that waits; SIGINT cancels it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        return asyncio.run(work)
+        with keyboard_interrupts():
+            return asyncio.run(work)
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 async def closing(store: TokenStore, work: Awaitable[int]) -> int:

@@ -24,6 +24,7 @@ from xoauth2_proxy.metrics import Metrics
 from xoauth2_proxy.network import is_loopback
 from xoauth2_proxy.oauth.tokens import TokenSource
 from xoauth2_proxy.relay import Relay
+from xoauth2_proxy.service.addresses import listening
 from xoauth2_proxy.service.admin_backend import AdminBackend, AdminDependencies
 from xoauth2_proxy.submission.authenticator import Authenticator
 from xoauth2_proxy.submission.listener import Listener
@@ -40,6 +41,10 @@ if TYPE_CHECKING:
     from xoauth2_proxy.service.components import Equipment
     from xoauth2_proxy.submission.acceptor import ClientCounter
     from xoauth2_proxy.upstream.worker_slots import WorkerSlots
+
+# What chooses an address, for messages.
+LISTENER_OPTIONS = "--host, --port, or listener.host and listener.port in the configuration"
+ADMIN_OPTIONS = "--admin-host, --admin-port, or admin.host and admin.port in the configuration"
 
 _log = log.logger("app")
 
@@ -121,7 +126,7 @@ class App:
 
     async def _start(self) -> Addresses:
         if self._sandbox is not None:
-            await self._sandbox.start()
+            await start_sandbox(self._sandbox)
             self._sandbox_upstream = sandbox_upstream(self._sandbox)
             self.health.sandbox = sandbox_addresses(self._sandbox)
         async with self._reloading:  # a parent may have something newer already
@@ -138,8 +143,11 @@ class App:
             listener.start_on(self._shared.sockets, self._shared.client_counts)
             return Addresses(self._shared.sockets[0].getsockname()[:2], ("", 0))
         assert self._administration is not None  # noqa: S101 - there is, without a parent
-        admin = await self._administration.start()
-        smtp = await listener.start(self._config.listener.host, self._config.listener.port)
+        at, of = self._config.listener, self._config.admin
+        with listening("the admin server", of.host, of.port, ADMIN_OPTIONS):
+            admin = await self._administration.start()
+        with listening("mail clients", at.host, at.port, LISTENER_OPTIONS):
+            smtp = await listener.start(at.host, at.port)
         return Addresses(smtp, admin)
 
     async def reload(self) -> None:
@@ -280,6 +288,13 @@ def warn_of_changes(old: Config, new: Config) -> None:
         _log.warning("%s has changed; it takes effect after a restart", path)
     for warning in new.warnings:
         _log.warning("%s", warning)
+
+
+async def start_sandbox(sandbox: Sandbox) -> None:
+    """Start the embedded sandbox. Raises `OSError`, `ValueError`."""
+    port = sandbox.smtp_port or sandbox.http_port or 0
+    with listening("the sandbox", sandbox.host, port, "--sandbox-port, --sandbox-http-port"):
+        await sandbox.start()
 
 
 def sandbox_addresses(sandbox: Sandbox) -> dict[str, str]:

@@ -21,6 +21,7 @@ from xoauth2_proxy.sandbox.mock_mailboxes import MOCK_MAILBOXES
 from xoauth2_proxy.service.app import Addresses, App
 from xoauth2_proxy.service.components import StandardEquipment, unusable_store
 from xoauth2_proxy.service.event_loop import EventLoop
+from xoauth2_proxy.standard_streams import OutputFailed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -135,14 +136,23 @@ async def _serve(what: Run, build: Callable[[Run], Service], interrupt: Callable
         if what.ready_file is not None:
             _write_ready_file(what.ready_file, addresses, app.health.sandbox)
         if not what.is_quiet:
-            sys.stdout.write(_welcome(what, addresses, app.health.sandbox))
-            sys.stdout.flush()
+            _greet(_welcome(what, addresses, app.health.sandbox))
         await stop.wait()
         _log.info("stopping: letting transactions in flight finish")
     finally:
         reloading.cancel()
         await asyncio.gather(reloading, return_exceptions=True)
         await app.stop()
+
+
+def _greet(text: str) -> None:
+    """Print the welcome; a relay whose standard output is closed or full relays all the same."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except (OSError, OutputFailed) as error:
+        _log.warning("the addresses cannot be written to standard output: %s", error)
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for the life of the process
 
 
 def _on_signals(stop: asyncio.Event, again: asyncio.Event, interrupt: Callable[[], None]) -> None:
@@ -212,6 +222,10 @@ def _welcome(what: Run, addresses: Addresses, sandbox: dict[str, str]) -> str:
         lines.append(f"  Received     {sandbox['http']}/   as JSON: {sandbox['http']}/messages")
     lines.append(f"  Mailboxes    {admin}/")
     lines.append(f"  Health       {admin}/health   metrics: {admin}/metrics")
+    lines.append(
+        "  Log          one line a message, on standard error; 2>proxy.log keeps it off the screen"
+    )
+    lines.append("  Later        xoauth2-proxy status shows how the mailboxes are")
     return "\n".join(lines) + "\n"
 
 

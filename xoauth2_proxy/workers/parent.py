@@ -17,8 +17,11 @@ from xoauth2_proxy.admin.health import Health, WorkersHealth
 from xoauth2_proxy.metrics import MergedMetrics, Metrics
 from xoauth2_proxy.oauth.tokens import TokenSource
 from xoauth2_proxy.service import runner
+from xoauth2_proxy.service.addresses import listening
 from xoauth2_proxy.service.admin_backend import AdminBackend, AdminDependencies
 from xoauth2_proxy.service.app import (
+    ADMIN_OPTIONS,
+    LISTENER_OPTIONS,
     Addresses,
     account_states,
     in_force,
@@ -26,6 +29,7 @@ from xoauth2_proxy.service.app import (
     sandbox_addresses,
     sandbox_upstream,
     sandboxed,
+    start_sandbox,
     warn_of_changes,
 )
 from xoauth2_proxy.submission.acceptor import listening_sockets
@@ -106,16 +110,17 @@ class Parent:
         self._metrics = MergedMetrics(
             run_directory.figures(directory), self._processes, self._own_metrics
         )
-        self._sockets = await asyncio.to_thread(
-            listening_sockets, config.listener.host, config.listener.port
-        )
+        at, of = config.listener, config.admin
+        with listening("mail clients", at.host, at.port, LISTENER_OPTIONS):
+            self._sockets = await asyncio.to_thread(listening_sockets, at.host, at.port)
         if self._sandbox is not None:
-            await self._sandbox.start()
+            await start_sandbox(self._sandbox)
             self.health.sandbox = sandbox_addresses(self._sandbox)
         self._connector.hostname = await asyncio.to_thread(own_hostname)
         self._administration = self._with_administration(self._metrics)
         await self._use(config)
-        admin = await self._administration.start()
+        with listening("the admin server", of.host, of.port, ADMIN_OPTIONS):
+            admin = await self._administration.start()
         await self._start_workers()
         return Addresses(self._sockets[0].getsockname()[:2], admin)
 

@@ -1,0 +1,46 @@
+"""Why an address cannot be listened on, in words that name it and the options that change it."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_REASONS = {
+    errno.EADDRINUSE: "another program uses this port: stop it, or choose another port ({where})",
+    errno.EACCES: "ports below 1024 are the system's: choose another port ({where})",
+    errno.EADDRNOTAVAIL: "this machine has no such address: choose one of its own ({where})",
+}
+
+
+class CannotListen(OSError):
+    """An address cannot be listened on; the text names it, the cause and the remedy."""
+
+    def __str__(self) -> str:
+        return str(self.args[-1])
+
+
+@contextmanager
+def listening(what: str, host: str, port: int, where: str) -> Iterator[None]:
+    """Turn an `OSError` of listening into `CannotListen`.
+
+    `what` says who connects there, `where` which options and keys choose the address.
+    """
+    try:
+        yield
+    except CannotListen:
+        raise
+    except socket.gaierror:
+        why = f"the name {host} is not known: write an address of this machine ({where})"
+        raise CannotListen(f"cannot listen for {what}: {why}") from None
+    except OSError as error:
+        usual = f"{error.strerror or error} ({where})"
+        why = _REASONS.get(error.errno or 0, usual).format(where=where)
+        place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        raise CannotListen(
+            error.errno or 0, f"cannot listen on {place} for {what}: {why}"
+        ) from None
