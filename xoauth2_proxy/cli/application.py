@@ -9,27 +9,34 @@ import typer
 
 from xoauth2_proxy import __version__, log
 from xoauth2_proxy.cli import mailbox_commands, tools
-from xoauth2_proxy.cli.options import ConfigOption, GlobalOptions, SandboxOption, StateOption
+from xoauth2_proxy.cli.options import (
+    ConfigOption,
+    GlobalOptions,
+    SandboxOption,
+    StateOption,
+    epilog,
+)
 from xoauth2_proxy.service.event_loop import EventLoop
 from xoauth2_proxy.workers.number import MAX_WORKERS, number_of_processors
 
-_EPILOG = """
-Examples:
-
-\b
-  Try everything without an account:
-    xoauth2-proxy --sandbox
-  Run with your own accounts:
-    xoauth2-proxy --config accounts.json
-  See what is wrong with a configuration:
-    xoauth2-proxy check --config accounts.json
-  Sign a mailbox in:
-    xoauth2-proxy --config accounts.json login alice@example.com
-  See which mailbox needs a person:
-    xoauth2-proxy --config accounts.json status
-  Find out why mail is not sent:
-    xoauth2-proxy --config accounts.json doctor alice@example.com
-"""
+_EPILOG = epilog(
+    {
+        "Try everything without an account": "xoauth2-proxy --sandbox",
+        "Run with your own accounts": "xoauth2-proxy --config accounts.json",
+        "Check a configuration": "xoauth2-proxy check --config accounts.json",
+        "Sign a mailbox in": "xoauth2-proxy --config accounts.json login alice@example.com",
+        "See which mailbox needs a person": "xoauth2-proxy --config accounts.json status",
+        "Find out why mail is not sent": (
+            "xoauth2-proxy --config accounts.json doctor alice@example.com"
+        ),
+    },
+    {
+        0: "stopped as asked",
+        1: "could not start; the message says why",
+        2: "wrong usage or configuration",
+        130: "interrupted",
+    },
+)
 
 cli = typer.Typer(
     name="xoauth2-proxy",
@@ -39,13 +46,47 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,  # a traceback with local variables would show secrets
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-cli.command()(tools.check)
-cli.command()(tools.schema)
-cli.command()(tools.version)
-cli.command()(tools.health)
-cli.command("login")(mailbox_commands.log_in)
-cli.command("status")(mailbox_commands.show_status)
-cli.command("doctor")(mailbox_commands.examine)
+cli.command(
+    "check", short_help="Check a configuration and print every problem.", epilog=tools.CHECK_EPILOG
+)(tools.check)
+cli.command(
+    "login",
+    short_help="Sign a mailbox in at its provider, once.",
+    epilog=mailbox_commands.LOGIN_EPILOG,
+)(mailbox_commands.log_in)
+cli.command(
+    "status",
+    short_help="Show whether each mailbox can send.",
+    epilog=mailbox_commands.STATUS_EPILOG,
+)(mailbox_commands.show_status)
+cli.command(
+    "doctor",
+    short_help="Find out why a mailbox cannot send.",
+    epilog=mailbox_commands.DOCTOR_EPILOG,
+)(mailbox_commands.examine)
+cli.command(
+    "list",
+    short_help="List the accounts, enabled and disabled.",
+    epilog=mailbox_commands.LIST_EPILOG,
+)(mailbox_commands.list_accounts)
+cli.command(
+    "revoke",
+    short_help="Sign a mailbox out at its provider.",
+    epilog=mailbox_commands.REVOKE_EPILOG,
+)(mailbox_commands.revoke)
+cli.command(
+    "remove", short_help="Remove a mailbox that was added.", epilog=mailbox_commands.REMOVE_EPILOG
+)(mailbox_commands.remove)
+cli.command(
+    "hash-password", short_help="Print the argon2 hash of a password.", epilog=tools.HASH_EPILOG
+)(tools.hash_password)
+cli.command(
+    "health", short_help="Ask a running proxy whether it is healthy.", epilog=tools.HEALTH_EPILOG
+)(tools.health)
+cli.command(
+    "schema", short_help="Print the configuration's JSON Schema.", epilog=tools.SCHEMA_EPILOG
+)(tools.schema)
+cli.command("version", short_help="Print the version.", epilog=tools.VERSION_EPILOG)(tools.version)
 
 
 def _print_version(is_asked: bool) -> None:
@@ -64,25 +105,42 @@ def _read_number_of_workers(given: str | int) -> int:
 
 
 HostOption = Annotated[
-    str | None, typer.Option(help="Address mail clients connect to. Default: 127.0.0.1.")
+    str | None,
+    typer.Option(
+        metavar="ADDRESS", help="Address that mail clients connect to. Default: 127.0.0.1."
+    ),
 ]
 PortOption = Annotated[
     int | None,
-    typer.Option(min=0, max=65535, help="Its port; 0 takes a free one. Default: 2525."),
+    typer.Option(
+        min=0,
+        max=65535,
+        metavar="PORT",
+        help="Port that mail clients connect to; 0: any free one. Default: 2525.",
+    ),
 ]
 AdminHostOption = Annotated[
     str | None,
-    typer.Option(help="Address of health and metrics. Default: 127.0.0.1."),
+    typer.Option(
+        metavar="ADDRESS",
+        help="Address of the admin server: health, metrics, pages. Default: 127.0.0.1.",
+    ),
 ]
 AdminPortOption = Annotated[
     int | None,
-    typer.Option(min=0, max=65535, help="Its port; 0 takes a free one. Default: 9090."),
+    typer.Option(
+        min=0,
+        max=65535,
+        metavar="PORT",
+        help="Port of the admin server; 0: any free one. Default: 9090.",
+    ),
 ]
 SandboxPortOption = Annotated[
     int,
     typer.Option(
         min=0,
         max=65535,
+        metavar="PORT",
         show_default="any free one",
         help="Port of the sandbox's mail server, for programs that talk to it directly.",
     ),
@@ -92,12 +150,16 @@ SandboxHttpPortOption = Annotated[
     typer.Option(
         min=0,
         max=65535,
+        metavar="PORT",
         show_default="any free one",
         help="Port of the sandbox's page, which shows the messages that it received.",
     ),
 ]
 TlsCertOption = Annotated[
-    Path | None, typer.Option(help="Certificate chain (PEM): offers STARTTLS.", metavar="FILE")
+    Path | None,
+    typer.Option(
+        help="Certificate chain (PEM). With it, STARTTLS is offered to clients.", metavar="FILE"
+    ),
 ]
 TlsKeyOption = Annotated[
     Path | None, typer.Option(help="The certificate's private key (PEM).", metavar="FILE")
@@ -106,13 +168,20 @@ InsecureOption = Annotated[
     bool | None,
     typer.Option(
         "--allow-insecure-auth",
-        help="Accept passwords without TLS although clients come over a network.",
+        help="Accept passwords without TLS from clients on the network.",
     ),
 ]
-LevelOption = Annotated[log.LogLevel, typer.Option(help="Minimum level to log.")]
-FormatOption = Annotated[log.LogFormat, typer.Option(help="For a person or for a machine.")]
+LevelOption = Annotated[
+    log.LogLevel,
+    typer.Option(
+        help="Minimum level to log. debug: each SMTP command and reply code, connections, tokens."
+    ),
+]
+FormatOption = Annotated[
+    log.LogFormat, typer.Option(help="Format of log lines: text for people, json for programs.")
+]
 LoopOption = Annotated[
-    EventLoop, typer.Option(help="uvloop where it is installed, or asyncio's own.")
+    EventLoop, typer.Option(help="Event loop; auto: uvloop if it is installed, else asyncio.")
 ]
 WorkersOption = Annotated[
     int,
@@ -120,14 +189,14 @@ WorkersOption = Annotated[
         "--workers",
         parser=_read_number_of_workers,
         metavar="N|auto",
-        help="Processes that share the port; auto: one per processor. Limits hold for all of them "
-        "together.",
+        help="Number of processes that share the port; auto: one per processor. Limits apply to "
+        "all of them together.",
     ),
 ]
 ReadyFileOption = Annotated[
     Path | None,
     typer.Option(
-        help="Write process id and addresses there (JSON) once clients are accepted.",
+        help="Write process id and addresses to this file (JSON) when clients are accepted.",
         metavar="FILE",
     ),
 ]
@@ -159,10 +228,10 @@ def serve(  # noqa: PLR0913 - one parameter an option
     ready_file: ReadyFileOption = None,
     show_version: VersionOption = False,
 ) -> None:
-    """An SMTP relay that logs in to Gmail and Outlook with OAuth2 for clients that cannot.
+    """An SMTP relay that logs in to Gmail and Outlook with OAuth2, for clients that cannot.
 
-    Point a mail client at port 2525; it logs in with the password (or token) from the
-    configuration, and its mail leaves through the mailbox's own provider.
+    A mail client connects to port 2525 and logs in with the password from the configuration. Its
+    mail is sent through the mailbox's own provider. Without a command, the relay runs.
     """
     context.obj = GlobalOptions(
         config=config,

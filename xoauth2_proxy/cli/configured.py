@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
+from xoauth2_proxy.commands.disabled_accounts import DisabledAccount, disabled_accounts
+from xoauth2_proxy.commands.health_check import USUAL_URL
 from xoauth2_proxy.commands.invocation import Invocation
 from xoauth2_proxy.commands.state_owner import other_user
 from xoauth2_proxy.config import Config, ConfigSource, Overrides
@@ -56,6 +58,33 @@ def load(source: ConfigSource) -> Config:
         return source.load(registry.names(), os.environ)
     except ConfigError as error:
         refuse(source.path, error)
+
+
+def load_unless(url: str, source: ConfigSource) -> Config | None:
+    """Return the configuration; None if a proxy is asked at `url` and no configuration is given."""
+    if url and source.path is None and not source.overrides.sandbox:
+        return None
+    return load(source)
+
+
+def admin_url(config: Config | None) -> str:
+    """Return where the admin server of this configuration answers on this machine."""
+    if config is None:
+        return USUAL_URL
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(config.admin.host, config.admin.host)  # noqa: S104
+    return (
+        f"http://[{host}]:{config.admin.port}"
+        if ":" in host
+        else f"http://{host}:{config.admin.port}"
+    )
+
+
+def disabled(source: ConfigSource) -> list[DisabledAccount]:
+    """Return the disabled accounts of the file; none if it was changed while it was read."""
+    try:
+        return disabled_accounts(source.path)
+    except (OSError, ValueError):
+        return []
 
 
 def refuse(config: Path | None, error: ConfigError) -> NoReturn:

@@ -1,19 +1,78 @@
-"""Commands about mailboxes: signing in, their state, and examining one."""
+"""Commands about mailboxes: signing in and out, their state, and examining one."""
 
 from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from xoauth2_proxy.cli.options import (
+    MAILBOX_CODES,
     ConfigOption,
     JsonOption,
     MailboxArgument,
-    SandboxOption,
     StateOption,
+    UrlOption,
+    WithSandboxOption,
+    epilog,
+)
+from xoauth2_proxy.commands.health_check import TOKEN_VARIABLE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from xoauth2_proxy.commands.console import Console
+    from xoauth2_proxy.commands.mailbox_changes import ChangeOptions, ProxyFiles
+    from xoauth2_proxy.config import ConfigSource
+
+LOGIN_EPILOG = epilog(
+    {
+        "Sign in a mailbox of the configuration": (
+            "xoauth2-proxy --config accounts.json login alice@example.com"
+        ),
+        "Add a mailbox and sign it in": (
+            "xoauth2-proxy --config accounts.json login bob@gmail.com --provider gmail"
+        ),
+    },
+    {0: "signed in", **MAILBOX_CODES, 130: "interrupted; nothing was changed"},
+)
+STATUS_EPILOG = epilog(
+    {
+        "Show all mailboxes": "xoauth2-proxy --config accounts.json status",
+        "Ask the running proxy": "xoauth2-proxy status --url http://127.0.0.1:9090",
+        "Be told a month ahead, in a daily job": (
+            "xoauth2-proxy --config accounts.json status --warn-days 30"
+        ),
+    },
+    {
+        0: "no mailbox needs a person",
+        1: "a mailbox needs a person, or its state is not known",
+        2: "wrong usage or configuration",
+    },
+)
+DOCTOR_EPILOG = epilog(
+    {
+        "Examine one mailbox": "xoauth2-proxy --config accounts.json doctor alice@example.com",
+        "And send a test message": (
+            "xoauth2-proxy -c accounts.json doctor alice@example.com --send-to bob@example.com"
+        ),
+        "Examine all mailboxes": "xoauth2-proxy --config accounts.json doctor --all",
+    },
+    {0: "everything works", 1: "something does not", 2: "wrong usage or configuration"},
+)
+LIST_EPILOG = epilog(
+    {"List them": "xoauth2-proxy --config accounts.json list"},
+    {0: "listed", 2: "wrong usage or configuration"},
+)
+REVOKE_EPILOG = epilog(
+    {"Revoke": "xoauth2-proxy --config accounts.json revoke alice@example.com"},
+    {0: "revoked", **MAILBOX_CODES},
+)
+REMOVE_EPILOG = epilog(
+    {"Remove": "xoauth2-proxy --config accounts.json remove bob@gmail.com"},
+    {0: "removed", **MAILBOX_CODES},
 )
 
 
@@ -21,30 +80,44 @@ def log_in(  # noqa: PLR0913 - one parameter an option
     context: typer.Context,
     mailbox: MailboxArgument,
     provider: Annotated[
-        str, typer.Option(help="Add the mailbox, which is not configured, with this provider.")
+        str,
+        typer.Option(
+            help="Add the mailbox with this provider, if it is not in the configuration; for "
+            "example gmail or outlook.",
+            metavar="NAME",
+        ),
     ] = "",
-    is_web: Annotated[bool, typer.Option("--web", help="By a browser on this machine.")] = False,
+    is_web: Annotated[
+        bool, typer.Option("--web", help="Sign in with a browser on this machine.")
+    ] = False,
     is_device: Annotated[
-        bool, typer.Option("--device", help="By a code to type on any other device.")
+        bool,
+        typer.Option("--device", help="Sign in on another device, by typing a short code there."),
     ] = False,
     is_paste: Annotated[
-        bool, typer.Option("--paste", help="By an address whose answer is pasted back here.")
+        bool,
+        typer.Option(
+            "--paste",
+            help="Sign in with a browser on another machine, and paste the address it ends at.",
+        ),
     ] = False,
     port: Annotated[
         int,
         typer.Option(
             min=0,
             max=65535,
+            metavar="PORT",
             show_default="any free one",
-            help="Of the redirect address, where the client has it registered.",
+            help="Port of the redirect address, if the OAuth client is registered with one.",
         ),
     ] = 0,
     config: ConfigOption = None,
     state_dir: StateOption = None,
 ) -> None:
-    """Sign a mailbox in with its provider, once; the proxy renews its tokens from then on.
+    """Sign a mailbox in at its provider. This is done once: the proxy renews the tokens itself.
 
-    Without --web, --device or --paste it picks what suits this machine, and says so.
+    Without --web, --device or --paste the command chooses what works on this machine, and says
+    why.
     """
     import webbrowser
 
@@ -64,7 +137,10 @@ def log_in(  # noqa: PLR0913 - one parameter an option
         raise typer.BadParameter("choose one of --web, --device and --paste")
     source = configured.source_of(context, config, state_dir)
     options = login.LoginOptions(
-        mailbox=mailbox, provider=provider, method=methods[0] if methods else None, port=port
+        mailbox=mailbox,
+        provider=provider,
+        method=methods[0] if methods else None,
+        port=port,
     )
     terminal = Terminal(
         output=sys.stdout,
@@ -87,78 +163,95 @@ def show_status(  # noqa: PLR0913 - one parameter an option
     context: typer.Context,
     mailboxes: Annotated[
         list[str] | None,
-        typer.Argument(help="Which ones; all if none is named.", metavar="MAILBOX"),
+        typer.Argument(help="The mailboxes to show; all if none is named.", metavar="MAILBOX"),
     ] = None,
     is_json: JsonOption = False,
     is_all: Annotated[
-        bool, typer.Option("--all", help="Every mailbox in the table, however many.")
+        bool, typer.Option("--all", help="Show every mailbox, also where there are very many.")
     ] = False,
     warn_days: Annotated[
         int | None,
         typer.Option(
             min=0,
-            help="Exit code 1 if somebody is needed within so many days. "
-            "Default: alerts.warn_days.",
+            metavar="DAYS",
+            help="Exit with code 1 if a mailbox needs a person within this many days. "
+            "Default: alerts.warn_days of the configuration, else 14.",
         ),
     ] = None,
     url: Annotated[
         str,
         typer.Option(
-            help="Ask the proxy that runs, by its admin server, instead of reading its store.",
+            help="Ask the running proxy at this address (its admin server) instead of reading "
+            "files; no configuration is needed then. Its token, if it has one, is read from the "
+            f"environment variable {TOKEN_VARIABLE}.",
+            metavar="URL",
             envvar="XOAUTH2_PROXY_ADMIN_URL",
         ),
     ] = "",
     config: ConfigOption = None,
     state_dir: StateOption = None,
-    sandbox: SandboxOption = False,
+    sandbox: WithSandboxOption = False,
 ) -> None:
-    """Tell how each mailbox stands, and which needs a person before its mail stops.
+    """Show whether each mailbox can send, and which needs a person soon.
 
-    A bearer token for --url, if one is needed, comes from the environment:
-    XOAUTH2_PROXY_ADMIN_TOKEN.
+    Reads the configuration and the stored tokens, so the proxy need not run.
     """
     from xoauth2_proxy.cli import configured
     from xoauth2_proxy.commands import status
     from xoauth2_proxy.commands.console import Console
     from xoauth2_proxy.config import StoreKind
+    from xoauth2_proxy.config.sections import AlertsSection
 
     source = configured.source_of(context, config, state_dir, sandbox=sandbox)
-    loaded = configured.load(source)
+    loaded = configured.load_unless(url, source)
+    alerts = AlertsSection() if loaded is None else loaded.alerts
     options = status.StatusOptions(
         mailboxes=tuple(mailboxes or ()),
         is_json=is_json,
         is_all=is_all,
-        warn_days=loaded.alerts.warn_days if warn_days is None else warn_days,
+        warn_days=alerts.warn_days if warn_days is None else warn_days,
     )
     console = Console.of_process(configured.invocation(source))
-    if loaded.store.kind is StoreKind.MEMORY and not url:
-        url = f"http://{loaded.admin.host}:{loaded.admin.port}"
-    if url:
-        token = os.environ.get("XOAUTH2_PROXY_ADMIN_TOKEN", loaded.admin.token)
+    if loaded is not None and loaded.store.kind is StoreKind.MEMORY and not url:
+        url = configured.admin_url(loaded)
+    if loaded is None or url:
+        token = os.environ.get(TOKEN_VARIABLE, loaded.admin.token if loaded else "")
         raise typer.Exit(configured.run(status.run_remote(url, token, options, console)))
     store = configured.open_store(loaded, source)
-    work = status.run(loaded.accounts, store, options, console)
+    disabled = configured.disabled(source)
+    work = status.run(loaded.accounts, store, options, console, disabled)
     raise typer.Exit(configured.run(configured.closing(store, work)))
 
 
 def examine(  # noqa: PLR0913 - one parameter an option
     context: typer.Context,
-    mailbox: MailboxArgument,
+    mailbox: Annotated[
+        str, typer.Argument(help="The mailbox's e-mail address.", metavar="[MAILBOX]")
+    ] = "",
+    is_all: Annotated[bool, typer.Option("--all", help="Examine every enabled mailbox.")] = False,
     send_to: Annotated[
-        str, typer.Option(help="Send a test message there at the end.", metavar="ADDRESS")
+        str,
+        typer.Option(help="At the end, send a test message to this address.", metavar="ADDRESS"),
     ] = "",
     is_json: JsonOption = False,
     config: ConfigOption = None,
     state_dir: StateOption = None,
-    sandbox: SandboxOption = False,
+    sandbox: WithSandboxOption = False,
 ) -> None:
-    """Go a message's whole method, step by step, and name what fails first and what mends it."""
+    """Find out why a mailbox cannot send: test each step of a message's way and say what to do.
+
+    The steps: configuration, stored sign-in, DNS, TCP and TLS of the token host and of the mail
+    host, access token, SMTP login and, with --send-to, a message. A step that depends on one that
+    failed is not tested.
+    """
     from xoauth2_proxy.cli import configured
     from xoauth2_proxy.commands.console import Console
     from xoauth2_proxy.commands.doctor import command
     from xoauth2_proxy.config import StoreKind
     from xoauth2_proxy.oauth.refreshers import registry
 
+    if bool(mailbox) is is_all:
+        raise typer.BadParameter("name one mailbox, or write --all")
     source = configured.source_of(context, config, state_dir, sandbox=sandbox)
     loaded = configured.load(source)
     refreshers = registry.RefresherRegistry(source.state_dir)
@@ -168,9 +261,104 @@ def examine(  # noqa: PLR0913 - one parameter an option
         refreshers=refreshers.refreshers(account.refresher for account in loaded.accounts),
     )
     console = Console.of_process(configured.invocation(source))
-    options = command.DoctorOptions(mailbox=mailbox, send_to=send_to, is_json=is_json)
+    options = command.DoctorOptions(
+        mailbox=mailbox, is_all=is_all, send_to=send_to, is_json=is_json
+    )
     try:
         code = configured.run(command.run(loaded.accounts, options, dependencies, console))
     finally:
         refreshers.close()
     raise typer.Exit(code)
+
+
+def list_accounts(
+    context: typer.Context,
+    is_json: JsonOption = False,
+    config: ConfigOption = None,
+    state_dir: StateOption = None,
+    sandbox: WithSandboxOption = False,
+) -> None:
+    """List the accounts: mailbox, provider, whether it is enabled, and where it is written.
+
+    The source is `file` for an account of the configuration, and `added` for one that `login` or
+    the admin page has added.
+    """
+    from xoauth2_proxy.cli import configured
+    from xoauth2_proxy.commands import account_list
+    from xoauth2_proxy.commands.console import Console
+
+    source = configured.source_of(context, config, state_dir, sandbox=sandbox)
+    loaded = configured.load(source)
+    console = Console.of_process(configured.invocation(source))
+    disabled = configured.disabled(source)
+    raise typer.Exit(account_list.run(loaded, disabled, console, is_json=is_json))
+
+
+def revoke(
+    context: typer.Context,
+    mailbox: MailboxArgument,
+    url: UrlOption = "",
+    config: ConfigOption = None,
+    state_dir: StateOption = None,
+) -> None:
+    """Sign a mailbox out: its provider ends the sign-in, and the proxy forgets it.
+
+    The mailbox sends no mail until somebody signs it in again. The running proxy does this; if
+    none runs, it is done in the stored tokens.
+    """
+    from xoauth2_proxy.cli import configured
+    from xoauth2_proxy.commands import mailbox_changes
+
+    source = configured.source_of(context, config, state_dir)
+    _change(mailbox_changes.revoke, mailbox, url, source)
+
+
+def remove(
+    context: typer.Context,
+    mailbox: MailboxArgument,
+    url: UrlOption = "",
+    config: ConfigOption = None,
+    state_dir: StateOption = None,
+) -> None:
+    """Remove a mailbox that `login` or the admin page has added, and forget its sign-in.
+
+    A mailbox of the configuration file is removed in that file. The running proxy does this; if
+    none runs, it is done in its files.
+    """
+    from xoauth2_proxy.cli import configured
+    from xoauth2_proxy.commands import mailbox_changes
+
+    source = configured.source_of(context, config, state_dir)
+    _change(mailbox_changes.remove, mailbox, url, source)
+
+
+def _change(
+    change: Callable[[ChangeOptions, ProxyFiles | None, Console], Coroutine[object, object, int]],
+    mailbox: str,
+    url: str,
+    source: ConfigSource,
+) -> NoReturn:
+    """Make a change by the running proxy, or in its files, and end with the exit code."""
+    from xoauth2_proxy.cli import configured
+    from xoauth2_proxy.commands.console import Console
+    from xoauth2_proxy.commands.mailbox_changes import ChangeOptions, ProxyFiles
+    from xoauth2_proxy.config.runtime_accounts import open_runtime_accounts
+
+    loaded = configured.load_unless(url, source)
+    files = None
+    token = ""
+    if loaded is not None:
+        token = loaded.admin.token
+        files = ProxyFiles(
+            config=loaded,
+            open_store=lambda: configured.open_store(loaded, source),
+            open_added=lambda: open_runtime_accounts(source.state_dir, loaded.store),
+        )
+    options = ChangeOptions(
+        mailbox=mailbox,
+        url=url or configured.admin_url(loaded),
+        token=os.environ.get(TOKEN_VARIABLE, token),
+        is_url_given=bool(url),
+    )
+    console = Console.of_process(configured.invocation(source))
+    raise typer.Exit(configured.run(change(options, files, console)))

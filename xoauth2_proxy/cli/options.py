@@ -8,12 +8,14 @@ from typing import Annotated
 
 import typer
 
+from xoauth2_proxy.commands.health_check import TOKEN_VARIABLE, URL_VARIABLE
+
 ConfigOption = Annotated[
     Path | None,
     typer.Option(
         "--config",
         "-c",
-        help="The accounts and settings, a JSON file.",
+        help="The configuration: accounts and settings in a JSON file.",
         metavar="FILE",
         envvar="XOAUTH2_PROXY_CONFIG",
     ),
@@ -22,21 +24,42 @@ SandboxOption = Annotated[
     bool,
     typer.Option(
         "--sandbox",
-        help="Run a provider for trying things out beside the proxy, and send mock accounts' mail "
-        "there. Without --config: four mock mailboxes, password 'secret'.",
+        help="Also run a simulated mail provider, and send the mail of mock accounts there. "
+        "Without --config: four mock mailboxes, whose password is 'secret'.",
+    ),
+]
+WithSandboxOption = Annotated[
+    bool,
+    typer.Option(
+        "--sandbox",
+        help="Read the configuration as a proxy with --sandbox does; without --config: its four "
+        "mock mailboxes.",
     ),
 ]
 StateOption = Annotated[
     Path | None,
     typer.Option(
         "--state-dir",
-        help="Where tokens and keys are kept. Default: the platform's state directory.",
+        help="Where tokens and keys are kept. Default: the platform's directory for state.",
         metavar="DIR",
         envvar="XOAUTH2_PROXY_STATE_DIR",
     ),
 ]
-MailboxArgument = Annotated[str, typer.Argument(help="Its e-mail address.", metavar="MAILBOX")]
+MailboxArgument = Annotated[
+    str, typer.Argument(help="The mailbox's e-mail address.", metavar="MAILBOX")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+UrlOption = Annotated[
+    str,
+    typer.Option(
+        help="Address of the running proxy's admin server. Default: as configured. Its token, if "
+        f"it has one, is read from the environment variable {TOKEN_VARIABLE}.",
+        metavar="URL",
+        envvar=URL_VARIABLE,
+    ),
+]
+
+MAILBOX_CODES = {1: "it failed; the message says why", 2: "wrong usage or configuration"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,3 +76,11 @@ class GlobalOptions:
     tls_key: Path | None = None
     allow_insecure_auth: bool | None = None
     sandbox: bool = False
+
+
+def epilog(examples: dict[str, str], codes: dict[int, str]) -> str:
+    """Return what stands below a command's options: examples by what they do, and exit codes."""
+    shown = "\n".join(f"  {what}:\n    {command}" for what, command in examples.items())
+    ends = "\n".join(f"  {code}  {meaning}" for code, meaning in codes.items())
+    # A backspace alone on a line: click leaves the paragraph behind it as it is.
+    return f"\b\nExamples:\n{shown}\n\n\b\nExit codes:\n{ends}"

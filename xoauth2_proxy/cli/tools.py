@@ -1,30 +1,60 @@
-"""Commands that look at the program or its configuration, and change nothing."""
+"""Commands that need no mailbox: the program, its configuration, passwords and health."""
 
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from xoauth2_proxy import __version__
-from xoauth2_proxy.cli.options import ConfigOption, SandboxOption, StateOption
+from xoauth2_proxy.cli.options import ConfigOption, StateOption, WithSandboxOption, epilog
 from xoauth2_proxy.commands import health_check
 
 if TYPE_CHECKING:
     from xoauth2_proxy.config import Config
 
+CHECK_EPILOG = epilog(
+    {
+        "Check a file": "xoauth2-proxy check --config accounts.json",
+        "Check it together with options of the proxy": (
+            "xoauth2-proxy --host 0.0.0.0 check --config accounts.json"
+        ),
+    },
+    {0: "no problem was found", 2: "there are problems; each is printed with its place"},
+)
+SCHEMA_EPILOG = epilog(
+    {"Let an editor check accounts.json": "xoauth2-proxy schema > accounts.schema.json"},
+    {0: "printed", 1: "the output could not be written"},
+)
+VERSION_EPILOG = epilog({"Print it": "xoauth2-proxy version"}, {0: "printed"})
+HEALTH_EPILOG = epilog(
+    {
+        "Ask the proxy on this machine": "xoauth2-proxy health",
+        "Ask another": "xoauth2-proxy health --url http://127.0.0.1:9091",
+    },
+    {0: "the proxy is healthy", 1: "it is not, or it does not answer"},
+)
+HASH_EPILOG = epilog(
+    {
+        "Type a password and get its hash": "xoauth2-proxy hash-password",
+        "Take the first line of a file": "xoauth2-proxy hash-password < password.txt",
+    },
+    {0: "the hash was printed", 2: "there was no password, or the two differ", 130: "interrupted"},
+)
+
 
 def check(
     context: typer.Context,
     config: ConfigOption = None,
-    sandbox: SandboxOption = False,
+    sandbox: WithSandboxOption = False,
     state_dir: StateOption = None,
 ) -> None:
-    """Read a configuration, say everything that is wrong with it, and exit (0: nothing).
+    """Check a configuration and print every problem, without starting the proxy.
 
-    The options of the proxy itself, such as --host, are checked with it when they are written
-    before `check`.
+    Options of the proxy itself, such as --host, are checked too when they are written before
+    `check`.
     """
     from xoauth2_proxy.cli import configured
     from xoauth2_proxy.commands.check import concerns
@@ -45,7 +75,7 @@ def _described(config: Config) -> str:
 
 
 def schema() -> None:
-    """Print the configuration's JSON Schema, for editors and other tools."""
+    """Print the JSON Schema of the configuration, for editors and other tools."""
     import json
 
     from xoauth2_proxy.config.schema import json_schema
@@ -60,11 +90,28 @@ def version() -> None:
 
 def health(
     url: Annotated[
-        str, typer.Option(help="The admin server's address.", envvar=health_check.URL_VARIABLE)
+        str,
+        typer.Option(
+            help="Address of the admin server. Its token, if it has one, is read from the "
+            f"environment variable {health_check.TOKEN_VARIABLE}.",
+            metavar="URL",
+            envvar=health_check.URL_VARIABLE,
+        ),
     ] = health_check.USUAL_URL,
 ) -> None:
-    """Ask a running proxy for its health: exit code 0 if it is well, else 1.
+    """Ask a running proxy whether it is healthy, and print what it answers.
 
-    A bearer token, if one is needed, comes from the environment: XOAUTH2_PROXY_ADMIN_TOKEN.
+    For container health checks and scripts.
     """
     raise typer.Exit(health_check.run(os.environ, url))
+
+
+def hash_password() -> None:
+    """Print the argon2 hash of a password, to write into the configuration in its place.
+
+    The password is asked for twice and not shown. If standard input is a file or pipe, its first
+    line is the password.
+    """
+    from xoauth2_proxy.commands import hash_password as command
+
+    raise typer.Exit(command.run(sys.stdin))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import textwrap
@@ -54,6 +55,19 @@ class Console:
         line.append(f"\n{' ' * indent}".join(lines))
         line.rstrip()
         self.out.print(line, soft_wrap=True)
+
+    def can_show(self, text: str) -> bool:
+        """Return whether the output's encoding has these characters."""
+        try:
+            text.encode(self.out.encoding)
+        except (UnicodeEncodeError, LookupError):
+            return False
+        return True
+
+    def show_json(self, document: object) -> None:
+        """Show a document for programs, whatever the output's encoding is."""
+        is_ascii = not self.can_show("ü")
+        self.out.file.write(json.dumps(document, indent=2, ensure_ascii=is_ascii) + "\n")
 
     def typed(self, text: str) -> str:
         """Return `text` with our own commands as they are to be typed here."""

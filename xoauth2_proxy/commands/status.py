@@ -7,20 +7,16 @@ learned; 2 wrong usage.
 
 from __future__ import annotations
 
-import asyncio
-import json
-import ssl
 import time
 from collections import defaultdict
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING
 
-import aiohttp
 from rich.table import Table
 from rich.text import Text
 
 from xoauth2_proxy.accounts.accounts import login_key
+from xoauth2_proxy.commands.admin_api import AdminApi, NoAnswer
 from xoauth2_proxy.commands.suggestions import likely
 from xoauth2_proxy.oauth.expiry_monitor import mailbox_statuses
 from xoauth2_proxy.oauth.grant import EpochSeconds
@@ -31,6 +27,7 @@ if TYPE_CHECKING:
 
     from xoauth2_proxy.accounts.accounts import Account
     from xoauth2_proxy.commands.console import Console
+    from xoauth2_proxy.commands.disabled_accounts import DisabledAccount
     from xoauth2_proxy.oauth.stores import TokenStore
 
 EXIT_WELL, EXIT_NEEDED, EXIT_USAGE = 0, 1, 2
@@ -38,7 +35,6 @@ EXIT_WELL, EXIT_NEEDED, EXIT_USAGE = 0, 1, 2
 _VERSION = 1  # of the JSON document
 _SHOWN = 50  # mailboxes in a table for a person; those that need somebody are all shown
 _NAMED = 3  # mailboxes with the same trouble that are named before it
-_TIMEOUT = aiohttp.ClientTimeout(total=30.0)
 
 # Symbol, words and colour: none tells anything that another does not.
 _WORDS: dict[State, tuple[str, str, str]] = {
@@ -66,17 +62,25 @@ class StatusOptions:
 
 
 async def run(
-    accounts: Sequence[Account], store: TokenStore, options: StatusOptions, console: Console
+    accounts: Sequence[Account],
+    store: TokenStore,
+    options: StatusOptions,
+    console: Console,
+    disabled: Sequence[DisabledAccount] = (),
 ) -> int:
     """Show how the accounts stand by the store; return the exit code."""
     present = {account.key: account for account in accounts}
-    wanted = [login_key(mailbox) for mailbox in options.mailboxes] or list(present)
+    off = {account.key: account for account in disabled if account.key not in present}
+    wanted = [login_key(mailbox) for mailbox in options.mailboxes] or [*present, *off]
     for mailbox, key in zip(options.mailboxes, wanted, strict=False):
-        if key not in present:
-            return _unknown(mailbox, [one.email for one in accounts], console)
+        if key not in present and key not in off:
+            known = [*(one.email for one in accounts), *(one.email for one in disabled)]
+            return _unknown(mailbox, known, console)
     now = EpochSeconds(time.time())
-    chosen = [present[key] for key in dict.fromkeys(wanted)]
-    return _show(await mailbox_statuses(chosen, store, now, options.warn_days), options, console)
+    keys = dict.fromkeys(wanted)
+    chosen = [present[key] for key in keys if key in present]
+    found = await mailbox_statuses(chosen, store, now, options.warn_days)
+    return _show(found, options, console, [off[key] for key in keys if key in off])
 
 
 async def run_remote(url: str, token: str, options: StatusOptions, console: Console) -> int:
@@ -84,13 +88,15 @@ async def run_remote(url: str, token: str, options: StatusOptions, console: Cons
 
     For the store kind memory, which nobody else can look into.
     """
+    api = AdminApi(url, token)
     try:
-        found = await _listing(url, token)
-    except (aiohttp.ClientError, OSError, ValueError) as error:
-        # Not the error's text: it may quote the request, token and all.
-        why = str(error) if isinstance(error, _Refused) else type(error).__name__
+        # The admin server calls a mailbox by the configuration's word.
+        found = [
+            MailboxStatus.from_json({"mailbox": one.get("email")} | one) for one in await api.accounts()
+        ]
+    except (NoAnswer, ValueError) as error:
         console.complain(
-            f"the proxy could not be asked at {_shown(url)}: {why}; start it, or look at --url; "
+            f"the proxy could not be asked at {api.shown}: {error}; start it, or look at --url; "
             'where tokens live in its memory alone, set "store" to file'
         )
         return EXIT_NEEDED
@@ -102,34 +108,6 @@ async def run_remote(url: str, token: str, options: StatusOptions, console: Cons
     return _show([_judged(present[key], options.warn_days) for key in wanted], options, console)
 
 
-def _shown(url: str) -> str:
-    """Return the address without a user and password that somebody may have written into it."""
-    return urlsplit(url).netloc.rpartition("@")[2] or "--url"
-
-
-class _Refused(ValueError):
-    pass
-
-
-async def _listing(url: str, token: str) -> list[MailboxStatus]:
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
-    connector = aiohttp.TCPConnector(ssl=await asyncio.to_thread(ssl.create_default_context))
-    async with (
-        aiohttp.ClientSession(connector=connector, timeout=_TIMEOUT, headers=headers) as http,
-        http.get(f"{url.rstrip('/')}/accounts", allow_redirects=False) as response,
-    ):
-        if response.status in (401, 403):
-            raise _Refused("it wants its token: XOAUTH2_PROXY_ADMIN_TOKEN")
-        if response.status != 200:
-            raise _Refused(f"HTTP {response.status}")
-        document: Any = json.loads(await response.text())
-    listed = document.get("accounts") if isinstance(document, dict) else None
-    if not isinstance(listed, list) or not all(isinstance(one, dict) for one in listed):
-        raise _Refused("the answer is no list of accounts")
-    # The admin server calls a mailbox by the configuration's word.
-    return [MailboxStatus.from_json({"mailbox": one.get("email")} | one) for one in listed]
-
-
 def _judged(one: MailboxStatus, warn_days: int) -> MailboxStatus:
     """Return the standing by our own `warn_days`: the proxy's may be shorter."""
     is_due = one.days_left is not None and one.days_left <= warn_days
@@ -139,18 +117,23 @@ def _judged(one: MailboxStatus, warn_days: int) -> MailboxStatus:
 
 
 def _unknown(mailbox: str, known: Iterable[str], console: Console) -> int:
-    words = filter(None, (f"there is no enabled account {mailbox}", likely(mailbox, known)))
+    words = filter(None, (f"there is no account {mailbox}", likely(mailbox, known)))
     console.complain("; ".join(words))
     return EXIT_USAGE
 
 
-def _show(found: Iterable[MailboxStatus], options: StatusOptions, console: Console) -> int:
+def _show(
+    found: Iterable[MailboxStatus],
+    options: StatusOptions,
+    console: Console,
+    disabled: Sequence[DisabledAccount] = (),
+) -> int:
     ranked = sorted(found, key=_rank)
     if options.is_json:
-        document = {"version": _VERSION, "mailboxes": [one.to_json() for one in ranked]}
-        console.out.file.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+        rows = [*(one.to_json() for one in ranked), *(one.to_json() for one in disabled)]
+        console.show_json({"version": _VERSION, "mailboxes": rows})
     else:
-        _show_table(ranked, options, console)
+        _show_table(ranked, options, console, disabled)
     return EXIT_NEEDED if any(one.needs_a_person or one.is_unread for one in ranked) else EXIT_WELL
 
 
@@ -159,7 +142,12 @@ def _rank(one: MailboxStatus) -> tuple[int, float, str]:
     return _URGENCY[one.state], days_left, one.mailbox.lower()
 
 
-def _show_table(ranked: list[MailboxStatus], options: StatusOptions, console: Console) -> None:
+def _show_table(
+    ranked: list[MailboxStatus],
+    options: StatusOptions,
+    console: Console,
+    disabled: Sequence[DisabledAccount],
+) -> None:
     needing = sum(one.state not in IS_WELL for one in ranked)
     shown = ranked if options.is_all else ranked[: max(_SHOWN, needing)]
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -172,17 +160,25 @@ def _show_table(ranked: list[MailboxStatus], options: StatusOptions, console: Co
         symbol, words, colour = _UNREAD if one.is_unread else _WORDS[one.state]
         table.add_row(
             Text(one.mailbox),
-            Text(f"{symbol} {words}", style=colour),
+            Text(_state(symbol, words, console), style=colour),
             Text(f"{span(now - one.last_success)} ago" if one.last_success else "–"),
             Text(f"in {span(one.next_refresh - now)}" if one.next_refresh else "–"),
             Text("–" if one.days_left is None else f"{one.days_left:.0f}"),
         )
-    if shown:
+    for off in disabled:
+        table.add_row(Text(off.email), Text(_state("–", "disabled", console), style="dim"))
+    if shown or disabled:
         console.out.print(table)
     _show_remedies(shown, console)
     if len(shown) < len(ranked):
         console.say(f"… and {len(ranked) - len(shown):,} more that are well (--all shows them)")
-    console.say(_summary(ranked))
+    summary = _summary(ranked)
+    console.say(f"{summary}; {len(disabled):,} disabled" if disabled else summary)
+
+
+def _state(symbol: str, words: str, console: Console) -> str:
+    """Return the state with its symbol, where the output can show that; the words say the same."""
+    return f"{symbol} {words}" if console.can_show(symbol) else words
 
 
 def _show_remedies(shown: list[MailboxStatus], console: Console) -> None:

@@ -1,11 +1,11 @@
-"""`xoauth2-proxy doctor`: goes a message's whole way step by step, and names what fails first.
+"""`xoauth2-proxy doctor`: takes every step that a message takes, and names what fails.
 
-Exit codes: 0 all is well, 1 something is not, 2 wrong usage.
+A step that needs one that failed is not taken; the others are. Exit codes: 0 all is well, 1
+something is not, 2 wrong usage.
 """
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -28,7 +28,10 @@ EXIT_WELL, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
 
 _VERSION = 1  # of the JSON document
 _SYMBOLS = {"ok": ("✓", "green"), "failed": ("✗", "red"), "skipped": ("–", "dim")}
-_STEP_COLUMNS = 2 + max(len(name) for name, _ in STEPS) + 2  # with a symbol before it
+_LEGEND = "✓ works   ✗ fails   – not tested"
+# What takes the symbols' place where the output's encoding has none.
+_WORDS = {"ok": "ok  ", "failed": "FAIL", "skipped": "skip"}
+_NAME_COLUMNS = max(len(step.name) for step in STEPS) + 2
 _SLOW_SECONDS = 1.0  # what took longer is worth a word
 
 
@@ -36,7 +39,8 @@ _SLOW_SECONDS = 1.0  # what took longer is worth a word
 class DoctorOptions:
     """What the person at the command line wants to know."""
 
-    mailbox: str
+    mailbox: str = ""
+    is_all: bool = False  # every enabled mailbox, one after the other
     send_to: str = ""  # whom a test message goes to; "": none is sent
     is_json: bool = False
 
@@ -77,16 +81,76 @@ async def run(
     dependencies: DoctorDependencies,
     console: Console,
 ) -> int:
-    """Examine one mailbox, show each step as it ends, and return the exit code."""
-    key = login_key(options.mailbox)
+    """Examine one mailbox or all, show each step as it ends, and return the exit code."""
     present = {account.key: account for account in accounts}
-    account = present.get(key)
-    if account is None:
-        guess = likely(options.mailbox, [one.email for one in present.values()])
-        words = filter(None, (f"there is no enabled account {options.mailbox}", guess))
-        console.complain("; ".join(words))
+    try:
+        if options.is_all:
+            return await _examine_all(list(present.values()), options, dependencies, console)
+        account = present.get(login_key(options.mailbox))
+        if account is None:
+            guess = likely(options.mailbox, [one.email for one in present.values()])
+            words = filter(None, (f"there is no enabled account {options.mailbox}", guess))
+            console.complain("; ".join(words))
+            return EXIT_USAGE
+        results = await _examine(account, options, dependencies, console)
+    finally:
         await dependencies.store.close()
-        return EXIT_USAGE
+    if options.is_json:
+        console.show_json({"version": _VERSION, **_document(account, results)})
+    else:
+        _conclude(account, results, console)
+        _explain_symbols(console)
+    return _exit_code([results])
+
+
+async def _examine_all(
+    accounts: list[Account],
+    options: DoctorOptions,
+    dependencies: DoctorDependencies,
+    console: Console,
+) -> int:
+    examined: list[tuple[Account, list[_Result]]] = []
+    for account in accounts:
+        if not options.is_json:
+            console.say(f"{account.email}", "bold")
+        examined.append((account, await _examine(account, options, dependencies, console)))
+        if not options.is_json:
+            _conclude(*examined[-1], console)
+            console.say("")
+    code = _exit_code([results for _, results in examined])
+    if options.is_json:
+        documents = [_document(account, results) for account, results in examined]
+        is_well = code == EXIT_WELL
+        console.show_json({"version": _VERSION, "is_well": is_well, "mailboxes": documents})
+    else:
+        well = sum(not _failed(results) for _, results in examined)
+        console.say(f"{well} of {len(examined)} mailboxes are well.")
+        _explain_symbols(console)
+    return code
+
+
+def _document(account: Account, results: list[_Result]) -> dict[str, object]:
+    return {
+        "mailbox": account.email,
+        "is_well": not _failed(results),
+        "steps": [one.to_json() for one in results],
+    }
+
+
+def _failed(results: list[_Result]) -> list[_Result]:
+    return [one for one in results if one.result == "failed"]
+
+
+def _exit_code(examined: list[list[_Result]]) -> int:
+    return EXIT_FAILED if any(map(_failed, examined)) else EXIT_WELL
+
+
+async def _examine(
+    account: Account,
+    options: DoctorOptions,
+    dependencies: DoctorDependencies,
+    console: Console,
+) -> list[_Result]:
     context = DoctorContext(
         account=account,
         store=dependencies.store,
@@ -95,67 +159,60 @@ async def run(
         hostname=dependencies.hostname,
         send_to=options.send_to,
     )
+    results: list[_Result] = []
+    without: dict[str, str] = {}  # step that found nothing out -> the step that failed
     try:
-        results = await _examine(context, options, console)
+        for step in STEPS:
+            cause = next((without[name] for name in step.needs if name in without), "")
+            if cause:
+                result = _Result(step.name, "skipped", 0.0, f"needs: {cause}")
+                without[step.name] = cause
+            else:
+                result = await _taken(step, context)
+                if result.result == "failed":
+                    without[step.name] = step.name
+            results.append(result)
+            if not options.is_json:
+                _show(result, console)
     finally:
         context.close()
-        await dependencies.store.close()
-    failed = next((one for one in results if one.result == "failed"), None)
-    if options.is_json:
-        document = {
-            "version": _VERSION,
-            "mailbox": account.email,
-            "is_well": failed is None,
-            "steps": [one.to_json() for one in results],
-        }
-        console.out.file.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
-    else:
-        _conclude(account, failed, console)
-    return EXIT_WELL if failed is None else EXIT_FAILED
-
-
-async def _examine(
-    context: DoctorContext, options: DoctorOptions, console: Console
-) -> list[_Result]:
-    results: list[_Result] = []
-    has_failed = False
-    for name, step in STEPS:
-        if has_failed:
-            result = _Result(name, "skipped", 0.0, "")
-        else:
-            result = await _taken(name, step, context)
-            has_failed = result.result == "failed"
-        results.append(result)
-        if not options.is_json:
-            _show(result, console)
     return results
 
 
-async def _taken(name: str, step: Step, context: DoctorContext) -> _Result:
+async def _taken(step: Step, context: DoctorContext) -> _Result:
     started = time.monotonic()
     try:
-        finding = await step(context)
+        finding = await step.take(context)
     except NotNeeded as reason:
-        return _Result(name, "skipped", time.monotonic() - started, str(reason))
+        return _Result(step.name, "skipped", time.monotonic() - started, str(reason))
     except Trouble as trouble:
         duration = time.monotonic() - started
-        return _Result(name, "failed", duration, trouble.text, trouble.remedy, trouble.source)
-    return _Result(name, "ok", time.monotonic() - started, finding)
+        return _Result(step.name, "failed", duration, trouble.text, trouble.remedy, trouble.source)
+    return _Result(step.name, "ok", time.monotonic() - started, finding)
 
 
 def _show(result: _Result, console: Console) -> None:
     symbol, colour = _SYMBOLS[result.result]
+    if not console.can_show(_LEGEND):
+        symbol = _WORDS[result.result]
     took = f" ({result.seconds:.1f} s)" if result.seconds >= _SLOW_SECONDS else ""
     begin = ((f"{symbol} ", colour), (result.step, "dim" if result.result == "skipped" else ""))
-    console.tell(result.finding + took, _STEP_COLUMNS, begin)
+    console.tell(result.finding + took, len(symbol) + 1 + _NAME_COLUMNS, begin)
 
 
-def _conclude(account: Account, failed: _Result | None, console: Console) -> None:
+def _explain_symbols(console: Console) -> None:
+    if console.can_show(_LEGEND):
+        console.say(_LEGEND, "dim")
+
+
+def _conclude(account: Account, results: list[_Result], console: Console) -> None:
     console.say("")
-    if failed is None:
+    failed = _failed(results)
+    if not failed:
         console.say(f"{account.email} is well.")
-        return
-    console.tell(f"{failed.step}: {failed.finding}", 13, [("Fails first:", "bold")])
-    console.say(f"What to do:  {console.typed(failed.remedy)}")
-    if failed.source:
-        console.say(f"Source:      {failed.source}")
+    for number, one in enumerate(failed):
+        begin = "Also fails:  " if number else "Fails first: "
+        console.tell(f"{one.step}: {one.finding}", 13, [(begin, "bold")])
+        console.say(f"What to do:  {console.typed(one.remedy)}")
+        if one.source:
+            console.say(f"Source:      {one.source}")

@@ -1,7 +1,8 @@
-"""The steps of `xoauth2-proxy doctor`, in the order in which a message's way depends on them."""
+"""The steps of `xoauth2-proxy doctor`, in the order of a message's way, and what each needs."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from xoauth2_proxy.commands.doctor import configuration, mail, network, tokens
@@ -11,21 +12,31 @@ if TYPE_CHECKING:
 
     from xoauth2_proxy.commands.doctor.context import DoctorContext
 
-    Step = Callable[[DoctorContext], Awaitable[str]]
 
-STEPS: tuple[tuple[str, Step], ...] = (
-    ("configuration", configuration.configuration),
-    ("stored sign-in", configuration.stored_grant),
-    ("name of the token host", network.token_host_name),
-    ("name of the mail host", network.mail_host_name),
-    ("connection to the token host", network.token_host_connection),
-    ("connection to the mail host", network.mail_host_connection),
-    ("TLS of the token host", network.token_host_tls),
-    ("TLS of the mail host", network.mail_host_tls),
-    ("answer of the token host", network.token_host_answer),
-    ("access token", tokens.access_token),
-    ("what the token says", tokens.claims),
-    ("greeting and extensions", mail.extensions),
-    ("login", mail.login),
-    ("test message", mail.test_message),
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One examination, and the steps without which it can find nothing out."""
+
+    name: str
+    take: Callable[[DoctorContext], Awaitable[str]]  # returns the finding
+    needs: tuple[str, ...] = ()
+
+
+STEPS = (
+    Step("configuration", configuration.configuration),
+    Step("stored sign-in", configuration.stored_grant),
+    Step("name of the token host", network.token_host_name),
+    Step("name of the mail host", network.mail_host_name),
+    Step(
+        "connection to the token host", network.token_host_connection, ("name of the token host",)
+    ),
+    Step("connection to the mail host", network.mail_host_connection, ("name of the mail host",)),
+    Step("TLS of the token host", network.token_host_tls, ("connection to the token host",)),
+    Step("TLS of the mail host", network.mail_host_tls, ("connection to the mail host",)),
+    Step("answer of the token host", network.token_host_answer, ("TLS of the token host",)),
+    Step("access token", tokens.access_token, ("stored sign-in", "answer of the token host")),
+    Step("what the token says", tokens.claims, ("access token",)),
+    Step("greeting and extensions", mail.extensions, ("TLS of the mail host",)),
+    Step("login", mail.login, ("what the token says", "greeting and extensions")),
+    Step("test message", mail.test_message, ("login",)),
 )
