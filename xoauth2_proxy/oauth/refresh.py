@@ -220,6 +220,15 @@ class TokenRefreshes:
         except TokenError as error:
             self._failed[account.key] = _version(await self._save_failure(account, stored, error))
             raise
+        _log.event(
+            logging.DEBUG,
+            "token refreshed",
+            account=account.key,
+            refresher=account.refresher,
+            provider=account.provider,
+            seconds=took_seconds,
+            lasts_seconds=issued.lifetime_seconds,
+        )
         return AccessToken.with_lifetime(
             issued.access_token,
             asked_at,

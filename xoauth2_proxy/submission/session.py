@@ -119,6 +119,7 @@ class ClientSession(SMTP):
         self._metrics = metrics
         self._admit, self._leave = registry.admit, registry.leave
         self._login: Login | None = None
+        self._verb = ""  # of the command that is being answered
         self._greeted = False  # EHLO or HELO was said
         self._is_secure = False
         self._is_gone = False  # the connection is closed
@@ -260,6 +261,7 @@ class ClientSession(SMTP):
         text = _command_text(line)
         word, _, argument = (text or "").partition(" ")
         verb = word.upper()
+        self._verb = verb if verb in _COMMANDS else "?"  # for the log; never what follows it
         if text is None:
             self._bad_line(line, replies.COMMAND_MALFORMED)
         elif len(line) > _MAX_COMMAND_BYTES and verb != "AUTH":
@@ -282,6 +284,8 @@ class ClientSession(SMTP):
         self._answer(reply)
 
     def _answer(self, reply: Reply) -> None:
+        if _log.is_enabled(logging.DEBUG):
+            _log.event(logging.DEBUG, "reply", session=self.id, command=self._verb, code=reply.code)
         self._pending.append(reply.encode())
 
     async def _flush(self) -> None:

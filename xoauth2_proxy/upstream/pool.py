@@ -14,6 +14,7 @@ connections are given up at once, busy ones after a while, to a worker that has 
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import time
 from collections import deque
@@ -21,6 +22,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
+from xoauth2_proxy import log
 from xoauth2_proxy.errors import (
     Overloaded,
     ProxyError,
@@ -60,6 +62,8 @@ _BETWEEN_MESSAGES_SECONDS = 0.05  # idle for longer: not just between two messag
 _TENURE_OPENINGS = 5
 _MIN_TENURE_SECONDS = 0.25
 _MAX_TENURE_SECONDS = 5.0
+
+_log = log.logger("upstream")
 
 
 @dataclass(slots=True)
@@ -329,6 +333,14 @@ class Pool:
             raise
         self._metrics.upstream_opened.labels(pool.provider).inc()
         self._metrics.upstream_open.labels(pool.provider).inc()
+        seconds = time.monotonic() - began
+        _log.event(
+            logging.DEBUG,
+            "upstream connection opened",
+            account=pool.account,
+            provider=pool.provider,
+            seconds=seconds,
+        )
         lifetime_seconds = pool.limits.max_connection_age_seconds
         jitter = random.uniform(0, _AGE_JITTER)  # noqa: S311 - spreads load, guards nothing
         connection.expires_at = connection.opened_at + lifetime_seconds * (1 - jitter)
@@ -472,6 +484,7 @@ class Pool:
     def _closed(self, pool: _AccountPool, reason: str) -> None:
         self._metrics.upstream_closed.labels(pool.provider, reason).inc()
         self._metrics.upstream_open.labels(pool.provider).dec()
+        _log.event(logging.DEBUG, "upstream connection closed", account=pool.account, reason=reason)
 
 
 class Lease:
