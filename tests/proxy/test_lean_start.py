@@ -10,7 +10,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -83,20 +82,20 @@ def accounts(tmp_path: Path) -> Path:
 
 
 def test_an_idle_proxy_has_imported_nothing_for_later(accounts: Path, tmp_path: Path) -> None:
-    ready = tmp_path / "ready.json"
-    command = [sys.executable, "-X", "importtime", "-m", "xoauth2_proxy", "--config", str(accounts),
-               "--state-dir", str(tmp_path / "state"), "--port", "0", "--admin-port", "0",
-               "--ready-file", str(ready)]  # fmt: skip
-    with subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    ) as process:
-        deadline = time.monotonic() + WAIT_SECONDS
-        while not ready.exists() and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.02)
-        process.send_signal(signal.SIGTERM)
-        _, report = process.communicate(timeout=WAIT_SECONDS)
-    found = imported(report)
-    assert ready.exists(), report
+    arguments = ("--config", accounts, "--state-dir", tmp_path / "state", "--port", 0)
+    command = [sys.executable, "-X", "importtime", "-m", "xoauth2_proxy", *map(str, arguments)]
+    command += ["--admin-port", "0"]
+    report = tmp_path / "report"
+    with (
+        report.open("w") as errors,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as process,
+    ):
+        assert process.stdout is not None
+        try:
+            assert any("Health" in line for line in process.stdout)  # it listens
+        finally:
+            process.send_signal(signal.SIGTERM)
+    found = imported(report.read_text())
     assert found.isdisjoint(WHEN_USED)
     assert found.issuperset(OF_THE_PROXY)
 

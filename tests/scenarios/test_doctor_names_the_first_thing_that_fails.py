@@ -127,6 +127,7 @@ async def test_it_is_shown_to_a_person_line_by_line(sandbox: Sandbox, upstream: 
     found = await ward.examine(is_json=False)
     lines = found.text.splitlines()
     assert [line[2:].split("  ")[0] for line in lines[: len(ALL)]] == ALL
+    assert lines[len(ALL)] == "✓ works   ✗ fails   – not tested"
     assert lines[0].startswith("✓ configuration")
     assert lines[-1] == f"{MAILBOX} is well."
     broken = Ward(patient(upstream), GrantRevoked("no", oauth_error="invalid_grant"))
@@ -150,6 +151,49 @@ async def test_nobody_signed_in(upstream: Upstream) -> None:
     failed = (await Ward(account).examine()).failed
     assert failed["step"] == "stored sign-in"
     assert failed["remedy"] == f"sign in: xoauth2-proxy login {MAILBOX}"
+
+
+async def test_what_does_not_need_a_sign_in_is_tested_without_one(upstream: Upstream) -> None:
+    account = patient(upstream, refresh_token="", token_endpoint="")
+    found = await Ward(account).examine()
+    results = {name: step["result"] for name, step in found.steps.items()}
+    for name in ("name", "connection"):
+        assert results[f"{name} of the mail host".replace("connection of", "connection to")] == "ok"
+    assert results["TLS of the mail host"] == "ok"
+    assert results["greeting and extensions"] == "ok"
+    assert {results["access token"], results["login"], results["test message"]} == {"skipped"}
+    assert found.steps["login"]["finding"] == "needs: stored sign-in"
+
+
+async def test_everything_that_fails_is_told_with_its_remedy(upstream: Upstream) -> None:
+    account = patient(replace(upstream, port=closed_port()), refresh_token="")
+    found = await Ward(account).examine(is_json=False)
+    lines = found.text.splitlines()
+    assert "Fails first: stored sign-in: nobody has signed in yet" in lines
+    assert any(line.startswith("Also fails:  connection to the mail host: ") for line in lines)
+    assert found.text.count("What to do:") == 2
+
+
+async def test_all_mailboxes_are_examined_one_after_the_other(
+    sandbox: Sandbox, upstream: Upstream
+) -> None:
+    ward = Ward(patient(upstream), sandbox.tokens.mint(MAILBOX))
+    found = await ward.examine(is_all=True)
+    assert found.code == 0
+    assert found.document["is_well"] is True
+    (one,) = found.document["mailboxes"]
+    assert (one["mailbox"], one["is_well"]) == (MAILBOX, True)
+    lines = (await ward.examine(is_all=True, is_json=False)).text.splitlines()
+    assert lines[0] == "✓ works   ✗ fails   – not tested"
+    assert lines[2] == MAILBOX
+    assert lines[-1] == "1 of 1 mailboxes are well."
+
+
+async def test_where_symbols_cannot_be_shown_each_result_is_a_word(upstream: Upstream) -> None:
+    account = patient(replace(upstream, port=closed_port()))
+    found = await Ward(account).examine(is_json=False, encoding="ascii")
+    words = {line.split()[0] for line in found.text.splitlines()[: len(ALL)]}
+    assert words == {"ok", "FAIL", "skip"}
 
 
 class BrokenStore(MemoryStore):

@@ -185,7 +185,7 @@ async def test_the_exit_code_is_of_the_mailboxes_asked_for(command_line: Command
     assert (await command_line.run(*soon, "-1")).code == 2
     unknown = await command_line.run("status", "wel@example.com")
     assert unknown.code == 2
-    assert "there is no enabled account wel@example.com; did you mean well@" in unknown.stderr
+    assert "there is no account wel@example.com; did you mean well@" in unknown.stderr
 
 
 async def test_a_running_proxy_says_the_same(

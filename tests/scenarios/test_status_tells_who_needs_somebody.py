@@ -16,6 +16,7 @@ from tests.support.accounts import mailbox
 from xoauth2_proxy.accounts.oauth_client import OAuthClient, fingerprint
 from xoauth2_proxy.commands import status
 from xoauth2_proxy.commands.console import Console
+from xoauth2_proxy.commands.disabled_accounts import DisabledAccount
 from xoauth2_proxy.commands.status import StatusOptions, span
 from xoauth2_proxy.errors import TokenStoreUnavailable
 from xoauth2_proxy.oauth.grant import EpochSeconds
@@ -136,7 +137,40 @@ async def test_an_unknown_mailbox_is_wrong_usage(store: MemoryStore, terminal: T
     options = StatusOptions(mailboxes=("nobody@example.com",))
     assert await status.run([ALICE], store, options, terminal.console) == 2
     assert terminal.out.getvalue() == ""
-    assert "there is no enabled account nobody@example.com" in terminal.err.getvalue()
+    assert "there is no account nobody@example.com" in terminal.err.getvalue()
+
+
+async def test_disabled_accounts_are_shown_as_such(store: MemoryStore, terminal: Terminal) -> None:
+    off = [DisabledAccount("Old@example.com", "gmail")]
+    assert await status.run([ALICE], store, StatusOptions(), terminal.console, off) == 0
+    assert [line.split()[:3] for line in terminal.lines[1:3]] == [
+        ["alice@example.com", "✓", "ok"],
+        ["Old@example.com", "–", "disabled"],
+    ]
+    assert terminal.lines[-1] == "1 mailbox; nobody is needed; 1 disabled"
+
+
+async def test_a_disabled_account_can_be_asked_for(store: MemoryStore, terminal: Terminal) -> None:
+    off = [DisabledAccount("Old@example.com", "gmail")]
+    options = StatusOptions(mailboxes=("old@example.com",), is_json=True)
+    assert await status.run([ALICE], store, options, terminal.console, off) == 0
+    assert terminal.document["mailboxes"] == [
+        {"mailbox": "Old@example.com", "provider": "gmail", "state": "disabled"}
+    ]
+
+
+async def test_where_symbols_cannot_be_shown_the_words_stand_alone(store: MemoryStore) -> None:
+    octets = io.BytesIO()
+    out = io.TextIOWrapper(octets, encoding="ascii", errors="replace")
+    console = Console(RichConsole(file=out, width=160), RichConsole(file=out, width=160))
+    await status.run([ALICE, BOB, CAROL], store, StatusOptions(), console)
+    out.flush()
+    table = octets.getvalue().decode().splitlines()[:4]
+    assert [" ".join(line.split()[1:3]) for line in table[1:]] == [
+        "sign-in needed",
+        "needs you",
+        "ok 3",
+    ]
 
 
 async def test_json_for_machines(store: MemoryStore, terminal: Terminal) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from xoauth2_proxy.accounts.accounts import login_key
@@ -38,8 +38,8 @@ class ChangeOptions:
     """Which mailbox, and which proxy is asked."""
 
     mailbox: str
-    url: str
-    token: str
+    url: str = field(repr=False)  # somebody may have written a password into it
+    token: str = field(repr=False)
     is_url_given: bool  # then nothing is done in files
 
 
@@ -58,7 +58,7 @@ async def remove(options: ChangeOptions, files: ProxyFiles | None, console: Cons
     try:
         await api.remove(options.mailbox)
     except Refused as error:
-        return _refused(error, options, console)
+        return _refused(error, console)
     except NoAnswer as error:
         if files is None or options.is_url_given or not error.is_absent:
             return _unanswered(error, api, console)
@@ -76,7 +76,7 @@ async def revoke(options: ChangeOptions, files: ProxyFiles | None, console: Cons
     try:
         left_over = await api.revoke(options.mailbox)
     except Refused as error:
-        return _refused(error, options, console)
+        return _refused(error, console)
     except NoAnswer as error:
         if files is None or options.is_url_given or not error.is_absent:
             return _unanswered(error, api, console)
@@ -123,11 +123,11 @@ async def _revoke_in_store(mailbox: str, files: ProxyFiles, console: Console) ->
     account = _find(mailbox, files.config)
     if account is None:
         return _unknown(mailbox, files.config, console)
-    if account.oauth.is_empty:
-        console.complain(f"{account.email} has no sign-in that could be revoked")
-        return WRONG_USAGE
     store = files.open_store()
     try:
+        if await store.load(account.key) is None and not account.oauth.refresh_token:
+            console.complain(f"{account.email} has no grant that could be revoked")
+            return FAILED
         with ThreadPoolExecutor(1, "oauth") as threads:
             is_revoked = await sign_in.revoke(store, account, threads)
     except ProxyError as error:
@@ -155,8 +155,8 @@ def _unknown(mailbox: str, config: Config, console: Console) -> int:
     return WRONG_USAGE
 
 
-def _refused(error: Refused, options: ChangeOptions, console: Console) -> int:
-    console.complain(f"{options.mailbox}: {error}")
+def _refused(error: Refused, console: Console) -> int:
+    console.complain(str(error))
     return FAILED
 
 

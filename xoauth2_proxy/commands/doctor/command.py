@@ -98,8 +98,8 @@ async def run(
     if options.is_json:
         console.show_json({"version": _VERSION, **_document(account, results)})
     else:
-        _conclude(account, results, console)
         _explain_symbols(console)
+        _conclude(account, results, console)
     return _exit_code([results])
 
 
@@ -110,6 +110,9 @@ async def _examine_all(
     console: Console,
 ) -> int:
     examined: list[tuple[Account, list[_Result]]] = []
+    if not options.is_json:
+        _explain_symbols(console)
+        console.say("")
     for account in accounts:
         if not options.is_json:
             console.say(f"{account.email}", "bold")
@@ -125,7 +128,6 @@ async def _examine_all(
     else:
         well = sum(not _failed(results) for _, results in examined)
         console.say(f"{well} of {len(examined)} mailboxes are well.")
-        _explain_symbols(console)
     return code
 
 
