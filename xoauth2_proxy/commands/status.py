@@ -92,7 +92,8 @@ async def run_remote(url: str, token: str, options: StatusOptions, console: Cons
     try:
         # The admin server calls a mailbox by the configuration's word.
         found = [
-            MailboxStatus.from_json({"mailbox": one.get("email")} | one) for one in await api.accounts()
+            MailboxStatus.from_json({"mailbox": one.get("email")} | one)
+            for one in await api.accounts()
         ]
     except (NoAnswer, ValueError) as error:
         console.complain(
