@@ -154,7 +154,7 @@ def test_an_added_mailbox_is_removed_from_the_files(config: Path, state_dir: Pat
 @pytest.mark.parametrize(
     ("command", "mailbox", "words"),
     [
-        ("remove", "me@example.com", "written in the configuration file"),
+        ("remove", "me@example.com", "defined in the configuration file"),
         ("remove", "mee@example.com", "did you mean Me@example.com?"),
         ("revoke", "nobody@example.com", "there is no enabled account nobody@example.com"),
     ],
@@ -170,7 +170,7 @@ def test_what_cannot_be_changed_says_why(
 def test_where_there_is_no_grant_none_is_revoked(config: Path, state_dir: Path) -> None:
     result = run("revoke", "me@example.com", "--config", config, "--state-dir", state_dir)
     assert result.exit_code == 1
-    assert "Me@example.com has no grant that could be revoked" in result.stderr
+    assert "Me@example.com has no grant to revoke" in result.stderr
 
 
 async def test_a_grant_in_the_store_is_forgotten_once_the_provider_has_been_told(
@@ -247,7 +247,7 @@ def test_a_proxy_that_runs_makes_the_change_itself(
     assert accounts(proxy, config) == ["added@example.com", "Me@example.com"]
     refused = run("remove", "me@example.com", "--url", proxy, "--config", config)
     assert refused.exit_code == 1
-    assert "written in the configuration file" in refused.stderr
+    assert "defined in the configuration file" in refused.stderr
     removed = run("remove", "added@example.com", "--url", proxy, "--config", config)
     assert (removed.exit_code, removed.stdout) == (
         0,
@@ -257,7 +257,7 @@ def test_a_proxy_that_runs_makes_the_change_itself(
     revoked = run("revoke", "me@example.com", "--url", proxy, "--config", config)
     assert (revoked.exit_code, revoked.stderr) == (
         1,
-        "xoauth2-proxy: Me@example.com has no grant that could be revoked\n",
+        "xoauth2-proxy: Me@example.com has no grant to revoke\n",
     )
     # Without a configuration its token comes from the environment.
     monkeypatch.delenv("XOAUTH2_PROXY_CONFIG", raising=False)

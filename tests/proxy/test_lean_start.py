@@ -122,7 +122,7 @@ from pathlib import Path
 from xoauth2_proxy.accounts.oauth_client import OAuthClient
 from xoauth2_proxy.errors import TokenError
 from xoauth2_proxy.oauth.grant import Grant
-from xoauth2_proxy.oauth.refreshers.registry import Registry
+from xoauth2_proxy.oauth.refreshers.registry import RefresherRegistry
 
 class Watch:
     @staticmethod
@@ -131,7 +131,7 @@ class Watch:
             print(name, "in", threading.current_thread().name.rstrip("0123456789"))
 
 async def main():
-    registry = Registry(Path(sys.argv[1]))
+    registry = RefresherRegistry(Path(sys.argv[1]))
     refresher = registry.refreshers([NAME])[NAME]
     print(LIBRARY in sys.modules)
     try:

@@ -133,7 +133,7 @@ async def test_it_is_shown_to_a_person_line_by_line(sandbox: Sandbox, upstream: 
     broken = Ward(patient(upstream), GrantRevoked("no", oauth_error="invalid_grant"))
     lines = (await broken.examine(is_json=False)).text.splitlines()
     assert lines[9].startswith("✗ access token")
-    assert all(line.startswith("–") for line in lines[10:14])
+    assert [line[0] for line in lines[10:14]] == ["–", "✓", "–", "–"]
     assert lines[-2] == f"What to do:  sign in again: xoauth2-proxy login {MAILBOX}"
 
 

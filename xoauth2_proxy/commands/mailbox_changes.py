@@ -98,7 +98,7 @@ async def _remove_in_files(mailbox: str, files: ProxyFiles, console: Console) ->
         if account is None:
             return _unknown(mailbox, config, console)
         console.complain(
-            f"{account.email} is written in the configuration file: remove it there, or write "
+            f"{account.email} is defined in the configuration file: remove it there, or write "
             '"enabled": false'
         )
         return WRONG_USAGE
@@ -126,7 +126,7 @@ async def _revoke_in_store(mailbox: str, files: ProxyFiles, console: Console) ->
     store = files.open_store()
     try:
         if await store.load(account.key) is None and not account.oauth.refresh_token:
-            console.complain(f"{account.email} has no grant that could be revoked")
+            console.complain(f"{account.email} has no grant to revoke")
             return FAILED
         with ThreadPoolExecutor(1, "oauth") as threads:
             is_revoked = await sign_in.revoke(store, account, threads)

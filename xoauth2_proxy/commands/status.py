@@ -48,6 +48,7 @@ _WORDS: dict[State, tuple[str, str, str]] = {
     State.MOCK: ("·", "sandbox", ""),
 }
 _UNREAD = ("?", "not known", "yellow")
+_SYMBOLS = "".join(symbol for symbol, _, _ in _WORDS.values())
 _URGENCY = {state: rank for rank, state in enumerate(_WORDS)}
 
 
@@ -179,7 +180,7 @@ def _show_table(
 
 def _state(symbol: str, words: str, console: Console) -> str:
     """Return the state with its symbol, where the output can show that; the words say the same."""
-    return f"{symbol} {words}" if console.can_show(symbol) else words
+    return f"{symbol} {words}" if console.can_show(_SYMBOLS) else words
 
 
 def _show_remedies(shown: list[MailboxStatus], console: Console) -> None:

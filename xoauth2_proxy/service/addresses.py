@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _REASONS = {
-    errno.EADDRINUSE: "another program uses this port: stop it, or choose another port ({where})",
-    errno.EACCES: "ports below 1024 are the system's: choose another port ({where})",
+    errno.EADDRINUSE: "the port is in use: stop what uses it, or choose another port ({where})",
+    errno.EACCES: "ports below 1024 need root's rights: choose another port ({where})",
     errno.EADDRNOTAVAIL: "this machine has no such address: choose one of its own ({where})",
 }
 
