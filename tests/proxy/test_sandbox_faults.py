@@ -74,7 +74,7 @@ def test_a_fault_that_makes_no_sense_is_refused() -> None:
     with pytest.raises(ValueError, match="end"):
         Fault(Step.MAIL, Action.ACCEPT_THEN_DROP)
     for action in (Action.EXPIRED, Action.REVOKED, Action.TAMPERED, Action.WRONG_MAILBOX):
-        with pytest.raises(ValueError, match=f"taken for {action} at the step auth only"):
+        with pytest.raises(ValueError, match=f"action {action} is for the step auth only"):
             Fault(Step.MAIL, action)
 
 
