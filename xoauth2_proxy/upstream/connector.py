@@ -7,7 +7,6 @@ our `Connection`. AUTH is ours because long tokens must go in a line of their ow
 from __future__ import annotations
 
 import asyncio
-import re
 import socket
 import ssl
 from dataclasses import replace
@@ -25,6 +24,7 @@ from xoauth2_proxy.errors import (
     UpstreamRejected,
     UpstreamUnavailable,
 )
+from xoauth2_proxy.redaction import without_long_words
 from xoauth2_proxy.smtp import sasl
 from xoauth2_proxy.smtp.protocol import Reply, ReplyParser
 from xoauth2_proxy.upstream.connection import Connection, ConnectionLost
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
 _CONNECT_SECONDS = 30.0  # each of TCP, greeting, EHLO, STARTTLS
 _AUTH_SECONDS = 60.0  # Microsoft holds a refusal back for about 5 s
-_LONG_WORD = re.compile(r"[A-Za-z0-9+/=_-]{32,}")  # base64 of a token is much longer
 _MAX_COMMAND_BYTES = 512  # RFC 5321 §4.5.3.1.4, CRLF included; Gmail answers 555 beyond it
 
 
@@ -203,7 +202,7 @@ async def _authenticate(connection: Connection, mailbox: str, access_token: str)
 def _without_credentials(reply: Reply, access_token: str) -> Reply:
     """Return the reply without long words: servers that do not know AUTH echo the whole line."""
     lines = (line.replace(access_token, "…") for line in reply.text)
-    return replace(reply, text=tuple(_LONG_WORD.sub("…", line) for line in lines))
+    return replace(reply, text=tuple(without_long_words(line) for line in lines))
 
 
 async def _ask(connection: Connection, line: bytes) -> Reply:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import json
 import shlex
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +10,7 @@ from xoauth2_proxy.commands.doctor.context import NotNeeded, Trouble
 from xoauth2_proxy.diagnostics import explain
 from xoauth2_proxy.errors import TokenEndpointRefused, TokenError, TokenStoreUnavailable
 from xoauth2_proxy.metrics import Metrics
+from xoauth2_proxy.oauth.grant import unverified_claims
 from xoauth2_proxy.oauth.refresh import TokenRefreshes
 
 if TYPE_CHECKING:
@@ -68,7 +66,7 @@ async def claims(context: DoctorContext) -> str:
     """Judge what the token says of itself, as far as it can be read."""
     if not context.access_token:
         raise NotNeeded("there is no token")
-    found = decoded(context.access_token)
+    found = unverified_claims(context.access_token)
     if found is None:
         raise NotNeeded("the token is opaque: the provider alone can read it")
     _judge_dates(found, context)
@@ -77,19 +75,6 @@ async def claims(context: DoctorContext) -> str:
         _judge_permission(found, context)
     _suspect_user(found, context)
     return ", ".join(_shown(found))
-
-
-def decoded(token: str) -> dict[str, Any] | None:
-    """Return the claims of a JWT, unverified; None for a token of another kind."""
-    parts = token.split(".")
-    if len(parts) != 3:
-        return None
-    try:
-        padded = parts[1] + "=" * (-len(parts[1]) % 4)
-        found = json.loads(base64.urlsafe_b64decode(padded))
-    except (ValueError, binascii.Error, RecursionError):
-        return None
-    return found if isinstance(found, dict) else None
 
 
 def _judge_dates(found: dict[str, Any], context: DoctorContext) -> None:

@@ -24,6 +24,7 @@ from xoauth2_proxy.oauth import endpoint
 from xoauth2_proxy.oauth.authorization import provider_requests
 from xoauth2_proxy.oauth.authorization.attempts import Attempt, DeviceAttempt, SignInResult
 from xoauth2_proxy.oauth.authorization.provider_profile import ProviderProfile
+from xoauth2_proxy.redaction import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -204,5 +205,4 @@ def _error_line(answer: Mapping[str, str]) -> str:
     text = answer["error"]
     if description := answer.get("error_description"):
         text += f": {description}"
-    text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    return text if len(text) <= _MAX_WORDS else text[:_MAX_WORDS] + "…"
+    return one_line(text, _MAX_WORDS)

@@ -274,10 +274,4 @@ def _device_attempt(answer: Mapping[str, object]) -> DeviceAttempt:
 
 
 def _seconds(value: object, default: float, maximum: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return default
-    try:
-        seconds = float(value)
-    except (ValueError, OverflowError):
-        return default
-    return min(max(seconds, 1.0), maximum) if seconds == seconds else default
+    return min(max(endpoint.seconds(value) or default, 1.0), maximum)

@@ -7,6 +7,7 @@ Every library that requests tokens does so through `open_session`, so the same r
 from xoauth2_proxy.oauth.endpoint.failures import connection_error
 from xoauth2_proxy.oauth.endpoint.responses import (
     json_object,
+    seconds,
     secrets_of,
     token_error,
     token_response,
@@ -26,6 +27,7 @@ __all__ = [
     "connection_error",
     "json_object",
     "open_session",
+    "seconds",
     "secrets_of",
     "send_request",
     "token_error",

@@ -5,7 +5,6 @@ Error texts are for an operator's log: the endpoint's own words, without secrets
 
 from __future__ import annotations
 
-import base64
 import json
 import re
 from dataclasses import replace
@@ -13,7 +12,6 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from math import isfinite
 from typing import TYPE_CHECKING
-from urllib.parse import quote, quote_plus
 
 from xoauth2_proxy.errors import (
     GrantRevoked,
@@ -22,9 +20,10 @@ from xoauth2_proxy.errors import (
     TokenError,
 )
 from xoauth2_proxy.oauth.grant import TokenResponse
+from xoauth2_proxy.redaction import MIN_SECRET_CHARACTERS, redacted
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Collection, Mapping
 
     import requests
 
@@ -53,12 +52,6 @@ _MAX_RETRY_AFTER_SECONDS = 3600.0  # as in msal; a longer time is cut to this
 _MAX_LIFETIME_SECONDS = 366 * 86400.0
 _MAX_WORDS = 300  # characters of an error's description
 _ERROR_WORD = re.compile(r"[\w.:/ -]{1,64}", re.ASCII)
-# Characters. Shorter values are words like "true"; a text without them would not make sense.
-_MIN_SECRET = 8
-_MIN_BASE64 = 8
-_ESCAPE = re.compile(r"%[0-9A-F]{2}")
-_LONG_WORD = re.compile(r"[A-Za-z0-9+/=_~-]{32,}")
-_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _AADSTS = re.compile(r"\bAADSTS(\d{4,8})\b")
 
 
@@ -97,7 +90,7 @@ def token_response(body: Mapping[str, object]) -> TokenResponse:
     if not (access_token.isascii() and access_token.isprintable()):  # RFC 6749 appendix A.12
         raise TokenEndpointUnavailable("the access token in the response has invalid characters")
     # Not standardised: the names used by Google, Keycloak and Microsoft.
-    refresh_seconds = _seconds(body.get("refresh_token_expires_in")) or _seconds(
+    refresh_seconds = seconds(body.get("refresh_token_expires_in")) or seconds(
         body.get("refresh_expires_in")
     )
     got = TokenResponse(
@@ -107,8 +100,8 @@ def token_response(body: Mapping[str, object]) -> TokenResponse:
         id_token=_text(body.get("id_token")),
         scope=_text(body.get("scope")),
     )
-    seconds = _seconds(body.get("expires_in"))
-    return replace(got, lifetime_seconds=seconds) if seconds else got
+    lifetime_seconds = seconds(body.get("expires_in"))
+    return replace(got, lifetime_seconds=lifetime_seconds) if lifetime_seconds else got
 
 
 def token_error(
@@ -148,7 +141,7 @@ def token_error(
 def secrets_of(grant: Grant) -> list[str]:
     """Return the secrets of a request for the grant, which no text may quote."""
     client = grant.client
-    values = [value for _, value in client.parameters if len(value) >= _MIN_SECRET]
+    values = [value for _, value in client.parameters if len(value) >= MIN_SECRET_CHARACTERS]
     return [grant.refresh_token, client.refresh_token, client.client_secret, *values]
 
 
@@ -157,7 +150,7 @@ def _error_word(body: Mapping[str, object], secrets: Collection[str]) -> str:
     if isinstance(error, dict):  # Google's other form: {"error": {"status": …, "message": …}}
         error = error.get("status")
     word = _text(error)
-    secrets = [secret for secret in secrets if len(secret) >= _MIN_SECRET]
+    secrets = [secret for secret in secrets if len(secret) >= MIN_SECRET_CHARACTERS]
     return word if _ERROR_WORD.fullmatch(word) and _redacted(word, secrets) == word else ""
 
 
@@ -177,28 +170,7 @@ def _aadsts(body: Mapping[str, object]) -> set[int]:
 
 
 def _redacted(text: str, secrets: Collection[str]) -> str:
-    """Return the text on one line, shortened, without anything that is or looks like a secret."""
-    forms = {form for secret in filter(None, secrets) for form in _forms(secret)}
-    for form in sorted(forms, key=len, reverse=True):
-        text = text.replace(form, "…")
-    text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    text = _LONG_WORD.sub(lambda word: word[0] if _UUID.fullmatch(word[0]) else "…", text)
-    return text if len(text) <= _MAX_WORDS else text[: _MAX_WORDS - 1] + "…"
-
-
-def _forms(secret: str) -> Iterator[str]:
-    """Yield the forms in which requests and errors contain a secret: form, JSON, base64."""
-    escaped = {quote(secret), quote(secret, safe=""), quote_plus(secret)}
-    yield from {secret, *escaped, json.dumps(secret)[1:-1]}
-    yield from (_ESCAPE.sub(lambda octet: octet[0].lower(), form) for form in escaped)
-    for text in (secret, quote_plus(secret)):  # RFC 6749 §2.3.1
-        for before in range(3):  # other octets in the same group of three
-            octets = bytes(before) + text.encode("utf-8", "replace")
-            whole = octets[: len(octets) - len(octets) % 3]
-            for encode in (base64.b64encode, base64.urlsafe_b64encode):
-                form = encode(whole).decode()[4 if before else 0 :]
-                if len(form) >= _MIN_BASE64:
-                    yield form
+    return redacted(text, secrets, _MAX_WORDS)
 
 
 def _retry_after_seconds(headers: Mapping[str, str]) -> float:
@@ -216,7 +188,7 @@ def _retry_after_seconds(headers: Mapping[str, str]) -> float:
     return min(max(seconds, 0.0), _MAX_RETRY_AFTER_SECONDS)
 
 
-def _seconds(value: object) -> float:
+def seconds(value: object) -> float:
     """Return a positive number of seconds, or 0; some endpoints send strings."""
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return 0.0

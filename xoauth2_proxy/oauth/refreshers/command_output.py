@@ -6,21 +6,20 @@ A token is alone on the first line, or in a JSON object as `access_token`, optio
 
 from __future__ import annotations
 
-import base64
 import json
 import math
 import re
 from datetime import datetime
 from typing import Any
 
-from xoauth2_proxy.oauth.grant import TokenResponse
+from xoauth2_proxy.oauth.grant import TokenResponse, unverified_claims
+from xoauth2_proxy.redaction import one_line, without_long_words
 
 # Programs that print only a token refresh it themselves, and do not say when. Running them every
 # few minutes is cheap; a token that is cached longer than they cache it may have ended.
 UNSTATED_LIFETIME_SECONDS = 300.0
 
 _MAX_COMPLAINT = 200  # characters
-_LONG_WORD = re.compile(r"[A-Za-z0-9+/=_~-]{32,}")  # as tokens are; few other words
 
 _TOKEN = re.compile(r"[\x21-\x7e]+")  # RFC 6749 appendix A.12, without the space
 
@@ -56,11 +55,10 @@ def parse_token(output: bytes, now: float) -> TokenResponse:
 def last_line(text: str, secret: str = "") -> str:
     """Return the last non-blank line, shortened and without anything that may be a secret."""
     lines = [line for line in text.splitlines() if line.strip()]
-    line = "".join(c if c.isprintable() else " " for c in lines[-1]) if lines else ""
+    line = lines[-1] if lines else ""
     if secret:
         line = line.replace(secret, "…")
-    line = _LONG_WORD.sub("…", " ".join(line.split()))
-    return line if len(line) <= _MAX_COMPLAINT else line[: _MAX_COMPLAINT - 1] + "…"
+    return one_line(without_long_words(one_line(line, len(line))), _MAX_COMPLAINT)
 
 
 def _from_json(text: str, now: float) -> tuple[str, float | None]:
@@ -83,14 +81,8 @@ def _jwt_lifetime_seconds(value: str, now: float) -> float | None:
 
     The signature is not checked: a forged claim could only change when the next token is asked for.
     """
-    parts = value.split(".")
-    if len(parts) != 3:
-        return None
-    try:
-        claims = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
-    except (ValueError, RecursionError):
-        return None
-    ends_at = _number(claims.get("exp")) if isinstance(claims, dict) else None
+    claims = unverified_claims(value)
+    ends_at = _number(claims.get("exp")) if claims is not None else None
     return None if ends_at is None else ends_at - now
 
 
