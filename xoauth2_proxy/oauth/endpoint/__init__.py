@@ -11,6 +11,7 @@ from xoauth2_proxy.oauth.endpoint.responses import (
     secrets_of,
     token_error,
     token_response,
+    tokens_of,
 )
 from xoauth2_proxy.oauth.endpoint.transport import (
     EXCHANGE_SECONDS,
@@ -32,4 +33,5 @@ __all__ = [
     "send_request",
     "token_error",
     "token_response",
+    "tokens_of",
 ]

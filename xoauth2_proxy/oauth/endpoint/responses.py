@@ -13,6 +13,7 @@ from email.utils import parsedate_to_datetime
 from math import isfinite
 from typing import TYPE_CHECKING
 
+from xoauth2_proxy.accounts.oauth_client import GrantType
 from xoauth2_proxy.errors import (
     GrantRevoked,
     TokenEndpointRefused,
@@ -102,6 +103,12 @@ def token_response(body: Mapping[str, object]) -> TokenResponse:
     )
     lifetime_seconds = seconds(body.get("expires_in"))
     return replace(got, lifetime_seconds=lifetime_seconds) if lifetime_seconds else got
+
+
+def tokens_of(response: requests.Response, grant: Grant) -> TokenResponse:
+    """Return the tokens of the response to a request for the grant. Raises `TokenError`."""
+    is_signed_in = grant.client.grant_type is GrantType.REFRESH_TOKEN
+    return token_response(json_object(response, secrets_of(grant), is_signed_in=is_signed_in))
 
 
 def token_error(

@@ -6,8 +6,8 @@ before it sees them: it would retry and sleep by itself, and raise errors that q
 
 from __future__ import annotations
 
-import asyncio
 import json
+from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
@@ -16,20 +16,15 @@ from google.auth import transport
 from google.oauth2 import credentials, service_account
 
 from xoauth2_proxy.accounts.oauth_client import GrantType
-from xoauth2_proxy.errors import (
-    TokenEndpointRefused,
-    TokenEndpointUnavailable,
-    TokenError,
-)
+from xoauth2_proxy.errors import TokenEndpointRefused
 from xoauth2_proxy.oauth import endpoint
 from xoauth2_proxy.oauth.refreshers import check_client
+from xoauth2_proxy.oauth.refreshers.blocking import BlockingRefresher, LibraryExchange
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from concurrent.futures import Executor
     from pathlib import Path
 
-    import requests
     from google.auth.credentials import Credentials
 
     from xoauth2_proxy.oauth.grant import Grant, TokenResponse
@@ -38,42 +33,15 @@ _TOKEN_ENDPOINT = "https://oauth2.googleapis.com/token"  # noqa: S105
 _SCOPE = "https://mail.google.com/"  # the only one that opens SMTP
 
 
-class GmailRefresher:
-    """Asks Google's token endpoint, in a thread: google-auth blocks."""
-
-    def __init__(
-        self, threads: Executor, exchange_seconds: float = endpoint.EXCHANGE_SECONDS
-    ) -> None:
-        self._threads = threads
-        self._exchange_seconds = exchange_seconds
-
-    async def refresh(self, grant: Grant) -> TokenResponse:
-        """Return a new access token, and the refresh token if Google replaced it.
-
-        Raises:
-            GrantRevoked: a person must sign in, again or for the first time.
-            TokenEndpointRefused: the operator must correct the configuration.
-            TokenEndpointUnavailable: transient.
-        """
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, self._ask, grant)
+class GmailRefresher(BlockingRefresher):
+    """Asks Google's token endpoint."""
 
     def _ask(self, grant: Grant) -> TokenResponse:
         google_credentials = _credentials(grant)
         with endpoint.open_session(grant.client.ca_file, self._exchange_seconds) as session:
-            exchange = _GoogleTransport(session, grant)
-            try:
-                google_credentials.refresh(exchange)  # type: ignore[no-untyped-call]
-            except TokenError:
-                raise
-            except Exception as error:
-                # Signing failed, with errors of many types whose texts may quote the key. After a
-                # good response nothing may fail: its refresh token would be lost.
-                if exchange.issued is None:
-                    raise TokenEndpointRefused(f"google-auth: {type(error).__name__}") from None
-        if exchange.issued is None:
-            raise TokenEndpointUnavailable("google-auth sent no request")
-        return exchange.issued
+            exchange = LibraryExchange(session, grant)
+            request = _GoogleTransport(exchange, urlencode(grant.client.parameters).encode())
+            return exchange.run("google-auth", partial(google_credentials.refresh, request))
 
 
 def _credentials(grant: Grant) -> Credentials:
@@ -119,50 +87,30 @@ def _service_account(key_file: Path, token_endpoint: str, **acting: object) -> C
 class _GoogleTransport(transport.Request):
     """Sends google-auth's requests through our session, and returns good responses only."""
 
-    def __init__(self, session: requests.Session, grant: Grant) -> None:
-        self._session = session
-        self._grant = grant
-        self.issued: TokenResponse | None = None  # what the endpoint answered
+    def __init__(self, exchange: LibraryExchange, parameters: bytes) -> None:
+        self._exchange = exchange
+        self._parameters = parameters  # of the configuration, form-encoded
 
     def __call__(
         self,
         url: str,
-        method: str = "GET",
+        method: str = "POST",
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
         timeout: float | None = None,
         **kwargs: object,
     ) -> _GoogleResponse:
         """Return the response. Raises one of our errors."""
-        more = urlencode(self._grant.client.parameters).encode()
-        content = b"&".join(part for part in (body, more) if part)
-        response = endpoint.send_request(self._session, method, url, content, headers)
-        answer = endpoint.json_object(
-            response,
-            endpoint.secrets_of(self._grant),
-            is_signed_in=self._grant.client.grant_type is GrantType.REFRESH_TOKEN,
-        )
-        self.issued = endpoint.token_response(answer)
-        return _GoogleResponse(self.issued)
+        form = b"&".join(part for part in (body, self._parameters) if part)
+        return _GoogleResponse(self._exchange.send(url, form, headers).encode())
 
 
 class _GoogleResponse(transport.Response):
-    """The least that google-auth needs of a response; more could make it fail."""
+    """The least that google-auth needs of a response."""
 
-    def __init__(self, issued: TokenResponse) -> None:
-        self._data = json.dumps({"access_token": issued.access_token}).encode()
+    status = HTTPStatus.OK  # other responses were raised as errors
+    headers: Mapping[str, str] = {}
+    data = b""
 
-    @property
-    def status(self) -> int:
-        """Always 200: other responses were raised as errors."""
-        return HTTPStatus.OK
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        """None."""
-        return {}
-
-    @property
-    def data(self) -> bytes:
-        """The body."""
-        return self._data
+    def __init__(self, data: bytes) -> None:
+        self.data = data

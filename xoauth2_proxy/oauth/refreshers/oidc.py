@@ -6,7 +6,6 @@ or discovered from the issuer.
 
 from __future__ import annotations
 
-import asyncio
 from base64 import b64encode
 from typing import TYPE_CHECKING
 from urllib.parse import quote_plus, urlencode
@@ -19,10 +18,10 @@ from xoauth2_proxy.errors import TokenEndpointRefused
 from xoauth2_proxy.oauth import endpoint
 from xoauth2_proxy.oauth.discovery import discover
 from xoauth2_proxy.oauth.refreshers import check_client
+from xoauth2_proxy.oauth.refreshers.blocking import BlockingRefresher
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from concurrent.futures import Executor
 
     from authlib.oauth2.auth import ClientAuth
 
@@ -32,26 +31,36 @@ if TYPE_CHECKING:
 _BASIC, _POST, _NONE = "client_secret_basic", "client_secret_post", "none"  # RFC 7591 §2
 
 
-class OidcRefresher:
-    """Asks any provider that follows the standards, in the threads it is given."""
+class OidcRefresher(BlockingRefresher):
+    """Asks any provider that follows the standards."""
 
-    def __init__(self, threads: Executor) -> None:
-        self._threads = threads
-
-    async def refresh(self, grant: Grant) -> TokenResponse:
-        """Return the token endpoint's response.
-
-        If the caller is cancelled, the request goes on in its thread up to its own time limit, and
-        the response is discarded.
-
-        Raises:
-            GrantRevoked: a person must sign in, again or for the first time.
-            TokenEndpointRefused: the operator must correct the configuration.
-            TokenEndpointUnavailable: transient.
-        """
+    def _ask(self, grant: Grant) -> TokenResponse:
         check_client(grant)
-        _check_grant_type(grant.client)
-        return await asyncio.get_running_loop().run_in_executor(self._threads, _ask, grant)
+        client = grant.client
+        _check_grant_type(client)
+        url, method = _token_endpoint(client)
+        responses: list[TokenResponse] = []
+
+        def read(response: requests.Response) -> requests.Response:
+            responses.append(endpoint.tokens_of(response, grant))
+            return response
+
+        with OAuth2Session(
+            client.client_id, client.client_secret, token_endpoint_auth_method=method
+        ) as session:
+            endpoint.apply_rules(session, client.ca_file, self._exchange_seconds)
+            session.register_client_auth_method((_BASIC, _add_basic))
+            session.register_compliance_hook("refresh_token_response", read)
+            session.register_compliance_hook("access_token_response", read)
+            try:
+                _request(session, url, grant)
+            except requests.RequestException as error:
+                raise endpoint.connection_error(error, url) from None
+            except (TypeError, ValueError):
+                # Authlib fails on an `expires_in` that is not a number, which `read` has accepted.
+                if not responses:
+                    raise
+        return responses[0]
 
 
 def _check_grant_type(client: OAuthClient) -> None:
@@ -59,36 +68,6 @@ def _check_grant_type(client: OAuthClient) -> None:
         raise TokenEndpointRefused("service accounts work with Google only")
     if client.grant_type is GrantType.CLIENT_CREDENTIALS and not client.client_secret:
         raise TokenEndpointRefused("client_credentials need a client_secret")
-
-
-def _ask(grant: Grant) -> TokenResponse:
-    client = grant.client
-    url, method = _token_endpoint(client)
-    answers: list[TokenResponse] = []
-
-    def read(response: requests.Response) -> requests.Response:
-        is_signed_in = client.grant_type is GrantType.REFRESH_TOKEN
-        secrets = endpoint.secrets_of(grant)
-        answer = endpoint.json_object(response, secrets, is_signed_in=is_signed_in)
-        answers.append(endpoint.token_response(answer))
-        return response
-
-    with OAuth2Session(
-        client.client_id, client.client_secret, token_endpoint_auth_method=method
-    ) as session:
-        endpoint.apply_rules(session, client.ca_file)
-        session.register_client_auth_method((_BASIC, _add_basic))
-        session.register_compliance_hook("refresh_token_response", read)
-        session.register_compliance_hook("access_token_response", read)
-        try:
-            _request(session, url, grant)
-        except requests.RequestException as error:
-            raise endpoint.connection_error(error, url) from None
-        except (TypeError, ValueError):
-            # Authlib fails on an `expires_in` that is not a number, which `read` has accepted.
-            if not answers:
-                raise
-    return answers[0]
 
 
 def _token_endpoint(client: OAuthClient) -> tuple[str, str]:

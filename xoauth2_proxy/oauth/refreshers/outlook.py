@@ -10,24 +10,20 @@ authorities' metadata.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import urlsplit
 
 import msal
 
 from xoauth2_proxy.accounts.oauth_client import GrantType
-from xoauth2_proxy.errors import (
-    TokenEndpointRefused,
-    TokenEndpointUnavailable,
-    TokenError,
-)
+from xoauth2_proxy.errors import TokenEndpointRefused
 from xoauth2_proxy.oauth import endpoint
 from xoauth2_proxy.oauth.refreshers import check_client
+from xoauth2_proxy.oauth.refreshers.blocking import BlockingRefresher, LibraryExchange
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -70,26 +66,17 @@ class _Metadata:
     stale_at: float  # monotonic
 
 
-class OutlookRefresher:
-    """Asks Microsoft's token endpoint, in a thread: msal blocks."""
+_MetadataKey: TypeAlias = "tuple[str, Path | None]"  # the URL, and the trusted authorities
+
+
+class OutlookRefresher(BlockingRefresher):
+    """Asks Microsoft's token endpoint."""
 
     def __init__(
         self, threads: Executor, exchange_seconds: float = endpoint.EXCHANGE_SECONDS
     ) -> None:
-        self._threads = threads
-        self._exchange_seconds = exchange_seconds
-        self._known: dict[tuple[str, Path | None], _Metadata] = {}  # by URL and whom we trusted
-
-    async def refresh(self, grant: Grant) -> TokenResponse:
-        """Return a new access token, and the refresh token that replaces the old one.
-
-        Raises:
-            GrantRevoked: a person must sign in, again or for the first time.
-            TokenEndpointRefused: the operator must correct the configuration.
-            TokenEndpointUnavailable: transient.
-        """
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, self._ask, grant)
+        super().__init__(threads, exchange_seconds)
+        self._known: dict[_MetadataKey, _Metadata] = {}
 
     def _ask(self, grant: Grant) -> TokenResponse:
         client = grant.client
@@ -97,33 +84,23 @@ class OutlookRefresher:
             raise TokenEndpointRefused(f"Microsoft does not support {client.grant_type}")
         check_client(grant)
         with endpoint.open_session(client.ca_file, self._exchange_seconds) as session:
-            exchange = _MsalHttpClient(session, grant, self._known)
-            try:
-                _acquire(_application(client, exchange), grant)
-            except TokenError:
-                raise
-            except Exception as error:
-                # The authority's URL or metadata, a scope or the certificate is wrong; the texts
-                # may quote what msal was given. After a good response nothing may fail: its refresh
-                # token would be lost.
-                if exchange.issued is None:
-                    raise TokenEndpointRefused(f"msal: {type(error).__name__}") from None
-        if exchange.issued is None:
-            raise TokenEndpointUnavailable("msal sent no request")
-        self._cache_metadata(exchange.discovered)
-        return exchange.issued
+            exchange = LibraryExchange(session, grant)
+            http = _MsalHttpClient(session, grant, exchange, self._known)
+            response = exchange.run("msal", lambda: _acquire(_application(client, http), grant))
+        self._cache_metadata(http.discovered)
+        return response
 
-    def _cache_metadata(self, discovered: dict[tuple[str, Path | None], _Metadata]) -> None:
+    def _cache_metadata(self, discovered: dict[_MetadataKey, _Metadata]) -> None:
         """Cache metadata that led to a token; other metadata is fetched again next time."""
         if len(self._known) + len(discovered) > _MAX_AUTHORITIES:
             self._known.clear()
         self._known.update(discovered)
 
 
-def _application(client: OAuthClient, exchange: _MsalHttpClient) -> msal.ClientApplication:
+def _application(client: OAuthClient, http: _MsalHttpClient) -> msal.ClientApplication:
     settings: dict[str, Any] = {
         "authority": _authority(client),
-        "http_client": exchange,
+        "http_client": http,
         "instance_discovery": False,  # the authority is configured; Microsoft may not know it
     }
     if client.certificate is not None:
@@ -138,7 +115,7 @@ def _application(client: OAuthClient, exchange: _MsalHttpClient) -> msal.ClientA
 
 
 def _acquire(application: msal.ClientApplication, grant: Grant) -> None:
-    """Make msal request tokens; its HTTP client has them then."""
+    """Have msal request tokens."""
     client = grant.client
     scopes = [scope for scope in client.scopes if scope not in _MSAL_SCOPES]
     scopes = scopes or _SCOPES[client.grant_type]
@@ -181,27 +158,28 @@ class _MsalHttpClient:
         self,
         session: requests.Session,
         grant: Grant,
-        known: Mapping[tuple[str, Path | None], _Metadata],
+        exchange: LibraryExchange,
+        known: Mapping[_MetadataKey, _Metadata],
     ) -> None:
         self._session = session
-        self._grant = grant
-        self._known = known
+        self._client = grant.client
         self._secrets = endpoint.secrets_of(grant)
-        self.discovered: dict[tuple[str, Path | None], _Metadata] = {}
-        self.issued: TokenResponse | None = None  # what the endpoint answered
+        self._exchange = exchange
+        self._known = known
+        self.discovered: dict[_MetadataKey, _Metadata] = {}
 
     def get(self, url: str, **kwargs: object) -> _MsalResponse:
         """Return an authority's metadata."""
-        if self._grant.client.token_endpoint:
-            return _MsalResponse(_metadata(self._grant.client.token_endpoint))
-        key = (url, self._grant.client.ca_file)
-        kept = self._known.get(key)
-        if kept is None or kept.stale_at <= time.monotonic():
+        if self._client.token_endpoint:
+            return _MsalResponse(_metadata(self._client.token_endpoint))
+        key = (url, self._client.ca_file)
+        metadata = self._known.get(key)
+        if metadata is None or metadata.stale_at <= time.monotonic():
             response = endpoint.send_request(self._session, "GET", url)
             endpoint.json_object(response, self._secrets)
-            kept = _Metadata(response.text, time.monotonic() + _METADATA_SECONDS)
-            self.discovered[key] = kept
-        return _MsalResponse(kept.text)
+            metadata = _Metadata(response.text, time.monotonic() + _METADATA_SECONDS)
+            self.discovered[key] = metadata
+        return _MsalResponse(metadata.text)
 
     def post(
         self,
@@ -211,12 +189,8 @@ class _MsalHttpClient:
         **kwargs: object,
     ) -> _MsalResponse:
         """Return the response to a token request, with no more than msal needs."""
-        form = {**(data or {}), **dict(self._grant.client.parameters)}
-        response = endpoint.send_request(self._session, "POST", url, form, headers)
-        is_signed_in = self._grant.client.grant_type is GrantType.REFRESH_TOKEN
-        answer = endpoint.json_object(response, self._secrets, is_signed_in=is_signed_in)
-        self.issued = endpoint.token_response(answer)
-        return _MsalResponse(json.dumps({"access_token": self.issued.access_token}))
+        form = {**(data or {}), **dict(self._client.parameters)}
+        return _MsalResponse(self._exchange.send(url, form, headers))
 
     def close(self) -> None:
         """Do nothing: the refresher closes the session."""
