@@ -22,7 +22,12 @@ def run(
 ) -> int:
     """Show the accounts by address; return the exit code."""
     rows = [
-        (one.email, one.provider, "enabled", "added" if one.key in config.runtime_accounts else "file")
+        (
+            one.email,
+            one.provider,
+            "enabled",
+            "added" if one.key in config.runtime_accounts else "file",
+        )
         for one in config.accounts
     ]
     rows += [(one.email, one.provider, "disabled", "file") for one in disabled]
