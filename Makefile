@@ -10,7 +10,7 @@ PYTEST := $(BIN)/pytest --numprocesses $(JOBS) --dist loadscope
 # The tests start hundreds of processes: none of them is to compile the sources anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help run test test-own test-outside test-both-loops check format bench fuzz clean
+.PHONY: help run test test-own test-outside test-both-loops check format map bench fuzz clean
 
 help:
 	@echo "make run             the proxy with four mock mailboxes, on 127.0.0.1:2525"
@@ -21,6 +21,7 @@ help:
 	@echo "make check           format, lint, types, import contracts, tests: what a change must pass"
 	@echo "make fuzz            fuzz what reads input, for SECONDS=300; finds go to tests/fuzz/found"
 	@echo "make format          put the code in its format"
+	@echo "make map             rewrite the map of modules in ARCHITECTURE.md"
 
 run: $(VENV)/.installed
 	@echo "starting the proxy with four mock mailboxes, which need no account"
@@ -52,6 +53,9 @@ check: $(VENV)/.installed-dev
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+map: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.support.module_map
 
 fuzz: $(VENV)/.installed-fuzz
 	$(BIN)/python -m tests.fuzz.run --seconds $(SECONDS)

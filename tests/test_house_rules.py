@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from bench import cli as bench_cli
+from tests.support import module_map
 from xoauth2_proxy.cli import cli
 from xoauth2_proxy.config import ConfigSource, Overrides
 from xoauth2_proxy.sandbox.behaviour import PROFILES, ProviderProfile
@@ -100,3 +101,14 @@ def test_dependencies_each_have_their_reason() -> None:
     for requirement in project["dependencies"]:
         name = re.split(r"[<>=; ]", requirement)[0]
         assert re.search(rf"^\|.*\b{name}\b.*\|", architecture, re.MULTILINE), name
+
+
+def test_the_map_of_the_architecture_is_that_of_the_modules() -> None:
+    assert module_map.written_map() == module_map.expected_map(), "make map writes it anew"
+
+
+def test_every_module_says_in_one_sentence_what_it_is() -> None:
+    for path in TRACKED:
+        if path.suffix == ".py" and path.parts[len(ROOT.parts)] in ("xoauth2_proxy", "bench"):
+            line = module_map.summary(path)
+            assert line.endswith((".", ")", "?")), f"{path}: {line}"
