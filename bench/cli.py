@@ -18,22 +18,22 @@ from xoauth2_proxy import __version__
 
 _HELP = """Measure an SMTP relay: throughput, latency, and whether every message arrived.
 
-Sends generated messages over kept connections, one message in flight on each, and counts every
-one as succeeded, failed, not attempted or dropped. With the sandbox as the provider it also
-compares what was acknowledged with what arrived. Any SMTP server can be measured so.
+Sends generated messages over persistent connections, one message in flight on each, and counts
+every message as succeeded, failed, not attempted or dropped. If the sandbox is the provider, it
+also compares the acknowledged messages with those that arrived. Works with any SMTP server.
 """
 # "\b" keeps the lines of a paragraph as they are.
 _EPILOG = """\b
-A first look; starts a private proxy if none is running:
+A first run. Starts a private proxy if none is running:
   xoauth2-bench --scenario quick --use-mock-tokens
 
 \b
-Your own numbers, as one mailbox with its password:
+Your own load, sent from one mailbox with its password:
   xoauth2-bench --num-emails 300 --concurrent 20 \\
       --from test.account1@gmail.com --password secret
 
 \b
-Mail that comes whether the relay is ready or not, after a warm-up:
+A fixed arrival rate, whether or not the relay keeps up, after a warm-up:
   xoauth2-bench --use-mock-tokens --arrival-rate 200 --duration 30 --warmup 5
 
 \b
@@ -41,12 +41,12 @@ Before and after a change, with a pause to make it:
   xoauth2-bench --scenario compare --use-mock-tokens
 
 \b
-For a script:
+In a script:
   xoauth2-bench --use-mock-tokens --json --assert 'p95<=500ms' | jq .results.throughput_rps
 
-Ctrl+C once ends the run after the sends in flight, and reports; twice ends it at once. The exit
-code is 0 only if every message was sent and none lost, doubled or changed; 2 for wrong usage and
-for an assertion that is not met.
+Press Ctrl+C once to stop after the messages in flight and print a report, twice to stop at once.
+The exit code is 0 only if every message was sent and none was lost, duplicated or changed. It is 2
+for incorrect usage and for an assertion that is not met.
 """
 
 # The sub-commands: in the module of that name, `command()` builds it.

@@ -26,14 +26,14 @@ from bench.reports import comparison_table, formatting, html_export, json_export
 _MAX_RUNS = 100  # a side
 _PERCENT = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,3})?)\s*%?")
 
-HELP = """Tell whether a change made a difference: compare repeated runs of two sides.
+HELP = """Tell whether a change made a difference by comparing repeated runs before and after it.
 
-One run a side never can: two runs of the very same relay differ too. Measure each side at least
-four times, better five, in turn. The verdict and --fail-on-worse rest on few figures: throughput
-(with --arrival-rate: p95 latency and dropped messages) and the success rate, decided together
-with 95 % confidence, and on mail that was lost, doubled or changed on one side only, for which
-one run is enough. With fewer runs nothing else is decided. The other figures tell, each with the
-interval of its change, and each judged by itself.
+One run on each side is never enough, because two runs of the same relay differ as well. Measure
+each side at least four times, preferably five, taking turns. The verdict and --fail-on-worse rest
+on a few figures: throughput (with --arrival-rate: p95 latency and dropped messages) and the success
+rate, decided together with 95 % confidence. Mail that was lost, duplicated or changed on one side
+only decides after a single run. The other figures are shown with the interval of their change, and
+each is judged on its own.
 """
 # "\b" keeps the lines of a paragraph as they are.
 EPILOG = """\b
@@ -49,7 +49,7 @@ Two runs, for their figures side by side:
   xoauth2-bench compare before.json after.json
 
 \b
-In CI, where a loss of less than 5 % is nobody's concern:
+In CI, where a loss of less than 5 % does not matter:
   xoauth2-bench compare main?.json --with branch?.json --fail-on-worse --min-change 5%
 """
 
@@ -67,25 +67,31 @@ def compare(  # noqa: PLR0913 - one parameter an option
     *,
     baseline: Annotated[
         list[Path],
-        typer.Argument(metavar="BASELINE...", help="JSON of the runs before; or two files."),
+        typer.Argument(
+            metavar="BASELINE...",
+            help="JSON files of the runs before the change, or just two files.",
+        ),
     ],
     candidate: Annotated[
         list[Path] | None,
-        typer.Option("--with", metavar="CANDIDATE...", help="JSON of the runs after."),
+        typer.Option(
+            "--with", metavar="CANDIDATE...", help="JSON files of the runs after the change."
+        ),
     ] = None,
     min_change: Annotated[
-        str, typer.Option(help="Call nothing better or worse that may be a smaller change.")
+        str, typer.Option(help="Smallest change that counts as better or worse.")
     ] = "0%",
     fail_on_worse: Annotated[
-        bool, typer.Option("--fail-on-worse", help="Exit code 1 when the verdict is worse.")
+        bool, typer.Option("--fail-on-worse", help="Exit with code 1 if the verdict is worse.")
     ] = False,
     html: Annotated[
-        Path | None, typer.Option(dir_okay=False, help="Write a report for a browser there.")
+        Path | None,
+        typer.Option(dir_okay=False, help="Write a report with charts to this HTML file."),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option(dir_okay=False, help="Write the JSON there as well.")
+        Path | None, typer.Option(dir_okay=False, help="Also write the JSON to this file.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print only JSON.")] = False,
 ) -> None:
     """Read the documents, compare them and report."""
     before, after = _sides(baseline, candidate or [])

@@ -36,10 +36,10 @@ _MAX_REPEAT = 100
 
 HELP = """Measure what a relay process costs per message, for controls and for this proxy.
 
-Starts everything itself on loopback: sandbox providers, a plain TCP forwarder (splice), a relay
-of stock libraries (naive) and this proxy, with CHUNKING at the provider and without (proxy-data).
-The relays take turns. Linux only; takes some four minutes, and wants a machine that does nothing
-else.
+Starts everything it needs on loopback: sandbox providers, a plain TCP forwarder (splice), a relay
+built from stock libraries (naive), and this proxy, with CHUNKING at the provider and without
+(proxy-data). The relays take turns. Linux only. Takes about four minutes; run it on a machine that
+is otherwise idle.
 """
 
 
@@ -54,10 +54,10 @@ def cost(  # noqa: PLR0913 - one parameter an option
     *,
     workload: Annotated[
         list[str] | None,
-        typer.Option(help=f"One of {', '.join(WORKLOADS)}; may be repeated. All by default."),
+        typer.Option(help=f"One of {', '.join(WORKLOADS)}; Repeatable. Default: all."),
     ] = None,
     relay: Annotated[
-        list[RelayName] | None, typer.Option(help="May be repeated. All by default.")
+        list[RelayName] | None, typer.Option(help="Relay to measure. Repeatable. Default: all.")
     ] = None,
     repeat: Annotated[
         int | None,
@@ -69,23 +69,24 @@ def cost(  # noqa: PLR0913 - one parameter an option
         ),
     ] = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Fewer messages, once each: under a minute.")
+        bool,
+        typer.Option("--quick", help="Send fewer messages and measure once, in under a minute."),
     ] = False,
     pipelined: Annotated[
         bool,
         typer.Option(
-            "--pipelined", help="Send MAIL, RCPT and DATA in one write, as few clients do."
+            "--pipelined", help="Send MAIL, RCPT and DATA in one write, which few clients do."
         ),
     ] = False,
     rtt: Annotated[
-        str, typer.Option(help="How long the rtt workload's provider holds each turn back.")
+        str, typer.Option(help="Delay of each reply of the provider in the workload rtt.")
     ] = "40ms",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print only JSON.")] = False,
     output: Annotated[
-        Path | None, typer.Option(dir_okay=False, help="Write the JSON there as well.")
+        Path | None, typer.Option(dir_okay=False, help="Also write the JSON to this file.")
     ] = None,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Exit code 1 when a target is missed.")
+        bool, typer.Option("--strict", help="Exit with code 1 if a goal is missed.")
     ] = False,
 ) -> None:
     """Measure the workloads and report."""

@@ -43,15 +43,16 @@ _PORT_TAKEN = "Another one may be running. --smtp-port and --http-port take othe
 _FAULT_WORDS = fault_words().replace("\n\n", "\n\n\b\n")
 HELP = f"""Run a mail provider for tests: SMTP with XOAUTH2 that verifies signed tokens.
 
-Listens on loopback only, keeps what it accepts in memory and shows it on a page and as JSON. It
-accepts no tokens but its own, for any mailbox they name: --token prints one, POST /test/tokens
-mints one, and the token endpoint hands them out for refresh tokens and to clients.
+Listens on loopback only. Keeps accepted messages in memory and shows them on a web page and as
+JSON. It accepts only its own tokens, for any mailbox that they name: --token prints one, POST
+/test/tokens mints one, and the token endpoint issues them for refresh tokens and to clients.
 
-With a profile it has a real provider's limits, extensions and words; each figure can be set anew.
-Faults come by script (nth=2, every) or by chance (rate=0.01), the same ones for the same --seed.
+A profile gives it the limits, extensions and reply texts of a real provider; each setting can be
+overridden. Faults occur as scripted (nth=2, every) or at random (rate=0.01); the same --seed gives
+the same faults.
 
 \b
-Outlook's limits, one lost connection in a hundred, replies 80 ms away:
+Outlook's limits, one lost connection in a hundred, and a round trip of 80 ms:
   xoauth2-bench sandbox --profile outlook --rtt-ms 80 \\
       --fault end:drop:rate=0.01 --seed 7
 
@@ -62,12 +63,12 @@ A fault is {FAULT_FORM}
 \b
 {_FAULT_WORDS}
 
-What it refuses, and why in truth, it says on standard error, 20 lines a minute at most, and at
-/refused and /refusals.
+It prints what it refuses, with the real reason, to standard error (at most 20 lines a minute) and
+shows it at /refused and /refusals.
 
 Settings: {", ".join(OVERRIDES)}.
 
-Exit code 0 when a signal ended it, 1 when it cannot start, 2 for wrong usage.
+Exit codes: 0 stopped by a signal, 1 could not start, 2 incorrect usage.
 """
 
 
@@ -94,79 +95,88 @@ class _SandboxOptions:
 def sandbox(  # noqa: PLR0913 - one parameter an option
     *,
     smtp_port: Annotated[
-        int, typer.Option(min=0, max=65535, help="SMTP port; 0 takes a free one.")
+        int, typer.Option(min=0, max=65535, help="SMTP port. 0: any free port.")
     ] = _SMTP_PORT,
     http_port: Annotated[
-        int, typer.Option(min=0, max=65535, help="HTTP port; 0 takes a free one.")
+        int, typer.Option(min=0, max=65535, help="HTTP port. 0: any free port.")
     ] = _HTTP_PORT,
     state_dir: Annotated[
         Path | None,
-        typer.Option(file_okay=False, help="Where its keys and certificates are kept."),
+        typer.Option(file_okay=False, help="Directory for its keys and certificates."),
     ] = None,
     settings: Annotated[
         Path | None,
         typer.Option(
-            exists=True, dir_okay=False, help="Profile, overrides and faults: JSON or TOML."
+            exists=True,
+            dir_okay=False,
+            help="File with profile, overrides and faults (JSON or TOML).",
         ),
     ] = None,
     profile: Annotated[
-        ProviderProfile | None, typer.Option(help="The provider it stands in for; unlimited.")
+        ProviderProfile | None, typer.Option(help="Provider to imitate. Default: unlimited.")
     ] = None,
     overrides: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", metavar="SETTING=VALUE", help="Differ from the profile; may be repeated."
+            "--set", metavar="SETTING=VALUE", help="Override a setting of the profile. Repeatable."
         ),
     ] = None,
     tls: Annotated[
-        ProviderTls | None, typer.Option(help="How clients protect the connection; starttls.")
+        ProviderTls | None, typer.Option(help="TLS mode of the SMTP port. Default: starttls.")
     ] = None,
     withhold: Annotated[
         list[str] | None,
-        typer.Option(help="An EHLO keyword not to offer, e.g. CHUNKING; may be repeated."),
+        typer.Option(help="EHLO keyword not to offer, such as CHUNKING. Repeatable."),
     ] = None,
     rtt: Annotated[
-        str | None, typer.Option(help="Hold each turn back for so long, e.g. 40ms.")
+        str | None, typer.Option(help="Delay before each flight of replies, such as 40ms.")
     ] = None,
     rtt_ms: Annotated[
-        float | None, typer.Option(min=0, max=60_000, help="The same, in milliseconds.")
+        float | None, typer.Option(min=0, max=60_000, help="The same in milliseconds.")
     ] = None,
     accept_delay_ms: Annotated[
         str | None,
         typer.Option(
             metavar="MS[,P99]",
-            help="Reply to a whole message so much later; with two values, "
-            "spread around the first with the second as 99th percentile.",
+            help="Additional delay before the reply to a message. With two values: median and "
+            "99th percentile of a random delay.",
         ),
     ] = None,
     fault: Annotated[
         list[str] | None,
-        typer.Option(metavar="FAULT", help="What goes wrong; may be repeated."),
+        typer.Option(metavar="FAULT", help="Fault to inject. Repeatable."),
     ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="What chance is made of.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the random numbers.")] = None,
     token_ttl: Annotated[
-        float | None, typer.Option(min=0.001, help="Seconds that tokens of the endpoint are good.")
+        float | None,
+        typer.Option(min=0.001, help="Lifetime in seconds of tokens from the token endpoint."),
     ] = None,
     rotation: Annotated[
-        Rotation | None, typer.Option(help="What becomes of a used refresh token.")
+        Rotation | None, typer.Option(help="What happens to a refresh token after use.")
     ] = None,
     token: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="MAILBOX", help="Print an access token of this mailbox, good for an hour."
+            metavar="MAILBOX",
+            help="Print an access token for this mailbox, valid for an hour. Repeatable.",
         ),
     ] = None,
     ready_file: Annotated[
         Path | None,
         typer.Option(
-            dir_okay=False, help="Write process id and addresses there (JSON) once it listens."
+            dir_okay=False,
+            help="Write the process ID and addresses to this file (JSON) once it listens.",
         ),
     ] = None,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print the same as one line of JSON, and nothing else.")
+        bool,
+        typer.Option(
+            "--json",
+            help="Print process ID, addresses and tokens as one line of JSON.",
+        ),
     ] = False,
     quiet: Annotated[
-        bool, typer.Option("--quiet", help="Do not say on standard error what was refused and why.")
+        bool, typer.Option("--quiet", help="Do not print refusals to standard error.")
     ] = False,
 ) -> None:
     """Serve until SIGTERM or SIGINT."""

@@ -11,10 +11,9 @@ from typer.core import TyperCommand
 
 from bench.options.dataclass_options import single_command
 
-HELP = """Print a JSON Schema (2020-12): of a run's, a comparison's or a sweep's document, or of a
-scenario file.
+HELP = """Print the JSON Schema (2020-12) of a run, a comparison, a sweep or a scenario file.
 
-In the documents units are told; null stands for "no value".
+Names of figures include their units. null means that there is no value.
 """
 
 
@@ -31,7 +30,7 @@ _WITH_RUNS = (SchemaKind.COMPARISON, SchemaKind.SWEEP)  # they refer to a run's 
 
 
 def schema(
-    kind: Annotated[SchemaKind, typer.Argument(help="Whose form; a run's.")] = SchemaKind.RUN,
+    kind: Annotated[SchemaKind, typer.Argument(help="Kind of document.")] = SchemaKind.RUN,
 ) -> None:
     """Print the schema."""
     print(text(kind), end="")  # noqa: T201

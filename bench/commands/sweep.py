@@ -39,20 +39,20 @@ from bench.targets.target_request import TargetError
 _DEFAULT = "1,2,4,8,16,32"
 _STEP_SECONDS = 10.0
 
-HELP = """Raise the load step by step and find the knee: where more load stops to pay.
+HELP = """Raise the load step by step and find the knee, where more load stops paying off.
 
-Each step is a run of its own against the same relay, 10 seconds of it if nothing else is said.
-The sweep ends early when messages fail, or when latency explodes and throughput grows no more.
+Each step is a separate run against the same relay, 10 seconds long by default. The sweep ends
+early if messages fail, or if latency rises steeply while throughput no longer grows.
 The knee is the load with the greatest power, which is throughput divided by mean latency
 (Kleinrock 1979).
 """
 # "\b" keeps the lines of a paragraph as they are.
 EPILOG = """\b
-How many connections are worth having?
+How many connections are useful?
   xoauth2-bench sweep --concurrent 1,2,4,8,16,32 --use-mock-tokens --html sweep.html
 
 \b
-How much mail does it take, whatever the number of connections? 50, 100, 200 … a second:
+How many messages a second can the relay take? Try 50, 100, 200 … a second:
   xoauth2-bench sweep --arrival-rate 50..800 --concurrent 100 --use-mock-tokens
 """
 
@@ -68,8 +68,8 @@ class SweepOptions(RunOptions):
         str | None,
         typer.Option(
             metavar="LIST",
-            help=f"Connections of each step, as 1,2,4,8 or 1..64 (doubled); {_DEFAULT}. With "
-            "--arrival-rate one number of them.",
+            help="Connections in each step, such as 1,2,4,8 or 1..64 (doubling). "
+            f"Default: {_DEFAULT}. With --arrival-rate: a single number.",
             rich_help_panel=LOAD,
         ),
     ] = None  # type: ignore[assignment]
@@ -77,7 +77,7 @@ class SweepOptions(RunOptions):
         str | None,
         typer.Option(
             metavar="LIST",
-            help="Instead: messages due a second in each step, as 50,100,400 or 50..800.",
+            help="Instead: messages due per second in each step, such as 50,100,400 or 50..800.",
             rich_help_panel=LOAD,
         ),
     ] = None  # type: ignore[assignment]

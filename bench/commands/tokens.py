@@ -36,23 +36,23 @@ _MAX_TOKEN_CHARACTERS = 16_384
 _ELSEWHERE = ("somebody.else@example.com", "another@example.com")
 _MAILBOX = re.compile(r"[!-?A-~]+@[!-?A-~]+")  # printable ASCII without blanks
 
-HELP = """Access tokens of the sandbox: list, show, mint, verify.
+HELP = """List, show, mint and verify access tokens of the sandbox.
 
-They are really signed with a key in the state directory, and worth nothing outside this machine.
-A token of anybody else is never printed whole: its beginning, its length, and what a JWT says,
-without the signature. Give tokens on standard input (-) to keep them out of the process list.
+They are signed with a key in the state directory and are worthless outside this machine. Tokens
+from elsewhere are never printed in full, only their beginning, their length and the claims of a
+JWT. Pass tokens on standard input (-) to keep them out of the process list.
 """
 # "\b" keeps the lines of a paragraph as they are.
 EPILOG = """\b
-What an SMTP client has to send behind AUTH XOAUTH2:
+What an SMTP client has to send after AUTH XOAUTH2:
   xoauth2-bench tokens xoauth2 test.account1@gmail.com
 
 \b
-Ten tokens that have expired, each of which must be refused:
+Ten expired tokens, each of which must be refused:
   xoauth2-bench tokens mint --account me@example.com --count 10 --expired |
       xoauth2-bench tokens verify -
 
-Exit code 0 when all is well, 1 when a token is not good, 2 for wrong usage.
+Exit codes: 0 success, 1 a token is not valid, 2 incorrect usage.
 """
 
 app = typer.Typer(
@@ -74,22 +74,22 @@ class TokenMechanism(StrEnum):
 
 StateOption = Annotated[
     Path | None,
-    typer.Option(
-        "--state-dir", file_okay=False, help="The --state-dir of the proxy or sandbox they are for."
-    ),
+    typer.Option("--state-dir", file_okay=False, help="State directory of the proxy or sandbox."),
 ]
-JsonOption = Annotated[
-    bool, typer.Option("--json", help="One JSON object a line, and nothing else.")
-]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")]
 TtlOption = Annotated[
     float | None,
-    typer.Option("--ttl", min=0.1, max=_MAX_SECONDS, help="Seconds it is good for; an hour."),
+    typer.Option("--ttl", min=0.1, max=_MAX_SECONDS, help="Lifetime in seconds. Default: 3600."),
 ]
 TokensArgument = Annotated[
-    list[str], typer.Argument(metavar="TOKEN|-", help="Tokens; - reads them, one a line.")
+    list[str],
+    typer.Argument(
+        metavar="TOKEN|-", help="Tokens. -: read them from standard input, one per line."
+    ),
 ]
 ForOption = Annotated[
-    str | None, typer.Option("--for", metavar="MAILBOX", help="It has to be this mailbox's.")
+    str | None,
+    typer.Option("--for", metavar="MAILBOX", help="Mailbox that the token must belong to."),
 ]
 
 
@@ -97,12 +97,12 @@ ForOption = Annotated[
 def list_mailboxes(
     *,
     mailboxes: Annotated[
-        list[str] | None, typer.Argument(metavar="[MAILBOX]...", help="More that are to be shown.")
+        list[str] | None, typer.Argument(metavar="[MAILBOX]...", help="Further mailboxes to show.")
     ] = None,
     state_dir: StateOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List the mock mailboxes; any other name works as well."""
+    """List the mock mailboxes. Any other name works as well."""
     tokens = _tokens(state_dir)
     named = [_mailbox(one) for one in mailboxes or ()]
     rows = [
@@ -129,14 +129,15 @@ def show(
     what: Annotated[
         list[str],
         typer.Argument(
-            metavar="MAILBOX|TOKEN|-", help="A mailbox gets a new token; - reads tokens."
+            metavar="MAILBOX|TOKEN|-",
+            help="Mailbox (shows a new token) or token. -: read tokens from standard input.",
         ),
     ],
     state_dir: StateOption = None,
     ttl_seconds: TtlOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what tokens say and how long they are good."""
+    """Show the claims and remaining lifetime of tokens."""
     names = [one for one in what if _MAILBOX.fullmatch(one)]
     given = _given([one for one in what if one not in names]) if len(names) < len(what) else []
     tokens = _tokens(state_dir, is_created=bool(names))
@@ -153,12 +154,12 @@ def xoauth2(
     *,
     mailbox: Annotated[str, typer.Argument(metavar="MAILBOX")],
     mechanism: Annotated[
-        TokenMechanism, typer.Option(help="In the form of which mechanism.")
+        TokenMechanism, typer.Option(help="SASL mechanism.")
     ] = TokenMechanism.XOAUTH2,
     state_dir: StateOption = None,
     ttl_seconds: TtlOption = None,
 ) -> None:
-    """Print the initial response of a mailbox's login, in base64, with a new token."""
+    """Print the base64 initial response for a login with a new token."""
     name = _mailbox(mailbox)
     secret = _tokens(state_dir).mint(name, ttl_seconds=ttl_seconds or _HOUR_SECONDS)
     login = ClientLogin(name, Mechanism(mechanism.value), lambda: secret)
@@ -169,21 +170,24 @@ def xoauth2(
 def mint(  # noqa: PLR0913 - one parameter an option
     *,
     accounts: Annotated[
-        list[str], typer.Option("--account", metavar="MAILBOX", help="Whose; may be repeated.")
+        list[str],
+        typer.Option("--account", metavar="MAILBOX", help="Mailbox of the token. Repeatable."),
     ],
-    count: Annotated[int, typer.Option(min=1, max=MAX_COUNT, help="How many of each.")] = 1,
+    count: Annotated[
+        int, typer.Option(min=1, max=MAX_COUNT, help="Number of tokens for each mailbox.")
+    ] = 1,
     ttl_seconds: TtlOption = None,
-    is_expired: Annotated[bool, typer.Option("--expired", help="Good no longer.")] = False,
+    is_expired: Annotated[bool, typer.Option("--expired", help="Mint expired tokens.")] = False,
     is_tampered: Annotated[
-        bool, typer.Option("--tampered", help="With a signature that is not theirs.")
+        bool, typer.Option("--tampered", help="Mint tokens with a wrong signature.")
     ] = False,
     is_wrong_mailbox: Annotated[
-        bool, typer.Option("--wrong-mailbox", help="Good, but for somebody else.")
+        bool, typer.Option("--wrong-mailbox", help="Mint valid tokens for another mailbox.")
     ] = False,
     state_dir: StateOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Print new tokens, one a line; with a flag, tokens that have to be refused."""
+    """Print new tokens, one per line, or tokens that must be refused."""
     if is_expired + is_tampered + is_wrong_mailbox > 1:
         _refuse("--expired", "--expired, --tampered and --wrong-mailbox: give one of them.")
     if is_expired and ttl_seconds is not None:
@@ -208,7 +212,7 @@ def verify(
     state_dir: StateOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Say of each token whether the sandbox takes it, or why not."""
+    """Tell whether the sandbox accepts each token, and why not."""
     wanted = "" if mailbox is None else _mailbox(mailbox)
     values = _given(given)
     tokens = _tokens(state_dir, is_created=False)

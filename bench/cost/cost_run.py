@@ -7,7 +7,6 @@ memory is the question; the sandboxes serve all workloads.
 from __future__ import annotations
 
 import asyncio
-import shutil
 import tempfile
 from contextlib import AsyncExitStack
 from functools import partial
@@ -19,7 +18,7 @@ from bench.cost.figures import CostResults, RelayRow, WorkloadResult
 from bench.cost.measure import CheckFailed, Measurement
 from bench.cost.relays import ProviderKind, RunningRelay, running_provider, running_relay
 from bench.cost.workloads import RelayName
-from bench.process.child_process import ChildError
+from bench.process.child_process import ChildError, remove_folder
 from bench.process.process_meter import MeterError, available_memory_bytes
 from bench.reconciliation.reconcile import SandboxUnavailable
 
@@ -56,7 +55,7 @@ class CostRun:
         results = CostResults()
         with tempfile.TemporaryDirectory(prefix="xoauth2-bench-cost-") as folder:
             self._folder = Path(folder)
-            remove = partial(shutil.rmtree, folder, ignore_errors=True)
+            remove = partial(remove_folder, self._folder)
             self._interruption.on_abort.append(remove)
             async with self._stack:
                 for workload in self._plan.workloads:

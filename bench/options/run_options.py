@@ -26,8 +26,8 @@ _MAX_SECONDS = 7 * 86_400.0
 PASSWORD_VARIABLE = "XOAUTH2_BENCH_PASSWORD"  # noqa: S105 - its name
 MAX_RATE = 100_000.0  # messages a second
 
-LOAD, MESSAGES, CLIENTS = "How much, and when", "Messages", "Clients"
-LOGIN, SERVER, REPORT = "Login", "Server", "Ending and report"
+LOAD, MESSAGES, CLIENTS = "Load", "Messages", "Clients"
+LOGIN, SERVER, REPORT = "Login", "Server", "End of run and reports"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,8 @@ class RunOptions:
     scenario: Annotated[
         str | None,
         typer.Option(
-            help=f"{', '.join(SCENARIOS)}; quick when nothing is given.", rich_help_panel=LOAD
+            help=f"One of {', '.join(SCENARIOS)}. Default: quick, if no other load is given.",
+            rich_help_panel=LOAD,
         ),
     ] = None
     runs: Annotated[
@@ -45,7 +46,8 @@ class RunOptions:
         typer.Option(
             min=1,
             max=MAX_COMPARED_RUNS,
-            help=f"With compare: runs on each side of the pause; {COMPARED_RUNS}.",
+            help="With --scenario compare: runs before and after the pause. "
+            f"Default: {COMPARED_RUNS}.",
             rich_help_panel=LOAD,
         ),
     ] = None
@@ -54,9 +56,9 @@ class RunOptions:
         typer.Option(
             exists=True,
             dir_okay=False,
-            help="A case to run again, JSON or TOML: load, provider, faults and what has to come "
-            "of it (xoauth2-bench schema scenario). It brings a proxy and a provider of its own; "
-            "options of the load take the place of the file's.",
+            help="A test case in JSON or TOML: load, provider, faults and expected result (form: "
+            "xoauth2-bench schema scenario). It starts its own proxy and provider. Load options "
+            "on the command line override the file.",
             rich_help_panel=LOAD,
         ),
     ] = None
@@ -69,7 +71,7 @@ class RunOptions:
         typer.Option(
             min=0.1,
             max=_MAX_SECONDS,
-            help="Seconds to send for, instead of a number of messages.",
+            help="Seconds to send for, instead of --num-emails.",
             rich_help_panel=LOAD,
         ),
     ] = None
@@ -78,7 +80,7 @@ class RunOptions:
         typer.Option(
             min=0,
             max=_MAX_SECONDS,
-            help="Seconds of the same load before that, left out of the figures.",
+            help="Seconds of the same load beforehand, not counted in the results.",
             rich_help_panel=LOAD,
         ),
     ] = 0.0
@@ -87,7 +89,7 @@ class RunOptions:
         typer.Option(
             min=1,
             max=MAX_CONNECTIONS,
-            help="Connections at most, each with one message in flight.",
+            help="Maximum number of connections, each with one message in flight.",
             rich_help_panel=LOAD,
         ),
     ] = None
@@ -96,7 +98,7 @@ class RunOptions:
         typer.Option(
             min=1,
             max=_MAX_PROCESSES,
-            help="Processes that send, for more load than one core can make.",
+            help="Number of sending processes, for more load than one CPU core can generate.",
             rich_help_panel=LOAD,
         ),
     ] = 1
@@ -105,16 +107,19 @@ class RunOptions:
         typer.Option(
             min=0.001,
             max=MAX_RATE,
-            help="Open model: so many messages are due a second, whether a connection is free or "
-            "not, and latency counts from then. Without it a connection sends its next message "
-            "when the last one is answered.",
+            help="Open model: messages due per second, whether or not a connection is free. "
+            "Latency is measured from the due time. Without it, a connection sends its next "
+            "message when the previous one has been answered (closed model).",
             rich_help_panel=LOAD,
         ),
     ] = None
     ramp_from: Annotated[
         float | None,
         typer.Option(
-            min=0, max=MAX_RATE, help="Begin with this arrival rate …", rich_help_panel=LOAD
+            min=0,
+            max=MAX_RATE,
+            help="Start at this arrival rate. Requires --ramp-seconds.",
+            rich_help_panel=LOAD,
         ),
     ] = None
     ramp_seconds: Annotated[
@@ -122,7 +127,7 @@ class RunOptions:
         typer.Option(
             min=0.1,
             max=_MAX_SECONDS,
-            help="… and reach the full one after so many seconds.",
+            help="Seconds until the full arrival rate is reached.",
             rich_help_panel=LOAD,
         ),
     ] = None
@@ -131,7 +136,7 @@ class RunOptions:
         typer.Option(
             min=0,
             max=_MAX_SECONDS,
-            help="Drop, and count as dropped, what could not begin within so many seconds.",
+            help="Drop a message that could not be started this many seconds after its due time.",
             rich_help_panel=LOAD,
         ),
     ] = MAX_LATENESS_SECONDS
@@ -142,7 +147,8 @@ class RunOptions:
     recipients: Annotated[
         str,
         typer.Option(
-            help="Recipients of a message, e.g. 3 or 1-5; further ones are sub-addresses of --to.",
+            help="Recipients per message, such as 3 or 1-5. Further recipients are subaddresses of "
+            "--to.",
             rich_help_panel=MESSAGES,
         ),
     ] = "1"
@@ -151,14 +157,14 @@ class RunOptions:
         typer.Option(
             min=1,
             max=MAX_MESSAGE_BYTES,
-            help="Size of a message, 4096; its header fields are the least.",
+            help="Message size. Default: 4096. A message is never smaller than its header.",
             rich_help_panel=MESSAGES,
         ),
     ] = None
     sizes: Annotated[
         str | None,
         typer.Option(
-            help="Several sizes with their weights, e.g. 4k:70,100k:25,1m:5.",
+            help="Several sizes with weights, such as 4k:70,100k:25,1m:5.",
             rich_help_panel=MESSAGES,
         ),
     ] = None
@@ -167,7 +173,7 @@ class RunOptions:
         typer.Option(
             exists=True,
             file_okay=False,
-            help="Send the .eml files of this folder in turn.",
+            help="Send the .eml files in this directory in turn.",
             rich_help_panel=MESSAGES,
         ),
     ] = None
@@ -175,7 +181,7 @@ class RunOptions:
     connection: Annotated[
         str | None,
         typer.Option(
-            help="kept, per-message, or how many messages a connection carries; kept.",
+            help="kept, per-message, or the number of messages per connection. Default: kept.",
             rich_help_panel=CLIENTS,
         ),
     ] = None
@@ -183,7 +189,7 @@ class RunOptions:
         bool,
         typer.Option(
             "--pipelined",
-            help="Send MAIL, RCPT and DATA in one flight where PIPELINING is offered.",
+            help="Send MAIL, RCPT and DATA in one write if the server offers PIPELINING.",
             rich_help_panel=CLIENTS,
         ),
     ] = False
@@ -192,7 +198,7 @@ class RunOptions:
         typer.Option(
             min=1,
             metavar="BYTES_PER_SECOND",
-            help="Send content no faster than this.",
+            help="Maximum speed at which message content is sent.",
             rich_help_panel=CLIENTS,
         ),
     ] = None
@@ -201,7 +207,7 @@ class RunOptions:
         typer.Option(
             min=0,
             max=MAX_CONNECTIONS,
-            help="Clients that log in and stay silent while the load runs.",
+            help="Number of additional clients that log in and stay idle during the run.",
             rich_help_panel=CLIENTS,
         ),
     ] = None
@@ -210,8 +216,8 @@ class RunOptions:
         list[str] | None,
         typer.Option(
             "--from",
-            help="Mailbox to log in and send as; may be repeated. The four mock mailboxes in "
-            "turn with --use-mock-tokens.",
+            help="Mailbox to log in as and send from. Repeatable. Default with --use-mock-tokens: "
+            "the four mock mailboxes in turn.",
             rich_help_panel=LOGIN,
         ),
     ] = None
@@ -219,28 +225,28 @@ class RunOptions:
         str | None,
         typer.Option(
             envvar=PASSWORD_VARIABLE,
-            help="The mailbox's password at the relay; its access token for xoauth2 and "
-            "oauthbearer. The variable keeps it out of the process list.",
+            help="Password of the mailbox at the relay, or its access token with xoauth2 and "
+            "oauthbearer. Use the environment variable to keep it out of the process list.",
             rich_help_panel=LOGIN,
         ),
     ] = field(default=None, repr=False)
     mechanism: Annotated[
         Mechanism | None,
         typer.Option(
-            help="How to log in; xoauth2 with --use-mock-tokens, else plain.",
+            help="SASL mechanism. Default: xoauth2 with --use-mock-tokens, otherwise plain.",
             rich_help_panel=LOGIN,
         ),
     ] = None
     no_auth: Annotated[
         bool,
-        typer.Option("--no-auth", help="Do not log in at all.", rich_help_panel=LOGIN),
+        typer.Option("--no-auth", help="Do not log in.", rich_help_panel=LOGIN),
     ] = False
     use_mock_tokens: Annotated[
         bool,
         typer.Option(
             "--use-mock-tokens",
-            help="Log in to the sandbox's mailboxes; start a private "
-            "proxy if nothing listens at the default address.",
+            help="Log in as the sandbox's mock mailboxes. Starts a private proxy if nothing "
+            "listens at the default address.",
             rich_help_panel=LOGIN,
         ),
     ] = False
@@ -249,29 +255,31 @@ class RunOptions:
         typer.Option(
             min=1,
             max=MAX_ACCOUNTS,
-            help="Send as so many mailboxes of its own, bench_user001@mock.test and so on: in a "
-            "private proxy's configuration, or added to the running one by its admin server and "
-            "removed afterwards.",
+            help="Create this many mailboxes for the run (bench_user001@mock.test and so on): in "
+            "the configuration of a private proxy, or through the admin server of a running "
+            "one. They are removed afterwards.",
             rich_help_panel=LOGIN,
         ),
     ] = None
     user_prefix: Annotated[
         str | None,
-        typer.Option(help="What their names begin with; bench.", rich_help_panel=LOGIN),
+        typer.Option(
+            help="Prefix of the names of these mailboxes. Default: bench.", rich_help_panel=LOGIN
+        ),
     ] = None
     min_accounts: Annotated[
         int | None,
         typer.Option(
             min=1,
             max=MAX_ACCOUNTS,
-            help="Go on with so many when not all can be added; all are needed.",
+            help="Continue if at least this many mailboxes could be added. Default: all.",
             rich_help_panel=LOGIN,
         ),
     ] = None
     no_cleanup: Annotated[
         bool,
         typer.Option(
-            "--no-cleanup", help="Leave and list those that were added.", rich_help_panel=LOGIN
+            "--no-cleanup", help="Keep the added mailboxes and list them.", rich_help_panel=LOGIN
         ),
     ] = False
     token_ttl: Annotated[
@@ -279,8 +287,8 @@ class RunOptions:
         typer.Option(
             min=0.1,
             max=_MAX_SECONDS,
-            help="Seconds for which each mock token is good, an hour; with storm those that the "
-            "proxy gets.",
+            help="Lifetime of each mock token in seconds. Default: 3600. With --scenario storm: "
+            "lifetime of the tokens that the proxy gets.",
             rich_help_panel=LOGIN,
         ),
     ] = None
@@ -288,43 +296,53 @@ class RunOptions:
         Path | None,
         typer.Option(
             file_okay=False,
-            help="The running proxy's --state-dir, which holds the key of the mock tokens.",
+            help="State directory of the running proxy, with the signing key of the mock tokens.",
             rich_help_panel=LOGIN,
         ),
     ] = None
 
     host: Annotated[
-        str | None, typer.Option(help=f"The relay; {DEFAULT_HOST}.", rich_help_panel=SERVER)
+        str | None,
+        typer.Option(
+            help=f"Host name of the relay. Default: {DEFAULT_HOST}.", rich_help_panel=SERVER
+        ),
     ] = None
     port: Annotated[
         int | None,
         typer.Option(
-            min=1, max=65535, help=f"Its SMTP port; {DEFAULT_PORT}.", rich_help_panel=SERVER
+            min=1,
+            max=65535,
+            help=f"SMTP port of the relay. Default: {DEFAULT_PORT}.",
+            rich_help_panel=SERVER,
         ),
     ] = None
     admin_url: Annotated[
         str | None,
         typer.Option(
-            help=f"Its admin server, {DEFAULT_ADMIN_URL}; or a sandbox's HTTP address, to "
-            "compare what was acknowledged with what arrived.",
+            help="Admin server of the proxy, or HTTP address of a sandbox, to compare the "
+            f"acknowledged messages with those that arrived. Default: {DEFAULT_ADMIN_URL}.",
             rich_help_panel=SERVER,
         ),
     ] = None
     tls: Annotated[
-        Tls, typer.Option(help="How to protect the connection.", rich_help_panel=SERVER)
+        Tls, typer.Option(help="TLS mode of the connection.", rich_help_panel=SERVER)
     ] = Tls.NONE
     ca_file: Annotated[
         Path | None,
         typer.Option(
             exists=True,
             dir_okay=False,
-            help="Certificates to trust, in PEM.",
+            help="Trusted CA certificates (PEM).",
             rich_help_panel=SERVER,
         ),
     ] = None
     allow_remote: Annotated[
         bool,
-        typer.Option("--allow-remote", help="Let traffic leave loopback.", rich_help_panel=SERVER),
+        typer.Option(
+            "--allow-remote",
+            help="Allow a target that is not on a loopback address.",
+            rich_help_panel=SERVER,
+        ),
     ] = False
 
     reply_seconds: Annotated[
@@ -333,7 +351,7 @@ class RunOptions:
             "--timeout",
             min=0.1,
             max=3600,
-            help="Seconds to wait for a reply before the message counts as failed.",
+            help="Seconds to wait for a reply. After that, the message counts as failed.",
             rich_help_panel=REPORT,
         ),
     ] = REPLY_SECONDS
@@ -342,7 +360,7 @@ class RunOptions:
         typer.Option(
             min=0,
             max=3600,
-            help="How long sends in flight may take after Ctrl+C.",
+            help="Seconds that messages in flight may take after Ctrl+C or the end of --duration.",
             rich_help_panel=REPORT,
         ),
     ] = 30.0
@@ -351,9 +369,9 @@ class RunOptions:
         typer.Option(
             "--assert",
             metavar="EXPRESSION",
-            help="What the run has to reach, e.g. 'p95<=500ms' or 'lost==0'; several may follow. "
-            "They decide instead of the rule that every message must succeed; exit code 2 "
-            "when one is not met.",
+            help="Condition that the results must meet, such as 'p95<=500ms' or 'lost==0'. Several "
+            "may follow. They replace the rule that every message must succeed. Exit code 2 if "
+            "one is not met.",
             rich_help_panel=REPORT,
         ),
     ] = None
@@ -361,14 +379,16 @@ class RunOptions:
         Path | None,
         typer.Option(
             dir_okay=False,
-            help="JSON file; xoauth2-bench-<UTC time>.json.",
+            help="Write the results to this JSON file. Default: xoauth2-bench-<UTC time>.json.",
             rich_help_panel=REPORT,
         ),
     ] = None
     html: Annotated[
         Path | None,
         typer.Option(
-            dir_okay=False, help="A page with the figures and pictures.", rich_help_panel=REPORT
+            dir_okay=False,
+            help="Write a report with charts to this HTML file.",
+            rich_help_panel=REPORT,
         ),
     ] = None
     prometheus_port: Annotated[
@@ -376,7 +396,7 @@ class RunOptions:
         typer.Option(
             min=0,
             max=65535,
-            help="Show the run to Prometheus on this port of 127.0.0.1 while it lasts; 0: any.",
+            help="Serve Prometheus metrics on this port of 127.0.0.1 during the run. 0: any port.",
             rich_help_panel=REPORT,
         ),
     ] = None
@@ -384,14 +404,18 @@ class RunOptions:
         bool,
         typer.Option(
             "--json",
-            help="Print the JSON only; a file only with --output.",
+            help="Print only JSON. Write a file only with --output.",
             rich_help_panel=REPORT,
         ),
     ] = False
     verbose: Annotated[
         bool,
         typer.Option(
-            "--verbose", help="Tell each failure at once; never ask.", rich_help_panel=REPORT
+            "--verbose",
+            help="Print each failure when it happens. Never ask for confirmation.",
+            rich_help_panel=REPORT,
         ),
     ] = False
-    yes: Annotated[bool, typer.Option("--yes", help="Never ask.", rich_help_panel=REPORT)] = False
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Never ask for confirmation.", rich_help_panel=REPORT)
+    ] = False

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import sys
 import time
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 
 _START_SECONDS = 60.0  # interpreter, imports and keys on a slow machine
 _END_SECONDS = 10.0  # SIGTERM to SIGKILL; nothing is in flight by then
-_KILL_SECONDS = 1.0  # SIGKILL to the end of a process, when nothing else can be waited for
 _POLL_SECONDS = 0.02  # how often the ready file is looked for
+_REMOVE_ATTEMPTS = 50
 _LOG_TAIL_CHARACTERS = 2000
 
 
@@ -105,7 +106,6 @@ async def running_child(
 
     def kill() -> None:
         _signal(process, signal.SIGKILL)
-        _await_end_of_group(process)
 
     interruption.on_abort.append(kill)
     try:
@@ -166,17 +166,18 @@ def _signal(process: Process, number: signal.Signals) -> None:
         os.killpg(process.pid, number)
 
 
-def _await_end_of_group(process: Process) -> None:
-    """Block until the group is gone, for a second at most: it may still write into its folder."""
-    latest = time.monotonic() + _KILL_SECONDS
-    with suppress(ProcessLookupError):
-        while time.monotonic() < latest:
-            os.killpg(process.pid, 0)
-            with suppress(ChildProcessError):  # asyncio has taken its exit code
-                os.waitpid(process.pid, os.WNOHANG)
-            time.sleep(_POLL_SECONDS)
-
-
 def _complaint(name: str, log_file: Path, what: str) -> str:
     log = log_file.read_text("utf-8", "replace")[-_LOG_TAIL_CHARACTERS:].strip()
     return f"{name} {what}. It wrote:\n{log or '(nothing)'}"
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder, into which a process that was just killed may still write; never raises.
+
+    Blocks a second at most.
+    """
+    for _ in range(_REMOVE_ATTEMPTS):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+        time.sleep(_POLL_SECONDS)

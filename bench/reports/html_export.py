@@ -21,6 +21,7 @@ from bench.analysis.documents import SCHEMA_VERSION
 from bench.reports import comparison_table, findings, formatting
 from bench.reports.atomic_write import write_atomically
 from bench.reports.charts import bars, distribution, relation, timeline
+from bench.reports.setting_labels import labelled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -94,6 +95,7 @@ def _theme() -> tuple[Environment, Markup, str]:
     ):
         environment.filters[name] = getattr(formatting, name)
     environment.globals["opened"], environment.globals["logins"] = findings.opened, findings.logins
+    environment.filters["labelled"] = labelled
     environment.filters["sureness"] = comparison_table.sureness
     environment.filters["bounds"] = comparison_table.bounds
     return environment, Markup(style), policy  # noqa: S704 - our own file

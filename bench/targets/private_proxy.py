@@ -6,14 +6,13 @@ Its state lives in a temporary folder that goes with it.
 from __future__ import annotations
 
 import json
-import shutil
 import tempfile
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.process.child_process import ChildError, ChildProcess, StartInterrupted, running_child
+from bench.process.child_process import ChildError, ChildProcess, remove_folder, running_child
 from bench.targets.private_provider import private_provider
 from bench.targets.target_request import PrivateProxyOptions
 
@@ -21,13 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from bench.process.interruption import Interruption
-
-__all__ = [
-    "PrivateProxy",
-    "PrivateProxyError",
-    "StartInterrupted",
-    "private_proxy",
-]
 
 
 class PrivateProxyError(Exception):
@@ -59,7 +51,7 @@ async def private_proxy(
     folder = Path(tempfile.mkdtemp(prefix="xoauth2-bench-"))
 
     def remove() -> None:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_folder(folder)
 
     interruption.on_abort.append(remove)
     try:

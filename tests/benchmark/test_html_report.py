@@ -610,3 +610,10 @@ async def test_page_json_and_screen_of_a_real_run_agree(tmp_path: Path, look: Lo
     await look.open(document)
     assert look.complaints == []
     assert await look.page.evaluate(_OVERLAPS) == []
+
+
+def test_settings_are_called_by_the_options_that_set_them() -> None:
+    from bench.reports.setting_labels import labelled
+
+    rows = dict(labelled({"max_lateness_seconds": 10.0, "size_bytes": 4096, "a_new_key": 1}))
+    assert rows == {"--max-lateness (seconds)": 10.0, "A new key": 1}
