@@ -131,7 +131,7 @@ def _bench(context: typer.Context, options: RunOptions) -> None:
         run.run(options, given)
     for name in given:  # in front of a sub-command they would do nothing
         raise typer.BadParameter(
-            f"stands in front of {context.invoked_subcommand}, which does not take it.",
+            f"has no effect before {context.invoked_subcommand}. Give it afterwards.",
             param_hint=f"--{name.replace('_', '-')}",
         )
 

@@ -78,7 +78,7 @@ async def _bench_and_report(request: RunRequest, out: OutputOptions) -> int:
             progress.announce(str(error), even_if_silent=True)
             return interruption.exit_code or 1
         except StartInterrupted:
-            progress.announce("Stopped before the first message was sent.", even_if_silent=True)
+            progress.announce("Stopped before a message was sent.", even_if_silent=True)
             return interruption.exit_code
         found = run_outcome.of_runs(before, after, out.assertions)
         is_saved = run_outcome.report(request, found, out)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from bench.runs.run_request import RunRequest
 
 _ALONE = (
-    "Without a side to compare them with, the runs are documents of their own: measure the other "
+    "Without a second side to compare with, each run has its own document: measure the other "
     "side later, and give both to xoauth2-bench compare."
 )
 

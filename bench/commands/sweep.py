@@ -163,13 +163,13 @@ def _connections(text: str | None) -> int | None:
         return None
     found = _loads("--concurrent", text, None)
     if len(found) > 1:
-        _refuse("--concurrent", "stands beside --arrival-rate; only one of them may rise.")
+        _refuse("--concurrent", "may have only one value with --arrival-rate.")
     return _whole(found[0])
 
 
 def _whole(load: float) -> int:
     if not load.is_integer():
-        _refuse("--concurrent", f"{load:g} connections cannot be had.")
+        _refuse("--concurrent", f"{load:g} is not a whole number of connections.")
     return int(load)
 
 
@@ -186,7 +186,7 @@ async def _sweep_and_report(plan: _SweepPlan, out: OutputOptions) -> int:
             print(error, file=sys.stderr)  # noqa: T201
             return interruption.exit_code or 1
         except StartInterrupted:
-            print("Stopped before the first message was sent.", file=sys.stderr)  # noqa: T201
+            print("Stopped before a message was sent.", file=sys.stderr)  # noqa: T201
             return interruption.exit_code
         if not swept.steps:
             print(swept.error, file=sys.stderr)  # noqa: T201

@@ -30,15 +30,16 @@ _SCHEDULER = Path("/proc/self/schedstat")  # Linux: nanoseconds on a core, and w
 # What to do, by what was short.
 _MORE_PROCESSES = "Use more --processes."
 _NO_CORES = (
-    "The cores of this machine are too few for all that runs on it: use fewer --processes, or send "
-    "from another machine."
+    "This machine has too few CPU cores for everything that runs on it: use fewer --processes, or "
+    "send from another machine."
 )
 _STALLS = (
-    "It stood still now and then, for many messages at once or for the machine: use more "
+    "It stalled at times, because of many messages at once or because of the machine: use more "
     "--processes, or send from a machine with less to do."
 )
 _LATE = (
-    "More was due at a moment than it can begin: use more --processes, or a lower --arrival-rate."
+    "More messages were due at once than it can start: use more --processes, or a lower "
+    "--arrival-rate."
 )
 
 

@@ -22,16 +22,18 @@ def accounts_of(options: RunOptions) -> MailboxesToAdd | None:
     if options.accounts is None:
         for name in ("user_prefix", "min_accounts", "no_cleanup"):
             if getattr(options, name):
-                _refuse(f"--{name.replace('_', '-')}", "is for --accounts.")
+                _refuse(f"--{name.replace('_', '-')}", "requires --accounts.")
         return None
     for name, value in (("from", options.from_emails), ("password", options.password)):
         if value is not None:
-            _refuse("--accounts", f"brings mailboxes of its own; leave --{name} out.")
+            _refuse("--accounts", f"creates its own mailboxes; omit --{name}.")
     if options.no_auth:
-        _refuse("--accounts", "is for logins; leave --no-auth out.")
+        _refuse("--accounts", "needs logins; omit --no-auth.")
     is_elsewhere = options.host is not None or options.port not in (None, DEFAULT_PORT)
     if is_elsewhere and options.admin_url is None:
-        _refuse("--admin-url", "give that of the proxy which is to get the --accounts.")
+        _refuse(
+            "--admin-url", "is required: the admin server of the proxy that gets the --accounts."
+        )
     if options.user_prefix is not None and not is_prefix(options.user_prefix):
         _refuse(
             "--user-prefix",

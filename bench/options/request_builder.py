@@ -92,11 +92,14 @@ def request_of(options: RunOptions) -> RunRequest:
     is_mock = options.use_mock_tokens or accounts is not None
     is_token = is_mock and mechanism.takes_token and options.password is None
     if options.token_ttl is not None and not is_token and scenario.provider is None:
-        _refuse("--token-ttl", "is for mock tokens: --use-mock-tokens with xoauth2 or oauthbearer.")
+        _refuse(
+            "--token-ttl",
+            "applies to mock tokens only: --use-mock-tokens with xoauth2 or oauthbearer.",
+        )
     workload = _workload(options, scenario)
     concurrent = options.concurrent or scenario.concurrent
     if options.processes > concurrent:
-        _refuse("--processes", f"are more than the {concurrent} connections; give fewer of them.")
+        _refuse("--processes", f"exceeds the number of connections ({concurrent}).")
     return RunRequest(
         plan=RunPlan(
             scenario=scenario.name if not _is_custom(options) else CUSTOM,
@@ -130,9 +133,12 @@ def output_of(options: RunOptions) -> OutputOptions:
     for expression in expressions:
         _parsed("--assert", assertions.parse, expression)
     if expressions and options.scenario == COMPARE:
-        _refuse("--assert", "is for one run; compare has two.")
+        _refuse("--assert", "applies to a single run, not to --scenario compare.")
     if options.as_json and options.prometheus_port == 0:
-        _refuse("--prometheus-port", "0 takes a free port, which --json does not tell; choose one.")
+        _refuse(
+            "--prometheus-port",
+            "cannot be 0 with --json, which does not print the port. Choose a port.",
+        )
     path = options.output
     if path is None and not options.as_json:
         path = Path(f"xoauth2-bench-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.json")
@@ -152,7 +158,7 @@ def _runs(options: RunOptions) -> int:
     if options.scenario == COMPARE:
         return options.runs or COMPARED_RUNS
     if options.runs is not None:
-        _refuse("--runs", "is for --scenario compare.")
+        _refuse("--runs", "applies to --scenario compare only.")
     return 1
 
 
@@ -169,7 +175,7 @@ def _is_custom(options: RunOptions) -> bool:
 
 def _pace(options: RunOptions, scenario: Scenario) -> Pace:
     if options.num_emails is not None and options.duration is not None:
-        _refuse("--duration", "stands beside --num-emails; give one of them.")
+        _refuse("--duration", "cannot be combined with --num-emails.")
     num_emails, duration = options.num_emails, options.duration
     if num_emails is None and duration is None:
         num_emails, duration = scenario.num_emails, scenario.duration_seconds
@@ -181,9 +187,9 @@ def _pace(options: RunOptions, scenario: Scenario) -> Pace:
         max_lateness_seconds=options.max_lateness,
     )
     if pace.is_empty:
-        _refuse("--arrival-rate", "makes no message in the time that is measured.")
+        _refuse("--arrival-rate", "is too low: no message would be due in the measured time.")
     if (pace.planned or 0) + (pace.warmup_count or 0) > MAX_EMAILS:
-        _refuse("--arrival-rate", f"makes more than {MAX_EMAILS} messages.")
+        _refuse("--arrival-rate", f"is too high: more than {MAX_EMAILS} messages would be due.")
     return pace
 
 
@@ -192,12 +198,12 @@ def _rate(options: RunOptions, scenario: Scenario) -> Rate | None:
     has_ramp = options.ramp_from is not None or options.ramp_seconds is not None
     if per_second is None:
         if has_ramp:
-            _refuse("--ramp-from", "is for the open model; give --arrival-rate.")
+            _refuse("--ramp-from", "requires --arrival-rate.")
         return None
     if not has_ramp:
         return Rate(per_second=per_second)
     if options.ramp_from is None or options.ramp_seconds is None:
-        _refuse("--ramp-from", "goes with --ramp-seconds; give both.")
+        _refuse("--ramp-from", "requires --ramp-seconds as well, and the other way round.")
     return Rate(
         per_second=per_second,
         ramp_from_per_second=options.ramp_from or 0.0,
@@ -216,7 +222,7 @@ def _workload(options: RunOptions, scenario: Scenario) -> Workload:
         if value is not None
     ]
     if len(given) > 1:
-        _refuse(given[1], f"stands beside {given[0]}; give one of them.")
+        _refuse(given[1], f"cannot be combined with {given[0]}.")
     sizes = options.sizes or scenario.sizes or "4096"
     if options.size_bytes is not None:
         sizes = str(options.size_bytes)
@@ -246,9 +252,9 @@ def _files(options: RunOptions) -> tuple[bytes, ...]:
 def _mechanism(options: RunOptions) -> Mechanism:
     if options.no_auth:
         if options.mechanism not in (None, Mechanism.NONE):
-            _refuse("--no-auth", "stands beside --mechanism; give one of them.")
+            _refuse("--no-auth", "cannot be combined with --mechanism.")
         if options.use_mock_tokens:
-            _refuse("--no-auth", "stands beside --use-mock-tokens; give one of them.")
+            _refuse("--no-auth", "cannot be combined with --use-mock-tokens.")
         return Mechanism.NONE
     if options.mechanism is None:
         return Mechanism.XOAUTH2 if options.use_mock_tokens else Mechanism.PLAIN
@@ -267,8 +273,8 @@ def _mailboxes(
     if mechanism is not Mechanism.NONE:
         _refuse(
             "--from",
-            "give the mailbox to log in as, with its --password; or --use-mock-tokens for the "
-            "sandbox's mailboxes; or --no-auth.",
+            "is required, with --password. Or use --use-mock-tokens for the sandbox's mailboxes, "
+            "or --no-auth.",
         )
     return (_SENDER_WITHOUT_LOGIN,)
 
@@ -288,7 +294,7 @@ def _secret(options: RunOptions, mechanism: Mechanism) -> str | None:
         return None if mechanism.takes_token else _MOCK_PASSWORD
     if options.password is None:
         what = "access token" if mechanism.takes_token else "password"
-        _refuse("--password", f"give the mailbox's {what}.")
+        _refuse("--password", f"is required: the {what} of the mailbox.")
     try:
         options.password.encode()
     except UnicodeEncodeError:
@@ -299,7 +305,10 @@ def _secret(options: RunOptions, mechanism: Mechanism) -> str | None:
 def _with_its_own(options: RunOptions, scenario: Scenario) -> RunOptions:
     for name, option in _NOT_WITH_ITS_OWN.items():
         if getattr(options, name):
-            _refuse(option, f"{scenario.name} brings a proxy, a provider and mailboxes of its own.")
+            _refuse(
+                option,
+                f"cannot be used with {scenario.name}, which starts its own proxy and provider.",
+            )
     return replace(
         options,
         accounts=options.accounts or scenario.accounts,

@@ -134,8 +134,8 @@ def _contradictions(options: RunOptions, provider: Mapping[str, object]) -> list
         Mechanism.OAUTHBEARER,
     }:
         problems.append(
-            f"load.mechanism: with {options.mechanism} clients bring their own tokens, and nobody "
-            "asks the token endpoint, which has settings or faults here; plain or login"
+            f"load.mechanism: with {options.mechanism}, clients bring their own tokens, and the "
+            "token endpoint, which has settings or faults here, is never used; plain or login"
         )
     try:
         request_builder.request_of(options)

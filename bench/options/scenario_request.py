@@ -39,7 +39,7 @@ def applied(
     for name in given:
         if name in _NOT_WITH_FILE:
             raise typer.BadParameter(
-                "a scenario file brings a proxy and a provider of its own.",
+                "cannot be used with a scenario file, which starts its own proxy and provider.",
                 param_hint=f"--{name.replace('_', '-')}",
             )
     try:

@@ -52,16 +52,16 @@ def _closed(name: str, title: str, num_emails: int, concurrent: int, purpose: st
 SCENARIOS: dict[str, Scenario] = {
     scenario.name: scenario
     for scenario in (
-        _closed("quick", "Quick Validation", 100, 10, "does it work at all?"),
-        _closed("baseline", "Performance Baseline", 500, 25, "the figure to compare with"),
-        _closed("moderate", "Moderate Load", 1000, 50, "an ordinary busy hour"),
-        _closed("stress", "Stress Test", 2000, 100, "where do latencies begin to rise?"),
-        _closed("sustained", "Sustained Load", 5000, 50, "does it stay as fast?"),
+        _closed("quick", "Quick Validation", 100, 10, "does it work?"),
+        _closed("baseline", "Performance Baseline", 500, 25, "a figure to compare with"),
+        _closed("moderate", "Moderate Load", 1000, 50, "a busy hour"),
+        _closed("stress", "Stress Test", 2000, 100, "when does latency rise?"),
+        _closed("sustained", "Sustained Load", 5000, 50, "does it stay fast?"),
         _closed("peak", "Peak Load", 10000, 150, "the most connections at once"),
         Scenario(
             name="open",
             title="Open Model",
-            purpose="mail that waits for nobody",
+            purpose="mail arrives at a fixed rate",
             arrival_rate=200,
             duration_seconds=30,
             concurrent=50,
@@ -77,7 +77,7 @@ SCENARIOS: dict[str, Scenario] = {
         Scenario(
             name="storm",
             title="Token Storm",
-            purpose="tokens that end after 2 s",
+            purpose="tokens expire after 2 s",
             arrival_rate=200,
             duration_seconds=15,
             concurrent=50,
@@ -90,7 +90,7 @@ SCENARIOS: dict[str, Scenario] = {
         Scenario(
             name="crowd",
             title="Idle Crowd",
-            purpose="500 silent clients meanwhile",
+            purpose="500 idle clients alongside",
             num_emails=1000,
             concurrent=25,
             idle_clients=500,

@@ -69,7 +69,7 @@ def opened_before(document: Mapping[str, Any]) -> str:
 def opened(connections: int, transactions: int) -> str:
     """Return how many connections a relay opened at the provider; none, if it had some."""
     if not connections and transactions:
-        return "none opened: those of before were used"
+        return "none opened: existing ones were used"
     return f"{formatting.count(connections)} opened"
 
 
@@ -92,7 +92,7 @@ def bottleneck(generator: Mapping[str, Any]) -> str:
     """Return in what the generator was at its limit, what that means, and what to do."""
     advice = generator.get("advice")
     return (
-        f"The generator was the bottleneck, and not the target: {generator['reason']}. The target "
+        f"The generator was the bottleneck, not the target: {generator['reason']}. The target "
         f"may be faster than shown.{f' {advice}' if advice else ''}"
     )
 

@@ -183,7 +183,9 @@ async def _send_all(
 
     def stop() -> None:
         load.stop()
-        progress.announce("Stopping after the sends in flight. Ctrl+C again ends at once.")
+        progress.announce(
+            "Stopping after the messages in flight. Press Ctrl+C again to stop at once."
+        )
 
     interruption.on_request.add(stop)
     try:

@@ -119,13 +119,13 @@ async def _endpoint(request: TargetRequest) -> Endpoint:
     if not await _is_loopback(host):
         if not request.allow_remote:
             raise TargetError(
-                f"{host} is not a loopback address. A benchmark is a flood of mail: give "
+                f"{host} is not a loopback address. A benchmark floods the target with mail: use "
                 "--allow-remote only for a relay that is yours."
             )
         if request.has_login and request.tls is Tls.NONE:
             raise TargetError(
-                f"{host} is not a loopback address: the login may not cross a network in clear. "
-                "Give --tls starttls or --tls implicit."
+                f"{host} is not a loopback address, and the login must not be sent over a "
+                "network in clear. Use --tls starttls or --tls implicit."
             )
     return Endpoint(host, port, request.tls, tls_context(request))
 
@@ -189,12 +189,12 @@ async def _hint(request: TargetRequest, endpoint: Endpoint) -> str:
             f"    xoauth2-proxy --sandbox{port}" + ("" if port else "        (or: make run)"),
         ]
     if request.is_default and request.tls is Tls.NONE:
-        lines.append("or give --use-mock-tokens, which starts a private one for the run.")
+        lines.append("or use --use-mock-tokens, which starts a private proxy for the run.")
     if isinstance(answer, str):
         lines.append(f"(Health: {answer}.)")
     else:
         status = str(answer.get("status", "nothing of its status"))[:_MAX_STATUS_CHARACTERS]
-        lines.append(f"A proxy is running, though: {_health_url(request)} says {status}.")
+        lines.append(f"However, a proxy is running: {_health_url(request)} says {status}.")
         lines.append("Does it listen at another --host or --port?")
     return "\n".join(lines)
 

@@ -269,7 +269,7 @@ def test_list_version_and_help(tmp_path: Path) -> None:
 
 def test_the_help_shows_the_options_in_groups(tmp_path: Path) -> None:
     _, text, _ = invoked(tmp_path, "--help")
-    titles = ["How much, and when:", "Messages:", "Clients:", "Login:", "Server:", "Commands:"]
+    titles = ["Load:", "Messages:", "Clients:", "Login:", "Server:", "Commands:"]
     positions = [text.index(f"\n{title}\n") for title in titles]
     assert positions == sorted(positions)
 

@@ -107,7 +107,7 @@ async def test_ctrl_c_takes_the_mailboxes_along(
         for _ in range(signals):
             running.process.send_signal(signal.SIGINT)
         if signals == 1:
-            await running.error_text("Stopping after the sends in flight")
+            await running.error_text("Stopping after the messages in flight")
         code, _, _ = await running.end()
     assert code == 130
     assert await added(proxy) == []
@@ -140,12 +140,12 @@ async def test_too_few_mailboxes_call_the_run_off(tmp_path: Path, proxy: ProxyPr
 @pytest.mark.parametrize(
     ("more", "complaint"),
     [
-        (("--accounts", "2", "--from", "a@example.org"), "leave --from out"),
-        (("--accounts", "2", "--password", "x"), "leave --password out"),
+        (("--accounts", "2", "--from", "a@example.org"), "omit --from"),
+        (("--accounts", "2", "--password", "x"), "omit --password"),
         (("--accounts", "2", "--port", "2626"), "--admin-url"),
         (("--accounts", "2", "--min-accounts", "3"), "--accounts"),
         (("--accounts", "2", "--user-prefix", "a b"), "--user-prefix"),
-        (("--user-prefix", "a", "--use-mock-tokens"), "is for --accounts"),
+        (("--user-prefix", "a", "--use-mock-tokens"), "requires --accounts"),
     ],
 )
 def test_wrong_usage(tmp_path: Path, more: tuple[str, ...], complaint: str) -> None:

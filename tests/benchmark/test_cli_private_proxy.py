@@ -182,7 +182,7 @@ async def test_second_signal_leaves_no_private_proxy_behind(
     async with command(tmp_path, *arguments, environment=place) as running:
         await running.error_text("Sending 10000 messages")
         running.process.send_signal(signal.SIGINT)
-        await running.error_text("Stopping after the sends in flight")
+        await running.error_text("Stopping after the messages in flight")
         running.process.send_signal(signal.SIGINT)
         code, _, _ = await running.end()
     assert code == 130

@@ -128,7 +128,7 @@ async def test_the_command_line_goes_before_the_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
-    [(("--port", "2626"), "brings a proxy"), (("--accounts", "3"), "brings a proxy")],
+    [(("--port", "2626"), "starts its own proxy"), (("--accounts", "3"), "starts its own proxy")],
 )
 async def test_a_case_has_its_own_target(
     tmp_path: Path, arguments: tuple[str, ...], complaint: str

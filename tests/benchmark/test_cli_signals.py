@@ -18,7 +18,7 @@ FOUR_IN_FLIGHT = (
     *("--from", "someone@example.org", "--password", PASSWORD),
     *("--num-emails", "100", "--concurrent", "4"),
 )
-STOPPING = "Stopping after the sends in flight"
+STOPPING = "Stopping after the messages in flight"
 
 
 def holding() -> ScriptedServer:

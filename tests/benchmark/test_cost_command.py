@@ -139,7 +139,7 @@ async def test_a_second_signal_leaves_nothing_behind(tmp_path: Path, place: dict
         (("cost", "--workload", "nothing"), "is not one of kept"),
         (("cost", "--relay", "nobody"), "--relay"),
         (("cost", "--rtt", "soon"), "is not a duration"),
-        (("--json", "cost"), "stands in front of cost"),
+        (("--json", "cost"), "has no effect before cost"),
         (("sandwich",), "sandwich"),
     ],
 )

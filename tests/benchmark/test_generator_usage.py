@@ -138,7 +138,7 @@ def test_the_fullest_process_and_the_whole_machine_are_judged(
             2,
             "fewer --processes, or send from another machine",
         ),
-        (GeneratorUsage(lag=lag(60)), 0, 2, "It stood still now and then"),
+        (GeneratorUsage(lag=lag(60)), 0, 2, "It stalled at times"),
         (GeneratorUsage(), 500, 2, "a lower --arrival-rate"),
         (GeneratorUsage(), 0, 2, ""),
     ],

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 # Each child takes a second or more to start, whatever the loop of its parent.
 pytestmark = pytest.mark.one_loop
 
-STOPPING = "Stopping after the sends in flight"
+STOPPING = "Stopping after the messages in flight"
 
 
 class Several:
@@ -263,7 +263,7 @@ async def test_the_secret_is_in_no_argument_and_no_environment(
             seen = b"".join(map(shown, pids))
             server.released.set()
     assert len(pids) == 3
-    assert b"process_child" in seen
+    assert b"bench.runs.load_process" in seen
     assert PASSWORD.encode() not in seen
 
 

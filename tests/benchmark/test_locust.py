@@ -189,7 +189,7 @@ async def test_a_locustfile_of_ones_own_uses_the_user(tmp_path: Path) -> None:
         (("--host", "smtp://192.0.2.1:25", "--no-auth"), "not a loopback address"),
         (("--host", "http://127.0.0.1:25", "--no-auth"), "no address of a mail server"),
         (("--host", "smtp://127.0.0.1:1", "--no-auth"), "Nothing listens at 127.0.0.1:1"),
-        (("--host", "smtp://127.0.0.1:1"), "give the mailbox to log in as"),
+        (("--host", "smtp://127.0.0.1:1"), "is required, with --password"),
     ],
 )
 async def test_what_cannot_be_measured_is_said_in_words(

@@ -300,11 +300,11 @@ def test_connections_that_were_open_before_are_no_failure() -> None:
     run = run_of(recorder.snapshot(1.0), provider=provider)
     text = terminal.render(run)
     before = "The connections were opened in the warm-up, which the phases leave out."
-    assert "Connections:   none opened: those of before were used, peak 3 a mailbox\n" in text
+    assert "Connections:   none opened: existing ones were used, peak 3 a mailbox\n" in text
     assert "AUTH:          none needed, 0 refused\n" in text
     assert f"  {before}\n" in text
     page = html_export.render(exported(run))
-    assert "none opened: those of before were used" in page
+    assert "none opened: existing ones were used" in page
     assert before in page
     assert ">opened in the warm-up</text>" in page
     idle = terminal.render(
@@ -335,7 +335,7 @@ def test_a_generator_that_was_the_bottleneck_is_warned_of() -> None:
     run = run_of(Recorder(1).snapshot(0.0), generator=watch.figures(1, 0, cores=8))
     assert exported(run)["generator"]["was_bottleneck"] is True
     sentence = (
-        "The generator was the bottleneck, and not the target: it used 95% of a core. The target "
+        "The generator was the bottleneck, not the target: it used 95% of a core. The target "
         "may be faster than shown. "
     )
     advice = exported(run)["generator"]["advice"]

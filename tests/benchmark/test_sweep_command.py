@@ -120,7 +120,7 @@ async def test_ctrl_c_keeps_every_step_and_calls_the_last_partial(tmp_path: Path
         async with command(tmp_path, *arguments) as running:
             await server.held(4)
             running.process.send_signal(signal.SIGINT)
-            await running.error_text("Stopping after the sends in flight")
+            await running.error_text("Stopping after the messages in flight")
             server.released.set()
             code, out, _ = await running.end()
     assert code == 130
@@ -173,8 +173,8 @@ async def test_counts_are_right_at_whatever_moment_it_is_stopped(
     ("arguments", "complaint"),
     [
         (("--concurrent", "4,2"), "does not rise"),
-        (("--concurrent", "1.5"), "cannot be had"),
-        (("--concurrent", "1,2", "--arrival-rate", "5,6"), "only one of them may rise"),
+        (("--concurrent", "1.5"), "is not a whole number of connections"),
+        (("--concurrent", "1,2", "--arrival-rate", "5,6"), "only one value with --arrival-rate"),
         (("--concurrent", "1,2", "--steps", "4"), "no range"),
         (("--assert", "lost==0"), "single run"),
         (("--scenario", "compare"), "two runs"),
