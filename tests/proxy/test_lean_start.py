@@ -21,13 +21,27 @@ WAIT_SECONDS = 60.0
 
 # What only a mailbox, a page, a key, a sandbox or a table calls for.
 WHEN_USED = (
-    "argon2", "authlib", "cryptography", "google.auth", "jinja2", "joserfc", "jwt", "keyring",
-    "msal", "multiprocessing", "redis", "requests", "rich", "urllib3",
-    "xoauth2_proxy.diagnostics.refusal_table", "xoauth2_proxy.sandbox.app",
-)  # fmt: skip
+    "aiosmtplib",
+    "argon2",
+    "authlib",
+    "cryptography",
+    "google.auth",
+    "jinja2",
+    "joserfc",
+    "jwt",
+    "keyring",
+    "msal",
+    "multiprocessing",
+    "redis",
+    "requests",
+    "rich",
+    "urllib3",
+    "xoauth2_proxy.diagnostics.refusal_table",
+    "xoauth2_proxy.sandbox.app",
+)
 # What the proxy itself is made of.
 OF_THE_PROXY = (
-    "aiohttp", "aiosmtpd", "aiosmtplib", "asyncio", "prometheus_client", "pydantic", "uvloop",
+    "aiohttp", "aiosmtpd", "asyncio", "prometheus_client", "pydantic", "uvloop",
     "xoauth2_proxy.config", "xoauth2_proxy.service.app",
 )  # fmt: skip
 

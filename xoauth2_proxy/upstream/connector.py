@@ -7,12 +7,12 @@ our `Connection`. AUTH is ours because long tokens must go in a line of their ow
 from __future__ import annotations
 
 import asyncio
+import importlib
 import socket
 import ssl
+import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol, cast
-
-import aiosmtplib
 
 from xoauth2_proxy.accounts.accounts import TlsMode
 from xoauth2_proxy.errors import (
@@ -139,6 +139,11 @@ class Connector:
         return connection
 
     async def _connect(self, upstream: Upstream) -> Connection:
+        if "aiosmtplib" not in sys.modules:
+            # For the first connection, not for the start; the event loop does not wait for it.
+            await asyncio.to_thread(importlib.import_module, "aiosmtplib")
+        import aiosmtplib
+
         client = aiosmtplib.SMTP(
             hostname=upstream.host,
             port=upstream.port,
@@ -226,6 +231,8 @@ def _extensions(ehlo_text: str) -> dict[str, str]:
 
 
 def _translated(upstream: Upstream, error: Exception) -> UpstreamError:
+    import aiosmtplib
+
     where = f"{upstream.host}:{upstream.port}"
     causes = _chain(error)
     if any(isinstance(cause, socket.gaierror) for cause in causes):
