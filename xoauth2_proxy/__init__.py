@@ -1,3 +1,3 @@
-"""An SMTP relay: passwords or tokens from mail clients in, XOAUTH2 to mail providers out."""
+"""Relays mail: accepts passwords or tokens from mail clients and sends with XOAUTH2."""
 
 __version__ = "0.1.0"

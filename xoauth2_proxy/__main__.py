@@ -1,4 +1,4 @@
-"""`xoauth2-proxy`, and `python -m xoauth2_proxy`."""
+"""Runs the command line as `xoauth2-proxy` or `python -m xoauth2_proxy`."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ def main() -> NoReturn:
 
 
 def _answer() -> None:
-    """Answer the questions that containers and scripts ask every few seconds, or run the rest.
+    """Run `version` and `health` directly, and every other command through `cli`.
 
-    `cli` declares these two commands and explains them; here they run without what its library
-    imports to read options.
+    `cli` declares and documents these two as well. Containers and scripts call them every few
+    seconds, so here they run without importing the option parser.
     """
     match sys.argv[1:]:
         case ["version"] | ["--version"]:

@@ -1,4 +1,7 @@
-"""Finishes work whose caller has been cancelled: an answer may carry the only refresh token."""
+"""Runs tasks to completion even if their caller is cancelled.
+
+A token response may carry the only copy of a refresh token, so it must be read and saved.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +15,13 @@ T = TypeVar("T")
 
 
 class BackgroundTasks:
-    """Tasks that outlive their callers, up to `close`."""
+    """Tasks that outlive their callers, until `close`."""
 
     def __init__(self) -> None:
-        self._tasks: set[asyncio.Task[Any]] = set()  # asyncio itself keeps weak references only
+        self._tasks: set[asyncio.Task[Any]] = set()  # asyncio keeps only weak references
 
     def start(self, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
-        """Return a task that has begun the work."""
+        """Start the work and return its task."""
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

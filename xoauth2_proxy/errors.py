@@ -1,6 +1,6 @@
-"""Every error the relay can raise, by two questions: whose fault is it, and may one try again?
+"""Defines the relay's errors by who must act and whether a retry may succeed.
 
-The text of an error is for the log. What a client is told comes from `xoauth2_proxy.replies`.
+An error's text is for the log. The replies that clients get are in `xoauth2_proxy.replies`.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 
 
 class ProxyError(Exception):
-    """The root. `is_transient` says whether the same attempt may succeed later."""
+    """The base class. `is_transient`: whether the same attempt may succeed later."""
 
     is_transient = False
 
 
 class ConfigError(ProxyError):
-    """The configuration cannot be used; `problems` pairs each JSON path with what is wrong."""
+    """The operator's configuration is invalid. `problems` pairs each JSON path with its fault."""
 
     def __init__(self, problems: list[tuple[str, str]]) -> None:
         super().__init__("\n".join(f"{path}: {problem}" for path, problem in problems))
@@ -26,27 +26,27 @@ class ConfigError(ProxyError):
 
 
 class CredentialsRejected(ProxyError):
-    """The client's login, password or token is wrong."""
+    """The client sent a wrong login, password or token. A retry does not help."""
 
 
 class TokenError(ProxyError):
-    """No access token can be had."""
+    """No access token can be obtained. Subclasses say who must act."""
 
     def __init__(self, message: str = "", *, oauth_error: str = "") -> None:
         super().__init__(message)
-        self.oauth_error = oauth_error  # the endpoint's word (RFC 6749 §5.2); "": it said none
+        self.oauth_error = oauth_error  # the endpoint's `error` (RFC 6749 §5.2), or ""
 
 
 class GrantRevoked(TokenError):
-    """`invalid_grant` (RFC 6749 §5.2): a person must sign the mailbox in again."""
+    """The grant has ended (`invalid_grant`, RFC 6749 §5.2): the user must sign in again."""
 
 
 class TokenEndpointRefused(TokenError):
-    """`invalid_client`, `invalid_scope` and the like: the operator must mend the set-up."""
+    """The endpoint rejected the request, e.g. `invalid_client`: the operator must fix the setup."""
 
 
 class TokenEndpointUnavailable(TokenError):
-    """The token endpoint cannot be reached or is in trouble."""
+    """The token endpoint is unreachable or failing. A retry may succeed."""
 
     is_transient = True
 
@@ -54,27 +54,27 @@ class TokenEndpointUnavailable(TokenError):
         self, message: str, retry_after_seconds: float = 0.0, *, oauth_error: str = ""
     ) -> None:
         super().__init__(message, oauth_error=oauth_error)
-        self.retry_after_seconds = retry_after_seconds  # 0: the endpoint named no time
+        self.retry_after_seconds = retry_after_seconds  # 0: the endpoint gave no time
 
 
 class TokenStoreUnavailable(TokenError):
-    """The place where grants are kept cannot be read or written."""
+    """The store of grants cannot be read or written. A retry may succeed."""
 
     is_transient = True
 
 
 class SignInRefused(ProxyError):
-    """A sign-in came to nothing; the text tells the person who tried why, and what to do."""
+    """A sign-in failed. The text tells the user why, and what to do."""
 
 
 class UpstreamError(ProxyError):
-    """The provider's SMTP server did not take the message."""
+    """The provider's SMTP server did not accept the message. A retry may succeed."""
 
     is_transient = True
 
 
 class UpstreamUnavailable(UpstreamError):
-    """No usable connection: refused, timed out, closed."""
+    """No connection to the provider: it was refused, timed out or closed."""
 
 
 class UpstreamNotFound(UpstreamUnavailable):
@@ -82,22 +82,22 @@ class UpstreamNotFound(UpstreamUnavailable):
 
 
 class UpstreamInsecure(UpstreamUnavailable):
-    """STARTTLS is missing, the handshake failed or the certificate is not the host's."""
+    """The provider offers no STARTTLS, or the handshake or certificate check failed."""
 
 
 class UpstreamClosedEarly(UpstreamUnavailable):
-    """A connection that worked before was lost, or answered MAIL with 421, before any content left.
+    """A working connection was lost, or MAIL was answered 421, before any content was sent.
 
-    Nothing can have been delivered, so the transaction may be tried again at once.
+    Nothing can have been delivered, so the transaction may be retried at once.
     """
 
     def __init__(self, message: str = "", reply: Reply | None = None) -> None:
         super().__init__(message)
-        self.reply = reply  # the 421, if the provider said so much
+        self.reply = reply  # the 421, if the provider sent one
 
 
 class UpstreamRejected(UpstreamError):
-    """The provider said no; its `reply` goes to the client."""
+    """The provider refused with `reply`, which goes to the client."""
 
     def __init__(self, reply: Reply) -> None:
         super().__init__(str(reply))
@@ -110,7 +110,7 @@ class UpstreamRejected(UpstreamError):
 
 
 class ExtensionMissing(UpstreamError):
-    """The provider lacks what the message needs; nothing was sent. `reply` is for the client."""
+    """The message needs an extension the provider lacks. Nothing was sent; clients get `reply`."""
 
     is_transient = False
 
@@ -124,14 +124,14 @@ class UpstreamAuthRejected(UpstreamRejected):
 
 
 class UpstreamDropped(UpstreamError):
-    """The connection was lost after content left, but before the octets that end the message."""
+    """The connection was lost while content was being sent. Nothing was delivered."""
 
 
 class OutcomeUnknown(UpstreamError):
-    """The connection was lost after the last octet and before the reply: perhaps delivered."""
+    """The connection was lost after the last octet, before the reply. A retry may deliver twice."""
 
 
 class Overloaded(ProxyError):
-    """A limit of ours was reached: too many waiters, or no connection free in time."""
+    """A limit of the relay was reached, e.g. too many waiting messages. A retry may succeed."""
 
     is_transient = True

@@ -1,6 +1,6 @@
-"""Files that appear whole or not at all, and directories for nobody but their owner.
+"""Writes files atomically, makes private directories and locks files.
 
-Everything here blocks: on the event loop it has no place.
+Everything here blocks, so it must not run on the event loop.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
 def default_state_dir() -> Path:
-    """Return the platform's directory for state, e.g. ~/.local/state/xoauth2-proxy."""
-    import platformdirs  # not above: only a state directory that nobody names needs it
+    """Return the platform's state directory, e.g. ~/.local/state/xoauth2-proxy."""
+    import platformdirs  # here, since only the default state directory needs it
 
     return Path(platformdirs.user_state_dir("xoauth2-proxy", appauthor=False))
 
 
 @contextlib.contextmanager
 def written_beside(path: Path, octets: bytes, mode: int) -> Iterator[Path]:
-    """Yield a temporary file next to `path`, on disk with `octets`; it is gone afterwards.
+    """Yield a temporary file with `octets` next to `path`, synced to disk; remove it afterwards.
 
-    Linking or renaming it to `path` makes a whole file appear at once or not at all.
+    Linking or renaming it to `path` is atomic: no reader ever sees a partial file.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     try:
@@ -47,10 +47,10 @@ def written_beside(path: Path, octets: bytes, mode: int) -> Iterator[Path]:
 
 
 def replace_durably(path: Path, octets: bytes, mode: int = 0o600) -> None:
-    """Put a file with `octets` in the place of `path`; it survives a crash from the return on.
+    """Replace `path` with a file that holds `octets`; once this returns, it survives a crash.
 
-    A crash before that leaves the old file or the new one, whole. Raises `OSError`; then the old
-    file is still there.
+    A crash before that leaves either the old file or the new one, complete. Raises `OSError`; the
+    old file is then unchanged.
     """
     with written_beside(path, octets, mode) as temporary:
         temporary.replace(path)
@@ -58,7 +58,7 @@ def replace_durably(path: Path, octets: bytes, mode: int = 0o600) -> None:
 
 
 def sync_directory(directory: Path) -> None:
-    """Return when the directory's entries, as they are now, survive a crash. Raises `OSError`."""
+    """Sync the directory's entries to disk, where they survive a crash. Raises `OSError`."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -67,11 +67,11 @@ def sync_directory(directory: Path) -> None:
 
 
 def private_directory(path: Path) -> os.stat_result:
-    """Return the state of a directory that only we can enter; a missing one is made, parents too.
+    """Return the `stat` of a directory that only we can enter, creating it and its parents.
 
     Raises:
-        PermissionError: it is somebody else's, or others can enter it; the text says what to type.
-        OSError: it cannot be made.
+        PermissionError: another user owns it or can enter it; the text says what to type.
+        OSError: it cannot be created.
     """
     for one in reversed([path, *path.parents]):
         if not one.is_dir():
@@ -84,9 +84,9 @@ def private_directory(path: Path) -> os.stat_result:
 
 
 def state_directory_problem(path: Path) -> str | None:
-    """Return why nothing can be kept in a directory, which may be missing yet, and what to do.
+    """Return why a directory, which need not exist yet, cannot be used, and what to do.
 
-    None: it can be made or written. Only the directory and its parents are looked at.
+    None if it can be created or written. Only the directory and its parents are examined.
     """
     try:
         there = next(one for one in (path, *path.absolute().parents) if one.exists())
@@ -117,9 +117,9 @@ def _not_ours_alone(path: Path, state: os.stat_result) -> str:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold a lock that one process and thread at a time can hold; wait for it as long as it takes.
+    """Hold an exclusive lock, between processes and threads; wait for it without a limit.
 
-    The file is made if it is missing, and never deleted (see `try_lock`).
+    The file is created if missing and never deleted (see `try_lock`).
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
@@ -130,11 +130,11 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def try_lock(path: Path) -> int | None:
-    """Return a descriptor for `unlock`, which holds the lock of this file; None: another has it.
+    """Lock the file and return its descriptor for `unlock`, or None if another holder has it.
 
-    The kernel frees the lock when its holder has died. The file must stay: if a holder deleted it,
-    one process could lock the deleted file, which it had opened before, while a second one makes
-    and locks a new file of the same name, and both would believe themselves alone.
+    The kernel releases the lock when its holder dies. The file must never be deleted: a process
+    that had it open could lock the deleted file while another creates and locks a new one, and
+    both would believe that they hold the lock.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
@@ -148,9 +148,10 @@ def try_lock(path: Path) -> int | None:
 
 
 def unlock(descriptor: int) -> None:
-    """Free a lock at once.
+    """Release a lock at once.
 
-    Closing alone would not do: a program that is being started has a copy for some milliseconds.
+    Closing is not enough: a process being started holds a copy of the descriptor for some
+    milliseconds.
     """
     try:
         fcntl.flock(descriptor, fcntl.LOCK_UN)

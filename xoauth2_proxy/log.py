@@ -1,7 +1,7 @@
-"""Log lines for a person or for a machine, on standard error.
+"""Formats log lines as text or JSON and writes them to standard error.
 
-A line is a short message and named fields. Fields are values the relay chose to show; credentials
-are never among them (I3), and their types hide themselves in `repr`.
+A line is a short message and named fields. Credentials are never among the fields (I3), and the
+types that hold credentials hide them in `repr`.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ LOGGER_NAME = "xoauth2_proxy"
 
 
 class LogFormat(StrEnum):
-    """Who reads the log."""
+    """The format of the log: text for people, JSON for programs."""
 
     TEXT = "text"
     JSON = "json"
 
 
 class LogLevel(StrEnum):
-    """The least serious lines that are written."""
+    """The minimum level to log."""
 
     DEBUG = "debug"
     INFO = "info"
@@ -35,17 +35,17 @@ class FieldLogger(logging.LoggerAdapter[logging.Logger]):
     """A logger whose keyword arguments are the line's fields."""
 
     def is_enabled(self, level: int) -> bool:
-        """Whether lines of this level are written."""
+        """Whether lines at this level are written."""
         return self.logger.isEnabledFor(level)
 
     def event(self, level: int, message: str, **fields: object) -> None:
-        """Write `message` with `fields`, if `level` is wanted."""
+        """Write `message` with `fields` if `level` is enabled."""
         if self.logger.isEnabledFor(level):
             self.logger.log(level, message, extra={"fields": fields})
 
 
 def logger(name: str) -> FieldLogger:
-    """Return the logger of a part of the relay: `logger("session")`."""
+    """Return the logger of one part of the relay, e.g. `logger("session")`."""
     return FieldLogger(logging.getLogger(f"{LOGGER_NAME}.{name}"))
 
 
@@ -59,12 +59,12 @@ def configure(level: LogLevel, log_format: LogFormat) -> None:
     handler.setFormatter(_JsonFormatter() if log_format is LogFormat.JSON else _TextFormatter())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger(LOGGER_NAME).setLevel(level.upper())
-    # aiosmtpd logs through "mail.log", which other libraries may have turned up.
+    # aiosmtpd logs through "mail.log", whose level other libraries may have changed.
     logging.getLogger("mail").setLevel(logging.ERROR)
 
 
 def _without_quotation(record: logging.LogRecord) -> bool:
-    """Take aiohttp's error off a line about a request that it could not read: it quotes that."""
+    """Drop aiohttp's error from a line about an unreadable request, since it quotes the request."""
     if record.exc_info and type(record.exc_info[1]).__module__ == "aiohttp.http_exceptions":
         record.exc_info = None
     return True
@@ -102,6 +102,6 @@ def _rounded(value: object) -> object:
 
 def _quoted(value: object) -> str:
     text = f"{value:.3f}" if isinstance(value, float) else str(value)
-    # A control in a value could move a terminal's cursor or forge a line.
+    # A control character in a value could move a terminal's cursor or forge a line.
     is_plain = text.isprintable() and not set(text) & set(' "=')
     return text if text and is_plain else json.dumps(text)

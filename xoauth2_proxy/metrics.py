@@ -1,5 +1,6 @@
-"""The relay's figures for Prometheus. Labels are bounded: never a mailbox, a host or a text.
+"""Counts what the relay does, for Prometheus, and adds up the metrics of all workers.
 
+Labels are bounded: never a mailbox, a host or a free text.
 Names follow prometheus.io/docs/practices/naming: base units, `_total` on counters.
 """
 
@@ -40,7 +41,7 @@ _LAG_PERIOD_SECONDS = 0.5
 
 
 class ProviderSeries:
-    """The series of one provider that every message touches, looked up once."""
+    """One provider's series that every message updates, looked up once."""
 
     def __init__(self, metrics: Metrics, provider: str) -> None:
         self.pool_wait_seconds = metrics.pool_wait_seconds.labels(provider)
@@ -53,7 +54,7 @@ class ProviderSeries:
         }
 
     def cut(self) -> None:
-        """Count a message that was cut at the deadline of a stop."""
+        """Count a message that was cut off at the shutdown deadline."""
         self._cut.inc()
 
     def message(self, code: int, size_bytes: int, duration_seconds: float) -> None:
@@ -64,7 +65,7 @@ class ProviderSeries:
 
 
 class Metrics:
-    """All series of one process, in a registry of their own so that two relays can share it."""
+    """All series of one process, in a registry of their own: one process can hold two relays."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry(auto_describe=True)
@@ -118,7 +119,7 @@ class Metrics:
             "token_refresh_duration_seconds", "Token refreshes", _WAIT_SECONDS, "provider"
         )
         self.mailboxes = self._gauge(
-            # Whoever looks sees all of them, so processes are not added up.
+            # Every process sees all accounts, so their values are not added up.
             "mailboxes",
             "Mailboxes, by provider and how they stand",
             "provider",
@@ -134,7 +135,7 @@ class Metrics:
         self._providers: dict[str, ProviderSeries] = {}
 
     def provider(self, name: str) -> ProviderSeries:
-        """Return the series of a provider; the names are those of the configuration."""
+        """Return the series of a provider, by its name in the configuration."""
         series = self._providers.get(name)
         if series is None:
             series = self._providers[name] = ProviderSeries(self, name)
@@ -179,22 +180,22 @@ def _show_version(registry: CollectorRegistry) -> None:
 
 
 def keep_in(directory: Path, worker: int) -> None:
-    """Keep the figures made from now on in files, for `MergedMetrics` of another process.
+    """Keep metrics created from now on in files, which `MergedMetrics` reads in the parent.
 
-    They are the worker's, not the process's: its next process goes on counting where this one
-    ended, so that counters never go back.
+    The files belong to the worker, not to the process: after a restart it continues counting from
+    the same values, and counters never go backwards.
     """
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(directory)
     values.ValueClass = values.MultiProcessValue(lambda: worker)  # type: ignore[no-untyped-call]
 
 
 class MergedMetrics:
-    """The figures of all workers, and the parent's own, as if they were one process's."""
+    """The metrics of the parent and all workers, merged as if of one process."""
 
     def __init__(
         self, directory: Path, processes: Callable[[], Iterable[int]], own: Metrics
     ) -> None:
-        """`processes` gives the ids of the workers' processes that run now."""
+        """`processes` returns the process ids of the running workers."""
         self._directory = directory
         self.registry = CollectorRegistry(auto_describe=False)
         self.registry.register(_WorkersCollector(directory, own))
@@ -203,19 +204,19 @@ class MergedMetrics:
         _show_version(self.registry)
 
     def forget_present(self, worker: int) -> None:
-        """Drop what a worker whose process has ended said of its present: the gauges."""
+        """Drop the gauges of a worker whose process has ended."""
         mark_process_dead(worker, str(self._directory))  # type: ignore[no-untyped-call]
 
 
 class _WorkersCollector(Collector):
-    """Adds up the files of all workers, those of processes that have ended included."""
+    """Adds up the files of all workers, including those whose process has ended."""
 
     def __init__(self, directory: Path, own: Metrics) -> None:
         self._directory = directory
         self._own = own
 
     def collect(self) -> Iterable[Metric]:
-        # A file just made is empty until its first octets are there.
+        # A new file is empty until its first octets are written.
         files = [str(file) for file in self._directory.glob("*.db") if file.stat().st_size]
         merged: Iterable[Metric] = MultiProcessCollector.merge(files)  # type: ignore[no-untyped-call]
         families = {one.name: one for one in merged}
@@ -226,14 +227,14 @@ class _WorkersCollector(Collector):
 
 
 class _ProcessesCollector(Collector):
-    """Adds up what the system says of this process and the workers', under the usual names."""
+    """Adds up the process statistics of the parent and the workers, under the usual names."""
 
     def __init__(self, processes: Callable[[], Iterable[int]]) -> None:
         self._processes = processes
-        self._cpu_seconds = 0.0  # as last shown
+        self._cpu_seconds = 0.0  # as last reported
 
     def collect(self) -> Iterator[Metric]:
-        # First those that have ended: one that ends in between must not be counted twice.
+        # Ended processes first: one that ends in between must not be counted twice.
         ended = os.times()
         families = {one.name: one for one in ProcessCollector(registry=None).collect()}
         for process in self._processes():
@@ -262,7 +263,7 @@ def _join(family: Metric, other: Metric) -> None:
     known = {_series(sample): place for place, sample in enumerate(family.samples)}
     for sample in other.samples:
         if sample.name.endswith("_created"):
-            continue  # files of workers have none
+            continue  # workers' files have none
         place = known.get(_series(sample))
         if place is None:
             family.samples.append(sample)

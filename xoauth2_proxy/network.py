@@ -1,4 +1,4 @@
-"""Tells which hosts are this machine itself."""
+"""Recognizes loopback hosts, and reads the host from a `Host` header."""
 
 from __future__ import annotations
 

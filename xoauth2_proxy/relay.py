@@ -1,7 +1,7 @@
-"""Relays messages: lease, transact, reply. The client's reply is the provider's reply.
+"""Relays messages to the provider and returns the provider's replies.
 
 I1: a positive reply is returned only after the provider's own.
-Invisible second attempts are made only where nothing can have been delivered by the first.
+A transaction is retried only if the first attempt cannot have delivered anything.
 """
 
 from __future__ import annotations
@@ -42,17 +42,17 @@ _log = log.logger("relay")
 
 @dataclass(slots=True)
 class TransactionRecord:
-    """What is known of one transaction for its log line and the metrics."""
+    """One transaction's data for its log line and the metrics."""
 
     login: Login
     envelope: Envelope
     transaction_id: str
     size_bytes: int = 0
     message_id: str = ""
-    waited_seconds: float = 0.0  # for a connection, opening included
-    ended_at: float = 0.0  # when the client's last octet was there
+    waited_seconds: float = 0.0  # for the rate limit and a connection, including its opening
+    ended_at: float = 0.0  # when the client's last octet arrived
     failure: ProxyError | None = None
-    refusal: Reply | None = None  # the provider's, in its own words
+    refusal: Reply | None = None  # by the provider
 
 
 class Relay:
@@ -73,7 +73,7 @@ class Relay:
     async def relay(
         self, login: Login, envelope: Envelope, content: Content, transaction_id: str
     ) -> Reply:
-        """Return the final reply to a message that is all there. Raises only cancellation."""
+        """Return the final reply to a message received whole. Raises only `CancelledError`."""
         record = TransactionRecord(login, envelope, transaction_id, size_bytes=len(content.octets))
         record.ended_at = time.monotonic()
         try:
@@ -100,17 +100,17 @@ class Relay:
         transaction_id: str,
         answer: Reply,
     ) -> None:
-        """Record a message that the relay itself refuses once it has seen its content."""
+        """Record a message that the relay itself refused because of its content."""
         record = TransactionRecord(login, envelope, transaction_id, size_bytes=size_bytes)
         record.ended_at = time.monotonic()
         self.report(record, answer)
 
     def stream(self, login: Login, envelope: Envelope, transaction_id: str) -> StreamingRelay:
-        """Return a message that is sent while its content still arrives."""
+        """Return a `StreamingRelay` for a message that is sent while its content arrives."""
         return StreamingRelay(self, TransactionRecord(login, envelope, transaction_id))
 
     async def acquire(self, record: TransactionRecord, *, new: bool) -> Connection:
-        """Take a connection from the pool; `StreamingRelay` gives it back with `release`."""
+        """Lease a connection from the pool; `release` returns it."""
         login, asked = record.login, time.monotonic()
         try:
             return await self._pool.acquire(login.account, partial(self._open, login), new=new)
@@ -118,11 +118,11 @@ class Relay:
             self._waited(record, time.monotonic() - asked)
 
     def release(self, record: TransactionRecord, connection: Connection, *, in_doubt: bool) -> None:
-        """Give a connection back."""
+        """Return a connection to the pool."""
         self._pool.release(record.login.account, connection, in_doubt=in_doubt)
 
     def report(self, record: TransactionRecord, answer: Reply) -> None:
-        """Count a transaction that got its final reply, and write its log line."""
+        """Count and log a transaction that has its final reply."""
         duration = time.monotonic() - record.ended_at
         series = self._metrics.provider(record.login.account.provider)
         series.message(answer.code, record.size_bytes, duration)
@@ -132,7 +132,7 @@ class Relay:
         failure = record.failure
         details: dict[str, object] = {"error": failure} if failure is not None else {}
         if isinstance(failure, OutcomeUnknown):
-            # Whoever looks into a possible duplicate needs the message's own name.
+            # Needed to look into a possible duplicate.
             details["message_id"] = record.message_id
         details |= self._explained(record)
         _log.event(
@@ -150,22 +150,22 @@ class Relay:
         )
 
     def report_cut(self, record: TransactionRecord) -> None:
-        """Log a transaction that ends without a reply of the provider's, at a stop's deadline.
+        """Count and log a transaction cut off by the shutdown deadline before the provider replied.
 
-        The client is told 421 and will come again, so somebody may look for a duplicate.
+        The client gets 421 and will retry, so the recipients may get a duplicate.
         """
         _log.event(
             logging.WARNING,
             "outcome unknown",
             id=record.transaction_id,
             account=record.login.account.key,
-            error="cut at the deadline of a stop",
+            error="cut off at the shutdown deadline",
             message_id=record.message_id,
         )
         self._metrics.provider(record.login.account.provider).cut()
 
     async def wait_turn(self, record: TransactionRecord) -> None:
-        """Wait until the mailbox's rate allows one more message. Raises `Overloaded`."""
+        """Wait until the mailbox's rate limit allows one more message. Raises `Overloaded`."""
         if not record.login.account.limits.messages_per_minute:
             return
         asked = time.monotonic()
@@ -175,7 +175,7 @@ class Relay:
             self._waited(record, time.monotonic() - asked)
 
     def note_reply(self, record: TransactionRecord, reply: Reply) -> None:
-        """Let the pool heed the provider's reply."""
+        """Record the provider's reply and pass it to the pool, which may lower its cap."""
         record.refusal = None if reply.is_positive else reply
         self._pool.note_reply(record.login.account, reply)
 
@@ -220,25 +220,25 @@ class Relay:
 
 
 class StreamingRelay:
-    """One message on its way while it still arrives.
+    """One message that is sent upstream while it still arrives.
 
-    What goes wrong is kept until `finish` tells it; octets written meanwhile are dropped. Ends
-    with `finish` or `abandon`.
+    A failure is kept until `finish` returns its reply; octets written after it are dropped. Every
+    instance ends with `finish` or `abandon`.
     """
 
     def __init__(self, relay: Relay, record: TransactionRecord) -> None:
         self._relay = relay
         self._record = record
-        self._framing: DataFraming | None = None  # made when the content begins
+        self._framing: DataFraming | None = None  # created when the content begins
         self._connection: Connection | None = None
         self._stream: StreamingTransaction | None = None
         self._has_go_ahead = False
         self._answer: Reply | None = None
 
     async def recipient(self, path: str) -> Reply:
-        """Ask the provider for one recipient and return the answer for the client.
+        """Send the provider one RCPT and return the reply for the client.
 
-        Once the connection is lost, every recipient and the message itself get the same answer.
+        Once the connection is lost, later recipients and the message itself get the same reply.
         """
         found: list[Reply] = []
         if self._answer is None:
@@ -246,7 +246,7 @@ class StreamingRelay:
         return self._answer or replies.for_client(found[0])
 
     async def write(self, octets: bytes, *, is_stuffed: bool) -> None:
-        """Pass content on, as slowly as the provider takes it."""
+        """Send content, at the pace at which the provider accepts it."""
         if self._framing is None:
             self._framing = DataFraming(is_stuffed=is_stuffed)
         if not self._record.size_bytes:
@@ -256,7 +256,7 @@ class StreamingRelay:
             await self._guarded(self._pass_on(self._framing.feed(octets)))
 
     async def finish(self, octets: bytes, *, is_stuffed: bool) -> Reply:
-        """Pass the last content on and return the final reply. Raises only cancellation."""
+        """Send the last content and return the final reply. Raises only `CancelledError`."""
         self._record.ended_at = time.monotonic()
         await self.write(octets, is_stuffed=is_stuffed)
         framing = self._framing or DataFraming(is_stuffed=is_stuffed)
@@ -267,9 +267,9 @@ class StreamingRelay:
         return answer
 
     def abandon(self) -> None:
-        """Stop without a reply: the provider never sees the end of the message."""
+        """Stop without a reply: the provider never gets the end of the message."""
         if self._answer is not None:
-            # It had failed already, and the client knows.
+            # It had failed already, and the client has the reply.
             self._record.ended_at = time.monotonic()
             self._relay.report(self._record, self._answer)
         self._release(in_doubt=self._has_go_ahead)
@@ -320,7 +320,7 @@ class StreamingRelay:
         self._conclude(await stream.end(octets))
 
     async def _ready(self) -> StreamingTransaction:
-        """Return the stream once the provider waits for content."""
+        """Return the stream once the provider has replied 354."""
         if self._stream is not None and self._has_go_ahead:
             return self._stream
         stream = self._stream or await self._begin()
@@ -330,7 +330,7 @@ class StreamingRelay:
         return stream
 
     async def _begin(self) -> StreamingTransaction:
-        """Send envelope and DATA; once more on a new connection if the first was dead."""
+        """Send the envelope and DATA; retry on a new connection if the first was dead."""
         await self._relay.wait_turn(self._record)
         try:
             return await self._begin_on(await self._acquire(new=False))
@@ -363,6 +363,6 @@ class StreamingRelay:
 
 
 def _fence(transaction_id: str) -> Reply:
-    """Log an exception nobody expected: one message never takes more than itself down."""
+    """Log an unexpected exception and return a reply: it fails this message only."""
     _log.exception("internal error in transaction %s", transaction_id)
     return replies.INTERNAL_ERROR

@@ -1,7 +1,7 @@
-"""Every reply of the relay's own, in one table, and what a client is told of each error.
+"""Holds every reply that the relay itself sends, and maps each error to one.
 
-Words are fixed: nothing of an exception's text, a token or a login ever reaches a client.
-RFC 5321 §4.2, RFC 3463, RFC 4954 §6; the provider's own replies pass through `for_client`.
+The texts are fixed, so no part of an exception's text, a token or a login reaches a client.
+Replies of the provider pass through `for_client`. RFC 5321 §4.2, RFC 3463, RFC 4954 §6.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from xoauth2_proxy import errors
 from xoauth2_proxy.smtp.protocol import Reply, reply
 
-# Answers that grant.
+# Success.
 OK = reply(250, "0.0", "OK")
 RESET = reply(250, "0.0", "Reset")
 SENDER_OK = reply(250, "1.0", "Sender OK")
@@ -22,7 +22,7 @@ AUTHENTICATED = reply(235, "7.0", "Authentication successful")
 START_TLS = reply(220, "0.0", "Ready to start TLS")
 SEND_CONTENT = reply(354, "", "End data with <CR><LF>.<CR><LF>")
 
-# Logging in.
+# Authentication.
 CREDENTIALS_INVALID = reply(535, "7.8", "Authentication credentials invalid")
 SIGN_IN_AGAIN = reply(535, "7.8", "The mailbox must be signed in at the relay")
 AUTH_UNAVAILABLE = reply(454, "7.0", "Temporary authentication failure")
@@ -35,7 +35,7 @@ AUTH_CANCELLED = reply(501, "7.0", "Authentication cancelled")
 ALREADY_AUTHENTICATED = reply(503, "5.1", "Already authenticated")
 TOO_MANY_AUTH_FAILURES = reply(421, "7.0", "Too many authentication failures")
 
-# Order and syntax.
+# Sequence and syntax of commands.
 BAD_SEQUENCE = reply(503, "5.1", "Bad sequence of commands")
 HELLO_FIRST = reply(503, "5.1", "Send EHLO first")
 COMMAND_UNKNOWN = reply(500, "5.2", "Command not recognized")
@@ -48,7 +48,7 @@ TOO_MANY_BAD_COMMANDS = reply(421, "7.0", "Too many unrecognized commands")
 TLS_NOT_AVAILABLE = reply(502, "5.1", "STARTTLS is not available")
 OCTETS_AFTER_STARTTLS = reply(554, "5.0", "Octets after STARTTLS")
 
-# The envelope and the content.
+# Envelope and content.
 SENDER_MALFORMED = reply(553, "1.7", "Malformed sender address")
 RECIPIENT_MALFORMED = reply(553, "1.3", "Malformed recipient address")
 TOO_MANY_RECIPIENTS = reply(452, "5.3", "Too many recipients")
@@ -59,7 +59,7 @@ SMTPUTF8_UNSUPPORTED = reply(553, "6.7", "The provider does not support SMTPUTF8
 DSN_UNSUPPORTED = reply(555, "5.4", "The provider does not support RET, ENVID, NOTIFY, ORCPT")
 EIGHT_BIT_UNSUPPORTED = reply(554, "6.3", "The provider does not support 8BITMIME")
 
-# The way upstream.
+# The provider: connection, AUTH and tokens.
 UPSTREAM_UNREACHABLE = reply(451, "4.1", "The provider cannot be reached")
 UPSTREAM_NOT_FOUND = reply(451, "4.3", "The provider's host name does not resolve")
 UPSTREAM_INSECURE = reply(451, "7.5", "No secure connection to the provider")
@@ -70,25 +70,25 @@ GRANT_ENDED = reply(550, "7.8", "The mailbox must be signed in at the relay")
 TOKEN_UNAVAILABLE = reply(451, "7.0", "Temporary authentication failure")
 UPSTREAM_BUSY = reply(451, "3.2", "Too many messages at once for this mailbox; try again")
 
-# The relay itself.
+# The relay's own state.
 LOG_IN_AGAIN = reply(421, "7.0", "The mailbox's settings have changed; log in again")
 SHUTTING_DOWN = reply(421, "3.2", "Service shutting down; try again")
 TOO_MANY_CONNECTIONS = reply(421, "3.2", "Too many connections; try again later")
 IDLE_TOO_LONG = reply(421, "4.2", "Idle for too long")
 INTERNAL_ERROR = reply(451, "3.0", "Internal error; try again later")
 
-# What a client is told at AUTH when the relay cannot log in for it.
+# Replies to AUTH when the relay cannot obtain a token or log in upstream.
 _AT_AUTH: tuple[tuple[type[errors.ProxyError], Reply], ...] = (
     (errors.CredentialsRejected, CREDENTIALS_INVALID),
     (errors.GrantRevoked, SIGN_IN_AGAIN),
-    # The operator can mend it, so mail must wait rather than bounce.
+    # The operator can fix this, so mail must wait rather than bounce.
     (errors.TokenEndpointRefused, AUTH_UNAVAILABLE),
     (errors.TokenError, AUTH_UNAVAILABLE),
     (errors.UpstreamError, AUTH_UNAVAILABLE),
     (errors.Overloaded, AUTH_UNAVAILABLE),
 )
 
-# What a client is told at the end of its transaction.
+# Final replies to a transaction.
 _AT_TRANSACTION: tuple[tuple[type[errors.ProxyError], Reply], ...] = (
     (errors.GrantRevoked, GRANT_ENDED),
     (errors.TokenError, TOKEN_UNAVAILABLE),
@@ -101,19 +101,19 @@ _AT_TRANSACTION: tuple[tuple[type[errors.ProxyError], Reply], ...] = (
     (errors.Overloaded, UPSTREAM_BUSY),
 )
 
-# Codes that speak of the relay's session with the provider, not of the client's message.
+# Codes that concern the relay's session with the provider, not the client's message.
 _ABOUT_OUR_SESSION = frozenset({500, 502, 503, 504, 530, 538, 555})
 
 
 def at_auth(error: errors.ProxyError) -> Reply:
-    """Return what a client that is logging in is told of `error`."""
+    """Return the reply to an AUTH that failed with `error`."""
     if isinstance(error, errors.UpstreamAuthRejected) and _is_final(error.reply):
         return CREDENTIALS_INVALID
     return _first_match(error, _AT_AUTH)
 
 
 def at_transaction(error: errors.ProxyError) -> Reply:
-    """Return the final reply of a transaction that ended with `error`."""
+    """Return the final reply to a transaction that failed with `error`."""
     if isinstance(error, errors.UpstreamAuthRejected):
         return _login_refused(error.reply) if _is_final(error.reply) else TOKEN_UNAVAILABLE
     if isinstance(error, errors.ExtensionMissing):
@@ -126,17 +126,17 @@ def at_transaction(error: errors.ProxyError) -> Reply:
 
 
 def _login_refused(upstream: Reply) -> Reply:
-    """Return our reply, with the provider's words: they are what people look for."""
+    """Return our reply followed by the provider's text, which users search for."""
     own = UPSTREAM_AUTH_REFUSED
     code = f"{upstream.code} {upstream.enhanced}".rstrip()
     return Reply(own.code, own.enhanced, (*own.text, *(f"{code} {one}" for one in upstream.text)))
 
 
 def for_client(upstream: Reply) -> Reply:
-    """Return the provider's reply in its own words, where its code may stand for the client.
+    """Return the reply to pass to the client: the provider's text, with a code that suits it.
 
-    421 would make the client hang up, and 432 means passwords to some clients (RFC 4954 §6): both
-    become 451. A code about the relay's own session is the relay's trouble.
+    421 would make the client hang up, and some clients take 432 as a password problem (RFC 4954
+    §6), so both become 451. A code about the relay's own session becomes `UPSTREAM_CONFUSED`.
     """
     if is_about_session(upstream):
         return UPSTREAM_CONFUSED
@@ -146,12 +146,12 @@ def for_client(upstream: Reply) -> Reply:
 
 
 def is_about_session(upstream: Reply) -> bool:
-    """Whether the reply speaks of the relay's session with the provider, not of a message."""
+    """Whether the reply concerns the relay's session with the provider, not a message."""
     return upstream.code in _ABOUT_OUR_SESSION or 300 <= upstream.code < 400
 
 
 def _is_final(refusal: Reply) -> bool:
-    """Whether a refused AUTH speaks of the token, so that only a new grant can help."""
+    """Whether AUTH was refused because of the token, which only a new grant can fix."""
     return not refusal.is_transient and not is_about_session(refusal)
 
 

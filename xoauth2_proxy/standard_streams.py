@@ -1,7 +1,7 @@
-"""Standard input, output and error of a process: whatever happens to them, no traceback appears.
+"""Guards a command's standard streams: errors and Ctrl+C end it without a traceback.
 
 A closed or full output ends the process with one line on standard error; a closed pipe and Ctrl+C
-end it quietly. Only the standard library's smallest modules are imported: Ctrl+C may come at once.
+end it silently. Only small modules are imported, since Ctrl+C may arrive during the imports.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _EXIT_FAILED, _EXIT_INTERRUPTED = 1, 130  # 130: 128 + SIGINT, as shells count
 
 
 class OutputFailed(BaseException):
-    """Standard output took no more. Like `SystemExit`, it passes by who handles own errors."""
+    """Standard output cannot be written. Not an `Exception`, so handlers of those miss it."""
 
     def __init__(self, error: OSError) -> None:
         super().__init__(error.strerror)
@@ -31,7 +31,7 @@ class OutputFailed(BaseException):
 
 
 def run(work: Callable[[], None]) -> NoReturn:
-    """Call `work`, which prints and may raise `SystemExit`, and end the process."""
+    """Call `work`, which may print and raise `SystemExit`, then end the process."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else: nohup ignores it
         signal.signal(signal.SIGINT, _interrupted)
     _open_missing()
@@ -53,9 +53,9 @@ def run(work: Callable[[], None]) -> NoReturn:
 
 @contextlib.contextmanager
 def keyboard_interrupts() -> Iterator[None]:
-    """Let Ctrl+C raise `KeyboardInterrupt` meanwhile, for work that has something to put in order.
+    """Let Ctrl+C raise `KeyboardInterrupt` in this block, for work that must clean up.
 
-    Elsewhere it ends the process at once.
+    Elsewhere Ctrl+C ends the process at once.
     """
     before = signal.getsignal(signal.SIGINT)
     if before is _interrupted:
@@ -78,12 +78,12 @@ def _end(ended: SystemExit) -> NoReturn:
 def _complain_of(failed: OutputFailed) -> NoReturn:
     if failed.error.errno != errno.EPIPE:
         _say(f"cannot write to standard output: {failed.error.strerror}")
-    # Not `sys.exit`: the interpreter would try to write the rest again, and complain in its words.
+    # Not `sys.exit`: the interpreter would retry the write and print a traceback.
     os._exit(_EXIT_FAILED)
 
 
 def _complain_of_ourselves(error: Exception) -> NoReturn:
-    """Say what a developer needs; not the error's text, which may quote a secret."""
+    """Report the error's type and place, but not its text, which may quote a secret."""
     place = error.__traceback__
     while place is not None and place.tb_next is not None:
         place = place.tb_next
@@ -100,21 +100,21 @@ def _say(text: str) -> None:
 
 
 def _interrupted(_signal: int, _frame: FrameType | None) -> None:
-    # Not by an exception: it would be raised anywhere, in the middle of an import for example.
+    # Not an exception: it could be raised anywhere, for example during an import.
     os._exit(_EXIT_INTERRUPTED)
 
 
 def _open_missing() -> None:
-    """Give the closed among the three descriptors to the null device.
+    """Open the null device on each of the three descriptors that is closed.
 
-    Otherwise the next file or socket would be opened as one of them. As standard output it is open
-    for reading, so that writing fails: nothing is thought to have been printed.
+    Otherwise the next file or socket would take its number. A closed standard output is opened for
+    reading only: writing then fails, instead of losing the output silently.
     """
     for descriptor, flags in enumerate((os.O_RDONLY, os.O_RDONLY, os.O_WRONLY)):
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, flags)  # takes the lowest number that is free: this one
+            os.open(os.devnull, flags)  # takes the lowest free number: this one
     if sys.stdin is None:
         sys.stdin = open(0, closefd=False)  # noqa: SIM115 - for the life of the process
 
@@ -128,7 +128,7 @@ class _Output(io.FileIO):
 
 
 class _Errors(io.FileIO):
-    """Drops what it cannot write: there is no place left to complain."""
+    """Drops what it cannot write, since there is nowhere left to report it."""
 
     def write(self, octets: bytes, /) -> int:  # type: ignore[override]
         try:
@@ -138,7 +138,7 @@ class _Errors(io.FileIO):
 
 
 def _text(raw: io.FileIO, before: TextIO | None) -> io.TextIOWrapper:
-    """Return the text stream in place of the one before; what it cannot encode becomes a `?`."""
+    """Return a text stream to replace `before`; characters it cannot encode become `?`."""
     is_unbuffered = bool(getattr(before, "write_through", False))
     return io.TextIOWrapper(
         io.BufferedWriter(raw),

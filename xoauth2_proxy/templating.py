@@ -1,4 +1,4 @@
-"""The pages of a package: `templates/`, rendered by Jinja2, and static files with shared styles."""
+"""Renders a package's Jinja2 templates and serves its static files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class PackagePages:
-    """Renders the templates and holds the static files of one package."""
+    """The templates and static files of one package."""
 
     def __init__(
         self, package: str, filters: Mapping[str, Callable[..., object]] | None = None
@@ -30,7 +30,7 @@ class PackagePages:
         self.is_loaded = True
 
     def render(self, template: str, **values: object) -> str:
-        """Return the HTML of a template; every value that is inserted is escaped."""
+        """Return the HTML of a template; inserted values are escaped."""
         return self._environment.get_template(template).render(values)
 
     def static(self, name: str) -> tuple[bytes, str] | None:
@@ -40,11 +40,11 @@ class PackagePages:
             return None
         return octets, mimetypes.guess_type(name)[0] or "application/octet-stream"
 
-    # Both are loaded as a whole at first use: no later request waits for the disk.
+    # Both are loaded completely at first use, so later requests never wait for the disk.
 
     @cached_property
     def _environment(self) -> Environment:
-        from jinja2 import Environment, PackageLoader, StrictUndefined  # 55 ms, 5 MB: when needed
+        from jinja2 import Environment, PackageLoader, StrictUndefined  # 55 ms, 5 MB: when used
 
         environment = Environment(
             loader=PackageLoader(self._package),

@@ -269,7 +269,7 @@ async def test_a_worker_that_does_not_get_ready_is_killed(
     parent = Parent(run_of(tmp_path), 1, LOGGING, replace(QUICK, start_seconds=0.001))
     with pytest.raises(CannotStart, match=r"it did not get ready in 0\.001 s"):
         await parent.start()
-    assert "worker does not get ready; killed" in caplog.text
+    assert "worker did not become ready; killed" in caplog.text
     assert not parent.workers[0].pid
 
 

@@ -332,7 +332,7 @@ async def test_a_stuck_worker_does_not_hold_the_answer_for_long_and_obeys_once_i
         operator.write(proxy, OTHER_MAILBOX)
         async with asyncio.timeout(PATIENCE_SECONDS):
             assert (await ask(proxy, "POST", "/reload"))[0] == 200
-        assert "1 workers have not taken up the configuration yet" in proxy.stderr
+        assert "1 workers do not use the new configuration yet" in proxy.stderr
     finally:
         os.kill(stuck, signal.SIGCONT)
 

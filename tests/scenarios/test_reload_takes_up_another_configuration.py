@@ -181,7 +181,7 @@ async def test_a_broken_file_changes_nothing_and_is_named(
     proxy = await start_process(written.accounts(MAILBOX), "--workers", workers)
     rewrite(proxy, {"accounts": [account(MAILBOX, colour="red")]})
     proxy.signal(signal.SIGHUP)
-    await until(lambda: "the one before stays" in proxy.stderr)
+    await until(lambda: "the previous one stays in use" in proxy.stderr)
     assert "accounts[0].colour: unknown key" in proxy.stderr
     assert await answer_to(proxy, MAILBOX) == 235
     assert await proxy.stop() == 0

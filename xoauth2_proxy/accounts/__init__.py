@@ -1,1 +1,1 @@
-"""The accounts of the configuration: their passwords, limits, servers and OAuth clients."""
+"""Holds the accounts: their passwords, limits, servers and OAuth clients."""

@@ -1,7 +1,7 @@
-"""Who may use the relay: the accounts, and the check of a client's login and password.
+"""Defines accounts, finds them by login and checks clients' passwords.
 
-An account is the relay's own record of a mailbox. Its local password is what the mail client
-presents; it has nothing to do with the provider's password, which the relay never knows.
+An account is the relay's own record of a mailbox. The mail client logs in with its
+local password, which is unrelated to the provider's password; the relay never knows the latter.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-_HASHING_THREADS = 2  # a flood of logins against hashed passwords may not take every core
-_MAX_HASHING = 200  # at 30 to 60 ms each, nobody waits longer than a few seconds
+_HASHING_THREADS = 2  # a flood of logins with hashed passwords must not occupy every core
+_MAX_HASHING = 200  # at 30 to 60 ms each, a wait of a few seconds at most
 
 
 class TlsMode(StrEnum):
-    """How the connection to the upstream is protected."""
+    """The protection of the connection to the upstream."""
 
     STARTTLS = "starttls"
     IMPLICIT = "implicit"
@@ -46,7 +46,7 @@ class Upstream:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What one mailbox may take of its provider."""
+    """The limits on one mailbox's use of its provider."""
 
     max_connections: int
     max_messages_per_connection: int
@@ -58,7 +58,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class LocalPassword:
-    """What the mail client must present: either clear text or a valid argon2 hash (PHC string)."""
+    """The password that the mail client must present, in clear or as an argon2 hash (PHC)."""
 
     clear_text: str = field(default="", repr=False)
     argon2_hash: str = field(default="", repr=False)
@@ -66,41 +66,41 @@ class LocalPassword:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Account:
-    """One mailbox: its login, its provider and how much of it may be used."""
+    """One mailbox: its login, provider, password and limits."""
 
     email: str  # as configured; compared case-insensitively
-    provider: str  # the configuration's word: gmail, outlook, mock or a name under `providers`
-    refresher: str  # which refresher gets its access tokens
+    provider: str  # as configured: gmail, outlook, mock or a name under `providers`
+    refresher: str  # the name of the refresher that gets its access tokens
     upstream: Upstream
     limits: Limits
-    # Each RCPT is put to the provider at once, for true replies, at the price of round trips and of
-    # a connection held from the first RCPT on; otherwise recipients are judged with the content.
+    # Each RCPT is sent to the provider at once, and its reply is the provider's. This costs round
+    # trips and holds a connection from the first RCPT on. Otherwise RCPT goes with the content.
     verifies: bool = False
     password: LocalPassword | None  # None: any password is accepted (`allow_any_password`)
     oauth: OAuthClient = field(default_factory=OAuthClient)
 
     @property
     def key(self) -> str:
-        """The account's identity, whatever the letter case of the login."""
+        """The account's identity, independent of the login's letter case."""
         return login_key(self.email)
 
     @property
     def token_identity(self) -> tuple[object, ...]:
-        """All that a token request depends on; accounts for which it is equal can share a token."""
+        """Everything a token request depends on; accounts with equal values share a token."""
         return self.provider, self.refresher, self.email, self.oauth
 
 
 def login_key(login: str) -> str:
-    """Return the form in which logins are compared."""
+    """Return the normalized login, for comparison."""
     return login.strip().lower()
 
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """A client that has proved who it is."""
+    """An authenticated client."""
 
     account: Account
-    access_token: str = field(default="", repr=False)  # the client's own; "" for the account's
+    access_token: str = field(default="", repr=False)  # the client's own; "": the account's
 
 
 class Accounts:
@@ -109,12 +109,12 @@ class Accounts:
     def __init__(self, accounts: Iterable[Account]) -> None:
         self._by_key = {account.key: account for account in accounts}
         self._secret = secrets.token_bytes(32)
-        # Digests of hashed passwords that were verified, so that only a login's first AUTH pays
-        # for argon2. One entry an account at most.
+        # Digests of passwords verified against a hash: only a login's first AUTH pays for argon2.
+        # At most one entry per account.
         self._verified: dict[str, bytes] = {}
         self._decoy_hash = _decoy([a.password.argon2_hash for a in self if a.password])
         self._threads = ThreadPoolExecutor(_HASHING_THREADS, "argon2")
-        self._hashing = 0  # verifications under way or waiting for a thread
+        self._hashing = 0  # verifications running or waiting for a thread
 
     def __iter__(self) -> Iterator[Account]:
         return iter(self._by_key.values())
@@ -127,7 +127,7 @@ class Accounts:
         return self._by_key.get(login_key(login))
 
     async def replace(self, accounts: Iterable[Account]) -> None:
-        """Let these accounts take the place of all; passwords that did not change stay verified."""
+        """Replace all accounts; unchanged passwords stay verified."""
         by_key = {account.key: account for account in accounts}
         hashes = [a.password.argon2_hash for a in by_key.values() if a.password]
         self._decoy_hash = await asyncio.to_thread(_decoy, hashes, self._decoy_hash)
@@ -138,10 +138,10 @@ class Accounts:
         self._by_key = by_key
 
     async def authenticate(self, login: str, password: str) -> Account:
-        """Return the account that `login` and `password` open.
+        """Return the account for `login` and `password`.
 
-        An unknown login costs the same work as a wrong password, so neither words nor timing tell
-        which logins exist.
+        An unknown login costs the same work as a wrong password, so neither the reply nor its
+        timing reveals which logins exist.
 
         Raises:
             CredentialsRejected: the login is unknown or the password wrong.
@@ -185,12 +185,12 @@ class Accounts:
             self._hashing -= 1
         if account is None or not stored or not matches:
             return False
-        if self._by_key.get(account.key) is account:  # not replaced while it was verified
+        if self._by_key.get(account.key) is account:  # not replaced in the meantime
             self._verified[account.key] = digest
         return True
 
     def _hash_matches(self, stored: str, password: str) -> bool:
-        import argon2  # not above: a relay whose passwords are clear text never needs it
+        import argon2  # here, since only hashed passwords need it
 
         try:
             return argon2.PasswordHasher().verify(stored, _octets(password))
@@ -206,9 +206,9 @@ def _octets(password: str) -> bytes:
 
 
 def _decoy(hashes: list[str], former: str = "") -> str:
-    """Return a hash of nothing, as costly to verify as the costliest of `hashes`; "" for none.
+    """Return a dummy hash, as costly to verify as the costliest of `hashes`; "" for none.
 
-    It is the former one if that will do, for making one is as costly.
+    The former one is reused if possible, since making a hash is as costly.
     """
     if not any(hashes):
         return ""

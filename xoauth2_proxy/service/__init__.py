@@ -1,1 +1,1 @@
-"""One running relay: builds its components, starts them, reloads them and stops them."""
+"""Builds the components of one relay, starts, reloads and stops them."""

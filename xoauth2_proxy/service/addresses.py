@@ -1,4 +1,4 @@
-"""Why an address cannot be listened on, in words that name it and the options that change it."""
+"""Explains why an address cannot be listened on, and which options change it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _REASONS = {
 
 
 class CannotListen(OSError):
-    """An address cannot be listened on; the text names it, the cause and the remedy."""
+    """An address cannot be listened on; the text gives the address, cause and remedy."""
 
     def __str__(self) -> str:
         return str(self.args[-1])
@@ -26,9 +26,9 @@ class CannotListen(OSError):
 
 @contextmanager
 def listening(what: str, host: str, port: int, where: str) -> Iterator[None]:
-    """Turn an `OSError` of listening into `CannotListen`.
+    """Convert an `OSError` raised while listening into `CannotListen`.
 
-    `what` says who connects there, `where` which options and keys choose the address.
+    `what` names who connects there, `where` the options and keys that set the address.
     """
     try:
         yield

@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from xoauth2_proxy.service.components import Equipment
     from xoauth2_proxy.upstream.connector import Connector
 
-_THREADS = 4  # for sign-ins: requests that block while a person waits
+_THREADS = 4  # for sign-ins, whose requests block
 
 
 class RelayProcesses(Protocol):
-    """The processes that relay."""
+    """The processes that relay mail."""
 
     async def reload(self) -> None:
         """Read the configuration again. Raises `ConfigError`, `OSError`."""
@@ -44,7 +44,7 @@ class RelayProcesses(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdminDependencies:
-    """What the admin backend works with."""
+    """The objects the admin backend needs."""
 
     processes: RelayProcesses
     equipment: Equipment
@@ -56,7 +56,7 @@ class AdminDependencies:
 
 
 class AdminBackend:
-    """Serves the operator, and monitors the mailboxes."""
+    """The admin server and the expiry monitor of one relay."""
 
     def __init__(self, dependencies: AdminDependencies, config: Config) -> None:
         self._config = config
@@ -98,13 +98,13 @@ class AdminBackend:
         self._monitoring: asyncio.Task[None] | None = None
 
     async def start(self) -> tuple[str, int]:
-        """Listen and monitor; return the address and port in use. Raises `OSError`."""
+        """Start listening and monitoring; return the address and port in use. Raises `OSError`."""
         address = await self._server.start(self._config.admin.host, self._config.admin.port)
         self._monitoring = asyncio.create_task(self._monitor.run(), name="expiry monitor")
         return address
 
     async def stop(self) -> None:
-        """Stop the monitor and the server, while the store is still open."""
+        """Stop the monitor and the server; must be called before the store is closed."""
         if self._monitoring is not None:
             self._monitoring.cancel()
             await asyncio.gather(self._monitoring, return_exceptions=True)
@@ -113,7 +113,7 @@ class AdminBackend:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def reconfigure(self, config: Config, accounts: Sequence[Account]) -> None:
-        """Use another configuration; `accounts` are its accounts as they are in force."""
+        """Use another configuration; `accounts` are the accounts now in force."""
         self.relay.accounts = {account.key: account for account in accounts}
         self.relay.added = config.runtime_accounts
         self.relay.providers = _providers(config)

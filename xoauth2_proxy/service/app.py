@@ -1,9 +1,8 @@
-"""The composition root: builds the parts of one relay, starts, drains and stops them.
+"""Builds the components of one relay, starts, reloads, drains and stops them.
 
 Start: sandbox, administration, listener; stop: listener (drained), pool, tokens, administration,
-sandbox. Health answers 503
-from the first moment of draining, so that a load balancer looks elsewhere. One worker of several
-has neither administration nor sandbox: its parent has them.
+sandbox. Health answers 503 from the start of draining, which tells load balancers to use another
+relay. With several workers, the parent has the administration and the sandbox.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ if TYPE_CHECKING:
     from xoauth2_proxy.submission.acceptor import ClientCounter
     from xoauth2_proxy.upstream.worker_slots import WorkerSlots
 
-# What chooses an address, for messages.
+# The options and keys that set an address, for messages.
 LISTENER_OPTIONS = "--host, --port, or listener.host and listener.port in the configuration"
 ADMIN_OPTIONS = "--admin-host, --admin-port, or admin.host and admin.port in the configuration"
 
@@ -51,20 +50,20 @@ _log = log.logger("app")
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
-    """Where a running relay can be reached."""
+    """The addresses of a running relay."""
 
     smtp: tuple[str, int]
     admin: tuple[str, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Shared:
-    """What one worker of several has in common with the others."""
+class WorkerResources:
+    """What one worker of several shares with the others."""
 
-    sockets: Sequence[socket.socket]  # they listen already
+    sockets: Sequence[socket.socket]  # already listening
     slots: WorkerSlots
     client_counts: ClientCounter
-    sandbox: Upstream | None  # the embedded sandbox's, which the parent runs
+    sandbox: Upstream | None  # the embedded sandbox, which the parent runs
 
 
 class App:
@@ -75,9 +74,9 @@ class App:
         config: Config,
         equipment: Equipment,
         sandbox: Sandbox | None = None,
-        shared: Shared | None = None,
+        shared: WorkerResources | None = None,
     ) -> None:
-        """Raises `OSError`: what the refreshers need cannot be had."""
+        """Raises `OSError` if a file that a refresher needs cannot be read."""
         self._config = config
         self._equipment = equipment
         self._sandbox = sandbox
@@ -114,9 +113,9 @@ class App:
         return AdminBackend(dependencies, self._config)
 
     async def start(self) -> Addresses:
-        """Start everything, and return once clients are accepted.
+        """Start everything; return once clients are accepted.
 
-        Raises `OSError` when an address cannot be listened on; what was started is stopped again.
+        Raises `OSError` if an address cannot be listened on; whatever was started is stopped.
         """
         try:
             return await self._start()
@@ -129,7 +128,7 @@ class App:
             await start_sandbox(self._sandbox)
             self._sandbox_upstream = sandbox_upstream(self._sandbox)
             self.health.sandbox = sandbox_addresses(self._sandbox)
-        async with self._reloading:  # a parent may have something newer already
+        async with self._reloading:  # a parent may send a newer configuration
             await self._use(self._config)
         listener = self._listener = await self._assemble()
         addresses = await self._open_doors(listener)
@@ -142,7 +141,7 @@ class App:
         if self._shared is not None:
             listener.start_on(self._shared.sockets, self._shared.client_counts)
             return Addresses(self._shared.sockets[0].getsockname()[:2], ("", 0))
-        assert self._administration is not None  # noqa: S101 - there is, without a parent
+        assert self._administration is not None  # noqa: S101 - a relay without a parent has one
         at, of = self._config.listener, self._config.admin
         with listening("the admin server", of.host, of.port, ADMIN_OPTIONS):
             admin = await self._administration.start()
@@ -151,13 +150,13 @@ class App:
         return Addresses(smtp, admin)
 
     async def reload(self) -> None:
-        """Read the configuration again and go on with its accounts and providers.
+        """Read the configuration again and use its accounts and providers.
 
-        Transactions in flight end as they began. What only a restart can change is logged.
+        Transactions in flight keep their account. A change that needs a restart is logged.
 
         Raises:
-            ConfigError: nothing has changed.
-            OSError: the same.
+            ConfigError: the configuration is invalid; the previous one stays in use.
+            OSError: a file cannot be read; the previous one stays in use.
         """
         async with self._reloading:
             old, config = self._config, await asyncio.to_thread(self._equipment.load)
@@ -165,12 +164,12 @@ class App:
             warn_of_changes(old, config)
 
     async def take_up(self, config: Config) -> None:
-        """Go on with what the parent has read, as after `reload`. Raises `OSError`."""
+        """Use a configuration that the parent has read, as `reload` does. Raises `OSError`."""
         async with self._reloading:
             await self._use(config)
 
     def forget(self, mailbox: str) -> None:
-        """Drop what a mailbox can be sent with: its grant was replaced or revoked."""
+        """Drop the tokens and connections of a mailbox whose grant was replaced or revoked."""
         self._tokens.forget(mailbox)
         self._authenticator.forget(mailbox)
         self._pool.drop(mailbox)
@@ -205,14 +204,14 @@ class App:
         return Listener(policy, listening.max_connections, self._authenticator, relay, self.metrics)
 
     async def stop(self, drain_seconds: float | None = None) -> None:
-        """Drain for at most this long (default: as configured), then stop everything."""
+        """Drain for at most this time (default: as configured), then stop everything."""
         if drain_seconds is None:
             drain_seconds = self._config.relay.drain_seconds
         self.health.is_draining = True
         if self._listener is not None:
             cut = await self._listener.drain(drain_seconds)
             if cut:
-                _log.event(logging.WARNING, "transactions cut at the deadline", sessions=cut)
+                _log.event(logging.WARNING, "transactions cut off at the deadline", sessions=cut)
         self._pool.close()
         for task in self._background:
             task.cancel()
@@ -246,12 +245,12 @@ class App:
 
 
 def account_states(config: Config) -> dict[str, int]:
-    """Return how many accounts are in which state."""
+    """Return the number of accounts in each state."""
     return {"enabled": len(config.accounts), "disabled": config.disabled_accounts}
 
 
 def sandboxed(config: Config, upstream: Upstream | None) -> tuple[Account, ...]:
-    """Return the accounts; the mock ones have the sandbox, if there is one, as upstream."""
+    """Return the accounts, with the sandbox, if any, as the upstream of mock accounts."""
     if upstream is None:
         return config.accounts
     return tuple(
@@ -261,16 +260,16 @@ def sandboxed(config: Config, upstream: Upstream | None) -> tuple[Account, ...]:
 
 
 def sandbox_upstream(sandbox: Sandbox) -> Upstream:
-    """Return the upstream that a sandbox, which runs, is."""
+    """Return the running sandbox as an upstream."""
     host, port = sandbox.smtp_address
     return Upstream(host, port, TlsMode.STARTTLS, sandbox.ca_file)
 
 
 def in_force(old: Config, new: Config) -> Config:
-    """Return the new configuration with the old one's values for what only a restart can change.
+    """Return the new configuration, with the old values of settings that need a restart.
 
-    A worker that is started later would otherwise differ from the others, and keep grants in
-    another store than they do.
+    Otherwise a worker that is started later would differ from the others, for example by keeping
+    grants in another store.
     """
     return replace(
         new,
@@ -283,7 +282,7 @@ def in_force(old: Config, new: Config) -> Config:
 
 
 def warn_of_changes(old: Config, new: Config) -> None:
-    """Log what the new configuration changes to no effect, and what it warns of."""
+    """Log the changes that need a restart, and the configuration's warnings."""
     for path in needs_restart(old, new):
         _log.warning("%s has changed; it takes effect after a restart", path)
     for warning in new.warnings:
@@ -298,21 +297,21 @@ async def start_sandbox(sandbox: Sandbox) -> None:
 
 
 def sandbox_addresses(sandbox: Sandbox) -> dict[str, str]:
-    """Return where the sandbox, which runs, can be reached."""
+    """Return the addresses of the running sandbox."""
     host, port = sandbox.smtp_address
     return {"smtp": f"{host}:{port}", "http": sandbox.http_url}
 
 
 def _greeting_name(hostname: str) -> str:
-    """Return what clients are greeted with: the same, or the machine's short name."""
+    """Return the name in the greeting: the hostname, or the machine's short name."""
     short = socket.gethostname()
     return hostname if not hostname.startswith("[") or not short.isascii() else short
 
 
 def own_hostname() -> str:
-    """Return what EHLO says of us: a domain, or an address literal (RFC 5321 §4.1.4).
+    """Return the argument of EHLO: a domain or an address literal (RFC 5321 §4.1.4).
 
-    Gmail turns away clients that call themselves "localhost".
+    Gmail rejects clients that call themselves "localhost".
     """
     name = socket.getfqdn()
     return name if "." in name and name.isascii() else "[127.0.0.1]"

@@ -1,4 +1,4 @@
-"""What a configuration calls for to get tokens: refreshers by name, a store, and itself anew."""
+"""Builds the refreshers and the token store, and reads the configuration again."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Equipment(Protocol):
-    """What a relay needs beside its configuration."""
+    """Supplies a relay's refreshers, token store and later configurations."""
 
     store: TokenStore
     added: RuntimeAccounts  # the accounts that were added while the relay ran
@@ -34,7 +34,7 @@ class Equipment(Protocol):
         ...
 
     def refresher(self, name: str) -> Refresher | None:
-        """Return one refresher, whoever uses it. Raises `OSError`."""
+        """Return one refresher by name, even if no account uses it. Raises `OSError`."""
         ...
 
     def load(self) -> Config:
@@ -48,17 +48,17 @@ class Equipment(Protocol):
         ...
 
     def close(self) -> None:
-        """Release threads. The store is closed by who uses it."""
+        """Release threads. The store's user closes the store."""
         ...
 
 
 class StandardEquipment:
-    """The refreshers of this version and of its plug-ins, and the store as configured."""
+    """The built-in and plug-in refreshers, and the configured store."""
 
     def __init__(self, source: ConfigSource, config: Config) -> None:
-        """Raises `ValueError`: the store cannot be opened."""
+        """Raises `ValueError` if the store cannot be opened."""
         self._source = source
-        self._has_token = bool(config.admin.token)  # the running server's: it is read once
+        self._has_token = bool(config.admin.token)  # the running server's, which reads it once
         self._registry = registry.RefresherRegistry(source.state_dir)
         self.store = opened(config.store)
         self.added = open_runtime_accounts(source.state_dir, config.store)
@@ -68,7 +68,7 @@ class StandardEquipment:
         return self._refreshers({account.refresher for account in config.accounts})
 
     def refresher(self, name: str) -> Refresher | None:
-        """Return one refresher, whoever uses it. Raises `OSError`."""
+        """Return one refresher by name, even if no account uses it. Raises `OSError`."""
         return self._refreshers([name]).get(name)
 
     def load(self) -> Config:
@@ -94,21 +94,21 @@ class StandardEquipment:
     def _refreshers(self, wanted: Iterable[str]) -> Mapping[str, Refresher]:
         try:
             return self._registry.refreshers(wanted)
-        except ValueError as error:  # a key that is none: to whoever asks, a file like any other
+        except ValueError as error:  # a malformed key file: reported like an unreadable file
             unusable = OSError(str(error))
             unusable.strerror = str(error)
             raise unusable from None
 
 
 def unusable_store(config: Config) -> str | None:
-    """Return why no grant can be kept in the file store, and what to do; None: nothing is wrong."""
+    """Return why the file store cannot be used and what to do, or None if it can."""
     if config.store.kind is not StoreKind.FILE:
         return None
     return state_directory_problem(config.store.directory)
 
 
 def opened(config: StoreSection) -> TokenStore:
-    """Return the store that is configured. Raises `ValueError`: it cannot be opened."""
+    """Return the configured store. Raises `ValueError` if it cannot be opened."""
     return open_store(
         config.kind,
         config.directory,

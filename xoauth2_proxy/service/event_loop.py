@@ -1,4 +1,4 @@
-"""The event loops that can run a relay. The command line names them, so this imports nothing."""
+"""Names the event loops that can run a relay, and imports the chosen one."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class EventLoop(StrEnum):
     ASYNCIO = "asyncio"
 
     def factory(self) -> Callable[[], asyncio.AbstractEventLoop] | None:
-        """Return what makes the loop; None is asyncio's default.
+        """Return the factory of the loop; None means asyncio's default.
 
-        Raises `ModuleNotFoundError` where uvloop was asked for and is not there.
+        Raises `ModuleNotFoundError` if uvloop is requested but not installed.
         """
         if self is EventLoop.ASYNCIO:
             return None

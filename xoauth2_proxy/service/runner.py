@@ -38,25 +38,25 @@ _log = log.logger("server")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """What to run, and how."""
+    """The settings of one run."""
 
     config: Config
-    source: ConfigSource  # where `config` comes from, to read it again
+    source: ConfigSource  # the source of `config`, for reading it again
     sandbox: bool = False
-    sandbox_smtp_port: int = 0  # 0: any free one
+    sandbox_smtp_port: int = 0  # 0: any free port
     sandbox_http_port: int = 0
     loop: EventLoop = EventLoop.AUTO
     ready_file: Path | None = None
-    is_quiet: bool = False  # no word to a person
+    is_quiet: bool = False  # print no welcome
 
     @property
     def state_dir(self) -> Path:
-        """Where tokens and keys are kept."""
+        """The directory of tokens and keys."""
         return self.source.state_dir
 
 
 class Service(Protocol):
-    """What is run: `App`, or the parent of several."""
+    """A relay that can be run: `App`, or the parent of several workers."""
 
     health: Health
 
@@ -65,11 +65,11 @@ class Service(Protocol):
         ...
 
     async def reload(self) -> None:
-        """Read the configuration again and go on with it. Raises `ConfigError`, `OSError`."""
+        """Read the configuration again and use it. Raises `ConfigError`, `OSError`."""
         ...
 
     async def stop(self) -> None:
-        """Drain, then end everything."""
+        """Drain, then stop everything."""
         ...
 
 
@@ -94,7 +94,7 @@ def run(
 
 
 class CannotStart(Exception):
-    """An address is taken, a file cannot be read or the like; nothing was served."""
+    """The relay could not start, for example because an address is in use."""
 
 
 def _build(what: Run) -> App:
@@ -102,7 +102,7 @@ def _build(what: Run) -> App:
 
 
 def embedded_sandbox(what: Run) -> Sandbox | None:
-    """Return the sandbox to run, or None; what it consists of is imported only if it is wanted."""
+    """Return the sandbox to run, or None; its modules are imported only if needed."""
     if not what.sandbox:
         return None
     from xoauth2_proxy.sandbox.app import Sandbox
@@ -113,12 +113,12 @@ def embedded_sandbox(what: Run) -> Sandbox | None:
 
 
 def equipment(what: Run) -> StandardEquipment:
-    """Return what gets and keeps tokens in this run. Raises `ValueError`."""
+    """Return the refreshers and the store for this run. Raises `ValueError`."""
     return StandardEquipment(what.source, what.config)
 
 
 async def _serve(what: Run, build: Callable[[Run], Service], interrupt: Callable[[], None]) -> None:
-    # Handlers first: a signal during the start must not leave half a relay behind.
+    # Handlers first: a signal during the start must not leave half a relay running.
     stop, again = asyncio.Event(), asyncio.Event()
     _on_signals(stop, again, interrupt)
     try:
@@ -146,7 +146,7 @@ async def _serve(what: Run, build: Callable[[Run], Service], interrupt: Callable
 
 
 def _greet(text: str) -> None:
-    """Print the welcome; a relay whose standard output is closed or full relays all the same."""
+    """Print the welcome; a closed or full standard output does not stop the relay."""
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
@@ -175,15 +175,15 @@ async def _reload_forever(service: Service, again: asyncio.Event) -> None:
         try:
             await service.reload()
         except ConfigError as error:
-            _log.error("configuration not read again, the one before stays: %s", error)
+            _log.error("cannot reload the configuration; the previous one stays in use: %s", error)
         except Exception:
-            _log.exception("configuration not read again, the one before stays")
+            _log.exception("cannot reload the configuration; the previous one stays in use")
         else:
             _log.info("configuration read again")
 
 
 def _raise_file_limit() -> None:
-    """Allow as many open files as the system lets us: a client and its upstream take two."""
+    """Raise the limit on open files to the maximum; a client and its upstream take two."""
     with suppress(ImportError, ValueError, OSError):
         import resource
 
@@ -203,7 +203,7 @@ def _write_ready_file(file: Path, addresses: Addresses, sandbox: dict[str, str])
 
 
 def _welcome(what: Run, addresses: Addresses, sandbox: dict[str, str]) -> str:
-    """Return what a person wants to type next."""
+    """Return the welcome: the addresses, and the commands to try next."""
     host, port = _reachable(addresses.smtp)
     admin = f"http://{_authority(_reachable(addresses.admin))}"
     tls = "STARTTLS" if what.config.listener.tls_cert else "no TLS"
@@ -230,7 +230,7 @@ def _welcome(what: Run, addresses: Addresses, sandbox: dict[str, str]) -> str:
 
 
 def _reachable(address: tuple[str, int]) -> tuple[str, int]:
-    """Return an address that one can connect to: loopback for "every address"."""
+    """Return an address to connect to: loopback in place of a wildcard address."""
     host, port = address
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port  # noqa: S104
 
@@ -247,7 +247,7 @@ def _bench_command(what: Run, smtp: tuple[str, int], admin: str) -> str:
 
 
 def _bench_program() -> str:
-    """Return what to type for the benchmarker, also where its folder is not on the PATH."""
+    """Return the command for the benchmarker, with its path if it is not on PATH."""
     name = "xoauth2-bench"
     beside = Path(sys.executable).parent / name
     if shutil.which(name) or not beside.exists():

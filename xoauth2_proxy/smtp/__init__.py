@@ -1,1 +1,1 @@
-"""SMTP as pure values: replies and paths, SASL exchanges, message content. No I/O."""
+"""Models SMTP without I/O: replies and paths, SASL exchanges, message content."""

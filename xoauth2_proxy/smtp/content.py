@@ -1,8 +1,8 @@
-"""The octets of a message between DATA or BDAT and DATA or BDAT, whatever the chunk boundaries.
+"""Collects, checks and frames a message's content, which arrives in chunks of any size.
 
-Pure. Nothing here reads lines: chunks are searched and counted as a whole.
+No I/O, and nothing reads line by line: each chunk is searched and counted as a whole.
 I1: only CRLF.CRLF ends DATA (RFC 5321 §4.1.1.4; CVE-2024-27305 and its family).
-I2: content with a bare CR or a bare LF never leaves (RFC 5321 §2.3.8).
+I2: content with a bare CR or a bare LF is never sent (RFC 5321 §2.3.8).
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 END_OF_DATA = b"\r\n.\r\n"
-# A regular expression with a literal beginning is searched faster than `bytes.find` and `count`
-# do it (measured, docs/benchmarks.md); it still is one pass at C speed.
+# A regular expression that begins with a literal is faster than `bytes.find` and `count` (see
+# docs/benchmarks.md), and is still one pass at C speed.
 _END_OF_DATA = re.compile(re.escape(END_OF_DATA))
 _BARE_CR = re.compile(rb"\r[^\n]")
 _NO_LINE_END = bytes(octet for octet in range(256) if octet not in b"\r\n")
@@ -23,7 +23,7 @@ _HEADER_BYTES = 16_384  # how far `message_id` looks
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """A message's content, kept as it came: dot-stuffed from DATA, verbatim from BDAT."""
+    """A message's content as received: dot-stuffed from DATA, verbatim from BDAT."""
 
     octets: bytes  # ends with CRLF; without the final dot
     is_stuffed: bool
@@ -39,7 +39,7 @@ class Content:
         """Return the octets as DATA sends them (RFC 5321 §4.5.2): stuffed, with the final dot."""
         if self.is_stuffed:
             return self.octets + b".\r\n"
-        # Searching from a CRLF put in front treats a dot at the very start like any other.
+        # With a CRLF in front, a dot at the very start is found like any other.
         return (b"\r\n" + self.octets).replace(b"\r\n.", b"\r\n..")[2:] + b".\r\n"
 
 
@@ -50,7 +50,7 @@ class DataFraming:
 
     def __init__(self, *, is_stuffed: bool) -> None:
         self._is_stuffed = is_stuffed
-        self._tail = b"\r\n"  # as much of a CRLF as the octets so far end with
+        self._tail = b"\r\n"  # the part of a CRLF with which the octets so far end
 
     def feed(self, chunk: bytes) -> bytes:
         """Return the octets to send for the next chunk."""
@@ -70,7 +70,7 @@ class DataFraming:
 
 
 class LineEnds:
-    """Tells whether every CR is followed by LF and every LF preceded by CR, over any chunks."""
+    """Checks, across chunks, that every CR is followed by LF and every LF preceded by CR."""
 
     __slots__ = ("_ends_in_cr", "is_clean")
 
@@ -79,7 +79,7 @@ class LineEnds:
         self.is_clean = True
 
     def add(self, chunk: bytes) -> None:
-        """Look at the next chunk."""
+        """Check the next chunk."""
         if not chunk or not self.is_clean:
             return
         ends = chunk.translate(None, _NO_LINE_END)
@@ -87,17 +87,17 @@ class LineEnds:
         feeds = len(ends) - returns
         is_clean = _BARE_CR.search(chunk) is None
         if self._ends_in_cr:
-            # The CR before must meet its LF as the first octet here.
+            # The CR that ended the last chunk must be followed by LF.
             is_clean = is_clean and chunk[0] == 0x0A
             feeds -= 1
         self._ends_in_cr = chunk[-1] == 0x0D
         if self._ends_in_cr:
             returns -= 1
-        # Every CR has its LF; then as many LF as CR means that every LF has its CR.
+        # Every CR has its LF, so equal counts mean that every LF has its CR.
         self.is_clean = is_clean and feeds == returns
 
     def finish(self) -> bool:
-        """Return the verdict once all chunks were added: a CR at the very end is bare."""
+        """Return whether all line ends were CRLF; a CR at the very end is bare."""
         return self.is_clean and not self._ends_in_cr
 
 
@@ -109,15 +109,15 @@ class Refusal(Enum):
 
 
 class Collector:
-    """Gathers content, counts it up to `max_bytes` and looks at its line ends.
+    """Collects content, and checks its size and its line ends.
 
-    Beyond the limit, or behind a bare CR or LF, it counts and keeps nothing.
+    Beyond `max_bytes`, or after a bare CR or LF, octets are counted but not kept.
     """
 
     __slots__ = ("_held", "_line_ends", "_max_bytes", "size_bytes")
 
     def __init__(self, max_bytes: int) -> None:
-        self._held = bytearray()  # one buffer: a client that trickles would make a list of pieces
+        self._held = bytearray()  # one buffer: a slow client would fill a list with tiny pieces
         self._line_ends = LineEnds()
         self._max_bytes = max_bytes
         self.size_bytes = 0
@@ -129,22 +129,22 @@ class Collector:
 
     @property
     def has_clean_line_ends(self) -> bool:
-        """Whether the content, now complete, has no bare CR and no bare LF."""
+        """Whether the complete content has no bare CR and no bare LF."""
         return self._line_ends.finish()
 
     def refusal(self) -> Refusal | None:
-        """Return what is wrong with the content, now complete, or None."""
+        """Return what is wrong with the complete content, or None."""
         if self.is_too_large:
             return Refusal.TOO_LARGE
         return None if self.has_clean_line_ends else Refusal.BARE_LINE_ENDS
 
     @property
     def is_acceptable(self) -> bool:
-        """Whether nothing so far refuses the message."""
+        """Whether nothing received so far makes the message unacceptable."""
         return not self.is_too_large and self._line_ends.is_clean
 
     def add(self, chunk: bytes) -> None:
-        """Take the next octets of the content; those of a message to refuse are not kept."""
+        """Add the next octets; once the message is unacceptable, they are not kept."""
         self.size_bytes += len(chunk)
         self._line_ends.add(chunk)
         if not self.is_acceptable:
@@ -154,17 +154,17 @@ class Collector:
 
     @property
     def held_bytes(self) -> int:
-        """How much was gathered since the last `take`."""
+        """The number of octets collected since the last `take`."""
         return len(self._held)
 
     def take(self) -> bytes:
-        """Return what was gathered since the last time, and keep it no longer."""
+        """Return and remove the octets collected since the last call."""
         octets = bytes(self._held)
         self._held.clear()
         return octets
 
     def content(self, *, is_stuffed: bool) -> Content:
-        """Return what was gathered; a missing CRLF at the end is added.
+        """Return the collected content; a missing CRLF at the end is added.
 
         A next hop may use DATA, where content always ends with CRLF (RFC 3030 §3).
         """
@@ -175,19 +175,19 @@ class Collector:
 
 
 class DataReader:
-    """Finds the end of DATA in a stream of chunks and passes the stuffed octets on untouched."""
+    """Finds the end of DATA in a stream of chunks and returns the stuffed octets unchanged."""
 
     __slots__ = ("_not_content", "_sink", "_tail")
 
     def __init__(self, sink: Collector) -> None:
         self._sink = sink
-        # The last octets seen, held back while they may be part of the end. The CRLF that ended
-        # the DATA command counts as seen, for content may be empty: ".CRLF" at once.
+        # The last octets, held back while they may be part of the end. The CRLF that ended the DATA
+        # command counts as one of them, because empty content is just ".CRLF".
         self._tail = b"\r\n"
         self._not_content = len(self._tail)
 
     def feed(self, chunk: bytes) -> bytes | None:
-        """Take a chunk; return what followed the end of the data, or None while it has not come."""
+        """Take a chunk; return the octets after the end of the data, or None before the end."""
         window = self._tail + chunk
         match = _END_OF_DATA.search(window)
         if match is not None:
@@ -208,7 +208,7 @@ class DataReader:
 
 
 def message_id(octets: bytes) -> str:
-    """Return the Message-ID field's value, "" if there is none near the start. For the log only."""
+    """Return the value of the Message-ID field for the log, or "" if none is near the start."""
     header, _, _ = octets[:_HEADER_BYTES].partition(b"\r\n\r\n")
     match = _MESSAGE_ID.search(header)
     return match[1].decode("ascii", "replace") if match else ""

@@ -1,6 +1,6 @@
-"""The vocabulary of SMTP: replies, paths, parameters and envelopes, as pure values.
+"""Parses and formats SMTP replies, paths and parameters, and defines the envelope.
 
-Parses and formats octets; never reads a socket. RFC 5321, RFC 2034 (enhanced codes), RFC 3463.
+No I/O. RFC 5321, RFC 2034 (enhanced codes), RFC 3463.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 MAX_REPLY_LINE_BYTES = (
-    4096  # RFC 5321 §4.5.3.1.5 says 512; providers exceed it with long host names
+    4096  # RFC 5321 §4.5.3.1.5 allows 512; providers with long host names exceed it
 )
-_MAX_TEXT_BYTES = 490  # of a line that is sent
-MAX_REPLY_LINES = 128  # RFC 5321 sets no limit; an EHLO answer has about fifteen
+_MAX_TEXT_BYTES = 490  # of one line sent
+MAX_REPLY_LINES = 128  # RFC 5321 sets no limit; an EHLO reply has about fifteen
 
 _ENHANCED = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?:[ \t]+|$)", re.ASCII)
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e\x80-\U0010ffff]")
@@ -29,18 +29,18 @@ class Reply:
 
     @property
     def is_positive(self) -> bool:
-        """Whether the reply grants what was asked (RFC 5321 §4.2.1, 2yz)."""
+        """Whether the command succeeded (RFC 5321 §4.2.1, 2yz)."""
         return 200 <= self.code < 300
 
     @property
     def is_transient(self) -> bool:
-        """Whether asking again later may succeed (RFC 5321 §4.2.1, 4yz)."""
+        """Whether a later retry may succeed (RFC 5321 §4.2.1, 4yz)."""
         return 400 <= self.code < 500
 
     def encode(self) -> bytes:
-        """Return the reply as it goes on the wire, one CRLF-ended line for each text line.
+        """Return the wire form of the reply: one line with CRLF for each line of text.
 
-        Controls in the text are dropped, so a relayed reply cannot carry a second one.
+        Control characters are dropped, so a relayed reply cannot smuggle in a second one.
         """
         return _encoded(self)
 
@@ -49,7 +49,7 @@ class Reply:
 
 
 def reply(code: int, enhanced: str, *text: str) -> Reply:
-    """Return a `Reply`; its enhanced code's class digit is taken from `code`, so they never differ.
+    """Return a `Reply` whose enhanced code takes its class digit from `code`.
 
     `enhanced` is written without the class: `reply(451, "4.1", "…")` is `451 4.4.1 …`.
     """
@@ -58,7 +58,7 @@ def reply(code: int, enhanced: str, *text: str) -> Reply:
 
 @lru_cache(maxsize=256)
 def _encoded(answer: Reply) -> bytes:
-    """Return the wire form; the few replies of our own are most of those sent, so it is kept."""
+    """Return the wire form, cached: most replies sent are among the relay's few own ones."""
     prefix = f"{answer.enhanced} " if answer.enhanced else ""
     lines = answer.text or ("",)
     last = len(lines) - 1
@@ -78,9 +78,9 @@ class MalformedReply(ValueError):
 
 
 class ReplyParser:
-    """Turns received octets into replies, whatever the packet boundaries; its memory is bounded.
+    """Parses received octets into replies, whatever the packet boundaries, in bounded memory.
 
-    Raises `MalformedReply` from `feed`, after which the connection cannot be trusted any more.
+    Raises `MalformedReply` from `feed`, after which the connection can no longer be trusted.
     """
 
     __slots__ = ("_code", "_lines", "_rest")
@@ -141,11 +141,11 @@ class Envelope:
     forward_paths: list[str] = field(default_factory=list)
     body_8bit: bool = False  # BODY=8BITMIME was declared (RFC 6152)
     smtputf8: bool = False  # SMTPUTF8 was declared (RFC 6531)
-    size_bytes: int = 0  # SIZE= as declared, 0 when it was not (RFC 1870)
-    # Delivery status notifications (RFC 3461), as the client wrote them; "" where it did not.
+    size_bytes: int = 0  # SIZE= as declared, or 0 (RFC 1870)
+    # Delivery status notifications (RFC 3461) as the client sent them, or "".
     ret: str = ""
     envid: str = ""
-    # By forward path: NOTIFY= and ORCPT= as they stand behind it, with a leading space.
+    # By forward path: the NOTIFY= and ORCPT= that follow it, with a leading space.
     notifications: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -176,10 +176,10 @@ _PARAMETER = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*)(?:=([^\s=\x00-\x1f\x7f]+))?
 
 
 def parse_path(argument: str, keyword: str) -> tuple[str, str]:
-    """Return the mailbox of `FROM:<…>` or `TO:<…>` ("" for `<>`) and the parameters behind it.
+    """Return the mailbox of `FROM:<…>` or `TO:<…>` ("" for `<>`) and the parameters after it.
 
     White space after the colon is accepted, as every server does (RFC 5321 §3.3 forbids it).
-    Raises `BadPath` when there is no path in angle brackets or it breaks RFC 5321 §4.1.2.
+    Raises `BadPath` if there is no path in angle brackets or it violates RFC 5321 §4.1.2.
     """
     head, rest = argument[: len(keyword)], argument[len(keyword) :].lstrip()
     match = _PATH.match(rest)

@@ -1,8 +1,8 @@
-"""SASL for mail submission as pure exchanges: PLAIN, LOGIN, XOAUTH2 and OAUTHBEARER.
+"""Implements SASL exchanges without I/O: PLAIN, LOGIN, XOAUTH2 and OAUTHBEARER.
 
 A server exchange is a generator: it yields challenges, is sent the client's responses, and returns
-the credentials. It never sees base64, sockets or passwords' truth. RFC 4422, 4616, 7628;
-LOGIN is draft-murchison-sasl-login, XOAUTH2 is Google's and Microsoft's.
+the credentials. Base64, sockets and checking passwords are left to callers. RFC 4422, 4616, 7628;
+LOGIN is draft-murchison-sasl-login, XOAUTH2 is specified by Google and Microsoft.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 
-MAX_LINE_BYTES = 12_288  # RFC 4954 §4: sufficient for every known mechanism; without CRLF
+MAX_LINE_BYTES = 12_288  # RFC 4954 §4: enough for every known mechanism; without CRLF
 
 _NOT_IN_TOKENS = re.compile(r"[\x00-\x20\x7f]")
 _KEY_VALUE = re.compile(r"([A-Za-z]+)=(.*)", re.DOTALL)
@@ -46,12 +46,12 @@ Exchange = Generator[bytes, bytes, Credentials]
 def plain() -> Exchange:
     """PLAIN (RFC 4616): one response, `authzid NUL authcid NUL password`.
 
-    Acting for somebody else (an authzid that is not the authcid) is refused.
+    Acting for another identity (an authzid that differs from the authcid) is refused.
     """
     response = yield b""
     parts = response.split(b"\0")
     if len(parts) != 3:
-        raise MalformedResponse("PLAIN wants three parts")
+        raise MalformedResponse("a PLAIN response has three parts")
     authzid, authcid, password = (_text(part) for part in parts)
     if authzid and authzid.lower() != authcid.lower():
         raise MalformedResponse("acting for another login is not supported")
@@ -61,7 +61,7 @@ def plain() -> Exchange:
 def login() -> Exchange:
     """LOGIN: the login, then the password.
 
-    Some printers know these two prompts only, letter for letter.
+    The prompts are exactly these, because some printers accept no others.
     """
     authcid = yield b"Username:"
     password = yield b"Password:"
@@ -110,7 +110,7 @@ def token_error_challenge(mechanism: str) -> bytes:
 def xoauth2_response(authcid: str, access_token: str) -> bytes:
     """Return XOAUTH2's client response in base64.
 
-    Raises `ValueError` if either value could break out of its field (NUL, ^A, CR, LF).
+    Raises `ValueError` if either value contains a separator or control (NUL, ^A, CR, LF).
     """
     if re.search(r"[\x00-\x1f\x7f]", authcid + access_token):
         raise ValueError("control character in login or token")

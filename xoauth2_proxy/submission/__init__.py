@@ -1,1 +1,1 @@
-"""The client's side: listening sockets, sessions, transactions and logins. RFC 6409, 4954."""
+"""Serves mail clients: listening sockets, sessions, transactions and logins. RFC 6409, 4954."""

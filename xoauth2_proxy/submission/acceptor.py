@@ -1,7 +1,7 @@
 """Accepts clients from a port that several processes share.
 
-One client at a time, so that a burst is shared out: the event loops' own servers take as many as
-there are.
+It accepts one client at a time, which spreads a burst over the processes. The event loops' own
+servers accept as many as are waiting.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 _BACKLOG = 1024  # connections the kernel holds while the event loops are busy
-_AFTER_YOU_SECONDS = 0.002  # for workers with fewer clients to take the next one
-_OUT_OF_FILES_SECONDS = 1.0  # a pause when the system has no file descriptor for one more client
+_AFTER_YOU_SECONDS = 0.002  # the head start of workers with fewer clients
+_OUT_OF_FILES_SECONDS = 1.0  # the pause when no file descriptor is left for a client
 
 _log = log.logger("acceptor")
 
 
 class ClientCounter(Protocol):
-    """Who knows how many clients the other workers have."""
+    """Counts the clients of all workers."""
 
     def count(self, clients: int) -> int:
-        """Note how many clients are here, and return how many there are in all workers."""
+        """Record the number of clients here, and return the number in all workers."""
         ...
 
     def is_ahead(self, clients: int) -> bool:
-        """Whether a worker with so many should leave the next one to the others."""
+        """Whether a worker with this many clients should leave the next one to the others."""
         ...
 
 
 def listening_sockets(host: str, port: int) -> list[socket.socket]:
-    """Return sockets that listen on every address of `host`, for processes to share.
+    """Return listening sockets on every address of `host`, which processes can share.
 
     Raises:
         OSError: an address cannot be listened on.
@@ -54,7 +54,7 @@ def listening_sockets(host: str, port: int) -> list[socket.socket]:
 
 
 class Acceptor:
-    """Takes clients from listening sockets as they come, until it is closed."""
+    """Accepts clients from listening sockets until it is closed."""
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class Acceptor:
         clients: Callable[[], int],
         client_counts: ClientCounter,
     ) -> None:
-        """`clients` says how many there are here."""
+        """`clients` returns the number of clients here."""
         self._sockets = list(sockets)
         self._new_session = new_session
         self._clients = clients
@@ -74,7 +74,7 @@ class Acceptor:
             self._watch(one)
 
     def close(self) -> None:
-        """Accept nobody any more; the port stays open as long as another process has it."""
+        """Stop accepting; the port stays open as long as another process has it."""
         sockets, self._sockets = self._sockets, []
         for one in sockets:
             self._loop.remove_reader(one)
@@ -85,7 +85,7 @@ class Acceptor:
             self._loop.add_reader(one, self._noticed, one)
 
     def _noticed(self, one: socket.socket) -> None:
-        """Take the client that waits, unless others should have the time to take it."""
+        """Accept the waiting client, at once or after giving other workers a head start."""
         if self._client_counts.is_ahead(self._clients() + len(self._arriving)):
             self._loop.remove_reader(one)
             self._loop.call_later(_AFTER_YOU_SECONDS, self._accept, one)
@@ -98,7 +98,7 @@ class Acceptor:
         try:
             client, _ = one.accept()
         except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-            pass  # another worker was faster, or the client is gone
+            pass  # another worker was faster, or the client left
         except OSError as error:
             _log.error("cannot accept clients: %s", error)
             self._loop.remove_reader(one)

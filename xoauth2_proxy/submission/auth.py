@@ -1,6 +1,6 @@
-"""The dialogue of one AUTH command, from its argument to the client's credentials. No I/O.
+"""Conducts the dialogue of one AUTH command and returns the client's credentials. No I/O.
 
-It carries the challenges and responses of a SASL mechanism in base64 lines. RFC 4954 §4.
+The challenges and responses of a SASL mechanism travel in base64 lines. RFC 4954 §4.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class AuthEnded(Exception):
-    """The dialogue ended without credentials; `reply` is the answer to the client."""
+    """The dialogue ended without credentials; the client gets `reply`."""
 
     def __init__(self, reply: Reply) -> None:
         super().__init__()
@@ -34,18 +34,18 @@ class AuthDialogue:
 
     @property
     def challenge(self) -> bytes:
-        """The line to send to the client next, with its CRLF."""
+        """The next line to send to the client, with its CRLF."""
         return challenge_line(self._challenge)
 
     def begin(self, initial_response: str) -> sasl.Credentials | None:
-        """Take the initial response, "" if there is none.
+        """Take the initial response, or ""; return the credentials, or None.
 
-        Return the credentials, or None if `challenge` must be sent. Raises `AuthEnded`.
+        After None, `challenge` must be sent. Raises `AuthEnded`.
         """
         return self._take(initial_response.encode()) if initial_response else None
 
     def respond(self, line: bytes) -> sasl.Credentials | None:
-        """Take the client's next line with its CRLF; return as `begin`. Raises `AuthEnded`."""
+        """Take the client's next line with its CRLF; otherwise as `begin`. Raises `AuthEnded`."""
         if not line.endswith(b"\r\n"):
             raise AuthEnded(replies.COMMAND_MALFORMED)
         response = line.strip()

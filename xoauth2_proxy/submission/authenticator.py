@@ -1,4 +1,4 @@
-"""Turns a client's credentials into a login: an account, and how it gets its access token."""
+"""Checks a client's credentials and returns its login: an account and perhaps a token."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from xoauth2_proxy.upstream.connector import Connector
     from xoauth2_proxy.upstream.pool import Pool
 
-_MAX_IN_LINE = 5  # different tokens of one account waiting to be tried: a mailbox has one or two
-_PROOF_SECONDS = 300.0  # a token tried upstream is believed this long; they live for about an hour
+_MAX_IN_LINE = 5  # different tokens of one account waiting to be tried; normally one or two
+_PROOF_SECONDS = 300.0  # how long a token stays verified; tokens live for about an hour
 
 
 class Authenticator:
-    """Judges credentials, and makes sure that a login which succeeds can also send."""
+    """Checks credentials; a login that succeeds can also send."""
 
     def __init__(
         self,
@@ -43,23 +43,23 @@ class Authenticator:
         self._accounts = accounts
         self._tokens = tokens
         self._refreshers = refreshers
-        self._generation = 0  # of what proofs hold for
+        self._generation = 0  # of the configuration that verified tokens belong to
         self._pool = pool
         self._connector = connector
-        # By account: the digest of the token last proved and when, and the lock around proving. At
-        # most one entry an account, for only accounts get here.
+        # By account: the digest of the token last verified and when, and the lock around verifying.
+        # Bounded by the number of accounts.
         self._proved: dict[str, tuple[bytes, float]] = {}
         self._proving: dict[str, asyncio.Lock] = {}
-        self._in_line: dict[str, Counter[bytes]] = {}  # how many clients wait with which token
+        self._in_line: dict[str, Counter[bytes]] = {}  # the number of clients waiting, by token
 
     async def authenticate(self, credentials: Credentials) -> Login:
-        """Return the login that `credentials` open.
+        """Return the login for `credentials`.
 
         Raises:
-            CredentialsRejected: unknown login, wrong password, or a token that is not the login's.
+            CredentialsRejected: the login is unknown, or the password or token is wrong.
             TokenError: the account has no access token to send with.
             UpstreamError: the client's token could not be tried, or was refused.
-            Overloaded: no connection to try it on became free.
+            Overloaded: no connection to try the token on became free.
         """
         if isinstance(credentials, PasswordLogin):
             account = await self._accounts.authenticate(credentials.authcid, credentials.password)
@@ -71,10 +71,10 @@ class Authenticator:
         return await self._with_token(account_or_none, credentials.access_token)
 
     def current_login(self, login: Login) -> Login | None:
-        """Return the login with its account as it is now; None if it must be made again.
+        """Return the login with its account's current settings; None if it must be renewed.
 
-        So a session outlives a reload, but not its account's removal or another password; and a
-        token that a client brought goes to the server that it was brought for.
+        A session outlives a reload, but not the removal of its account or a new password. A
+        client's own token is only ever sent to the server it was verified with.
         """
         before, now = login.account, self._accounts.find(login.account.email)
         if now is before:
@@ -86,18 +86,18 @@ class Authenticator:
         return replace(login, account=now)
 
     def use(self, refreshers: Mapping[str, Refresher]) -> None:
-        """Go on with another configuration: what was proved under the one before is not."""
+        """Use another configuration; tokens verified under the previous one must be tried again."""
         self._refreshers = refreshers
         self._proved.clear()
         self._generation += 1
 
     def forget(self, key: str) -> None:
-        """Let no token of this account count as proved, nor one that is being tried."""
+        """Forget the verified token of this account, and any that is being tried."""
         self._proved.pop(key, None)
         self._generation += 1
 
     def known_account(self, login: str) -> str:
-        """Return the account's key if `login` is one, else "": fit for a log."""
+        """Return the account's key if `login` is an account's, else "". Safe to log."""
         account = self._accounts.find(login)
         return account.key if account else ""
 
@@ -107,9 +107,9 @@ class Authenticator:
             refresher.check(account.key, access_token)
             await self._tokens.token_for(account)
             return Login(account)
-        # Only the provider can tell whether a token is good. The connection that proved it is
-        # kept, so the first message finds it open. One at a time: strangers with made-up tokens
-        # may not crowd out the mailbox's own connections.
+        # Only the provider can tell whether a token is valid. The connection that verified it is
+        # kept open for the first message. One token at a time, so that strangers with made-up
+        # tokens cannot use up the mailbox's connections.
         digest = hashlib.sha256(access_token.encode()).digest()
         if not self._is_proved(account, digest):
             async with self._turn(account, digest):
@@ -135,7 +135,7 @@ class Authenticator:
             raise Overloaded("the token could not be tried in time") from None
         finally:
             line[digest] -= 1
-            line += Counter()  # drops what nobody waits with any more
+            line += Counter()  # removes tokens that no client waits with
         try:
             yield
         finally:

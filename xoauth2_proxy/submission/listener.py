@@ -1,6 +1,6 @@
-"""The socket that mail clients connect to: a cap on connections, and an orderly end.
+"""Listens for mail clients, caps their number and drains their sessions.
 
-Draining: stop accepting, tell idle clients 421, let transactions finish, then cut what is left.
+Draining: stop accepting, answer idle clients 421, let transactions finish, then close the rest.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from xoauth2_proxy.submission.authenticator import Authenticator
 
 _BACKLOG = 1024  # connections the kernel holds while the event loop is busy
-_LAST_WORDS_SECONDS = 2.0  # for clients to take what was still said to them
+_LAST_WORDS_SECONDS = 2.0  # for clients to read their last replies
 
 
 class Listener:
-    """Accepts clients and keeps count of them."""
+    """Accepts clients and counts their sessions."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class Listener:
         self._is_empty = asyncio.Event()
 
     async def start(self, host: str, port: int) -> tuple[str, int]:
-        """Listen, and return the address and port in use. Raises `OSError`."""
+        """Listen; return the address and port in use. Raises `OSError`."""
         self._server = await asyncio.get_running_loop().create_server(
             self._new_session, host, port, backlog=_BACKLOG
         )
@@ -57,7 +57,7 @@ class Listener:
         return address[0], address[1]
 
     def start_on(self, sockets: Sequence[socket.socket], client_counts: ClientCounter) -> None:
-        """Take part in accepting clients from sockets that listen already."""
+        """Accept clients from sockets that are already listening, shared with other processes."""
         self._client_counts = client_counts
         self._acceptor = Acceptor(sockets, self._new_session, self._sessions.__len__, client_counts)
 
@@ -65,9 +65,9 @@ class Listener:
         return clients if self._client_counts is None else self._client_counts.count(clients)
 
     async def drain(self, deadline_seconds: float) -> int:
-        """Let every session come to its end, and return how many had to be cut.
+        """Stop accepting, let the sessions end, and return how many had to be cut off.
 
-        Accepts nothing from here on. Cancelling the call leaves the sessions running.
+        Cancelling the call leaves the sessions running.
         """
         self._is_draining = True
         if self._server is not None:
@@ -86,7 +86,7 @@ class Listener:
         return len(running)
 
     async def _close_all(self) -> None:
-        """Wait a moment for last words to leave, then cut."""
+        """Wait briefly for the last replies to be sent, then close the connections."""
         self._is_empty.clear()
         if not self._sessions:
             return
@@ -100,7 +100,7 @@ class Listener:
         return ClientSession(self._policy, self._authenticator, self._relay, self._metrics, self)
 
     def admit(self, session: ClientSession) -> bool:
-        """Count a session in, unless there are too many or the end has begun."""
+        """Count a new session; False if there are too many or draining has begun."""
         clients = len(self._sessions)
         if self._is_draining or self._count(clients + 1) > self._max_connections:
             self._count(clients)
@@ -113,9 +113,10 @@ class Listener:
         return True
 
     def leave(self, session: ClientSession) -> None:
-        """Count a session out once its connection is closed and its work is done.
+        """Remove a session from the count once its connection is closed and its work is done.
 
-        A client that vanished may have left a message on its way: it is waited for, and counts.
+        A client that disappeared may have left a message that is still being sent. The session
+        counts until that is done.
         """
         if session in self._sessions and session.is_gone and session.task.done():
             self._sessions.remove(session)

@@ -1,7 +1,7 @@
-"""The octets a client sent and nobody has read yet: bounded, with back-pressure.
+"""Buffers what a client has sent until the session reads it, with back-pressure.
 
-When more than `_HIGH_BYTES` are waiting, the transport stops reading; the client's TCP window does
-the rest. No compliant client is ever disconnected for sending fast.
+When more than `_HIGH_BYTES` are waiting, the transport stops reading, and TCP's flow control slows
+the client down. No compliant client is ever disconnected for sending fast.
 """
 
 from __future__ import annotations
@@ -9,22 +9,22 @@ from __future__ import annotations
 import asyncio
 import math
 
-_HIGH_BYTES = 65_536  # above it reading pauses; one read of an event loop may exceed it
+_HIGH_BYTES = 65_536  # reading pauses above it; one read of an event loop may exceed it
 _LOW_BYTES = 16_384
-_MAX_PROXY_LINE_BYTES = 256  # the header's version 1 has 107 octets at most
-_START_BYTES = 16  # of a line that is too long: enough to tell its command
+_MAX_PROXY_LINE_BYTES = 256  # a version 1 header has 107 octets at most
+_START_BYTES = 16  # kept of a line that is too long: enough to recognize its command
 
 
 class EndOfInput(Exception):
-    """The client sent its last octet."""
+    """The client will send no more octets."""
 
 
 class Interrupted(Exception):
-    """The wait for the client was ended from our side (`Reader.interrupt`)."""
+    """A wait for the client was ended by `Reader.interrupt`."""
 
 
 class LineTooLong(Exception):
-    """A line exceeded its limit; it was discarded. `start` is how it began."""
+    """A line exceeded its limit and was discarded. `start` holds its first octets."""
 
     def __init__(self, start: bytes) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class LineTooLong(Exception):
 
 
 class Reader:
-    """A buffer between a transport and one reader.
+    """A buffer between a transport and its only reader.
 
     Every wait ends with `TimeoutError` after `idle_seconds` without an octet.
     """
@@ -53,7 +53,7 @@ class Reader:
 
     def __init__(self, transport: asyncio.Transport, idle_seconds: float = math.inf) -> None:
         self._buffer = b""
-        self._start = 0  # what stands before it has been read
+        self._start = 0  # everything before it has been read
         self._transport = transport
         self._idle_seconds = idle_seconds
         self._loop = asyncio.get_running_loop()
@@ -75,7 +75,7 @@ class Reader:
         return self._buffer.find(b"\n", self._start) >= 0
 
     def feed(self, octets: bytes) -> None:
-        """Take octets from the transport."""
+        """Append octets from the transport."""
         self._buffer = self._buffer[self._start :] + octets if self.has_octets else octets
         self._start = 0
         if len(self._buffer) > _HIGH_BYTES and not self._is_paused:
@@ -84,23 +84,23 @@ class Reader:
         self._wake()
 
     def feed_eof(self) -> None:
-        """Note that no more octets will come; those waiting can still be read."""
+        """Record that no more octets will come; those waiting can still be read."""
         self._saw_eof = True
         self._wake()
 
     def interrupt(self) -> None:
-        """Make the present wait, or the next one, raise `Interrupted`."""
+        """Make the current wait, or the next one, raise `Interrupted`."""
         self._interrupted = True
         self._wake()
 
     def close(self) -> None:
-        """Let go of the timer; nothing is read any more."""
+        """Cancel the timer; nothing may be read afterwards."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     def move_to(self, transport: asyncio.Transport) -> None:
-        """Go on with another transport of the same connection (STARTTLS); nothing may wait."""
+        """Switch to another transport of the connection (STARTTLS); the buffer must be empty."""
         self._transport = transport
         self._is_paused = False
 
@@ -108,12 +108,12 @@ class Reader:
         """Return the next line with its LF.
 
         Raises:
-            LineTooLong: it was longer than `max_bytes` and is gone.
+            LineTooLong: it was longer than `max_bytes` and was discarded.
             EndOfInput: no line is left.
             Interrupted: see `interrupt`.
             TimeoutError: the client was silent for too long.
         """
-        searched = 0  # how much of what is unread holds no LF
+        searched = 0  # how many of the unread octets are known to hold no LF
         while (end := self._buffer.find(b"\n", self._start + searched)) < 0:
             searched = len(self._buffer) - self._start
             if searched > max_bytes:
@@ -125,7 +125,7 @@ class Reader:
         return line
 
     async def octets(self, max_bytes: int) -> bytes:
-        """Return what is waiting, at least one octet and at most `max_bytes`.
+        """Return the waiting octets, at least one and at most `max_bytes`.
 
         Raises:
             EndOfInput: nothing is left.
@@ -157,7 +157,7 @@ class Reader:
             return b""
 
     async def readuntil(self, separator: bytes = b"\n") -> bytes:
-        """Return the octets up to and with `separator`, which ends in LF.
+        """Return the octets up to and including `separator`, which ends in LF.
 
         Raises as `line` does, and `asyncio.IncompleteReadError` at the end of input.
         """
@@ -170,7 +170,7 @@ class Reader:
         return taken
 
     def put_back(self, octets: bytes) -> None:
-        """Return octets that were read too far."""
+        """Put back octets that were read but not used."""
         self._buffer = octets + self._buffer[self._start :]
         self._start = 0
 
@@ -208,7 +208,7 @@ class Reader:
             self._waiter = None
 
     def _look_at_the_clock(self) -> None:
-        """End a wait that has lasted too long. One timer serves many waits: it moves on."""
+        """End a wait that has lasted too long. One timer, moved forward, serves many waits."""
         self._timer = None
         if self._waiter is None:
             return

@@ -1,8 +1,8 @@
-"""One client's SMTP session, on aiosmtpd's server with a command loop of its own.
+"""Serves one client's SMTP session with its own command loop on aiosmtpd's `SMTP`.
 
-The only importer of aiosmtpd. I1: a final reply is the relay's answer, never earlier than it.
-I2: once a message was received whole it is relayed to the end, whether the client stays or not.
-I3: replies to a pipelined group leave in one write, in order (RFC 2920 §3.2).
+The only importer of aiosmtpd. I1: the final reply is sent only once the relay has returned it.
+I2: a message received whole is relayed to the end, even if the client disconnects.
+I3: replies to a pipelined group are sent in one write, in order (RFC 2920 §3.2).
 """
 
 from __future__ import annotations
@@ -40,52 +40,52 @@ _log = log.logger("session")
 # RFC 5321 §4.5.3.1.4 (512) and what SIZE, BODY, SMTPUTF8 and AUTH= add to MAIL, generously.
 _MAX_COMMAND_BYTES = 2048
 _MAX_AUTH_LINE_BYTES = sasl.MAX_LINE_BYTES + len("AUTH OAUTHBEARER \r\n")
-_COMMANDS_PER_TURN = 100  # of one client before others get their turn
-_LINGER_SECONDS = 10.0  # for the client to take our last words
-_MAX_BAD_COMMANDS = 10  # then the client is no SMTP client
-_MAX_AUTH_FAILURES = 5  # a connection; guessing costs a new connection each time
-_READ_BYTES = 65_536  # handled at once; others get their turn before the next
-_UNREAD_REPLY_BYTES = 32_768  # replies that the client does not read; beyond it we wait for it
+_COMMANDS_PER_TURN = 100  # of one client before other sessions get a turn
+_LINGER_SECONDS = 10.0  # for the client to read the last replies
+_MAX_BAD_COMMANDS = 10  # beyond it the peer is not an SMTP client
+_MAX_AUTH_FAILURES = 5  # a connection, so that guessing passwords takes many connections
+_READ_BYTES = 65_536  # handled at once, before other sessions get a turn
+_UNREAD_REPLY_BYTES = 32_768  # replies the client has not read; beyond it the session waits
 _TLS_HANDSHAKE_SECONDS = 30.0
-_PROXY_HEADER_SECONDS = 5.0  # it is sent at once, in one packet
-_ABSURD_CHUNK_FACTOR = 4  # a BDAT chunk this many times the limit is not worth reading to its end
+_PROXY_HEADER_SECONDS = 5.0  # load balancers send it at once, in one packet
+_ABSURD_CHUNK_FACTOR = 4  # a BDAT chunk this many times the limit ends the session
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionPolicy:
-    """What every session of a listener has in common."""
+    """The settings that all sessions of a listener share."""
 
     hostname: str
     max_message_bytes: int
     max_recipients: int
-    buffer_bytes: int  # content beyond this is sent on while it still arrives
+    buffer_bytes: int  # content beyond this is sent upstream while it arrives
     idle_seconds: float  # for every read from the client
     tls_context: ssl.SSLContext | None  # None: STARTTLS is not offered
     may_auth_in_clear: bool
-    # Peers whose connections begin with a PROXY header; nobody else's header is believed.
+    # Load balancers whose PROXY header is trusted; no other peer's is.
     proxies: frozenset[str] = frozenset()
 
     def speaks_proxy(self, peer: str) -> bool:
-        """Whether `peer` is a load balancer that says who its client is."""
+        """Whether `peer` is a load balancer that names its client in a PROXY header."""
         return peer in self.proxies
 
 
 class SessionRegistry(Protocol):
-    """Who counts the sessions (`listener.Listener`)."""
+    """Counts the sessions (`listener.Listener`)."""
 
     def admit(self, session: ClientSession) -> bool:
-        """Say whether one more client may come in."""
+        """Count a new session; False if it may not begin."""
         ...
 
     def leave(self, session: ClientSession) -> None:
-        """Note that a client's connection is closed."""
+        """Remove a session from the count, if it has ended."""
         ...
 
 
 class _CloseSession(Exception):
-    """The session ends; `final_reply` is still said, if there is one."""
+    """Ends the session after sending `final_reply`, if there is one."""
 
     def __init__(self, final_reply: Reply | None = None) -> None:
         super().__init__()
@@ -103,8 +103,8 @@ class ClientSession(SMTP):
         metrics: Metrics,
         registry: SessionRegistry,
     ) -> None:
-        # Not aiosmtpd's constructor: for each connection it finds every method by reflection and
-        # clears a dict that all connections share (what that costs: docs/benchmarks.md).
+        # aiosmtpd's constructor is not called: for each connection it finds all methods by
+        # reflection and clears a dict that all connections share (see docs/benchmarks.md).
         self.loop = asyncio.get_running_loop()
         reader = asyncio.StreamReader(loop=self.loop)
         asyncio.StreamReaderProtocol.__init__(
@@ -119,14 +119,14 @@ class ClientSession(SMTP):
         self._metrics = metrics
         self._admit, self._leave = registry.admit, registry.leave
         self._login: Login | None = None
-        self._verb = ""  # of the command that is being answered
-        self._greeted = False  # EHLO or HELO was said
+        self._verb = ""  # of the current command
+        self._greeted = False  # EHLO or HELO was received
         self._is_secure = False
         self._is_gone = False  # the connection is closed
         self._linger: asyncio.TimerHandle | None = None
         self._is_draining = False
         self._awaits_line = False
-        self._streaming: StreamingRelay | None = None  # a message that is sent while it arrives
+        self._streaming: StreamingRelay | None = None  # a message sent upstream while it arrives
         self._transaction = self._new_transaction()
         self._pending: list[bytes] = []  # replies not yet written
         self._bad_commands = 0
@@ -134,10 +134,10 @@ class ClientSession(SMTP):
         self._auth_failures = 0
         self._transactions = 0
 
-    # The connection, as the transport tells it.
+    # Callbacks of the transport.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Start talking, if the listener admits one more client."""
+        """Start the session, if the listener admits it."""
         self._input = Reader(cast("asyncio.Transport", transport), self._policy.idle_seconds)
         asyncio.StreamReaderProtocol.connection_made(self, transport)
         self.transport = transport
@@ -145,17 +145,17 @@ class ClientSession(SMTP):
         self._handler_coroutine = self.loop.create_task(self._handle_client())
 
     def data_received(self, data: bytes) -> None:
-        """Keep octets until the session reads them."""
+        """Buffer octets until the session reads them."""
         self._input.feed(data)
 
     def eof_received(self) -> bool:
-        """Let the session finish what it has received; replies may still be written."""
+        """Let the session process what it has received; replies may still be written."""
         self._input.feed_eof()
         return not self._is_secure  # TLS has no half-closed connections
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Stop reading. A relay under way is not cancelled (I2)."""
-        # Not aiosmtpd's, which cancels the session's task.
+        """Stop reading. A message being relayed is not cancelled (I2)."""
+        # aiosmtpd's own method would cancel the session's task.
         asyncio.StreamReaderProtocol.connection_lost(self, error)
         self._is_gone = True
         if self._linger is not None:
@@ -164,14 +164,14 @@ class ClientSession(SMTP):
         self._leave(self)
 
     def drain_session(self) -> None:
-        """Say 421 at the next moment without a transaction, and hang up."""
+        """Send 421 and close as soon as no transaction is open."""
         self._is_draining = True
         if self._awaits_line and not self._transaction.has_begun:
             self._input.interrupt()
 
     @property
     def is_gone(self) -> bool:
-        """Whether the connection is closed; a relay may still be under way."""
+        """Whether the connection is closed; a message may still be being relayed."""
         return self._is_gone
 
     @property
@@ -196,7 +196,7 @@ class ClientSession(SMTP):
         except TimeoutError:
             final_reply = replies.IDLE_TOO_LONG
         except (Interrupted, asyncio.CancelledError):
-            # Cancelled: the deadline for draining has passed. Nothing was acknowledged.
+            # Cancelled at the deadline for draining. No message was acknowledged.
             final_reply = replies.SHUTTING_DOWN
         except Exception:
             _log.exception("session %s ended by an internal error", self.id)
@@ -216,11 +216,11 @@ class ClientSession(SMTP):
         self._write_pending()
         self._writer.close()
         if not self._is_gone:
-            # A client that does not read would keep the socket open for ever.
+            # A client that does not read would keep the socket open forever.
             self._linger = self.loop.call_later(_LINGER_SECONDS, self.abort)
 
     async def _read_proxy_header(self) -> None:
-        """Learn from a load balancer who the client is (PROXY protocol, versions 1 and 2)."""
+        """Read the client's address from a load balancer's PROXY header (versions 1 and 2)."""
         async with asyncio.timeout(_PROXY_HEADER_SECONDS):
             header = await get_proxy(self._input)
         if not header.valid:
@@ -244,7 +244,7 @@ class ClientSession(SMTP):
             try:
                 await self._execute(line)
             except ProxyError as error:
-                # Every command answers for the errors it expects; this is the fence behind them.
+                # Each command handles the errors it expects; this handles all others.
                 _log.event(logging.ERROR, "unexpected error", session=self.id, error=error)
                 self._answer(replies.INTERNAL_ERROR)
 
@@ -252,7 +252,7 @@ class ClientSession(SMTP):
         self._commands += 1
         if self._commands % _COMMANDS_PER_TURN == 0:
             await self._flush()
-            await asyncio.sleep(0)  # a flood of commands may not keep the others waiting
+            await asyncio.sleep(0)  # a flood of commands must not block other sessions
         if self._is_draining and not self._transaction.has_begun:
             raise _CloseSession(replies.SHUTTING_DOWN)
         return await self._line()
@@ -261,7 +261,7 @@ class ClientSession(SMTP):
         text = _command_text(line)
         word, _, argument = (text or "").partition(" ")
         verb = word.upper()
-        self._verb = verb if verb in _COMMANDS else "?"  # for the log; never what follows it
+        self._verb = verb if verb in _COMMANDS else "?"  # for the log, without its arguments
         if text is None:
             self._bad_line(line, replies.COMMAND_MALFORMED)
         elif len(line) > _MAX_COMMAND_BYTES and verb != "AUTH":
@@ -273,7 +273,7 @@ class ClientSession(SMTP):
 
     def _bad_line(self, line: bytes, reply: Reply) -> None:
         if line[:4].upper() == b"BDAT":
-            # A chunk follows, and nobody knows where it ends: it may not be read as commands.
+            # A chunk of unknown length follows, which must not be read as commands.
             raise _CloseSession(reply)
         self._bad_command(reply)
 
@@ -297,7 +297,7 @@ class ClientSession(SMTP):
                 await self._writer.drain()
 
     def _write_pending(self) -> None:
-        if not self._writer.is_closing():  # uvloop takes it ill to write to what is closed
+        if not self._writer.is_closing():  # uvloop warns of writes to a closed transport
             self._writer.write(b"".join(self._pending))
         self._pending.clear()
 
@@ -315,7 +315,7 @@ class ClientSession(SMTP):
             await self._flush()
         return await self._input.octets(max_bytes)
 
-    # Greeting, TLS and the small commands.
+    # EHLO, STARTTLS and the commands without effect on a transaction.
 
     async def smtp_HELO(self, hostname: str) -> None:
         """HELO (RFC 5321 §4.1.1.1)."""
@@ -326,7 +326,7 @@ class ClientSession(SMTP):
         self._pending.append(f"250 {self._policy.hostname}\r\n".encode())
 
     async def smtp_EHLO(self, hostname: str) -> None:
-        """EHLO (RFC 5321 §4.1.1.1): only what the relay can honour whatever the provider."""
+        """EHLO (RFC 5321 §4.1.1.1): offers only what the relay supports with every provider."""
         if not hostname:
             self._answer(replies.ARGUMENT_MALFORMED)
             return
@@ -348,7 +348,7 @@ class ClientSession(SMTP):
         return self._is_secure or self._policy.may_auth_in_clear
 
     async def smtp_STARTTLS(self, argument: str) -> None:
-        """STARTTLS (RFC 3207). Octets behind the command end the session: they were injected."""
+        """STARTTLS (RFC 3207). Octets after the command were injected, and end the session."""
         context = self._policy.tls_context
         if argument:
             self._answer(replies.ARGUMENT_MALFORMED)
@@ -357,7 +357,7 @@ class ClientSession(SMTP):
         elif self._input.has_octets:
             raise _CloseSession(replies.OCTETS_AFTER_STARTTLS)
         else:
-            # Nothing in clear may slip in between the answer and the handshake.
+            # No cleartext may be accepted between the reply and the handshake.
             plain = cast("asyncio.Transport", self.transport)
             plain.pause_reading()
             self._answer(replies.START_TLS)
@@ -378,14 +378,14 @@ class ClientSession(SMTP):
             raise _CloseSession from None
         if secure is None:
             raise _CloseSession
-        # What the inlet holds by now came through TLS: a client may send its EHLO with the last
-        # flight of the handshake.
+        # Octets buffered by now came through TLS: a client may send its EHLO with the last flight
+        # of the handshake.
         self.transport = secure
         self._input.move_to(secure)
-        # The old writer is kept: from Python 3.13 on its end would close the transport under TLS.
+        # The old writer is kept: since Python 3.13 its finalizer closes the transport below TLS.
         self._plain_writer = self._writer
         self._writer = asyncio.StreamWriter(secure, self, None, self.loop)
-        # Everything said in clear is forgotten (RFC 3207 §4.2).
+        # Everything received in cleartext is discarded (RFC 3207 §4.2).
         self._is_secure = True
         self._greeted = False
         self._login = None
@@ -400,7 +400,7 @@ class ClientSession(SMTP):
         self._answer(replies.HELP)
 
     async def smtp_VRFY(self, argument: str) -> None:
-        """VRFY (RFC 5321 §3.5.3): only the provider could tell."""
+        """VRFY (RFC 5321 §3.5.3): always 252, since only the provider knows its addresses."""
         self._answer(replies.CANNOT_VERIFY if argument else replies.ARGUMENT_MALFORMED)
 
     async def smtp_EXPN(self, argument: str) -> None:
@@ -408,7 +408,7 @@ class ClientSession(SMTP):
         self._answer(replies.COMMAND_NOT_IMPLEMENTED)
 
     async def smtp_ETRN(self, argument: str) -> None:
-        """ETRN (RFC 1985): for queues, and there is none."""
+        """ETRN (RFC 1985): not implemented, since the relay has no queue."""
         self._answer(replies.COMMAND_NOT_IMPLEMENTED)
 
     async def smtp_RSET(self, argument: str) -> None:
@@ -426,7 +426,7 @@ class ClientSession(SMTP):
     # Logging in.
 
     async def smtp_AUTH(self, argument: str) -> None:
-        """AUTH (RFC 4954): any letter case, with and without initial response."""
+        """AUTH (RFC 4954): mechanism in any letter case, with or without an initial response."""
         name, _, initial_response = argument.partition(" ")
         mechanism = name.upper()
         refusal = self._auth_refusal(mechanism)
@@ -460,7 +460,7 @@ class ClientSession(SMTP):
         return None if mechanism in sasl.MECHANISMS else replies.AUTH_MECHANISM_UNKNOWN
 
     async def _credentials(self, mechanism: str, initial_response: str) -> sasl.Credentials:
-        """Return what the client logs in with. Raises `AuthEnded`."""
+        """Return the client's credentials. Raises `AuthEnded`."""
         dialogue = AuthDialogue(mechanism)
         credentials = dialogue.begin(initial_response)
         while credentials is None:
@@ -480,7 +480,7 @@ class ClientSession(SMTP):
         answer = replies.at_auth(error)
         is_rejected = answer.code == 535
         self._count_auth(mechanism, "rejected" if is_rejected else "unavailable")
-        # A login that is no account's is not logged: people type passwords into that field.
+        # An unknown login is not logged: people sometimes type a password into that field.
         account = self._account_named(credentials.authcid)
         explanation = {}
         if isinstance(error, UpstreamAuthRejected):
@@ -498,7 +498,7 @@ class ClientSession(SMTP):
         )
         if is_rejected and isinstance(credentials, sasl.TokenLogin):
             self._pending.append(challenge_line(sasl.token_error_challenge(mechanism)))
-            with suppress(AuthEnded):  # whatever the client answers, 535 follows
+            with suppress(AuthEnded):  # whatever the client's response, 535 follows
                 await self._response_line()
         self._answer(answer)
         if is_rejected:
@@ -534,8 +534,8 @@ class ClientSession(SMTP):
     async def smtp_RCPT(self, argument: str) -> None:
         """RCPT (RFC 5321 §4.1.1.3).
 
-        Judged by the provider only once the content is there, unless the account wants its
-        recipients verified.
+        The provider sees the recipients only with the content, unless the account verifies
+        recipients.
         """
         answer = self._auth_missing() or self._transaction.rcpt(argument)
         login = self._login
@@ -544,7 +544,7 @@ class ClientSession(SMTP):
         self._answer(answer)
 
     async def _verify_recipient(self, login: Login) -> Reply:
-        """Ask the provider about the recipient just added."""
+        """Send the provider the RCPT just added."""
         envelope = self._transaction.envelope
         if self._streaming is None:
             self._streaming = self._relay.stream(login, envelope, self._next_transaction_id())
@@ -573,7 +573,7 @@ class ClientSession(SMTP):
         await self._finish(collector, is_stuffed=True)
 
     async def smtp_BDAT(self, argument: str) -> None:
-        """BDAT (RFC 3030): a refused chunk is read to its end all the same."""
+        """BDAT (RFC 3030): a refused chunk is still read to its end."""
         try:
             chunk = parse_chunk(argument)
         except BadChunk:
@@ -595,7 +595,7 @@ class ClientSession(SMTP):
             self._answer(replies.CHUNK_OK)
 
     async def _read_chunk(self, remaining: int, collector: Collector | None) -> None:
-        """Read the octets of one BDAT; without a collector they are read and forgotten."""
+        """Read the octets of one BDAT chunk; without a collector they are discarded."""
         while remaining:
             octets = await self._octets(min(remaining, _READ_BYTES))
             remaining -= len(octets)
@@ -604,12 +604,12 @@ class ClientSession(SMTP):
                 await self._pass_on(collector, is_stuffed=False)
 
     async def _pass_on(self, collector: Collector, *, is_stuffed: bool) -> None:
-        """Send on what is more than the buffer holds; stop sending what is to be refused."""
+        """Stream content that exceeds the buffer; stop once the message is unacceptable."""
         if not collector.is_acceptable:
             self._abandon()
         elif self._streaming is not None:
             await self._streaming.write(collector.take(), is_stuffed=is_stuffed)
-            await asyncio.sleep(0)  # a large message may not keep the others waiting
+            await asyncio.sleep(0)  # a large message must not block other sessions
         elif collector.held_bytes > self._policy.buffer_bytes and self._login is not None:
             self._streaming = self._relay.stream(
                 self._login, self._transaction.envelope, self._next_transaction_id()
@@ -631,7 +631,7 @@ class ClientSession(SMTP):
         return f"{self.id}-{self._transactions}"
 
     async def _finish(self, collector: Collector, *, is_stuffed: bool) -> None:
-        """Relay the message that was received whole, and answer with what came of it."""
+        """Relay the message received whole, and send the final reply."""
         envelope, login, streaming = self._transaction.envelope, self._login, self._streaming
         refusal = collector.refusal()
         if login is None:
@@ -647,12 +647,12 @@ class ClientSession(SMTP):
             answer = await self._relay.relay(login, envelope, content, self._next_transaction_id())
         self._transaction = self._new_transaction()
         self._answer(answer)
-        # A final reply is never held back for the next transaction of a pipelining client.
+        # A final reply is never held back until a pipelining client's next transaction.
         await self._flush()
 
 
 def _command_text(line: bytes) -> str | None:
-    """Return a command line as text, or None where it is no line of SMTP."""
+    """Return a command line as text, or None if it is not a valid SMTP line."""
     if not line.endswith(b"\r\n"):
         return None
     try:
@@ -662,7 +662,7 @@ def _command_text(line: bytes) -> str | None:
     return text if text.isprintable() or not _CONTROL.search(text) else None
 
 
-# aiosmtpd dispatches by the names of methods; looked up once, not for each connection.
+# aiosmtpd finds commands by method name; here they are looked up once, not per connection.
 _COMMANDS = {
     name.removeprefix("smtp_"): getattr(ClientSession, name)
     for name in dir(ClientSession)

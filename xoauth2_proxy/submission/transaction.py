@@ -1,6 +1,6 @@
-"""A client's transaction before it is relayed: what MAIL, RCPT, DATA and BDAT may say, and when.
+"""Checks the order and arguments of MAIL, RCPT, DATA and BDAT, and builds the envelope.
 
-Pure decisions on one envelope; no I/O. RFC 5321 §3.3, §4.1.4; RFC 1870, 3030, 4954 §5, 6152, 6531.
+No I/O. RFC 5321 §3.3, §4.1.4; RFC 1870, 3030, 4954 §5, 6152, 6531.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ _NOTIFY = re.compile(r"NEVER|(?:SUCCESS|FAILURE|DELAY)(?:,(?:SUCCESS|FAILURE|DEL
 
 
 class BadChunk(ValueError):
-    """The argument of BDAT is malformed, so nobody knows where the next command begins."""
+    """The argument of BDAT is malformed, so the start of the next command is unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """One BDAT command (RFC 3030 §2)."""
+    """The arguments of one BDAT command (RFC 3030 §2)."""
 
     size_bytes: int
     is_last: bool
@@ -50,7 +50,7 @@ def parse_chunk(argument: str) -> Chunk:
 
 
 class ClientTransaction:
-    """The transaction a session is in the middle of, or about to begin."""
+    """A session's current transaction, or the one it may begin."""
 
     def __init__(self, max_message_bytes: int, max_recipients: int) -> None:
         self.envelope = Envelope()
@@ -59,14 +59,14 @@ class ClientTransaction:
         self._max_recipients = max_recipients
         self._has_refused_recipients = False
         self._chunks: Collector | None = None
-        self._has_failed = False  # a chunk was refused: the rest of the transaction is void
+        self._has_failed = False  # a chunk was refused, and with it the transaction
 
     def new_collector(self) -> Collector:
-        """Return what the content is gathered in."""
+        """Return a collector for the content."""
         return Collector(self._max_message_bytes)
 
     def mail(self, argument: str) -> Reply:
-        """Answer MAIL, and begin the transaction if it is good."""
+        """Return the reply to MAIL, and begin the transaction if it is accepted."""
         if self.has_begun:
             return replies.BAD_SEQUENCE
         parsed = _parsed(argument, "FROM:", replies.SENDER_MALFORMED)
@@ -84,7 +84,7 @@ class ClientTransaction:
         return replies.SENDER_OK
 
     def rcpt(self, argument: str) -> Reply:
-        """Answer RCPT, and add the recipient if it is good."""
+        """Return the reply to RCPT, and add the recipient if it is accepted."""
         if not self.has_begun or self._chunks is not None:
             return replies.BAD_SEQUENCE
         refusal = self._rcpt_refusal(argument)
@@ -92,30 +92,30 @@ class ClientTransaction:
         return refusal or replies.RECIPIENT_OK
 
     def remove_last_recipient(self) -> None:
-        """Forget the last recipient: the provider refused it."""
+        """Remove the last recipient, which the provider refused."""
         path = self.envelope.forward_paths.pop()
         self.envelope.notifications.pop(path, None)
         self._has_refused_recipients = True
 
     def data_refusal(self) -> Reply | None:
-        """Say why DATA may not begin, or None."""
+        """Return the reply that refuses DATA, or None."""
         if self._chunks is not None or self._has_failed:
             return replies.BAD_SEQUENCE
         return self._content_refusal()
 
     def chunk_refusal(self) -> Reply | None:
-        """Say why a BDAT chunk is refused, or None; a refusal voids the transaction."""
+        """Return the reply that refuses a BDAT chunk, or None."""
         return replies.BAD_SEQUENCE if self._has_failed else self._content_refusal()
 
     @property
     def chunks(self) -> Collector:
-        """Where the octets of BDAT gather."""
+        """The collector of BDAT chunks."""
         if self._chunks is None:
             self._chunks = self.new_collector()
         return self._chunks
 
     def fail(self) -> None:
-        """Note that a chunk was refused (RFC 3030 §2: only RSET helps)."""
+        """Record that a chunk was refused (RFC 3030 §2: only RSET is accepted next)."""
         self._has_failed = self.has_begun
 
     def _content_refusal(self) -> Reply | None:
@@ -144,7 +144,7 @@ class ClientTransaction:
         return None
 
     def _apply(self, envelope: Envelope, parameters: dict[str, str]) -> Reply | None:
-        """Set what the parameters of MAIL say; AUTH= is accepted and dropped (RFC 4954 §5)."""
+        """Apply the parameters of MAIL; AUTH= is accepted and dropped (RFC 4954 §5)."""
         if not _MAIL_KEYWORDS.issuperset(parameters):
             return replies.PARAMETER_UNKNOWN
         size, body = parameters.get("SIZE", "0"), parameters.get("BODY", "7BIT").upper()
@@ -165,7 +165,7 @@ class ClientTransaction:
 
 
 def _parsed(argument: str, keyword: str, malformed: Reply) -> tuple[str, dict[str, str]] | Reply:
-    """Return the path and the parameters behind it, or the reply that refuses them."""
+    """Return the path and the parameters after it, or the reply that refuses them."""
     try:
         path, rest = parse_path(argument, keyword)
         return path, parse_parameters(rest)
@@ -176,7 +176,7 @@ def _parsed(argument: str, keyword: str, malformed: Reply) -> tuple[str, dict[st
 
 
 def _are_notifications(parameters: dict[str, str]) -> bool:
-    """Whether NOTIFY and ORCPT are as RFC 3461 §4.1 and §4.2 want them."""
+    """Whether NOTIFY and ORCPT are valid by RFC 3461 §4.1 and §4.2."""
     notify, orcpt = parameters.get("NOTIFY"), parameters.get("ORCPT")
     return (notify is None or _NOTIFY.fullmatch(notify.upper()) is not None) and (
         orcpt is None or _ORCPT.fullmatch(orcpt) is not None

@@ -1,1 +1,1 @@
-"""The way to the provider: `lease` an authenticated connection, `transact` on it."""
+"""Sends messages to providers: opens, pools and limits connections, and runs transactions."""

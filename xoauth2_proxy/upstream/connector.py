@@ -1,7 +1,7 @@
-"""Opens connections to providers: TCP, greeting, EHLO, TLS, certificate checks, AUTH XOAUTH2.
+"""Opens authenticated connections to providers: TCP, EHLO, TLS, AUTH XOAUTH2.
 
-The only importer of aiosmtplib, which does everything up to AUTH; then its transport is handed to
-our `Connection`. AUTH is ours because long tokens must go in a line of their own (RFC 4954 §4).
+The only importer of aiosmtplib, which does everything up to AUTH; its transport then passes to
+`Connection`. AUTH is done here, because a long token needs a line of its own (RFC 4954 §4).
 """
 
 from __future__ import annotations
@@ -35,36 +35,36 @@ if TYPE_CHECKING:
     from xoauth2_proxy.accounts.accounts import Account, Upstream
     from xoauth2_proxy.oauth.grant import AccessToken
 
-_CONNECT_SECONDS = 30.0  # each of TCP, greeting, EHLO, STARTTLS
-_AUTH_SECONDS = 60.0  # Microsoft holds a refusal back for about 5 s
-_MAX_COMMAND_BYTES = 512  # RFC 5321 §4.5.3.1.4, CRLF included; Gmail answers 555 beyond it
+_CONNECT_SECONDS = 30.0  # for each of TCP, greeting, EHLO, STARTTLS
+_AUTH_SECONDS = 60.0  # Microsoft delays a refusal by about 5 s
+_MAX_COMMAND_BYTES = 512  # RFC 5321 §4.5.3.1.4, CRLF included; Gmail replies 555 to longer ones
 
 
 class Tokens(Protocol):
-    """Where the connector gets access tokens from (`oauth.source.TokenSource`)."""
+    """Supplies the connector with access tokens (`oauth.tokens.TokenSource`)."""
 
     async def token_for(self, account: Account) -> AccessToken:
         """Return a valid access token."""
         ...
 
     def invalidate(self, account: Account, token: AccessToken) -> bool:
-        """Forget a token that was refused; return whether another is worth a try."""
+        """Discard a refused token; return whether another token is worth trying."""
         ...
 
     def note_login(self, account: Account, refusal: str = "") -> None:
-        """Note that the provider's mail server let the mailbox in, or refused it for good."""
+        """Record that the provider's mail server accepted the mailbox's login, or rejected it."""
         ...
 
 
 class NoTokens:
-    """Where no token is to be had, for `Connector.open_with`, which is given one."""
+    """A source without tokens, for callers that only use `Connector.open_with`."""
 
     async def token_for(self, account: Account) -> AccessToken:
         """Raise `TokenEndpointRefused`."""
         raise TokenEndpointRefused(f"{account.email} has no token yet")
 
     def invalidate(self, account: Account, token: AccessToken) -> bool:
-        """Return that no other token is worth a try."""
+        """Return False: there is no other token."""
         del account, token
         return False
 
@@ -76,18 +76,18 @@ class Connector:
     """Opens authenticated connections for accounts."""
 
     def __init__(self, tokens: Tokens, hostname: str = "[127.0.0.1]") -> None:
-        self.hostname = hostname  # what EHLO says: a domain or an address literal
+        self.hostname = hostname  # the argument of EHLO: a domain or an address literal
         self._tokens = tokens
         self._tls_contexts: dict[Path | None, ssl.SSLContext] = {}
 
     def forget_authorities(self) -> None:
-        """Read the files of certificate authorities again when they are next needed."""
+        """Drop cached TLS contexts, so that files of certificate authorities are read again."""
         self._tls_contexts.clear()
 
     async def open(self, account: Account) -> Connection:
-        """Return a connection authenticated with a token of the account's own.
+        """Return a connection authenticated with the account's access token.
 
-        A token that the provider refuses is forgotten and replaced once, then tried once more.
+        If the provider refuses the token, it is replaced and tried again once.
 
         Raises:
             TokenError: no access token can be had.
@@ -165,7 +165,7 @@ class Connector:
             raise
         transport = cast("asyncio.Transport", client.transport)
         connection = Connection(transport, _extensions(greeting.message))
-        # aiosmtplib lets go of the transport; it must not close what is ours now.
+        # Detach aiosmtplib from the transport, which it must no longer close.
         client.transport = client.protocol = None
         return connection
 
@@ -198,14 +198,14 @@ async def _authenticate(connection: Connection, mailbox: str, access_token: str)
         if reply.code == 334:
             reply = await _ask(connection, response + b"\r\n")
     if reply.code == 334:
-        # The challenge carries the error; the provider says 535 once it is acknowledged.
+        # The challenge carries the error; the provider sends 535 once it is acknowledged.
         reply = await _ask(connection, b"\r\n")
     if reply.code != 235:
         raise UpstreamAuthRejected(_without_credentials(reply, access_token))
 
 
 def _without_credentials(reply: Reply, access_token: str) -> Reply:
-    """Return the reply without long words: servers that do not know AUTH echo the whole line."""
+    """Return the reply without tokens, since servers without AUTH echo the whole line."""
     lines = (line.replace(access_token, "…") for line in reply.text)
     return replace(reply, text=tuple(without_long_words(line) for line in lines))
 
@@ -248,7 +248,7 @@ def _translated(upstream: Upstream, error: Exception) -> UpstreamError:
 
 
 def _greeting(code: int, message: str) -> Reply:
-    """Return a reply from aiosmtplib's form of it, which has the lines without their codes."""
+    """Return the `Reply` for aiosmtplib's form, which has the lines without their codes."""
     lines = message.splitlines() or [""]
     wire = "".join(f"{code}-{line}\r\n" for line in lines[:-1]) + f"{code} {lines[-1]}\r\n"
     return ReplyParser().feed(wire.encode())[0]

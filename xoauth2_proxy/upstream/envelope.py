@@ -1,7 +1,7 @@
-"""What every way of sending a message has in common: the envelope, and the meaning of a loss.
+"""Sends a transaction's envelope and final octets, for whole and streamed messages alike.
 
-RFC 5321 §3.3, §4.1.4; RFC 2920. A refusal ends a transaction and leaves the connection usable; a
-loss means something else at every stage, which is kept in `_lost`.
+RFC 5321 §3.3, §4.1.4; RFC 2920. A refusal ends the transaction and leaves the connection usable.
+What a lost connection means depends on the stage, and is kept in `_lost`.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 _COMMAND_SECONDS = 300.0  # RFC 5321 §4.5.3.2: 5 minutes for MAIL and RCPT, 2 for DATA
 _PIECE_SECONDS = 180.0  # RFC 5321 §4.5.3.2.5
-_FINAL_REPLY_SECONDS = 300.0  # RFC 5321 §4.5.3.2.6 allows 10 minutes; our client's end comes first
+_FINAL_REPLY_SECONDS = 300.0  # RFC 5321 §4.5.3.2.6 allows 10 minutes; our client gives up sooner
 
 RSET = b"RSET\r\n"
 DATA = b"DATA\r\n"
 
 
 class TransactionRefused(Exception):
-    """A reply that ends the transaction; the message went to nobody."""
+    """A reply ended the transaction; no recipient gets the message."""
 
     def __init__(self, reply: Reply) -> None:
         super().__init__(str(reply))
@@ -40,23 +40,23 @@ class TransactionRefused(Exception):
 
 
 class EnvelopeSender:
-    """One transaction on a connection, up to its content."""
+    """The steps that all transactions on a connection share."""
 
     def __init__(self, connection: Connection, envelope: Envelope) -> None:
         self._connection = connection
         self._envelope = envelope
         self._recipients = envelope.forward_paths
-        self._lost: type[UpstreamError] = UpstreamClosedEarly  # what losing the connection means
+        self._lost: type[UpstreamError] = UpstreamClosedEarly  # if the connection is lost now
 
     def lost(self, error: ConnectionLost) -> UpstreamError:
-        """Return what losing the connection means at this stage."""
+        """Return the error that a lost connection means at this stage."""
         return self._lost(str(error))
 
     def _offers(self, keyword: str) -> bool:
         return keyword in self._connection.extensions
 
     def _envelope_commands(self, content_bytes: int, *, is_ascii: bool) -> list[bytes]:
-        """Return RSET if it is due, MAIL, and a RCPT for each recipient.
+        """Return RSET if needed, MAIL, and a RCPT for each recipient.
 
         Raises `ExtensionMissing`.
         """
@@ -67,10 +67,10 @@ class EnvelopeSender:
         return commands + [rcpt_command(self._envelope, path) for path in self._recipients]
 
     def _mail_command(self, content_bytes: int, *, is_ascii: bool) -> bytes:
-        """Return MAIL with the parameters this provider understands.
+        """Return MAIL with the parameters that this provider supports.
 
-        `content_bytes` is 0 and `is_ascii` False where it is not known yet. Raises
-        `ExtensionMissing` where the provider lacks what the message needs (RFC 6152 §3, RFC 6531
+        `content_bytes` is 0 and `is_ascii` False while the content is not known. Raises
+        `ExtensionMissing` if the provider lacks what the message needs (RFC 6152 §3, RFC 6531
         §3.2, RFC 3461 §4).
         """
         envelope = self._envelope
@@ -102,7 +102,7 @@ class EnvelopeSender:
         return await self._connection.reply(_COMMAND_SECONDS)
 
     async def _send_envelope(self, commands: list[bytes]) -> None:
-        """Send the envelope; return once all of it is accepted. Raises `TransactionRefused`."""
+        """Send the envelope; return once every command is accepted. Raises `TransactionRefused`."""
         if self._offers("PIPELINING"):
             self._connection.send(b"".join(commands), replies=len(commands))
             await self._envelope_replies()
@@ -119,7 +119,7 @@ class EnvelopeSender:
         self._check_recipients(refusals)
 
     async def _envelope_replies(self) -> None:
-        """Read what RSET, MAIL and each RCPT drew, all of it. Raises `TransactionRefused`."""
+        """Read all replies to RSET, MAIL and each RCPT. Raises `TransactionRefused`."""
         if self._connection.needs_reset:
             self._check(RSET, await self._command_reply())
         sender = await self._command_reply()
@@ -130,33 +130,33 @@ class EnvelopeSender:
         self._check_recipients([(path, reply) for path, reply in answers if not reply.is_positive])
 
     def _check(self, command: bytes, reply: Reply) -> None:
-        """Act on the reply to RSET or MAIL. Raises `TransactionRefused`, `UpstreamClosedEarly`."""
+        """Check the reply to RSET or MAIL. Raises `TransactionRefused`, `UpstreamClosedEarly`."""
         if reply.code == 421:
-            # The provider is hanging up; nothing behind this can have been accepted.
+            # The provider is closing; no later command can have been accepted.
             raise UpstreamClosedEarly(f"{command[:4].decode()}: {reply}", reply)
         if command == RSET:
             self._connection.needs_reset = False
             return
         if not reply.is_positive:
             raise TransactionRefused(reply)
-        self._connection.needs_reset = True  # until the transaction ends well
+        self._connection.needs_reset = True  # until the transaction ends normally
 
     def _check_recipients(self, refusals: list[tuple[str, Reply]]) -> None:
         if refusals:
             raise TransactionRefused(_joined(refusals, of=len(self._recipients)))
 
     async def _expect_go_ahead(self) -> None:
-        """Read the answer to DATA. Raises `TransactionRefused`."""
+        """Read the reply to DATA. Raises `TransactionRefused`."""
         reply = await self._command_reply()
         if reply.code == 354:
             return
         if reply.code < 400:
-            # Out of order: a 2yz here may never pass for the message's.
+            # Out of order: a 2yz here must never be taken for the reply to the message.
             raise ConnectionLost(f"DATA answered {reply}")
         raise TransactionRefused(reply)
 
     async def _send_piece(self, octets: bytes) -> None:
-        """Send content that is not the last, and wait while the provider takes it more slowly."""
+        """Send content that is not the last, and wait while the provider is slower."""
         self._check_early_refusal()
         self._connection.send(octets, replies=0)
         self._lost = UpstreamDropped
@@ -180,7 +180,7 @@ class EnvelopeSender:
         """Read the reply to the whole message."""
         reply = await self._connection.reply(_FINAL_REPLY_SECONDS)
         if reply.is_positive:
-            # RFC 3463 §3.2: x.1.z speaks of an address, so this one answers MAIL or RCPT.
+            # RFC 3463 §3.2: x.1.z concerns an address, so this is a reply to MAIL or RCPT.
             if reply.code != 250 or reply.enhanced.startswith("2.1."):
                 raise ConnectionLost(f"not the reply to a message: {reply}")
             self._connection.needs_reset = False
@@ -188,26 +188,26 @@ class EnvelopeSender:
 
 
 def rcpt_command(envelope: Envelope, path: str) -> bytes:
-    """Return RCPT for one recipient, with its parameters."""
+    """Return the RCPT command for one recipient, with its parameters."""
     return f"RCPT TO:<{path}>{envelope.notifications.get(path, '')}\r\n".encode()
 
 
 def is_spent(reply: Reply) -> bool:
-    """Whether the provider says with `reply` that the connection is of no further use."""
+    """Whether `reply` says that the connection can carry no more transactions."""
     return reply.code in {421, 432} or replies.is_about_session(reply)
 
 
 def close_if_spent(connection: Connection, reply: Reply) -> None:
-    """Close a connection whose provider said that it is of no further use."""
+    """Close a connection if `reply` says that it can carry no more transactions."""
     if is_spent(reply):
         connection.close()
 
 
 def _joined(refusals: list[tuple[str, Reply]], *, of: int) -> Reply:
-    """Return one reply for the recipients refused: a permanent refusal outweighs transient ones.
+    """Return one reply for all refused recipients, permanent if any refusal is.
 
-    A lone recipient's reply stays as it is; otherwise each refused recipient gets a line of its
-    own with the provider's words.
+    The reply for an only recipient is unchanged; otherwise each refused recipient gets a line
+    with the provider's text.
     """
     _, first = next((one for one in refusals if not one[1].is_transient), refusals[0])
     if of == 1:

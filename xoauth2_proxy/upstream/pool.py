@@ -1,14 +1,15 @@
-"""Leases authenticated upstream connections, a pool of them per account.
+"""Pools authenticated upstream connections, one pool per account.
 
-Decisions are synchronous: no await stands between looking at a pool and changing it. Opening
-happens outside, with the slot already taken.
-I1: a connection is idle, leased or closed — never two of these.
+Decisions are synchronous: there is no await between examining a pool and changing it. A connection
+is opened only after its slot has been taken.
+I1: a connection is exactly one of idle, leased and closed.
 I2: a connection whose lease ended with an exception is aborted, not reused.
 I3: idle, leased and opening connections of an account never exceed its `max_connections`.
 
-One worker of several takes a slot that they share for each of them (`slots`), so that I3 holds for
-all workers together. Where somebody waits for one that another worker holds, it is asked for: idle
-connections are given up at once, busy ones after a while, to a worker that has none or many fewer.
+With several workers, each connection also needs one of the mailbox's shared slots (`worker_slots`):
+I3 then holds for all workers together. A worker with waiting messages asks the others for slots.
+They give up idle connections at once, and busy ones after a while to a worker that has none or far
+fewer.
 """
 
 from __future__ import annotations
@@ -44,21 +45,19 @@ if TYPE_CHECKING:
 
     Open = Callable[[], Awaitable[Connection]]
 
-MAX_WAITING = 1000  # messages waiting for one mailbox; beyond it they are turned away at once
+MAX_WAITING = 1000  # messages waiting for one mailbox; more are refused at once
 _SWEEP_SECONDS = 1.0
 _COOL_DOWN_SECONDS = 60.0  # how long a provider's "too many connections" lowers a mailbox's cap
-_TOO_MANY = frozenset({421, 432})  # 432 4.3.2 is Exchange Online's, 421 everybody's
-_AGE_JITTER = 0.1  # lifetimes are up to a tenth shorter, so that connections do not end together
+_TOO_MANY = frozenset({421, 432})  # 432 4.3.2 is Exchange Online's, 421 is general
+_AGE_JITTER = 0.1  # lifetimes are shortened at random by up to a tenth, to spread reconnects
 
 
-# Between workers.
-_SEEK_SECONDS = (
-    0.05  # how often a slot that other workers hold is asked for, while it is waited for
-)
-_WANTED_SECONDS = 4 * _SEEK_SECONDS  # how long such a request counts
+# Sharing slots between workers.
+_SEEK_SECONDS = 0.05  # how often a waiting worker asks for slots that others hold
+_WANTED_SECONDS = 4 * _SEEK_SECONDS  # how long such a request is valid
 _BETWEEN_MESSAGES_SECONDS = 0.05  # idle for longer: not just between two messages
-# What a connection may do before it is given up while it is needed here as well: five times what
-# its opening took, so that a sixth of the time at most goes into opening.
+# How long a connection that is also needed here is kept before it is given up, as a multiple of the
+# time to open it. With five, opening takes at most a sixth of the time.
 _TENURE_OPENINGS = 5
 _MIN_TENURE_SECONDS = 0.25
 _MAX_TENURE_SECONDS = 5.0
@@ -74,21 +73,21 @@ class _AccountPool:
     provider: str
     limits: Limits
     idle: list[Connection] = field(default_factory=list)  # the last one was used most recently
-    occupied: int = 0  # idle, leased and opening: the slots taken
+    occupied: int = 0  # slots taken: idle, leased and opening
     waiters: deque[asyncio.Future[Connection | None]] = field(default_factory=deque)
     rate_limit: RateLimit = field(default_factory=RateLimit)
-    ceiling: int = 0  # connections the provider showed it allows, until `ceiling_until`
+    ceiling: int = 0  # the provider's observed limit, until `ceiling_until`
     ceiling_until: float = 0.0
-    slots: MailboxSlots | None = None  # shared with other workers; None: there are none
-    is_short: bool = False  # the last time a slot was needed, other workers held them all
+    slots: MailboxSlots | None = None  # shared with other workers; None if there are none
+    is_short: bool = False  # when a slot was last needed, other workers held them all
     seeking: asyncio.TimerHandle | None = None
     wanted_until: float = 0.0  # until then another worker wants a slot that is in use here
-    void_before: float = 0.0  # connections begun before carry no further transaction
+    void_before: float = 0.0  # connections opened earlier carry no more transactions
     void_reason: str = ""
 
     @property
     def max_connections(self) -> int:
-        """The cap in force now."""
+        """The current cap on connections."""
         if time.monotonic() < self.ceiling_until:
             return min(self.ceiling, self.limits.max_connections)
         return self.limits.max_connections
@@ -100,27 +99,27 @@ class _AccountPool:
 
     @property
     def is_forgettable(self) -> bool:
-        """Whether nothing would be lost with the pool."""
+        """Whether the pool holds nothing and can be removed."""
         is_busy = self.occupied or self.waiters
         return not is_busy and time.monotonic() > max(self.ceiling_until, self.rate_limit.whole_at)
 
     def occupy(self) -> bool:
-        """Take a slot, one of which is free as far as this worker goes; False if none is."""
+        """Take a slot, if one is free in this worker and among all workers; else return False."""
         self.is_short = self.slots is not None and not self.slots.take(self.limits.max_connections)
         self.occupied += not self.is_short
         return not self.is_short
 
     def vacate(self) -> None:
-        """Give a slot back."""
+        """Release a slot."""
         self.occupied -= 1
         if self.slots is not None:
             self.slots.give_back()
 
     def must_give_way(self, connection: Connection, *, has_ended: bool = False) -> bool:
-        """Whether this connection, even if it is needed here, makes room for another worker's.
+        """Whether this connection must make room for another worker's, even if it is needed here.
 
-        One that `has_ended` does so at once: where each ends after a message or two, none would
-        ever be old enough, and the other worker would get nothing.
+        One that `has_ended` does so at once: if each ended after a message or two, none would
+        ever be old enough, and the other worker would get no slot.
         """
         now = time.monotonic()
         return now < self.wanted_until and (has_ended or now >= connection.yields_at)
@@ -132,19 +131,19 @@ class _AccountPool:
         return _end_reason(connection, self.limits)
 
     def lower(self) -> None:
-        """Allow one connection less than now for a while, but always one."""
+        """Lower the cap for a while to one less than the connections in use, but at least one."""
         self.ceiling = max(1, self.occupied - 1)
         self.ceiling_until = time.monotonic() + _COOL_DOWN_SECONDS
 
 
 class Pool:
-    """Keeps authenticated connections between transactions and shares them out."""
+    """Keeps authenticated connections between transactions and leases them."""
 
     def __init__(self, metrics: Metrics, slots: WorkerSlots | None = None) -> None:
         self._metrics = metrics
         self._slots = slots
         self._pools: dict[tuple[object, ...], _AccountPool] = {}
-        self._current: dict[str, Account] | None = None  # by key; None: whoever comes
+        self._current: dict[str, Account] | None = None  # by key; None: any account
         self._is_closing = False
 
     def __repr__(self) -> str:
@@ -154,10 +153,10 @@ class Pool:
         return f"<Pool {occupied - idle} leased or opening, {idle} idle, {waiting} waiting>"
 
     async def wait_turn(self, account: Account) -> None:
-        """Wait until the account's rate allows one more message.
+        """Wait until the account's rate limit allows one more message.
 
         Raises:
-            Overloaded: its turn is further off than the account's `wait_seconds`.
+            Overloaded: the wait would exceed the account's `wait_seconds`.
         """
         limits, pool = account.limits, self._pool_of(account)
         rate = limits.messages_per_minute
@@ -171,16 +170,16 @@ class Pool:
             await asyncio.sleep(delay)
 
     def note_reply(self, account: Account, reply: Reply) -> None:
-        """Heed a provider that says the mailbox has too many connections."""
+        """Lower the cap if the provider replied that the mailbox has too many connections."""
         if reply.code == 432:
             self._pool_of(account).lower()
 
     def lease(self, account: Account, open_connection: Open, *, new: bool = False) -> Lease:
         """Return a context manager for one connection of `account`.
 
-        It is a kept one if there is one and `new` is not asked for, else what `open_connection`
-        returns once a slot is free; whatever `open_connection` raises, entering raises. Leaving
-        with an exception, cancellation included, aborts the connection.
+        It is an idle one if there is one and `new` is false; otherwise `open_connection` opens one
+        once a slot is free, and its exceptions pass to the caller. Leaving with an exception,
+        including cancellation, aborts the connection.
 
         Raises (on entering):
             Overloaded: no connection became free within the account's `wait_seconds`, too many
@@ -189,10 +188,10 @@ class Pool:
         return Lease(self, account, open_connection, new=new)
 
     def use(self, accounts: Iterable[Account]) -> None:
-        """Go on with these accounts; connections of others, and of changed ones, are closed.
+        """Use these accounts; close connections of accounts that were removed or changed.
 
-        Those in use are closed as they come back. Clients that logged in before may go on with an
-        account as it was, but not beyond the limits that it has now.
+        Leased connections are closed when they are released. Clients that logged in before may
+        still use the old settings of an account, but not exceed its current limits.
         """
         self._current = {account.key: account for account in accounts}
         for pool in self._pools.values():
@@ -205,24 +204,24 @@ class Pool:
                 self._void(pool, "reload")
 
     def drop(self, mailbox: str) -> None:
-        """Close the connections of a mailbox, whose grant ended; it is its account's key.
+        """Close the connections of a mailbox whose grant ended, given by its account's key.
 
-        Those in use are closed as they come back.
+        Leased connections are closed when they are released.
         """
         for pool in self._pools.values():
             if pool.account == mailbox:
                 self._void(pool, "revoked")
 
     async def sweep_forever(self) -> None:
-        """Close idle connections whose time is up, until cancelled."""
+        """Run `sweep` at intervals until cancelled."""
         while True:
             await asyncio.sleep(_SWEEP_SECONDS)
             self.sweep()
 
     def sweep(self) -> None:
-        """Close idle connections whose time is up or that are too many; forget empty pools.
+        """Close idle connections that have expired or exceed the cap; remove empty pools.
 
-        WorkerSlots that are free by now are offered to those who wait.
+        Slots that have become free are offered to waiting messages.
         """
         for key, pool in list(self._pools.items()):
             for connection in list(pool.idle):
@@ -238,14 +237,14 @@ class Pool:
                     self._slots.forget(pool.slots)
 
     def close(self) -> None:
-        """Close idle connections, turn waiters away; leased ones are closed as they come back."""
+        """Close idle connections and refuse waiters; leased ones are closed when released."""
         self._is_closing = True
         for pool in self._pools.values():
             self._close_idle(pool, "shutdown")
             _fail_waiters(pool, Overloaded("the pool is closing"))
 
     async def acquire(self, account: Account, open_connection: Open, *, new: bool) -> Connection:
-        """Take a connection; `Lease` is the way to call this. `new` asks for one just opened."""
+        """Return a connection, which `release` must return; `new` asks for one just opened."""
         pool = self._pool_of(account)
         if self._is_closing:
             raise Overloaded("the pool is closing")
@@ -264,7 +263,7 @@ class Pool:
         return handed
 
     def release(self, account: Account, connection: Connection, *, in_doubt: bool) -> None:
-        """Take a connection back from a lease; never blocks."""
+        """Return a connection from a lease; never blocks."""
         pool = self._pool_of(account)
         connection.last_used_at = time.monotonic()
         if in_doubt:
@@ -298,7 +297,7 @@ class Pool:
         return pool
 
     def _claim_slot(self, pool: _AccountPool, *, replace: bool) -> bool:
-        """Take a free slot, not past those who wait; `replace`: else the oldest idle one's."""
+        """Take a free slot unless others wait; with `replace`, else an idle connection's."""
         if pool.waiters:
             return False
         if pool.has_free_slot and pool.occupy():
@@ -346,14 +345,14 @@ class Pool:
         connection.expires_at = connection.opened_at + lifetime_seconds * (1 - jitter)
         opened = time.monotonic()
         if began < pool.void_before:
-            connection.expires_at = opened  # it may have shown what is not good any more
+            connection.expires_at = opened  # the token it used may no longer be valid
         tenure = _TENURE_OPENINGS * (opened - began)
         connection.yields_at = opened + min(max(tenure, _MIN_TENURE_SECONDS), _MAX_TENURE_SECONDS)
         return connection
 
     def _open_failed(self, pool: _AccountPool, error: BaseException) -> None:
         if isinstance(error, UpstreamAuthRejected) or not isinstance(error, UpstreamError):
-            # It says nothing of the provider: a token was refused, or the caller was cancelled.
+            # A refused token or a cancelled caller says nothing about the provider.
             self._hand_over(pool, None)
             return
         if isinstance(error, UpstreamRejected) and error.reply.code in _TOO_MANY:
@@ -361,11 +360,11 @@ class Pool:
         pool.vacate()
         pool.is_short = False
         if pool.occupied == 0:
-            # Nothing is left that could serve the waiters: they learn it now, not one by one.
+            # No connection is left to serve the waiters, so all of them fail now.
             _fail_waiters(pool, error)
 
     async def _wait(self, pool: _AccountPool) -> Connection | None:
-        """Wait for a connection, or for a free slot (None), which is then the caller's."""
+        """Wait for a connection, or for a free slot (None), which the caller then owns."""
         if len(pool.waiters) >= MAX_WAITING:
             raise Overloaded("too many messages are waiting for this mailbox")
         waiter: asyncio.Future[Connection | None] = asyncio.get_running_loop().create_future()
@@ -385,11 +384,11 @@ class Pool:
         if waiter in pool.waiters:
             pool.waiters.remove(waiter)
         elif waiter.done() and not waiter.cancelled() and waiter.exception() is None:
-            # Served in the very moment it gave up: the next one gets it.
+            # It was served just as it gave up: the next waiter gets the connection.
             self._hand_over(pool, waiter.result())
 
     def _hand_over(self, pool: _AccountPool, connection: Connection | None) -> None:
-        """Give a connection, or a free slot (None), to the oldest waiter; else shelve it."""
+        """Give a connection, or a free slot (None), to the oldest waiter; else keep it idle."""
         if connection is None and pool.occupied > pool.max_connections:
             pool.vacate()  # the cap was lowered meanwhile
             return
@@ -412,7 +411,7 @@ class Pool:
         pool.idle.append(connection)
 
     def _offer_free_slots(self, pool: _AccountPool) -> None:
-        """Let waiters try slots that a failed open left free: not before something went well."""
+        """Let waiters use the slots that failed openings left free, once the provider works."""
         while pool.waiters and pool.has_free_slot:
             if not pool.waiters[0].done() and not pool.occupy():
                 return
@@ -421,7 +420,7 @@ class Pool:
                 waiter.set_result(None)
 
     def _seek(self, pool: _AccountPool) -> None:
-        """Try for the slots that other workers hold, and go on as long as somebody waits."""
+        """Try to get slots that other workers hold, as long as messages wait here."""
         if pool.seeking is not None:
             pool.seeking.cancel()
             pool.seeking = None
@@ -430,7 +429,7 @@ class Pool:
         self._ask(pool)
 
     def _ask(self, pool: _AccountPool) -> None:
-        """Ask for a slot that another worker holds, if that is what those who wait here need."""
+        """Ask for a slot that another worker holds, if the waiting messages need one."""
         is_needed = pool.is_short and pool.waiters and pool.has_free_slot
         if pool.slots is not None and is_needed:
             pool.slots.want()
@@ -441,7 +440,7 @@ class Pool:
         pool.seeking = loop.call_later(_SEEK_SECONDS, self._seek, pool)
 
     def _give_way(self, pool: _AccountPool, held_there: int) -> None:
-        """Make room for another worker, which wants a slot and holds `held_there`."""
+        """Make room for another worker that wants a slot and holds `held_there` slots."""
         if held_there == 0 or pool.occupied > held_there + 1:
             pool.wanted_until = time.monotonic() + _WANTED_SECONDS
         if not pool.idle:
@@ -454,19 +453,19 @@ class Pool:
                 pool.slots.tell_freed()
 
     def _make_room(self, pool: _AccountPool) -> None:
-        """Leave the slot of a connection that was closed to the worker that wants one."""
+        """Leave a closed connection's slot to the worker that wants one."""
         pool.vacate()
         pool.wanted_until = 0.0
         if pool.slots is not None:
             pool.slots.tell_freed()
         if pool.waiters:
-            # Those who wait here ask for it back, but not before it could be taken.
+            # Messages waiting here ask for it back, but only after the other worker could take it.
             pool.is_short = True
             if pool.seeking is None:
                 self._seek_later(pool)
 
     def _void(self, pool: _AccountPool, reason: str) -> None:
-        """Let no connection that there is now, or that is being opened, be kept."""
+        """Void all connections, open or being opened: they carry no more transactions."""
         pool.void_before, pool.void_reason = time.monotonic(), reason
         self._close_idle(pool, reason)
 
@@ -488,7 +487,7 @@ class Pool:
 
 
 class Lease:
-    """One connection, for the length of an `async with`."""
+    """Lends one connection for the length of an `async with`."""
 
     __slots__ = ("_account", "_connection", "_new", "_open", "_pool")
 

@@ -1,27 +1,27 @@
-"""When the next message of a mailbox may go: a smoothed rate with a small burst. Pure arithmetic.
+"""Calculates when a mailbox may send its next message: a steady rate with a small burst.
 
-The generic cell rate algorithm: one number, the time at which the allowance is whole again, says
-everything. Providers count messages a minute and delay or refuse what is more.
+This is the generic cell rate algorithm: its only state is the time at which the full burst is
+available again. Providers count messages per minute, and delay or refuse more. No I/O.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-_BURST_SECONDS = 10.0  # how much of the rate may go at once after a pause: 5 of 30 a minute
+_BURST_SECONDS = 10.0  # this much of the rate may go at once after a pause: 5 of 30 per minute
 
 
 @dataclass(slots=True)
 class RateLimit:
-    """The allowance of one mailbox."""
+    """The rate limit of one mailbox."""
 
     whole_at: float = 0.0  # monotonic seconds at which a full burst is allowed again
 
     def reserve(self, now: float, per_minute: float, patience_seconds: float) -> float | None:
-        """Take the next turn and return in how many seconds it is; 0 is now.
+        """Reserve the next turn and return the seconds until it; 0 is now.
 
-        None, and nothing is taken, when it is further off than `patience_seconds`. A rate of 0
-        means no limit.
+        None, and nothing reserved, if that exceeds `patience_seconds`. A rate of 0 means no
+        limit.
         """
         if not per_minute:
             return 0.0

@@ -1,6 +1,6 @@
-"""Sends one message whose content is still arriving, piece by piece; it goes by DATA.
+"""Sends a message with DATA while its content is still arriving.
 
-Memory stays bounded whatever the size: a piece is taken only when the one before has left our
+Memory stays bounded for any size: a piece is accepted only once the previous one has left our
 buffers. RFC 5321 §3.3, §4.1.1.4.
 """
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class StreamingTransaction(EnvelopeSender):
     """A transaction in steps: the envelope, `go_ahead`, `write` any number of times, `end`.
 
-    The envelope is `begin` for all recipients at once, or `recipient` for one after the other.
+    The envelope is sent by `begin` for all recipients at once, or by `recipient` one at a time.
 
     Every step raises (like `transact`):
         TransactionRefused: the provider refused; the connection may be used again if no content
@@ -48,7 +48,7 @@ class StreamingTransaction(EnvelopeSender):
             await self._send_envelope(commands)
 
     async def recipient(self, path: str) -> Reply:
-        """Send one RCPT, behind MAIL if it is the first, and return the provider's answer."""
+        """Send one RCPT, after MAIL if it is the first, and return the provider's reply."""
         with self._translating_loss():
             if not self._has_begun:
                 await self._begin_without_recipients()
@@ -56,13 +56,13 @@ class StreamingTransaction(EnvelopeSender):
             return await self._command_reply()
 
     async def go_ahead(self) -> None:
-        """Say DATA."""
+        """Send DATA and wait for 354."""
         with self._translating_loss():
             self._connection.send(DATA, replies=1)
             await self._expect_go_ahead()
 
     async def write(self, octets: bytes) -> None:
-        """Pass content on, as DATA wants it; wait while the provider takes it more slowly."""
+        """Send content framed for DATA; wait while the provider is slower."""
         with self._translating_loss():
             await self._send_piece(octets)
 

@@ -1,9 +1,9 @@
-"""Sends one message that is all there, in as few round trips as its provider allows.
+"""Sends a message received whole, in as few round trips as its provider allows.
 
 - One round trip: `MAIL RCPT BDAT-LAST content` in one flight; one recipient, CHUNKING, PIPELINING,
   and a connection used a moment ago.
 - Two: `MAIL RCPT…`, then `BDAT-LAST content`; or `MAIL RCPT… DATA`, then the content.
-- Without PIPELINING: one round trip a command.
+- Without PIPELINING: one round trip per command.
 
 Nothing is delivered to anyone unless every recipient was accepted. RFC 5321 §3.3, 2920, 3030.
 """
@@ -22,24 +22,24 @@ if TYPE_CHECKING:
     from xoauth2_proxy.smtp.protocol import Envelope, Reply
     from xoauth2_proxy.upstream.connection import Connection
 
-# An older connection may have been closed by the provider without our knowing: content that left
-# on it could neither be retried nor called delivered.
+# The provider may have closed an older connection without our knowledge; content sent on it could
+# neither be retried nor considered delivered.
 FRESH_SECONDS = 5.0
-# Content that may travel before its envelope was accepted: wasted if it was not.
+# Content that may be sent before its envelope is accepted, and wasted if it is not.
 ONE_FLIGHT_BYTES = 262_144
-_PIECE_BYTES = 65_536  # content goes out in pieces, each once the one before has left our buffers
+_PIECE_BYTES = 65_536  # content is sent in pieces, each once the previous one has left our buffers
 
 
 async def transact(connection: Connection, envelope: Envelope, content: Content) -> Reply:
     """Send one message and return the provider's final reply, positive or not.
 
-    After a refusal the connection can be used again, unless it says otherwise itself.
+    After a refusal the connection can be used again if it is still `is_usable`.
 
     Raises:
         UpstreamClosedEarly: the connection was lost, or closed with 421, before content left it.
-        UpstreamDropped: it was lost while content was under way.
+        UpstreamDropped: it was lost while content was being sent.
         OutcomeUnknown: it was lost after the last octet.
-        ExtensionMissing: the provider lacks what the message needs; nothing was sent.
+        ExtensionMissing: the provider lacks an extension the message needs; nothing was sent.
     """
     transaction = _WholeTransaction(connection, envelope, content)
     try:
@@ -78,7 +78,7 @@ class _WholeTransaction(EnvelopeSender):
         try:
             await self._envelope_replies()
         except TransactionRefused:
-            # BDAT is answered all the same; the first refusal is the reason.
+            # BDAT gets a reply as well, but the first refusal is the reason.
             with suppress(ConnectionLost):
                 await self._final_reply()
             raise
@@ -95,10 +95,10 @@ class _WholeTransaction(EnvelopeSender):
         return await self._send_last(self._content.for_data())
 
     async def _take_back_data(self) -> None:
-        """Undo a DATA sent along with an envelope that was refused.
+        """Handle the reply to a DATA that was pipelined after a refused envelope.
 
-        Where it was granted, even an empty message would reach the recipients that were accepted,
-        so the connection is dropped.
+        If it is 354, even empty content would be delivered to the accepted recipients, so the
+        connection is aborted.
         """
         reply = await self._command_reply()
         if reply.code == 354:

@@ -1,8 +1,8 @@
-"""What the workers of one proxy share of a mailbox: its upstream connections, and its rate.
+"""Shares each mailbox's upstream connections and rate limit among worker processes.
 
-A connection needs a slot, which is a lock on a file of its own. The kernel releases it with the
-process that holds it, however that ends.
-I1: at most as many slots of a mailbox are held, in all workers, as each of them was allowed.
+A connection needs a slot, which is a lock on its own file. The kernel releases the lock when the
+process that holds it ends, for whatever reason.
+I1: all workers together never hold more of a mailbox's slots than its limit.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
 
 _log = log.logger("slots")
 
-_NAME_BYTES = 16  # of the mailbox's digest: names no mailbox, and never meets another
-_RATE_RETRY_SECONDS = 0.001  # the file is held for some microseconds
+_NAME_BYTES = 16  # of the mailbox's digest: does not reveal the mailbox, and does not collide
+_RATE_RETRY_SECONDS = 0.001  # the file is locked for some microseconds
 _FLOAT = struct.Struct("d")
 
 
 class WorkerSlots:
-    """The slots of all mailboxes, as one worker sees them."""
+    """One worker's view of the slots of all mailboxes."""
 
     def __init__(self, directory: Path, rates: Path, tell: Callable[[str], None]) -> None:
-        """`tell` passes a line to the other workers, whose `heard` takes it.
+        """`tell` sends a line to the other workers, which pass it to `heard`.
 
         `rates` must not outlive the machine's monotonic clock. Raises `OSError`.
         """
@@ -47,10 +47,10 @@ class WorkerSlots:
     def of(
         self, mailbox: object, give_way: Callable[[int], None], retry: Callable[[], None]
     ) -> MailboxSlots:
-        """Return the slots of a mailbox, known by `repr(mailbox)`.
+        """Return the slots of a mailbox, identified by `repr(mailbox)`.
 
-        `give_way` is called when another worker, which holds so many, wants one; `retry` when
-        another worker has just given one back for us.
+        `give_way` is called with the number another worker holds when it wants a slot; `retry` when
+        another worker has just released one for us.
         """
         name = hashlib.sha256(repr(mailbox).encode()).hexdigest()[: 2 * _NAME_BYTES]
         slots = MailboxSlots(
@@ -60,11 +60,11 @@ class WorkerSlots:
         return slots
 
     def forget(self, slots: MailboxSlots) -> None:
-        """Forget a mailbox that nobody uses."""
+        """Remove a mailbox that is no longer in use."""
         self._mailboxes.pop(slots.name, None)
 
     def heard(self, line: str) -> None:
-        """Take a line from another worker."""
+        """Handle a line from another worker."""
         word, name, *number = line.split()
         slots = self._mailboxes.get(name)
         if slots is None:
@@ -76,7 +76,7 @@ class WorkerSlots:
 
 
 class MailboxSlots:
-    """One mailbox's slots; which of them a connection has is all the same."""
+    """One mailbox's slots. They are interchangeable."""
 
     def __init__(
         self,
@@ -96,12 +96,12 @@ class MailboxSlots:
 
     @property
     def held(self) -> int:
-        """How many this worker holds."""
+        """The number of slots that this worker holds."""
         return len(self._held)
 
     def take(self, number: int) -> bool:
-        """Take one of the first `number` slots; False if all are held. Never blocks."""
-        first = random.randrange(number)  # noqa: S311 - spares workers each other's slots
+        """Take one of the first `number` slots; False if all are taken. Never blocks."""
+        first = random.randrange(number)  # noqa: S311 - workers rarely try the same slot
         for slot in (*range(first, number), *range(first)):
             if slot in self._held:
                 continue
@@ -116,8 +116,8 @@ class MailboxSlots:
         return False
 
     def give_back(self) -> None:
-        """Give back one slot that is held."""
-        # The highest one: where the limit was lowered, it counts no more.
+        """Release one of the slots held."""
+        # The highest: if the limit was lowered, it is beyond the limit.
         os.close(self._held.pop(max(self._held)))
 
     def want(self) -> None:
@@ -125,11 +125,11 @@ class MailboxSlots:
         self._tell(f"wanted {self.name} {self.held}")
 
     def tell_freed(self) -> None:
-        """Tell who wants a slot that there is one."""
+        """Tell the worker that wants a slot that one is free."""
         self._tell(f"freed {self.name}")
 
     async def reserve(self, per_minute: float, patience_seconds: float) -> float | None:
-        """Take the mailbox's next turn, as `RateLimit.reserve` does, for all workers together."""
+        """Reserve the mailbox's next turn among all workers; otherwise as `RateLimit.reserve`."""
         deadline = time.monotonic() + patience_seconds
         while True:
             try:
@@ -145,7 +145,7 @@ class MailboxSlots:
 
 
 def _locked(file: Path | str) -> int | None:
-    """Return a descriptor that holds the lock on `file`; None if somebody else does."""
+    """Return a descriptor that holds the lock on `file`; None if another holder has it."""
     descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -159,7 +159,7 @@ def _locked(file: Path | str) -> int | None:
 
 
 def _reserve(descriptor: int, per_minute: float, patience_seconds: float) -> float | None:
-    """Take a turn of the rate in a locked file, and let go of it."""
+    """Reserve a turn in a locked rate file, then release the lock."""
     try:
         octets = os.pread(descriptor, _FLOAT.size, 0)
         rate_limit = RateLimit(_FLOAT.unpack(octets)[0] if octets else 0.0)

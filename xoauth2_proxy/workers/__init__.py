@@ -1,6 +1,5 @@
-"""Several processes that are one relay: a parent, and workers that share its port.
+"""Runs one relay as several processes: a parent, and workers that share its port.
 
-The parent opens the port, answers for health and metrics, runs the sandbox and starts workers
-again that ended; mail passes through workers only. What they share of a provider is kept by
-`upstream.slots`.
+The parent opens the port, serves health and metrics, runs the sandbox and restarts workers that
+end. Only workers handle mail. `upstream.worker_slots` shares a mailbox's limits among them.
 """

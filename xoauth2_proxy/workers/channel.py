@@ -1,13 +1,13 @@
-"""What the parent and a worker say to each other, over a socket that nobody else has.
+"""Carries the setup, configurations and commands between the parent and a worker.
 
-First the parent sends the `Setup`, pickled: it holds secrets, which have no place in arguments or
-in the environment. Then both send lines of words. The end of the channel is the end of the other
-process.
+The channel is a private socket pair. First the parent sends the pickled `Setup`: it holds secrets,
+which must not appear in arguments or the environment. Then both send lines of words. The channel
+ends when the other process ends.
 
-From the parent: `ping`, `drain`, `forget <mailbox>`, and `config <length>` with a configuration
-of so many octets behind it. From a worker: `ready`, `failed <reason>`, `pong`, and `took` for each
-configuration that it goes on with. From worker to worker, through the parent: `wanted`, `freed`
-(`upstream.slots`).
+From the parent: `ping`, `drain`, `forget <mailbox>`, and `config <length>` followed by a
+configuration of that many octets. From a worker: `ready`, `failed <reason>`, `pong`, and `took` for
+each configuration it has put into use. From worker to worker, through the parent: `wanted`, `freed`
+(`upstream.worker_slots`).
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ if TYPE_CHECKING:
     from xoauth2_proxy.log import LogFormat, LogLevel
     from xoauth2_proxy.service.runner import Run
 
-# Held back in a worker from its first moment until it can mind them.
+# Blocked in a worker from its start until it can handle them.
 HELD_BACK = frozenset({signal.SIGINT, signal.SIGHUP, signal.SIGTERM})
 
 CONFIG = "config "
 
 _LENGTH = struct.Struct("!I")
-_MAX_UNSENT_BYTES = 65_536  # a process that does not read its lines gets no more of them
+_MAX_UNSENT_BYTES = 65_536  # beyond it, lines to a process that does not read are dropped
 _MAX_LINE = 1000  # characters
 
 
 @dataclass(frozen=True, slots=True)
 class Logging:
-    """What every process writes to standard error."""
+    """The log settings of all processes."""
 
     level: LogLevel
     format: LogFormat
@@ -49,18 +49,18 @@ class Logging:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
-    """All that a worker needs to know."""
+    """Everything a worker needs to start."""
 
     run: Run
     logging: Logging
     number: int  # of the worker, from 0
-    sockets: tuple[int, ...]  # descriptors of the listening sockets
+    sockets: tuple[int, ...]  # the descriptors of the listening sockets
     directory: Path  # for this run of the proxy, private
     sandbox: Upstream | None  # the embedded sandbox, which the parent runs
 
 
 class Channel:
-    """One end of the channel, once the setup is through."""
+    """One end of the channel, after the setup has been sent."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
@@ -72,16 +72,16 @@ class Channel:
         return cls(*await asyncio.open_unix_connection(sock=end))
 
     def say(self, line: str, *, must_arrive: bool = False) -> None:
-        """Send a line; it is lost if the other process has stopped reading.
+        """Send a line; it is dropped if the other process has stopped reading.
 
-        What `must_arrive` waits until it reads again; such lines are rare.
+        With `must_arrive` it is buffered instead; such lines are rare.
         """
         unsent_bytes = self._writer.transport.get_write_buffer_size()
         if must_arrive or unsent_bytes <= _MAX_UNSENT_BYTES:
             self._writer.write(" ".join(line.split())[:_MAX_LINE].encode() + b"\n")
 
     def hand_on(self, config: bytes) -> None:
-        """Send a configuration, pickled; it arrives as the line that announces it."""
+        """Send a pickled configuration, preceded by the line that announces it."""
         self._writer.write(f"{CONFIG}{len(config)}\n".encode() + config)
 
     async def config(self, line: str) -> Config:
@@ -104,7 +104,7 @@ class Channel:
             return ""
 
     async def close(self) -> None:
-        """Send what is unsent; the other process learns that nobody is here any more."""
+        """Send what is buffered and close; the other process sees the end of the channel."""
         self._writer.close()
         with suppress(OSError):
             await self._writer.wait_closed()

@@ -1,7 +1,7 @@
-"""The process of one worker: a relay on sockets that were opened by its parent.
+"""Runs one worker process: a relay on sockets that its parent opened.
 
-It ends when the parent says so, or when the parent has ended; either way transactions in flight
-are finished first. Ctrl+C in a terminal reaches it too, but only the parent heeds it.
+It ends when the parent says so or has ended itself, and finishes transactions in flight first.
+Ctrl+C in a terminal reaches workers too, but only the parent acts on it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from urllib.parse import unquote
 
 from xoauth2_proxy import log, metrics
 from xoauth2_proxy.service import runner
-from xoauth2_proxy.service.app import App, Shared
+from xoauth2_proxy.service.app import App, WorkerResources
 from xoauth2_proxy.upstream.worker_slots import WorkerSlots
 from xoauth2_proxy.workers import run_directory
 from xoauth2_proxy.workers.channel import CONFIG, HELD_BACK, Channel, receive_setup
@@ -31,7 +31,7 @@ _log = log.logger("workers")
 
 
 def main() -> int:
-    """Be a worker until the end; return the exit code."""
+    """Run the worker until it ends; return the exit code."""
     for ignored in (signal.SIGINT, signal.SIGHUP):
         signal.signal(ignored, signal.SIG_IGN)
     end = socket.socket(fileno=os.dup(_CHANNEL))
@@ -88,14 +88,14 @@ def _build(setup: Setup, slots: WorkerSlots) -> App:
     client_counts = ClientCounts(run_directory.client_counts(setup.directory)).for_worker(
         setup.number
     )
-    shared = Shared(sockets, slots, client_counts, setup.sandbox)
+    shared = WorkerResources(sockets, slots, client_counts, setup.sandbox)
     return App(setup.run.config, runner.equipment(setup.run), shared=shared)
 
 
 async def _listen(channel: Channel, app: App, slots: WorkerSlots, stop: asyncio.Event) -> None:
-    """Heed the parent until it has ended.
+    """Carry out the parent's commands until the parent ends.
 
-    A worker that cannot do as it is told ends; the next one begins with what it was to do.
+    A worker that fails to do so ends; its successor starts with the current configuration.
     """
     try:
         while line := await channel.line():
@@ -112,6 +112,6 @@ async def _listen(channel: Channel, app: App, slots: WorkerSlots, stop: asyncio.
             else:
                 slots.heard(line)
     except Exception:
-        _log.critical("a worker does not hear its parent any more", exc_info=True)
+        _log.critical("the worker cannot read its parent's commands", exc_info=True)
     finally:
         stop.set()

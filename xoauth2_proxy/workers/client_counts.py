@@ -1,4 +1,4 @@
-"""How many clients all workers have, in memory that they share."""
+"""Counts the clients of all workers in shared memory."""
 
 from __future__ import annotations
 
@@ -9,44 +9,44 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _CELL_BYTES = 4  # of a C int: format "i"
-_SLACK = 4  # clients that a worker may have beyond its share before it lets the others go first
+_SLACK = 4  # clients beyond its share at which a worker leaves new ones to the others
 
 
 class ClientCounts:
-    """One number a worker: only the worker writes it, all of them read it."""
+    """One number per worker, written by that worker and read by all."""
 
     def __init__(self, file: Path) -> None:
-        """Map a file that `create` made. Raises `OSError`."""
+        """Map a file that `create` has made. Raises `OSError`."""
         with file.open("r+b") as opened:
             self._cells = memoryview(mmap.mmap(opened.fileno(), 0)).cast("i")
 
     @classmethod
     def create(cls, file: Path, workers: int) -> ClientCounts:
-        """Make the file for this many workers. Raises `OSError`."""
+        """Create the file for this many workers. Raises `OSError`."""
         file.write_bytes(bytes(_CELL_BYTES * workers))
         return cls(file)
 
     def for_worker(self, worker: int) -> WorkerClientCounts:
-        """Return what one worker uses."""
+        """Return one worker's view of the counts."""
         return WorkerClientCounts(self._cells, worker)
 
 
 class WorkerClientCounts:
-    """The client counts as one worker sees them."""
+    """One worker's view of the client counts."""
 
     def __init__(self, cells: memoryview[int], worker: int) -> None:
         self._cells = cells
         self._worker = worker
 
     def count(self, clients: int) -> int:
-        """Note how many clients the worker has, and return how many all have.
+        """Record the number of clients of this worker, and return the number of all.
 
-        Of two workers that count a client each at the same time, at least one sees both, so that a
-        limit on the sum cannot be passed.
+        If two workers count a client at the same time, at least one sees both, so a limit on the
+        sum cannot be exceeded.
         """
         self._cells[self._worker] = clients
         return sum(self._cells)
 
     def is_ahead(self, clients: int) -> bool:
-        """Whether a worker with so many should leave the next one to the others."""
+        """Whether a worker with this many clients should leave the next one to the others."""
         return clients > sum(self._cells) / len(self._cells) + _SLACK

@@ -1,4 +1,4 @@
-"""The parent: what there is only one of, and the workers' keeper.
+"""Runs the parent process: owns the port, sandbox and admin server, and supervises workers.
 
 Start: port, sandbox, admin, workers; stop: port, workers (drained), admin, sandbox. The port stays
 open while workers come and go, so clients wait for the next worker instead of being refused.
@@ -47,9 +47,9 @@ if TYPE_CHECKING:
     from xoauth2_proxy.service.runner import Run
     from xoauth2_proxy.workers.channel import Logging
 
-# Beyond the time to drain: token requests under way (`oauth.source`), last words, the end.
+# Beyond the time to drain: for token requests in flight (`oauth.tokens`), last replies and exit.
 _GRACE_SECONDS = 20.0
-_TAKE_SECONDS = 5.0  # how long a worker is waited for that is to take up a configuration
+_TAKE_SECONDS = 5.0  # how long to wait for a worker to apply a configuration
 
 _log = log.logger("workers")
 
@@ -61,7 +61,7 @@ def run(what: Run, workers: int, logging: Logging) -> int:
 
 
 class Parent:
-    """One relay of several processes."""
+    """A relay that consists of several processes."""
 
     def __init__(
         self, what: Run, workers: int, logging: Logging, timing: Timing | None = None
@@ -88,11 +88,13 @@ class Parent:
         self._administration: AdminBackend | None = None
 
     async def start(self) -> Addresses:
-        """Start everything, and return once a worker accepts clients and each had its chance.
+        """Start everything; return once each worker started or failed, and at least one is ready.
+
+        Whatever was started is stopped again before an error is raised.
 
         Raises:
-            OSError: an address cannot be listened on; what was started is stopped again.
-            CannotStart: no worker got ready; the same.
+            OSError: an address cannot be listened on.
+            CannotStart: no worker became ready.
         """
         try:
             return await self._start()
@@ -125,14 +127,14 @@ class Parent:
         return Addresses(self._sockets[0].getsockname()[:2], admin)
 
     async def reload(self) -> None:
-        """Read the configuration again, and return when the workers go on with it, too.
+        """Read the configuration again; return once the workers use it too.
 
-        One that is stuck is not waited for. Raises as `App.reload`.
+        A worker that is stuck is not waited for. Raises as `App.reload`.
         """
         async with self._reloading:
             old, config = self._what.config, await asyncio.to_thread(self._equipment.load)
             mixed = in_force(old, config)
-            # All processes work with what one of them read: the file may change meanwhile.
+            # One process reads for all, since the file may change in between.
             pickled = await asyncio.to_thread(pickle.dumps, mixed)
             await self._use(mixed)
             warn_of_changes(old, config)
@@ -142,18 +144,18 @@ class Parent:
     async def _hand_on(self, config: bytes) -> None:
         in_time = await asyncio.gather(*(self._takes_up(one, config) for one in self.workers))
         if late := in_time.count(False):
-            _log.warning("%d workers have not taken up the configuration yet", late)
+            _log.warning("%d workers do not use the new configuration yet", late)
 
     async def _takes_up(self, worker: Worker, config: bytes) -> bool:
-        """Return whether the worker has taken up the configuration in time."""
-        # One that is starting takes it up as soon as it has started.
+        """Return whether the worker has applied the configuration in time."""
+        # A worker that is starting applies it as soon as it is ready.
         patience = _TAKE_SECONDS if worker.is_ready else self._timing.start_seconds
         taken = worker.take_up(self._setup(worker.number), config)
         done, _ = await asyncio.wait([taken], timeout=patience)
         return bool(done)
 
     def forget(self, mailbox: str) -> None:
-        """Drop, in every process, what a mailbox (its account's key) can be sent with."""
+        """Drop the tokens and connections of a mailbox, given by its account's key, everywhere."""
         self._tokens.forget(mailbox)
         for worker in self.workers:
             worker.say(f"forget {quote(mailbox, safe='@')}", must_arrive=True)
@@ -207,7 +209,7 @@ class Parent:
             raise runner.CannotStart(f"no worker could start: {reasons[0]}")
 
     async def stop(self) -> None:
-        """Let the workers drain for as long as configured, then stop everything."""
+        """Let the workers drain for the configured time, then stop everything."""
         self.health.is_draining = True
         for one in self._sockets:
             one.close()
@@ -234,7 +236,7 @@ class Parent:
         self._clear()
 
     def kill_workers(self) -> None:
-        """End the workers' processes at once; without a stop they are started again."""
+        """Kill the workers' processes; unless the relay is stopping, they are restarted."""
         for worker in self.workers:
             worker.kill()
 
@@ -264,4 +266,4 @@ class Parent:
 
 def _keeper_ended(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and (error := task.exception()) is not None:
-        _log.critical("%s is kept no more", task.get_name(), exc_info=error)
+        _log.critical("%s is no longer restarted", task.get_name(), exc_info=error)

@@ -1,4 +1,4 @@
-"""Where the processes of one proxy keep what they share."""
+"""Creates the private directory in which the processes of one proxy share files."""
 
 from __future__ import annotations
 
@@ -9,34 +9,34 @@ from contextlib import suppress
 from pathlib import Path
 
 _PREFIX = "run-"
-_LOCK = "lock"  # held as long as the parent lives
+_LOCK = "lock"  # locked as long as the parent lives
 
 
 def slots(state_dir: Path) -> Path:
-    """Return where upstream connections are counted; it stays, for locks need their files."""
+    """Return the directory of slot locks; it outlives the run, since lock files must stay."""
     return state_dir / "slots"
 
 
 def figures(directory: Path) -> Path:
-    """Return where the metrics of this run are kept."""
+    """Return the directory of this run's metrics."""
     return directory / "figures"
 
 
 def rates(directory: Path) -> Path:
-    """Return where the mailboxes' rates of this run are kept."""
+    """Return the directory of this run's rate limits."""
     return directory / "rates"
 
 
 def client_counts(directory: Path) -> Path:
-    """Return the file in which the clients of this run are counted."""
+    """Return the file that counts this run's clients."""
     return directory / "client_counts"
 
 
 class RunDirectory:
-    """What the processes of this run of the proxy share; it ends with the run."""
+    """The directory of one run of the proxy, removed at its end."""
 
     def __init__(self, state_dir: Path) -> None:
-        """Make the directory; remove those of runs that were killed. Raises `OSError`."""
+        """Create the directory; remove those of runs that were killed. Raises `OSError`."""
         state_dir.mkdir(parents=True, exist_ok=True)
         for left in state_dir.glob(f"{_PREFIX}*"):
             _remove_if_left(left)
@@ -53,7 +53,7 @@ class RunDirectory:
 
 
 def _remove_if_left(directory: Path) -> None:
-    # One without its lock's file is being made this very moment.
+    # A directory without a lock file is just being created.
     with suppress(OSError), (directory / _LOCK).open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         shutil.rmtree(directory, ignore_errors=True)

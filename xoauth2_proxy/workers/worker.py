@@ -1,4 +1,4 @@
-"""One worker as its parent sees it: a process, started again whenever it ends unasked."""
+"""Starts a worker process for the parent, watches it and restarts it when it ends."""
 
 from __future__ import annotations
 
@@ -25,29 +25,29 @@ if TYPE_CHECKING:
 
 _log = log.logger("workers")
 
-# Not "-m", which would look for modules in the working directory first.
+# Not "-m", which would search the working directory first.
 _START = (
     "import sys; sys.path.append(sys.argv[1]); "
     "from xoauth2_proxy.workers.child import main; sys.exit(main())"
 )
-_PACKAGES = Path(__file__).parents[2]  # where this package is, installed or not
-_REAP_SECONDS = 5.0  # for a process that has let go of its channel to end by itself
+_PACKAGES = Path(__file__).parents[2]  # the directory of this package, installed or not
+_REAP_SECONDS = 5.0  # for a process that has closed its channel to exit by itself
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """How long things may take between parent and worker."""
+    """The timeouts and delays with which workers are supervised."""
 
-    start_seconds: float = 60.0  # to get ready: imports, thousands of mailboxes, a busy machine
-    ping_seconds: float = 5.0  # from then on
-    max_unanswered: int = 6  # pings; then the worker's event loop is believed to be stuck
-    min_delay_seconds: float = 0.1  # before a restart; it doubles
+    start_seconds: float = 60.0  # to become ready: imports, thousands of mailboxes, a busy machine
+    ping_seconds: float = 5.0  # between pings of a ready worker
+    max_unanswered: int = 6  # pings; then the worker's event loop is considered stuck
+    min_delay_seconds: float = 0.1  # before a restart; doubles each time
     max_delay_seconds: float = 10.0
-    good_life_seconds: float = 30.0  # a worker that lived so long is restarted without delay
+    good_life_seconds: float = 30.0  # after it, a restart has the least delay again
 
 
 class Worker:
-    """A worker process, and its successors."""
+    """One worker: its current process and the processes that replace it."""
 
     def __init__(
         self,
@@ -56,10 +56,10 @@ class Worker:
         tell_others: Callable[[Worker, str], None],
         has_changed: Callable[[Worker], None],
     ) -> None:
-        """`has_changed` is called when the worker has become ready, and when its process ended."""
+        """`has_changed` is called when the worker becomes ready and when its process ends."""
         self.number = setup.number
         self.restarts = 0
-        # What became of the first process: "" if it got ready, else why it did not.
+        # The outcome of the first process: "" if it became ready, else the reason.
         self.first: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._setup = setup
         self._timing = timing
@@ -69,27 +69,27 @@ class Worker:
         self._channel: Channel | None = None
         self._got_ready = asyncio.Event()
         self._unanswered = 0
-        self._handed_on: deque[asyncio.Future[None]] = deque()  # what the process has not taken up
+        self._handed_on: deque[asyncio.Future[None]] = deque()  # configurations not yet applied
         self._is_ending = asyncio.Event()
 
     @property
     def is_ready(self) -> bool:
-        """Whether the process that runs now accepts clients."""
+        """Whether the current process accepts clients."""
         return self._got_ready.is_set()
 
     @property
     def pid(self) -> int | None:
-        """The process that runs now."""
+        """The id of the current process."""
         return self._process.pid if self._process is not None else None
 
     async def keep(self) -> None:
-        """Run the process, again and again, until `drain` was called and it has ended."""
+        """Run the process and restart it, until `drain` was called and it has ended."""
         delay = self._timing.min_delay_seconds
         while not self._is_ending.is_set():
             began = time.monotonic()
             try:
                 reason = f"it ended with code {await self._live()}"
-            except OSError as error:  # no process, no file descriptor
+            except OSError as error:  # no more processes or file descriptors
                 reason = str(error)
             if self._is_ending.is_set():
                 break
@@ -111,9 +111,9 @@ class Worker:
         self._settle("the proxy is stopping")
 
     def take_up(self, setup: Setup, config: bytes) -> asyncio.Future[None]:
-        """Let the process go on with a configuration, and its successors begin with `setup`.
+        """Send the process a configuration; later processes start with `setup`.
 
-        What is returned is done when the process has taken it up, or has ended.
+        The returned future is done once the process uses it or has ended.
         """
         self._setup = setup
         taken = asyncio.get_running_loop().create_future()
@@ -130,7 +130,7 @@ class Worker:
             self._channel.say(line, must_arrive=must_arrive)
 
     def drain(self) -> None:
-        """Ask the process to finish, and start it no more."""
+        """Ask the process to drain, and do not restart it."""
         self._is_ending.set()
         self.say("drain", must_arrive=True)
 
@@ -166,13 +166,13 @@ class Worker:
         return code
 
     async def _watch(self, channel: Channel) -> None:
-        """Kill the process if it does not get ready, or stops answering after that."""
+        """Kill the process if it does not become ready, or stops answering pings later."""
         try:
             async with asyncio.timeout(self._timing.start_seconds):
                 await self._got_ready.wait()
         except TimeoutError:
             self._settle(f"it did not get ready in {self._timing.start_seconds:g} s")
-            _log.event(logging.ERROR, "worker does not get ready; killed", worker=self.number)
+            _log.event(logging.ERROR, "worker did not become ready; killed", worker=self.number)
             self.kill()
             return
         while True:
@@ -218,7 +218,7 @@ def _spawn(channel: socket.socket, sockets: tuple[int, ...]) -> subprocess.Popen
 
 @contextmanager
 def _signals_held_back() -> Iterator[None]:
-    """Let a process be born that signals do not reach yet: it unblocks them when it is ready."""
+    """Block signals while a process is started; it unblocks them once it can handle them."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
     try:
         yield
