@@ -18,7 +18,7 @@ import pytest
 from aiohttp import web
 
 from tests.support.documents import account, one_account, upstream_at
-from tests.support.equipment import TestEquipment
+from tests.support.components import TestEquipment
 from tests.support.keyrings import Keyring, keyring_in_use
 from tests.support.redis_server import redis_server
 from tests.support.relay import MAILBOX, OTHER_MAILBOX, PASSWORD, Relay

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Self
 
 import aiohttp
 
-from tests.support.equipment import TestEquipment
+from tests.support.components import TestEquipment
 from tests.support.smtp_client import Client
 from xoauth2_proxy.config import Config, ConfigSource, Overrides
 from xoauth2_proxy.oauth.refreshers import registry
