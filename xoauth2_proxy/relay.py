@@ -88,7 +88,7 @@ class Relay:
             self.report_cut(record)
             raise
         except Exception:
-            answer = _fence(transaction_id)
+            answer = _internal_error(transaction_id)
         self.report(record, answer)
         return answer
 
@@ -242,7 +242,7 @@ class StreamingRelay:
         """
         found: list[Reply] = []
         if self._answer is None:
-            await self._guarded(self._ask_for(path, found))
+            await self._guarded(self._send_recipient(path, found))
         return self._answer or replies.for_client(found[0])
 
     async def write(self, octets: bytes, *, is_stuffed: bool) -> None:
@@ -287,14 +287,14 @@ class StreamingRelay:
             self._answer = replies.at_transaction(error)
             self._release(in_doubt=True)
         except Exception:
-            self._answer = _fence(self._record.transaction_id)
+            self._answer = _internal_error(self._record.transaction_id)
             self._release(in_doubt=True)
         except BaseException:
             self._relay.report_cut(self._record)
             self._release(in_doubt=True)
             raise
 
-    async def _ask_for(self, path: str, found: list[Reply]) -> None:
+    async def _send_recipient(self, path: str, found: list[Reply]) -> None:
         reply = await self._recipient_reply(path)
         if is_spent(reply):
             self._conclude(reply)
@@ -362,7 +362,7 @@ class StreamingRelay:
             self._relay.release(self._record, connection, in_doubt=in_doubt)
 
 
-def _fence(transaction_id: str) -> Reply:
+def _internal_error(transaction_id: str) -> Reply:
     """Log an unexpected exception and return a reply: it fails this message only."""
     _log.exception("internal error in transaction %s", transaction_id)
     return replies.INTERNAL_ERROR

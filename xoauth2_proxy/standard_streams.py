@@ -43,11 +43,11 @@ def run(work: Callable[[], None]) -> NoReturn:
     except SystemExit as ended:
         _end(ended)
     except OutputFailed as failed:
-        _complain_of(failed)
+        _report_unwritable_output(failed)
     except KeyboardInterrupt:
         os._exit(_EXIT_INTERRUPTED)
     except Exception as error:
-        _complain_of_ourselves(error)
+        _report_internal_error(error)
     sys.exit(0)
 
 
@@ -71,18 +71,18 @@ def _end(ended: SystemExit) -> NoReturn:
     try:
         sys.stdout.flush()
     except OutputFailed as failed:
-        _complain_of(failed)
+        _report_unwritable_output(failed)
     raise ended
 
 
-def _complain_of(failed: OutputFailed) -> NoReturn:
+def _report_unwritable_output(failed: OutputFailed) -> NoReturn:
     if failed.error.errno != errno.EPIPE:
-        _say(f"cannot write to standard output: {failed.error.strerror}")
+        _print_error(f"cannot write to standard output: {failed.error.strerror}")
     # Not `sys.exit`: the interpreter would retry the write and print a traceback.
     os._exit(_EXIT_FAILED)
 
 
-def _complain_of_ourselves(error: Exception) -> NoReturn:
+def _report_internal_error(error: Exception) -> NoReturn:
     """Report the error's type and place, but not its text, which may quote a secret."""
     place = error.__traceback__
     while place is not None and place.tb_next is not None:
@@ -90,11 +90,11 @@ def _complain_of_ourselves(error: Exception) -> NoReturn:
     where = ""
     if place is not None:
         where = f" at {os.path.basename(place.tb_frame.f_code.co_filename)}:{place.tb_lineno}"
-    _say(f"internal error: {type(error).__name__}{where}; please report it as a bug")
+    _print_error(f"internal error: {type(error).__name__}{where}; please report it as a bug")
     sys.exit(_EXIT_FAILED)
 
 
-def _say(text: str) -> None:
+def _print_error(text: str) -> None:
     sys.stderr.write(f"xoauth2-proxy: {text}\n")
     sys.stderr.flush()
 

@@ -29,7 +29,7 @@ from xoauth2_proxy.oauth import expiry_monitor
 from xoauth2_proxy.oauth.refreshers import registry
 from xoauth2_proxy.oauth.tokens import TokenSource
 from xoauth2_proxy.service.admin_backend import AdminBackend, AdminDependencies
-from xoauth2_proxy.service.components import StandardEquipment
+from xoauth2_proxy.service.components import StandardComponents
 from xoauth2_proxy.upstream.connector import Connector
 
 if TYPE_CHECKING:
@@ -62,14 +62,14 @@ class Office:
         self._file = directory / "accounts.json"
         self._source = ConfigSource(self._file, Overrides(admin_port=0), directory / "state")
         self.config = self.written(document)
-        self.equipment = StandardEquipment(self._source, self.config)
+        self.components = StandardComponents(self._source, self.config)
         self.metrics, self.processes = Metrics(), Processes()
         self.tokens = TokenSource(
-            self.equipment.refreshers(self.config), self.metrics, self.equipment.store
+            self.components.refreshers(self.config), self.metrics, self.components.store
         )
         self.dependencies = AdminDependencies(
             processes=self.processes,
-            equipment=self.equipment,
+            components=self.components,
             tokens=self.tokens,
             connector=Connector(self.tokens),
             health=Health({"enabled": 1}, is_ready=True),
@@ -87,7 +87,7 @@ class Office:
     def use(self, document: dict[str, object]) -> None:
         config = self.written(document)
         self.administration.reconfigure(config, config.accounts)
-        self.tokens.use(self.equipment.refreshers(config), config.accounts)
+        self.tokens.use(self.components.refreshers(config), config.accounts)
 
     async def start(self) -> None:
         host, port = await self.administration.start()
@@ -108,7 +108,7 @@ class Office:
     async def close(self) -> None:
         await self.tokens.close()
         await self.administration.stop()
-        self.equipment.close()
+        self.components.close()
 
 
 @asynccontextmanager
@@ -151,7 +151,7 @@ async def test_accounts_that_went_are_known_no_more(office: Office) -> None:
 
 async def test_it_knows_which_accounts_were_added(office: Office) -> None:
     assert office.administration.relay.added == frozenset()
-    office.equipment.added.add(account(email=OTHER))
+    office.components.added.add(account(email=OTHER))
     office.use({"accounts": [account(email=ONE)]})
     assert office.administration.relay.added == {OTHER}
     assert set(office.administration.relay.accounts) == {ONE, OTHER}
@@ -198,7 +198,7 @@ async def test_every_renewal_is_a_request_of_its_own(
         (one,) = office.config.accounts
         tokens = [(await office.administration.relay.refresh(one)).value for _ in range(3)]
         assert tokens == endpoint.issued
-        kept = await office.equipment.store.load(one.key)
+        kept = await office.components.store.load(one.key)
         assert kept is not None
         assert kept.access_token == tokens[-1]
         endpoint.always(None)

@@ -55,7 +55,7 @@ async def test_a_large_configuration_arrives_between_lines(tmp_path: Path) -> No
     config = replace(config, accounts=many)
     async with channels() as (here, other):
         here.say("ping")
-        here.hand_on(pickle.dumps(config))
+        here.send_config(pickle.dumps(config))
         here.say("drain", must_arrive=True)
         there = await Channel.over(other.dup())
         async with asyncio.timeout(PATIENCE_SECONDS):

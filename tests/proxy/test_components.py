@@ -24,7 +24,7 @@ from xoauth2_proxy.oauth.stores import StoredGrant
 from xoauth2_proxy.oauth.stores.file import FileStore
 from xoauth2_proxy.oauth.stores.memory import MemoryStore
 from xoauth2_proxy.service.app import App, in_force
-from xoauth2_proxy.service.components import StandardEquipment, opened
+from xoauth2_proxy.service.components import StandardComponents, open_configured_store
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -44,14 +44,14 @@ class Office:
         self.file = directory / "accounts.json"
         self.state_dir = directory / "state"
         self.source = ConfigSource(self.file, Overrides(), self.state_dir)
-        self._opened: list[StandardEquipment] = []
+        self._opened: list[StandardComponents] = []
 
     def config(self, *accounts: dict[str, object], **sections: object) -> Config:
         self.file.write_text(json.dumps({"accounts": [*accounts], **sections}))
         return self.source.load(registry.names(), {})
 
-    def equipment(self, config: Config) -> StandardEquipment:
-        self._opened.append(StandardEquipment(self.source, config))
+    def components(self, config: Config) -> StandardComponents:
+        self._opened.append(StandardComponents(self.source, config))
         return self._opened[-1]
 
     def spoil_the_signing_key(self) -> None:
@@ -86,73 +86,73 @@ async def office(tmp_path: Path) -> AsyncIterator[Office]:
 
 async def test_only_what_accounts_use_is_built_and_once(office: Office) -> None:
     config = office.config(account(), account(email="b@gmail.com", provider="gmail", **GMAIL))
-    equipment = office.equipment(config)
-    built = equipment.refreshers(config)
+    components = office.components(config)
+    built = components.refreshers(config)
     assert set(built) == {"mock", "gmail"}
-    fewer = equipment.refreshers(office.config(account()))
+    fewer = components.refreshers(office.config(account()))
     assert fewer == {"mock": built["mock"]}
-    assert equipment.refreshers(config) == built
+    assert components.refreshers(config) == built
 
 
 async def test_a_refresher_can_be_had_before_an_account_uses_it(office: Office) -> None:
-    equipment = office.equipment(office.config(account()))
-    oidc = equipment.refresher("oidc")
+    components = office.components(office.config(account()))
+    oidc = components.refresher("oidc")
     assert oidc is not None
-    assert equipment.refresher("oidc") is oidc
-    assert equipment.refresher("nobody's") is None
+    assert components.refresher("oidc") is oidc
+    assert components.refresher("nobody's") is None
 
 
 async def test_a_spoilt_signing_key_is_a_file_that_cannot_be_used(office: Office) -> None:
     office.spoil_the_signing_key()
     config = office.config(account())
-    equipment = office.equipment(config)
-    for ask in (lambda: equipment.refreshers(config), lambda: equipment.refresher("mock")):
+    components = office.components(config)
+    for ask in (lambda: components.refreshers(config), lambda: components.refresher("mock")):
         with pytest.raises(OSError, match="too short to be a signing key") as caught:
             ask()
         assert caught.value.strerror == str(caught.value)
-    assert equipment.refresher("oidc") is not None
+    assert components.refresher("oidc") is not None
 
 
 # The configuration, read again.
 
 
 async def test_the_file_is_read_as_it_is_now(office: Office) -> None:
-    equipment = office.equipment(office.config(account()))
+    components = office.components(office.config(account()))
     office.config(account(), account(email="b@example.com"))
-    assert [one.email for one in equipment.load().accounts] == [
+    assert [one.email for one in components.load().accounts] == [
         "someone@example.com",
         "b@example.com",
     ]
     office.file.write_text("{")
     with pytest.raises(ConfigError):
-        equipment.load()
+        components.load()
 
 
 async def test_added_accounts_are_read_beside_it(office: Office) -> None:
-    equipment = office.equipment(office.config(account()))
-    equipment.added.add(account(email="added@example.com"))
-    loaded = equipment.load()
+    components = office.components(office.config(account()))
+    components.added.add(account(email="added@example.com"))
+    loaded = components.load()
     assert loaded.runtime_accounts == {"added@example.com"}
     assert len(loaded.accounts) == 2
 
 
 async def test_a_further_account_is_judged_beside_those_of_now(office: Office) -> None:
-    equipment = office.equipment(office.config(account()))
-    (checked,) = equipment.check([("", proposed(email="new@example.com"))], [])
+    components = office.components(office.config(account()))
+    (checked,) = components.check([("", proposed(email="new@example.com"))], [])
     assert checked.key == "new@example.com"
     office.config(account(), account(email="new@example.com"))
     with pytest.raises(ConfigError) as caught:
-        equipment.check([("[3]", proposed(email="NEW@example.com"))], [])
+        components.check([("[3]", proposed(email="NEW@example.com"))], [])
     assert [path for path, _ in caught.value.problems] == ["[3].email"]
 
 
 async def test_an_added_account_may_be_checked_against_all_but_itself(office: Office) -> None:
-    equipment = office.equipment(office.config(account()))
-    equipment.added.add(account(email="added@example.com"))
+    components = office.components(office.config(account()))
+    components.added.add(account(email="added@example.com"))
     again = proposed(email="added@example.com", recipients="verified")
     with pytest.raises(ConfigError):
-        equipment.check([("", again)], [])
-    (checked,) = equipment.check([("", again)], {"added@example.com"})
+        components.check([("", again)], [])
+    (checked,) = components.check([("", again)], {"added@example.com"})
     assert checked.verifies
 
 
@@ -179,10 +179,10 @@ def test_what_is_read_once_stays_as_it_was(tmp_path: Path) -> None:
 
 async def test_grants_are_kept_where_the_configuration_says(office: Office) -> None:
     store = {"directory": str(office.file.parent / "kept"), "key": KEY}
-    equipment = office.equipment(office.config(account(), store=store))
+    components = office.components(office.config(account(), store=store))
     grant = StoredGrant(issued_to="", descends_from="", refresh_token="secret-rt", signed_in_at=0.0)  # type: ignore[arg-type]
-    await equipment.store.save("a@example.com", grant)
-    equipment.added.add(account(email="added@example.com"))
+    await components.store.save("a@example.com", grant)
+    components.added.add(account(email="added@example.com"))
     kept = [*(office.file.parent / "kept").glob("*.json"), *office.state_dir.rglob("*.json")]
     assert len(kept) == 2
     for one in kept:
@@ -191,17 +191,17 @@ async def test_grants_are_kept_where_the_configuration_says(office: Office) -> N
 
 
 async def test_each_kind_of_store_is_opened(office: Office) -> None:
-    memory = opened(office.config(account(), store={"kind": "memory"}).store)
-    file = opened(office.config(account()).store)
+    memory = open_configured_store(office.config(account(), store={"kind": "memory"}).store)
+    file = open_configured_store(office.config(account()).store)
     assert (type(memory), type(file)) == (MemoryStore, FileStore)
     await file.close()
 
 
 async def test_closed_equipment_does_no_more_work(office: Office) -> None:
     config = office.config(account(email="b@gmail.com", provider="gmail", **GMAIL))
-    equipment = office.equipment(config)
-    threads = equipment._registry._threads
-    equipment.close()
+    components = office.components(config)
+    threads = components._registry._threads
+    components.close()
     with pytest.raises(RuntimeError):
         threads.submit(print)
 
@@ -275,13 +275,13 @@ async def test_what_needs_a_restart_is_told_until_there_was_one(
 async def test_what_a_parent_hands_on_during_the_start_is_what_counts(tmp_path: Path) -> None:
     """The start hashes a decoy, which takes a while; what is handed on does not."""
     hashed = argon2.PasswordHasher().hash(PASSWORD)
-    old, equipment, _ = relay_settings(one_account(password=hashed), tmp_path, None, None)
+    old, components, _ = relay_settings(one_account(password=hashed), tmp_path, None, None)
     rewrite(tmp_path, one_account(email=OTHER_MAILBOX))
-    new = equipment.load()
-    app = App(old, equipment)
+    new = components.load()
+    app = App(old, components)
     starting = asyncio.create_task(app.start())
     await asyncio.sleep(0)
-    await app.take_up(new)
+    await app.apply(new)
     host, port = (await starting).smtp
     try:
         async with await Client.connect(host, port) as client:

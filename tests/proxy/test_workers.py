@@ -31,14 +31,16 @@ from xoauth2_proxy.workers.client_counts import ClientCounts
 from xoauth2_proxy.workers.number import number_of_processors
 from xoauth2_proxy.workers.parent import Parent
 from xoauth2_proxy.workers.run_directory import RunDirectory
-from xoauth2_proxy.workers.worker import Timing
+from xoauth2_proxy.workers.worker import SupervisionTiming
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
 LOGGING = Logging(LogLevel.INFO, LogFormat.TEXT)
-QUICK = Timing(ping_seconds=0.05, max_unanswered=40, min_delay_seconds=0.01, max_delay_seconds=0.04)
+QUICK = SupervisionTiming(
+    ping_seconds=0.05, max_unanswered=40, min_delay_seconds=0.01, max_delay_seconds=0.04
+)
 ONE_LOOP = pytest.mark.one_loop
 
 
@@ -49,7 +51,7 @@ def run_of(directory: Path) -> Run:
 
 @asynccontextmanager
 async def running(
-    directory: Path, number: int = 1, timing: Timing = QUICK
+    directory: Path, number: int = 1, timing: SupervisionTiming = QUICK
 ) -> AsyncIterator[Parent]:
     parent = Parent(run_of(directory), number, LOGGING, timing)
     await parent.start()

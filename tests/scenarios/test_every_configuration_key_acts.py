@@ -17,8 +17,8 @@ import argon2
 import pytest
 from aiohttp import web
 
+from tests.support.components import TestComponents
 from tests.support.documents import account, one_account, upstream_at
-from tests.support.components import TestEquipment
 from tests.support.keyrings import Keyring, keyring_in_use
 from tests.support.redis_server import redis_server
 from tests.support.relay import MAILBOX, OTHER_MAILBOX, PASSWORD, Relay
@@ -34,7 +34,7 @@ from xoauth2_proxy.sandbox.app import Sandbox
 from xoauth2_proxy.sandbox.faults import Action, Fault, Step
 from xoauth2_proxy.sandbox.state_directory import load_signing_key
 from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokens
-from xoauth2_proxy.service.components import opened
+from xoauth2_proxy.service.components import open_configured_store
 from xoauth2_proxy.upstream import connector
 
 if TYPE_CHECKING:
@@ -356,8 +356,8 @@ async def test_hosts_and_ports_are_where_it_listens(tmp_path: Path) -> None:
     source = ConfigSource(file, Overrides(sandbox=True), tmp_path)
     config = source.load({"mock"}, {})
     refresher = MockRefresher(MockTokens(load_signing_key(tmp_path)))
-    equipment = TestEquipment(source, config, {"mock": refresher})
-    async with Relay(config, equipment, Sandbox(tmp_path)) as relay:
+    components = TestComponents(source, config, {"mock": refresher})
+    async with Relay(config, components, Sandbox(tmp_path)) as relay:
         assert (relay.host, relay.port) == ("127.0.0.2", smtp)
         assert relay.admin_url == f"http://127.0.0.3:{admin}"
         async with await relay.log_in() as client:
@@ -607,10 +607,10 @@ async def keep_a_grant(place: Path, **store: object) -> Path:
     file = place / "accounts.json"
     file.write_text(json.dumps(one_account() | {"store": store}))
     config = ConfigSource(file, Overrides(), place).load({"mock"}, {}).store
-    first = opened(config)
+    first = open_configured_store(config)
     await first.save(MAILBOX, StoredGrant(refresh_token="PLANTED"))
     await first.close()
-    second = opened(config)
+    second = open_configured_store(config)
     is_kept = await second.load(MAILBOX) is not None
     await second.close()
     assert is_kept is (config.kind is not StoreKind.MEMORY)

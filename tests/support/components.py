@@ -1,11 +1,11 @@
-"""Equipment of a relay under test: refreshers and a store of the test's own."""
+"""Components of a relay under test: refreshers and a store of the test's own."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from xoauth2_proxy.oauth.stores.memory import MemoryStore
-from xoauth2_proxy.service.components import StandardEquipment
+from xoauth2_proxy.service.components import StandardComponents
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from xoauth2_proxy.oauth.stores import TokenStore
 
 
-class TestEquipment(StandardEquipment):
+class TestComponents(StandardComponents):
     """Refreshers that the test made come first; grants are forgotten at the end."""
 
     __test__ = False

@@ -16,7 +16,7 @@ from xoauth2_proxy.commands import login
 from xoauth2_proxy.commands.terminal import Terminal
 from xoauth2_proxy.config import ConfigSource, Overrides
 from xoauth2_proxy.oauth.refreshers import registry
-from xoauth2_proxy.service.components import opened
+from xoauth2_proxy.service.components import open_configured_store
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -100,7 +100,7 @@ class Login:
 
     @asynccontextmanager
     async def store(self) -> AsyncIterator[TokenStore]:
-        store = opened((await asyncio.to_thread(self.config)).store)
+        store = open_configured_store((await asyncio.to_thread(self.config)).store)
         try:
             yield store
         finally:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Self
 
 import aiohttp
 
-from tests.support.components import TestEquipment
+from tests.support.components import TestComponents
 from tests.support.smtp_client import Client
 from xoauth2_proxy.config import Config, ConfigSource, Overrides
 from xoauth2_proxy.oauth.refreshers import registry
@@ -34,7 +34,7 @@ def relay_settings(
     directory: Path,
     sandbox: Sandbox | None,
     refreshers: Mapping[str, Refresher] | None,
-) -> tuple[Config, TestEquipment, Sandbox]:
+) -> tuple[Config, TestComponents, Sandbox]:
     """Return what `Relay` takes, from a configuration file's content (None: `--sandbox` alone)."""
     file = None
     if document is not None:
@@ -44,15 +44,15 @@ def relay_settings(
 
     source = ConfigSource(file, Overrides(sandbox=True, port=0, admin_port=0), directory)
     config = source.load(registry.names() | chosen.keys(), {})
-    return config, TestEquipment(source, config, chosen), sandbox or Sandbox(directory)
+    return config, TestComponents(source, config, chosen), sandbox or Sandbox(directory)
 
 
 class Relay:
     """A running relay; its sandbox is at hand for faults and for what arrived."""
 
-    def __init__(self, config: Config, equipment: TestEquipment, sandbox: Sandbox) -> None:
-        self.app = App(config, equipment, sandbox)
-        self.equipment = equipment
+    def __init__(self, config: Config, components: TestComponents, sandbox: Sandbox) -> None:
+        self.app = App(config, components, sandbox)
+        self.components = components
         self.sandbox = sandbox
         self.host = ""
         self.port = 0

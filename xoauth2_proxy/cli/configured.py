@@ -16,7 +16,7 @@ from xoauth2_proxy.config import Config, ConfigSource, Overrides
 from xoauth2_proxy.errors import ConfigError
 from xoauth2_proxy.files import default_state_dir
 from xoauth2_proxy.oauth.refreshers import registry
-from xoauth2_proxy.service.components import opened
+from xoauth2_proxy.service.components import open_configured_store
 from xoauth2_proxy.standard_streams import keyboard_interrupts
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def open_store(config: Config, source: ConfigSource) -> TokenStore:
         typer.echo(f"xoauth2-proxy: {whose}", err=True)
         raise typer.Exit(EXIT_USAGE)
     try:
-        return opened(config.store)
+        return open_configured_store(config.store)
     except ValueError as error:
         typer.echo(f"xoauth2-proxy: {error}", err=True)
         raise typer.Exit(EXIT_FAILED) from None

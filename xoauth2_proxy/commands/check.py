@@ -15,7 +15,7 @@ from xoauth2_proxy.oauth.expiry_monitor import mailbox_statuses
 from xoauth2_proxy.oauth.grant import EpochSeconds
 from xoauth2_proxy.oauth.mailbox_status import State
 from xoauth2_proxy.oauth.stores.memory import MemoryStore
-from xoauth2_proxy.service.components import opened, unusable_store
+from xoauth2_proxy.service.components import open_configured_store, unusable_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,7 +46,9 @@ def concerns(config: Config, *, has_sandbox: bool) -> Iterator[str]:
 
 async def _statuses(config: Config) -> list[MailboxStatus]:
     # Opening the file store would make its directory.
-    store = opened(config.store) if config.store.directory.is_dir() else MemoryStore()
+    store = (
+        open_configured_store(config.store) if config.store.directory.is_dir() else MemoryStore()
+    )
     try:
         now = EpochSeconds(time.time())
         return await mailbox_statuses(config.accounts, store, now, config.alerts.warn_days)

@@ -36,7 +36,7 @@ from xoauth2_proxy.oauth import sign_in
 from xoauth2_proxy.oauth.authorization import AuthorizationServer
 from xoauth2_proxy.oauth.grant import EpochSeconds
 from xoauth2_proxy.oauth.refreshers import registry
-from xoauth2_proxy.service.components import opened
+from xoauth2_proxy.service.components import open_configured_store
 from xoauth2_proxy.upstream.connector import Connector, NoTokens
 
 if TYPE_CHECKING:
@@ -179,7 +179,7 @@ def _new(options: LoginOptions) -> _New:
 @asynccontextmanager
 async def _opened_store(config: StoreSection) -> AsyncIterator[TokenStore]:
     try:
-        store = await asyncio.to_thread(opened, config)
+        store = await asyncio.to_thread(open_configured_store, config)
     except ValueError as error:
         raise _Usage(f"the store cannot be opened: {error}") from None
     try:

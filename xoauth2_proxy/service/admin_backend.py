@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from xoauth2_proxy.config import Config
     from xoauth2_proxy.metrics import MergedMetrics, Metrics
     from xoauth2_proxy.oauth.tokens import TokenSource
-    from xoauth2_proxy.service.components import Equipment
+    from xoauth2_proxy.service.components import RelayComponents
     from xoauth2_proxy.upstream.connector import Connector
 
 _THREADS = 4  # for sign-ins, whose requests block
@@ -47,7 +47,7 @@ class AdminDependencies:
     """The objects the admin backend needs."""
 
     processes: RelayProcesses
-    equipment: Equipment
+    components: RelayComponents
     tokens: TokenSource
     connector: Connector
     health: Health
@@ -62,18 +62,18 @@ class AdminBackend:
         self._config = config
         self._connector = dependencies.connector
         self._threads = ThreadPoolExecutor(_THREADS, "sign-in")
-        equipment = dependencies.equipment
+        components = dependencies.components
         self.relay = RelayControl(
             accounts={account.key: account for account in config.accounts},
             added=config.runtime_accounts,
             providers=_providers(config),
-            account_files=equipment.added,
-            store=equipment.store,
+            account_files=components.added,
+            store=components.store,
             metrics=dependencies.metrics,
             threads=self._threads,
             warn_days=config.alerts.warn_days,
-            check=equipment.check,
-            refresher=equipment.refresher,
+            check=components.check,
+            refresher=components.refresher,
             refresh=dependencies.tokens.refresh,
             log_in=self._log_in,
             reload=dependencies.processes.reload,
@@ -89,7 +89,7 @@ class AdminBackend:
         )
         webhook = config.alerts.webhook
         self._monitor = ExpiryMonitor(
-            equipment.store,
+            components.store,
             dependencies.metrics,
             lambda: self.relay.accounts.values(),
             config.alerts.warn_days,

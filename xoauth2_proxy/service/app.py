@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from xoauth2_proxy.accounts.accounts import Account
     from xoauth2_proxy.config import Config
     from xoauth2_proxy.sandbox.app import Sandbox
-    from xoauth2_proxy.service.components import Equipment
+    from xoauth2_proxy.service.components import RelayComponents
     from xoauth2_proxy.submission.acceptor import ClientCounter
     from xoauth2_proxy.upstream.worker_slots import WorkerSlots
 
@@ -72,22 +72,22 @@ class App:
     def __init__(
         self,
         config: Config,
-        equipment: Equipment,
+        components: RelayComponents,
         sandbox: Sandbox | None = None,
         shared: WorkerResources | None = None,
     ) -> None:
         """Raises `OSError` if a file that a refresher needs cannot be read."""
         self._config = config
-        self._equipment = equipment
+        self._components = components
         self._sandbox = sandbox
         self._sandbox_upstream = shared.sandbox if shared is not None else None
         self._shared = shared
         self.metrics = Metrics()
         self.health = Health(account_states(config))
-        refreshers = equipment.refreshers(config)
+        refreshers = components.refreshers(config)
         self._explanations = Explanations()
         self._tokens = TokenSource(
-            refreshers, self.metrics, equipment.store, explanations=self._explanations
+            refreshers, self.metrics, components.store, explanations=self._explanations
         )
         self._pool = Pool(self.metrics, shared.slots if shared is not None else None)
         self._accounts = Accounts(())
@@ -103,7 +103,7 @@ class App:
     def _with_administration(self) -> AdminBackend:
         dependencies = AdminDependencies(
             processes=self,
-            equipment=self._equipment,
+            components=self._components,
             tokens=self._tokens,
             connector=self._connector,
             health=self.health,
@@ -159,11 +159,11 @@ class App:
             OSError: a file cannot be read; the previous one stays in use.
         """
         async with self._reloading:
-            old, config = self._config, await asyncio.to_thread(self._equipment.load)
+            old, config = self._config, await asyncio.to_thread(self._components.load)
             await self._use(in_force(old, config))
             warn_of_changes(old, config)
 
-    async def take_up(self, config: Config) -> None:
+    async def apply(self, config: Config) -> None:
         """Use a configuration that the parent has read, as `reload` does. Raises `OSError`."""
         async with self._reloading:
             await self._use(config)
@@ -175,8 +175,8 @@ class App:
         self._pool.drop(mailbox)
 
     async def _use(self, config: Config) -> None:
-        refreshers = await asyncio.to_thread(self._equipment.refreshers, config)
-        accounts = sandboxed(config, self._sandbox_upstream)
+        refreshers = await asyncio.to_thread(self._components.refreshers, config)
+        accounts = with_sandbox_upstream(config, self._sandbox_upstream)
         await self._accounts.replace(accounts)
         self._config = config
         self._authenticator.use(refreshers)
@@ -220,7 +220,7 @@ class App:
         if self._administration is not None:
             await self._administration.stop()
         await self._tokens.close()
-        self._equipment.close()
+        self._components.close()
         if self._sandbox is not None:
             await self._sandbox.stop()
 
@@ -249,7 +249,7 @@ def account_states(config: Config) -> dict[str, int]:
     return {"enabled": len(config.accounts), "disabled": config.disabled_accounts}
 
 
-def sandboxed(config: Config, upstream: Upstream | None) -> tuple[Account, ...]:
+def with_sandbox_upstream(config: Config, upstream: Upstream | None) -> tuple[Account, ...]:
     """Return the accounts, with the sandbox, if any, as the upstream of mock accounts."""
     if upstream is None:
         return config.accounts

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from xoauth2_proxy.oauth.stores import TokenStore
 
 
-class Equipment(Protocol):
+class RelayComponents(Protocol):
     """Supplies a relay's refreshers, token store and later configurations."""
 
     store: TokenStore
@@ -52,7 +52,7 @@ class Equipment(Protocol):
         ...
 
 
-class StandardEquipment:
+class StandardComponents:
     """The built-in and plug-in refreshers, and the configured store."""
 
     def __init__(self, source: ConfigSource, config: Config) -> None:
@@ -60,7 +60,7 @@ class StandardEquipment:
         self._source = source
         self._has_token = bool(config.admin.token)  # the running server's, which reads it once
         self._registry = registry.RefresherRegistry(source.state_dir)
-        self.store = opened(config.store)
+        self.store = open_configured_store(config.store)
         self.added = open_runtime_accounts(source.state_dir, config.store)
 
     def refreshers(self, config: Config) -> Mapping[str, Refresher]:
@@ -107,7 +107,7 @@ def unusable_store(config: Config) -> str | None:
     return state_directory_problem(config.store.directory)
 
 
-def opened(config: StoreSection) -> TokenStore:
+def open_configured_store(config: StoreSection) -> TokenStore:
     """Return the configured store. Raises `ValueError` if it cannot be opened."""
     return open_store(
         config.kind,

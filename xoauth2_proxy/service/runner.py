@@ -19,7 +19,7 @@ from xoauth2_proxy.errors import ConfigError
 from xoauth2_proxy.files import default_state_dir
 from xoauth2_proxy.sandbox.mock_mailboxes import MOCK_MAILBOXES
 from xoauth2_proxy.service.app import Addresses, App
-from xoauth2_proxy.service.components import StandardEquipment, unusable_store
+from xoauth2_proxy.service.components import StandardComponents, unusable_store
 from xoauth2_proxy.service.event_loop import EventLoop
 from xoauth2_proxy.standard_streams import OutputFailed
 
@@ -98,7 +98,7 @@ class CannotStart(Exception):
 
 
 def _build(what: Run) -> App:
-    return App(what.config, equipment(what), embedded_sandbox(what))
+    return App(what.config, components(what), embedded_sandbox(what))
 
 
 def embedded_sandbox(what: Run) -> Sandbox | None:
@@ -112,9 +112,9 @@ def embedded_sandbox(what: Run) -> Sandbox | None:
     )
 
 
-def equipment(what: Run) -> StandardEquipment:
+def components(what: Run) -> StandardComponents:
     """Return the refreshers and the store for this run. Raises `ValueError`."""
-    return StandardEquipment(what.source, what.config)
+    return StandardComponents(what.source, what.config)
 
 
 async def _serve(what: Run, build: Callable[[Run], Service], interrupt: Callable[[], None]) -> None:
@@ -156,7 +156,7 @@ def _greet(text: str) -> None:
 
 
 def _on_signals(stop: asyncio.Event, again: asyncio.Event, interrupt: Callable[[], None]) -> None:
-    def asked_to_stop(signal_number: int) -> None:
+    def stop_requested(signal_number: int) -> None:
         if stop.is_set() and signal_number == signal.SIGINT:
             interrupt()
             os._exit(EXIT_INTERRUPTED)
@@ -164,7 +164,7 @@ def _on_signals(stop: asyncio.Event, again: asyncio.Event, interrupt: Callable[[
 
     loop = asyncio.get_running_loop()
     for signal_number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(signal_number, asked_to_stop, signal_number)
+        loop.add_signal_handler(signal_number, stop_requested, signal_number)
     loop.add_signal_handler(signal.SIGHUP, again.set)
 
 

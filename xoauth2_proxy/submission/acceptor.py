@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 _BACKLOG = 1024  # connections the kernel holds while the event loops are busy
-_AFTER_YOU_SECONDS = 0.002  # the head start of workers with fewer clients
+_HEAD_START_SECONDS = 0.002  # the head start of workers with fewer clients
 _OUT_OF_FILES_SECONDS = 1.0  # the pause when no file descriptor is left for a client
 
 _log = log.logger("acceptor")
@@ -82,13 +82,13 @@ class Acceptor:
 
     def _watch(self, one: socket.socket) -> None:
         if one in self._sockets:
-            self._loop.add_reader(one, self._noticed, one)
+            self._loop.add_reader(one, self._on_waiting_client, one)
 
-    def _noticed(self, one: socket.socket) -> None:
+    def _on_waiting_client(self, one: socket.socket) -> None:
         """Accept the waiting client, at once or after giving other workers a head start."""
         if self._client_counts.is_ahead(self._clients() + len(self._arriving)):
             self._loop.remove_reader(one)
-            self._loop.call_later(_AFTER_YOU_SECONDS, self._accept, one)
+            self._loop.call_later(_HEAD_START_SECONDS, self._accept, one)
         else:
             self._accept(one)
 

@@ -50,7 +50,7 @@ class Authenticator:
         # Bounded by the number of accounts.
         self._proved: dict[str, tuple[bytes, float]] = {}
         self._proving: dict[str, asyncio.Lock] = {}
-        self._in_line: dict[str, Counter[bytes]] = {}  # the number of clients waiting, by token
+        self._waiting: dict[str, Counter[bytes]] = {}  # the number of clients waiting, by token
 
     async def authenticate(self, credentials: Credentials) -> Login:
         """Return the login for `credentials`.
@@ -123,7 +123,7 @@ class Authenticator:
     @asynccontextmanager
     async def _turn(self, account: Account, digest: bytes) -> AsyncIterator[None]:
         """Wait until no other token of the account is being tried. Raises `Overloaded`."""
-        line = self._in_line.setdefault(account.key, Counter())
+        line = self._waiting.setdefault(account.key, Counter())
         if digest not in line and len(line) >= _MAX_IN_LINE:
             raise Overloaded("too many different tokens are waiting to be tried")
         line[digest] += 1

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from xoauth2_proxy.submission.authenticator import Authenticator
 
 _BACKLOG = 1024  # connections the kernel holds while the event loop is busy
-_LAST_WORDS_SECONDS = 2.0  # for clients to read their last replies
+_LAST_REPLIES_SECONDS = 2.0  # for clients to read their last replies
 
 
 class Listener:
@@ -91,7 +91,7 @@ class Listener:
         if not self._sessions:
             return
         with suppress(TimeoutError):
-            async with asyncio.timeout(_LAST_WORDS_SECONDS):
+            async with asyncio.timeout(_LAST_REPLIES_SECONDS):
                 await self._is_empty.wait()
         for session in list(self._sessions):
             session.abort()

@@ -201,20 +201,20 @@ class Reader:
         self._waiter = self._loop.create_future()
         self._waiting_since = self._loop.time()
         if self._timer is None and self._idle_seconds != math.inf:
-            self._timer = self._loop.call_later(self._idle_seconds, self._look_at_the_clock)
+            self._timer = self._loop.call_later(self._idle_seconds, self._check_deadline)
         try:
             await self._waiter
         finally:
             self._waiter = None
 
-    def _look_at_the_clock(self) -> None:
+    def _check_deadline(self) -> None:
         """End a wait that has lasted too long. One timer, moved forward, serves many waits."""
         self._timer = None
         if self._waiter is None:
             return
         remaining = self._waiting_since + self._idle_seconds - self._loop.time()
         if remaining > 0:
-            self._timer = self._loop.call_later(remaining, self._look_at_the_clock)
+            self._timer = self._loop.call_later(remaining, self._check_deadline)
         elif not self._waiter.done():
             self._waiter.set_exception(TimeoutError())
 

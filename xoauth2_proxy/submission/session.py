@@ -48,7 +48,7 @@ _READ_BYTES = 65_536  # handled at once, before other sessions get a turn
 _UNREAD_REPLY_BYTES = 32_768  # replies the client has not read; beyond it the session waits
 _TLS_HANDSHAKE_SECONDS = 30.0
 _PROXY_HEADER_SECONDS = 5.0  # load balancers send it at once, in one packet
-_ABSURD_CHUNK_FACTOR = 4  # a BDAT chunk this many times the limit ends the session
+_MAX_CHUNK_FACTOR = 4  # a BDAT chunk this many times the limit ends the session
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
@@ -578,7 +578,7 @@ class ClientSession(SMTP):
             chunk = parse_chunk(argument)
         except BadChunk:
             raise _CloseSession(replies.ARGUMENT_MALFORMED) from None
-        if chunk.size_bytes > _ABSURD_CHUNK_FACTOR * self._policy.max_message_bytes:
+        if chunk.size_bytes > _MAX_CHUNK_FACTOR * self._policy.max_message_bytes:
             raise _CloseSession(replies.TOO_LARGE)
         refusal = self._auth_missing() or self._transaction.chunk_refusal()
         collector = None if refusal else self._transaction.chunks

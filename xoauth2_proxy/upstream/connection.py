@@ -124,9 +124,9 @@ class Connection(asyncio.Protocol):
     def _set_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._loop.call_at(self._deadline, self._look_at_the_clock)
+        self._timer = self._loop.call_at(self._deadline, self._check_deadline)
 
-    def _look_at_the_clock(self) -> None:
+    def _check_deadline(self) -> None:
         """Abort if a wait has lasted too long. One timer, moved forward, serves many waits."""
         self._timer = None
         if self._loop.time() >= self._deadline:

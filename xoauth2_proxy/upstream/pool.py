@@ -98,7 +98,7 @@ class _AccountPool:
         return self.occupied < self.max_connections
 
     @property
-    def is_forgettable(self) -> bool:
+    def is_removable(self) -> bool:
         """Whether the pool holds nothing and can be removed."""
         is_busy = self.occupied or self.waiters
         return not is_busy and time.monotonic() > max(self.ceiling_until, self.rate_limit.whole_at)
@@ -231,7 +231,7 @@ class Pool:
                 self._drop_idle(pool, pool.idle[0], "cap")
             if pool.seeking is None:
                 self._offer_free_slots(pool)
-            if pool.is_forgettable:
+            if pool.is_removable:
                 del self._pools[key]
                 if self._slots is not None and pool.slots is not None:
                     self._slots.forget(pool.slots)

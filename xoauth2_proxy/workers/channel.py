@@ -80,7 +80,7 @@ class Channel:
         if must_arrive or unsent_bytes <= _MAX_UNSENT_BYTES:
             self._writer.write(" ".join(line.split())[:_MAX_LINE].encode() + b"\n")
 
-    def hand_on(self, config: bytes) -> None:
+    def send_config(self, config: bytes) -> None:
         """Send a pickled configuration, preceded by the line that announces it."""
         self._writer.write(f"{CONFIG}{len(config)}\n".encode() + config)
 

@@ -89,7 +89,7 @@ def _build(setup: Setup, slots: WorkerSlots) -> App:
         setup.number
     )
     shared = WorkerResources(sockets, slots, client_counts, setup.sandbox)
-    return App(setup.run.config, runner.equipment(setup.run), shared=shared)
+    return App(setup.run.config, runner.components(setup.run), shared=shared)
 
 
 async def _listen(channel: Channel, app: App, slots: WorkerSlots, stop: asyncio.Event) -> None:
@@ -104,7 +104,7 @@ async def _listen(channel: Channel, app: App, slots: WorkerSlots, stop: asyncio.
             elif line == "drain":
                 stop.set()
             elif line.startswith(CONFIG):
-                await app.take_up(await channel.config(line))
+                await app.apply(await channel.config(line))
                 channel.say("took")
                 _log.info("configuration read again")
             elif line.startswith(_FORGET):

@@ -28,16 +28,16 @@ from xoauth2_proxy.service.app import (
     own_hostname,
     sandbox_addresses,
     sandbox_upstream,
-    sandboxed,
     start_sandbox,
     warn_of_changes,
+    with_sandbox_upstream,
 )
 from xoauth2_proxy.submission.acceptor import listening_sockets
 from xoauth2_proxy.upstream.connector import Connector
 from xoauth2_proxy.workers import run_directory
 from xoauth2_proxy.workers.channel import Setup
 from xoauth2_proxy.workers.client_counts import ClientCounts
-from xoauth2_proxy.workers.worker import Timing, Worker
+from xoauth2_proxy.workers.worker import SupervisionTiming, Worker
 
 if TYPE_CHECKING:
     import socket
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 # Beyond the time to drain: for token requests in flight (`oauth.tokens`), last replies and exit.
 _GRACE_SECONDS = 20.0
-_TAKE_SECONDS = 5.0  # how long to wait for a worker to apply a configuration
+_APPLY_SECONDS = 5.0  # how long to wait for a worker to apply a configuration
 
 _log = log.logger("workers")
 
@@ -64,16 +64,16 @@ class Parent:
     """A relay that consists of several processes."""
 
     def __init__(
-        self, what: Run, workers: int, logging: Logging, timing: Timing | None = None
+        self, what: Run, workers: int, logging: Logging, timing: SupervisionTiming | None = None
     ) -> None:
         self.health = Health(account_states(what.config))
         self.workers: list[Worker] = []
         self._what = what
         self._number = workers
         self._logging = logging
-        self._timing = timing or Timing()
+        self._timing = timing or SupervisionTiming()
         self._sandbox = runner.embedded_sandbox(what)
-        self._equipment = runner.equipment(what)
+        self._components = runner.components(what)
         self._reloading = asyncio.Lock()
         self._sockets: list[socket.socket] = []
         self._keeping: list[asyncio.Task[None]] = []
@@ -82,7 +82,7 @@ class Parent:
         self._metrics: MergedMetrics | None = None
         self._own_metrics = Metrics()
         self._tokens = TokenSource(
-            self._equipment.refreshers(what.config), self._own_metrics, self._equipment.store
+            self._components.refreshers(what.config), self._own_metrics, self._components.store
         )
         self._connector = Connector(self._tokens)
         self._administration: AdminBackend | None = None
@@ -132,7 +132,7 @@ class Parent:
         A worker that is stuck is not waited for. Raises as `App.reload`.
         """
         async with self._reloading:
-            old, config = self._what.config, await asyncio.to_thread(self._equipment.load)
+            old, config = self._what.config, await asyncio.to_thread(self._components.load)
             mixed = in_force(old, config)
             # One process reads for all, since the file may change in between.
             pickled = await asyncio.to_thread(pickle.dumps, mixed)
@@ -142,15 +142,15 @@ class Parent:
             await self._hand_on(pickled)
 
     async def _hand_on(self, config: bytes) -> None:
-        in_time = await asyncio.gather(*(self._takes_up(one, config) for one in self.workers))
+        in_time = await asyncio.gather(*(self._applies(one, config) for one in self.workers))
         if late := in_time.count(False):
             _log.warning("%d workers do not use the new configuration yet", late)
 
-    async def _takes_up(self, worker: Worker, config: bytes) -> bool:
+    async def _applies(self, worker: Worker, config: bytes) -> bool:
         """Return whether the worker has applied the configuration in time."""
         # A worker that is starting applies it as soon as it is ready.
-        patience = _TAKE_SECONDS if worker.is_ready else self._timing.start_seconds
-        taken = worker.take_up(self._setup(worker.number), config)
+        patience = _APPLY_SECONDS if worker.is_ready else self._timing.start_seconds
+        taken = worker.apply(self._setup(worker.number), config)
         done, _ = await asyncio.wait([taken], timeout=patience)
         return bool(done)
 
@@ -161,10 +161,10 @@ class Parent:
             worker.say(f"forget {quote(mailbox, safe='@')}", must_arrive=True)
 
     async def _use(self, config: Config) -> None:
-        refreshers = await asyncio.to_thread(self._equipment.refreshers, config)
+        refreshers = await asyncio.to_thread(self._components.refreshers, config)
         self.health.accounts = account_states(config)
         upstream = sandbox_upstream(self._sandbox) if self._sandbox is not None else None
-        accounts = sandboxed(config, upstream)
+        accounts = with_sandbox_upstream(config, upstream)
         self._tokens.use(refreshers, accounts)
         self._connector.forget_authorities()
         if self._administration is not None:
@@ -173,7 +173,7 @@ class Parent:
     def _with_administration(self, shown: MergedMetrics) -> AdminBackend:
         dependencies = AdminDependencies(
             processes=self,
-            equipment=self._equipment,
+            components=self._components,
             tokens=self._tokens,
             connector=self._connector,
             health=self.health,
@@ -199,7 +199,7 @@ class Parent:
             for number in range(self._number)
         ]
         self._keeping = [
-            asyncio.create_task(worker.keep(), name=f"worker {worker.number}")
+            asyncio.create_task(worker.keep_running(), name=f"worker {worker.number}")
             for worker in self.workers
         ]
         for task in self._keeping:
@@ -225,7 +225,7 @@ class Parent:
         if self._administration is not None:
             await self._administration.stop()
         await self._tokens.close()
-        self._equipment.close()
+        self._components.close()
         if self._sandbox is not None:
             await self._sandbox.stop()
         self._clear()

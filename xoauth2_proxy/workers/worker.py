@@ -35,7 +35,7 @@ _REAP_SECONDS = 5.0  # for a process that has closed its channel to exit by itse
 
 
 @dataclass(frozen=True, slots=True)
-class Timing:
+class SupervisionTiming:
     """The timeouts and delays with which workers are supervised."""
 
     start_seconds: float = 60.0  # to become ready: imports, thousands of mailboxes, a busy machine
@@ -52,7 +52,7 @@ class Worker:
     def __init__(
         self,
         setup: Setup,
-        timing: Timing,
+        timing: SupervisionTiming,
         tell_others: Callable[[Worker, str], None],
         has_changed: Callable[[Worker], None],
     ) -> None:
@@ -82,13 +82,13 @@ class Worker:
         """The id of the current process."""
         return self._process.pid if self._process is not None else None
 
-    async def keep(self) -> None:
+    async def keep_running(self) -> None:
         """Run the process and restart it, until `drain` was called and it has ended."""
         delay = self._timing.min_delay_seconds
         while not self._is_ending.is_set():
             began = time.monotonic()
             try:
-                reason = f"it ended with code {await self._live()}"
+                reason = f"it ended with code {await self._run_process()}"
             except OSError as error:  # no more processes or file descriptors
                 reason = str(error)
             if self._is_ending.is_set():
@@ -110,7 +110,7 @@ class Worker:
             self.restarts += not self._is_ending.is_set()
         self._settle("the proxy is stopping")
 
-    def take_up(self, setup: Setup, config: bytes) -> asyncio.Future[None]:
+    def apply(self, setup: Setup, config: bytes) -> asyncio.Future[None]:
         """Send the process a configuration; later processes start with `setup`.
 
         The returned future is done once the process uses it or has ended.
@@ -120,7 +120,7 @@ class Worker:
         if self._channel is None:
             taken.set_result(None)
         else:
-            self._channel.hand_on(config)
+            self._channel.send_config(config)
             self._handed_on.append(taken)
         return taken
 
@@ -139,7 +139,7 @@ class Worker:
         if self._process is not None:
             self._process.kill()
 
-    async def _live(self) -> int:
+    async def _run_process(self) -> int:
         """Run one process from its start to its end, and return its exit code."""
         here, there = socket.socketpair()
         with there:
