@@ -17,6 +17,9 @@ class ProxyError(Exception):
     is_transient = False
 
 
+# The operator's fault: the configuration.
+
+
 class ConfigError(ProxyError):
     """The operator's configuration is invalid. `problems` pairs each JSON path with its fault."""
 
@@ -25,12 +28,18 @@ class ConfigError(ProxyError):
         self.problems = problems
 
 
+# The client's fault: its credentials.
+
+
 class CredentialsRejected(ProxyError):
     """The client sent a wrong login, password or token. A retry does not help."""
 
 
+# Access tokens: the user, the operator or the provider must act.
+
+
 class TokenError(ProxyError):
-    """No access token can be obtained. Subclasses say who must act."""
+    """No access token can be obtained. The subclasses say who must act."""
 
     def __init__(self, message: str = "", *, oauth_error: str = "") -> None:
         super().__init__(message)
@@ -63,8 +72,14 @@ class TokenStoreUnavailable(TokenError):
     is_transient = True
 
 
+# A sign-in: the user must act.
+
+
 class SignInRefused(ProxyError):
     """A sign-in failed. The text tells the user why, and what to do."""
+
+
+# The provider's mail server.
 
 
 class UpstreamError(ProxyError):
@@ -129,6 +144,9 @@ class UpstreamDropped(UpstreamError):
 
 class OutcomeUnknown(UpstreamError):
     """The connection was lost after the last octet, before the reply. A retry may deliver twice."""
+
+
+# The relay's limits.
 
 
 class Overloaded(ProxyError):

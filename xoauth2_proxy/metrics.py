@@ -73,7 +73,7 @@ class Metrics:
         PlatformCollector(registry=self.registry)
         _show_version(self.registry)
         self.client_connections = self._counter(
-            "client_connections", "Client connections, by what became of them", "result"
+            "client_connections", "Client connections, by result", "result"
         )
         self.client_sessions = self._gauge("client_sessions", "Client sessions open now")
         self.auth = self._counter(
@@ -121,7 +121,7 @@ class Metrics:
         self.mailboxes = self._gauge(
             # Every process sees all accounts, so their values are not added up.
             "mailboxes",
-            "Mailboxes, by provider and how they stand",
+            "Mailboxes, by provider and state",
             "provider",
             "state",
             merged="livemax",
@@ -179,7 +179,7 @@ def _show_version(registry: CollectorRegistry) -> None:
     Info("xoauth2_proxy", "The running version", registry=registry).info({"version": __version__})
 
 
-def keep_in(directory: Path, worker: int) -> None:
+def record_in_files(directory: Path, worker: int) -> None:
     """Keep metrics created from now on in files, which `MergedMetrics` reads in the parent.
 
     The files belong to the worker, not to the process: after a restart it continues counting from
@@ -203,7 +203,7 @@ class MergedMetrics:
         PlatformCollector(registry=self.registry)
         _show_version(self.registry)
 
-    def forget_present(self, worker: int) -> None:
+    def drop_gauges(self, worker: int) -> None:
         """Drop the gauges of a worker whose process has ended."""
         mark_process_dead(worker, str(self._directory))  # type: ignore[no-untyped-call]
 

@@ -22,7 +22,7 @@ import sys
 from pathlib import Path
 from xoauth2_proxy import metrics
 directory, worker, *providers = sys.argv[1:]
-metrics.keep_in(Path(directory), int(worker))
+metrics.record_in_files(Path(directory), int(worker))
 figures = metrics.Metrics()
 for provider in providers:
     figures.token_refreshes.labels(provider, "ok").inc()
@@ -126,7 +126,7 @@ def test_a_workers_end_takes_its_gauges_and_nothing_of_the_parents(
         count_in_a_worker(tmp_path, worker, "gmail")
     own.mailboxes.labels("gmail", "ok").set(3)
     assert Shown(merged).value("xoauth2_proxy_client_sessions") == 4
-    merged.forget_present(0)
+    merged.drop_gauges(0)
     shown = Shown(merged)
     assert shown.value("xoauth2_proxy_client_sessions") == 2
     assert shown.value(MAILBOXES, provider="gmail", state="ok") == 3

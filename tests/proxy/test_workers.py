@@ -198,7 +198,7 @@ COUNTING = """
 import sys
 from pathlib import Path
 from xoauth2_proxy import metrics
-metrics.keep_in(Path(sys.argv[1]), int(sys.argv[2]))
+metrics.record_in_files(Path(sys.argv[1]), int(sys.argv[2]))
 figures = metrics.Metrics()
 figures.client_connections.labels("accepted").inc(3)
 figures.client_sessions.set(2)
@@ -217,7 +217,7 @@ def test_a_workers_next_process_goes_on_counting(tmp_path: Path) -> None:
     for worker in (0, 1):
         count_in_a_process(tmp_path, worker)
     assert (show(*accepted), show("xoauth2_proxy_client_sessions")) == (6, 4)
-    merged.forget_present(1)
+    merged.drop_gauges(1)
     assert (show(*accepted), show("xoauth2_proxy_client_sessions")) == (6, 2)
     count_in_a_process(tmp_path, 1)
     assert (show(*accepted), show("xoauth2_proxy_client_sessions")) == (9, 4)

@@ -241,7 +241,7 @@ class App:
     def _background_ended(self, task: asyncio.Task[None]) -> None:
         self._background.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            _log.critical("%s died", task.get_name(), exc_info=error)
+            _log.critical("%s stopped unexpectedly", task.get_name(), exc_info=error)
 
 
 def account_states(config: Config) -> dict[str, int]:

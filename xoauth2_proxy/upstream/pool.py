@@ -125,7 +125,7 @@ class _AccountPool:
         return now < self.wanted_until and (has_ended or now >= connection.yields_at)
 
     def end_reason(self, connection: Connection) -> str:
-        """Say why the connection may not carry another transaction, or ""."""
+        """Return why the connection may not carry another transaction, or ""."""
         if connection.opened_at < self.void_before:
             return self.void_reason
         return _end_reason(connection, self.limits)
@@ -514,7 +514,7 @@ class Lease:
 
 
 def _end_reason(connection: Connection, limits: Limits) -> str:
-    """Say why the connection may not carry another transaction, or ""."""
+    """Return why the connection may not carry another transaction, or ""."""
     if not connection.is_usable:
         return "lost"
     if connection.transactions >= limits.max_messages_per_connection:

@@ -41,7 +41,7 @@ def main() -> int:
     except EOFError:
         return runner.EXIT_FAILED
     log.configure(setup.logging.level, setup.logging.format)
-    metrics.keep_in(run_directory.figures(setup.directory), setup.number)
+    metrics.record_in_files(run_directory.figures(setup.directory), setup.number)
     with asyncio.Runner(loop_factory=setup.run.loop.factory()) as event_loop:
         return event_loop.run(_serve(setup, end))
 
@@ -112,6 +112,6 @@ async def _listen(channel: Channel, app: App, slots: WorkerSlots, stop: asyncio.
             else:
                 slots.heard(line)
     except Exception:
-        _log.critical("the worker cannot read its parent's commands", exc_info=True)
+        _log.critical("the worker cannot carry out its parent's commands", exc_info=True)
     finally:
         stop.set()

@@ -203,7 +203,7 @@ class Parent:
             for worker in self.workers
         ]
         for task in self._keeping:
-            task.add_done_callback(_keeper_ended)
+            task.add_done_callback(_supervision_ended)
         reasons = await asyncio.gather(*(worker.first for worker in self.workers))
         if all(reasons):
             raise runner.CannotStart(f"no worker could start: {reasons[0]}")
@@ -257,13 +257,13 @@ class Parent:
             assert self._client_counts is not None  # noqa: S101 - made before the first worker
             assert self._metrics is not None  # noqa: S101 - the same
             self._client_counts.for_worker(worker.number).count(0)
-            self._metrics.forget_present(worker.number)
+            self._metrics.drop_gauges(worker.number)
         running = sum(one.is_ready for one in self.workers)
         restarts = sum(one.restarts for one in self.workers)
         self.health.workers = WorkersHealth(running, restarts)
         self.health.is_ready = running > 0
 
 
-def _keeper_ended(task: asyncio.Task[None]) -> None:
+def _supervision_ended(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and (error := task.exception()) is not None:
         _log.critical("%s is no longer restarted", task.get_name(), exc_info=error)
