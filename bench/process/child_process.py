@@ -157,7 +157,10 @@ async def _end(process: Process) -> None:
             await process.wait()
     except TimeoutError:
         _signal(process, signal.SIGKILL)
-        await process.wait()
+        # Bounded: an event loop may miss the end of a process that is killed as it starts.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_END_SECONDS):
+                await process.wait()
 
 
 def _signal(process: Process, number: signal.Signals) -> None:
