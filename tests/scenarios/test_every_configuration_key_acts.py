@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import socket
 import time
 from contextlib import asynccontextmanager
@@ -410,6 +411,26 @@ async def test_a_listed_balancer_names_its_client(
     (record,) = (one for one in caplog.records if one.getMessage() == "AUTH failed")
     peer = record.fields["peer"]  # type: ignore[attr-defined]
     assert peer == ("192.0.2.1" if is_listed else "127.0.0.1")
+
+
+@shows("listener.proxies")
+@pytest.mark.parametrize("said", [b"", b"PRO", b"PROXY TCP4 192.0"])
+async def test_a_balancer_that_only_checks_the_port_leaves_no_error(
+    start_relay: StartRelay, caplog: pytest.LogCaptureFixture, said: bytes
+) -> None:
+    relay = await start_relay(one_account() | {"listener": {"proxies": ["127.0.0.1"]}})
+    _, writer = await asyncio.open_connection(relay.host, relay.port)
+    writer.write(said)
+    writer.close()
+    await writer.wait_closed()
+    await until(lambda: is_done(relay))
+    assert not [one for one in caplog.records if one.levelno >= logging.ERROR]
+
+
+async def is_done(relay: Relay) -> bool:
+    """Whether the one client has come and gone."""
+    come = await relay.metric("xoauth2_proxy_client_connections_total", result="accepted")
+    return come == 1 and await relay.metric("xoauth2_proxy_client_sessions") == 0
 
 
 @shows("listener.max_connections")

@@ -83,7 +83,7 @@ class ListenerSection(Section):
         """Tell of passwords that others could read, and of a certificate that clients refuse."""
         if self.allow_insecure_auth:
             yield (
-                f"allow_insecure_auth: clients of {self.host} may send passwords and tokens "
+                f"listener.allow_insecure_auth: clients of {self.host} may send passwords and tokens "
                 "without TLS, for anyone on the way to read"
             )
         if self.tls_cert is not None and (fault := certificate_fault(self.tls_cert)):
@@ -91,7 +91,7 @@ class ListenerSection(Section):
 
 
 class AdminSection(Section):
-    """Where health and metrics are asked for."""
+    """The admin server."""
 
     host: Host = Field(default="127.0.0.1", description="Address to listen on.")
     port: ListenPort = Field(default=9090, description="Port to listen on; 0: any free one.")

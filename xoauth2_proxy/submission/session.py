@@ -221,9 +221,14 @@ class ClientSession(SMTP):
 
     async def _read_proxy_header(self) -> None:
         """Read the client's address from a load balancer's PROXY header (versions 1 and 2)."""
-        async with asyncio.timeout(_PROXY_HEADER_SECONDS):
-            header = await get_proxy(self._input)
-        if not header.valid:
+        try:
+            async with asyncio.timeout(_PROXY_HEADER_SECONDS):
+                header = await get_proxy(self._input)
+        except asyncio.IncompleteReadError:
+            raise _CloseSession from None  # a balancer checks the port by connecting alone
+        except TimeoutError:
+            header = None
+        if header is None or not header.valid:
             _log.event(logging.WARNING, "no PROXY header", session=self.id, peer=self._peer)
             raise _CloseSession
         if header.src_addr:  # LOCAL and UNKNOWN carry none: the balancer's own health check

@@ -221,7 +221,8 @@ class Parent:
             if running:
                 _log.error("%d workers did not end in time; killed", len(running))
                 self.kill_workers()
-            await asyncio.gather(*self._keeping)
+            # A supervision task that failed must not keep the rest from being stopped.
+            await asyncio.gather(*self._keeping, return_exceptions=True)
         if self._administration is not None:
             await self._administration.stop()
         await self._tokens.close()

@@ -84,6 +84,12 @@ class Worker:
 
     async def keep_running(self) -> None:
         """Run the process and restart it, until `drain` was called and it has ended."""
+        try:
+            await self._keep_running()
+        finally:
+            self._settle("it is no longer supervised")  # the parent waits for `first`
+
+    async def _keep_running(self) -> None:
         delay = self._timing.min_delay_seconds
         while not self._is_ending.is_set():
             began = time.monotonic()
