@@ -76,7 +76,7 @@ async def test_the_browser_is_told_why_a_sign_in_failed(
     assert await login.grant(ALICE) is None
 
 
-@pytest.mark.parametrize("way", [SignInMethod.WEB, SignInMethod.DEVICE, SignInMethod.PASTE])
+@pytest.mark.parametrize("method", [SignInMethod.WEB, SignInMethod.DEVICE, SignInMethod.PASTE])
 async def test_a_person_who_says_no_is_heard(
     start_login: StartLogin, identity_provider: IdentityProvider, method: SignInMethod
 ) -> None:
