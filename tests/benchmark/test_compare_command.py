@@ -226,5 +226,5 @@ def test_a_percentage_is_one(before: list[Path], text: str) -> None:
 
 def test_the_help_teaches_how_often_to_measure() -> None:
     done = ran("--help")
-    assert "four times, better five" in " ".join(done.stdout.split())
+    assert "four times, preferably five" in " ".join(done.stdout.split())
     assert "compare before?.json --with after?.json" in done.stdout

@@ -109,7 +109,7 @@ async def test_pages_load_whole_and_without_a_word_in_the_console(desk: Desk) ->
     desk.page.on("response", lambda answer: loaded.append(f"{answer.status} {answer.url}"))
     for path in PATHS:
         await desk.open(path)
-        assert await desk.page.evaluate("document.styleSheets.length") == 1
+        assert await desk.page.evaluate("document.styleSheets.length") == 2
     assert desk.complaints == []
     assert not [one for one in loaded if not one.startswith(f"200 {desk.url}")]
 

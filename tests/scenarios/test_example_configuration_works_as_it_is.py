@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.proxy_process import ROOT
 from tests.support.smtp_client import message
-from tests.support.waiting import PATIENCE_SECONDS
+from tests.support.waiting import PATIENCE_SECONDS, until
 from xoauth2_proxy.sandbox.mock_mailboxes import MOCK_MAILBOXES
 
 if TYPE_CHECKING:
@@ -60,12 +60,13 @@ async def test_no_configuration_and_a_bare_list_are_the_same(
 
 async def test_it_says_what_to_type_next(start_process: StartProcess) -> None:
     proxy = await start_process(EXAMPLE, "--sandbox")
+    await until(lambda: "xoauth2-proxy status shows" in proxy.stdout)
     said = proxy.stdout
     assert f"127.0.0.1:{proxy.port}" in said
     assert MOCK_MAILBOXES[0] in said
     assert "--scenario quick --use-mock-tokens" in said
     assert f"{proxy.admin_url}/health" in said
-    assert len(said.splitlines()) <= 8
+    assert len(said.splitlines()) <= 10
     assert await proxy.stop() == 0
     assert proxy.stdout == said
 

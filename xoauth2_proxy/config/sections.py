@@ -83,8 +83,8 @@ class ListenerSection(Section):
         """Tell of passwords that others could read, and of a certificate that clients refuse."""
         if self.allow_insecure_auth:
             yield (
-                f"listener.allow_insecure_auth: clients of {self.host} may send passwords and tokens "
-                "without TLS, for anyone on the way to read"
+                f"listener.allow_insecure_auth: clients of {self.host} may send passwords and "
+                "tokens without TLS, for anyone on the way to read"
             )
         if self.tls_cert is not None and (fault := certificate_fault(self.tls_cert)):
             yield f"listener.tls_cert: the certificate in {self.tls_cert} {fault}"
