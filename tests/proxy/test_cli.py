@@ -161,7 +161,7 @@ def test_check_shows_warnings(config: Path, tmp_path: Path) -> None:
     config.write_text(json.dumps(document))
     result = run("check", "--config", config, "--sandbox", "--state-dir", tmp_path)
     assert result.exit_code == 0
-    assert "warning: allow_insecure_auth" in result.stderr
+    assert "warning: listener.allow_insecure_auth" in result.stderr
 
 
 @pytest.mark.parametrize("name", ["check", None])
@@ -189,7 +189,7 @@ def test_check_takes_the_options_of_the_proxy_itself(config: Path, tmp_path: Pat
     assert "--host: clients could not log in: 0.0.0.0" in result.stderr
     result = run(*before, "--host", "0.0.0.0", "--allow-insecure-auth", "check")
     assert result.exit_code == 0
-    assert "warning: allow_insecure_auth" in result.stderr
+    assert "warning: listener.allow_insecure_auth" in result.stderr
 
 
 def test_options_behind_check_beat_those_before_it(config: Path, tmp_path: Path) -> None:
