@@ -75,7 +75,9 @@ async def test_cap_holds_after_a_worker_with_connections_was_killed(
     assert set(load.acknowledged) <= {one.id for one in provider.received}
 
     async def all_are_back() -> bool:
-        return bool((await health(proxy))["workers"] == {"running": 4, "restarts": 3})
+        workers = (await health(proxy))["workers"]
+        # On a busy machine one more may have been taken for stuck.
+        return bool(workers["running"] == 4 and workers["restarts"] >= 3)
 
     await until(all_are_back)
 
