@@ -1,17 +1,31 @@
-"""Relays messages to the provider and returns the provider's replies.
+"""Relays messages: lease a connection, send, reply. The client's reply is the provider's reply.
 
 I1: a positive reply is returned only after the provider's own.
-A transaction is retried only if the first attempt cannot have delivered anything.
+I2: a second attempt is made only where the first can have delivered nothing.
+
+When a second attempt may be made, case by case (`_Message.attempt` makes it, once, on a new
+connection; `upstream.dialogue` tells the cases apart by the state of the loss):
+
+- The connection was dead before anything was sent, or was lost while the envelope, or DATA, awaited
+  its reply: yes. No content has left, so no provider can have taken responsibility for the message
+  (RFC 5321 §4.2.5 ties that to the reply after the content).
+- RSET or MAIL was answered 421: yes, even in one flight. Without an accepted MAIL there is no
+  transaction (RFC 5321 §4.1.4), so the BDAT behind it was refused whatever its reply.
+- A 4yz or 5yz to anything else: no. It is the provider's answer, and the client's to act on.
+- Lost while content was under way: no, although the provider must discard it (RFC 5321 §4.1.1.4).
+  The client's 451 has it try again when the network may be better.
+- Lost after the last octet, or answered out of order there: no. The provider may have accepted the
+  message; RFC 1047 describes the duplicates. The client hears 451, and the log says that the
+  outcome is unknown.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from xoauth2_proxy import log, replies
 from xoauth2_proxy.diagnostics import Explanations
@@ -22,12 +36,11 @@ from xoauth2_proxy.errors import (
     UpstreamClosedEarly,
 )
 from xoauth2_proxy.smtp.content import DataFraming, message_id
-from xoauth2_proxy.upstream.envelope import TransactionRefused, close_if_spent, is_spent
-from xoauth2_proxy.upstream.stream import StreamingTransaction
-from xoauth2_proxy.upstream.transaction import transact
+from xoauth2_proxy.upstream.connection import CONTENT_TAKEN
+from xoauth2_proxy.upstream.envelope import ends_session
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Callable, Coroutine
 
     from xoauth2_proxy.accounts.accounts import Login
     from xoauth2_proxy.metrics import Metrics
@@ -35,24 +48,27 @@ if TYPE_CHECKING:
     from xoauth2_proxy.smtp.protocol import Envelope, Reply
     from xoauth2_proxy.upstream.connection import Connection
     from xoauth2_proxy.upstream.connector import Connector
-    from xoauth2_proxy.upstream.pool import Pool
+    from xoauth2_proxy.upstream.pool import Lease, Pool
+
+    Send = Callable[[Connection], Awaitable[Reply]]
+    Judge = Callable[[Reply], Reply | None]
 
 _log = log.logger("relay")
 
 
 @dataclass(slots=True)
 class TransactionRecord:
-    """One transaction's data for its log line and the metrics."""
+    """What is known of one transaction for its log line and the metrics."""
 
     login: Login
     envelope: Envelope
     transaction_id: str
     size_bytes: int = 0
-    message_id: str = ""
-    waited_seconds: float = 0.0  # for the rate limit and a connection, including its opening
-    ended_at: float = 0.0  # when the client's last octet arrived
+    start: bytes = b""  # of the content, for its Message-ID
+    waited_seconds: float = 0.0  # for a connection, opening included
+    ended_at: float = 0.0  # when the client's last octet was there
     failure: ProxyError | None = None
-    refusal: Reply | None = None  # by the provider
+    refusal: Reply | None = None  # the provider's, in its own words
 
 
 class Relay:
@@ -65,32 +81,19 @@ class Relay:
         metrics: Metrics,
         explanations: Explanations | None = None,
     ) -> None:
-        self._pool = pool
+        self.pool = pool
         self._connector = connector
         self._metrics = metrics
         self.explanations = explanations or Explanations()
 
-    async def relay(
+    def relay(
         self, login: Login, envelope: Envelope, content: Content, transaction_id: str
-    ) -> Reply:
-        """Return the final reply to a message received whole. Raises only `CancelledError`."""
-        record = TransactionRecord(login, envelope, transaction_id, size_bytes=len(content.octets))
+    ) -> Coroutine[None, None, Reply]:
+        """Return the final reply to a message that is all there. Raises only cancellation."""
+        octets = content.octets
+        record = TransactionRecord(login, envelope, transaction_id, len(octets), octets)
         record.ended_at = time.monotonic()
-        try:
-            answer = replies.for_client(await self._attempt(record, content))
-        except ProxyError as error:
-            record.failure = error
-            answer = replies.at_transaction(error)
-            if isinstance(error, OutcomeUnknown):
-                record.message_id = message_id(content.octets)
-        except asyncio.CancelledError:
-            record.message_id = message_id(content.octets)
-            self.report_cut(record)
-            raise
-        except Exception:
-            answer = _internal_error(transaction_id)
-        self.report(record, answer)
-        return answer
+        return _WholeMessage(self, record).send(content)
 
     def refuse(
         self,
@@ -100,29 +103,24 @@ class Relay:
         transaction_id: str,
         answer: Reply,
     ) -> None:
-        """Record a message that the relay itself refused because of its content."""
+        """Record a message that the relay itself refuses once it has seen its content."""
         record = TransactionRecord(login, envelope, transaction_id, size_bytes=size_bytes)
         record.ended_at = time.monotonic()
         self.report(record, answer)
 
-    def stream(self, login: Login, envelope: Envelope, transaction_id: str) -> StreamingRelay:
-        """Return a `StreamingRelay` for a message that is sent while its content arrives."""
-        return StreamingRelay(self, TransactionRecord(login, envelope, transaction_id))
+    def stream(self, login: Login, envelope: Envelope, transaction_id: str) -> StreamingMessage:
+        """Return a message that is sent while its content still arrives."""
+        return StreamingMessage(self, TransactionRecord(login, envelope, transaction_id))
 
-    async def acquire(self, record: TransactionRecord, *, new: bool) -> Connection:
-        """Lease a connection from the pool; `release` returns it."""
-        login, asked = record.login, time.monotonic()
-        try:
-            return await self._pool.acquire(login.account, partial(self._open, login), new=new)
-        finally:
-            self._waited(record, time.monotonic() - asked)
-
-    def release(self, record: TransactionRecord, connection: Connection, *, in_doubt: bool) -> None:
-        """Return a connection to the pool."""
-        self._pool.release(record.login.account, connection, in_doubt=in_doubt)
+    def lease(self, record: TransactionRecord, *, new: bool) -> Lease:
+        """Return the lease of a connection for this message."""
+        login = record.login
+        return self.pool.lease(
+            login.account, partial(self._open, login), credential=login.credential, new=new
+        )
 
     def report(self, record: TransactionRecord, answer: Reply) -> None:
-        """Count and log a transaction that has its final reply."""
+        """Count a transaction that got its final reply, and write its log line."""
         duration = time.monotonic() - record.ended_at
         series = self._metrics.provider(record.login.account.provider)
         series.message(answer.code, record.size_bytes, duration)
@@ -132,8 +130,8 @@ class Relay:
         failure = record.failure
         details: dict[str, object] = {"error": failure} if failure is not None else {}
         if isinstance(failure, OutcomeUnknown):
-            # Needed to look into a possible duplicate.
-            details["message_id"] = record.message_id
+            # Whoever looks into a possible duplicate needs the message's own name.
+            details["message_id"] = message_id(record.start)
         details |= self._explained(record)
         _log.event(
             level,
@@ -150,9 +148,9 @@ class Relay:
         )
 
     def report_cut(self, record: TransactionRecord) -> None:
-        """Count and log a transaction cut off by the shutdown deadline before the provider replied.
+        """Log a transaction that ends without a reply of the provider's, at a stop's deadline.
 
-        The client gets 421 and will retry, so the recipients may get a duplicate.
+        The client is told 421 and will come again, so somebody may look for a duplicate.
         """
         _log.event(
             logging.WARNING,
@@ -160,45 +158,14 @@ class Relay:
             id=record.transaction_id,
             account=record.login.account.key,
             error="cut off at the shutdown deadline",
-            message_id=record.message_id,
+            message_id=message_id(record.start),
         )
         self._metrics.provider(record.login.account.provider).cut()
 
-    async def wait_turn(self, record: TransactionRecord) -> None:
-        """Wait until the mailbox's rate limit allows one more message. Raises `Overloaded`."""
-        if not record.login.account.limits.messages_per_minute:
-            return
-        asked = time.monotonic()
-        try:
-            await self._pool.wait_turn(record.login.account)
-        finally:
-            self._waited(record, time.monotonic() - asked)
-
-    def note_reply(self, record: TransactionRecord, reply: Reply) -> None:
-        """Record the provider's reply and pass it to the pool, which may lower its cap."""
-        record.refusal = None if reply.is_positive else reply
-        self._pool.note_reply(record.login.account, reply)
-
-    async def _attempt(self, record: TransactionRecord, content: Content) -> Reply:
-        await self.wait_turn(record)
-        try:
-            return await self._once(record, content, new=False)
-        except UpstreamClosedEarly:
-            return await self._once(record, content, new=True)
-
-    async def _once(self, record: TransactionRecord, content: Content, *, new: bool) -> Reply:
-        connection = await self.acquire(record, new=new)
-        try:
-            reply = await transact(connection, record.envelope, content)
-        except ExtensionMissing:
-            self.release(record, connection, in_doubt=False)
-            raise
-        except BaseException:
-            self.release(record, connection, in_doubt=True)
-            raise
-        self.note_reply(record, reply)
-        self.release(record, connection, in_doubt=False)
-        return reply
+    def note_wait(self, record: TransactionRecord, seconds: float) -> None:
+        """Count the time that a message waited for a connection, or for its turn."""
+        record.waited_seconds += seconds
+        self._metrics.provider(record.login.account.provider).pool_wait_seconds.observe(seconds)
 
     def _explained(self, record: TransactionRecord) -> dict[str, str]:
         refused: ProxyError | Reply | None = record.refusal or record.failure
@@ -209,160 +176,221 @@ class Relay:
         mailbox = record.login.account
         return self.explanations.fields(str(refused), mailbox.refresher, mailbox.key)
 
-    def _waited(self, record: TransactionRecord, seconds: float) -> None:
-        record.waited_seconds += seconds
-        self._metrics.provider(record.login.account.provider).pool_wait_seconds.observe(seconds)
-
     async def _open(self, login: Login) -> Connection:
         if login.access_token:
             return await self._connector.open_with(login.account, login.access_token)
         return await self._connector.open(login.account)
 
 
-class StreamingRelay:
-    """One message that is sent upstream while it still arrives.
-
-    A failure is kept until `finish` returns its reply; octets written after it are dropped. Every
-    instance ends with `finish` or `abandon`.
-    """
+class _Message:
+    """One message on its way: it owns the lease, the attempts, and what their failures mean."""
 
     def __init__(self, relay: Relay, record: TransactionRecord) -> None:
         self._relay = relay
         self._record = record
-        self._framing: DataFraming | None = None  # created when the content begins
-        self._connection: Connection | None = None
-        self._stream: StreamingTransaction | None = None
+        self._lease: Lease | None = None
+
+    async def _attempt(self, send: Send, judge: Judge) -> Reply | None:
+        """Let `send` use a leased connection, and once more where that is safe (I2).
+
+        Return the answer for the client once `judge` or a failure settles the message, else None.
+        Raises only cancellation.
+        """
+        try:
+            if self._record.login.account.limits.messages_per_minute:
+                await self._wait_turn()
+            try:
+                reply = await send(self._kept_connection() or await self._connect(new=False))
+            except UpstreamClosedEarly:
+                self._end_lease(in_doubt=True)
+                reply = await send(await self._connect(new=True))
+        except BaseException as error:
+            return self._failed(error)
+        return judge(reply)
+
+    def _settled(self, answer: Reply) -> None:
+        """Note the answer that the client gets."""
+        raise NotImplementedError
+
+    def _concluded(self, reply: Reply) -> Reply:
+        """Settle the message by the provider's reply; return the answer for the client."""
+        self._record.refusal = None if reply.is_positive else reply
+        self._relay.pool.note_reply(self._record.login.account, reply)
+        self._end_lease(in_doubt=False)
+        answer = replies.for_client(reply)
+        self._settled(answer)
+        return answer
+
+    def _failed(self, error: BaseException) -> Reply:
+        """Settle the message by what went wrong; return the answer for the client.
+
+        A connection that was in use is in doubt, unless nothing was sent. Cancellation is raised
+        again: the client is told 421 by whoever cancelled.
+        """
+        self._end_lease(in_doubt=not isinstance(error, ExtensionMissing))
+        if isinstance(error, ProxyError):
+            self._record.failure = error
+            answer = replies.at_transaction(error)
+        elif isinstance(error, Exception):
+            # One message may fail by an error of ours; the others go on.
+            _log.error("internal error in %s", self._record.transaction_id, exc_info=error)
+            answer = replies.INTERNAL_ERROR
+        else:
+            self._relay.report_cut(self._record)
+            raise error
+        self._settled(answer)
+        return answer
+
+    def _kept_connection(self) -> Connection | None:
+        """Lease a connection that is kept, without waiting; None if there is none."""
+        lease = self._lease = self._relay.lease(self._record, new=False)
+        if lease.connection is not None:
+            self._relay.note_wait(self._record, 0.0)
+        return lease.connection
+
+    async def _connect(self, *, new: bool) -> Connection:
+        """Lease a connection that must be opened, or waited for."""
+        if self._lease is None:
+            self._lease = self._relay.lease(self._record, new=new)
+        began = time.monotonic()
+        try:
+            return await self._lease.open()
+        finally:
+            self._relay.note_wait(self._record, time.monotonic() - began)
+
+    async def _wait_turn(self) -> None:
+        began = time.monotonic()
+        try:
+            await self._relay.pool.wait_turn(self._record.login.account)
+        finally:
+            self._relay.note_wait(self._record, time.monotonic() - began)
+
+    def _end_lease(self, *, in_doubt: bool) -> None:
+        lease, self._lease = self._lease, None
+        if lease is not None:
+            lease.end(in_doubt=in_doubt)
+
+
+class _WholeMessage(_Message):
+    """A message that is all there: one step settles it."""
+
+    def send(self, content: Content) -> Coroutine[None, None, Reply]:
+        """Return the final reply. Raises only cancellation."""
+        envelope = self._record.envelope
+        attempt = self._attempt(
+            lambda connection: connection.send_message(envelope, content), self._concluded
+        )
+        return cast("Coroutine[None, None, Reply]", attempt)  # `_concluded` settles every reply
+
+    def _settled(self, answer: Reply) -> None:
+        self._relay.report(self._record, answer)
+
+
+class StreamingMessage(_Message):
+    """A message that is sent while it still arrives.
+
+    What goes wrong is kept until `finish` tells it; octets written meanwhile are dropped. It ends
+    with `finish` or `abandon`.
+    """
+
+    def __init__(self, relay: Relay, record: TransactionRecord) -> None:
+        super().__init__(relay, record)
+        self._framing: DataFraming | None = None  # made when the content begins
+        self._is_open = False  # MAIL was accepted
         self._has_go_ahead = False
         self._answer: Reply | None = None
 
     async def recipient(self, path: str) -> Reply:
-        """Send the provider one RCPT and return the reply for the client.
+        """Ask the provider for one recipient and return the answer for the client.
 
-        Once the connection is lost, later recipients and the message itself get the same reply.
+        Once the connection is lost, every recipient and the message itself get the same answer.
         """
-        found: list[Reply] = []
-        if self._answer is None:
-            await self._guarded(self._send_recipient(path, found))
-        return self._answer or replies.for_client(found[0])
+        if self._answer is not None:
+            return self._answer
+        replied: list[Reply] = []
+
+        async def ask(connection: Connection) -> Reply:
+            envelope = self._record.envelope
+            if not self._is_open:
+                sender = await connection.begin(envelope, [])
+                if not sender.is_positive:
+                    return sender
+            reply = await connection.add_recipient(envelope, path)
+            self._is_open = True
+            replied.append(reply)
+            return reply
+
+        def judge(reply: Reply) -> Reply | None:
+            return None if replied and not ends_session(reply) else self._concluded(reply)
+
+        answer = await self._step(ask, judge)
+        return answer or replies.for_client(replied[0])
 
     async def write(self, octets: bytes, *, is_stuffed: bool) -> None:
-        """Send content, at the pace at which the provider accepts it."""
+        """Pass content on, as slowly as the provider takes it."""
         if self._framing is None:
             self._framing = DataFraming(is_stuffed=is_stuffed)
-        if not self._record.size_bytes:
-            self._record.message_id = message_id(octets)
+            self._record.start = octets
         self._record.size_bytes += len(octets)
         if self._answer is None and octets:
-            await self._guarded(self._pass_on(self._framing.feed(octets)))
+            await self._get_go_ahead()
+        if self._answer is None and octets:
+            framed = self._framing.feed(octets)
+            await self._step(lambda connection: connection.add_content(framed), self._unless_taken)
 
     async def finish(self, octets: bytes, *, is_stuffed: bool) -> Reply:
-        """Send the last content and return the final reply. Raises only `CancelledError`."""
+        """Pass the last content on and return the final reply. Raises only cancellation."""
         self._record.ended_at = time.monotonic()
         await self.write(octets, is_stuffed=is_stuffed)
         framing = self._framing or DataFraming(is_stuffed=is_stuffed)
+        await self._get_go_ahead()
         if self._answer is None:
-            await self._guarded(self._end(framing.finish()))
+            end = framing.finish()
+            await self._step(lambda connection: connection.end_content(end), self._concluded)
         answer = self._answer or replies.INTERNAL_ERROR
         self._relay.report(self._record, answer)
         return answer
 
     def abandon(self) -> None:
-        """Stop without a reply: the provider never gets the end of the message."""
+        """Stop without a reply: the provider never sees the end of the message."""
         if self._answer is not None:
-            # It had failed already, and the client has the reply.
+            # It had failed already, and the client knows.
             self._record.ended_at = time.monotonic()
             self._relay.report(self._record, self._answer)
-        self._release(in_doubt=self._has_go_ahead)
+        self._end_lease(in_doubt=self._has_go_ahead)
 
-    async def _guarded(self, step: Awaitable[None]) -> None:
+    async def _get_go_ahead(self) -> None:
+        """Bring the provider to wait for content, unless it does already or has refused."""
+        if self._has_go_ahead or self._answer is not None:
+            return
+
+        async def ask(connection: Connection) -> Reply:
+            if not self._is_open:
+                envelope = self._record.envelope
+                reply = await connection.begin(envelope, envelope.forward_paths)
+                if not reply.is_positive:
+                    return reply
+            return await connection.ask_for_go_ahead()
+
+        def judge(reply: Reply) -> Reply | None:
+            self._has_go_ahead = reply.code == 354
+            return None if self._has_go_ahead else self._concluded(reply)
+
+        await self._step(ask, judge)
+
+    async def _step(self, send: Send, judge: Judge) -> Reply | None:
+        """Make a step of the message. Only the first one, before any content, may be retried."""
+        if self._lease is None or self._lease.connection is None:
+            return await self._attempt(send, judge)
         try:
-            await step
-        except TransactionRefused as refusal:
-            self._conclude(refusal.reply)
-        except ExtensionMissing as error:
-            self._answer = error.reply
-            self._release(in_doubt=False)
-        except ProxyError as error:
-            self._record.failure = error
-            self._answer = replies.at_transaction(error)
-            self._release(in_doubt=True)
-        except Exception:
-            self._answer = _internal_error(self._record.transaction_id)
-            self._release(in_doubt=True)
-        except BaseException:
-            self._relay.report_cut(self._record)
-            self._release(in_doubt=True)
-            raise
+            reply = await send(self._lease.connection)
+        except BaseException as error:
+            return self._failed(error)
+        return judge(reply)
 
-    async def _send_recipient(self, path: str, found: list[Reply]) -> None:
-        reply = await self._recipient_reply(path)
-        if is_spent(reply):
-            self._conclude(reply)
-        else:
-            found.append(reply)
+    def _unless_taken(self, reply: Reply) -> Reply | None:
+        """Settle the message if the provider refuses its content before the end."""
+        return None if reply is CONTENT_TAKEN else self._concluded(reply)
 
-    async def _recipient_reply(self, path: str) -> Reply:
-        if self._stream is not None:
-            return await self._stream.recipient(path)
-        await self._relay.wait_turn(self._record)
-        try:
-            return await (await self._acquire(new=False)).recipient(path)
-        except UpstreamClosedEarly:
-            self._release(in_doubt=True)
-            return await (await self._acquire(new=True)).recipient(path)
-
-    async def _pass_on(self, octets: bytes) -> None:
-        stream = await self._ready()
-        await stream.write(octets)
-
-    async def _end(self, octets: bytes) -> None:
-        stream = await self._ready()
-        self._conclude(await stream.end(octets))
-
-    async def _ready(self) -> StreamingTransaction:
-        """Return the stream once the provider has replied 354."""
-        if self._stream is not None and self._has_go_ahead:
-            return self._stream
-        stream = self._stream or await self._begin()
-        if not self._has_go_ahead:
-            await stream.go_ahead()
-            self._has_go_ahead = True
-        return stream
-
-    async def _begin(self) -> StreamingTransaction:
-        """Send the envelope and DATA; retry on a new connection if the first was dead."""
-        await self._relay.wait_turn(self._record)
-        try:
-            return await self._begin_on(await self._acquire(new=False))
-        except UpstreamClosedEarly:
-            self._release(in_doubt=True)
-            return await self._begin_on(await self._acquire(new=True))
-
-    async def _begin_on(self, stream: StreamingTransaction) -> StreamingTransaction:
-        await stream.begin()
-        await stream.go_ahead()
-        self._has_go_ahead = True
-        return stream
-
-    async def _acquire(self, *, new: bool) -> StreamingTransaction:
-        self._connection = await self._relay.acquire(self._record, new=new)
-        self._stream = StreamingTransaction(self._connection, self._record.envelope)
-        return self._stream
-
-    def _conclude(self, upstream: Reply) -> None:
-        self._answer = replies.for_client(upstream)
-        self._relay.note_reply(self._record, upstream)
-        if self._connection is not None:
-            close_if_spent(self._connection, upstream)
-        self._release(in_doubt=False)
-
-    def _release(self, *, in_doubt: bool) -> None:
-        connection, self._connection, self._stream = self._connection, None, None
-        if connection is not None:
-            self._relay.release(self._record, connection, in_doubt=in_doubt)
-
-
-def _internal_error(transaction_id: str) -> Reply:
-    """Log an unexpected exception and return a reply: it fails this message only."""
-    _log.exception("internal error in transaction %s", transaction_id)
-    return replies.INTERNAL_ERROR
+    def _settled(self, answer: Reply) -> None:
+        self._answer = answer

@@ -106,7 +106,7 @@ async def test_a_token_the_provider_accepts_opens_the_account_and_a_connection(
 ) -> None:
     token = unjudged.sandbox.tokens.mint("someone@example.com")
     login = await unjudged.authenticator.authenticate(TokenLogin(LOGIN, token))
-    assert login == Login(unjudged.account, token)
+    assert (login.account, login.access_token) == (unjudged.account, token)
     assert unjudged.sandbox.counters.auth_accepted == 1
     assert repr(unjudged.pool) == "<Pool 0 leased or opening, 1 idle, 0 waiting>"
     assert refresher.asked == []
@@ -142,12 +142,16 @@ async def test_a_token_cannot_be_judged_while_the_provider_is_away(unjudged: Par
 
 async def test_a_token_cannot_be_judged_while_every_connection_is_busy(unjudged: Parts) -> None:
     good, new = (unjudged.sandbox.tokens.mint("someone@example.com") for _ in range(2))
-    await unjudged.authenticator.authenticate(TokenLogin(LOGIN, good))
+    login = await unjudged.authenticator.authenticate(TokenLogin(LOGIN, good))
 
     async def never() -> object:
         raise AssertionError("the kept connection was not taken")
 
-    async with unjudged.pool.lease(unjudged.account, never):  # type: ignore[arg-type]
+    async with unjudged.pool.lease(
+        unjudged.account,
+        never,  # type: ignore[arg-type]
+        credential=login.credential,
+    ):
         with pytest.raises(Overloaded):
             await unjudged.authenticator.authenticate(TokenLogin(LOGIN, new))
         # One that was proved needs no connection to be believed.

@@ -18,9 +18,10 @@ from xoauth2_proxy.errors import (
     UpstreamUnavailable,
 )
 from xoauth2_proxy.smtp.protocol import reply
-from xoauth2_proxy.upstream import pool as pool_module
+from xoauth2_proxy.upstream import account_pool
 
 if TYPE_CHECKING:
+    from xoauth2_proxy.accounts.accounts import Account
     from xoauth2_proxy.upstream.connection import Connection
     from xoauth2_proxy.upstream.pool import Pool
 
@@ -102,27 +103,28 @@ async def test_cancelled_waiter_leaves_its_place_to_the_next(pool: Pool, opened:
 
 async def test_cancelled_waiter_gives_its_connection_back(pool: Pool, opened: Opened) -> None:
     account = mailbox(max_connections=1)
-    async with held(pool, account, opened, 1) as (holder,):
-        connection = await holder.connection()
-        waiter = Holder(pool, account, opened)
-        await settled()
-        pool.release(account, connection, in_doubt=False)  # it is the waiter's now
-        waiter.task.cancel()  # which does not know yet
-        with suppress(asyncio.CancelledError):
-            await waiter.task
-        assert repr(pool) == "<Pool 0 leased or opening, 1 idle, 0 waiting>"
-        assert await used(pool, account, opened) is connection
-        pool.close()
+    lease = pool.lease(account, opened.open)
+    connection = await lease.open()
+    waiter = Holder(pool, account, opened)
+    await settled()
+    lease.end(in_doubt=False)  # the connection is the waiter's now
+    waiter.task.cancel()  # which does not know yet
+    with suppress(asyncio.CancelledError):
+        await waiter.task
+    assert repr(pool) == "<Pool 0 leased or opening, 1 idle, 0 waiting>"
+    assert await used(pool, account, opened) is connection
+    pool.close()
 
 
 async def test_cancelled_waiter_gives_nothing_back_to_a_closed_pool(
     pool: Pool, opened: Opened
 ) -> None:
     account = mailbox(max_connections=1)
-    connection = await pool.acquire(account, opened.open, new=False)
+    lease = pool.lease(account, opened.open)
+    await lease.open()
     waiter = Holder(pool, account, opened)
     await settled()
-    pool.release(account, connection, in_doubt=False)
+    lease.end(in_doubt=False)
     waiter.task.cancel()
     pool.close()
     with suppress(asyncio.CancelledError):
@@ -145,7 +147,7 @@ async def test_waiting_too_long_is_overload(
 async def test_too_many_waiters_are_turned_away_at_once(
     pool: Pool, opened: Opened, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pool_module, "MAX_WAITING", 2)
+    monkeypatch.setattr(account_pool, "MAX_WAITING", 2)
     account = mailbox(max_connections=1, wait_seconds=1000.0)
     async with held(pool, account, opened, 1):
         waiters = [Holder(pool, account, opened) for _ in range(2)]
@@ -316,3 +318,37 @@ async def test_waiters_do_not_knock_one_after_the_other_where_the_provider_wants
         assert await waiter.connection() is opened.connections[0]
         await waiter.give_back()
     assert repr(pool) == "<Pool 0 leased or opening, 1 idle, 0 waiting>"
+
+
+# Credentials.
+
+
+async def test_a_kept_connection_serves_only_the_credential_that_opened_it(
+    pool: Pool, opened: Opened
+) -> None:
+    account = mailbox(max_connections=2)
+    async with pool.lease(account, opened.open, credential=b"one") as first:
+        pass
+    async with pool.lease(account, opened.open, credential=b"other") as second:
+        assert second is not first
+    async with pool.lease(account, opened.open, credential=b"one") as again:
+        assert again is first
+
+
+async def test_at_the_cap_a_connection_of_another_credential_makes_room(
+    pool: Pool, opened: Opened
+) -> None:
+    account = mailbox(max_connections=1)
+    async with pool.lease(account, opened.open, credential=b"one") as first:
+        waiter = asyncio.create_task(_leased(pool, account, opened, b"other"))
+        await settled()
+        assert not waiter.done()
+    assert await waiter is not first
+    assert not first.is_usable
+    async with pool.lease(account, opened.open, credential=b"one"):
+        assert repr(pool) == "<Pool 1 leased or opening, 0 idle, 0 waiting>"
+
+
+async def _leased(pool: Pool, account: Account, opened: Opened, credential: bytes) -> Connection:
+    async with pool.lease(account, opened.open, credential=credential) as connection:
+        return connection

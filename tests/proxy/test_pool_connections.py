@@ -62,7 +62,7 @@ async def test_a_connection_whose_time_is_up_is_replaced(
     match reason:
         case "messages":
             async with pool.lease(account, opened.open):
-                connection.transactions = 3
+                connection.dialogue.transactions = 3
         case "age":
             connection.expires_at = 0.0
         case "idle":

@@ -239,7 +239,7 @@ async def test_a_worker_whose_connections_end_soon_leaves_slots_to_another(
     async def send_without_end() -> None:
         while not is_served.is_set():
             async with busy.lease(account, opened.open) as connection:
-                connection.transactions += 1
+                connection.dialogue.transactions += 1
                 await asyncio.sleep(0)
 
     senders = [asyncio.create_task(send_without_end()) for _ in range(3)]

@@ -26,7 +26,8 @@ from xoauth2_proxy.errors import (
 )
 from xoauth2_proxy.metrics import Metrics
 from xoauth2_proxy.smtp.protocol import Reply
-from xoauth2_proxy.upstream.pool import Pool, _AccountPool
+from xoauth2_proxy.upstream.account_pool import AccountPool
+from xoauth2_proxy.upstream.pool import Pool
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -111,7 +112,7 @@ class PoolStates(RuleBasedStateMachine):
         self.network = self.run(self.stack.enter_async_context(upstreams()))
         self.now = 1_000_000.0  # moves by `time_passes` alone
         self.patch = pytest.MonkeyPatch()
-        for module in ("pool", "connection"):
+        for module in ("pool", "account_pool", "connection"):
             clock = SimpleNamespace(monotonic=lambda: self.now)
             self.patch.setattr(f"xoauth2_proxy.upstream.{module}.time", clock)
         self.account = ACCOUNT
@@ -134,10 +135,10 @@ class PoolStates(RuleBasedStateMachine):
             await asyncio.sleep(0)
 
     @property
-    def account_pool(self) -> _AccountPool:
+    def account_pool(self) -> AccountPool:
         return next(
             iter(self.pool._pools.values()),
-            _AccountPool(ACCOUNT.key, ACCOUNT.provider, ACCOUNT.limits),
+            AccountPool(ACCOUNT.key, ACCOUNT.provider, ACCOUNT.limits, self.metrics),
         )
 
     @property

@@ -16,7 +16,7 @@ from tests.support.leases import Holder, Opened, held, settled, used
 from tests.support.waiting import PATIENCE_SECONDS, until
 from xoauth2_proxy.errors import Overloaded, UpstreamUnavailable
 from xoauth2_proxy.metrics import Metrics
-from xoauth2_proxy.upstream import pool as pool_module
+from xoauth2_proxy.upstream import slot_sharing
 from xoauth2_proxy.upstream import worker_slots as slots_module
 from xoauth2_proxy.upstream.pool import Pool
 from xoauth2_proxy.upstream.rate_limit import RateLimit
@@ -176,8 +176,8 @@ async def test_an_idle_connection_makes_room_for_another_worker(
 async def test_a_connection_in_use_makes_room_once_it_is_released(
     pools: tuple[Pool, Pool], opened: Opened, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pool_module, "_TENURE_OPENINGS", 0)
-    monkeypatch.setattr(pool_module, "_MIN_TENURE_SECONDS", 0.0)
+    monkeypatch.setattr(slot_sharing, "_TENURE_OPENINGS", 0)
+    monkeypatch.setattr(slot_sharing, "_MIN_TENURE_SECONDS", 0.0)
     account = mailbox(max_connections=1)
     async with held(pools[0], account, opened, 1) as (holder,):
         next_here = Holder(pools[0], account, opened)
@@ -195,9 +195,9 @@ async def test_a_connection_in_use_makes_room_once_it_is_released(
 async def test_a_connection_is_not_given_up_before_it_was_worth_opening(
     pools: tuple[Pool, Pool], opened: Opened, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pool_module, "_MIN_TENURE_SECONDS", 1000.0)
-    monkeypatch.setattr(pool_module, "_MAX_TENURE_SECONDS", 1000.0)
-    monkeypatch.setattr(pool_module, "_BETWEEN_MESSAGES_SECONDS", 1000.0)
+    monkeypatch.setattr(slot_sharing, "_MIN_TENURE_SECONDS", 1000.0)
+    monkeypatch.setattr(slot_sharing, "_MAX_TENURE_SECONDS", 1000.0)
+    monkeypatch.setattr(slot_sharing, "_BETWEEN_MESSAGES_SECONDS", 1000.0)
     account = mailbox(max_connections=1, wait_seconds=0.2)
     kept = await used(pools[0], account, opened)
     with pytest.raises(Overloaded):
@@ -211,8 +211,8 @@ async def test_a_worker_with_its_share_takes_no_connection_that_is_in_use(
     workers: Workers,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(pool_module, "_TENURE_OPENINGS", 0)
-    monkeypatch.setattr(pool_module, "_MIN_TENURE_SECONDS", 0.0)
+    monkeypatch.setattr(slot_sharing, "_TENURE_OPENINGS", 0)
+    monkeypatch.setattr(slot_sharing, "_MIN_TENURE_SECONDS", 0.0)
     account = mailbox(max_connections=3)
     async with (
         held(pools[0], account, opened, 2) as (one, _),
@@ -314,8 +314,8 @@ class Crowd:
             <= self.account.limits.max_connections
         )
         for account_pool in account_pools:
-            assert account_pool.slots is not None
-            assert account_pool.slots.held == account_pool.occupied
+            assert account_pool.sharing is not None
+            assert account_pool.sharing.slots.held == account_pool.occupied
             assert not (account_pool.idle and account_pool.waiters)
 
     async def client(self, pool: Pool) -> None:
@@ -345,9 +345,9 @@ class Crowd:
 async def test_two_pools_at_random_keep_the_cap_and_their_books(
     pools: tuple[Pool, Pool], opened: Opened, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pool_module, "_MIN_TENURE_SECONDS", 0.002)
-    monkeypatch.setattr(pool_module, "_BETWEEN_MESSAGES_SECONDS", 0.002)
-    monkeypatch.setattr(pool_module, "_SEEK_SECONDS", 0.002)
+    monkeypatch.setattr(slot_sharing, "_MIN_TENURE_SECONDS", 0.002)
+    monkeypatch.setattr(slot_sharing, "_BETWEEN_MESSAGES_SECONDS", 0.002)
+    monkeypatch.setattr(slot_sharing, "_ASK_SECONDS", 0.002)
     crowd = Crowd(pools, opened)
     async with asyncio.timeout(PATIENCE_SECONDS):
         tasks = [asyncio.create_task(crowd.client(pools[number % 2])) for number in range(20)]

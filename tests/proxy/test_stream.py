@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.transactions import KEPT, MAIL, RCPT, TWO, envelope
+from tests.support.upstream_patience import COMMANDS, FINAL_REPLIES, PIECES, wait_only
 from tests.support.waiting import PATIENCE_SECONDS, until
 from xoauth2_proxy.errors import OutcomeUnknown, UpstreamClosedEarly, UpstreamDropped, UpstreamError
-from xoauth2_proxy.smtp.protocol import Reply
-from xoauth2_proxy.upstream import envelope as upstream_envelope
-from xoauth2_proxy.upstream.envelope import TransactionRefused
-from xoauth2_proxy.upstream.stream import StreamingTransaction
+from xoauth2_proxy.smtp.protocol import Envelope, Reply
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -28,12 +26,41 @@ MUCH = b"x" * 998 + b"\r\n"
 MUCH *= 16_000
 
 
+class Stream:
+    """A transaction in steps: the envelope, `go_ahead`, `write` any number of times, `end`."""
+
+    def __init__(self, connection: Connection, sender: Envelope) -> None:
+        self._connection = connection
+        self._envelope = sender
+        self._has_begun = False
+
+    async def begin(self) -> Reply:
+        return await self._connection.begin(self._envelope, self._envelope.forward_paths)
+
+    async def recipient(self, path: str) -> Reply:
+        if not self._has_begun:
+            self._has_begun = True
+            sender = await self._connection.begin(self._envelope, [])
+            if not sender.is_positive:
+                return sender
+        return await self._connection.add_recipient(self._envelope, path)
+
+    async def go_ahead(self) -> Reply:
+        return await self._connection.ask_for_go_ahead()
+
+    async def write(self, octets: bytes) -> Reply:
+        return await self._connection.add_content(octets)
+
+    async def end(self, octets: bytes) -> Reply:
+        return await self._connection.end_content(octets)
+
+
 async def begun(
     network: Upstreams, extensions: dict[str, str] = PIPELINING
-) -> tuple[StreamingTransaction, Connection, Peer]:
+) -> tuple[Stream, Connection, Peer]:
     """Return a stream whose envelope was accepted."""
     connection, peer = await network.connect(extensions)
-    stream = StreamingTransaction(connection, envelope())
+    stream = Stream(connection, envelope())
     beginning = asyncio.create_task(stream.begin())
     await peer.expects(MAIL)
     peer.says("250 2.1.0 ok")
@@ -43,7 +70,7 @@ async def begun(
     return stream, connection, peer
 
 
-async def going(network: Upstreams) -> tuple[StreamingTransaction, Connection, Peer]:
+async def going(network: Upstreams) -> tuple[Stream, Connection, Peer]:
     """Return a stream that may send content."""
     stream, connection, peer = await begun(network)
     asking = asyncio.create_task(stream.go_ahead())
@@ -53,10 +80,10 @@ async def going(network: Upstreams) -> tuple[StreamingTransaction, Connection, P
     return stream, connection, peer
 
 
-async def refused(step: Awaitable[object]) -> Reply:
-    with pytest.raises(TransactionRefused) as caught:
-        await step
-    return caught.value.reply
+async def refused(step: Awaitable[Reply]) -> Reply:
+    reply = await step
+    assert reply.code >= 400
+    return reply
 
 
 async def lost(step: Awaitable[object], kind: type[UpstreamError]) -> str:
@@ -80,12 +107,12 @@ async def test_a_message_goes_by_data_piece_by_piece(network: Upstreams) -> None
     assert await ending == KEPT
     assert connection.is_usable
     assert connection.transactions == 1
-    assert not connection.needs_reset
+    assert not connection.dialogue.needs_reset
 
 
 async def test_the_envelope_is_one_flight_and_never_with_data(network: Upstreams) -> None:
     connection, peer = await network.connect(PIPELINING)
-    stream = StreamingTransaction(connection, envelope("b@y", "c@z"))
+    stream = Stream(connection, envelope("b@y", "c@z"))
     beginning = asyncio.create_task(stream.begin())
     await peer.expects_flight(MAIL + TWO)
     peer.says("250 ok", "250 ok", "250 ok")
@@ -94,9 +121,7 @@ async def test_the_envelope_is_one_flight_and_never_with_data(network: Upstreams
 
 async def test_without_pipelining_each_command_waits(network: Upstreams) -> None:
     connection, peer = await network.connect({})
-    beginning = asyncio.create_task(
-        StreamingTransaction(connection, envelope("b@y", "c@z")).begin()
-    )
+    beginning = asyncio.create_task(Stream(connection, envelope("b@y", "c@z")).begin())
     for command in (MAIL, b"RCPT TO:<b@y>\r\n", b"RCPT TO:<c@z>\r\n"):
         await peer.expects_flight(command)
         peer.says("250 ok")
@@ -105,8 +130,8 @@ async def test_without_pipelining_each_command_waits(network: Upstreams) -> None
 
 async def test_an_open_transaction_is_reset_first(network: Upstreams) -> None:
     connection, peer = await network.connect(PIPELINING)
-    connection.needs_reset = True
-    beginning = asyncio.create_task(StreamingTransaction(connection, envelope()).begin())
+    connection.dialogue.needs_reset = True
+    beginning = asyncio.create_task(Stream(connection, envelope()).begin())
     await peer.expects_flight(b"RSET\r\n" + MAIL + RCPT)
     peer.says("250 reset", "250 ok", "250 ok")
     await beginning
@@ -114,7 +139,7 @@ async def test_an_open_transaction_is_reset_first(network: Upstreams) -> None:
 
 async def test_recipients_may_be_asked_for_one_by_one(network: Upstreams) -> None:
     connection, peer = await network.connect(PIPELINING)
-    stream = StreamingTransaction(connection, envelope())
+    stream = Stream(connection, envelope())
     for path, before, answer in (("b@y", MAIL, "250 2.1.5 ok"), ("c@z", b"", "550 5.1.1 who")):
         asking = asyncio.create_task(stream.recipient(path))
         if before:
@@ -140,25 +165,23 @@ async def test_write_waits_while_the_provider_does_not_read(network: Upstreams) 
 
 async def test_a_refused_sender_leaves_the_connection_usable(network: Upstreams) -> None:
     connection, peer = await network.connect(PIPELINING)
-    beginning = asyncio.create_task(StreamingTransaction(connection, envelope()).begin())
+    beginning = asyncio.create_task(Stream(connection, envelope()).begin())
     await peer.expects(MAIL + RCPT)
     peer.says("550 5.1.8 no", "503 5.5.1 MAIL first")
     assert await refused(beginning) == Reply(550, "5.1.8", ("no",))
     assert connection.is_usable
-    assert not connection.needs_reset
+    assert not connection.dialogue.needs_reset
 
 
 async def test_a_refused_recipient_leaves_a_transaction_to_reset(network: Upstreams) -> None:
     connection, peer = await network.connect(PIPELINING)
-    beginning = asyncio.create_task(
-        StreamingTransaction(connection, envelope("b@y", "c@z")).begin()
-    )
+    beginning = asyncio.create_task(Stream(connection, envelope("b@y", "c@z")).begin())
     await peer.expects(MAIL + TWO)
     peer.says("250 ok", "250 ok", "550 5.1.1 unknown")
     answer = await refused(beginning)
     assert answer.text == ("<c@z>: 550 5.1.1 unknown", "The message was sent to no one")
     assert connection.is_usable
-    assert connection.needs_reset
+    assert connection.dialogue.needs_reset
 
 
 async def test_data_refused_leaves_a_transaction_to_reset(network: Upstreams) -> None:
@@ -168,7 +191,7 @@ async def test_data_refused_leaves_a_transaction_to_reset(network: Upstreams) ->
     peer.says("451 4.7.1 not now")
     assert await refused(asking) == Reply(451, "4.7.1", ("not now",))
     assert connection.is_usable
-    assert connection.needs_reset
+    assert connection.dialogue.needs_reset
 
 
 @pytest.mark.parametrize("answer", ["250 2.0.0 kept", "220 what"])
@@ -197,7 +220,7 @@ async def refuse_early(connection: Connection, peer: Peer, line: str) -> None:
     """Say something in the midst of content, and wait until it was heard."""
     await peer.expects(b"a\r\n")
     peer.says(line)
-    await until(lambda: connection.early_refusal is not None or not connection.is_usable)
+    await until(lambda: bool(connection.dialogue.ending))
 
 
 async def test_an_early_refusal_ends_the_next_write(network: Upstreams) -> None:
@@ -256,7 +279,7 @@ async def test_an_early_yes_is_no_reply_to_the_message(network: Upstreams, answe
 
 async def test_lost_at_the_envelope_may_be_tried_again(network: Upstreams) -> None:
     connection, peer = await network.connect(PIPELINING)
-    beginning = asyncio.create_task(StreamingTransaction(connection, envelope()).begin())
+    beginning = asyncio.create_task(Stream(connection, envelope()).begin())
     await peer.expects(MAIL)
     peer.breaks()
     await lost(beginning, UpstreamClosedEarly)
@@ -267,7 +290,7 @@ async def test_421_to_mail_may_be_tried_again(
     network: Upstreams, extensions: dict[str, str]
 ) -> None:
     connection, peer = await network.connect(extensions)
-    beginning = asyncio.create_task(StreamingTransaction(connection, envelope()).begin())
+    beginning = asyncio.create_task(Stream(connection, envelope()).begin())
     await peer.expects(MAIL)
     peer.says("421 4.7.0 too much")
     peer.hangs_up()
@@ -294,7 +317,7 @@ async def test_lost_between_two_pieces_is_dropped(network: Upstreams) -> None:
     stream, connection, peer = await going(network)
     await stream.write(b"a\r\n")
     peer.hangs_up()
-    await until(lambda: not connection.is_usable)
+    await until(lambda: bool(connection.dialogue.ending))
     await lost(stream.end(b".\r\n"), UpstreamDropped)
 
 
@@ -310,7 +333,7 @@ async def test_lost_behind_the_end_is_unknown(network: Upstreams) -> None:
 async def test_a_provider_that_does_not_read_is_given_up(
     network: Upstreams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(upstream_envelope, "_PIECE_SECONDS", 0.05)
+    wait_only(0.05, PIECES, monkeypatch)
     stream, connection, _ = await going(network)
     await lost(stream.write(MUCH), UpstreamDropped)
     assert not connection.is_usable
@@ -319,27 +342,24 @@ async def test_a_provider_that_does_not_read_is_given_up(
 async def test_a_silent_provider_is_given_up(
     network: Upstreams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(upstream_envelope, "_COMMAND_SECONDS", 0.02)
-    monkeypatch.setattr(upstream_envelope, "_FINAL_REPLY_SECONDS", 0.02)
+    wait_only(0.02, COMMANDS, monkeypatch)
+    wait_only(0.02, FINAL_REPLIES, monkeypatch)
     stream, _, _ = await begun_patiently(network, monkeypatch)
     await lost(stream.go_ahead(), UpstreamClosedEarly)
 
 
 async def begun_patiently(
     network: Upstreams, monkeypatch: pytest.MonkeyPatch
-) -> tuple[StreamingTransaction, Connection, Peer]:
+) -> tuple[Stream, Connection, Peer]:
     with monkeypatch.context() as patient:
-        patient.setattr(upstream_envelope, "_COMMAND_SECONDS", PATIENCE_SECONDS)
+        wait_only(PATIENCE_SECONDS, COMMANDS, patient)
         return await begun(network)
 
 
 async def test_the_first_early_refusal_counts_and_no_later_one(network: Upstreams) -> None:
-    connection, peer = await network.connect({})
-    stream = StreamingTransaction(connection, envelope())
+    stream, connection, peer = await going(network)
     await stream.write(b"some\r\n")
     await peer.expects(b"some\r\n")
     connection.data_received(b"552 5.3.4 too big\r\n")
     connection.data_received(b"421 4.4.2 closing\r\n")
-    with pytest.raises(TransactionRefused) as refused:
-        await stream.write(b"more\r\n")
-    assert refused.value.reply.code == 552
+    assert (await refused(stream.write(b"more\r\n"))).code == 552

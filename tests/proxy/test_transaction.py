@@ -24,7 +24,8 @@ from xoauth2_proxy.errors import (
 )
 from xoauth2_proxy.smtp.content import Content
 from xoauth2_proxy.smtp.protocol import Reply
-from xoauth2_proxy.upstream.transaction import FRESH_SECONDS, ONE_FLIGHT_BYTES
+from xoauth2_proxy.upstream.connection import FRESH_SECONDS
+from xoauth2_proxy.upstream.dialogue import ONE_FLIGHT_BYTES
 
 if TYPE_CHECKING:
     from tests.support.peers import Peer, Upstreams
@@ -134,7 +135,7 @@ async def test_a_refused_sender_is_the_reply_and_needs_no_reset(
         peer.says("503 5.5.1 MAIL first", "503 5.5.1 MAIL first")
     assert await sending == Reply(550, "5.1.8", ("no",))
     assert connection.is_usable
-    assert not connection.needs_reset
+    assert not connection.dialogue.needs_reset
 
 
 async def test_a_refused_recipient_is_followed_by_a_reset(network: Upstreams) -> None:
@@ -148,12 +149,12 @@ async def test_a_refused_recipient_is_followed_by_a_reset(network: Upstreams) ->
     await peer.expects(b"RSET\r\n" + MAIL + RCPT + BDAT)
     peer.says("250 reset", "250 ok", "250 ok", "250 2.0.0 kept")
     assert await sending == KEPT
-    assert not connection.needs_reset
+    assert not connection.dialogue.needs_reset
 
 
 async def test_a_refusal_at_the_end_is_followed_by_a_reset(network: Upstreams) -> None:
     connection, peer = await network.connect({})
-    connection.needs_reset = True
+    connection.dialogue.needs_reset = True
     sending = begin(connection)
     for command, answer in [
         (b"RSET\r\n", "250 reset"),
@@ -165,7 +166,7 @@ async def test_a_refusal_at_the_end_is_followed_by_a_reset(network: Upstreams) -
         await peer.expects(command)
         peer.says(answer)
     assert await sending == Reply(552, "5.2.2", ("full",))
-    assert connection.needs_reset
+    assert connection.dialogue.needs_reset
 
 
 async def test_one_recipient_refused_of_two_delivers_to_nobody_by_bdat(network: Upstreams) -> None:
@@ -176,7 +177,7 @@ async def test_one_recipient_refused_of_two_delivers_to_nobody_by_bdat(network: 
     answer = await sending
     assert (answer.code, answer.enhanced) == (550, "5.1.1")
     assert answer.text == ("<c@z>: 550 5.1.1 unknown", "The message was sent to no one")
-    assert connection.needs_reset
+    assert connection.dialogue.needs_reset
     connection.close()
     assert await peer.rest() == b"QUIT\r\n"
 
@@ -199,7 +200,7 @@ async def test_data_that_was_not_granted_leaves_the_connection_usable(network: U
     peer.says("250 ok", "550 5.1.1 unknown", "554 5.5.1 nobody")
     assert await sending == Reply(550, "5.1.1", ("unknown",))
     assert connection.is_usable
-    assert connection.needs_reset
+    assert connection.dialogue.needs_reset
 
 
 async def test_a_permanent_refusal_outweighs_transient_ones(network: Upstreams) -> None:

@@ -15,7 +15,6 @@ from xoauth2_proxy import replies
 from xoauth2_proxy.errors import ExtensionMissing
 from xoauth2_proxy.smtp.content import Content
 from xoauth2_proxy.smtp.protocol import Envelope, Reply
-from xoauth2_proxy.upstream.transaction import transact
 
 if TYPE_CHECKING:
     from tests.support.peers import Upstreams
@@ -86,7 +85,7 @@ async def test_what_the_provider_cannot_take_is_refused_before_a_word_is_said(
 ) -> None:
     connection, peer = await network.connect(BOTH)
     with pytest.raises(ExtensionMissing) as missing:
-        await transact(connection, to, Content(content, is_stuffed=False))
+        await connection.send_message(to, Content(content, is_stuffed=False))
     assert missing.value.reply is answer
     connection.close()
     assert await peer.rest() == b"QUIT\r\n"

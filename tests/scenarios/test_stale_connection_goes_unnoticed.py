@@ -10,7 +10,7 @@ from tests.support.smtp_client import message
 from tests.support.waiting import until
 from xoauth2_proxy.sandbox.app import Sandbox
 from xoauth2_proxy.sandbox.faults import Action, Fault, Step
-from xoauth2_proxy.upstream import transaction
+from xoauth2_proxy.upstream import connection
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,7 +52,7 @@ async def test_a_connection_that_turns_out_dead_is_replaced(
     withhold: frozenset[str],
 ) -> None:
     # Any kept connection counts as one that has idled for long.
-    monkeypatch.setattr(transaction, "FRESH_SECONDS", 0.0)
+    monkeypatch.setattr(connection, "FRESH_SECONDS", 0.0)
     relay = await start_relay(sandbox=Sandbox(tmp_path, withhold=withhold))
     async with await relay.log_in() as client:
         assert (await client.send(message("first"))).code == 250

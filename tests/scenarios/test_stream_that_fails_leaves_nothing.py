@@ -10,12 +10,12 @@ import pytest
 
 from tests.support.smtp_client import message
 from tests.support.streams import AT_REST, Sending, dotted, pool_is, send_large, streaming
+from tests.support.upstream_patience import PIECES, wait_only
 from tests.support.waiting import until
 from xoauth2_proxy import replies
 from xoauth2_proxy.log import LOGGER_NAME
 from xoauth2_proxy.sandbox.app import Sandbox
 from xoauth2_proxy.sandbox.faults import Action, Fault, Step
-from xoauth2_proxy.upstream import envelope
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -301,7 +301,7 @@ async def taken_by(relay: Relay, size_bytes: int) -> int:
 async def test_a_provider_that_does_not_read_holds_the_client_back(
     start_relay: StartRelay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(envelope, "_PIECE_SECONDS", 1.0)
+    wait_only(1.0, PIECES, monkeypatch)
     relay = await start_relay(streaming(60_000_000))
     relay.sandbox.add_fault(Fault(Step.CONTENT, Action.FREEZE))
     # What the kernel holds for four sockets, and a little of ours.
@@ -312,7 +312,7 @@ async def test_a_provider_that_does_not_read_holds_the_client_back(
 async def test_a_provider_that_stops_reading_is_given_up(
     start_relay: StartRelay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(envelope, "_PIECE_SECONDS", 0.2)
+    wait_only(0.2, PIECES, monkeypatch)
     relay = await start_relay(streaming())
     relay.sandbox.add_fault(Fault(Step.CONTENT, Action.FREEZE))
     async with await relay.log_in() as client:

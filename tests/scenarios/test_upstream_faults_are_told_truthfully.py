@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.smtp_client import message
+from tests.support.upstream_patience import COMMANDS, FINAL_REPLIES, PIECES, wait_only
 from tests.support.waiting import seconds_for
 from xoauth2_proxy.sandbox.app import Sandbox
 from xoauth2_proxy.sandbox.faults import Action, Fault, Step
-from xoauth2_proxy.upstream import connector, envelope
+from xoauth2_proxy.upstream import connector
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -170,12 +171,9 @@ async def _short_limits(start_relay: StartRelay, monkeypatch: pytest.MonkeyPatch
     async with await relay.log_in() as client:
         took_seconds = await seconds_for(client.send(message()))
     moment = max(0.2, 20 * took_seconds)  # none of the steps of a message takes as long by itself
-    for module, names in {
-        connector: ("_CONNECT_SECONDS", "_AUTH_SECONDS"),
-        envelope: ("_COMMAND_SECONDS", "_PIECE_SECONDS", "_FINAL_REPLY_SECONDS"),
-    }.items():
-        for name in names:
-            monkeypatch.setattr(module, name, moment)
+    for name in ("_CONNECT_SECONDS", "_AUTH_SECONDS"):
+        monkeypatch.setattr(connector, name, moment)
+    wait_only(moment, (*COMMANDS, *PIECES, *FINAL_REPLIES), monkeypatch)
 
 
 SILENCES = [

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING
 
 from xoauth2_proxy.smtp.content import Content
 from xoauth2_proxy.smtp.protocol import Envelope, Reply
-from xoauth2_proxy.upstream.transaction import transact
 
 if TYPE_CHECKING:
     from xoauth2_proxy.upstream.connection import Connection
 
-BOTH = {"PIPELINING": "", "CHUNKING": ""}
+BOTH = {"PIPELINING": "", "CHUNKING": "", "ENHANCEDSTATUSCODES": ""}
 PIPELINING = {"PIPELINING": ""}
-CHUNKING = {"CHUNKING": ""}
+CHUNKING = {"CHUNKING": "", "ENHANCEDSTATUSCODES": ""}
 CONTENT = Content(b"Subject: a\r\n\r\n.b\r\n", is_stuffed=False)
 BDAT = b"BDAT 18 LAST\r\nSubject: a\r\n\r\n.b\r\n"
 DATA = b"Subject: a\r\n\r\n..b\r\n.\r\n"
@@ -31,4 +30,7 @@ def envelope(*recipients: str) -> Envelope:
 def begin(
     connection: Connection, to: Envelope | None = None, content: Content = CONTENT
 ) -> asyncio.Task[Reply]:
-    return asyncio.create_task(transact(connection, to or envelope(), content))
+    async def send() -> Reply:
+        return await connection.send_message(to or envelope(), content)
+
+    return asyncio.create_task(send())

@@ -100,7 +100,8 @@ class Login:
     """An authenticated client."""
 
     account: Account
-    access_token: str = field(default="", repr=False)  # the client's own; "": the account's
+    access_token: str = field(default="", repr=False)  # the client's own; "" for the account's
+    credential: bytes = field(default=b"", repr=False)  # tells tokens apart; b"" for the account's
 
 
 class Accounts:

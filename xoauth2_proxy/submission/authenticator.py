@@ -115,10 +115,10 @@ class Authenticator:
             async with self._turn(account, digest):
                 if not self._is_proved(account, digest):
                     generation = self._generation
-                    await self._prove(account, access_token)
+                    await self._prove(account, access_token, digest)
                     if generation == self._generation:
                         self._proved[account.key] = digest, time.monotonic()
-        return Login(account, access_token)
+        return Login(account, access_token, digest)
 
     @asynccontextmanager
     async def _turn(self, account: Account, digest: bytes) -> AsyncIterator[None]:
@@ -145,7 +145,7 @@ class Authenticator:
         proved, proved_at = self._proved.get(account.key, (b"", 0.0))
         return proved == digest and time.monotonic() - proved_at < _PROOF_SECONDS
 
-    async def _prove(self, account: Account, access_token: str) -> None:
+    async def _prove(self, account: Account, access_token: str, digest: bytes) -> None:
         open_connection = partial(self._connector.open_with, account, access_token)
-        async with self._pool.lease(account, open_connection, new=True):
+        async with self._pool.lease(account, open_connection, credential=digest, new=True):
             pass

@@ -31,7 +31,7 @@ from xoauth2_proxy.submission.transaction import BadChunk, ClientTransaction, pa
 if TYPE_CHECKING:
     from xoauth2_proxy.accounts.accounts import Login
     from xoauth2_proxy.metrics import Metrics
-    from xoauth2_proxy.relay import Relay, StreamingRelay
+    from xoauth2_proxy.relay import Relay, StreamingMessage
     from xoauth2_proxy.smtp.content import Collector
     from xoauth2_proxy.submission.authenticator import Authenticator
 
@@ -126,7 +126,7 @@ class ClientSession(SMTP):
         self._linger: asyncio.TimerHandle | None = None
         self._is_draining = False
         self._awaits_line = False
-        self._streaming: StreamingRelay | None = None  # a message sent upstream while it arrives
+        self._streaming: StreamingMessage | None = None  # a message sent upstream while it arrives
         self._transaction = self._new_transaction()
         self._pending: list[bytes] = []  # replies not yet written
         self._bad_commands = 0

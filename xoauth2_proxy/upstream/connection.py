@@ -1,8 +1,7 @@
-"""Sends commands over one connection to a provider and matches its replies in order.
+"""The transport of one dialogue with a provider: writes, timeouts, back-pressure, closing.
 
-I1: every reply answers the oldest unanswered command. An unexpected reply, or octets that are not a
-reply, make the connection unusable at once (RFC 2920 §3.1): attributing replies to the wrong
-commands would be worse than losing the connection.
+`dialogue` decides what is sent and what replies mean; this module only moves octets. A step is one
+await: it ends when the dialogue has its result.
 """
 
 from __future__ import annotations
@@ -10,187 +9,275 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections import deque
 from typing import TYPE_CHECKING
 
-from xoauth2_proxy.smtp.protocol import MalformedReply, Reply, ReplyParser
+from xoauth2_proxy.errors import UpstreamClosedEarly, UpstreamError
+from xoauth2_proxy.smtp.protocol import Reply
+from xoauth2_proxy.upstream.dialogue import Dialogue, State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from xoauth2_proxy.smtp.content import Content
+    from xoauth2_proxy.smtp.protocol import Envelope
 
+CONTENT_TAKEN = Reply(354, "", ("more may come",))  # of `add_content`; no provider said it
+# An older connection may have been closed by the provider without our knowledge.
+FRESH_SECONDS = 5.0
+# How long each state may last without progress.
+_PATIENCE_SECONDS = {
+    State.COMMAND: 300.0,  # RFC 5321 §4.5.3.2: 5 minutes for MAIL and RCPT, 2 for DATA
+    State.ENVELOPE: 300.0,
+    State.GO_AHEAD: 300.0,
+    State.GRANTED: 180.0,
+    State.CONTENT: 180.0,  # RFC 5321 §4.5.3.2.5
+    State.FLIGHT: 300.0,  # RFC 5321 §4.5.3.2.6 allows 10 minutes; our client's end comes first
+    State.FINAL: 300.0,
+}
 _WRITE_BUFFER_BYTES = 65_536  # the event loops' default for TLS is 512 KiB a connection
 
 
-class ConnectionLost(Exception):
-    """The connection closed, failed, timed out or got out of step; the text says which."""
-
-
 class Connection(asyncio.Protocol):
-    """A connection to a provider, authenticated by the time `upstream.connector` returns it."""
+    """A connection to a provider; authenticated once `Connector` returns it."""
 
     def __init__(self, transport: asyncio.Transport, extensions: Mapping[str, str]) -> None:
-        self.extensions = extensions  # EHLO keywords in upper case, with their parameters
+        self.dialogue = Dialogue(extensions)
         self.opened_at = self.last_used_at = time.monotonic()
-        self.expires_at = math.inf  # when it may carry no more transactions; set by the pool
-        self.yields_at = 0.0  # when it may make room for another worker's; set by the pool
-        self.transactions = 0  # the number begun on this connection
-        self.needs_reset = False  # a refused transaction is open: RSET before the next MAIL
+        self.credential = b""  # what it was opened with; the pool sets it (`Pool.lease`)
+        self.expires_at = math.inf  # when it may carry no further transaction; the pool sets it
+        self.yields_at = 0.0  # when it may make room for another worker's; the pool sets it too
         self.on_gone: Callable[[Connection], None] | None = None
         self._transport = transport
-        self._parser = ReplyParser()
-        self._replies: deque[Reply] = deque()
-        self._outstanding = 0
-        self._awaits_content = False  # content is being sent
-        self.early_refusal: Reply | None = None  # a 4yz or 5yz that came during the content
-        self._gone = ""
-        self._reply_waiter: asyncio.Future[None] | None = None
-        self._drain_waiter: asyncio.Future[None] | None = None
-        self._is_paused = False
         self._loop = asyncio.get_running_loop()
-        self._deadline = math.inf  # of the current wait
+        self._is_paused = False  # the transport's buffer is full
+        self._step: asyncio.Future[Reply] | None = None  # of the step under way
+        self._room: asyncio.Future[None] | None = None  # done when the transport takes octets again
+        self._deadline = math.inf  # of the wait under way
         self._timer: asyncio.TimerHandle | None = None
-        # While the provider is slow, content waits here rather than in the transport's buffer.
+        # Content waits here, not in the transport, while the provider takes it slowly.
         transport.set_write_buffer_limits(high=_WRITE_BUFFER_BYTES)
         transport.set_protocol(self)
 
     def __repr__(self) -> str:
-        state = self._gone or f"{self._outstanding} replies outstanding"
-        return f"<Connection {state}, {self.transactions} transactions>"
+        dialogue = self.dialogue
+        state = dialogue.ending or f"{dialogue.awaits_reply} replies awaited"
+        return f"<Connection {state}, {dialogue.transactions} transactions>"
+
+    @property
+    def extensions(self) -> Mapping[str, str]:
+        """The EHLO keywords in upper case, with their parameters."""
+        return self.dialogue.extensions
+
+    @property
+    def transactions(self) -> int:
+        """How many transactions were begun on this connection."""
+        return self.dialogue.transactions
 
     @property
     def is_usable(self) -> bool:
-        """Whether a new command can be sent: the connection is open and no reply is outstanding."""
-        return not self._gone and not self._outstanding and not self._replies
+        """Whether a new transaction can begin: alive, and no reply awaited."""
+        return self.dialogue.state is State.READY
 
     @property
     def idle_seconds(self) -> float:
-        """Seconds since the last transaction ended, or since the connection was opened."""
+        """How long ago the last transaction ended, or the connection was opened."""
         return time.monotonic() - self.last_used_at
 
-    def send(self, octets: bytes, replies: int) -> None:
-        """Write `octets`, to which this many replies are expected; 0 for all but the last content.
+    # Steps. Each returns a future at once: of the reply, or of an `UpstreamError` if the connection
+    # is lost – `UpstreamClosedEarly` before content left, `UpstreamDropped` amid it,
+    # `OutcomeUnknown` after the last octet. One step at a time.
 
-        Raises `ConnectionLost` if the connection is closed.
+    def command(self, line: bytes, timeout_seconds: float) -> asyncio.Future[Reply]:
+        """Send one command; the future is of its reply."""
+        if not self.is_usable:
+            return self._unusable()
+        self.dialogue.command(line)
+        return self._started(timeout_seconds)
+
+    def send_message(self, envelope: Envelope, content: Content) -> asyncio.Future[Reply]:
+        """Send a whole message; the future is of the final reply, or of the envelope's refusal.
+
+        Raises `ExtensionMissing` if the provider lacks what the message needs.
         """
-        if self._gone:
-            raise ConnectionLost(self._gone)
-        self._outstanding += replies
-        self._awaits_content = not replies
-        self._transport.write(octets)
+        if not self.is_usable:
+            return self._unusable()
+        is_fresh = self.idle_seconds < FRESH_SECONDS
+        self.dialogue.send_message(envelope, content, is_fresh=is_fresh)
+        return self._started()
 
-    async def drain(self, timeout_seconds: float) -> None:
-        """Wait until the transport accepts more octets or an early refusal arrives.
+    def begin(self, envelope: Envelope, recipients: list[str]) -> asyncio.Future[Reply]:
+        """Send MAIL and RCPT for these recipients; the future is of a 2yz or of the refusal.
 
-        Raises `ConnectionLost`.
+        Raises `ExtensionMissing`.
         """
-        if self._is_paused and not self._gone and self.early_refusal is None:
-            self._drain_waiter = self._loop.create_future()
-            await self._wait(self._drain_waiter, timeout_seconds)
-        if self._gone and self.early_refusal is None:
-            raise ConnectionLost(self._gone)
+        if not self.is_usable:
+            return self._unusable()
+        self.dialogue.begin(envelope, recipients)
+        return self._started()
 
-    async def reply(self, timeout_seconds: float) -> Reply:
-        """Return the next reply. Raises `ConnectionLost`; a timeout aborts the connection."""
-        while not self._replies:
-            if self._gone:
-                raise ConnectionLost(self._gone)
-            self._reply_waiter = self._loop.create_future()
-            await self._wait(self._reply_waiter, timeout_seconds)
-        return self._replies.popleft()
+    def add_recipient(self, envelope: Envelope, path: str) -> asyncio.Future[Reply]:
+        """Send one more RCPT; the future is of its reply."""
+        if not self.is_usable:
+            return self._unusable()
+        self.dialogue.add_recipient(envelope, path)
+        return self._started()
+
+    def ask_for_go_ahead(self) -> asyncio.Future[Reply]:
+        """Send DATA; the future is of its reply."""
+        if not self.is_usable:
+            return self._unusable()
+        self.dialogue.ask_for_go_ahead()
+        return self._started()
+
+    async def add_content(self, octets: bytes) -> Reply:
+        """Send content after a 354, and wait while the provider takes it slowly.
+
+        Return `CONTENT_TAKEN`, or the reply of a provider that refuses the content before its end.
+        Raises `UpstreamError`.
+        """
+        if self.dialogue.state is not State.CLOSED:
+            self.dialogue.add_content(octets)
+            self._write()
+            if self._is_paused and self.dialogue.state is State.CONTENT:
+                self._room = self._loop.create_future()
+                self._watch_clock(_PATIENCE_SECONDS[State.CONTENT])
+                try:
+                    await self._room
+                finally:
+                    self._room, self._deadline = None, math.inf
+        if self.dialogue.state is State.CLOSED:
+            return await self._started()
+        return CONTENT_TAKEN
+
+    def end_content(self, octets: bytes) -> asyncio.Future[Reply]:
+        """Send the octets that end the content; the future is of the final reply."""
+        if self.dialogue.state is not State.CLOSED:
+            self.dialogue.end_content(octets)
+        return self._started()
+
+    # Closing.
 
     def abort(self, reason: str = "aborted") -> None:
-        """Close at once, without QUIT."""
-        self._fail(reason)
-        self._transport.abort()
+        """Close at once, without a word."""
+        if self.dialogue.state is not State.CLOSED:
+            self.dialogue.lose(reason)
+            self._transport.abort()
+            self._end()
 
     def close(self) -> None:
-        """Send QUIT and close without waiting for the reply, as RFC 5321 §4.1.1.10 allows."""
+        """Say QUIT and close, without waiting for the answer (RFC 5321 §4.1.1.10 allows it)."""
         if self.is_usable:
             self._transport.write(b"QUIT\r\n")
-        self._fail("closed")
-        self._transport.close()
+            self.dialogue.lose("closed")
+            self._transport.close()
+            self._end()
+        else:
+            self.abort("closed")
 
-    async def _wait(self, waiter: asyncio.Future[None], timeout_seconds: float) -> None:
-        """Wait for the next event; abort the connection if none comes in time."""
+    # The transport's side.
+
+    def data_received(self, data: bytes) -> None:
+        """Pass octets from the provider to the dialogue."""
+        dialogue = self.dialogue
+        dialogue.feed(data)
+        if dialogue.state is State.CLOSED:
+            self._transport.abort()
+            self._end()
+        elif dialogue.result is not None:
+            self._resolve()
+            if dialogue.is_spent:
+                self.close()
+        else:
+            self._write()
+            self._progressed()
+
+    def eof_received(self) -> None:
+        """The provider hung up."""
+        self.abort("closed by the provider")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The transport is gone."""
+        self.abort(f"lost: {exc}" if exc else "closed by the provider")
+
+    def pause_writing(self) -> None:
+        """The transport's buffer is full."""
+        self._is_paused = True
+
+    def resume_writing(self) -> None:
+        """The transport takes octets again."""
+        self._is_paused = False
+        self._write()
+        self._progressed()
+        if not self._is_paused and self._room is not None and not self._room.done():
+            self._room.set_result(None)
+
+    def _write(self) -> None:
+        """Write what the dialogue has for the provider, as far as the transport takes it."""
+        while not self._is_paused and (octets := self.dialogue.take()):
+            self._transport.write(octets)
+
+    def _end(self) -> None:
+        """Tell everyone who waits that the dialogue has ended."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._resolve()
+        if self._room is not None and not self._room.done():
+            self._room.set_result(None)
+        on_gone, self.on_gone = self.on_gone, None
+        if on_gone is not None:
+            on_gone(self)
+
+    # Waiting.
+
+    def _unusable(self) -> asyncio.Future[Reply]:
+        """Return the future of a step that cannot begin: nothing of it was sent."""
+        future: asyncio.Future[Reply] = self._loop.create_future()
+        reason = self.dialogue.ending or "a reply is still awaited"
+        future.set_exception(UpstreamClosedEarly(reason))
+        return future
+
+    def _started(self, timeout_seconds: float | None = None) -> asyncio.Future[Reply]:
+        """Write what a step sends; return the future of its result."""
+        self._write()
+        future = self._step = self._loop.create_future()
+        if self.dialogue.result is not None or self.dialogue.state is State.CLOSED:
+            self._resolve()
+        else:
+            self._watch_clock(timeout_seconds or _PATIENCE_SECONDS[self.dialogue.state])
+        return future
+
+    def _resolve(self) -> None:
+        step, self._step = self._step, None
+        self._deadline = math.inf
+        if step is None or step.done():
+            return
+        result = self.dialogue.result
+        if isinstance(result, UpstreamError):
+            step.set_exception(result)
+        else:
+            assert result is not None  # noqa: S101 - a step under way ends with a result
+            step.set_result(result)
+
+    def _progressed(self) -> None:
+        """Give the present state its full time again."""
+        if self._deadline != math.inf and self.dialogue.state in _PATIENCE_SECONDS:
+            self._watch_clock(_PATIENCE_SECONDS[self.dialogue.state])
+
+    def _watch_clock(self, timeout_seconds: float) -> None:
         self._deadline = self._loop.time() + timeout_seconds
         if self._timer is None or self._timer.when() > self._deadline:
             self._set_timer()
-        try:
-            await waiter
-        finally:
-            self._deadline = math.inf
 
     def _set_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._loop.call_at(self._deadline, self._check_deadline)
+        self._timer = self._loop.call_at(self._deadline, self._look_at_the_clock)
 
-    def _check_deadline(self) -> None:
-        """Abort if a wait has lasted too long. One timer, moved forward, serves many waits."""
+    def _look_at_the_clock(self) -> None:
+        """Abort if a wait has lasted too long. One timer serves many waits: it moves on."""
         self._timer = None
         if self._loop.time() >= self._deadline:
             self.abort("timed out")
         elif self._deadline != math.inf:
             self._set_timer()
-
-    def data_received(self, data: bytes) -> None:
-        """Parse octets from the transport and match replies to commands (I1)."""
-        try:
-            replies = self._parser.feed(data)
-        except MalformedReply as error:
-            self.abort(str(error))
-            return
-        if self._awaits_content and replies and replies[0].code >= 400 and not self._outstanding:
-            # The provider refuses the message before its end.
-            self.early_refusal = self.early_refusal or replies[0]
-            _wake(self._drain_waiter)
-            return
-        if len(replies) > self._outstanding:
-            # Which of them is one too many cannot be known. They are used only if that
-            # makes no difference: if all have the same class.
-            if len({reply.code // 100 for reply in replies}) == 1:
-                self._replies.extend(replies[: self._outstanding])
-            # Only the code: a provider without AUTH may echo a token in its text.
-            self.abort(f"unasked reply: {replies[-1].code}")
-            return
-        self._outstanding -= len(replies)
-        self._replies.extend(replies)
-        if replies:
-            _wake(self._reply_waiter)
-        if self._parser.is_mid_reply and not self._outstanding and not self._awaits_content:
-            self.abort("unasked octets")
-
-    def eof_received(self) -> None:
-        """Handle the provider's closing of the connection."""
-        self._fail("closed by the provider")
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Handle the loss of the transport."""
-        self._fail(f"lost: {exc}" if exc else "closed by the provider")
-
-    def pause_writing(self) -> None:
-        """Stop writing: the transport's buffer is full."""
-        self._is_paused = True
-
-    def resume_writing(self) -> None:
-        """Continue writing: the transport accepts octets again."""
-        self._is_paused = False
-        _wake(self._drain_waiter)
-
-    def _fail(self, reason: str) -> None:
-        if self._gone:
-            return
-        self._gone = reason
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        _wake(self._reply_waiter)
-        _wake(self._drain_waiter)
-        if self.on_gone is not None:
-            self.on_gone(self)
-
-
-def _wake(waiter: asyncio.Future[None] | None) -> None:
-    if waiter is not None and not waiter.done():
-        waiter.set_result(None)

@@ -18,6 +18,7 @@ from xoauth2_proxy.accounts.accounts import TlsMode
 from xoauth2_proxy.errors import (
     TokenEndpointRefused,
     UpstreamAuthRejected,
+    UpstreamClosedEarly,
     UpstreamError,
     UpstreamInsecure,
     UpstreamNotFound,
@@ -27,7 +28,7 @@ from xoauth2_proxy.errors import (
 from xoauth2_proxy.redaction import without_long_words
 from xoauth2_proxy.smtp import sasl
 from xoauth2_proxy.smtp.protocol import Reply, ReplyParser
-from xoauth2_proxy.upstream.connection import Connection, ConnectionLost
+from xoauth2_proxy.upstream.connection import Connection
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -131,7 +132,7 @@ class Connector:
         except UpstreamAuthRejected:
             connection.close()
             raise
-        except ConnectionLost as error:
+        except UpstreamClosedEarly as error:
             raise UpstreamUnavailable(f"{account.upstream.host}: AUTH: {error}") from None
         except BaseException:
             connection.abort()
@@ -211,8 +212,7 @@ def _without_credentials(reply: Reply, access_token: str) -> Reply:
 
 
 async def _ask(connection: Connection, line: bytes) -> Reply:
-    connection.send(line, replies=1)
-    return await connection.reply(_AUTH_SECONDS)
+    return await connection.command(line, _AUTH_SECONDS)
 
 
 def _extensions(ehlo_text: str) -> dict[str, str]:

@@ -14,7 +14,6 @@ from xoauth2_proxy.errors import ProxyError, UpstreamAuthRejected, UpstreamRejec
 from xoauth2_proxy.smtp.content import Content
 from xoauth2_proxy.smtp.protocol import Envelope
 from xoauth2_proxy.upstream.connector import Connector, NoTokens
-from xoauth2_proxy.upstream.transaction import transact
 
 if TYPE_CHECKING:
     from xoauth2_proxy.commands.doctor.context import DoctorContext
@@ -64,7 +63,7 @@ async def test_message(context: DoctorContext) -> str:
         raise NotNeeded("nobody is logged in")
     envelope = Envelope(reverse_path=context.account.email, forward_paths=[context.send_to])
     try:
-        reply = await transact(context.connection, envelope, _message(context))
+        reply = await context.connection.send_message(envelope, _message(context))
     except ProxyError as error:
         raise Trouble(str(error), "try again; if it lasts, look at the network") from None
     if not reply.is_positive:

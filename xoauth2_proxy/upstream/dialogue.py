@@ -1,0 +1,518 @@
+"""The relay's half of an SMTP dialogue with a provider, as a state machine without I/O.
+
+The caller begins a step, writes what `take` returns, passes received octets to `feed`, and reads
+`result` when it is there. `upstream.connection` is the transport around it.
+
+I1: every reply answers the oldest command that has none (RFC 2920 §3.1). A reply to no command, or
+octets that are no reply, end the dialogue: a pair out of step is worse than a lost connection.
+I2: a message counts as delivered only after a 250 that cannot be the reply to another command.
+I3: what the loss of the connection means depends on the state alone (`_LOSS`).
+RFC 5321 §3.3, §4.1.4, §4.2; RFC 2920; RFC 3030.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from enum import Enum, auto
+from typing import TYPE_CHECKING
+
+from xoauth2_proxy.errors import (
+    OutcomeUnknown,
+    UpstreamClosedEarly,
+    UpstreamDropped,
+    UpstreamError,
+)
+from xoauth2_proxy.smtp.protocol import MalformedReply, Reply, ReplyParser
+from xoauth2_proxy.upstream.envelope import ends_session, joined, mail_command, rcpt_command
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from xoauth2_proxy.smtp.content import Content
+    from xoauth2_proxy.smtp.protocol import Envelope
+
+# Content that may travel before its envelope is accepted: wasted if it is not.
+ONE_FLIGHT_BYTES = 262_144
+_PIECE_BYTES = 65_536  # of content for each `take`, so that it waits here and not in the transport
+
+
+class State(Enum):
+    """What is under way, and so what may be sent and what a reply or a loss means."""
+
+    READY = auto()  # every command has its reply
+    COMMAND = auto()  # a lone command is out
+    ENVELOPE = auto()  # MAIL and RCPT are out, perhaps DATA behind them
+    GO_AHEAD = auto()  # DATA is out by itself
+    GRANTED = auto()  # 354 came: content may go, none has
+    CONTENT = auto()  # content has gone, not all of it
+    FLIGHT = auto()  # the envelope and all of the content are out
+    FINAL = auto()  # all of the content is out, after its envelope was accepted
+    CLOSED = auto()  # nothing can be sent any more
+
+
+# I3. Before content leaves, nothing can have been delivered. While it is incomplete, the provider
+# must discard it (RFC 5321 §4.1.1.4, RFC 3030 §2). Once it is complete, only the reply can tell.
+_LOSS: dict[State, type[UpstreamError]] = {
+    State.READY: UpstreamClosedEarly,
+    State.COMMAND: UpstreamClosedEarly,
+    State.ENVELOPE: UpstreamClosedEarly,
+    State.GO_AHEAD: UpstreamClosedEarly,
+    State.GRANTED: UpstreamClosedEarly,
+    State.CONTENT: UpstreamDropped,
+    State.FLIGHT: OutcomeUnknown,
+    State.FINAL: OutcomeUnknown,
+    State.CLOSED: UpstreamClosedEarly,
+}
+
+
+# From which states a step may begin.
+_MAY_BEGIN = {
+    State.COMMAND: (State.READY,),
+    State.ENVELOPE: (State.READY,),
+    State.GO_AHEAD: (State.READY,),
+    State.CONTENT: (State.GRANTED, State.CONTENT),
+    State.FINAL: (State.GRANTED, State.CONTENT),
+}
+
+
+class Command(Enum):
+    """What a reply is awaited for."""
+
+    RSET = auto()
+    MAIL = auto()
+    RCPT = auto()
+    DATA = auto()
+    CONTENT = auto()  # the final dot of DATA, or the last octet of BDAT LAST
+    RECIPIENT = auto()  # a RCPT by itself: its reply ends the step, whatever it is
+    OTHER = auto()  # AUTH and its responses: the caller judges the reply
+
+
+class Meaning(Enum):
+    """What a reply says about the command it answers."""
+
+    ACCEPTED = auto()
+    REFUSED = auto()
+    GRANTED = auto()  # 354
+    CLOSING = auto()  # the provider hangs up, and has accepted nothing of this transaction
+    OUT_OF_ORDER = auto()  # no such reply answers this command
+
+
+_POSITIVE, _INTERMEDIATE, _NEGATIVE, _CLOSING = "2yz", "3yz", "4yz or 5yz", "421"
+_MEANINGS: dict[Command, dict[str, Meaning]] = {
+    # Whatever a provider answers to RSET, its answer to MAIL tells more.
+    Command.RSET: {
+        _POSITIVE: Meaning.ACCEPTED,
+        _INTERMEDIATE: Meaning.ACCEPTED,
+        _NEGATIVE: Meaning.ACCEPTED,
+        _CLOSING: Meaning.CLOSING,
+    },
+    # No transaction exists without MAIL (RFC 5321 §4.1.4), so 421 here leaves nothing in doubt.
+    Command.MAIL: {
+        _POSITIVE: Meaning.ACCEPTED,
+        _NEGATIVE: Meaning.REFUSED,
+        _CLOSING: Meaning.CLOSING,
+    },
+    Command.RCPT: {
+        _POSITIVE: Meaning.ACCEPTED,
+        _NEGATIVE: Meaning.REFUSED,
+        _CLOSING: Meaning.REFUSED,
+    },
+    # A 2yz is never the answer to DATA: it must not pass for the message's (I2).
+    Command.DATA: {
+        _INTERMEDIATE: Meaning.GRANTED,
+        _NEGATIVE: Meaning.REFUSED,
+        _CLOSING: Meaning.REFUSED,
+    },
+    Command.CONTENT: {
+        _POSITIVE: Meaning.ACCEPTED,
+        _NEGATIVE: Meaning.REFUSED,
+        _CLOSING: Meaning.REFUSED,
+    },
+    Command.RECIPIENT: {
+        _POSITIVE: Meaning.ACCEPTED,
+        _NEGATIVE: Meaning.REFUSED,
+        _CLOSING: Meaning.REFUSED,
+    },
+    Command.OTHER: {
+        _POSITIVE: Meaning.ACCEPTED,
+        _INTERMEDIATE: Meaning.ACCEPTED,
+        _NEGATIVE: Meaning.ACCEPTED,
+        _CLOSING: Meaning.ACCEPTED,
+    },
+}
+
+
+class Dialogue:
+    """One connection's dialogue, from the first command after EHLO to its end.
+
+    A step is one of `command`, `send_message`, `begin`, `add_recipient`, `ask_for_go_ahead`,
+    `end_content`. It ends when `result` is set: to the provider's reply, or to an error.
+    """
+
+    __slots__ = (
+        "_content",
+        "_expected",
+        "_final_by_bdat",
+        "_is_granted",
+        "_output",
+        "_parser",
+        "_queue",
+        "_recipients",
+        "_refusals",
+        "_rest",
+        "_sender_refusal",
+        "early_refusal",
+        "ending",
+        "extensions",
+        "is_spent",
+        "needs_reset",
+        "result",
+        "state",
+        "transactions",
+    )
+
+    def __init__(self, extensions: Mapping[str, str]) -> None:
+        self.extensions = extensions  # EHLO keywords in upper case, with their parameters
+        self.state = State.READY
+        self.ending = ""  # why the dialogue ended; "" while it goes on
+        self.result: Reply | UpstreamError | None = None  # of the step under way
+        self.early_refusal: Reply | None = None  # a 4yz or 5yz that came amid content
+        self.is_spent = False  # the provider's reply says that nothing further can be sent
+        self.needs_reset = False  # a transaction is still open: RSET before the next MAIL
+        self.transactions = 0  # begun in this dialogue
+        self._parser = ReplyParser()
+        self._expected: deque[tuple[Command, str]] = deque()  # with the recipient of a RCPT
+        self._queue: deque[tuple[Command, str, bytes]] = deque()  # commands to send one by one
+        self._output: list[bytes] = []
+        self._content: Content | None = None
+        self._rest = memoryview(b"")  # content that is not written yet
+        self._final_by_bdat = False
+        self._is_granted = False
+        self._recipients: list[str] = []
+        self._refusals: list[tuple[str, Reply]] = []
+        self._sender_refusal: Reply | None = None
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether a new step may begin: the dialogue goes on, and no reply is awaited."""
+        return self.state is State.READY
+
+    @property
+    def awaits_reply(self) -> int:
+        """How many replies are awaited."""
+        return len(self._expected)
+
+    # Steps.
+
+    def command(self, line: bytes) -> None:
+        """Send one command, or the response to a challenge. The result is the reply."""
+        self._begin_step(State.COMMAND)
+        self._send(Command.OTHER, line)
+
+    def send_message(self, envelope: Envelope, content: Content, *, is_fresh: bool) -> None:
+        """Send a message in as few round trips as the provider allows.
+
+        One: MAIL, RCPT, BDAT LAST and the content in one flight, to one recipient on a connection
+        that `is_fresh` (an older one may be dead: content that left on it could neither be sent
+        again nor be called delivered). Two: MAIL and RCPT, then BDAT; or MAIL, RCPT and DATA, then
+        the content. Without PIPELINING, one for each command.
+
+        The result is the final reply or the refusal of the envelope; the message goes to every
+        recipient or to none. Raises `ExtensionMissing`; then nothing was sent.
+        """
+        octets = content.octets
+        recipients, is_ascii = envelope.forward_paths, octets.isascii()
+        commands = self._envelope(envelope, recipients, len(octets), is_ascii=is_ascii)
+        may_pipeline, may_chunk = "PIPELINING" in self.extensions, self._may_chunk
+        self._begin_transaction(recipients, State.ENVELOPE)
+        self._content = content
+        if not may_pipeline:
+            self._send_in_turn(commands)
+            return
+        is_alone = len(recipients) == 1
+        if may_chunk and is_fresh and is_alone and len(octets) <= ONE_FLIGHT_BYTES:
+            body = content.for_bdat()
+            commands.append((Command.CONTENT, "", b"BDAT %d LAST\r\n" % len(body) + body))
+            self._final_by_bdat = True
+            self.state = State.FLIGHT
+        elif not may_chunk:
+            commands.append((Command.DATA, "", b"DATA\r\n"))
+        self._send_all(commands)
+
+    def begin(self, envelope: Envelope, recipients: list[str]) -> None:
+        """Send MAIL, and RCPT for these recipients, for content that is still arriving.
+
+        The result is a 2yz or the refusal of the envelope. Raises `ExtensionMissing`.
+        """
+        commands = self._envelope(envelope, recipients, envelope.size_bytes, is_ascii=False)
+        self._begin_transaction(recipients, State.ENVELOPE)
+        if "PIPELINING" in self.extensions:
+            self._send_all(commands)
+        else:
+            self._send_in_turn(commands)
+
+    def add_recipient(self, envelope: Envelope, path: str) -> None:
+        """Send one more RCPT. The result is its reply."""
+        self._begin_step(State.COMMAND)
+        self._send(Command.RECIPIENT, rcpt_command(envelope, path))
+
+    def ask_for_go_ahead(self) -> None:
+        """Send DATA. The result is a refusal or the 354."""
+        self._begin_step(State.GO_AHEAD)
+        self._content = None
+        self._is_granted = False
+        self._send(Command.DATA, b"DATA\r\n")
+
+    def add_content(self, octets: bytes) -> None:
+        """Send content that is not the last, as DATA frames it."""
+        self._begin_step(State.CONTENT)
+        self._output.append(octets)
+
+    def end_content(self, octets: bytes) -> None:
+        """Send the octets that end the content. The result is the final reply."""
+        self._begin_step(State.FINAL)
+        self._send(Command.CONTENT, octets)
+
+    # Output and input.
+
+    def take(self) -> bytes:
+        """Return the octets to write next, b"" if there are none at present.
+
+        Content comes in pieces: take the next one when the transport has written the last.
+        """
+        if self._output:
+            octets = b"".join(self._output)
+            self._output.clear()
+            return octets
+        if not self._rest:
+            return b""
+        piece, self._rest = self._rest[:_PIECE_BYTES], self._rest[_PIECE_BYTES:]
+        if self._rest:
+            self.state = State.CONTENT
+        else:
+            self.state = State.FINAL
+            self._expected.append((Command.CONTENT, ""))
+        return bytes(piece)
+
+    def feed(self, octets: bytes) -> None:
+        """Take octets from the provider; `result` and `take` may have something new after it."""
+        if self.state is State.CLOSED:
+            return
+        try:
+            replies = self._parser.feed(octets)
+        except MalformedReply as error:
+            self.lose(str(error))
+            return
+        awaited = len(self._expected)
+        if not awaited and self.state is State.CONTENT and replies and replies[0].code >= 400:
+            self._refuse_content(replies[0])
+            return
+        surplus = replies[awaited:]
+        # Which of them is one too many cannot be known. They are believed only where that makes no
+        # difference: where all of them say yes, or all of them no. Of a message's final reply no
+        # surplus is believed: another command's reply may have taken its place (I2).
+        if surplus and (self._awaits_delivery or len({one.code // 100 for one in replies}) > 1):
+            replies = []
+        for reply in replies[:awaited]:
+            self._answer(reply)
+            if self.ending:
+                return
+        if surplus:
+            settled = self.result if self.state is State.READY else None
+            # Only its code: a provider that does not know AUTH may echo a token in its text.
+            self.lose(f"reply to no command: {surplus[-1].code}")
+            self.result = settled or self.result
+        elif self._parser.is_mid_reply and not self._expected and self.state is not State.CONTENT:
+            self.lose("octets that no command asked for")
+
+    def lose(self, reason: str) -> None:
+        """Note that the connection is lost, or must be. The result says what that means (I3)."""
+        if self.state is State.CLOSED:
+            return
+        state, self.state, self.ending = self.state, State.CLOSED, reason
+        self._output.clear()
+        self._rest = memoryview(b"")
+        if state is State.READY:
+            self.result = _LOSS[state](reason)  # of whatever step is tried next
+        elif self.result is not None:
+            pass  # it was settled by the reply that ends the dialogue
+        elif self.early_refusal is not None:
+            self.result = self.early_refusal
+        elif state is State.FLIGHT and (refusal := self._refusal()) is not None:
+            # The only recipient, or the sender, was refused before the loss: nothing was delivered.
+            self.result = refusal
+        else:
+            self.result = _LOSS[state](reason)
+
+    # Beginning.
+
+    @property
+    def _may_chunk(self) -> bool:
+        # Without enhanced codes the final reply cannot be told from a second reply to RCPT (I2).
+        return "CHUNKING" in self.extensions and "ENHANCEDSTATUSCODES" in self.extensions
+
+    @property
+    def _awaits_delivery(self) -> bool:
+        return self.state in (State.FLIGHT, State.FINAL)
+
+    def _envelope(
+        self, envelope: Envelope, recipients: list[str], content_bytes: int, *, is_ascii: bool
+    ) -> list[tuple[Command, str, bytes]]:
+        sender = mail_command(envelope, self.extensions, content_bytes, is_ascii=is_ascii)
+        commands = [(Command.MAIL, "", sender)]
+        if self.needs_reset:
+            commands.insert(0, (Command.RSET, "", b"RSET\r\n"))
+        return commands + [
+            (Command.RCPT, path, rcpt_command(envelope, path)) for path in recipients
+        ]
+
+    def _begin_transaction(self, recipients: list[str], state: State) -> None:
+        self._begin_step(state)
+        self.transactions += 1
+        self._recipients = recipients
+        self._content = None
+        self._refusals = []
+        self._sender_refusal = None
+        self._is_granted = self._final_by_bdat = False
+
+    def _begin_step(self, state: State) -> None:
+        # A step that begins elsewhere would take an earlier reply for its own (I1).
+        if self.state not in _MAY_BEGIN[state]:
+            raise RuntimeError(f"{state.name} cannot follow {self.state.name}")
+        self.result = None
+        self.state = state
+
+    def _send(self, command: Command, octets: bytes) -> None:
+        self._expected.append((command, ""))
+        self._output.append(octets)
+
+    def _send_all(self, commands: list[tuple[Command, str, bytes]]) -> None:
+        for command, recipient, octets in commands:
+            self._expected.append((command, recipient))
+            self._output.append(octets)
+
+    def _send_in_turn(self, commands: list[tuple[Command, str, bytes]]) -> None:
+        self._queue.extend(commands)
+        self._send_all([self._queue.popleft()])
+
+    # Replies.
+
+    def _answer(self, reply: Reply) -> None:
+        """Apply a reply to the oldest command that has none (I1)."""
+        command, recipient = self._expected.popleft()
+        meaning = _MEANINGS[command].get(_kind(reply), Meaning.OUT_OF_ORDER)
+        if meaning is Meaning.OUT_OF_ORDER:
+            self.lose(f"{command.name} was answered {reply}")
+        elif meaning is Meaning.CLOSING:
+            self.result = UpstreamClosedEarly(f"{command.name}: {reply}", reply)
+            self.lose("closed by the provider")
+        elif command is Command.CONTENT:
+            self._answer_content(reply)
+        else:
+            self._answer_command(command, recipient, reply, meaning)
+            if not self._expected:
+                self._go_on(reply, is_opaque=command is Command.OTHER)
+
+    def _answer_command(
+        self, command: Command, recipient: str, reply: Reply, meaning: Meaning
+    ) -> None:
+        if command is Command.RSET:
+            self.needs_reset = False
+        elif command is Command.MAIL:
+            if meaning is Meaning.ACCEPTED:
+                self.needs_reset = True  # until the transaction ends well
+            else:
+                self._sender_refusal = reply
+                self._queue.clear()
+        elif command is Command.RCPT and meaning is Meaning.REFUSED:
+            self._refusals.append((recipient, reply))
+        elif command is Command.DATA:
+            self._is_granted = meaning is Meaning.GRANTED
+
+    def _answer_content(self, reply: Reply) -> None:
+        """Take the reply to the whole message."""
+        refusal = self._refusal()
+        if refusal is not None:
+            # BDAT behind a refused envelope is answered as well; the first refusal is the reason.
+            self._finish(refusal)
+        elif reply.is_positive and not self._may_mean_delivery(reply):
+            self.lose(f"not the reply to a message: {reply}")
+        else:
+            if reply.is_positive:
+                self.needs_reset = False
+            self._finish(reply)
+
+    def _may_mean_delivery(self, reply: Reply) -> bool:
+        """Whether a 2yz can only be the reply to the message (I2).
+
+        RFC 3463 §3.2: x.1.z speaks of an address, so that one answers MAIL or RCPT. Behind BDAT a
+        reply without an enhanced code may be anybody's; behind DATA, 354 came between.
+        """
+        if reply.code != 250 or reply.enhanced.startswith("2.1."):
+            return False
+        return bool(reply.enhanced) or not self._final_by_bdat
+
+    def _go_on(self, reply: Reply, *, is_opaque: bool) -> None:
+        """Every reply awaited has come: send what follows, or end the step."""
+        if self._queue:
+            self._send_all([self._queue.popleft()])
+        elif self.state is State.COMMAND:
+            self.result, self.state = reply, State.READY
+            self.is_spent = not is_opaque and ends_session(reply)
+        elif (refusal := self._refusal()) is not None:
+            if self._is_granted:
+                # DATA went along with an envelope that was refused in part. Even an empty message
+                # would reach the recipients that were accepted.
+                self.result = refusal
+                self.lose("the envelope was refused in part, but DATA was granted")
+            else:
+                self._finish(refusal)
+        elif self._is_granted:
+            self._begin_content(reply)
+        elif reply.code >= 400:
+            self._finish(reply)  # DATA was refused
+        elif self._content is None:
+            self._finish(reply)
+        elif self._may_chunk:
+            body = self._content.for_bdat()
+            self._final_by_bdat = True
+            self._write_content(b"BDAT %d LAST\r\n" % len(body) + body)
+        else:
+            self.state = State.GO_AHEAD
+            self._send(Command.DATA, b"DATA\r\n")
+
+    def _begin_content(self, reply: Reply) -> None:
+        self.state = State.GRANTED
+        if self._content is None:
+            self.result = reply
+        else:
+            self._write_content(self._content.for_data())
+
+    def _write_content(self, octets: bytes) -> None:
+        self.state = State.GRANTED
+        self._rest = memoryview(octets)
+
+    def _refuse_content(self, reply: Reply) -> None:
+        """The provider has seen enough of the message and will not take it."""
+        self.early_refusal = reply
+        self.lose("the content was refused before its end")
+
+    def _refusal(self) -> Reply | None:
+        """Return the refusal of the envelope so far, or None."""
+        if self._sender_refusal is not None:
+            return self._sender_refusal
+        if self._refusals:
+            return joined(self._refusals, recipients=len(self._recipients))
+        return None
+
+    def _finish(self, result: Reply) -> None:
+        self.result = result
+        self.state = State.READY
+        self.is_spent = ends_session(result)
+        self._content = None
+
+
+def _kind(reply: Reply) -> str:
+    if reply.code == 421:
+        return _CLOSING
+    return (_POSITIVE, _INTERMEDIATE, _NEGATIVE, _NEGATIVE)[reply.code // 100 - 2]
