@@ -35,7 +35,7 @@ from xoauth2_proxy.errors import (
     ProxyError,
     UpstreamClosedEarly,
 )
-from xoauth2_proxy.smtp.content import DataFraming, message_id
+from xoauth2_proxy.smtp.content import MAX_HEADER_BYTES, DataFraming, message_id
 from xoauth2_proxy.upstream.connection import CONTENT_TAKEN
 from xoauth2_proxy.upstream.envelope import ends_session
 
@@ -58,17 +58,17 @@ _log = log.logger("relay")
 
 @dataclass(slots=True)
 class TransactionRecord:
-    """What is known of one transaction for its log line and the metrics."""
+    """One transaction's data for its log line and the metrics."""
 
     login: Login
     envelope: Envelope
     transaction_id: str
     size_bytes: int = 0
     start: bytes = b""  # of the content, for its Message-ID
-    waited_seconds: float = 0.0  # for a connection, opening included
-    ended_at: float = 0.0  # when the client's last octet was there
+    waited_seconds: float = 0.0  # for the rate limit and a connection, including its opening
+    ended_at: float = 0.0  # when the client's last octet arrived
     failure: ProxyError | None = None
-    refusal: Reply | None = None  # the provider's, in its own words
+    refusal: Reply | None = None  # by the provider
 
 
 class Relay:
@@ -89,7 +89,7 @@ class Relay:
     def relay(
         self, login: Login, envelope: Envelope, content: Content, transaction_id: str
     ) -> Coroutine[None, None, Reply]:
-        """Return the final reply to a message that is all there. Raises only cancellation."""
+        """Return the final reply to a message received whole. Raises only `CancelledError`."""
         octets = content.octets
         record = TransactionRecord(login, envelope, transaction_id, len(octets), octets)
         record.ended_at = time.monotonic()
@@ -103,7 +103,7 @@ class Relay:
         transaction_id: str,
         answer: Reply,
     ) -> None:
-        """Record a message that the relay itself refuses once it has seen its content."""
+        """Record a message that the relay itself refused because of its content."""
         record = TransactionRecord(login, envelope, transaction_id, size_bytes=size_bytes)
         record.ended_at = time.monotonic()
         self.report(record, answer)
@@ -120,7 +120,7 @@ class Relay:
         )
 
     def report(self, record: TransactionRecord, answer: Reply) -> None:
-        """Count a transaction that got its final reply, and write its log line."""
+        """Count and log a transaction that has its final reply."""
         duration = time.monotonic() - record.ended_at
         series = self._metrics.provider(record.login.account.provider)
         series.message(answer.code, record.size_bytes, duration)
@@ -130,7 +130,7 @@ class Relay:
         failure = record.failure
         details: dict[str, object] = {"error": failure} if failure is not None else {}
         if isinstance(failure, OutcomeUnknown):
-            # Whoever looks into a possible duplicate needs the message's own name.
+            # Needed to look into a possible duplicate.
             details["message_id"] = message_id(record.start)
         details |= self._explained(record)
         _log.event(
@@ -148,9 +148,9 @@ class Relay:
         )
 
     def report_cut(self, record: TransactionRecord) -> None:
-        """Log a transaction that ends without a reply of the provider's, at a stop's deadline.
+        """Count and log a transaction cut off by the shutdown deadline before the provider replied.
 
-        The client is told 421 and will come again, so somebody may look for a duplicate.
+        The client gets 421 and will retry, so the recipients may get a duplicate.
         """
         _log.event(
             logging.WARNING,
@@ -183,7 +183,7 @@ class Relay:
 
 
 class _Message:
-    """One message on its way: it owns the lease, the attempts, and what their failures mean."""
+    """One message being sent: owns the lease, the attempts, and what their failures mean."""
 
     def __init__(self, relay: Relay, record: TransactionRecord) -> None:
         self._relay = relay
@@ -272,7 +272,7 @@ class _Message:
 
 
 class _WholeMessage(_Message):
-    """A message that is all there: one step settles it."""
+    """A message received whole: one step settles it."""
 
     def send(self, content: Content) -> Coroutine[None, None, Reply]:
         """Return the final reply. Raises only cancellation."""
@@ -287,10 +287,10 @@ class _WholeMessage(_Message):
 
 
 class StreamingMessage(_Message):
-    """A message that is sent while it still arrives.
+    """A message that is sent upstream while it still arrives.
 
-    What goes wrong is kept until `finish` tells it; octets written meanwhile are dropped. It ends
-    with `finish` or `abandon`.
+    A failure is kept until `finish` returns its reply; octets written after it are dropped. Every
+    instance ends with `finish` or `abandon`.
     """
 
     def __init__(self, relay: Relay, record: TransactionRecord) -> None:
@@ -301,9 +301,9 @@ class StreamingMessage(_Message):
         self._answer: Reply | None = None
 
     async def recipient(self, path: str) -> Reply:
-        """Ask the provider for one recipient and return the answer for the client.
+        """Send the provider one RCPT and return the reply for the client.
 
-        Once the connection is lost, every recipient and the message itself get the same answer.
+        Once the connection is lost, later recipients and the message itself get the same reply.
         """
         if self._answer is not None:
             return self._answer
@@ -327,10 +327,12 @@ class StreamingMessage(_Message):
         return answer or replies.for_client(replied[0])
 
     async def write(self, octets: bytes, *, is_stuffed: bool) -> None:
-        """Pass content on, as slowly as the provider takes it."""
+        """Send content, at the pace at which the provider accepts it."""
         if self._framing is None:
             self._framing = DataFraming(is_stuffed=is_stuffed)
-            self._record.start = octets
+            self._record.start = octets[
+                :MAX_HEADER_BYTES
+            ]  # not all of it for as long as it streams
         self._record.size_bytes += len(octets)
         if self._answer is None and octets:
             await self._get_go_ahead()
@@ -339,7 +341,7 @@ class StreamingMessage(_Message):
             await self._step(lambda connection: connection.add_content(framed), self._unless_taken)
 
     async def finish(self, octets: bytes, *, is_stuffed: bool) -> Reply:
-        """Pass the last content on and return the final reply. Raises only cancellation."""
+        """Send the last content and return the final reply. Raises only `CancelledError`."""
         self._record.ended_at = time.monotonic()
         await self.write(octets, is_stuffed=is_stuffed)
         framing = self._framing or DataFraming(is_stuffed=is_stuffed)
@@ -352,9 +354,9 @@ class StreamingMessage(_Message):
         return answer
 
     def abandon(self) -> None:
-        """Stop without a reply: the provider never sees the end of the message."""
+        """Stop without a reply: the provider never gets the end of the message."""
         if self._answer is not None:
-            # It had failed already, and the client knows.
+            # It had failed already, and the client has the reply.
             self._record.ended_at = time.monotonic()
             self._relay.report(self._record, self._answer)
         self._end_lease(in_doubt=self._has_go_ahead)

@@ -18,7 +18,7 @@ _END_OF_DATA = re.compile(re.escape(END_OF_DATA))
 _BARE_CR = re.compile(rb"\r[^\n]")
 _NO_LINE_END = bytes(octet for octet in range(256) if octet not in b"\r\n")
 _MESSAGE_ID = re.compile(rb"^message-id:[ \t]*(\S+)", re.IGNORECASE | re.MULTILINE)
-_HEADER_BYTES = 16_384  # how far `message_id` looks
+MAX_HEADER_BYTES = 16_384  # how far `message_id` looks
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +209,6 @@ class DataReader:
 
 def message_id(octets: bytes) -> str:
     """Return the value of the Message-ID field for the log, or "" if none is near the start."""
-    header, _, _ = octets[:_HEADER_BYTES].partition(b"\r\n\r\n")
+    header, _, _ = octets[:MAX_HEADER_BYTES].partition(b"\r\n\r\n")
     match = _MESSAGE_ID.search(header)
     return match[1].decode("ascii", "replace") if match else ""
