@@ -1,4 +1,4 @@
-"""What the sandbox refuses, as lines for whoever watches it; a load test does not drown in them."""
+"""Prints what the sandbox refuses, at a limited rate so that a load test stays readable."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MINUTE_SECONDS = 60.0
 
 
 class RefusalLog:
-    """Says the first 20 refusals of each minute, and of the others how many they were."""
+    """Prints the first 20 refusals of each minute, and the number of the others."""
 
     def __init__(
         self,

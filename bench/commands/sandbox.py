@@ -1,4 +1,4 @@
-"""`xoauth2-bench sandbox`: the stand-in provider alone, for whoever needs an XOAUTH2 server.
+"""`xoauth2-bench sandbox`: runs the sandbox provider alone, as an XOAUTH2 test server.
 
 Exit codes: 0 ended by SIGTERM or SIGINT, 1 it cannot start, 2 wrong usage.
 """

@@ -1,4 +1,4 @@
-"""What a token says and whether the sandbox takes it; told so that nobody else's is given away.
+"""Tells what a token says and whether the sandbox accepts it, and never shows another's token.
 
 A token comes from anywhere: nothing in it is trusted to be there.
 """

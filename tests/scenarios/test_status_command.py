@@ -41,7 +41,14 @@ STATES = {
     "mock@example.com": "mock",
 }
 USED = ("well@example.com", "wrong.secret@example.com", "unreachable@example.com")
-WORDS = ("sign-in needed", "set-up is wrong", "needs you soon", "in trouble", "not used yet", "ok")
+WORDS = (
+    "sign-in needed",
+    "set-up is wrong",
+    "needs attention soon",
+    "in trouble",
+    "not used yet",
+    "ok",
+)
 
 
 @pytest.fixture
@@ -159,7 +166,7 @@ async def test_the_table_is_read_at_usual_widths(command_line: CommandLine, colu
     assert f"  → sign in: {command_line.program} login unsigned@example.com" in remedies
     prose = [line for line in remedies if not line.startswith("  →")]
     assert all(len(line) <= columns for line in prose)
-    assert remedies[-1] == "8 mailboxes; 3 need somebody; 1 in trouble that may pass"
+    assert remedies[-1] == "8 mailboxes; 3 need attention; 1 with temporary trouble"
 
 
 async def test_through_a_pipe_each_mailbox_is_one_line_without_colour(

@@ -109,15 +109,15 @@ async def test_who_needs_somebody_comes_first(store: MemoryStore, terminal: Term
     assert "✗ sign-in needed" in text
     assert "The sign-in was revoked" in text
     assert "xoauth2-proxy login bob@example.com" in text
-    assert "! needs you soon" in text
+    assert "! needs attention soon" in text
     assert "✓ ok" in text
     assert "3 h ago" in text
-    assert terminal.lines[-1] == "3 mailboxes; 2 need somebody"
+    assert terminal.lines[-1] == "3 mailboxes; 2 need attention"
 
 
 async def test_all_is_well(store: MemoryStore, terminal: Terminal) -> None:
     assert await status.run([ALICE], store, StatusOptions(), terminal.console) == 0
-    assert terminal.lines[-1] == "1 mailbox; nobody is needed"
+    assert terminal.lines[-1] == "1 mailbox; none needs attention"
 
 
 async def test_days_before_a_warning_are_the_caller_s(
@@ -147,7 +147,7 @@ async def test_disabled_accounts_are_shown_as_such(store: MemoryStore, terminal:
         ["alice@example.com", "✓", "ok"],
         ["Old@example.com", "–", "disabled"],
     ]
-    assert terminal.lines[-1] == "1 mailbox; nobody is needed; 1 disabled"
+    assert terminal.lines[-1] == "1 mailbox; none needs attention; 1 disabled"
 
 
 async def test_a_disabled_account_can_be_asked_for(store: MemoryStore, terminal: Terminal) -> None:
@@ -220,7 +220,7 @@ async def test_an_endpoint_in_trouble_needs_nobody(terminal: Terminal) -> None:
     store = MemoryStore()
     await store.save(ALICE.key, grant(ALICE, "unavailable"))
     assert await status.run([ALICE], store, StatusOptions(), terminal.console) == 0
-    assert "1 in trouble that may pass" in terminal.lines[-1]
+    assert "1 with temporary trouble" in terminal.lines[-1]
 
 
 # A proxy that keeps tokens in its memory.

@@ -25,7 +25,7 @@ _EPILOG = epilog(
         "Run with your own accounts": "xoauth2-proxy --config accounts.json",
         "Check a configuration": "xoauth2-proxy check --config accounts.json",
         "Sign a mailbox in": "xoauth2-proxy --config accounts.json login alice@example.com",
-        "See which mailbox needs a person": "xoauth2-proxy --config accounts.json status",
+        "See which mailboxes need attention": "xoauth2-proxy --config accounts.json status",
         "Find out why mail is not sent": (
             "xoauth2-proxy --config accounts.json doctor alice@example.com"
         ),

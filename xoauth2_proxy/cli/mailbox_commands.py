@@ -47,8 +47,8 @@ STATUS_EPILOG = epilog(
         ),
     },
     {
-        0: "no mailbox needs a person",
-        1: "a mailbox needs a person, or its state is not known",
+        0: "no mailbox needs attention",
+        1: "a mailbox needs attention, or its state is not known",
         2: "wrong usage or configuration",
     },
 )
@@ -174,7 +174,7 @@ def show_status(  # noqa: PLR0913 - one parameter an option
         typer.Option(
             min=0,
             metavar="DAYS",
-            help="Exit with code 1 if a mailbox needs a person within this many days. "
+            help="Exit with code 1 if a mailbox needs attention within this many days. "
             "Default: alerts.warn_days of the configuration, else 14.",
         ),
     ] = None,
@@ -192,7 +192,7 @@ def show_status(  # noqa: PLR0913 - one parameter an option
     state_dir: StateOption = None,
     sandbox: WithSandboxOption = False,
 ) -> None:
-    """Show whether each mailbox can send, and which needs a person soon.
+    """Show whether each mailbox can send, and which needs attention soon.
 
     Reads the configuration and the stored tokens, so the proxy need not run.
     """

@@ -1,8 +1,8 @@
-"""`xoauth2-proxy status`: how the mailboxes stand, for a person or for a machine.
+"""`xoauth2-proxy status`: shows the state of each mailbox, as a table or as JSON.
 
-Reads the configuration and the store, so no proxy need run; where grants live in the memory of the
-proxy alone, it is options. Exit codes: 0 nobody is needed, 1 somebody is, or nothing could be
-learned; 2 wrong usage.
+Reads the configuration and the store, so no proxy has to run; with `store.kind: memory` it asks the
+running proxy. Exit codes: 0 no mailbox needs attention, 1 one does or its state is unknown, 2 wrong
+usage.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ if TYPE_CHECKING:
 EXIT_WELL, EXIT_NEEDED, EXIT_USAGE = 0, 1, 2
 
 _VERSION = 1  # of the JSON document
-_SHOWN = 50  # mailboxes in a table for a person; those that need somebody are all shown
+_SHOWN = 50  # mailboxes in a table for a person; those that need attention are all shown
 _NAMED = 3  # mailboxes with the same trouble that are named before it
 
 # Symbol, words and colour: none tells anything that another does not.
 _WORDS: dict[State, tuple[str, str, str]] = {
     State.SIGN_IN_NEEDED: ("✗", "sign-in needed", "red"),
     State.MISCONFIGURED: ("✗", "set-up is wrong", "red"),
-    State.ATTENTION: ("!", "needs you soon", "yellow"),
+    State.ATTENTION: ("!", "needs attention soon", "yellow"),
     State.TROUBLE: ("~", "in trouble", "yellow"),
     State.UNUSED: ("·", "not used yet", ""),
     State.OK: ("✓", "ok", "green"),
@@ -207,13 +207,13 @@ def _summary(ranked: list[MailboxStatus]) -> str:
     troubled = sum(one.state is State.TROUBLE for one in ranked) - unread
     parts = [f"{count:,} mailbox{'es'[: 2 * (count != 1)]}"]
     if needing:
-        parts.append(f"{needing:,} need{'s'[: needing == 1]} somebody")
+        parts.append(f"{needing:,} need{'s'[: needing == 1]} attention")
     elif not unread:
-        parts.append("nobody is needed")
+        parts.append("none needs attention")
     if unread:
-        parts.append(f"nothing is known of {unread:,}")
+        parts.append(f"the state of {unread:,} is unknown")
     if troubled:
-        parts.append(f"{troubled:,} in trouble that may pass")
+        parts.append(f"{troubled:,} with temporary trouble")
     return "; ".join(parts)
 
 
