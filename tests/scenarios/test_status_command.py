@@ -44,7 +44,7 @@ USED = ("well@example.com", "wrong.secret@example.com", "unreachable@example.com
 WORDS = (
     "sign-in needed",
     "set-up is wrong",
-    "needs attention soon",
+    "needs you soon",
     "in trouble",
     "not used yet",
     "ok",

@@ -109,7 +109,7 @@ async def test_who_needs_somebody_comes_first(store: MemoryStore, terminal: Term
     assert "✗ sign-in needed" in text
     assert "The sign-in was revoked" in text
     assert "xoauth2-proxy login bob@example.com" in text
-    assert "! needs attention soon" in text
+    assert "! needs you soon" in text
     assert "✓ ok" in text
     assert "3 h ago" in text
     assert terminal.lines[-1] == "3 mailboxes; 2 need attention"

@@ -40,7 +40,7 @@ _NAMED = 3  # mailboxes with the same trouble that are named before it
 _WORDS: dict[State, tuple[str, str, str]] = {
     State.SIGN_IN_NEEDED: ("✗", "sign-in needed", "red"),
     State.MISCONFIGURED: ("✗", "set-up is wrong", "red"),
-    State.ATTENTION: ("!", "needs attention soon", "yellow"),
+    State.ATTENTION: ("!", "needs you soon", "yellow"),
     State.TROUBLE: ("~", "in trouble", "yellow"),
     State.UNUSED: ("·", "not used yet", ""),
     State.OK: ("✓", "ok", "green"),
