@@ -149,6 +149,23 @@ async def test_a_lock_that_was_granted_to_nobody_is_given_back(
     await enter(other)
 
 
+async def test_a_cancellation_that_the_library_swallows_still_ends_the_request(
+    store: RedisStore,
+) -> None:
+    async def swallow() -> bytes:
+        try:
+            await asyncio.get_running_loop().create_future()
+        except asyncio.CancelledError:
+            return b"too late"
+        return b"never"
+
+    asking = asyncio.create_task(store._ask(swallow()))
+    await asyncio.sleep(0)
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+
+
 async def enter(store: RedisStore) -> None:
     async with store.lock(MAILBOX):
         pass

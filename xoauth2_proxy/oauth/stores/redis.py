@@ -192,9 +192,16 @@ class RedisStore:
             await self._ask(self._redis.eval(_RELEASE, 1, key, token))
 
     async def _ask(self, answer: Awaitable[Any]) -> Any:  # noqa: ANN401 - what the server says
+        task = asyncio.current_task()
+        cancellations = task.cancelling() if task is not None else 0
         try:
             async with asyncio.timeout(_REQUEST_SECONDS):
-                return await answer
+                reply = await answer
+            # A cancellation that the library swallows would turn a bounded wait for a lock into
+            # one without an end.
+            if task is not None and task.cancelling() > cancellations:
+                raise asyncio.CancelledError
+            return reply
         except (exceptions.RedisError, OSError) as error:
             raise TokenStoreUnavailable(f"{self._where}: {_reason(error)}") from None
 
