@@ -353,13 +353,25 @@ class StreamingMessage(_Message):
         self._relay.report(self._record, answer)
         return answer
 
+    def stop(self) -> None:
+        """Send no more: the provider never gets the end of the message."""
+        self._end_lease(in_doubt=self._has_go_ahead)
+
     def abandon(self) -> None:
-        """Stop without a reply: the provider never gets the end of the message."""
+        """Stop, since the client gave the message up."""
         if self._answer is not None:
             # It had failed already, and the client has the reply.
             self._record.ended_at = time.monotonic()
             self._relay.report(self._record, self._answer)
-        self._end_lease(in_doubt=self._has_go_ahead)
+        self.stop()
+
+    def refuse(self, size_bytes: int, answer: Reply) -> None:
+        """Stop, and record that the relay itself refused the message because of its content."""
+        self.stop()
+        self._record.ended_at = time.monotonic()
+        self._record.size_bytes = size_bytes
+        self._record.failure = self._record.refusal = None
+        self._relay.report(self._record, answer)
 
     async def _get_go_ahead(self) -> None:
         """Bring the provider to wait for content, unless it does already or has refused."""

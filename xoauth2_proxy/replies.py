@@ -101,6 +101,8 @@ _AT_TRANSACTION: tuple[tuple[type[errors.ProxyError], Reply], ...] = (
     (errors.Overloaded, UPSTREAM_BUSY),
 )
 
+# Codes that concern a connection or a login, which clients would take for theirs.
+_FOR_CONNECTIONS = frozenset({421, 432})
 # Codes that concern the relay's session with the provider, not the client's message.
 _ABOUT_OUR_SESSION = frozenset({500, 502, 503, 504, 530, 538, 555})
 
@@ -140,7 +142,9 @@ def for_client(upstream: Reply) -> Reply:
     """
     if is_about_session(upstream):
         return UPSTREAM_CONFUSED
-    code = 451 if upstream.code in {421, 432} else upstream.code
+    if upstream.enhanced and upstream.code not in _FOR_CONNECTIONS:
+        return upstream
+    code = 451 if upstream.code in _FOR_CONNECTIONS else upstream.code
     enhanced = upstream.enhanced or f"{code // 100}.0.0"
     return Reply(code, enhanced, upstream.text)
 

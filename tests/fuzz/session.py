@@ -29,8 +29,10 @@ from xoauth2_proxy.relay import Relay
 from xoauth2_proxy.smtp.content import Collector
 from xoauth2_proxy.smtp.protocol import ReplyParser
 from xoauth2_proxy.smtp.sasl import Credentials, PasswordLogin
-from xoauth2_proxy.submission import reader, transaction
-from xoauth2_proxy.submission.session import ClientSession, SessionPolicy
+from xoauth2_proxy.submission import session as session_module
+from xoauth2_proxy.submission import transaction
+from xoauth2_proxy.submission.policy import SessionPolicy
+from xoauth2_proxy.submission.session import ClientSession
 from xoauth2_proxy.upstream.pool import Pool
 
 if TYPE_CHECKING:
@@ -94,8 +96,8 @@ class Door:
         self.inside += 1
         return True
 
-    def leave(self, session: ClientSession) -> None:
-        self.inside -= 1
+    def ended(self, session: ClientSession) -> None:
+        self.inside -= session.is_gone
 
 
 class Watched(Collector):
@@ -103,9 +105,9 @@ class Watched(Collector):
 
     __slots__ = ()
 
-    def add(self, chunk: bytes) -> None:
+    def add(self, chunk: bytes, *, is_plain: bool = False) -> None:
         before = self.held_bytes
-        super().add(chunk)
+        super().add(chunk, is_plain=is_plain)
         assert before <= BUFFER_BYTES, f"{before} octets were held back"
 
 
@@ -147,8 +149,7 @@ class SessionTarget:
         given = [self._prefix, *pieces] if self._prefix else list(pieces)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(transaction, "Collector", Watched)
-            patch.setattr(reader, "_HIGH_BYTES", _INLET_BYTES)
-            patch.setattr(reader, "_LOW_BYTES", _INLET_BYTES // 4)
+            patch.setattr(session_module, "_HIGH_BYTES", _INLET_BYTES)
             spoken = self._harness.run(self._converse(given, provider))
         conversation = Conversation(whole, *spoken[:1], provider, spoken[1], spoken[2])
         conversation.faults += self._harness.complaints() + provider.all_faults()
@@ -177,11 +178,11 @@ class SessionTarget:
         session.connection_made(wire)
         try:
             await _say_all(wire, session, pieces, faults)
-            if not await ticks_until(lambda: session.task.done() and wire.is_closing()):
-                faults.append(f"the session goes on after the client's end: {session.task}")
-                session.task.cancel()
-            await ticks_until(lambda: not door.inside)
-            await asyncio.gather(session.task, return_exceptions=True)
+            if not await ticks_until(lambda: session.has_ended and wire.is_closing()):
+                faults.append("the session goes on after the client's end")
+                session.cut()
+            if not await ticks_until(lambda: not door.inside):
+                faults.append("the session is still counted")
             # What was abandoned is gone at once; what was sent is answered.
             await ticks_until(lambda: "0 leased or opening" in repr(pool))
             if "0 leased or opening" not in repr(pool):
@@ -202,7 +203,7 @@ async def _say_all(
         if wire.is_closing() or not wire.is_reading():
             return
         wire.feed(piece)
-        held = len(session._input._buffer)
+        held = session._dialogue.unread_bytes
         if held > _INLET_BYTES + 2 * len(piece):
             faults.append(f"{held} octets wait to be read")
         for _ in range(turns.choice((0, 0, 1, 4))):

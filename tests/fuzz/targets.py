@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from tests.fuzz.content import ContentTarget
+from tests.fuzz.dialogues import ClientTarget, ProviderTarget
 from tests.fuzz.session import SessionTarget
 from tests.fuzz.upstream import UpstreamTarget
 from tests.fuzz.values import (
@@ -39,6 +40,10 @@ class Target(Protocol):
 
 
 TARGETS: dict[str, Callable[[], Target]] = {
+    "client": ClientTarget,
+    "client-transaction": lambda: ClientTarget(is_logged_in=True),
+    "client-verified": lambda: ClientTarget(is_logged_in=True, verifies=True),
+    "provider": ProviderTarget,
     "session": SessionTarget,
     "transaction": lambda: SessionTarget(is_logged_in=True),
     "verified": lambda: SessionTarget(is_logged_in=True, verifies=True),
@@ -53,8 +58,21 @@ TARGETS: dict[str, Callable[[], Target]] = {
 
 
 # Targets that read the same language.
-_SEEDS = {"verified": "transaction"}
-_WORDS = {"transaction": "session", "verified": "session"}
+_SEEDS = {
+    "client": "session",
+    "client-transaction": "transaction",
+    "client-verified": "transaction",
+    "provider": "upstream",
+    "verified": "transaction",
+}
+_WORDS = {
+    "client": "session",
+    "client-transaction": "session",
+    "client-verified": "session",
+    "provider": "upstream",
+    "transaction": "session",
+    "verified": "session",
+}
 _ESCAPE = re.compile(rb"\\x([0-9a-f]{2})")
 
 

@@ -8,6 +8,7 @@ last block the provider hangs up.
 from __future__ import annotations
 
 import asyncio
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from xoauth2_proxy.smtp.protocol import Reply
 
 CONTENT = b"Subject: a\r\n\r\n.b\r\nRSET\r\n" + b"c" * 60 + b"\r\n"
+_ENHANCED = re.compile(rb"2\.\d{1,3}\.\d{1,3}(?:[ \t]|$)")
 _TURNS = 6  # of the event loop, in which the relay does what it can without the provider
 _MAX_BLOCKS = 60
 _MAX_CONNECTIONS = 4
@@ -60,15 +62,18 @@ def plan_in(octets: bytes) -> Plan:
 
 
 @dataclass
-class Line:
-    """One connection, with everything that was said on it and in which order."""
+class Exchange:
+    """Everything that was said on one connection, and in which order."""
 
-    wire: Wire
-    connection: Connection
     sent: bytes = b""  # by the relay
     said: bytes = b""  # by the provider
     # For every octet the provider said, how many commands were complete by then.
     commands_before: list[int] = field(default_factory=list)
+
+    def hear(self, octets: bytes) -> None:
+        """Note what the provider says next."""
+        self.said += octets
+        self.commands_before += [len(self.commands)] * len(octets)
 
     @property
     def commands(self) -> list[bytes]:
@@ -89,6 +94,14 @@ class Line:
                 return codes
             codes.append(found[0].code)
             rest = found[1]
+
+
+@dataclass(kw_only=True)
+class Line(Exchange):
+    """One connection, and what was said on it."""
+
+    wire: Wire
+    connection: Connection
 
 
 def commands_in(sent: bytes, codes: list[int]) -> list[bytes]:
@@ -135,7 +148,7 @@ class _Provider:
         connection = Connection(wire, self._plan.extensions)
         if b"stale" in self._plan.words:
             connection.last_used_at -= 60.0
-        self.lines.append(Line(wire, connection))
+        self.lines.append(Line(wire=wire, connection=connection))
         return connection
 
     async def open_with(self, account: Account, access_token: str) -> Connection:
@@ -152,8 +165,7 @@ class _Provider:
         if line.wire.is_closing():
             return
         line.connection.resume_writing()
-        line.said += octets
-        line.commands_before += [len(line.commands)] * len(octets)
+        line.hear(octets)
         if octets:
             line.wire.feed(octets)
 
@@ -267,18 +279,18 @@ async def _use_again(line: Line) -> None:
 def judge(plan: Plan, lines: list[Line], answer: Reply) -> None:
     """Check the answer against what was said on every connection."""
     ended = [line for line in lines if b"." in line.commands]
-    delivered = [line for line in ended if _may_be_delivered(line)]
+    delivered = [line for line in ended if may_be_delivered(line)]
     if answer.is_positive:
         assert delivered, f"{answer} was made up: {[line.said for line in lines]}"
     for line in ended[:-1]:
         mail = next(at for at, one in enumerate(line.commands) if one.startswith(b"MAIL"))
         assert line.codes[mail : mail + 1] == [421], "sent again though it may have been accepted"
     for line in lines:
-        if _is_flawless(line):
+        if is_flawless(line):
             assert answer.is_positive, f"{answer} to a message that was accepted: {line.said!r}"
 
 
-def _may_be_delivered(line: Line) -> bool:
+def may_be_delivered(line: Exchange) -> bool:
     """Whether the reply in the place of the message's is 250, and those before it allowed it."""
     commands, codes = line.commands, line.codes
     at = commands.index(b".")
@@ -296,7 +308,7 @@ def _may_be_delivered(line: Line) -> bool:
     return is_any_recipient
 
 
-def _is_flawless(line: Line) -> bool:
+def is_flawless(line: Exchange) -> bool:
     """Whether every command got one good reply, after it was sent, and nothing else was said."""
     commands, codes = line.commands, line.codes
     if not commands or commands[-1] != b"." or len(codes) != len(commands):
@@ -316,5 +328,5 @@ def _is_flawless(line: Line) -> bool:
             return False
     speaks_of_address = last.startswith(b"2.1.")
     # Behind BDAT a reply without an enhanced code may be a second one to another command.
-    is_plain = not last.startswith(b"2.") and b"DATA" not in commands
+    is_plain = not _ENHANCED.match(last) and b"DATA" not in commands
     return not rest and not speaks_of_address and not is_plain

@@ -273,6 +273,22 @@ def test_content_survives_every_hop(content: bytes) -> None:
     assert again.for_data() == by_data
 
 
+@given(st.data(), _octets)
+def test_content_in_chunks_is_judged_and_relayed_as_if_it_came_whole(
+    data: st.DataObject, octets: bytes
+) -> None:
+    stuffed_octets = stuffed(octets) + (b"" if octets.endswith(b"\r\n") or not octets else b"\r\n")
+    if b"\r\n.\r\n" in b"\r\n" + stuffed_octets:
+        return
+    collector, rest = read(*data.draw(cut(stuffed_octets + b".\r\nQUIT\r\n")))
+    assert rest is not None
+    assert collector.has_clean_line_ends is has_clean_ends(stuffed_octets)
+    if collector.has_clean_line_ends:
+        content = collector.content(is_stuffed=True)
+        assert content.for_bdat() == unstuffed(stuffed_octets)
+        assert content.for_data() == stuffed_octets + b".\r\n"
+
+
 def test_empty_content() -> None:
     for is_stuffed in (True, False):
         content = Content(b"", is_stuffed)

@@ -101,7 +101,7 @@ def test_target_notices_what_is_broken(
 ) -> None:
     """A relay that lets a bare LF pass, or believes any reply, does not go unnoticed."""
     monkeypatch.setattr("xoauth2_proxy.smtp.content.LineEnds.finish", lambda self: True)
-    monkeypatch.setattr("xoauth2_proxy.smtp.content.LineEnds.add", lambda self, chunk: None)
+    monkeypatch.setattr("xoauth2_proxy.smtp.content.LineEnds.add", lambda *given, **options: None)
     monkeypatch.setattr("xoauth2_proxy.smtp.protocol.Reply.is_positive", True)
 
     def check_all() -> None:

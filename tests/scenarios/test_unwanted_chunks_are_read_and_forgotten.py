@@ -31,8 +31,8 @@ def gathered(monkeypatch: pytest.MonkeyPatch) -> list[int]:
             self._number = len(sizes)
             sizes.append(0)
 
-        def add(self, chunk: bytes) -> None:
-            super().add(chunk)
+        def add(self, chunk: bytes, *, is_plain: bool = False) -> None:
+            super().add(chunk, is_plain=is_plain)
             sizes[self._number] += len(chunk)
 
     monkeypatch.setattr(transaction, "Collector", Watched)
@@ -68,7 +68,7 @@ async def test_megabytes_nobody_asked_for_are_answered_and_not_kept(
         assert answers[3] == replies.OK
         assert sum(gathered) == 0
         (session,) = relay.app._listener._sessions  # type: ignore[union-attr]
-        assert not session._input.has_octets
+        assert not session._dialogue.unread_bytes
     # What was refused stood in nobody's way.
     async with await relay.log_in() as client:
         assert (await client.send(message())).code == 250

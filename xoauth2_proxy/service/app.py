@@ -27,7 +27,7 @@ from xoauth2_proxy.service.addresses import listening
 from xoauth2_proxy.service.admin_backend import AdminBackend, AdminDependencies
 from xoauth2_proxy.submission.authenticator import Authenticator
 from xoauth2_proxy.submission.listener import Listener
-from xoauth2_proxy.submission.session import SessionPolicy
+from xoauth2_proxy.submission.policy import SessionPolicy
 from xoauth2_proxy.upstream.connector import Connector
 from xoauth2_proxy.upstream.pool import Pool
 

@@ -16,6 +16,9 @@ END_OF_DATA = b"\r\n.\r\n"
 # docs/benchmarks.md), and is still one pass at C speed.
 _END_OF_DATA = re.compile(re.escape(END_OF_DATA))
 _BARE_CR = re.compile(rb"\r[^\n]")
+# One pass for all that is rare: a bare CR, and a line that begins with a dot, the end included. At
+# the very end, where neither can be ruled out yet, a CR or CRLF matches as well.
+_REMARKABLE = re.compile(rb"\r(?!\n[^.])")
 _NO_LINE_END = bytes(octet for octet in range(256) if octet not in b"\r\n")
 _MESSAGE_ID = re.compile(rb"^message-id:[ \t]*(\S+)", re.IGNORECASE | re.MULTILINE)
 MAX_HEADER_BYTES = 16_384  # how far `message_id` looks
@@ -27,17 +30,18 @@ class Content:
 
     octets: bytes  # ends with CRLF; without the final dot
     is_stuffed: bool
+    may_have_dots: bool = True  # False: no line begins with a dot, so both forms are the same
 
     def for_bdat(self) -> bytes:
         """Return the octets as BDAT sends them (RFC 3030 §2): verbatim."""
-        if not self.is_stuffed:
+        if not (self.is_stuffed and self.may_have_dots):
             return self.octets
         octets = self.octets.replace(b"\r\n.", b"\r\n")
         return octets[1:] if octets.startswith(b".") else octets
 
     def for_data(self) -> bytes:
         """Return the octets as DATA sends them (RFC 5321 §4.5.2): stuffed, with the final dot."""
-        if self.is_stuffed:
+        if self.is_stuffed or not self.may_have_dots:
             return self.octets + b".\r\n"
         # With a CRLF in front, a dot at the very start is found like any other.
         return (b"\r\n" + self.octets).replace(b"\r\n.", b"\r\n..")[2:] + b".\r\n"
@@ -78,14 +82,14 @@ class LineEnds:
         self._ends_in_cr = False
         self.is_clean = True
 
-    def add(self, chunk: bytes) -> None:
-        """Check the next chunk."""
+    def add(self, chunk: bytes, *, is_plain: bool = False) -> None:
+        """Check the next chunk; `is_plain`: it has no bare CR, unless at its end."""
         if not chunk or not self.is_clean:
             return
         ends = chunk.translate(None, _NO_LINE_END)
         returns = ends.count(b"\r")
         feeds = len(ends) - returns
-        is_clean = _BARE_CR.search(chunk) is None
+        is_clean = is_plain or _BARE_CR.search(chunk) is None
         if self._ends_in_cr:
             # The CR that ended the last chunk must be followed by LF.
             is_clean = is_clean and chunk[0] == 0x0A
@@ -114,10 +118,11 @@ class Collector:
     Beyond `max_bytes`, or after a bare CR or LF, octets are counted but not kept.
     """
 
-    __slots__ = ("_held", "_line_ends", "_max_bytes", "size_bytes")
+    __slots__ = ("_held", "_is_plain", "_line_ends", "_max_bytes", "size_bytes")
 
     def __init__(self, max_bytes: int) -> None:
         self._held = bytearray()  # one buffer: a slow client would fill a list with tiny pieces
+        self._is_plain = True
         self._line_ends = LineEnds()
         self._max_bytes = max_bytes
         self.size_bytes = 0
@@ -143,10 +148,15 @@ class Collector:
         """Whether nothing received so far makes the message unacceptable."""
         return not self.is_too_large and self._line_ends.is_clean
 
-    def add(self, chunk: bytes) -> None:
-        """Add the next octets; once the message is unacceptable, they are not kept."""
+    def add(self, chunk: bytes, *, is_plain: bool = False) -> None:
+        """Add the next octets; once the message is unacceptable, they are not kept.
+
+        `is_plain` says that they are known to have no bare CR but perhaps at their end, and no line
+        that begins with a dot.
+        """
         self.size_bytes += len(chunk)
-        self._line_ends.add(chunk)
+        self._is_plain = self._is_plain and is_plain
+        self._line_ends.add(chunk, is_plain=is_plain)
         if not self.is_acceptable:
             self._held.clear()
             return
@@ -168,10 +178,9 @@ class Collector:
 
         A next hop may use DATA, where content always ends with CRLF (RFC 3030 §3).
         """
-        octets = bytes(self._held)
-        if octets and not octets.endswith(b"\r\n"):
-            octets += b"\r\n"
-        return Content(octets, is_stuffed)
+        if self._held and not self._held.endswith(b"\r\n"):
+            self._held += b"\r\n"
+        return Content(bytes(self._held), is_stuffed, not self._is_plain)
 
 
 class DataReader:
@@ -189,22 +198,27 @@ class DataReader:
     def feed(self, chunk: bytes) -> bytes | None:
         """Take a chunk; return the octets after the end of the data, or None before the end."""
         window = self._tail + chunk
-        match = _END_OF_DATA.search(window)
-        if match is not None:
-            self._pass_on(window[: match.start() + 2])
-            return window[match.end() :]
+        remarkable = _REMARKABLE.search(window)
+        if remarkable is None:
+            end, is_plain = None, True
+        else:
+            end = _END_OF_DATA.search(window, remarkable.start())
+            is_plain = end is not None and end.start() == remarkable.start()
+        if end is not None:
+            self._pass_on(window[: end.start() + 2], is_plain=is_plain)
+            return window[end.end() :]
         kept = min(len(window), len(END_OF_DATA) - 1)
-        self._pass_on(window[: len(window) - kept])
+        self._pass_on(window[: len(window) - kept], is_plain=is_plain)
         self._tail = window[len(window) - kept :]
         return None
 
-    def _pass_on(self, octets: bytes) -> None:
+    def _pass_on(self, octets: bytes, *, is_plain: bool) -> None:
         if self._not_content:
             skipped = min(self._not_content, len(octets))
             self._not_content -= skipped
             octets = octets[skipped:]
         if octets:
-            self._sink.add(octets)
+            self._sink.add(octets, is_plain=is_plain)
 
 
 def message_id(octets: bytes) -> str:

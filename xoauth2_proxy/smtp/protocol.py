@@ -101,16 +101,17 @@ class ReplyParser:
         if len(rest) > MAX_REPLY_LINE_BYTES:
             raise MalformedReply("reply line too long")
         self._rest = rest
-        return [completed for line in lines if (completed := self._add(line)) is not None]
+        found = (self._complete(line) for line in lines)
+        return [reply for reply in found if reply is not None]
 
-    def _add(self, raw: bytes) -> Reply | None:
-        line = raw.rstrip(b"\r").decode("utf-8", "replace")
-        code, separator, text = line[:3], line[3:4], line[4:]
-        if not (code.isascii() and code.isdigit() and "2" <= code[0] <= "5" and separator in "- "):
-            raise MalformedReply("not a reply line")
-        if len(code) != 3 or (self._lines and code != self._code):
+    def _complete(self, raw: bytes) -> Reply | None:
+        """Return the reply that this line completes, or None."""
+        if raw[3:4] == b" " and not self._lines:
+            return _one_line_reply(raw)
+        code, separator, text = _line_parts(raw)
+        if self._lines and code != self._code:
             raise MalformedReply("reply code changes within a reply")
-        if len(raw) > MAX_REPLY_LINE_BYTES or len(self._lines) >= MAX_REPLY_LINES:
+        if len(self._lines) >= MAX_REPLY_LINES:
             raise MalformedReply("reply too long")
         self._code = code
         self._lines.append(text)
@@ -118,6 +119,25 @@ class ReplyParser:
             return None
         lines, self._lines = self._lines, []
         return _reply_from(int(code), lines)
+
+
+def _line_parts(raw: bytes) -> tuple[str, str, str]:
+    """Return the code, the separator and the text of a line. Raises `MalformedReply`."""
+    line = raw.rstrip(b"\r").decode("utf-8", "replace")
+    code, separator, text = line[:3], line[3:4], line[4:]
+    is_code = len(code) == 3 and code.isascii() and code.isdigit() and "2" <= code[0] <= "5"
+    if not (is_code and separator in "- "):
+        raise MalformedReply("not a reply line")
+    if len(raw) > MAX_REPLY_LINE_BYTES:
+        raise MalformedReply("reply too long")
+    return code, separator, text
+
+
+@lru_cache(maxsize=256)
+def _one_line_reply(raw: bytes) -> Reply:
+    """Return the reply, cached: a provider answers MAIL and RCPT in the same words each time."""
+    code, _, text = _line_parts(raw)
+    return _reply_from(int(code), [text])
 
 
 def _reply_from(code: int, lines: list[str]) -> Reply:
@@ -185,14 +205,15 @@ def parse_path(argument: str, keyword: str) -> tuple[str, str]:
     match = _PATH.match(rest)
     if head.upper() != keyword or match is None:
         raise BadPath(argument)
-    mailbox, rest = match["mailbox"] or "", rest[match.end() :]
+    mailbox, local, domain = match.group("mailbox", "local", "domain")
+    rest = rest[match.end() :]
     if rest and not rest[0].isspace():
         raise BadPath(argument)
     # RFC 5321 §4.5.3.1.1–3: 64 octets local part, 255 domain, 256 path with its brackets.
-    local, domain = (match["local"] or "").encode(), (match["domain"] or "").encode()
-    if len(local) > 64 or len(domain) > 255 or len(local) + len(domain) > 253:
+    local_bytes, domain_bytes = len((local or "").encode()), len((domain or "").encode())
+    if local_bytes > 64 or domain_bytes > 255 or local_bytes + domain_bytes > 253:
         raise BadPath(argument)
-    return mailbox, rest.strip()
+    return mailbox or "", rest.strip()
 
 
 def parse_parameters(text: str) -> dict[str, str]:

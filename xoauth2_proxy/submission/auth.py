@@ -37,12 +37,12 @@ class AuthDialogue:
         """The next line to send to the client, with its CRLF."""
         return challenge_line(self._challenge)
 
-    def begin(self, initial_response: str) -> sasl.Credentials | None:
-        """Take the initial response, or ""; return the credentials, or None.
+    def begin(self, initial_response: bytes) -> sasl.Credentials | None:
+        """Take the initial response, or b""; return the credentials, or None.
 
         After None, `challenge` must be sent. Raises `AuthEnded`.
         """
-        return self._take(initial_response.encode()) if initial_response else None
+        return self._take(initial_response) if initial_response else None
 
     def respond(self, line: bytes) -> sasl.Credentials | None:
         """Take the client's next line with its CRLF; otherwise as `begin`. Raises `AuthEnded`."""

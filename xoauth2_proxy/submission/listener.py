@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from xoauth2_proxy.submission.acceptor import Acceptor
-from xoauth2_proxy.submission.session import ClientSession, SessionPolicy
+from xoauth2_proxy.submission.session import ClientSession
 
 if TYPE_CHECKING:
     import socket
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from xoauth2_proxy.relay import Relay
     from xoauth2_proxy.submission.acceptor import ClientCounter
     from xoauth2_proxy.submission.authenticator import Authenticator
+    from xoauth2_proxy.submission.policy import SessionPolicy
 
 _BACKLOG = 1024  # connections the kernel holds while the event loop is busy
 _LAST_REPLIES_SECONDS = 2.0  # for clients to read their last replies
@@ -41,12 +42,13 @@ class Listener:
         self._authenticator = authenticator
         self._relay = relay
         self._metrics = metrics
-        self._sessions: set[ClientSession] = set()
+        self._sessions: set[ClientSession] = set()  # those that count
+        self._running: set[ClientSession] = set()  # those that have not said their last words
         self._server: asyncio.Server | None = None
         self._acceptor: Acceptor | None = None
         self._client_counts: ClientCounter | None = None  # None: there are no other workers
         self._is_draining = False
-        self._is_empty = asyncio.Event()
+        self._has_changed = asyncio.Event()  # a session has ended, or its connection is closed
 
     async def start(self, host: str, port: int) -> tuple[str, int]:
         """Listen; return the address and port in use. Raises `OSError`."""
@@ -74,27 +76,24 @@ class Listener:
             self._server.close()
         if self._acceptor is not None:
             self._acceptor.close()
-        for session in list(self._sessions):
+        for session in list(self._running):
             session.drain_session()
-        tasks = [session.task for session in self._sessions]
-        if not tasks:
-            return 0
-        _, running = await asyncio.wait(tasks, timeout=deadline_seconds)
-        for task in running:
-            task.cancel()
-        await self._close_all()
-        return len(running)
-
-    async def _close_all(self) -> None:
-        """Wait briefly for the last replies to be sent, then close the connections."""
-        self._is_empty.clear()
-        if not self._sessions:
-            return
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_LAST_REPLIES_SECONDS):
-                await self._is_empty.wait()
+        await self._wait_until_empty(self._running, deadline_seconds)
+        cut = list(self._running)
+        for session in cut:
+            session.cut()
+        # Wait briefly for the last replies to be read, then close the connections.
+        await self._wait_until_empty(self._sessions, _LAST_REPLIES_SECONDS)
         for session in list(self._sessions):
             session.abort()
+        return len(cut)
+
+    async def _wait_until_empty(self, sessions: set[ClientSession], seconds: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while sessions:
+                    self._has_changed.clear()
+                    await self._has_changed.wait()
 
     def _new_session(self) -> ClientSession:
         return ClientSession(self._policy, self._authenticator, self._relay, self._metrics, self)
@@ -107,20 +106,20 @@ class Listener:
             self._metrics.client_connections.labels("refused").inc()
             return False
         self._sessions.add(session)
-        session.task.add_done_callback(lambda _: self.leave(session))
+        self._running.add(session)
         self._metrics.client_connections.labels("accepted").inc()
         self._metrics.client_sessions.inc()
         return True
 
-    def leave(self, session: ClientSession) -> None:
+    def ended(self, session: ClientSession) -> None:
         """Remove a session from the count once its connection is closed and its work is done.
 
         A client that disappeared may have left a message that is still being sent. The session
         counts until that is done.
         """
-        if session in self._sessions and session.is_gone and session.task.done():
+        self._running.discard(session)
+        if session in self._sessions and session.is_gone:
             self._sessions.remove(session)
             self._count(len(self._sessions))
             self._metrics.client_sessions.dec()
-        if not self._sessions:
-            self._is_empty.set()
+        self._has_changed.set()

@@ -11,7 +11,7 @@ import math
 import time
 from typing import TYPE_CHECKING
 
-from xoauth2_proxy.errors import UpstreamClosedEarly, UpstreamError
+from xoauth2_proxy.errors import UpstreamClosedEarly
 from xoauth2_proxy.smtp.protocol import Reply
 from xoauth2_proxy.upstream.dialogue import Dialogue, State
 
@@ -252,12 +252,11 @@ class Connection(asyncio.Protocol):
         self._deadline = math.inf
         if step is None or step.done():
             return
-        result = self.dialogue.result
-        if isinstance(result, UpstreamError):
-            step.set_exception(result)
-        else:
-            assert result is not None  # noqa: S101 - a step under way ends with a result
+        result, self.dialogue.result = self.dialogue.result, None
+        if isinstance(result, Reply):
             step.set_result(result)
+        else:
+            step.set_exception(result or UpstreamClosedEarly(self.dialogue.ending))
 
     def _progressed(self) -> None:
         """Give the present state its full time again."""

@@ -97,12 +97,14 @@ class Meaning(Enum):
     OUT_OF_ORDER = auto()  # no such reply answers this command
 
 
-_POSITIVE, _INTERMEDIATE, _NEGATIVE, _CLOSING = "2yz", "3yz", "4yz or 5yz", "421"
+_POSITIVE, _INTERMEDIATE, _GO_AHEAD, _NEGATIVE, _CLOSING = "2yz", "3yz", "354", "4yz or 5yz", "421"
+_KINDS = {421: _CLOSING, 354: _GO_AHEAD}  # by code; of the others by its first digit
 _MEANINGS: dict[Command, dict[str, Meaning]] = {
     # Whatever a provider answers to RSET, its answer to MAIL tells more.
     Command.RSET: {
         _POSITIVE: Meaning.ACCEPTED,
         _INTERMEDIATE: Meaning.ACCEPTED,
+        _GO_AHEAD: Meaning.ACCEPTED,
         _NEGATIVE: Meaning.ACCEPTED,
         _CLOSING: Meaning.CLOSING,
     },
@@ -119,7 +121,7 @@ _MEANINGS: dict[Command, dict[str, Meaning]] = {
     },
     # A 2yz is never the answer to DATA: it must not pass for the message's (I2).
     Command.DATA: {
-        _INTERMEDIATE: Meaning.GRANTED,
+        _GO_AHEAD: Meaning.GRANTED,
         _NEGATIVE: Meaning.REFUSED,
         _CLOSING: Meaning.REFUSED,
     },
@@ -136,6 +138,7 @@ _MEANINGS: dict[Command, dict[str, Meaning]] = {
     Command.OTHER: {
         _POSITIVE: Meaning.ACCEPTED,
         _INTERMEDIATE: Meaning.ACCEPTED,
+        _GO_AHEAD: Meaning.ACCEPTED,
         _NEGATIVE: Meaning.ACCEPTED,
         _CLOSING: Meaning.ACCEPTED,
     },
@@ -175,7 +178,7 @@ class Dialogue:
         self.extensions = extensions  # EHLO keywords in upper case, with their parameters
         self.state = State.READY
         self.ending = ""  # why the dialogue ended; "" while it goes on
-        self.result: Reply | UpstreamError | None = None  # of the step under way
+        self.result: Reply | UpstreamError | None = None  # of the step; who collects it resets it
         self.early_refusal: Reply | None = None  # a 4yz or 5yz that came amid content
         self.is_spent = False  # the provider's reply says that nothing further can be sent
         self.needs_reset = False  # a transaction is still open: RSET before the next MAIL
@@ -307,23 +310,21 @@ class Dialogue:
         if not awaited and self.state is State.CONTENT and replies and replies[0].code >= 400:
             self._refuse_content(replies[0])
             return
-        surplus = replies[awaited:]
+        # The beginning of a reply to no command counts as one: more of it will come.
+        has_rest = self._parser.is_mid_reply and self.state is not State.CONTENT
+        surplus = len(replies) - awaited + has_rest
         # Which of them is one too many cannot be known. They are believed only where that makes no
         # difference: where all of them say yes, or all of them no. Of a message's final reply no
         # surplus is believed: another command's reply may have taken its place (I2).
-        if surplus and (self._awaits_delivery or len({one.code // 100 for one in replies}) > 1):
+        if surplus > 0 and (self._awaits_delivery or len({one.code // 100 for one in replies}) > 1):
             replies = []
         for reply in replies[:awaited]:
             self._answer(reply)
             if self.ending:
                 return
-        if surplus:
-            settled = self.result if self.state is State.READY else None
-            # Only its code: a provider that does not know AUTH may echo a token in its text.
-            self.lose(f"reply to no command: {surplus[-1].code}")
-            self.result = settled or self.result
-        elif self._parser.is_mid_reply and not self._expected and self.state is not State.CONTENT:
-            self.lose("octets that no command asked for")
+        if surplus > 0:
+            # Its text is not told: a provider that does not know AUTH may echo a token.
+            self.lose("a reply that no command asked for")
 
     def lose(self, reason: str) -> None:
         """Note that the connection is lost, or must be. The result says what that means (I3)."""
@@ -332,10 +333,8 @@ class Dialogue:
         state, self.state, self.ending = self.state, State.CLOSED, reason
         self._output.clear()
         self._rest = memoryview(b"")
-        if state is State.READY:
-            self.result = _LOSS[state](reason)  # of whatever step is tried next
-        elif self.result is not None:
-            pass  # it was settled by the reply that ends the dialogue
+        if self.result is not None:
+            pass  # settled, and not yet collected: what comes after a reply does not undo it
         elif self.early_refusal is not None:
             self.result = self.early_refusal
         elif state is State.FLIGHT and (refusal := self._refusal()) is not None:
@@ -513,6 +512,6 @@ class Dialogue:
 
 
 def _kind(reply: Reply) -> str:
-    if reply.code == 421:
-        return _CLOSING
+    if reply.code in _KINDS:
+        return _KINDS[reply.code]
     return (_POSITIVE, _INTERMEDIATE, _NEGATIVE, _NEGATIVE)[reply.code // 100 - 2]

@@ -214,11 +214,41 @@ def test_a_provider_that_answers_a_command_twice_delivers_nothing(doubled: int) 
     assert isinstance(dialogue.result, OutcomeUnknown)
 
 
-def test_a_surplus_reply_to_the_content_makes_the_outcome_unknown() -> None:
+@pytest.mark.parametrize("more", [b"250 2.0.0 kept\r\n", b"250 2.0", b"garbage\r\n", b"g"])
+@pytest.mark.parametrize("extensions", WAYS)
+def test_octets_behind_the_reply_to_the_content_make_the_outcome_unknown(
+    extensions: Mapping[str, str], more: bytes
+) -> None:
+    # Never a second attempt: the message may have been accepted.
+    dialogue = sending(extensions, is_fresh=False)
+    for answer in [b"250 2.1.0 a\r\n", b"250 2.1.5 b\r\n", b"354 go\r\n"]:
+        while dialogue.take():
+            pass
+        if dialogue.state is not State.FINAL:
+            dialogue.feed(answer)
+    while dialogue.take():
+        pass
+    dialogue.feed(b"250 2.0.0 kept\r\n" + more)
+    assert isinstance(dialogue.result, OutcomeUnknown)
+
+
+@pytest.mark.parametrize("later", [b"garbage\r\n", b"250 ok\r\n", b"2"])
+def test_octets_after_the_step_has_its_reply_do_not_undo_it(later: bytes) -> None:
     dialogue = sending(BOTH)
     dialogue.take()
-    dialogue.feed(b"250 2.1.0 a\r\n250 2.1.5 b\r\n250 2.0.0 kept\r\n250 2.0.0 kept\r\n")
-    assert isinstance(dialogue.result, OutcomeUnknown)
+    dialogue.feed(b"250 2.1.0 a\r\n250 2.1.5 b\r\n250 2.0.0 kept\r\n")
+    dialogue.feed(later)
+    assert dialogue.result == KEPT
+    assert dialogue.state is State.CLOSED
+
+
+@pytest.mark.parametrize("code", [300, 334, 352, 355])
+def test_no_3yz_but_354_grants_content(code: int) -> None:
+    dialogue = sending(PIPELINING)
+    dialogue.take()
+    dialogue.feed(b"250 a\r\n250 b\r\n%d go\r\n" % code)
+    assert type(dialogue.result) is UpstreamClosedEarly
+    assert dialogue.take() == b""
 
 
 @pytest.mark.parametrize("answer", [b"250 ok\r\n", b"220 ok\r\n"])

@@ -1,0 +1,617 @@
+"""The relay's half of an SMTP dialogue with a client, as a state machine without I/O.
+
+The caller passes received octets to `feed`, calls `next_event` until it returns None, does what the
+events ask for, and writes what `take` returns. `submission.session` is the transport around it.
+
+I1: every command gets exactly one reply, in the order of the commands (RFC 5321 §4.2, RFC 2920).
+An event that must be answered stops the dialogue until it is (`State.WAITING`).
+I2: what is content is never read as a command. Where the length of content is in doubt (a broken
+BDAT, octets behind STARTTLS), the dialogue ends.
+I3: nothing that a client said in cleartext outlives STARTTLS (RFC 3207 §4.2).
+I4: in bounded memory: lines beyond their limit are discarded as they come, content beyond the
+buffer is handed on.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import Enum, auto
+from typing import TYPE_CHECKING
+
+from xoauth2_proxy import replies
+from xoauth2_proxy.smtp import sasl
+from xoauth2_proxy.smtp.content import DataReader, Refusal
+from xoauth2_proxy.smtp.protocol import Reply
+from xoauth2_proxy.submission.auth import AuthDialogue, AuthEnded, challenge_line
+from xoauth2_proxy.submission.events import (
+    ContentArrived,
+    Event,
+    LoginAttempt,
+    LoginMalformed,
+    MessageComplete,
+    MessageRefused,
+    RecipientAdded,
+    Signal,
+)
+from xoauth2_proxy.submission.transaction import BadChunk, Chunk, ClientTransaction, parse_chunk
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from xoauth2_proxy.accounts.accounts import Login
+    from xoauth2_proxy.smtp.content import Collector
+    from xoauth2_proxy.submission.policy import SessionPolicy
+
+# RFC 5321 §4.5.3.1.4 (512) and what SIZE, BODY, SMTPUTF8 and AUTH= add to MAIL, generously.
+_MAX_COMMAND_BYTES = 2048
+_MAX_LINE_BYTES = sasl.MAX_LINE_BYTES + len("AUTH OAUTHBEARER \r\n")
+_START_BYTES = 16  # kept of a line that is too long: enough to recognize its command
+_STEPS_PER_TURN = 100  # of one client before other sessions get a turn
+_PIECE_BYTES = 65_536  # of content in one step
+_MAX_BAD_COMMANDS = 10  # beyond it the peer is not an SMTP client
+_MAX_AUTH_FAILURES = 5  # a connection, so that guessing passwords takes many connections
+_MAX_CHUNK_FACTOR = 4  # a BDAT chunk this many times the limit ends the session
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+class State(Enum):
+    """What the next octets are, or why none are read."""
+
+    COMMAND = auto()  # a command line
+    RESPONSE = auto()  # the response to a challenge (RFC 4954 §4)
+    LAST_RESPONSE = auto()  # the response to a refused token (RFC 7628 §3.2.3): 535 follows
+    DATA = auto()  # content up to CRLF.CRLF
+    CHUNK = auto()  # the octets of a BDAT chunk
+    WAITING = auto()  # an event must be answered first
+    CLOSED = auto()  # the dialogue has ended
+
+
+class _LineTooLong(Exception):
+    """A line exceeded its limit and was discarded. `start` holds its first octets."""
+
+    def __init__(self, start: bytes) -> None:
+        super().__init__()
+        self.start = start
+
+
+class ClientDialogue:
+    """One client's dialogue, from the greeting to QUIT."""
+
+    def __init__(
+        self,
+        policy: SessionPolicy,
+        current_login: Callable[[Login], Login | None],
+        trace: Callable[[str, int], None] | None = None,
+    ) -> None:
+        """`current_login` as in `Authenticator`; `trace` hears each command's verb and code."""
+        self.state = State.COMMAND
+        self._policy = policy
+        self._current_login = current_login
+        self._trace = trace
+        self._buffer = b""
+        self._start = 0  # the octets before it have been read
+        self._searched = 0  # how many of the unread octets are known to hold no LF
+        self._long_line: bytes | None = None  # the start of a line that is being discarded
+        self._saw_eof = False
+        self._is_draining = False
+        self._output: list[bytes] = []
+        self._verb = ""  # of the current command
+        self._greeted = False  # EHLO or HELO was received
+        self._is_secure = False
+        self._login: Login | None = None
+        self._auth: AuthDialogue
+        self._mechanism = ""
+        self._refusal: Reply  # what a client with a refused token hears after its last response
+        self._bad_commands = 0
+        self._auth_failures = 0
+        self._transaction = ClientTransaction(policy.max_message_bytes, policy.max_recipients)
+        self._is_streaming = False  # parts of the transaction were handed on
+        self._is_stopped = False  # they will not become a message
+        self._collector: Collector | None = None  # of the content under way; None: it is discarded
+        self._data: DataReader
+        self._chunk: Chunk
+        self._chunk_refusal: Reply | None = None
+        self._remaining = 0  # octets of the chunk
+        self._content_state = State.DATA  # where `content_sent` goes on
+
+    # The caller's side.
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the dialogue has ended."""
+        return self.state is State.CLOSED
+
+    @property
+    def unread_bytes(self) -> int:
+        """How many octets were fed and not yet read."""
+        return len(self._buffer) - self._start
+
+    def greet(self) -> None:
+        """Open the dialogue (RFC 5321 §3.1)."""
+        self._answer(Reply(220, "", (f"{self._policy.hostname} ESMTP xoauth2-proxy",)))
+
+    def feed(self, octets: bytes) -> None:
+        """Take octets from the client."""
+        if self._start < len(self._buffer):
+            octets = self._buffer[self._start :] + octets
+        self._buffer = octets
+        self._start = 0
+
+    def feed_eof(self) -> None:
+        """Note that no more octets will come; those already here are still read."""
+        self._saw_eof = True
+
+    def drain(self) -> None:
+        """End the dialogue with 421 as soon as no transaction is open."""
+        self._is_draining = True
+
+    def close(self, reply: Reply | None = None) -> Signal:
+        """End the dialogue, with a last reply if there is one."""
+        if reply is not None and self.state is not State.CLOSED:
+            self._answer(reply)
+        self.state = State.CLOSED
+        return Signal.ENDED
+
+    def take(self) -> bytes:
+        """Return the octets to write."""
+        output = self._output
+        octets = output[0] if len(output) == 1 else b"".join(output)
+        output.clear()
+        return octets
+
+    def next_event(self) -> Event | None:
+        """Return what the caller must see to next; None if octets are needed first."""
+        if self.state is State.CLOSED:
+            return Signal.ENDED
+        for _ in range(_STEPS_PER_TURN):
+            if self._is_draining and self._may_drain:
+                return self.close(replies.SHUTTING_DOWN)
+            try:
+                event = self._step()
+            except _LineTooLong as error:
+                event = self._long_line_read(error.start)
+            if event is Signal.OCTETS_NEEDED:
+                return self.close() if self._saw_eof else None
+            if event is not None:
+                return event
+        return Signal.TURN_OVER
+
+    def _step(self) -> Event | None:
+        """Read one line, or one piece of content. Raises `_LineTooLong`."""
+        state = self.state
+        if state is State.DATA:
+            return self._read_data()
+        if state is State.CHUNK:
+            return self._read_chunk()
+        if state is State.WAITING:
+            raise RuntimeError("the last event has not been answered")
+        line = self._line()
+        if line is None:
+            return Signal.OCTETS_NEEDED
+        return self._command(line) if state is State.COMMAND else self._response(line)
+
+    # Answers to events.
+
+    def logged_in(self, login: Login) -> None:
+        """The credentials are right."""
+        self._resume(State.COMMAND)
+        self._login = login
+        self._answer(replies.AUTHENTICATED)
+
+    def login_failed(self, reply: Reply, *, is_token: bool) -> None:
+        """The credentials are wrong (535), or could not be checked."""
+        self._resume(State.COMMAND)
+        if reply.code == 535 and is_token:
+            # XOAUTH2 and OAUTHBEARER: the error goes into a challenge, whose response is ignored.
+            self._challenge(challenge_line(sasl.token_error_challenge(self._mechanism)))
+            self._refusal = reply
+            self.state = State.LAST_RESPONSE
+        else:
+            self._auth_refused(reply, is_failure=reply.code == 535)
+
+    def recipient_answered(self, reply: Reply) -> None:
+        """The provider's reply to the recipient."""
+        self._resume(State.COMMAND)
+        if not reply.is_positive:
+            self._transaction.remove_last_recipient()
+        self._answer(reply)
+
+    def content_sent(self) -> None:
+        """The part of the message has gone upstream, or was dropped there."""
+        self._resume(self._content_state)
+
+    def finish(self, reply: Reply) -> None:
+        """The final reply to the message."""
+        self._resume(State.COMMAND)
+        self._end_transaction()
+        self._answer(reply)
+
+    def secured(self) -> None:
+        """TLS is in place. Octets fed since `TLS_REQUESTED` have come through it."""
+        self._resume(State.COMMAND)
+        self._is_secure = True
+        self._greeted = False
+        self._login = None
+        self._end_transaction()
+
+    def _resume(self, state: State) -> None:
+        if self.state is State.WAITING:
+            self.state = state
+        elif self.state is not State.CLOSED:  # it may have been closed meanwhile
+            raise RuntimeError("there is no event to answer")
+
+    # Lines.
+
+    def _line(self) -> bytes | None:
+        """Return the next line with its LF, or None. Raises `_LineTooLong`."""
+        buffer, start = self._buffer, self._start
+        if start == len(buffer):
+            return None
+        end = buffer.find(b"\n", start + self._searched) + 1
+        if not end:
+            if self._long_line is None and len(buffer) - start > _MAX_LINE_BYTES:
+                self._long_line = buffer[start : start + _START_BYTES]
+            if self._long_line is not None:
+                self._start = len(buffer)
+            self._searched = len(buffer) - self._start
+            return None
+        line = buffer[start:end]
+        self._start = end
+        self._searched = 0
+        if self._long_line is not None or len(line) > _MAX_LINE_BYTES:
+            begin, self._long_line = self._long_line or line[:_START_BYTES], None
+            raise _LineTooLong(begin)
+        return line
+
+    def _long_line_read(self, start: bytes) -> Event | None:
+        if self.state is State.COMMAND:
+            is_auth = start[:5].upper() == b"AUTH "
+            return self._bad_line(
+                start, replies.AUTH_LINE_TOO_LONG if is_auth else replies.COMMAND_TOO_LONG
+            )
+        if self.state is State.RESPONSE:
+            return self._auth_ended(replies.AUTH_LINE_TOO_LONG)
+        return self._response(start)
+
+    def _octets(self, limit: int) -> bytes:
+        taken = self._buffer[self._start : self._start + limit]
+        self._start += len(taken)
+        return taken
+
+    def _command(self, line: bytes) -> Event | None:
+        text = _command_text(line)
+        word, _, argument = (text or "").partition(" ")
+        verb = word.upper()
+        command = _COMMANDS.get(verb) if word.isascii() else None
+        self._verb = "?" if command is None else verb  # for the log, without its arguments
+        if text is None:
+            return self._bad_line(line, replies.COMMAND_MALFORMED)
+        if len(line) > _MAX_COMMAND_BYTES and verb != "AUTH":
+            return self._bad_line(line, replies.COMMAND_TOO_LONG)
+        if command is None:
+            return self._bad_command(replies.COMMAND_UNKNOWN)
+        return command(self, argument.strip())
+
+    def _bad_line(self, line: bytes, reply: Reply) -> Event | None:
+        if line[:4].upper() == b"BDAT":
+            return self.close(reply)  # I2: a chunk of unknown length follows
+        return self._bad_command(reply)
+
+    def _bad_command(self, reply: Reply) -> Event | None:
+        self._bad_commands += 1
+        if self._bad_commands >= _MAX_BAD_COMMANDS:
+            return self.close(replies.TOO_MANY_BAD_COMMANDS)
+        return self._answer(reply)
+
+    def _answer(self, reply: Reply) -> Event | None:
+        """Queue a reply. Return None: the caller has nothing to do."""
+        if self._trace is not None:
+            self._trace(self._verb, reply.code)
+        self._output.append(reply.encode())
+        return None
+
+    @property
+    def _may_drain(self) -> bool:
+        is_between = self.state in (State.COMMAND, State.RESPONSE, State.LAST_RESPONSE)
+        return is_between and not self._transaction.has_begun
+
+    # EHLO, STARTTLS and the commands without effect on a transaction.
+
+    def _helo(self, hostname: str) -> Event | None:
+        """HELO (RFC 5321 §4.1.1.1)."""
+        if not hostname:
+            return self._answer(replies.ARGUMENT_MALFORMED)
+        self._answer(Reply(250, "", (self._policy.hostname,)))
+        return self._hello()
+
+    def _ehlo(self, hostname: str) -> Event | None:
+        """EHLO (RFC 5321 §4.1.1.1): offers only what the relay supports with every provider."""
+        if not hostname:
+            return self._answer(replies.ARGUMENT_MALFORMED)
+        lines = [self._policy.hostname, "PIPELINING", f"SIZE {self._policy.max_message_bytes}"]
+        lines += ["8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "CHUNKING"]
+        if self._policy.tls_context is not None and not self._is_secure:
+            lines.append("STARTTLS")
+        if self._may_authenticate:
+            lines.append("AUTH " + " ".join(sasl.MECHANISMS))
+        self._answer(Reply(250, "", tuple(lines)))
+        return self._hello()
+
+    def _hello(self) -> Event | None:
+        self._greeted = True
+        return self._end_transaction()
+
+    @property
+    def _may_authenticate(self) -> bool:
+        return self._is_secure or self._policy.may_auth_in_clear
+
+    def _starttls(self, argument: str) -> Event | None:
+        """STARTTLS (RFC 3207). Octets behind the command were injected, and end the dialogue."""
+        if argument:
+            return self._answer(replies.ARGUMENT_MALFORMED)
+        if self._policy.tls_context is None or self._is_secure:
+            return self._answer(replies.TLS_NOT_AVAILABLE)
+        if self.unread_bytes:
+            return self.close(replies.OCTETS_AFTER_STARTTLS)
+        self._answer(replies.START_TLS)
+        self.state = State.WAITING
+        return Signal.TLS_REQUESTED
+
+    def _noop(self, argument: str) -> Event | None:
+        """NOOP (RFC 5321 §4.1.1.9)."""
+        return self._answer(replies.OK)
+
+    def _help(self, argument: str) -> Event | None:
+        """HELP (RFC 5321 §4.1.1.8)."""
+        return self._answer(replies.HELP)
+
+    def _vrfy(self, argument: str) -> Event | None:
+        """VRFY (RFC 5321 §3.5.3): always 252, since only the provider knows its addresses."""
+        return self._answer(replies.CANNOT_VERIFY if argument else replies.ARGUMENT_MALFORMED)
+
+    def _not_implemented(self, argument: str) -> Event | None:
+        """EXPN (RFC 5321 §3.5.2), and ETRN (RFC 1985), since the relay has no queue."""
+        return self._answer(replies.COMMAND_NOT_IMPLEMENTED)
+
+    def _rset(self, argument: str) -> Event | None:
+        """RSET (RFC 5321 §4.1.1.5)."""
+        if argument:
+            return self._answer(replies.ARGUMENT_MALFORMED)
+        self._answer(replies.RESET)
+        return self._end_transaction()
+
+    def _quit(self, argument: str) -> Event | None:
+        """QUIT (RFC 5321 §4.1.1.10)."""
+        return self.close(replies.GOODBYE)
+
+    # Logging in.
+
+    def _auth_command(self, argument: str) -> Event | None:
+        """AUTH (RFC 4954): mechanism in any letter case, with or without an initial response."""
+        name, _, initial_response = argument.partition(" ")
+        self._mechanism = name.upper()
+        refusal = self._auth_refusal(self._mechanism)
+        if refusal is not None:
+            return self._bad_command(refusal)
+        self._auth = AuthDialogue(self._mechanism)
+        return self._credentials(self._auth.begin, initial_response.strip().encode())
+
+    def _auth_refusal(self, mechanism: str) -> Reply | None:
+        if not self._greeted:
+            return replies.HELLO_FIRST
+        if not self._may_authenticate:
+            return replies.AUTH_NEEDS_TLS
+        if self._login is not None:
+            return replies.ALREADY_AUTHENTICATED
+        if not mechanism:
+            return replies.ARGUMENT_MALFORMED
+        return None if mechanism in sasl.MECHANISMS else replies.AUTH_MECHANISM_UNKNOWN
+
+    def _response(self, line: bytes) -> Event | None:
+        if self.state is State.RESPONSE:
+            return self._credentials(self._auth.respond, line)
+        self.state = State.COMMAND  # whatever the response to a refused token
+        return self._auth_refused(self._refusal, is_failure=True)
+
+    def _credentials(
+        self, step: Callable[[bytes], sasl.Credentials | None], octets: bytes
+    ) -> Event | None:
+        """Take the client's next octets of the exchange; ask for more, or for the check."""
+        try:
+            credentials = step(octets)
+        except AuthEnded as ended:
+            return self._auth_ended(ended.reply)
+        if credentials is None:
+            self._challenge(self._auth.challenge)
+            self.state = State.RESPONSE
+            return None
+        self.state = State.WAITING
+        return LoginAttempt(self._mechanism, credentials)
+
+    def _challenge(self, line: bytes) -> None:
+        if self._trace is not None:
+            self._trace(self._verb, 334)
+        self._output.append(line)
+
+    def _auth_ended(self, reply: Reply) -> Event | None:
+        self.state = State.COMMAND
+        self._auth_refused(reply, is_failure=True)
+        return LoginMalformed(self._mechanism)
+
+    def _auth_refused(self, reply: Reply, *, is_failure: bool) -> Event | None:
+        self._answer(reply)
+        self._auth_failures += is_failure
+        if self._auth_failures >= _MAX_AUTH_FAILURES:
+            return self.close(replies.TOO_MANY_AUTH_FAILURES)
+        return None
+
+    # The transaction.
+
+    def _mail(self, argument: str) -> Event | None:
+        """MAIL (RFC 5321 §4.1.1.2), with SIZE, BODY, SMTPUTF8 and AUTH=."""
+        if not self._greeted:
+            return self._answer(replies.HELLO_FIRST)
+        if self._login is None:
+            return self._answer(replies.AUTH_REQUIRED)
+        if not self._transaction.has_begun:
+            self._login = self._current_login(self._login)
+            if self._login is None:
+                return self.close(replies.LOG_IN_AGAIN)
+        return self._answer(self._transaction.mail(argument))
+
+    def _rcpt(self, argument: str) -> Event | None:
+        """RCPT (RFC 5321 §4.1.1.3).
+
+        The provider sees the recipients only with the content, unless the account verifies
+        recipients.
+        """
+        if self._login is None:
+            return self._answer(replies.AUTH_REQUIRED)
+        answer = self._transaction.rcpt(argument)
+        if answer is replies.RECIPIENT_OK and self._login.account.verifies:
+            self._is_streaming = True
+            self.state = State.WAITING
+            return RecipientAdded(self._login, self._transaction.envelope)
+        return self._answer(answer)
+
+    def _data_command(self, argument: str) -> Event | None:
+        """DATA (RFC 5321 §4.1.1.4)."""
+        if argument:
+            return self._answer(replies.ARGUMENT_MALFORMED)
+        refusal = self._auth_missing() or self._transaction.data_refusal()
+        if refusal is not None:
+            return self._answer(refusal)
+        self._collector = self._transaction.new_collector()
+        self._data = DataReader(self._collector)
+        self.state = State.DATA
+        return self._answer(replies.SEND_CONTENT)
+
+    def _bdat(self, argument: str) -> Event | None:
+        """BDAT (RFC 3030): a refused chunk is still read to its end."""
+        try:
+            self._chunk = parse_chunk(argument)
+        except BadChunk:
+            return self.close(replies.ARGUMENT_MALFORMED)
+        if self._chunk.size_bytes > _MAX_CHUNK_FACTOR * self._policy.max_message_bytes:
+            return self.close(replies.TOO_LARGE)
+        refusal = self._auth_missing() or self._transaction.chunk_refusal()
+        self._chunk_refusal = refusal
+        self._collector = None if refusal else self._transaction.chunks
+        self._remaining = self._chunk.size_bytes
+        self.state = State.CHUNK
+        return None
+
+    def _auth_missing(self) -> Reply | None:
+        return replies.AUTH_REQUIRED if self._login is None else None
+
+    def _read_data(self) -> Event | None:
+        if not self.unread_bytes:
+            return Signal.OCTETS_NEEDED
+        rest = self._data.feed(self._octets(_PIECE_BYTES))
+        if rest is None:
+            return self._content_event(State.DATA)
+        self._buffer = rest + self._buffer[self._start :]
+        self._start = 0
+        return self._complete(is_stuffed=True)
+
+    def _read_chunk(self) -> Event | None:
+        if not self._remaining:
+            return self._end_chunk()
+        if not self.unread_bytes:
+            return Signal.OCTETS_NEEDED
+        octets = self._octets(min(self._remaining, _PIECE_BYTES))
+        self._remaining -= len(octets)
+        if self._collector is None:
+            return None
+        self._collector.add(octets)
+        return self._content_event(State.CHUNK)
+
+    def _end_chunk(self) -> Event | None:
+        collector, refusal = self._collector, self._chunk_refusal
+        if collector is not None and self._chunk.is_last:
+            return self._complete(is_stuffed=False)
+        self.state = State.COMMAND
+        if collector is not None and not collector.is_too_large:
+            return self._answer(replies.CHUNK_OK)
+        self._transaction.fail()  # RFC 3030 §2: only RSET is accepted next
+        self._answer(refusal or replies.TOO_LARGE)
+        if collector is None or self._login is None:
+            return None
+        self._is_streaming = False
+        envelope, size_bytes = self._transaction.envelope, collector.size_bytes
+        return MessageRefused(self._login, envelope, size_bytes, replies.TOO_LARGE)
+
+    def _content_event(self, state: State) -> Event | None:
+        """Hand on content that exceeds the buffer; stop once the message is unacceptable."""
+        collector, login = self._collector, self._login
+        if collector is None or login is None or self._is_stopped:
+            return None
+        if not collector.is_acceptable:
+            self._is_stopped = True
+            return Signal.CONTENT_UNACCEPTABLE if self._is_streaming else None
+        held = collector.held_bytes
+        if held == 0 or (held <= self._policy.buffer_bytes and not self._is_streaming):
+            return None
+        self._is_streaming = True
+        self._content_state, self.state = state, State.WAITING
+        is_stuffed = state is State.DATA
+        envelope = self._transaction.envelope
+        return ContentArrived(login, envelope, collector.take(), is_stuffed, is_last=False)
+
+    def _complete(self, *, is_stuffed: bool) -> Event | None:
+        """The message has been received to its end."""
+        collector, login, envelope = self._collector, self._login, self._transaction.envelope
+        if collector is None or login is None:
+            raise RuntimeError("content without a transaction")
+        refusal = collector.refusal()
+        if refusal is not None:
+            answer = replies.TOO_LARGE if refusal is Refusal.TOO_LARGE else replies.BARE_LINE_ENDS
+            self.state = State.COMMAND
+            self._answer(answer)
+            self._end_transaction()
+            return MessageRefused(login, envelope, collector.size_bytes, answer)
+        self.state = State.WAITING
+        if self._is_streaming:
+            return ContentArrived(login, envelope, collector.take(), is_stuffed, is_last=True)
+        return MessageComplete(login, envelope, collector.content(is_stuffed=is_stuffed))
+
+    def _end_transaction(self) -> Signal | None:
+        """Begin anew; a message that was being handed on is dropped."""
+        was_streaming = self._is_streaming
+        self._is_streaming = self._is_stopped = False
+        self._collector = None
+        self._transaction = ClientTransaction(
+            self._policy.max_message_bytes, self._policy.max_recipients
+        )
+        return Signal.TRANSACTION_DROPPED if was_streaming else None
+
+
+def _command_text(line: bytes) -> str | None:
+    """Return a command line as text, or None if it is not a valid SMTP line."""
+    if not line.endswith(b"\r\n"):
+        return None
+    try:
+        text = line[:-2].decode()
+    except UnicodeDecodeError:
+        return None
+    return text if text.isprintable() or not _CONTROL.search(text) else None
+
+
+_COMMANDS: dict[str, Callable[[ClientDialogue, str], Event | None]] = {
+    "HELO": ClientDialogue._helo,
+    "EHLO": ClientDialogue._ehlo,
+    "STARTTLS": ClientDialogue._starttls,
+    "AUTH": ClientDialogue._auth_command,
+    "MAIL": ClientDialogue._mail,
+    "RCPT": ClientDialogue._rcpt,
+    "DATA": ClientDialogue._data_command,
+    "BDAT": ClientDialogue._bdat,
+    "RSET": ClientDialogue._rset,
+    "NOOP": ClientDialogue._noop,
+    "HELP": ClientDialogue._help,
+    "VRFY": ClientDialogue._vrfy,
+    "EXPN": ClientDialogue._not_implemented,
+    "ETRN": ClientDialogue._not_implemented,
+    "QUIT": ClientDialogue._quit,
+}

@@ -1,0 +1,28 @@
+"""The settings that all sessions of a listener share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import ssl
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionPolicy:
+    """What a listener offers its clients, and what it allows them."""
+
+    hostname: str
+    max_message_bytes: int
+    max_recipients: int
+    buffer_bytes: int  # content beyond this is sent upstream while it arrives
+    idle_seconds: float  # how long a client may be silent
+    tls_context: ssl.SSLContext | None  # None: STARTTLS is not offered
+    may_auth_in_clear: bool
+    # Load balancers whose PROXY header is trusted; no other peer's is.
+    proxies: frozenset[str] = frozenset()
+
+    def speaks_proxy(self, peer: str) -> bool:
+        """Whether `peer` is a load balancer that names its client in a PROXY header."""
+        return peer in self.proxies
