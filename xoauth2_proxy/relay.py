@@ -147,14 +147,15 @@ class Relay:
             **details,
         )
 
-    def report_cut(self, record: TransactionRecord) -> None:
+    def report_cut(self, record: TransactionRecord, *, in_doubt: bool) -> None:
         """Count and log a transaction cut off by the shutdown deadline before the provider replied.
 
-        The client gets 421 and will retry, so the recipients may get a duplicate.
+        The client gets 421 and will retry; if all of the content was out, the recipients may get
+        a duplicate.
         """
         _log.event(
             logging.WARNING,
-            "outcome unknown",
+            "outcome unknown" if in_doubt else "transaction cut off",
             id=record.transaction_id,
             account=record.login.account.key,
             error="cut off at the shutdown deadline",
@@ -225,8 +226,10 @@ class _Message:
         """Settle the message by what went wrong; return the answer for the client.
 
         A connection that was in use is in doubt, unless nothing was sent. Cancellation is raised
-        again: the client is told 421 by whoever cancelled.
+        again: what cancelled sends the client 421.
         """
+        connection = self._lease.connection if self._lease is not None else None
+        awaits_reply = connection is not None and connection.awaits_final_reply
         self._end_lease(in_doubt=not isinstance(error, ExtensionMissing))
         if isinstance(error, ProxyError):
             self._record.failure = error
@@ -236,7 +239,7 @@ class _Message:
             _log.error("internal error in %s", self._record.transaction_id, exc_info=error)
             answer = replies.INTERNAL_ERROR
         else:
-            self._relay.report_cut(self._record)
+            self._relay.report_cut(self._record, in_doubt=awaits_reply)
             raise error
         self._settled(answer)
         return answer
@@ -330,9 +333,7 @@ class StreamingMessage(_Message):
         """Send content, at the pace at which the provider accepts it."""
         if self._framing is None:
             self._framing = DataFraming(is_stuffed=is_stuffed)
-            self._record.start = octets[
-                :MAX_HEADER_BYTES
-            ]  # not all of it for as long as it streams
+            self._record.start = octets[:MAX_HEADER_BYTES]  # kept for as long as it streams
         self._record.size_bytes += len(octets)
         if self._answer is None and octets:
             await self._get_go_ahead()

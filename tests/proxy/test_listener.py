@@ -163,3 +163,24 @@ async def test_a_cut_transaction_is_told_as_unknown_by_its_name(
     assert record.fields["account"] == MAILBOX  # type: ignore[attr-defined]
     assert await relay.metric("xoauth2_proxy_messages_total", reply="cut") == 1
     assert await relay.metric("xoauth2_proxy_messages_total") == 1
+
+
+@pytest.mark.parametrize(
+    "step", [Step.AUTH, Step.MAIL], ids=["no connection yet", "no content yet"]
+)
+async def test_a_transaction_cut_before_its_content_left_is_not_in_doubt(
+    start_relay: StartRelay, step: Step, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, LOGGER_NAME)
+    relay = await start_relay({"accounts": ACCOUNTS})
+    relay.sandbox.add_fault(Fault(step, Action.STALL))
+    async with await relay.log_in() as client:
+        await client.envelope("to@example.net", "other@example.net")  # content waits for both
+        client.write(b"BDAT 3 LAST\r\na\r\n")
+        await relay.sandbox.arrived(step)
+        draining = await drain(relay, deadline_seconds=0.05)
+        assert await client.reply() == replies.SHUTTING_DOWN
+        assert await draining == 1
+    (record,) = (one for one in caplog.records if one.name == f"{LOGGER_NAME}.relay")
+    assert record.getMessage() == "transaction cut off"
+    assert await relay.metric("xoauth2_proxy_messages_total", reply="cut") == 1

@@ -79,6 +79,11 @@ class Connection(asyncio.Protocol):
         return self.dialogue.state is State.READY
 
     @property
+    def awaits_final_reply(self) -> bool:
+        """Whether all of a message is out, and its reply has not come."""
+        return self.dialogue.state in (State.FLIGHT, State.FINAL)
+
+    @property
     def idle_seconds(self) -> float:
         """How long ago the last transaction ended, or the connection was opened."""
         return time.monotonic() - self.last_used_at
