@@ -10,7 +10,7 @@ PYTEST := $(BIN)/pytest --numprocesses $(JOBS) --dist loadscope
 # The tests start hundreds of processes: none of them is to compile the sources anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help run test test-own test-outside test-both-loops check format map bench fuzz clean
+.PHONY: help run test test-own test-outside test-both-loops check format map bench bench-check fuzz clean
 
 help:
 	@echo "make run             the proxy with four mock mailboxes, on 127.0.0.1:2525"
@@ -19,6 +19,7 @@ help:
 	@echo "make test-own        those that need no program but ours; make test-outside: the others"
 	@echo "make test-both-loops the tests, each on both event loops; for a long run now and then"
 	@echo "make check           format, lint, types, import contracts, tests: what a change must pass"
+	@echo "make bench-check     what a message costs now, beside the stored cost; for a quiet machine"
 	@echo "make fuzz            fuzz what reads input, for SECONDS=300; finds go to tests/fuzz/found"
 	@echo "make format          put the code in its format"
 	@echo "make map             rewrite the map of modules in ARCHITECTURE.md"
@@ -29,6 +30,10 @@ run: $(VENV)/.installed
 
 bench: $(VENV)/.installed
 	@exec $(BIN)/xoauth2-bench --scenario quick --use-mock-tokens
+
+# A timed run decides nothing, so it is not part of `make check`.
+bench-check: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.support.ratio_check
 
 test: $(VENV)/.installed-dev $(VENV)/.installed-idp
 	$(PYTEST) $(if $(T),-k "$(T)")
