@@ -10,6 +10,7 @@ from html import unescape
 from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
+import pytest_asyncio
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
     from pathlib import Path
 
-    from playwright.async_api import Page
+    from playwright.async_api import Browser, Page
 
 HOSTILE = "\"'><script>alert(1)</script>&{{7*7}}<svg onload=alert(2)>"
 SECTIONS = [
@@ -483,13 +484,23 @@ class Look:
         await self.page.goto(path.as_uri())
 
 
-@pytest.fixture
-async def look(tmp_path: Path) -> AsyncIterator[Look]:
-    async with chromium.page() as page:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def browser() -> AsyncIterator[Browser]:
+    async with chromium.browser() as started:
+        yield started
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def look(browser: Browser, tmp_path: Path) -> AsyncIterator[Look]:
+    async with chromium.page_in(browser) as page:
         yield Look(page, tmp_path)
 
 
+in_the_shared_browser = pytest.mark.asyncio(loop_scope="module")
+
+
 @pytest.mark.outside
+@in_the_shared_browser
 async def test_the_page_opens_without_a_complaint_or_a_request(look: Look) -> None:
     for name, document in DOCUMENTS.items():
         await look.open(document())
@@ -505,19 +516,21 @@ async def test_the_page_opens_without_a_complaint_or_a_request(look: Look) -> No
 
 
 @pytest.mark.outside
-@pytest.mark.parametrize("width", [320, 390, 700, 1280])
-async def test_nothing_overflows_overlaps_or_is_cut_off(look: Look, width: int) -> None:
-    await look.page.set_viewport_size({"width": width, "height": 800})
-    for name, document in DOCUMENTS.items():
-        await look.open(document())
+@in_the_shared_browser
+@pytest.mark.parametrize("name", DOCUMENTS)
+async def test_nothing_overflows_overlaps_or_is_cut_off(look: Look, name: str) -> None:
+    await look.open(DOCUMENTS[name]())
+    for width in (320, 390, 700, 1280):
+        await look.page.set_viewport_size({"width": width, "height": 800})
         needed, there = await look.page.evaluate(
             "[document.documentElement.scrollWidth, innerWidth]"
         )
-        assert needed <= there, name
-        assert await look.page.evaluate(_OVERLAPS) == [], name
+        assert needed <= there == width
+        assert await look.page.evaluate(_OVERLAPS) == [], width
 
 
 @pytest.mark.outside
+@in_the_shared_browser
 async def test_the_runs_side_by_side_need_no_scrolling_on_a_laptop(look: Look) -> None:
     await look.page.set_viewport_size({"width": 1000, "height": 800})
     long: dict[str, Any] = {"results__throughput_rps": 123_456.0, "config__model": "open"}
@@ -531,18 +544,19 @@ async def test_the_runs_side_by_side_need_no_scrolling_on_a_laptop(look: Look) -
 
 
 @pytest.mark.outside
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-async def test_text_is_readable_by_day_and_by_night(
-    look: Look, scheme: Literal["light", "dark"]
-) -> None:
+@in_the_shared_browser
+async def test_text_is_readable_by_day_and_by_night(look: Look) -> None:
     """WCAG 2.2 §1.4.3: a contrast of 4.5 to 1."""
-    await look.page.emulate_media(color_scheme=scheme)
+    schemes: tuple[Literal["light", "dark"], ...] = ("light", "dark")
     for document in (troubled(), compared(), sweep()):
         await look.open(document)
-        assert await look.page.evaluate(_FAINT) == []
+        for scheme in schemes:
+            await look.page.emulate_media(color_scheme=scheme)
+            assert await look.page.evaluate(_FAINT) == [], scheme
 
 
 @pytest.mark.outside
+@in_the_shared_browser
 async def test_on_paper_it_is_dark_on_light_and_whole(look: Look, tmp_path: Path) -> None:
     await look.page.set_viewport_size({"width": 680, "height": 960})  # A4 within its margins
     await look.page.emulate_media(media="print", color_scheme="dark")
@@ -560,6 +574,7 @@ async def test_on_paper_it_is_dark_on_light_and_whole(look: Look, tmp_path: Path
 
 
 @pytest.mark.outside
+@in_the_shared_browser
 async def test_hostile_words_run_nothing_in_the_browser(look: Look) -> None:
     shown: list[str] = []
     look.page.on("dialog", lambda dialog: shown.append(dialog.message))
@@ -570,6 +585,7 @@ async def test_hostile_words_run_nothing_in_the_browser(look: Look) -> None:
 
 
 @pytest.mark.outside
+@in_the_shared_browser
 async def test_pictures_for_a_person_to_look_at(look: Look, tmp_path: Path) -> None:
     schemes: tuple[Literal["light", "dark"], ...] = ("light", "dark")
     for scheme, width in itertools.product(schemes, (1100, 390)):
@@ -585,6 +601,7 @@ async def test_pictures_for_a_person_to_look_at(look: Look, tmp_path: Path) -> N
 
 
 @pytest.mark.outside
+@in_the_shared_browser
 async def test_page_json_and_screen_of_a_real_run_agree(tmp_path: Path, look: Look) -> None:
     arguments = (
         *("--num-emails", "60", "--concurrent", "4", "--use-mock-tokens", "--yes"),

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import pytest
 
-from tests.support.chromium import page as chromium
 from tests.support.raw_smtp import MAILBOX, RawSmtp, xoauth2
 from tests.support.waiting import until
 from xoauth2_proxy.sandbox.app import Sandbox
@@ -368,36 +367,3 @@ async def test_tokens_look_like_the_providers_where_the_domain_says_nothing(
     settings = ProviderSettings(behaviour=Behaviour(dialect=profile))
     async with Sandbox(tmp_path, settings, http_port=None) as sandbox:
         assert sandbox.tokens.mint(mailbox).startswith(prefix)
-
-
-# The page.
-
-
-@pytest.mark.outside
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1200, 390])
-async def test_a_browser_shows_what_was_refused(sandbox: Sandbox, scheme: str, width: int) -> None:
-    async with chromium() as page:
-        complaints: list[str] = []
-        page.on("console", lambda said: complaints.append(said.text))
-        page.on("dialog", lambda dialog: complaints.append(dialog.message))
-        await page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
-        await page.set_viewport_size({"width": width, "height": 800})
-        await page.goto(f"{sandbox.http_url}/")
-        await page.get_by_role("link", name="Refused").click()
-        assert "Nothing has been refused yet" in await page.inner_text("main")
-        hostile = "<script>alert(1)</script>" + "x" * 200 + "@example.org"
-        async with RawSmtp(sandbox) as client:
-            await client.begin()
-            await client.authenticate(hostile, sandbox.tokens.mint(MAILBOX))
-        for number in range(51):
-            sandbox.refusals.add("127.0.0.1:1", "", "MAIL", b"550 5.7.1 No\r\n", f"why {number}")
-        await page.reload()
-        assert await page.evaluate("document.documentElement.scrollWidth") == width
-        assert await page.get_by_role("rowheader").count() == 50
-        await page.get_by_role("link", name="Older").click()
-        text = await page.inner_text("main")
-        assert f"the token is of {MAILBOX}, the login says <script>" in text
-        assert "535 5.7.8" in text
-        assert await page.evaluate("document.documentElement.scrollWidth") == width
-    assert complaints == []

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
+import pytest_asyncio
 
 from tests.support import chromium
 from tests.support.operated import FROM_FILE, Operated, administered, gmail
@@ -21,9 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from playwright.async_api import ConsoleMessage, Page, Request
+    from playwright.async_api import Browser, ConsoleMessage, Page, Request
 
-pytestmark = pytest.mark.outside
+pytestmark = [pytest.mark.outside, pytest.mark.asyncio(loop_scope="module")]
 
 NEW = "new@example.com"
 DEAD = "dead@example.com"
@@ -77,10 +78,18 @@ async def usual(relay: Operated) -> None:
         await relay.store.save(key, grant)
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def browser() -> AsyncIterator[Browser]:
+    async with chromium.browser() as started:
+        yield started
+
+
 @asynccontextmanager
-async def desk_of(directory: Path, document: dict[str, Any] | None = None) -> AsyncIterator[Desk]:
+async def desk_of(
+    browser: Browser, directory: Path, document: dict[str, Any] | None = None
+) -> AsyncIterator[Desk]:
     document = document or {"accounts": [gmail(FROM_FILE), gmail(DEAD), gmail(LONG)]}
-    async with administered(directory, document) as (relay, url), chromium.page() as page:
+    async with administered(directory, document) as (relay, url), chromium.page_in(browser) as page:
         desk = Desk(relay, url.replace("127.0.0.1", "localhost"), page)
 
         def said(message: ConsoleMessage) -> None:
@@ -97,9 +106,9 @@ async def desk_of(directory: Path, document: dict[str, Any] | None = None) -> As
         yield desk
 
 
-@pytest.fixture
-async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
-    async with desk_of(tmp_path) as one:
+@pytest_asyncio.fixture(loop_scope="module")
+async def desk(browser: Browser, tmp_path: Path) -> AsyncIterator[Desk]:
+    async with desk_of(browser, tmp_path) as one:
         await usual(one.relay)
         yield one
 
@@ -253,9 +262,9 @@ async def test_pictures_for_a_person_to_look_at(desk: Desk, tmp_path: Path) -> N
             assert picture.stat().st_size > 10_000
 
 
-async def test_thousands_of_mailboxes_are_found_by_a_word(tmp_path: Path) -> None:
+async def test_thousands_of_mailboxes_are_found_by_a_word(browser: Browser, tmp_path: Path) -> None:
     document = {"accounts": [gmail(f"mailbox{number:04}@example.com") for number in range(2000)]}
-    async with desk_of(tmp_path, document) as desk:
+    async with desk_of(browser, tmp_path, document) as desk:
         await desk.open()
         await desk.page.get_by_role("link", name="Page 40").click()
         await desk.page.get_by_text("mailbox1999").wait_for()

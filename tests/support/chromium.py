@@ -13,7 +13,7 @@ from playwright.async_api import async_playwright
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from playwright.async_api import Page
+    from playwright.async_api import Browser, Page
 
 _QUIET = (
     "--no-sandbox",
@@ -28,8 +28,8 @@ _QUIET = (
 
 
 @asynccontextmanager
-async def page() -> AsyncIterator[Page]:
-    """Open an empty page in a new browser, which takes the certificates of the tests' servers.
+async def browser() -> AsyncIterator[Browser]:
+    """Start a browser. A second of work: tests of one module share one, in the module's event loop.
 
     Skips the test where there is no Chromium; fails it there in CI.
     """
@@ -40,10 +40,29 @@ async def page() -> AsyncIterator[Page]:
             pytest.fail(reason)
         pytest.skip(reason)
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=path, args=list(_QUIET))
+        started = await playwright.chromium.launch(executable_path=path, args=list(_QUIET))
         try:
-            # The relay verifies the certificate; that the browser does is not ours to test.
-            context = await browser.new_context(ignore_https_errors=True)
-            yield await context.new_page()
+            yield started
         finally:
-            await browser.close()
+            await started.close()
+
+
+@asynccontextmanager
+async def page_in(started: Browser) -> AsyncIterator[Page]:
+    """Open an empty page that shares nothing with others: no cookies, no cache, no storage.
+
+    It takes the certificates of the tests' servers: the relay verifies them, and that the browser
+    does is not ours to test.
+    """
+    context = await started.new_context(ignore_https_errors=True)
+    try:
+        yield await context.new_page()
+    finally:
+        await context.close()
+
+
+@asynccontextmanager
+async def page() -> AsyncIterator[Page]:
+    """Open an empty page in a browser of its own."""
+    async with browser() as started, page_in(started) as opened:
+        yield opened
