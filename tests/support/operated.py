@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import argon2
+
 from xoauth2_proxy.accounts.oauth_client import OAuthClient
 from xoauth2_proxy.admin.health import Health
 from xoauth2_proxy.admin.server import AdminServer
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
     from xoauth2_proxy.oauth.stores import TokenStore
 
 FROM_FILE = "written@example.com"
+# A hash that costs next to nothing: posted in clear, each password would be hashed for real.
+PASSWORD = argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash("opens sesame")
 REFRESHERS = frozenset({"gmail", "outlook", "oidc", "command", "mock"})
 
 
@@ -46,7 +50,7 @@ def gmail(email: str, **more: object) -> dict[str, Any]:
     return {
         "email": email,
         "provider": "gmail",
-        "password": "opens sesame",
+        "password": PASSWORD,
         "client_id": "a-client",
         "client_secret": "a-client-secret",
         "refresh_token": f"refresh-of-{email}",

@@ -116,9 +116,13 @@ WRITINGS: dict[str, Writing] = {
 
 TREACHERIES: dict[str, Treachery] = {
     **{
-        f"{word} {name}": _quoting(word, write)
-        for word in ("invalid_grant", "invalid_client", "temporarily_unavailable")
+        f"invalid_grant {name}": _quoting("invalid_grant", write)
         for name, write in WRITINGS.items()
+    },
+    # Their descriptions go the same way as that of invalid_grant: one writing shows it.
+    **{
+        f"{word} plainly": _quoting(word, _plainly)
+        for word in ("invalid_client", "temporarily_unavailable")
     },
     "error": lambda request: error(_first(request), "is unknown"),
     "error with words": lambda request: error(f"unknown {_last(request)}"),
