@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import sys
 from contextlib import AsyncExitStack
+from importlib.metadata import EntryPoints, entry_points
 from typing import TYPE_CHECKING, Protocol
 
 import pytest
@@ -13,9 +16,10 @@ from hypothesis import settings
 
 from tests.support.relay import Relay, relay_settings
 from tests.support.simulated_time import SimulatedTimeLoop
+from xoauth2_proxy.oauth.refreshers import registry
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
     from pathlib import Path
 
     from xoauth2_proxy.oauth.refreshers import Refresher
@@ -70,6 +74,22 @@ class StartRelay(Protocol):
         sandbox: Sandbox | None = None,
         refreshers: Mapping[str, Refresher] | None = None,
     ) -> Relay: ...
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _entry_points_are_read_once() -> Iterator[None]:
+    """Keep the refreshers that the environment offers: to look for them is a third of a start.
+
+    Whoever puts a distribution on `sys.path` has it found.
+    """
+
+    @functools.cache
+    def found(group: str, path: tuple[str, ...]) -> EntryPoints:
+        return entry_points(group=group)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(registry, "entry_points", lambda group: found(group, tuple(sys.path)))
+        yield
 
 
 @pytest.fixture
