@@ -170,10 +170,12 @@ async def command(
         await process.communicate()
 
 
-def invoked(folder: Path, *arguments: str) -> tuple[int, str, str]:
-    """Return what `outcome` would of a command line that starts nothing; without a process."""
+def invoked(
+    folder: Path, *arguments: str, environment: Mapping[str, str] | None = None
+) -> tuple[int, str, str]:
+    """Return what `outcome` would, without a process, whose imports take longer than most runs."""
     with chdir(folder):
-        result = CliRunner().invoke(cli._app, arguments, prog_name="xoauth2-bench")
+        result = CliRunner().invoke(cli._app, arguments, prog_name="xoauth2-bench", env=environment)
     return result.exit_code, result.stdout, result.stderr
 
 

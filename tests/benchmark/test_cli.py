@@ -10,6 +10,7 @@ import pytest
 
 from tests.benchmark.runs import command, invoked, only_file, outcome, strict_json, validate
 from tests.benchmark.scripted_server import PASSWORD, ScriptedServer, scripted_server
+from tests.support.beside import beside
 from tests.support.waiting import PATIENCE_SECONDS
 from xoauth2_proxy import __version__
 
@@ -46,9 +47,9 @@ async def test_quick_sends_100_messages_over_10_connections(tmp_path: Path) -> N
     assert PASSWORD not in out + errors + only_file(tmp_path).read_text()
 
 
-async def test_custom_run_and_output_file(tmp_path: Path) -> None:
-    async with scripted_server() as server:
-        code, out, _ = await outcome(
+def test_custom_run_and_output_file(tmp_path: Path) -> None:
+    with beside(scripted_server()) as server:
+        code, out, _ = invoked(
             tmp_path,
             *options(server, "--num-emails", "7", "--concurrent", "3"),
             *("--to", "you@example.net", "--size-bytes", "9000", "--output", "here.json"),
@@ -70,12 +71,12 @@ async def test_json_is_all_there_is_on_standard_output(tmp_path: Path) -> None:
     assert not os.listdir(tmp_path)
 
 
-async def test_a_failed_send_makes_the_exit_code_1(tmp_path: Path) -> None:
+def test_a_failed_send_makes_the_exit_code_1(tmp_path: Path) -> None:
     script = ScriptedServer(
         reply_to_content=lambda number: "550 5.1.1 who?" if number == 3 else "250 ok"
     )
-    async with scripted_server(script) as server:
-        code, out, errors = await outcome(tmp_path, *options(server, "--verbose"))
+    with beside(scripted_server(script)) as server:
+        code, out, errors = invoked(tmp_path, *options(server, "--verbose"))
     assert code == 1
     assert "Errors (1):\n  content: 550 5.1.1 who?: 1\n" in out
     assert "Success rate:    99.00 %" in out
@@ -87,18 +88,18 @@ async def test_a_failed_send_makes_the_exit_code_1(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mechanism", ["login", "xoauth2", "oauthbearer"])
-async def test_other_mechanisms(tmp_path: Path, mechanism: str) -> None:
-    async with scripted_server() as server:
-        code, _, _ = await outcome(
+def test_other_mechanisms(tmp_path: Path, mechanism: str) -> None:
+    with beside(scripted_server()) as server:
+        code, _, _ = invoked(
             tmp_path, *options(server, "--num-emails", "2", "--mechanism", mechanism)
         )
     assert (code, len(server.accepted)) == (0, 2)
     assert any(line.startswith(f"AUTH {mechanism.upper()}".encode()) for line in server.commands)
 
 
-async def test_compare_measures_each_side_several_times_and_judges(tmp_path: Path) -> None:
-    async with scripted_server() as server:
-        code, out, errors = await outcome(
+def test_compare_measures_each_side_several_times_and_judges(tmp_path: Path) -> None:
+    with beside(scripted_server()) as server:
+        code, out, errors = invoked(
             tmp_path, *options(server, "--scenario", "compare", "--num-emails", "20", "--yes")
         )
     document = strict_json(only_file(tmp_path).read_text())
@@ -110,10 +111,10 @@ async def test_compare_measures_each_side_several_times_and_judges(tmp_path: Pat
     assert out.count("LOAD TEST RESULTS") == 1  # of the last; the others are in the table
 
 
-async def test_compare_of_one_run_each_shows_the_change(tmp_path: Path) -> None:
+def test_compare_of_one_run_each_shows_the_change(tmp_path: Path) -> None:
     one_each = ("--scenario", "compare", "--runs", "1", "--num-emails", "20", "--yes")
-    async with scripted_server() as server:
-        code, out, _ = await outcome(tmp_path, *options(server, *one_each))
+    with beside(scripted_server()) as server:
+        code, out, _ = invoked(tmp_path, *options(server, *one_each))
     document = strict_json(only_file(tmp_path).read_text())
     assert (code, len(server.accepted)) == (0, 40)
     assert document["kind"] == "comparison"
@@ -126,10 +127,10 @@ async def test_compare_of_one_run_each_shows_the_change(tmp_path: Path) -> None:
     assert f"{rates[1]:.2f} messages/s" in out
 
 
-async def test_a_state_directory_that_is_not_there_is_not_made(tmp_path: Path) -> None:
+def test_a_state_directory_that_is_not_there_is_not_made(tmp_path: Path) -> None:
     wrong = tmp_path / "wrong"
-    async with scripted_server() as server:
-        code, out, errors = await outcome(
+    with beside(scripted_server()) as server:
+        code, out, errors = invoked(
             tmp_path,
             *("--port", str(server.port), "--use-mock-tokens", "--state-dir", str(wrong)),
         )
@@ -173,10 +174,10 @@ async def test_what_cannot_be_printed_is_said(tmp_path: Path) -> None:
     assert b"Traceback" not in errors
 
 
-async def test_mock_tokens_refused_get_advice(tmp_path: Path) -> None:
+def test_mock_tokens_refused_get_advice(tmp_path: Path) -> None:
     (tmp_path / "state").mkdir()
-    async with scripted_server() as server:
-        code, _, errors = await outcome(
+    with beside(scripted_server()) as server:
+        code, _, errors = invoked(
             tmp_path,
             *("--port", str(server.port), "--use-mock-tokens"),
             *("--num-emails", "4", "--state-dir", str(tmp_path / "state")),
@@ -186,8 +187,8 @@ async def test_mock_tokens_refused_get_advice(tmp_path: Path) -> None:
     assert any(line.startswith(b"AUTH XOAUTH2") for line in server.commands)
 
 
-async def test_an_explicit_target_that_refuses(tmp_path: Path, unused_port: int) -> None:
-    code, out, errors = await outcome(
+def test_an_explicit_target_that_refuses(tmp_path: Path, unused_port: int) -> None:
+    code, out, errors = invoked(
         tmp_path,
         *("--port", str(unused_port), "--use-mock-tokens"),
         *("--admin-url", f"http://127.0.0.1:{unused_port}"),
@@ -198,8 +199,8 @@ async def test_an_explicit_target_that_refuses(tmp_path: Path, unused_port: int)
     assert not os.listdir(tmp_path)
 
 
-async def test_a_remote_target_is_refused(tmp_path: Path) -> None:
-    code, _, errors = await outcome(tmp_path, "--host", "192.0.2.1", *LOGIN)
+def test_a_remote_target_is_refused(tmp_path: Path) -> None:
+    code, _, errors = invoked(tmp_path, "--host", "192.0.2.1", *LOGIN)
     assert code == 1
     assert "--allow-remote" in errors
 

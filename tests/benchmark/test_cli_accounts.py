@@ -114,9 +114,9 @@ async def test_ctrl_c_takes_the_mailboxes_along(
 
 
 @pytest.mark.skipif(is_default_target_taken(), reason="something listens at 127.0.0.1:2525 already")
-async def test_a_private_proxy_has_them_from_the_start(tmp_path: Path) -> None:
+def test_a_private_proxy_has_them_from_the_start(tmp_path: Path) -> None:
     arguments = ("--accounts", "5", "--user-prefix", "crowd", "--num-emails", "20")
-    code, out, errors = await outcome(tmp_path, *arguments, "--concurrent", "5")
+    code, out, errors = invoked(tmp_path, *arguments, "--concurrent", "5")
     assert code == 0, out + errors
     document = strict_json(only_file(tmp_path).read_text())
     assert document["config"]["from_emails"] == [

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.benchmark.runs import only_file, outcome, strict_json, validate
+from tests.benchmark.runs import invoked, only_file, strict_json, validate
 from tests.benchmark.scripted_server import PASSWORD, ScriptedServer, scripted_server
 from tests.benchmark.stand_in import stand_in
+from tests.support.beside import beside
 from xoauth2_proxy.sandbox.state_directory import load_signing_key
 from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokens
 
@@ -21,11 +22,11 @@ MAILBOX = "someone@example.org"
 LOGIN = ("--from", MAILBOX, "--password", PASSWORD)
 
 
-async def document_of(
+def document_of(
     folder: Path, server: ScriptedServer, *options: str, expected: int = 0
 ) -> dict[str, Any]:
     """Run the command against the server and return what it wrote."""
-    code, out, errors = await outcome(
+    code, out, errors = invoked(
         folder, "--port", str(server.port), *options, "--output", "run.json"
     )
     assert code == expected, out + errors
@@ -34,9 +35,9 @@ async def document_of(
     return document
 
 
-async def test_the_open_model_for_a_time_after_a_warm_up(tmp_path: Path) -> None:
-    async with scripted_server() as server:
-        document = await document_of(
+def test_the_open_model_for_a_time_after_a_warm_up(tmp_path: Path) -> None:
+    with beside(scripted_server()) as server:
+        document = document_of(
             tmp_path,
             server,
             *LOGIN,
@@ -54,9 +55,9 @@ async def test_the_open_model_for_a_time_after_a_warm_up(tmp_path: Path) -> None
     assert document["generator"]["processes"] == 1
 
 
-async def test_the_closed_model_for_a_time(tmp_path: Path) -> None:
-    async with scripted_server() as server:
-        document = await document_of(tmp_path, server, *LOGIN, "--duration", "0.3")
+def test_the_closed_model_for_a_time(tmp_path: Path) -> None:
+    with beside(scripted_server()) as server:
+        document = document_of(tmp_path, server, *LOGIN, "--duration", "0.3")
     results = document["results"]
     assert (results["planned"], results["not_attempted"]) == (None, None)
     assert results["successful"] == len(server.accepted) > 0
@@ -64,19 +65,19 @@ async def test_the_closed_model_for_a_time(tmp_path: Path) -> None:
     assert results["lateness"]["count"] == 0
 
 
-async def test_no_login_at_all(tmp_path: Path) -> None:
-    async with scripted_server(ScriptedServer(needs_login=False)) as server:
-        document = await document_of(tmp_path, server, "--no-auth")
+def test_no_login_at_all(tmp_path: Path) -> None:
+    with beside(scripted_server(ScriptedServer(needs_login=False))) as server:
+        document = document_of(tmp_path, server, "--no-auth")
     assert document["config"]["mechanism"] == "none"
     assert document["results"]["phases"]["auth"]["count"] == 0
     assert len(server.accepted) == 100
     assert not any(line.startswith(b"AUTH") for line in server.commands)
 
 
-async def test_clients_as_they_were_asked_for(tmp_path: Path) -> None:
+def test_clients_as_they_were_asked_for(tmp_path: Path) -> None:
     mailboxes = ("one@example.org", "two@example.com")
-    async with scripted_server() as server:
-        document = await document_of(
+    with beside(scripted_server()) as server:
+        document = document_of(
             tmp_path,
             server,
             *("--from", mailboxes[0], "--from", mailboxes[1], "--password", PASSWORD),
@@ -93,13 +94,13 @@ async def test_clients_as_they_were_asked_for(tmp_path: Path) -> None:
     assert document["config"]["connection"] == "5-messages"
 
 
-async def test_a_folder_of_messages(tmp_path: Path) -> None:
+def test_a_folder_of_messages(tmp_path: Path) -> None:
     folder = tmp_path / "mail"
     folder.mkdir()
     (folder / "a.eml").write_text("Subject: first\n\none\n")
     (folder / "b.eml").write_text("Subject: second\n\ntwo\n")
-    async with scripted_server() as server:
-        document = await document_of(
+    with beside(scripted_server()) as server:
+        document = document_of(
             tmp_path, server, *LOGIN, "--num-emails", "6", "--eml-dir", str(folder)
         )
     assert (document["config"]["sizes"], document["config"]["size_bytes"]) == ("files", None)
@@ -107,10 +108,10 @@ async def test_a_folder_of_messages(tmp_path: Path) -> None:
     assert ends == [b"one\r\n"] * 3 + [b"two\r\n"] * 3
 
 
-async def test_each_login_brings_a_token_of_its_own_that_is_soon_stale(tmp_path: Path) -> None:
+def test_each_login_brings_a_token_of_its_own_that_is_soon_stale(tmp_path: Path) -> None:
     tokens = MockTokens(load_signing_key(tmp_path))
-    async with scripted_server() as server:
-        await document_of(
+    with beside(scripted_server()) as server:
+        document_of(
             tmp_path,
             server,
             *("--use-mock-tokens", "--state-dir", str(tmp_path), "--token-ttl", "7"),
@@ -124,9 +125,9 @@ async def test_each_login_brings_a_token_of_its_own_that_is_soon_stale(tmp_path:
     assert all(one.expires_at - one.issued_at == pytest.approx(7) for one in claims)
 
 
-async def test_a_scenario_brings_its_own_load(tmp_path: Path) -> None:
-    async with scripted_server() as server:
-        document = await document_of(
+def test_a_scenario_brings_its_own_load(tmp_path: Path) -> None:
+    with beside(scripted_server()) as server:
+        document = document_of(
             tmp_path, server, *LOGIN, "--scenario", "churn", "--num-emails", "20", "--yes"
         )
     assert document["config"]["scenario"] == "churn"
@@ -134,9 +135,9 @@ async def test_a_scenario_brings_its_own_load(tmp_path: Path) -> None:
     assert server.connections == 21  # with the one that looked whether anybody listens
 
 
-async def test_a_page_is_written_beside_the_json(tmp_path: Path) -> None:
-    async with scripted_server() as server:
-        await document_of(tmp_path, server, *LOGIN, "--html", "report.html")
+def test_a_page_is_written_beside_the_json(tmp_path: Path) -> None:
+    with beside(scripted_server()) as server:
+        document_of(tmp_path, server, *LOGIN, "--html", "report.html")
     assert "<html" in (tmp_path / "report.html").read_text()
 
 
@@ -148,7 +149,7 @@ async def test_a_page_is_written_beside_the_json(tmp_path: Path) -> None:
         (("p99<=1ms", "success>=0.5"), 2),
     ],
 )
-async def test_assertions_decide_and_are_written_down(
+def test_assertions_decide_and_are_written_down(
     tmp_path: Path, expressions: tuple[str, ...], expected: int
 ) -> None:
     script = ScriptedServer(
@@ -156,26 +157,26 @@ async def test_assertions_decide_and_are_written_down(
         delay_seconds=lambda _: 0.01,
     )
     asserted = ("--assert", *expressions)  # one option, several words
-    async with scripted_server(script) as server:
-        document = await document_of(tmp_path, server, *asserted, *LOGIN, expected=expected)
+    with beside(scripted_server(script)) as server:
+        document = document_of(tmp_path, server, *asserted, *LOGIN, expected=expected)
     assert [one["expression"] for one in document["assertions"]] == list(expressions)
     assert all(one["is_met"] for one in document["assertions"]) is (expected == 0)
 
 
-async def test_assertions_are_shown(tmp_path: Path) -> None:
-    async with scripted_server() as server:
+def test_assertions_are_shown(tmp_path: Path) -> None:
+    with beside(scripted_server()) as server:
         options = ("--port", str(server.port), *LOGIN, "--assert", "failed == 0")
-        _, out, _ = await outcome(tmp_path, *options)
+        _, out, _ = invoked(tmp_path, *options)
     assert "Assertions:\n  met      failed == 0  (0)\n" in out
 
 
 @pytest.mark.parametrize("asserted", [(), ("--assert", "success>=0.9")])
-async def test_a_server_that_loses_is_found_out_whatever_is_asserted(
+def test_a_server_that_loses_is_found_out_whatever_is_asserted(
     tmp_path: Path, asserted: tuple[str, ...]
 ) -> None:
     script = ScriptedServer(loses=lambda number: number % 25 == 0)
-    async with scripted_server(script) as server, stand_in(server) as url:
-        code, out, _ = await outcome(
+    with beside(scripted_server(script)) as server, beside(stand_in(server)) as url:
+        code, out, _ = invoked(
             tmp_path,
             *("--port", str(server.port), *LOGIN, "--admin-url", url, *asserted),
             *("--warmup", "0.1", "--num-emails", "50"),
@@ -195,8 +196,8 @@ async def test_a_server_that_loses_is_found_out_whatever_is_asserted(
     assert document["provider"]["peak_connections_per_mailbox"] == 10
 
 
-async def test_json_and_screen_are_of_one_run(tmp_path: Path) -> None:
-    async with scripted_server() as server:
+def test_json_and_screen_are_of_one_run(tmp_path: Path) -> None:
+    with beside(scripted_server()) as server:
         options = ("--port", str(server.port), *LOGIN, "--json", "--output", "run.json")
-        _, out, _ = await outcome(tmp_path, *options)
+        _, out, _ = invoked(tmp_path, *options)
     assert json.loads(out) == json.loads((tmp_path / "run.json").read_text())

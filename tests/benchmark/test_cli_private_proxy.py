@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.benchmark.runs import command, only_file, process_of, strict_json
+from tests.benchmark.runs import command, invoked, only_file, process_of, strict_json
 from tests.support.waiting import PATIENCE_SECONDS, until
 
 if TYPE_CHECKING:
@@ -63,12 +63,11 @@ def assert_clean(document: dict[str, Any], count: int) -> None:
 
 
 @pytest.mark.parametrize("mechanism", ["xoauth2", "oauthbearer", "plain", "login"])
-async def test_quick_with_mock_tokens_starts_a_proxy_and_ends_it(
+def test_quick_with_mock_tokens_starts_a_proxy_and_ends_it(
     tmp_path: Path, place: dict[str, str], mechanism: str
 ) -> None:
     arguments = ("--scenario", "quick", "--use-mock-tokens", "--mechanism", mechanism)
-    async with command(tmp_path, *arguments, environment=place) as running:
-        code, out, errors = await running.end()
+    code, out, errors = invoked(tmp_path, *arguments, environment=place)
     assert code == 0, out + errors
     assert "starting a private proxy" in errors
     document = strict_json(only_file(tmp_path).read_text())
@@ -148,7 +147,7 @@ async def test_nohup_is_obeyed(tmp_path: Path, place: dict[str, str]) -> None:
     script = 'trap "" HUP; exec "$@"'
     process = await asyncio.create_subprocess_exec(
         *("sh", "-c", script, "sh", sys.executable, "-m", "bench"),
-        *("--use-mock-tokens", "--num-emails", "2000", "--json"),
+        *("--use-mock-tokens", "--num-emails", "500", "--json"),
         cwd=tmp_path,
         env=os.environ | place,
         stdout=asyncio.subprocess.PIPE,
@@ -164,7 +163,7 @@ async def test_nohup_is_obeyed(tmp_path: Path, place: dict[str, str]) -> None:
             process.kill()
             await process.wait()
     assert process.returncode == 0
-    assert_clean(strict_json(out.decode()), 2000)
+    assert_clean(strict_json(out.decode()), 500)
 
 
 async def test_signal_while_the_private_proxy_starts(tmp_path: Path, place: dict[str, str]) -> None:

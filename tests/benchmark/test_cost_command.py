@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from bench.process import process_meter
-from tests.benchmark.runs import command, outcome, process_of, strict_json
+from tests.benchmark.runs import command, invoked, process_of, strict_json
 from tests.benchmark.test_cli_private_proxy import processes_naming
 from tests.support.waiting import PATIENCE_SECONDS
 
@@ -95,24 +95,25 @@ async def test_a_relay_that_dies_is_an_error_of_its_row_alone(
 ) -> None:
     arguments = ("--quick", "--workload", "kept", "--relay", "splice", "--relay", "naive")
     async with command(
-        tmp_path, "cost", *arguments, "--repeat", "3", "--json", environment=place
+        tmp_path, "cost", *arguments, "--repeat", "2", "--json", environment=place
     ) as running:
-        await running.error_text("kept: naive, 1 of 3")
+        await running.error_text("kept: naive, 1 of 2")
         os.kill(process_of("bench.controls.naive", place["TMPDIR"]), signal.SIGKILL)
         code, out, errors = await running.end(RUN_SECONDS)
     assert code == 1, errors
     (kept,) = strict_json(out)["workloads"]
     splice, naive = kept["results"]
     assert splice["error"] is None
-    assert len(splice["repeats"]) == 3
+    assert len(splice["repeats"]) == 2
     assert naive["error"]
     assert naive["medians"]["cpu_us_per_message"] is None
 
 
 async def test_ctrl_c_ends_everything_it_started(tmp_path: Path, place: dict[str, str]) -> None:
-    arguments = ("--workload", "kept", "--repeat", "50")
+    two = ("--relay", "splice", "--relay", "proxy")
+    arguments = ("--quick", "--workload", "kept", "--repeat", "50", *two)
     async with command(tmp_path, "cost", *arguments, environment=place) as running:
-        await running.error_text("kept: naive, 1 of 50")
+        await running.error_text("kept: proxy, 1 of 50")
         os.killpg(running.process.pid, signal.SIGINT)  # as a terminal does
         code, out, errors = await running.end(RUN_SECONDS)
     assert code == 130
@@ -122,7 +123,7 @@ async def test_ctrl_c_ends_everything_it_started(tmp_path: Path, place: dict[str
 
 async def test_a_second_signal_leaves_nothing_behind(tmp_path: Path, place: dict[str, str]) -> None:
     async with command(
-        tmp_path, "cost", "--workload", "kept", "--repeat", "50", environment=place
+        tmp_path, "cost", "--quick", "--workload", "kept", "--repeat", "50", environment=place
     ) as running:
         await running.error_text("kept: splice, 1 of 50")
         # Two different ones, since the kernel makes one of two that are alike. Which comes first
@@ -143,14 +144,14 @@ async def test_a_second_signal_leaves_nothing_behind(tmp_path: Path, place: dict
         (("sandwich",), "sandwich"),
     ],
 )
-async def test_wrong_usage(arguments: tuple[str, ...], complaint: str, tmp_path: Path) -> None:
-    code, _, errors = await outcome(tmp_path, *arguments)
+def test_wrong_usage(arguments: tuple[str, ...], complaint: str, tmp_path: Path) -> None:
+    code, _, errors = invoked(tmp_path, *arguments)
     assert code == 2
     assert complaint in " ".join(errors.replace("│", " ").split())
 
 
-async def test_help_names_every_workload(tmp_path: Path) -> None:
-    code, out, _ = await outcome(tmp_path, "cost", "--help")
+def test_help_names_every_workload(tmp_path: Path) -> None:
+    code, out, _ = invoked(tmp_path, "cost", "--help")
     assert code == 0
     for word in ("kept", "fifty-mailboxes", "--strict", "--pipelined"):
         assert word in out

@@ -13,7 +13,8 @@ import pytest
 
 from bench.client.endpoint import Endpoint
 from bench.client.submission import is_listening
-from tests.benchmark.runs import outcome, strict_json, validate
+from tests.benchmark.runs import invoked, strict_json, validate
+from tests.support.beside import beside
 from tests.support.waiting import PATIENCE_SECONDS
 
 if TYPE_CHECKING:
@@ -61,9 +62,9 @@ async def smtp_sink() -> AsyncIterator[int]:
     ],
     ids=["plainly", "pipelined", "four a connection", "open model"],
 )
-async def test_it_takes_every_message(tmp_path: Path, options: tuple[str, ...]) -> None:
-    async with smtp_sink() as port:
-        code, out, errors = await outcome(
+def test_it_takes_every_message(tmp_path: Path, options: tuple[str, ...]) -> None:
+    with beside(smtp_sink()) as port:
+        code, out, errors = invoked(
             tmp_path,
             *("--no-auth", "--port", str(port), "--num-emails", "200", "--output", "run.json"),
             *options,

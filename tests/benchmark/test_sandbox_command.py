@@ -229,12 +229,11 @@ async def test_settings_come_from_a_file_and_options_differ_from_it(
         (("--settings", "."), "--settings"),
     ],
 )
-async def test_what_it_cannot_do_is_wrong_usage(
-    more: tuple[str, ...], complaint: str, tmp_path: Path
+def test_what_it_cannot_do_is_wrong_usage(
+    more: tuple[str, ...], complaint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    environment = {"COLUMNS": "300"}
-    async with command(tmp_path, *options(tmp_path, *more), environment=environment) as running:
-        code, out, errors = await running.end()
+    monkeypatch.setenv("COLUMNS", "300")
+    code, out, errors = invoked(tmp_path, *options(tmp_path, *more))
     assert (code, out) == (2, "")
     assert complaint in errors
 

@@ -9,8 +9,9 @@ from bench.client.connection import SubmissionFailed
 from bench.client.endpoint import Endpoint, Tls
 from bench.client.login import ClientLogin, Mechanism
 from bench.client.submission import Submission
-from tests.benchmark.runs import MAILBOX, outcome
+from tests.benchmark.runs import MAILBOX, invoked
 from tests.benchmark.scripted_server import PASSWORD, ScriptedServer, scripted_server
+from tests.support.beside import beside
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -56,12 +57,12 @@ async def test_a_certificate_nobody_vouches_for_is_refused(authority: trustme.CA
 
 
 @BOTH
-async def test_who_to_trust_is_named_when_nobody_vouches(
+def test_who_to_trust_is_named_when_nobody_vouches(
     authority: trustme.CA, tls: Tls, tmp_path: Path
 ) -> None:
-    async with scripted_server(protected(authority, tls)) as server:
+    with beside(scripted_server(protected(authority, tls))) as server:
         login = ("--from", MAILBOX, "--password", PASSWORD, "--num-emails", "2")
-        code, out, errors = await outcome(
+        code, out, errors = invoked(
             tmp_path, "--port", str(server.port), "--tls", tls.value, *login
         )
     assert code == 1

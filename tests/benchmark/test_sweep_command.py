@@ -10,6 +10,7 @@ import pytest
 
 from tests.benchmark.runs import command, invoked, only_file, outcome, strict_json, validate
 from tests.benchmark.scripted_server import PASSWORD, ScriptedServer, scripted_server
+from tests.support.beside import beside
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -70,10 +71,10 @@ async def test_each_step_is_a_run_with_its_own_number_of_connections(tmp_path: P
     assert document["knee"]["reason"] in (tmp_path / "s.html").read_text()
 
 
-async def test_an_arrival_rate_is_swept_with_connections_that_stay(tmp_path: Path) -> None:
-    async with scripted_server() as server:
+def test_an_arrival_rate_is_swept_with_connections_that_stay(tmp_path: Path) -> None:
+    with beside(scripted_server()) as server:
         arguments = ("--arrival-rate", "10..20", "--concurrent", "3", "--duration", "0.5")
-        code, out, errors = await outcome(tmp_path, *sweeping(server, *arguments, "--json"))
+        code, out, errors = invoked(tmp_path, *sweeping(server, *arguments, "--json"))
         assert (code, len(server.accepted)) == (0, 5 + 10), errors
     document = strict_json(out)
     assert document["parameter"] == "arrival_rate_per_second"
@@ -84,28 +85,28 @@ async def test_an_arrival_rate_is_swept_with_connections_that_stay(tmp_path: Pat
     assert os.listdir(tmp_path) == []
 
 
-async def test_connections_spread_evenly_are_whole(tmp_path: Path) -> None:
-    async with scripted_server(paying(8)) as server:
+def test_connections_spread_evenly_are_whole(tmp_path: Path) -> None:
+    with beside(scripted_server(paying(8))) as server:
         spread = ("--concurrent", "1..8", "--steps", "4", "--num-emails", "8")
-        code, _, errors = await outcome(tmp_path, *sweeping(server, *spread))
+        code, _, errors = invoked(tmp_path, *sweeping(server, *spread))
     assert code == 0, errors
     assert loads(written(tmp_path)) == [1, 3, 6, 8]
 
 
-async def test_a_sweep_ends_early_when_messages_fail(tmp_path: Path) -> None:
+def test_a_sweep_ends_early_when_messages_fail(tmp_path: Path) -> None:
     def reply(number: int) -> str:
         return "250 ok" if number <= 12 else "451 4.3.0 too much"
 
-    async with scripted_server(paying(6, reply_to_content=reply)) as server:
+    with beside(scripted_server(paying(6, reply_to_content=reply))) as server:
         arguments = sweeping(server, "--concurrent", "1,2,4", "--num-emails", "6")
-        code, out, _ = await outcome(tmp_path, *arguments)
+        code, out, _ = invoked(tmp_path, *arguments)
         assert code == 0  # that more load fails is what a sweep is to find out
     document = written(tmp_path)
     assert loads(document) == [1, 2, 4]
     assert document["stopped_because"] is None  # there was no higher load to try
-    async with scripted_server(ScriptedServer(reply_to_content=lambda _: "451 no")) as server:
+    with beside(scripted_server(ScriptedServer(reply_to_content=lambda _: "451 no"))) as server:
         arguments = sweeping(server, "--concurrent", "1,2,4", "--num-emails", "10")
-        code, out, _ = await outcome(tmp_path, *arguments, "--output", "xoauth2-bench-2.json")
+        code, out, _ = invoked(tmp_path, *arguments, "--output", "xoauth2-bench-2.json")
     assert code == 1  # nothing succeeded at all
     document = strict_json((tmp_path / "xoauth2-bench-2.json").read_text())
     assert loads(document) == [1]
@@ -199,7 +200,7 @@ def test_the_help_leaves_out_what_is_for_a_single_run(tmp_path: Path) -> None:
         assert option not in out
 
 
-async def test_nothing_to_sweep_is_said_in_words(tmp_path: Path) -> None:
-    code, out, errors = await outcome(tmp_path, "sweep", "--port", "1", *LOGIN)
+def test_nothing_to_sweep_is_said_in_words(tmp_path: Path) -> None:
+    code, out, errors = invoked(tmp_path, "sweep", "--port", "1", *LOGIN)
     assert (code, out) == (1, "")
     assert "Nothing listens at 127.0.0.1:1" in errors
