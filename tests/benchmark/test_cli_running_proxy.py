@@ -7,10 +7,11 @@ import pytest
 
 from bench.process.interruption import Interruption
 from bench.targets.private_proxy import private_proxy
-from tests.benchmark.runs import only_file, outcome, strict_json
+from tests.benchmark.runs import invoked, only_file, strict_json
+from tests.support.beside import beside
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
 pytestmark = pytest.mark.one_loop
@@ -26,36 +27,43 @@ async def running_proxy() -> AsyncIterator[tuple[str, ...]]:
         )
 
 
-async def test_two_runs_through_one_proxy_are_reconciled_each_by_itself(tmp_path: Path) -> None:
-    async with running_proxy() as target:
-        for name in ("first.json", "second.json"):
-            code, out, errors = await outcome(
-                tmp_path, *target, "--use-mock-tokens", "--num-emails", "40", "--output", name
-            )
-            assert code == 0, out + errors
-            assert "private" not in errors
-            document = strict_json((tmp_path / name).read_text())
-            assert document["reconciliation"]["acknowledged"] == 40
-            assert document["reconciliation"]["arrived"] == 40
+@pytest.fixture(scope="module")
+def target() -> Iterator[tuple[str, ...]]:
+    with beside(running_proxy()) as options:
+        yield options
 
 
-async def test_without_the_admin_url_it_says_that_nothing_was_checked(tmp_path: Path) -> None:
-    async with running_proxy() as target:
-        code, out, _ = await outcome(
-            tmp_path, *target[:2], *target[4:], "--use-mock-tokens", "--num-emails", "5"
+def test_two_runs_through_one_proxy_are_reconciled_each_by_itself(
+    tmp_path: Path, target: tuple[str, ...]
+) -> None:
+    for name in ("first.json", "second.json"):
+        code, out, errors = invoked(
+            tmp_path, *target, "--use-mock-tokens", "--num-emails", "40", "--output", name
         )
+        assert code == 0, out + errors
+        assert "private" not in errors
+        document = strict_json((tmp_path / name).read_text())
+        assert document["reconciliation"]["acknowledged"] == 40
+        assert document["reconciliation"]["arrived"] == 40
+
+
+def test_without_the_admin_url_it_says_that_nothing_was_checked(
+    tmp_path: Path, target: tuple[str, ...]
+) -> None:
+    code, out, _ = invoked(
+        tmp_path, *target[:2], *target[4:], "--use-mock-tokens", "--num-emails", "5"
+    )
     assert code == 0
     assert "Reconciliation:  not checked (give the --admin-url" in out
     assert strict_json(only_file(tmp_path).read_text())["reconciliation"] is None
 
 
-async def test_a_wrong_password_fails_every_message(tmp_path: Path) -> None:
-    async with running_proxy() as target:
-        code, out, _ = await outcome(
-            tmp_path,
-            *target,
-            *("--from", "test.account1@gmail.com", "--password", "wrong", "--num-emails", "6"),
-        )
+def test_a_wrong_password_fails_every_message(tmp_path: Path, target: tuple[str, ...]) -> None:
+    code, out, _ = invoked(
+        tmp_path,
+        *target,
+        *("--from", "test.account1@gmail.com", "--password", "wrong", "--num-emails", "6"),
+    )
     assert code == 1
     document = strict_json(only_file(tmp_path).read_text())
     assert [(error["code"], error["count"]) for error in document["errors"]] == [("535", 6)]
@@ -63,13 +71,12 @@ async def test_a_wrong_password_fails_every_message(tmp_path: Path) -> None:
     assert document["results"]["latency"]["avg_seconds"] is None
 
 
-async def test_tokens_of_another_machine_are_refused(tmp_path: Path) -> None:
+def test_tokens_of_another_machine_are_refused(tmp_path: Path, target: tuple[str, ...]) -> None:
     (tmp_path / "other").mkdir()
-    async with running_proxy() as target:
-        code, _, errors = await outcome(
-            tmp_path,
-            *target[:4],
-            *("--state-dir", str(tmp_path / "other"), "--use-mock-tokens", "--num-emails", "4"),
-        )
+    code, _, errors = invoked(
+        tmp_path,
+        *target[:4],
+        *("--state-dir", str(tmp_path / "other"), "--use-mock-tokens", "--num-emails", "4"),
+    )
     assert code == 1
     assert "Mock tokens were refused (535)" in errors
