@@ -8,24 +8,24 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import pytest
-import pytest_asyncio
 
 from tests.benchmark.runs import command, invoked, only_file, outcome, strict_json
 from tests.benchmark.test_cli_private_proxy import assert_clean, is_default_target_taken
+from tests.support.beside import beside
 from tests.support.proxy_process import ProxyProcess
 from tests.support.waiting import PATIENCE_SECONDS, until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import Iterator
     from pathlib import Path
 
 pytestmark = pytest.mark.one_loop
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def proxy(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ProxyProcess]:
+@pytest.fixture(scope="module")
+def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProxyProcess]:
     """A running proxy with its sandbox, one for all tests: each has to leave it as it was."""
-    async with ProxyProcess(tmp_path_factory.mktemp("proxy"), None, "--sandbox") as process:
+    with beside(ProxyProcess(tmp_path_factory.mktemp("proxy"), None, "--sandbox")) as process:
         yield process
 
 

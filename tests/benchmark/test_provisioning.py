@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import pytest
-import pytest_asyncio
 from aiohttp import web
 
 from bench.process.child_process import StartInterrupted
 from bench.process.interruption import Interruption
 from bench.targets.mailboxes import MAX_ACCOUNTS, MailboxesToAdd
 from bench.targets.provisioning import TOKEN_VARIABLE, ProvisioningError, provisioned
+from tests.support.beside import beside
 from tests.support.proxy_process import ROOT, ProxyProcess
 from tests.support.smtp_client import message
 from tests.support.waiting import PATIENCE_SECONDS
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
 pytestmark = pytest.mark.one_loop
@@ -45,11 +45,18 @@ sys.exit(asyncio.run(main(sys.argv[1], int(sys.argv[2]), sys.argv[3:] == ["deaf"
 """
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def proxy(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ProxyProcess]:
-    """A running proxy with its sandbox, one for all tests: each has to leave it as it was."""
-    async with ProxyProcess(tmp_path_factory.mktemp("proxy"), None, "--sandbox") as process:
+@pytest.fixture(scope="module")
+def shared_proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProxyProcess]:
+    with beside(ProxyProcess(tmp_path_factory.mktemp("proxy"), None, "--sandbox")) as process:
         yield process
+
+
+@pytest.fixture
+async def proxy(shared_proxy: ProxyProcess) -> AsyncIterator[ProxyProcess]:
+    """A running proxy with its sandbox, without mailboxes of another test."""
+    yield shared_proxy
+    for mailbox in await added(shared_proxy):
+        await ask(shared_proxy, "DELETE", f"/accounts/{mailbox}")
 
 
 async def ask(proxy: ProxyProcess, method: str, path: str, document: object = None) -> Any:
