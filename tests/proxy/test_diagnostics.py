@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import shlex
 import string
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_type_hints
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xoauth2_proxy.diagnostics import Advice, Explanations, explain
+from xoauth2_proxy.diagnostics import Advice, Explanations, explain, refusal_table
 from xoauth2_proxy.diagnostics.advice import MAILBOX as PLACE
-from xoauth2_proxy.diagnostics.refusal_table import TABLE
+from xoauth2_proxy.diagnostics.advice import normalised
 from xoauth2_proxy.smtp.protocol import ReplyParser
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 MAILBOX = "alice@example.com"
+TABLE = refusal_table()
 
 
 # What a provider says, as it comes: one text for each row, in the table's order.
@@ -144,6 +145,21 @@ def test_each_row_says_what_a_person_needs(row: Advice) -> None:
     assert not row.remedy.endswith(".")
     assert row.source
     assert "{" not in row.remedy_for(MAILBOX)
+
+
+@pytest.mark.parametrize("row", TABLE, ids=names())
+def test_each_row_is_written_as_the_table_says(row: Advice) -> None:
+    kinds = get_type_hints(Advice)
+    assert all(isinstance(word, str) for word in row.says)
+    for name in kinds.keys() - {"says"}:
+        assert type(getattr(row, name)) is kinds[name], name
+    assert row.provider in {"", "gmail", "outlook", "yahoo"}
+    phrases = [phrase for part in row.says for phrase in part.split(" | ")]
+    assert phrases
+    for phrase in phrases:  # a phrase in any other form would never occur
+        assert normalised(phrase) == f" {phrase.removeprefix('^')} "
+    texts = (*row.says, row.cause, row.remedy, row.source)
+    assert all(text == " ".join(text.split()) for text in texts)  # line ends are for the file
 
 
 def test_the_other_vendors_rows_are_left_out() -> None:

@@ -35,8 +35,8 @@ WHEN_USED = (
     "redis",
     "requests",
     "rich",
+    "tomllib",
     "urllib3",
-    "xoauth2_proxy.diagnostics.refusal_table",
     "xoauth2_proxy.sandbox.app",
 )
 # What the proxy itself is made of.

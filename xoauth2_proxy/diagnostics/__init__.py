@@ -1,8 +1,10 @@
-"""Explains providers' refusals: from their words to the cause and the remedy, by one table."""
+"""Explains providers' refusals by `refusals.toml`: from their words to the cause and the remedy."""
 
 from __future__ import annotations
 
 import time
+from functools import cache
+from importlib import resources
 from typing import TYPE_CHECKING
 
 from xoauth2_proxy.diagnostics.advice import Advice, normalised
@@ -10,10 +12,19 @@ from xoauth2_proxy.diagnostics.advice import Advice, normalised
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Advice", "Explanations", "explain"]
+__all__ = ["Advice", "Explanations", "explain", "refusal_table"]
 
 _REPEAT_SECONDS = 3600.0
 _MAX_LOGGED = 10_000  # pairs of mailbox and row; beyond, the oldest may be logged again
+
+
+@cache
+def refusal_table() -> tuple[Advice, ...]:
+    """Return the rows of `refusals.toml` in their order, read when something is first refused."""
+    import tomllib  # here, like the table itself: an idle proxy needs neither
+
+    rows = tomllib.loads(resources.files(__name__).joinpath("refusals.toml").read_text("utf-8"))
+    return tuple(Advice(**row | {"says": tuple(row["says"])}) for row in rows["row"])
 
 
 def explain(text: str, provider: str = "") -> Advice | None:
@@ -22,11 +33,8 @@ def explain(text: str, provider: str = "") -> Advice | None:
     `text` is a reply as `str(Reply)` gives it, or an OAuth error with its description. `provider`
     is the account's refresher or provider; any word other than gmail and outlook allows every row.
     """
-    # Imported when something was refused: it takes 1 MiB and a few milliseconds.
-    from xoauth2_proxy.diagnostics.refusal_table import TABLE
-
     words = normalised(text)
-    return next((row for row in TABLE if row.fits(words, provider)), None)
+    return next((row for row in refusal_table() if row.fits(words, provider)), None)
 
 
 class Explanations:

@@ -7,8 +7,6 @@ import shlex
 from dataclasses import dataclass
 
 MAILBOX = "{mailbox}"  # placeholder for the mailbox's address in a remedy
-SIGN_IN_AGAIN = f"sign in again: xoauth2-proxy login {MAILBOX}"
-ASK_THE_DOCTOR = f"see what is wrong: xoauth2-proxy doctor {MAILBOX}"
 
 _MAX_TEXT = 4096  # characters that are looked at; a reply line has some 500
 _WORD = re.compile(r"[0-9]+(?:\.[0-9]+)+|[a-z0-9_#]+")
@@ -17,15 +15,14 @@ _VENDORS = frozenset({"gmail", "outlook"})  # rows of one never apply to the oth
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Advice:
-    """What a provider says, what it means and what to do."""
+    """What a provider says, what it means and what to do. `refusals.toml` explains each field."""
 
-    # Each must occur, as whole words; " | " separates alternatives, "^" matches the first word.
     says: tuple[str, ...]
-    cause: str  # one sentence
-    remedy: str  # the step itself; `remedy_for` puts the mailbox in
-    source: str  # the provider's page or RFC; "field report" if it is not documented
-    provider: str = ""  # who says it: gmail, outlook, yahoo; "": any provider
-    is_for_provider_alone: bool = False  # others mean something else by the same words
+    cause: str
+    remedy: str
+    source: str
+    provider: str = ""
+    is_for_provider_alone: bool = False
 
     def remedy_for(self, mailbox: str) -> str:
         """Return the remedy with the mailbox's address in its commands, quoted for a shell."""
