@@ -1,15 +1,20 @@
-"""`xoauth2-bench`, and `python -m bench`."""
+"""Runs the command line as `xoauth2-bench` or `python -m bench`."""
 
-from bench.process.ctrl_c import end_at_interrupt
+import os
 
 
 def main() -> None:
     """Run the command line and end the process with its exit code."""
-    end_at_interrupt()
-    # Not above: imports take a moment, in which Ctrl+C must be no traceback.
-    from bench.process.program import run_program
+    try:
+        # Here, not above: Ctrl+C may come while these are imported.
+        from bench.process.ctrl_c import end_at_interrupt
 
-    run_program("xoauth2-bench", _run)
+        end_at_interrupt()
+        from bench.process.program import run_program
+
+        run_program("xoauth2-bench", _run)
+    except KeyboardInterrupt:  # before `end_at_interrupt` has taken the signal
+        os._exit(130)
 
 
 def _run() -> None:

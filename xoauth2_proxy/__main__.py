@@ -1,17 +1,18 @@
 """Runs the command line as `xoauth2-proxy` or `python -m xoauth2_proxy`."""
 
-from __future__ import annotations
-
 import os
 import sys
-from typing import NoReturn
-
-from xoauth2_proxy import __version__, standard_streams
 
 
-def main() -> NoReturn:
+def main() -> None:
     """Run the command line and end the process with its exit code."""
-    standard_streams.run(_answer)
+    try:
+        # Here, not above: Ctrl+C may come while this is imported.
+        from xoauth2_proxy import standard_streams
+
+        standard_streams.run(_answer)
+    except KeyboardInterrupt:  # before `run` has taken the signal
+        os._exit(130)
 
 
 def _answer() -> None:
@@ -22,6 +23,8 @@ def _answer() -> None:
     """
     match sys.argv[1:]:
         case ["version"] | ["--version"]:
+            from xoauth2_proxy import __version__
+
             sys.stdout.write(f"xoauth2-proxy {__version__}\n")
         case ["health", *options] if options == [] or (len(options) == 2 and options[0] == "--url"):
             from xoauth2_proxy.commands import health_check

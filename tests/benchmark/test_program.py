@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.interruption import interrupted_at
 from tests.support.waiting import PATIENCE_SECONDS
 
 ROOT = Path(__file__).parents[2]
@@ -120,6 +121,15 @@ def test_ctrl_c_while_importing_or_telling_an_error_is_no_traceback(
     assert code in {130, 0, 2}  # the last two: it was faster
     assert "Traceback" not in rest
     assert "KeyboardInterrupt" not in rest
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["bench.process.ctrl_c", "bench.process.program", "bench.cli", "typer", "bench.options"],
+)
+def test_ctrl_c_at_any_import_is_130_and_silent(module: str, tmp_path: Path) -> None:
+    found = interrupted_at(module, signal.SIGINT, tmp_path, "bench", "--list")
+    assert found == (130, "")
 
 
 @pytest.mark.parametrize("arguments", [("--help",), ("--list",), ("--version",)], ids=str)

@@ -7,10 +7,12 @@ import os
 import signal
 import subprocess
 import sys
+import termios
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.interruption import interrupted_at
 from xoauth2_proxy import __version__
 
 if TYPE_CHECKING:
@@ -122,8 +124,69 @@ def test_ctrl_c_while_importing_is_130_and_silent(module: str, accounts: Path) -
     assert interrupted(signal.SIGINT, module, *arguments) == (130, "")
 
 
+@pytest.mark.parametrize(
+    "module",
+    [
+        "xoauth2_proxy.standard_streams",  # which takes the signal
+        "xoauth2_proxy.cli",
+        "typer",
+        "xoauth2_proxy.cli.configured",
+        "pydantic",
+        "aiosmtpd",
+        "uvloop",
+    ],
+)
+def test_ctrl_c_at_any_import_is_130_and_silent(
+    module: str, accounts: Path, tmp_path: Path
+) -> None:
+    arguments = ("--config", accounts, "--state-dir", tmp_path / "state", "--port", 0)
+    found = interrupted_at(
+        module, signal.SIGINT, tmp_path, "xoauth2_proxy", *arguments, "--admin-port", 0
+    )
+    assert found == (130, "")
+
+
 def test_ctrl_c_while_waiting_for_input_is_130_and_silent() -> None:
     assert interrupted(signal.SIGINT, "argon2", "hash-password") == (130, "")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_at_a_password_prompt_leaves_a_terminal_that_echoes(
+    number: signal.Signals,
+) -> None:
+    ours, theirs = os.openpty()
+    program = command("hash-password")
+    with subprocess.Popen(
+        # It takes the terminal for its own, since the prompt is written there.
+        [sys.executable, "-c", TERMINAL, *program],
+        stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
+    ) as process:  # fmt: skip
+        try:
+            said = b""
+            while not said.endswith(b"Password: "):
+                said += os.read(ours, 1024)
+            assert not echoes(theirs)
+            process.send_signal(number)
+            process.wait(WAIT_SECONDS)
+        finally:
+            process.kill()
+    assert echoes(theirs)
+    assert process.returncode == 130
+    os.set_blocking(ours, False)
+    assert os.read(ours, 1024) == b"\r\n"
+    os.close(ours)
+    os.close(theirs)
+
+
+TERMINAL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+def echoes(terminal: int) -> bool:
+    return bool(termios.tcgetattr(terminal)[3] & termios.ECHO)
 
 
 def test_termination_while_importing_is_silent(accounts: Path) -> None:

@@ -1,8 +1,9 @@
-"""`xoauth2-proxy hash-password`: what a configuration may hold instead of a password."""
+"""`xoauth2-proxy hash-password`: prints what a configuration can hold instead of a password."""
 
 from __future__ import annotations
 
 import getpass
+import signal
 import sys
 from typing import TextIO
 
@@ -32,9 +33,14 @@ def run(given: TextIO) -> int:
 
 
 def _typed() -> str:
-    with keyboard_interrupts():  # else the terminal would go on not showing what is typed
-        password = getpass.getpass("Password: ")
-        again = getpass.getpass("Once more: ")
+    # Both signals raise KeyboardInterrupt here, after which `getpass` lets the terminal echo again.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with keyboard_interrupts():
+            password = getpass.getpass("Password: ")
+            again = getpass.getpass("Once more: ")
+    finally:
+        signal.signal(signal.SIGTERM, before)
     if password != again:
         raise ValueError("the two passwords differ; nothing was hashed")
     return _checked(password)
