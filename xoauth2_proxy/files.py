@@ -99,7 +99,7 @@ def state_directory_problem(path: Path) -> str | None:
         return fault
     if not os.access(there, os.W_OK | os.X_OK):
         return (
-            f"{there} cannot be written: let the user who runs the relay write there, or choose "
+            f"{there} cannot be written: let the user who runs the proxy write there, or choose "
             "another place (--state-dir, store.directory)"
         )
     return None
@@ -110,7 +110,7 @@ def _not_ours_alone(path: Path, state: os.stat_result) -> str:
     if state.st_uid != os.geteuid():
         return (
             f"{path} belongs to another user (its id is {state.st_uid}): run as that user, or give "
-            f"the directory to the one who runs the relay: chown -R {os.geteuid()} {name}"
+            f"the directory to the one who runs the proxy: chown -R {os.geteuid()} {name}"
         )
     return f"{path} is open to other users: chmod 700 {name}" if state.st_mode & _OTHERS else ""
 

@@ -28,6 +28,9 @@ _PERCENT = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,3})?)\s*%?")
 
 HELP = """Tell whether a change made a difference by comparing repeated runs before and after it.
 
+BASELINE is the JSON file of a run before the change. Give the files of all such runs, or just two
+files to compare.
+
 One run on each side is never enough, because two runs of the same relay differ as well. Measure
 each side at least four times, preferably five, taking turns. The verdict and --fail-on-worse rest
 on a few figures: throughput (with --arrival-rate: p95 latency and dropped messages) and the success
@@ -67,29 +70,29 @@ def compare(  # noqa: PLR0913 - one parameter an option
     *,
     baseline: Annotated[
         list[Path],
-        typer.Argument(
-            metavar="BASELINE...",
-            help="JSON files of the runs before the change, or just two files.",
-        ),
+        typer.Argument(metavar="BASELINE", hidden=True),
     ],
     candidate: Annotated[
         list[Path] | None,
         typer.Option(
-            "--with", metavar="CANDIDATE...", help="JSON files of the runs after the change."
+            "--with", metavar="CANDIDATE", help="JSON files of the runs after the change."
         ),
     ] = None,
     min_change: Annotated[
-        str, typer.Option(help="Smallest change that counts as better or worse.")
+        str, typer.Option(metavar="CHANGE", help="Smallest change that counts as better or worse.")
     ] = "0%",
     fail_on_worse: Annotated[
         bool, typer.Option("--fail-on-worse", help="Exit with code 1 if the verdict is worse.")
     ] = False,
     html: Annotated[
         Path | None,
-        typer.Option(dir_okay=False, help="Write a report with charts to this HTML file."),
+        typer.Option(
+            metavar="FILE", dir_okay=False, help="Write a report with charts to this HTML file."
+        ),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option(dir_okay=False, help="Also write the JSON to this file.")
+        Path | None,
+        typer.Option(metavar="FILE", dir_okay=False, help="Also write the JSON to this file."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print only JSON.")] = False,
 ) -> None:

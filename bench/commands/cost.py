@@ -54,14 +54,18 @@ def cost(  # noqa: PLR0913 - one parameter an option
     *,
     workload: Annotated[
         list[str] | None,
-        typer.Option(help=f"One of {', '.join(WORKLOADS)}; Repeatable. Default: all."),
+        typer.Option(
+            metavar="WORKLOAD", help=f"One of {', '.join(WORKLOADS)}. Repeatable. Default: all."
+        ),
     ] = None,
     relay: Annotated[
-        list[RelayName] | None, typer.Option(help="Relay to measure. Repeatable. Default: all.")
+        list[RelayName] | None,
+        typer.Option(metavar="NAME", help="Relay to measure. Repeatable. Default: all."),
     ] = None,
     repeat: Annotated[
         int | None,
         typer.Option(
+            metavar="NUMBER",
             min=1,
             max=_MAX_REPEAT,
             help="How often each is measured; the medians count. 3 by default, 1 for memory "
@@ -79,11 +83,15 @@ def cost(  # noqa: PLR0913 - one parameter an option
         ),
     ] = False,
     rtt: Annotated[
-        str, typer.Option(help="Delay of each reply of the provider in the workload rtt.")
+        str,
+        typer.Option(
+            metavar="DURATION", help="Delay of each reply of the provider in the workload rtt."
+        ),
     ] = "40ms",
     as_json: Annotated[bool, typer.Option("--json", help="Print only JSON.")] = False,
     output: Annotated[
-        Path | None, typer.Option(dir_okay=False, help="Also write the JSON to this file.")
+        Path | None,
+        typer.Option(metavar="FILE", dir_okay=False, help="Also write the JSON to this file."),
     ] = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with code 1 if a goal is missed.")

@@ -95,18 +95,21 @@ class _SandboxOptions:
 def sandbox(  # noqa: PLR0913 - one parameter an option
     *,
     smtp_port: Annotated[
-        int, typer.Option(min=0, max=65535, help="SMTP port. 0: any free port.")
+        int, typer.Option(metavar="PORT", min=0, max=65535, help="SMTP port. 0: any free port.")
     ] = _SMTP_PORT,
     http_port: Annotated[
-        int, typer.Option(min=0, max=65535, help="HTTP port. 0: any free port.")
+        int, typer.Option(metavar="PORT", min=0, max=65535, help="HTTP port. 0: any free port.")
     ] = _HTTP_PORT,
     state_dir: Annotated[
         Path | None,
-        typer.Option(file_okay=False, help="Directory for its keys and certificates."),
+        typer.Option(
+            metavar="DIR", file_okay=False, help="Directory for its keys and certificates."
+        ),
     ] = None,
     settings: Annotated[
         Path | None,
         typer.Option(
+            metavar="FILE",
             exists=True,
             dir_okay=False,
             help="File with profile, overrides and faults (JSON or TOML).",
@@ -126,13 +129,17 @@ def sandbox(  # noqa: PLR0913 - one parameter an option
     ] = None,
     withhold: Annotated[
         list[str] | None,
-        typer.Option(help="EHLO keyword not to offer, such as CHUNKING. Repeatable."),
+        typer.Option(
+            metavar="KEYWORD", help="EHLO keyword not to offer, such as CHUNKING. Repeatable."
+        ),
     ] = None,
     rtt: Annotated[
-        str | None, typer.Option(help="Delay before each flight of replies, such as 40ms.")
+        str | None,
+        typer.Option(metavar="DURATION", help="Delay before each flight of replies, such as 40ms."),
     ] = None,
     rtt_ms: Annotated[
-        float | None, typer.Option(min=0, max=60_000, help="The same in milliseconds.")
+        float | None,
+        typer.Option(metavar="MILLISECONDS", min=0, max=60_000, help="The same in milliseconds."),
     ] = None,
     accept_delay_ms: Annotated[
         str | None,
@@ -146,10 +153,16 @@ def sandbox(  # noqa: PLR0913 - one parameter an option
         list[str] | None,
         typer.Option(metavar="FAULT", help="Fault to inject. Repeatable."),
     ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the random numbers.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(metavar="NUMBER", min=0, help="Seed of the random numbers.")
+    ] = None,
     token_ttl: Annotated[
         float | None,
-        typer.Option(min=0.001, help="Lifetime in seconds of tokens from the token endpoint."),
+        typer.Option(
+            metavar="SECONDS",
+            min=0.001,
+            help="Lifetime in seconds of tokens from the token endpoint.",
+        ),
     ] = None,
     rotation: Annotated[
         Rotation | None, typer.Option(help="What happens to a refresh token after use.")
@@ -164,6 +177,7 @@ def sandbox(  # noqa: PLR0913 - one parameter an option
     ready_file: Annotated[
         Path | None,
         typer.Option(
+            metavar="FILE",
             dir_okay=False,
             help="Write the process ID and addresses to this file (JSON) once it listens.",
         ),

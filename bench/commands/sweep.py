@@ -84,7 +84,11 @@ class SweepOptions(RunOptions):
     steps: Annotated[
         int | None,
         typer.Option(
-            min=2, max=MAX_STEPS, help="Spread a range evenly over so many.", rich_help_panel=LOAD
+            metavar="NUMBER",
+            min=2,
+            max=MAX_STEPS,
+            help="Spread a range evenly over so many.",
+            rich_help_panel=LOAD,
         ),
     ] = None
 

@@ -74,19 +74,27 @@ class TokenMechanism(StrEnum):
 
 StateOption = Annotated[
     Path | None,
-    typer.Option("--state-dir", file_okay=False, help="State directory of the proxy or sandbox."),
+    typer.Option(
+        "--state-dir",
+        metavar="DIR",
+        file_okay=False,
+        help="State directory of the proxy or sandbox.",
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")]
 TtlOption = Annotated[
     float | None,
-    typer.Option("--ttl", min=0.1, max=_MAX_SECONDS, help="Lifetime in seconds. Default: 3600."),
-]
-TokensArgument = Annotated[
-    list[str],
-    typer.Argument(
-        metavar="TOKEN|-", help="Tokens. -: read them from standard input, one per line."
+    typer.Option(
+        "--ttl",
+        metavar="SECONDS",
+        min=0.1,
+        max=_MAX_SECONDS,
+        help="Lifetime in seconds. Default: 3600.",
     ),
 ]
+# Arguments are hidden: typer would list this one as "TOKEN|- <list[str]>". The commands' help says
+# what they are.
+TokensArgument = Annotated[list[str], typer.Argument(metavar="TOKEN|-", hidden=True)]
 ForOption = Annotated[
     str | None,
     typer.Option("--for", metavar="MAILBOX", help="Mailbox that the token must belong to."),
@@ -96,13 +104,11 @@ ForOption = Annotated[
 @app.command("list")
 def list_mailboxes(
     *,
-    mailboxes: Annotated[
-        list[str] | None, typer.Argument(metavar="[MAILBOX]...", help="Further mailboxes to show.")
-    ] = None,
+    mailboxes: Annotated[list[str] | None, typer.Argument(metavar="MAILBOX", hidden=True)] = None,
     state_dir: StateOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List the mock mailboxes. Any other name works as well."""
+    """List the mock mailboxes, then each MAILBOX that is given. Any other name works as well."""
     tokens = _tokens(state_dir)
     named = [_mailbox(one) for one in mailboxes or ()]
     rows = [
@@ -126,18 +132,15 @@ def list_mailboxes(
 @app.command("show")
 def show(
     *,
-    what: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="MAILBOX|TOKEN|-",
-            help="Mailbox (shows a new token) or token. -: read tokens from standard input.",
-        ),
-    ],
+    what: Annotated[list[str], typer.Argument(metavar="MAILBOX|TOKEN|-", hidden=True)],
     state_dir: StateOption = None,
     ttl_seconds: TtlOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show the claims and remaining lifetime of tokens."""
+    """Show the claims and remaining lifetime of tokens.
+
+    For a mailbox, the token is a new one. -: read tokens from standard input, one per line.
+    """
     names = [one for one in what if _MAILBOX.fullmatch(one)]
     given = _given([one for one in what if one not in names]) if len(names) < len(what) else []
     tokens = _tokens(state_dir, is_created=bool(names))
@@ -152,14 +155,14 @@ def show(
 @app.command("xoauth2")
 def xoauth2(
     *,
-    mailbox: Annotated[str, typer.Argument(metavar="MAILBOX")],
+    mailbox: Annotated[str, typer.Argument(metavar="MAILBOX", hidden=True)],
     mechanism: Annotated[
         TokenMechanism, typer.Option(help="SASL mechanism.")
     ] = TokenMechanism.XOAUTH2,
     state_dir: StateOption = None,
     ttl_seconds: TtlOption = None,
 ) -> None:
-    """Print the base64 initial response for a login with a new token."""
+    """Print the base64 initial response for a login to MAILBOX with a new token."""
     name = _mailbox(mailbox)
     secret = _tokens(state_dir).mint(name, ttl_seconds=ttl_seconds or _HOUR_SECONDS)
     login = ClientLogin(name, Mechanism(mechanism.value), lambda: secret)
@@ -174,7 +177,10 @@ def mint(  # noqa: PLR0913 - one parameter an option
         typer.Option("--account", metavar="MAILBOX", help="Mailbox of the token. Repeatable."),
     ],
     count: Annotated[
-        int, typer.Option(min=1, max=MAX_COUNT, help="Number of tokens for each mailbox.")
+        int,
+        typer.Option(
+            metavar="NUMBER", min=1, max=MAX_COUNT, help="Number of tokens for each mailbox."
+        ),
     ] = 1,
     ttl_seconds: TtlOption = None,
     is_expired: Annotated[bool, typer.Option("--expired", help="Mint expired tokens.")] = False,
@@ -212,7 +218,10 @@ def verify(
     state_dir: StateOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Tell whether the sandbox accepts each token, and why not."""
+    """Tell whether the sandbox accepts each token, and why not.
+
+    -: read tokens from standard input, one per line.
+    """
     wanted = "" if mailbox is None else _mailbox(mailbox)
     values = _given(given)
     tokens = _tokens(state_dir, is_created=False)

@@ -37,6 +37,7 @@ class RunOptions:
     scenario: Annotated[
         str | None,
         typer.Option(
+            metavar="NAME",
             help=f"One of {', '.join(SCENARIOS)}. Default: quick, if no other load is given.",
             rich_help_panel=LOAD,
         ),
@@ -44,6 +45,7 @@ class RunOptions:
     runs: Annotated[
         int | None,
         typer.Option(
+            metavar="NUMBER",
             min=1,
             max=MAX_COMPARED_RUNS,
             help="With --scenario compare: runs before and after the pause. "
@@ -54,6 +56,7 @@ class RunOptions:
     scenario_file: Annotated[
         Path | None,
         typer.Option(
+            metavar="FILE",
             exists=True,
             dir_okay=False,
             help="A test case in JSON or TOML: load, provider, faults and expected result (form: "
@@ -64,11 +67,14 @@ class RunOptions:
     ] = None
     num_emails: Annotated[
         int | None,
-        typer.Option(min=1, max=MAX_EMAILS, help="Messages to send.", rich_help_panel=LOAD),
+        typer.Option(
+            metavar="NUMBER", min=1, max=MAX_EMAILS, help="Messages to send.", rich_help_panel=LOAD
+        ),
     ] = None
     duration: Annotated[
         float | None,
         typer.Option(
+            metavar="SECONDS",
             min=0.1,
             max=_MAX_SECONDS,
             help="Seconds to send for, instead of --num-emails.",
@@ -78,6 +84,7 @@ class RunOptions:
     warmup: Annotated[
         float,
         typer.Option(
+            metavar="SECONDS",
             min=0,
             max=_MAX_SECONDS,
             help="Seconds of the same load beforehand, not counted in the results.",
@@ -87,6 +94,7 @@ class RunOptions:
     concurrent: Annotated[
         int | None,
         typer.Option(
+            metavar="NUMBER",
             min=1,
             max=MAX_CONNECTIONS,
             help="Maximum number of connections, each with one message in flight.",
@@ -96,6 +104,7 @@ class RunOptions:
     processes: Annotated[
         int,
         typer.Option(
+            metavar="NUMBER",
             min=1,
             max=_MAX_PROCESSES,
             help="Number of sending processes, for more load than one CPU core can generate.",
@@ -105,6 +114,7 @@ class RunOptions:
     arrival_rate: Annotated[
         float | None,
         typer.Option(
+            metavar="RATE",
             min=0.001,
             max=MAX_RATE,
             help="Open model: messages due per second, whether or not a connection is free. "
@@ -116,6 +126,7 @@ class RunOptions:
     ramp_from: Annotated[
         float | None,
         typer.Option(
+            metavar="RATE",
             min=0,
             max=MAX_RATE,
             help="Start at this arrival rate. Requires --ramp-seconds.",
@@ -125,6 +136,7 @@ class RunOptions:
     ramp_seconds: Annotated[
         float | None,
         typer.Option(
+            metavar="SECONDS",
             min=0.1,
             max=_MAX_SECONDS,
             help="Seconds until the full arrival rate is reached.",
@@ -134,6 +146,7 @@ class RunOptions:
     max_lateness: Annotated[
         float,
         typer.Option(
+            metavar="SECONDS",
             min=0,
             max=_MAX_SECONDS,
             help="Drop a message that could not be started this many seconds after its due time.",
@@ -141,12 +154,13 @@ class RunOptions:
         ),
     ] = MAX_LATENESS_SECONDS
 
-    to_email: Annotated[str, typer.Option("--to", help="Recipient.", rich_help_panel=MESSAGES)] = (
-        "recipient@outlook.com"
-    )
+    to_email: Annotated[
+        str, typer.Option("--to", metavar="ADDRESS", help="Recipient.", rich_help_panel=MESSAGES)
+    ] = "recipient@outlook.com"
     recipients: Annotated[
         str,
         typer.Option(
+            metavar="NUMBER",
             help="Recipients per message, such as 3 or 1-5. Further recipients are subaddresses of "
             "--to.",
             rich_help_panel=MESSAGES,
@@ -155,6 +169,7 @@ class RunOptions:
     size_bytes: Annotated[
         int | None,
         typer.Option(
+            metavar="BYTES",
             min=1,
             max=MAX_MESSAGE_BYTES,
             help="Message size. Default: 4096. A message is never smaller than its header.",
@@ -164,6 +179,7 @@ class RunOptions:
     sizes: Annotated[
         str | None,
         typer.Option(
+            metavar="SIZES",
             help="Several sizes with weights, such as 4k:70,100k:25,1m:5.",
             rich_help_panel=MESSAGES,
         ),
@@ -171,6 +187,7 @@ class RunOptions:
     eml_dir: Annotated[
         Path | None,
         typer.Option(
+            metavar="DIR",
             exists=True,
             file_okay=False,
             help="Send the .eml files in this directory in turn.",
@@ -181,6 +198,7 @@ class RunOptions:
     connection: Annotated[
         str | None,
         typer.Option(
+            metavar="USE",
             help="kept, per-message, or the number of messages per connection. Default: kept.",
             rich_help_panel=CLIENTS,
         ),
@@ -205,6 +223,7 @@ class RunOptions:
     idle_clients: Annotated[
         int | None,
         typer.Option(
+            metavar="NUMBER",
             min=0,
             max=MAX_CONNECTIONS,
             help="Number of additional clients that log in and stay idle during the run.",
@@ -216,6 +235,7 @@ class RunOptions:
         list[str] | None,
         typer.Option(
             "--from",
+            metavar="MAILBOX",
             help="Mailbox to log in as and send from. Repeatable. Default with --use-mock-tokens: "
             "the four mock mailboxes in turn.",
             rich_help_panel=LOGIN,
@@ -224,6 +244,7 @@ class RunOptions:
     password: Annotated[
         str | None,
         typer.Option(
+            metavar="PASSWORD",
             envvar=PASSWORD_VARIABLE,
             help="Password of the mailbox at the relay, or its access token with xoauth2 and "
             "oauthbearer. Use the environment variable to keep it out of the process list.",
@@ -253,6 +274,7 @@ class RunOptions:
     accounts: Annotated[
         int | None,
         typer.Option(
+            metavar="NUMBER",
             min=1,
             max=MAX_ACCOUNTS,
             help="Create this many mailboxes for the run (bench_user001@mock.test and so on): in "
@@ -264,12 +286,15 @@ class RunOptions:
     user_prefix: Annotated[
         str | None,
         typer.Option(
-            help="Prefix of the names of these mailboxes. Default: bench.", rich_help_panel=LOGIN
+            metavar="NAME",
+            help="Prefix of the names of these mailboxes. Default: bench.",
+            rich_help_panel=LOGIN,
         ),
     ] = None
     min_accounts: Annotated[
         int | None,
         typer.Option(
+            metavar="NUMBER",
             min=1,
             max=MAX_ACCOUNTS,
             help="Continue if at least this many mailboxes could be added. Default: all.",
@@ -285,6 +310,7 @@ class RunOptions:
     token_ttl: Annotated[
         float | None,
         typer.Option(
+            metavar="SECONDS",
             min=0.1,
             max=_MAX_SECONDS,
             help="Lifetime of each mock token in seconds. Default: 3600. With --scenario storm: "
@@ -295,6 +321,7 @@ class RunOptions:
     state_dir: Annotated[
         Path | None,
         typer.Option(
+            metavar="DIR",
             file_okay=False,
             help="State directory of the running proxy, with the signing key of the mock tokens.",
             rich_help_panel=LOGIN,
@@ -304,12 +331,15 @@ class RunOptions:
     host: Annotated[
         str | None,
         typer.Option(
-            help=f"Host name of the relay. Default: {DEFAULT_HOST}.", rich_help_panel=SERVER
+            metavar="ADDRESS",
+            help=f"Host name of the relay. Default: {DEFAULT_HOST}.",
+            rich_help_panel=SERVER,
         ),
     ] = None
     port: Annotated[
         int | None,
         typer.Option(
+            metavar="PORT",
             min=1,
             max=65535,
             help=f"SMTP port of the relay. Default: {DEFAULT_PORT}.",
@@ -319,6 +349,7 @@ class RunOptions:
     admin_url: Annotated[
         str | None,
         typer.Option(
+            metavar="URL",
             help="Admin server of the proxy, or HTTP address of a sandbox, to compare the "
             f"acknowledged messages with those that arrived. Default: {DEFAULT_ADMIN_URL}.",
             rich_help_panel=SERVER,
@@ -330,6 +361,7 @@ class RunOptions:
     ca_file: Annotated[
         Path | None,
         typer.Option(
+            metavar="FILE",
             exists=True,
             dir_okay=False,
             help="Trusted CA certificates (PEM).",
@@ -349,6 +381,7 @@ class RunOptions:
         float,
         typer.Option(
             "--timeout",
+            metavar="SECONDS",
             min=0.1,
             max=3600,
             help="Seconds to wait for a reply. After that, the message counts as failed.",
@@ -358,6 +391,7 @@ class RunOptions:
     drain_seconds: Annotated[
         float,
         typer.Option(
+            metavar="SECONDS",
             min=0,
             max=3600,
             help="Seconds that messages in flight may take after Ctrl+C or the end of --duration.",
@@ -378,6 +412,7 @@ class RunOptions:
     output: Annotated[
         Path | None,
         typer.Option(
+            metavar="FILE",
             dir_okay=False,
             help="Write the results to this JSON file. Default: xoauth2-bench-<UTC time>.json.",
             rich_help_panel=REPORT,
@@ -386,6 +421,7 @@ class RunOptions:
     html: Annotated[
         Path | None,
         typer.Option(
+            metavar="FILE",
             dir_okay=False,
             help="Write a report with charts to this HTML file.",
             rich_help_panel=REPORT,
@@ -394,6 +430,7 @@ class RunOptions:
     prometheus_port: Annotated[
         int | None,
         typer.Option(
+            metavar="PORT",
             min=0,
             max=65535,
             help="Serve Prometheus metrics on this port of 127.0.0.1 during the run. 0: any port.",

@@ -11,6 +11,7 @@ import pytest
 from tests.benchmark.runs import command, invoked, only_file, outcome, strict_json, validate
 from tests.benchmark.scripted_server import PASSWORD, ScriptedServer, scripted_server
 from tests.support.beside import beside
+from tests.support.help_pages import PYTHON_TYPE, help_pages
 from tests.support.waiting import PATIENCE_SECONDS
 from xoauth2_proxy import __version__
 
@@ -266,6 +267,14 @@ def test_list_version_and_help(tmp_path: Path) -> None:
     code, text, _ = invoked(tmp_path, "--help")
     assert code == 0
     assert "xoauth2-bench --scenario quick --use-mock-tokens\n" in text
+
+
+def test_help_names_values_by_words_and_not_by_types(tmp_path: Path) -> None:
+    pages = [*help_pages(lambda *words: invoked(tmp_path, *words)[1])]
+    assert len(pages) == 12
+    for page in pages:
+        assert PYTHON_TYPE.findall(page) == []
+    assert "--port PORT" in pages[0]
 
 
 def test_the_help_shows_the_options_in_groups(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 from typer.testing import CliRunner
 
+from tests.support.help_pages import PYTHON_TYPE, help_pages
 from tests.support.waiting import PATIENCE_SECONDS
 from xoauth2_proxy import __version__
 from xoauth2_proxy.cli import cli
@@ -70,6 +71,15 @@ def test_schema_is_json_and_the_models_own() -> None:
     result = run("schema")
     assert result.exit_code == 0
     assert json.loads(result.stdout) == json_schema()
+
+
+def test_help_names_values_by_words_and_not_by_types() -> None:
+    pages = [*help_pages(lambda *words: run(*words).output)]
+    assert len(pages) == 12
+    for page in pages:
+        assert PYTHON_TYPE.findall(page) == []
+    assert "--port PORT" in pages[0]
+    assert any("[MAILBOX]..." in page for page in pages)
 
 
 @pytest.mark.parametrize("option", ["--help", "-h"])

@@ -439,7 +439,7 @@ class TestFaults:
     def test_parameters_of_the_relay_are_its_own(self, config: ConfigFile, name: str) -> None:
         problems = config.problems_of_one(parameters={name: "x", "audience": "y"})
         assert problems == {
-            f"accounts[0].parameters.{name}": "is set by the relay and cannot be given here "
+            f"accounts[0].parameters.{name}": "is set by the proxy and cannot be given here "
             "(someone@example.com)"
         }
 

@@ -47,7 +47,7 @@ class LoginPages:
         if not self._access.is_token(request, given):
             _log.event(logging.WARNING, "wrong token on the sign-in page", by=request.remote)
             return self._renderer.page(
-                request, "login.html", 401, error="This is not the token of this relay."
+                request, "login.html", 401, error="This is not the token of this proxy."
             )
         _log.event(logging.INFO, "signed in to the admin pages", by=request.remote)
         response = _redirect("/")

@@ -231,7 +231,7 @@ def serve(  # noqa: PLR0913 - one parameter an option
     """An SMTP relay that logs in to Gmail and Outlook with OAuth2, for clients that cannot.
 
     A mail client connects to port 2525 and logs in with the password from the configuration. Its
-    mail is sent through the mailbox's own provider. Without a command, the relay runs.
+    mail is sent through the mailbox's own provider. Without a command, the proxy runs.
     """
     context.obj = GlobalOptions(
         config=config,

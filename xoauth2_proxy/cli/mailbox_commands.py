@@ -116,8 +116,8 @@ def log_in(  # noqa: PLR0913 - one parameter an option
 ) -> None:
     """Sign a mailbox in at its provider. This is done once: the proxy renews the tokens itself.
 
-    Without --web, --device or --paste the command chooses what works on this machine, and says
-    why.
+    MAILBOX is its e-mail address. Without --web, --device or --paste the command chooses what works
+    on this machine, and says why.
     """
     import webbrowser
 
@@ -161,10 +161,7 @@ def log_in(  # noqa: PLR0913 - one parameter an option
 
 def show_status(  # noqa: PLR0913 - one parameter an option
     context: typer.Context,
-    mailboxes: Annotated[
-        list[str] | None,
-        typer.Argument(help="The mailboxes to show; all if none is named.", metavar="MAILBOX"),
-    ] = None,
+    mailboxes: Annotated[list[str] | None, typer.Argument(metavar="MAILBOX", hidden=True)] = None,
     is_json: JsonOption = False,
     is_all: Annotated[
         bool, typer.Option("--all", help="Show every mailbox, also where there are very many.")
@@ -194,7 +191,8 @@ def show_status(  # noqa: PLR0913 - one parameter an option
 ) -> None:
     """Show whether each mailbox can send, and which needs attention soon.
 
-    Reads the configuration and the stored tokens, so the proxy need not run.
+    MAILBOX is an e-mail address; without one, all mailboxes are shown. Reads the configuration and
+    the stored tokens, so the proxy need not run.
     """
     from xoauth2_proxy.cli import configured
     from xoauth2_proxy.commands import status
@@ -225,9 +223,7 @@ def show_status(  # noqa: PLR0913 - one parameter an option
 
 def examine(  # noqa: PLR0913 - one parameter an option
     context: typer.Context,
-    mailbox: Annotated[
-        str, typer.Argument(help="The mailbox's e-mail address.", metavar="[MAILBOX]")
-    ] = "",
+    mailbox: Annotated[str, typer.Argument(metavar="MAILBOX", hidden=True)] = "",
     is_all: Annotated[bool, typer.Option("--all", help="Examine every enabled mailbox.")] = False,
     send_to: Annotated[
         str,
@@ -240,9 +236,9 @@ def examine(  # noqa: PLR0913 - one parameter an option
 ) -> None:
     """Find out why a mailbox cannot send: test each step of a message's way and say what to do.
 
-    The steps: configuration, stored sign-in, DNS, TCP and TLS of the token host and of the mail
-    host, access token, SMTP login and, with --send-to, a message. A step that depends on one that
-    failed is not tested.
+    MAILBOX is its e-mail address. The steps: configuration, stored sign-in, DNS, TCP and TLS of the
+    token host and of the mail host, access token, SMTP login and, with --send-to, a message. A step
+    that depends on one that failed is not tested.
     """
     from xoauth2_proxy.cli import configured
     from xoauth2_proxy.commands.console import Console
@@ -303,8 +299,8 @@ def revoke(
 ) -> None:
     """Sign a mailbox out: its provider ends the sign-in, and the proxy forgets it.
 
-    The mailbox sends no mail until somebody signs it in again. The running proxy does this; if
-    none runs, it is done in the stored tokens.
+    MAILBOX is its e-mail address. It sends no mail until it is signed in again. The running proxy
+    does this; if none runs, it is done in the stored tokens.
     """
     from xoauth2_proxy.cli import configured
     from xoauth2_proxy.commands import mailbox_changes
@@ -322,8 +318,8 @@ def remove(
 ) -> None:
     """Remove a mailbox that `login` or the admin page has added, and forget its sign-in.
 
-    A mailbox of the configuration file is removed in that file. The running proxy does this; if
-    none runs, it is done in its files.
+    MAILBOX is its e-mail address. A mailbox of the configuration file is removed in that file. The
+    running proxy does this; if none runs, it is done in its files.
     """
     from xoauth2_proxy.cli import configured
     from xoauth2_proxy.commands import mailbox_changes

@@ -45,9 +45,8 @@ StateOption = Annotated[
         envvar="XOAUTH2_PROXY_STATE_DIR",
     ),
 ]
-MailboxArgument = Annotated[
-    str, typer.Argument(help="The mailbox's e-mail address.", metavar="MAILBOX")
-]
+# Hidden: typer would list it as "MAILBOX <str>". Each command's help says what MAILBOX is.
+MailboxArgument = Annotated[str, typer.Argument(metavar="MAILBOX", hidden=True)]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 UrlOption = Annotated[
     str,

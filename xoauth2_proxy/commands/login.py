@@ -128,7 +128,7 @@ async def _account(
         raise _Usage(f"{account.email} cannot be signed in: {obstacle}")
     if config.store.kind is StoreKind.MEMORY:
         raise _Usage(
-            "the store is `memory`, which this command does not share with a relay: sign in on "
+            "the store is `memory`, which this command does not share with the proxy: sign in on "
             'the admin pages, or write "store": {"kind": "file"}'
         )
     return account, new
@@ -254,5 +254,5 @@ def _life(account: Account, signed_in: SignInResult) -> str:
         ends = datetime.fromtimestamp(time.time() + seconds).astimezone()
         return f"until {ends:%Y-%m-%d %H:%M %Z}; sign in again before then"
     if client.idle_days:
-        return f"as long as it is used every {client.idle_days} days, which a running relay sees to"
+        return f"as long as it is used every {client.idle_days} days, which the running proxy does"
     return "until somebody revokes it; the provider names no other end"

@@ -32,7 +32,7 @@ from xoauth2_proxy.config.values import (
     Word,
 )
 
-_NO_COUNTERPART = "has no counterpart in this relay; remove it"
+_NO_COUNTERPART = "has no counterpart in this proxy; remove it"
 _CLIENT_FIELDS = {field.name for field in fields(OAuthClient)}
 # The client's fields that are called otherwise than the file's keys.
 _FIELD_NAMES = {

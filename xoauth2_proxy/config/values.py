@@ -122,7 +122,7 @@ def _scopes(value: object) -> tuple[str, ...]:
 
 def _parameter(name: str) -> str:
     if name.lower() in _RESERVED_PARAMETERS:
-        raise ValueError("is set by the relay and cannot be given here")
+        raise ValueError("is set by the proxy and cannot be given here")
     return name
 
 

@@ -232,7 +232,7 @@ def _left_over(mailbox: Mailbox, *, is_ended: bool) -> list[str]:
     left: list[str] = []
     if not is_ended:
         left.append(
-            "the provider has no revocation endpoint: the owner removes the relay's access in the "
+            "the provider has no revocation endpoint: the owner removes the proxy's access in the "
             "settings of their account there"
         )
     if mailbox.account.oauth.refresh_token:

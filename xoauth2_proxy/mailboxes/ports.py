@@ -160,9 +160,9 @@ def sign_in_obstacle(refresher: str, client: OAuthClient) -> str:
     if refresher == _COMMAND:
         return "its tokens come from a command"
     if client.grant_type is not GrantType.REFRESH_TOKEN:
-        return f"the relay signs in by itself ({client.grant_type})"
+        return f"the proxy signs in by itself ({client.grant_type})"
     if not client.client_id:
-        return "no client_id is configured; register the relay with the provider"
+        return "no client_id is configured; register the proxy with the provider"
     has_address = client.issuer or client.authorization_endpoint
     if refresher not in {"gmail", "outlook"} and not has_address:
         return "neither issuer nor authorization_url is configured"

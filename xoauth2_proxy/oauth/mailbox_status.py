@@ -205,7 +205,7 @@ def _assess(
         state = State.ATTENTION if first.at > now else first.state
         return state, days_left, first.reason, first.remedy
     if failure is not None:
-        return State.TROUBLE, days_left, *_advice(account, failure, "wait; the relay tries again")
+        return State.TROUBLE, days_left, *_advice(account, failure, "wait; the proxy tries again")
     return (State.OK if grant.refreshed_at else State.UNUSED), days_left, "", ""
 
 
@@ -266,7 +266,7 @@ def _refresh_token_expiries(
             at,
             ended,
             f"{reason} on {_day(at)}",
-            "make sure that the relay runs and reaches the provider",
+            "make sure that the proxy runs and reaches the provider",
         )
 
 

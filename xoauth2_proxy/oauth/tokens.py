@@ -231,7 +231,7 @@ class TokenSource:
     def _refresh_task(self, state: _AccountState) -> asyncio.Task[AccessToken]:
         """Return the running refresh; start one if there is none."""
         if self._is_closing:
-            raise TokenEndpointUnavailable("the relay is stopping")
+            raise TokenEndpointUnavailable("the proxy is stopping")
         if state.task is None:
             state.is_forced, state.must_force = state.must_force, False
             state.task = self._tasks.start(self._refresh(state), f"refresh {state.account.key}")
@@ -321,7 +321,7 @@ async def _result_of(task: asyncio.Task[AccessToken]) -> AccessToken:
     """Return the refresh's result; cancelling the caller does not cancel the refresh."""
     await asyncio.wait([task])
     if task.cancelled():
-        raise TokenEndpointUnavailable("the relay is stopping")
+        raise TokenEndpointUnavailable("the proxy is stopping")
     return task.result()
 
 
