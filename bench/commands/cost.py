@@ -55,7 +55,8 @@ def cost(  # noqa: PLR0913 - one parameter an option
     workload: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="WORKLOAD", help=f"One of {', '.join(WORKLOADS)}. Repeatable. Default: all."
+            metavar="WORKLOAD",
+            help=f"What to measure: {', '.join(WORKLOADS)}. Repeatable. Default: all.",
         ),
     ] = None,
     relay: Annotated[
