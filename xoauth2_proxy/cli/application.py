@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from typing import Annotated
 
@@ -249,9 +250,12 @@ def serve(  # noqa: PLR0913 - one parameter an option
         return
     if (sandbox_port or sandbox_http_port) and not sandbox:
         raise typer.BadParameter("--sandbox-port and --sandbox-http-port need --sandbox")
+    gc.disable()  # all that is imported stays: to look through it for garbage would take a while
     from xoauth2_proxy.cli import configured
     from xoauth2_proxy.service import runner
 
+    gc.freeze()
+    gc.enable()
     source = configured.source_of(context)
     loaded = configured.load(source)
     log.configure(log_level, log_format)

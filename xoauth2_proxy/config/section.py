@@ -22,7 +22,12 @@ class Section(BaseModel):
     """
 
     model_config = ConfigDict(
-        extra="forbid", strict=True, frozen=True, allow_inf_nan=False, hide_input_in_errors=True
+        extra="forbid",
+        strict=True,
+        frozen=True,
+        allow_inf_nan=False,
+        hide_input_in_errors=True,
+        defer_build=True,  # one validator for the file, and none for each section in it
     )
     former_keys: ClassVar[Mapping[str, str]] = {}  # keys no longer read, and what to do instead
 

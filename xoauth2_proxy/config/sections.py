@@ -233,11 +233,11 @@ class FileSection(Section):
     providers: dict[str, ProviderSection] = Field(
         default={}, description="Providers by name: your own, or changes to the built-in ones."
     )
-    relay: RelaySection = RelaySection()
-    listener: ListenerSection = ListenerSection()
-    admin: AdminSection = AdminSection()
-    store: StoreSection = StoreSection()
-    alerts: AlertsSection = AlertsSection()
+    relay: RelaySection = RelaySection.model_construct()
+    listener: ListenerSection = ListenerSection.model_construct()
+    admin: AdminSection = AdminSection.model_construct()
+    store: StoreSection = StoreSection.model_construct()
+    alerts: AlertsSection = AlertsSection.model_construct()
 
 
 def _fault(file: Path) -> str:
