@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from xoauth2_proxy.config.environment import Environment
-    from xoauth2_proxy.config.settings import Overrides
+    from xoauth2_proxy.config.overrides import Overrides
 
 SANDBOX_PASSWORD = "secret"  # noqa: S105 - opens nothing but the sandbox
 _EVERY_ADDRESS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - to compare with

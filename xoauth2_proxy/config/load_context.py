@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
     from xoauth2_proxy.config.environment import Environment
     from xoauth2_proxy.config.json_file import Json
+    from xoauth2_proxy.config.overrides import Overrides
     from xoauth2_proxy.config.section import Section
-    from xoauth2_proxy.config.settings import Overrides
 
 _S = TypeVar("_S", bound="Section")
 

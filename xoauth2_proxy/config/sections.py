@@ -14,9 +14,9 @@ from pydantic import Field, ValidationInfo, field_validator
 from xoauth2_proxy.config.account_sections import AccountSection, ProviderSection
 from xoauth2_proxy.config.credential_files import certificate_fault
 from xoauth2_proxy.config.environment import Environment, check_file, check_key_pair
+from xoauth2_proxy.config.overrides import StoreKind
 from xoauth2_proxy.config.secret import Secret
 from xoauth2_proxy.config.section import Section
-from xoauth2_proxy.config.settings import StoreKind
 from xoauth2_proxy.config.urls import fault_of_url
 from xoauth2_proxy.config.values import FilePath, Host, IpAddress, ListenPort, Url
 from xoauth2_proxy.network import is_loopback

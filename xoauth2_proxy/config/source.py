@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from xoauth2_proxy.accounts.accounts import Account
     from xoauth2_proxy.config.account_loader import AccountLoader
     from xoauth2_proxy.config.config import Config
-    from xoauth2_proxy.config.settings import Overrides
+    from xoauth2_proxy.config.overrides import Overrides
 
 # What is read once, when the relay starts: its sockets, its limits and its store.
 _READ_ONCE = ("listener", "admin", "relay", "store", "alerts")
