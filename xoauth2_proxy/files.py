@@ -1,4 +1,4 @@
-"""Writes files atomically, makes private directories and locks files.
+"""Reads and writes files safely, makes private directories and locks files.
 
 Everything here blocks, so it must not run on the event loop.
 """
@@ -25,6 +25,24 @@ def default_state_dir() -> Path:
     import platformdirs  # here, since only the default state directory needs it
 
     return Path(platformdirs.user_state_dir("xoauth2-proxy", appauthor=False))
+
+
+def read_at_most(path: Path, max_bytes: int) -> bytes:
+    """Return the file's content.
+
+    Raises:
+        ValueError: it cannot be read or is larger; the text, to follow the file's name, says why.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(max_bytes + 1)
+    except OSError as error:
+        raise ValueError(f"cannot be read: {error.strerror}") from None
+    except ValueError:  # NUL, or half a surrogate pair
+        raise ValueError("cannot be read: its name holds an impossible character") from None
+    if len(content) > max_bytes:
+        raise ValueError(f"is larger than {max_bytes} bytes")
+    return content
 
 
 @contextlib.contextmanager

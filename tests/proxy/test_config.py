@@ -418,7 +418,7 @@ class TestUnreadable:
     def test_file_beyond_all_measure(
         self, config: ConfigFile, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("xoauth2_proxy.config.json_file._MAX_FILE_BYTES", 1000)
+        monkeypatch.setattr("xoauth2_proxy.config.load._MAX_FILE_BYTES", 1000)
         config.write(b" " * 1001)
         assert config.problems() == {str(config.path): "is larger than 1000 bytes"}
 

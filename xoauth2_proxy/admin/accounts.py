@@ -6,13 +6,12 @@ Responses contain no secrets, except a generated password in the response to add
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from aiohttp import web
 
-from xoauth2_proxy import log
+from xoauth2_proxy import log, strict_json
 from xoauth2_proxy.admin.access_control import BODY_SECONDS, RouteKind
 from xoauth2_proxy.admin.http_errors import HttpError, http_error
 from xoauth2_proxy.errors import ConfigError, TokenError, TokenStoreUnavailable
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 
 MAX_BATCH = 100
 MAX_BODY_BYTES = 1024 * 1024
-_COMMENT = "_comment"  # a key that begins so is ignored, as in accounts.json
 
 _log = log.logger("admin")
 
@@ -205,33 +203,14 @@ async def _json(request: web.Request) -> Any:  # noqa: ANN401 - as it came
     try:
         async with asyncio.timeout(BODY_SECONDS):
             octets = await request.read()
-        return json.loads(
-            octets.decode("utf-8-sig"), object_pairs_hook=_object, parse_constant=_no_number
-        )
+        value, faults = strict_json.parse(octets, name="body")
     except TimeoutError:
         raise web.HTTPRequestTimeout(text="the body did not arrive in time") from None
-    except json.JSONDecodeError as error:
-        _fail("", f"line {error.lineno}, column {error.colno}: {error.msg}")
-    except UnicodeDecodeError as error:
-        _fail("", f"is not UTF-8 text (octet {error.start})")
-    except RecursionError:
-        _fail("", "is nested too deeply")
     except ValueError as error:
         _fail("", str(error))
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in members:
-            raise ValueError(f"{key[:80]} is written twice in one object")
-        if not key.startswith(_COMMENT):
-            members[key] = value
-    return members
-
-
-def _no_number(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is not a JSON number (RFC 8259 §6)")
+    if faults:
+        _fail("", " ".join(faults[0]))
+    return value
 
 
 def _fail(path: str, problem: str) -> NoReturn:

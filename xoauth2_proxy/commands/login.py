@@ -45,10 +45,10 @@ if TYPE_CHECKING:
     from xoauth2_proxy.accounts.accounts import Account
     from xoauth2_proxy.commands.terminal import Terminal
     from xoauth2_proxy.config import Config, ConfigSource
-    from xoauth2_proxy.config.json_file import Json
     from xoauth2_proxy.config.sections import StoreSection
     from xoauth2_proxy.oauth.authorization import SignInResult
     from xoauth2_proxy.oauth.stores import TokenStore
+    from xoauth2_proxy.strict_json import Json
 
 DONE, REFUSED, WRONG_USAGE = 0, 1, 2  # exit codes
 

@@ -18,13 +18,14 @@ from xoauth2_proxy.accounts.accounts import Account, login_key
 from xoauth2_proxy.config.account_sections import AccountSection
 from xoauth2_proxy.config.oauth_rules import contradictions, misfits, missing_keys, noteworthy
 from xoauth2_proxy.config.posted_account_rules import faults_of_posted
-from xoauth2_proxy.config.problems import Problems, join
+from xoauth2_proxy.config.problems import Problems
 from xoauth2_proxy.config.provider_loader import unknown_provider
 from xoauth2_proxy.config.providers import MOCK, Provider, is_written, with_changes
 from xoauth2_proxy.config.runtime_accounts import account_key
 from xoauth2_proxy.config.validation import validate_remainder
 from xoauth2_proxy.config.values import Address
 from xoauth2_proxy.network import is_loopback
+from xoauth2_proxy.strict_json import json_path
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -150,7 +151,7 @@ class AccountLoader:
         provider = self._providers.get(section.provider)
         if section.provider not in self._providers:
             unknown = unknown_provider(section.provider, self._providers)
-            problems.add(join(path, "provider"), unknown)
+            problems.add(json_path(path, "provider"), unknown)
         return _AccountAsWritten(section, provider, not faults)
 
     def _claim(self, value: object, path: str, problems: Problems, place: str = "") -> None:
@@ -161,7 +162,7 @@ class AccountLoader:
             written = value.get(key)
             if not isinstance(written, str) or not written:
                 continue
-            where = join(path, key) + place
+            where = json_path(path, key) + place
             name = login_key(written) if key == "email" else written
             first = self._taken.setdefault((key, name), where)
             if first == where:
@@ -170,7 +171,7 @@ class AccountLoader:
             if place:
                 there = "" if " in " in first else " in the configuration file"
                 fault += f"{there}; one of the two must go"
-            problems.add(join(path, key), fault)
+            problems.add(json_path(path, key), fault)
 
     def _join(
         self, written: _AccountAsWritten, path: str, problems: Problems, shared: Problems
@@ -181,7 +182,9 @@ class AccountLoader:
         """
         section, provider, is_whole = written
         if section.allow_any_password and section.enabled and not self._is_listener_on_loopback:
-            problems.add(join(path, "allow_any_password"), "is for a listener on loopback only")
+            problems.add(
+                json_path(path, "allow_any_password"), "is for a listener on loopback only"
+            )
         if provider is None:
             return
         upstream = with_changes(provider.upstream, section.upstream)

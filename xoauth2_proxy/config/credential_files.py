@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from xoauth2_proxy.config.environment import check_file
 from xoauth2_proxy.config.urls import fault_of_url
+from xoauth2_proxy.files import read_at_most
 
 if TYPE_CHECKING:
     from datetime import date
@@ -95,10 +96,6 @@ def check_service_account(file: Path) -> None:
 def _content(file: Path) -> bytes:
     check_file(file)
     try:
-        with file.open("rb") as opened:
-            octets = opened.read(_MAX_FILE_BYTES + 1)
-    except OSError as error:
-        raise ValueError(f"the file {file} cannot be read: {error.strerror}") from None
-    if len(octets) > _MAX_FILE_BYTES:
-        raise ValueError(f"the file {file} is larger than {_MAX_FILE_BYTES} bytes")
-    return octets
+        return read_at_most(file, _MAX_FILE_BYTES)
+    except ValueError as error:
+        raise ValueError(f"the file {file} {error}") from None

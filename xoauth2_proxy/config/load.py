@@ -10,11 +10,11 @@ import shlex
 import stat
 from typing import TYPE_CHECKING
 
+from xoauth2_proxy import strict_json
 from xoauth2_proxy.config.account_loader import AccountLoader
 from xoauth2_proxy.config.config import Config, ProviderConfig
-from xoauth2_proxy.config.json_file import Json, read_json_file
 from xoauth2_proxy.config.load_context import LoadContext
-from xoauth2_proxy.config.problems import Problems, join
+from xoauth2_proxy.config.problems import Problems
 from xoauth2_proxy.config.provider_loader import load_providers
 from xoauth2_proxy.config.runtime_accounts import accounts_directory, open_runtime_accounts
 from xoauth2_proxy.config.secret import holds_secrets
@@ -27,8 +27,10 @@ from xoauth2_proxy.config.sections import (
     StoreSection,
 )
 from xoauth2_proxy.config.validation import unknown_key
+from xoauth2_proxy.files import read_at_most
 from xoauth2_proxy.network import is_loopback
 from xoauth2_proxy.sandbox.mock_mailboxes import MOCK_MAILBOXES
+from xoauth2_proxy.strict_json import Json, json_path
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from xoauth2_proxy.config.environment import Environment
     from xoauth2_proxy.config.overrides import Overrides
 
+_MAX_FILE_BYTES = 64 * 1024 * 1024  # some 100,000 accounts of 600 bytes
 SANDBOX_PASSWORD = "secret"  # noqa: S105 - opens nothing but the sandbox
 _EVERY_ADDRESS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - to compare with
 
@@ -67,7 +70,7 @@ def load(
     )
     for key in context.document:
         if key not in FileSection.model_fields:
-            problems.add(join("", key), unknown_key(key, FileSection.model_fields))
+            problems.add(json_path("", key), unknown_key(key, FileSection.model_fields))
     if path and path.stat().st_mode & stat.S_IROTH and holds_secrets(context.document):
         context.warnings.append(
             f"{path} holds secrets, and every user of this machine may read it: chmod 600 "
@@ -124,7 +127,12 @@ def _document(path: Path | None, overrides: Overrides, problems: Problems) -> di
                 for mailbox in MOCK_MAILBOXES
             ]
         }
-    document = read_json_file(path, "accounts", problems)
+    try:
+        document, faults = strict_json.parse(read_at_most(path, _MAX_FILE_BYTES), "accounts")
+    except ValueError as error:
+        problems.fail(str(path), str(error))
+    for where, fault in faults:
+        problems.add(where, fault)
     if isinstance(document, list):
         return {"accounts": document}
     if not isinstance(document, dict):
@@ -157,7 +165,7 @@ def _load_accounts(
         context.problems.add("accounts", "must be an array")
     else:
         for number, value in enumerate(accounts):
-            loader.load(value, join("accounts", number))
+            loader.load(value, json_path("accounts", number))
     # Where none was ever added, no key is asked of a keyring.
     if store and accounts_directory(state_dir).exists():
         try:

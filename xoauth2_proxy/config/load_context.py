@@ -5,16 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
-from xoauth2_proxy.config.problems import Problems, join
+from xoauth2_proxy.config.problems import Problems
 from xoauth2_proxy.config.validation import validate
+from xoauth2_proxy.strict_json import json_path
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from xoauth2_proxy.config.environment import Environment
-    from xoauth2_proxy.config.json_file import Json
     from xoauth2_proxy.config.overrides import Overrides
     from xoauth2_proxy.config.section import Section
+    from xoauth2_proxy.strict_json import Json
 
 _S = TypeVar("_S", bound="Section")
 
@@ -56,7 +57,7 @@ class LoadContext:
             written = written | given
         found = Problems()
         section = validate(model, written, key, found, self.environment)
-        options = {join(key, one): option_of(key, one) for one in given}
+        options = {json_path(key, one): option_of(key, one) for one in given}
         self.problems.take(found, renamed=options)
         if section is not None:
             self.warnings.extend(section.warnings())
@@ -75,7 +76,7 @@ class LoadContext:
 
     def place(self, section: str, key: str) -> str:
         """Return where a value was written: a JSON path, or an option."""
-        return option_of(section, key) if key in self._given(section) else join(section, key)
+        return option_of(section, key) if key in self._given(section) else json_path(section, key)
 
 
 def option_of(section: str, key: str) -> str:

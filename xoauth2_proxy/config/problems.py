@@ -5,17 +5,13 @@ Problem texts name keys, files and variables, never the value of a secret.
 
 from __future__ import annotations
 
-import json
-import re
 from typing import TYPE_CHECKING, NoReturn
 
 from xoauth2_proxy.errors import ConfigError
+from xoauth2_proxy.strict_json import json_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-
-_PLAIN_KEY = re.compile(r"[A-Za-z_][\w-]*", re.ASCII)
-_LONGEST_KEY_SHOWN = 80  # characters; a key is meant to be a word, not a page
 
 
 class Problems:
@@ -34,7 +30,7 @@ class Problems:
     def add_faults(self, path: str, faults: Iterable[tuple[str, str]]) -> None:
         """Note what is wrong with keys of the object at `path`; a key may be `upstream.host`."""
         for key, problem in faults:
-            self.add(join(path, *key.split(".")), problem)
+            self.add(json_path(path, *key.split(".")), problem)
 
     def take(
         self, others: Problems, note: str = "", renamed: Mapping[str, str] | None = None
@@ -67,22 +63,6 @@ class Problems:
         """
         if self._found:
             raise ConfigError(list(self._found))
-
-
-def join(path: str, *pieces: str | int) -> str:
-    """Return the JSON path of a value below `path`: `accounts[3].upstream.port`."""
-    for piece in pieces:
-        if isinstance(piece, int):
-            path += f"[{piece}]"
-        elif _PLAIN_KEY.fullmatch(piece):
-            path += f".{_shortened(piece)}" if path else _shortened(piece)
-        else:
-            path += f"[{json.dumps(_shortened(piece))}]"
-    return path
-
-
-def _shortened(key: str) -> str:
-    return key if len(key) <= _LONGEST_KEY_SHOWN else key[:_LONGEST_KEY_SHOWN] + "..."
 
 
 def _printable(text: str) -> str:

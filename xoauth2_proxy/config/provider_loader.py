@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING
 from xoauth2_proxy.config.account_sections import ProviderSection
 from xoauth2_proxy.config.built_in_providers import blank_provider, built_in_providers
 from xoauth2_proxy.config.oauth_rules import misfits
-from xoauth2_proxy.config.problems import Problems, join
+from xoauth2_proxy.config.problems import Problems
 from xoauth2_proxy.config.validation import validate
 from xoauth2_proxy.config.values import WORD, WORD_RULE
+from xoauth2_proxy.strict_json import json_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from xoauth2_proxy.config.json_file import Json
     from xoauth2_proxy.config.load_context import LoadContext
     from xoauth2_proxy.config.providers import Provider
+    from xoauth2_proxy.strict_json import Json
 
 # What people call the providers that are built in under another name.
 _OTHER_NAMES = {
@@ -58,7 +59,7 @@ def unknown_provider(name: str, known: Iterable[str]) -> str:
 def _provider(
     context: LoadContext, base: Provider | None, name: str, value: Json, problems: Problems
 ) -> Provider | None:
-    path = join("providers", name)
+    path = json_path("providers", name)
     if not WORD.fullmatch(name):
         problems.add(path, f"the name {WORD_RULE}")
     section = validate(ProviderSection, value, path, problems)
@@ -67,7 +68,7 @@ def _provider(
     known = context.known_refreshers
     if section.refresher is not None and section.refresher not in known:
         problems.add(
-            join(path, "refresher"),
+            json_path(path, "refresher"),
             f"there is no refresher {section.refresher}; there are {', '.join(sorted(known))}",
         )
     if base is None:

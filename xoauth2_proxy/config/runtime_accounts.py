@@ -12,13 +12,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from xoauth2_proxy import strict_json
 from xoauth2_proxy.accounts.accounts import login_key
-from xoauth2_proxy.config.json_file import Json, parsed_json
-from xoauth2_proxy.config.problems import Problems
-from xoauth2_proxy.errors import ConfigError
 from xoauth2_proxy.files import private_directory, replace_durably, sync_directory
 from xoauth2_proxy.oauth.stores.encryption import NO_ENCRYPTION, GrantCipher
 from xoauth2_proxy.oauth.stores.factory import open_cipher
+from xoauth2_proxy.strict_json import Json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -104,15 +103,12 @@ class RuntimeAccounts:
 
     def _document(self, path: Path) -> Document:
         """Return the account in a file. Raises `OSError`; `ValueError` that says what is wrong."""
-        problems = Problems()
-        octets = self._cipher.decrypt(path.read_bytes())
-        with suppress(ConfigError):
-            document = parsed_json(octets, "", "", problems)
-            if not isinstance(document, dict):
-                problems.add("", "must hold one account, an object")
-            elif not problems:
-                return document
-        raise ValueError("; ".join(": ".join(filter(None, one)) for one in problems.listed()))
+        document, faults = strict_json.parse(self._cipher.decrypt(path.read_bytes()))
+        if not isinstance(document, dict):
+            raise ValueError("must hold one account, an object")
+        if faults:
+            raise ValueError("; ".join(": ".join(fault) for fault in faults))
+        return document
 
 
 def open_runtime_accounts(state_dir: Path, store: StoreSection) -> RuntimeAccounts:

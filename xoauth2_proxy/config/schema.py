@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from xoauth2_proxy.config.json_file import COMMENT_PREFIX
 from xoauth2_proxy.config.sections import FileSection
+from xoauth2_proxy.strict_json import COMMENT_PREFIX
 
 _NULL = {"type": "null"}
 

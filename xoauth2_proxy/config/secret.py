@@ -13,6 +13,7 @@ from pydantic import PlainValidator, ValidationInfo, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from xoauth2_proxy.accounts.accounts import LocalPassword
+from xoauth2_proxy.files import read_at_most
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -105,17 +106,11 @@ def _looked_up(environment: Environment | None, *, variable: str = "", file: str
 
 def _content(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            content = file.read(_MAX_SECRET_BYTES + 1)
-        secret = content.decode()
-    except OSError as error:
-        raise ValueError(f"the file {path} cannot be read: {error.strerror}") from None
+        secret = read_at_most(path, _MAX_SECRET_BYTES).decode()
     except UnicodeDecodeError:
         raise ValueError(f"the file {path} is not UTF-8 text") from None
-    except ValueError:
-        raise ValueError("the file's name holds an impossible character") from None
-    if len(content) > _MAX_SECRET_BYTES:
-        raise ValueError(f"the file {path} is larger than {_MAX_SECRET_BYTES} bytes")
+    except ValueError as error:
+        raise ValueError(f"the file {path} {error}") from None
     secret = secret.removesuffix("\n").removesuffix("\r")
     if not secret:
         raise ValueError(f"the file {path} is empty")

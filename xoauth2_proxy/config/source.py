@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xoauth2_proxy.config.problems import Problems, join
+from xoauth2_proxy.config.problems import Problems
+from xoauth2_proxy.strict_json import json_path
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -69,7 +70,7 @@ class ConfigSource:
         problems = Problems()
         for path, document in documents:
             if isinstance(document, dict) and document.get("enabled") is False:
-                problems.add(join(path, "enabled"), "must be true, or left out")
+                problems.add(json_path(path, "enabled"), "must be true, or left out")
             _, found = loader.load_posted(document, "the request", path, is_guarded=is_guarded)
             problems.take(found)
         problems.raise_if_any()

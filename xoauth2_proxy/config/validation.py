@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import ValidationError
 
-from xoauth2_proxy.config.problems import Problems, join
 from xoauth2_proxy.config.secret import KIND as SECRET
 from xoauth2_proxy.config.secret import VARIABLE
 from xoauth2_proxy.config.section import Section
+from xoauth2_proxy.strict_json import json_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
     from xoauth2_proxy.config.environment import Environment
+    from xoauth2_proxy.config.problems import Problems
 
 _S = TypeVar("_S", bound=Section)
 
@@ -91,7 +92,7 @@ def unknown_key(key: str, known: Iterable[str]) -> str:
 def _tell(error: ValidationError, model: type[Section], path: str, problems: Problems) -> None:
     for detail in error.errors(include_url=False):
         where = _place(detail["loc"])
-        problems.add(join(path, *where), _words(detail, model, where))
+        problems.add(json_path(path, *where), _words(detail, model, where))
 
 
 def _place(where: tuple[str | int, ...]) -> tuple[str | int, ...]:

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
     from xoauth2_proxy.accounts.accounts import Account
     from xoauth2_proxy.config import Config, ConfigSource
-    from xoauth2_proxy.config.json_file import Json
     from xoauth2_proxy.config.runtime_accounts import RuntimeAccounts
     from xoauth2_proxy.config.sections import StoreSection
     from xoauth2_proxy.oauth.refreshers import Refresher
     from xoauth2_proxy.oauth.stores import TokenStore
+    from xoauth2_proxy.strict_json import Json
 
 
 class RelayComponents(Protocol):
