@@ -16,6 +16,9 @@ if TYPE_CHECKING:
         StoreSection,
     )
 
+# Read once, when the relay starts: its sockets, its limits and its store.
+SECTIONS = ("listener", "admin", "relay", "store", "alerts")
+
 
 @dataclass(frozen=True, slots=True)
 class ProviderConfig:
@@ -41,3 +44,13 @@ class Config:
     runtime_accounts: frozenset[str]  # keys of the accounts that were added while running
     sandbox_accounts: frozenset[str]  # keys of mock accounts that are left to the sandbox
     warnings: tuple[str, ...]  # for the operator's eyes at the start
+
+
+def needs_restart(old: Config, new: Config) -> list[str]:
+    """Return the JSON paths whose change from `old` to `new` takes effect only after a restart."""
+    return [
+        f"{section}.{key}"
+        for section in SECTIONS
+        for key, value in getattr(old, section)
+        if value != getattr(getattr(new, section), key)
+    ]

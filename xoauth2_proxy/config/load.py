@@ -11,26 +11,18 @@ import stat
 from typing import TYPE_CHECKING
 
 from xoauth2_proxy import strict_json
-from xoauth2_proxy.config.account_loader import AccountLoader
-from xoauth2_proxy.config.config import Config, ProviderConfig
-from xoauth2_proxy.config.load_context import LoadContext
-from xoauth2_proxy.config.problems import Problems
+from xoauth2_proxy.config.account_loader import AccountLoader, is_disabled
+from xoauth2_proxy.config.config import SECTIONS, Config, ProviderConfig
+from xoauth2_proxy.config.problems import Problem, raise_if_any
 from xoauth2_proxy.config.provider_loader import load_providers
 from xoauth2_proxy.config.runtime_accounts import accounts_directory, open_runtime_accounts
 from xoauth2_proxy.config.secret import holds_secrets
-from xoauth2_proxy.config.sections import (
-    AdminSection,
-    AlertsSection,
-    FileSection,
-    ListenerSection,
-    RelaySection,
-    StoreSection,
-)
-from xoauth2_proxy.config.validation import unknown_key
+from xoauth2_proxy.config.section import validate
+from xoauth2_proxy.config.sections import FileSection
+from xoauth2_proxy.errors import ConfigError
 from xoauth2_proxy.files import read_at_most
 from xoauth2_proxy.network import is_loopback
 from xoauth2_proxy.sandbox.mock_mailboxes import MOCK_MAILBOXES
-from xoauth2_proxy.strict_json import Json, json_path
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -38,10 +30,11 @@ if TYPE_CHECKING:
 
     from xoauth2_proxy.config.environment import Environment
     from xoauth2_proxy.config.overrides import Overrides
+    from xoauth2_proxy.strict_json import Json
 
-_MAX_FILE_BYTES = 64 * 1024 * 1024  # some 100,000 accounts of 600 bytes
 SANDBOX_PASSWORD = "secret"  # noqa: S105 - opens nothing but the sandbox
 _EVERY_ADDRESS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - to compare with
+_MAX_FILE_BYTES = 64 * 1024 * 1024  # some 100,000 accounts of 600 bytes
 
 
 def load(
@@ -60,120 +53,127 @@ def load(
     Raises:
         ConfigError: with every problem of the file and of the command line, and no secret.
     """
-    problems = Problems()
-    context = LoadContext(
-        document=_document(path, overrides, problems),
-        overrides=overrides,
-        environment=environment,
-        known_refreshers=known_refreshers,
-        problems=problems,
+    document, problems = _document(path, overrides)
+    settings = _settings(document, overrides, environment, problems)
+    accounts, entries = document.get("accounts"), document.get("providers")
+    providers, found = load_providers(
+        entries if isinstance(entries, dict) else {}, environment, known_refreshers
     )
-    for key in context.document:
-        if key not in FileSection.model_fields:
-            problems.add(json_path("", key), unknown_key(key, FileSection.model_fields))
-    if path and path.stat().st_mode & stat.S_IROTH and holds_secrets(context.document):
-        context.warnings.append(
-            f"{path} holds secrets, and every user of this machine may read it: chmod 600 "
-            f"{shlex.quote(str(path))}"
-        )
-    listener = context.section(ListenerSection, "listener")
-    admin = context.section(AdminSection, "admin")
-    store = context.section(StoreSection, "store")
-    if listener and admin:
-        _check_ports(context, listener, admin)
-    accounts = AccountLoader(
-        context,
-        providers := load_providers(context),
-        is_listener_on_loopback=listener is None or is_loopback(listener.host),
-        is_guarded=admin is not None and bool(admin.token),
+    problems += found
+    loader = AccountLoader(
+        providers,
+        environment,
+        is_listener_on_loopback=is_loopback(settings.listener.host),
+        is_guarded=bool(settings.admin.token),
     )
-    _load_accounts(context, accounts, store, without)
-    relay = context.section(RelaySection, "relay")
-    alerts = context.section(AlertsSection, "alerts")
-    problems.raise_if_any()
-    assert listener is not None and admin is not None  # noqa: S101, PT018 - else problems
-    assert store is not None and relay is not None and alerts is not None  # noqa: S101, PT018
+    accounts = accounts if isinstance(accounts, list) else []
+    for number, account in enumerate(accounts):
+        problems += loader.load(account, strict_json.json_path("accounts", number))
+    left_out: list[str] = []
+    # Where none was ever added, no key is asked of a keyring.
+    if accounts_directory(environment.state_dir).exists():
+        try:
+            runtime_accounts = open_runtime_accounts(environment.state_dir, settings.store)
+            left_out = loader.load_runtime(runtime_accounts, without)
+        except ValueError as error:
+            problems.append(("store.keyring", str(error)))
+    if accounts and all(map(is_disabled, accounts)) and not loader.runtime_keys:
+        problems.append(("accounts", "no account is enabled"))
+    raise_if_any(problems)
+    if not accounts and not loader.accounts:
+        left_out.append("there is no account yet: nobody can log in")
     config = Config(
-        accounts=tuple(accounts.accounts),
-        disabled_accounts=accounts.disabled,
+        accounts=tuple(loader.accounts),
+        disabled_accounts=loader.disabled,
         providers=tuple(
             ProviderConfig(one.name, one.refresher, one.client_of({}))
             for one in providers.values()
             if one is not None
         ),
-        listener=listener,
-        admin=admin,
-        relay=relay,
-        store=store,
-        alerts=alerts,
-        runtime_accounts=frozenset(accounts.runtime_keys),
-        sandbox_accounts=frozenset(accounts.sandbox_accounts),
-        warnings=(*context.warnings, *accounts.warnings()),
+        listener=settings.listener,
+        admin=settings.admin,
+        relay=settings.relay,
+        store=settings.store,
+        alerts=settings.alerts,
+        runtime_accounts=frozenset(loader.runtime_keys),
+        sandbox_accounts=frozenset(loader.sandbox_accounts),
+        warnings=(
+            *_warnings_of_file(path, document),
+            *settings.listener.warnings(),
+            *settings.admin.warnings(),
+            *left_out,
+            *loader.warnings(),
+        ),
     )
-    return config, accounts
+    return config, loader
 
 
-def _document(path: Path | None, overrides: Overrides, problems: Problems) -> dict[str, Json]:
+def _document(path: Path | None, overrides: Overrides) -> tuple[dict[str, Json], list[Problem]]:
+    """Return what is written, and the keys that are written twice."""
     if path is None:
         if not overrides.sandbox:
-            problems.fail(
-                "--config",
-                "no configuration was given; write --config accounts.json, "
-                "or --sandbox to try the proxy without one",
-            )
+            fault = "no configuration was given; write --config accounts.json, or --sandbox to try "
+            raise ConfigError([("--config", f"{fault}the proxy without one")])
         return {
             "accounts": [
                 {"email": mailbox, "provider": "mock", "password": SANDBOX_PASSWORD}
                 for mailbox in MOCK_MAILBOXES
             ]
-        }
+        }, []
+    problems: list[Problem] = []
     try:
-        document, faults = strict_json.parse(read_at_most(path, _MAX_FILE_BYTES), "accounts")
+        document, problems = strict_json.parse(read_at_most(path, _MAX_FILE_BYTES), "accounts")
+        if isinstance(document, list):
+            document = {"accounts": document}
+        if not isinstance(document, dict):
+            raise ValueError("must hold an object with accounts, or an array of accounts")
     except ValueError as error:
-        problems.fail(str(path), str(error))
-    for where, fault in faults:
-        problems.add(where, fault)
-    if isinstance(document, list):
-        return {"accounts": document}
-    if not isinstance(document, dict):
-        problems.fail(str(path), "must hold an object with accounts, or an array of accounts")
-    return document
+        raise_if_any([*problems, (str(path), str(error))])
+        raise
+    return document, problems
 
 
-def _check_ports(context: LoadContext, listener: ListenerSection, admin: AdminSection) -> None:
-    hosts = {listener.host.lower(), admin.host.lower()}
-    if "localhost" in hosts:
-        hosts = hosts - {"localhost"} | {"127.0.0.1"}
-    if listener.port == admin.port != 0 and (len(hosts) == 1 or hosts & _EVERY_ADDRESS):
-        context.problems.add(
-            context.place("admin", "port"),
-            f"is {admin.port}, which is {context.place('listener', 'port')} too; give each its own",
-        )
+def _settings(
+    document: dict[str, Json],
+    overrides: Overrides,
+    environment: Environment,
+    problems: list[Problem],
+) -> FileSection:
+    """Return the file without accounts and providers, as the command line overrides it.
+
+    What is wrong is added to `problems`, and its section has its defaults.
+    """
+    written: dict[str, object] = {**{key: {} for key in SECTIONS}, **document}
+    if isinstance(written.get("accounts"), list):
+        written["accounts"] = []
+    if isinstance(written.get("providers"), dict):
+        written["providers"] = {}
+    overridden, options = dict(written), {}
+    for option, section, key, value in overrides.given():
+        options[strict_json.json_path(section, key)] = option
+        if isinstance(values := overridden[section], dict):
+            overridden[section] = values | {key: value}
+    if options:  # what is overridden must be right too
+        problems += validate(FileSection, written, "")[1]
+    settings, found = validate(FileSection, overridden, "", environment, {"accounts": []})
+    problems += [(options.get(path, path), fault) for path, fault in found]
+    assert settings is not None  # noqa: S101 - what is wrong was left out
+    listener, admin = settings.listener, settings.admin
+    hosts = {one.host.lower().replace("localhost", "127.0.0.1") for one in (listener, admin)}
+    if (
+        {"listener", "admin"} <= settings.model_fields_set  # neither was left out
+        and listener.port == admin.port != 0
+        and (len(hosts) == 1 or hosts & _EVERY_ADDRESS)
+    ):
+        own, other = (options.get(path, path) for path in ("admin.port", "listener.port"))
+        problems.append((own, f"is {admin.port}, which is {other} too; give each its own"))
+    return settings
 
 
-def _load_accounts(
-    context: LoadContext,
-    loader: AccountLoader,
-    store: StoreSection | None,
-    without: Collection[str],
-) -> None:
-    state_dir = context.environment.state_dir
-    accounts = context.document.get("accounts")
-    if "accounts" not in context.document:
-        context.problems.add("accounts", "is required")
-    elif not isinstance(accounts, list):
-        context.problems.add("accounts", "must be an array")
-    else:
-        for number, value in enumerate(accounts):
-            loader.load(value, json_path("accounts", number))
-    # Where none was ever added, no key is asked of a keyring.
-    if store and accounts_directory(state_dir).exists():
-        try:
-            loader.load_runtime(open_runtime_accounts(state_dir, store), without)
-        except ValueError as error:
-            context.problems.add("store.keyring", str(error))
-    if isinstance(accounts, list) and not loader.enabled:
-        if accounts and not loader.runtime_keys:
-            context.problems.add("accounts", "no account is enabled")
-        elif not accounts:
-            context.warnings.append("there is no account yet: nobody can log in")
+def _warnings_of_file(path: Path | None, document: dict[str, Json]) -> list[str]:
+    if not path or not path.stat().st_mode & stat.S_IROTH or not holds_secrets(document):
+        return []
+    return [
+        f"{path} holds secrets, and every user of this machine may read it: chmod 600 "
+        f"{shlex.quote(str(path))}"
+    ]

@@ -32,7 +32,7 @@ _PLAIN_ADDRESS = re.compile(r"[A-Za-z0-9._+@-]+", re.ASCII)
 
 
 def faults_of_posted(
-    section: AccountSection, provider: Provider | None, *, is_guarded: bool
+    section: AccountSection, provider: Provider, *, is_guarded: bool
 ) -> Iterator[tuple[str, str]]:
     """Yield the keys that a posted account may not have, and why.
 
@@ -46,8 +46,6 @@ def faults_of_posted(
             "must be of the same host as authorization_url; write others into an entry of "
             "`providers`",
         )
-    if provider is None:
-        return
     email = section.email
     if provider.refresher == "command" and (
         not _PLAIN_ADDRESS.fullmatch(email) or ".." in email or email.startswith("-")

@@ -1,68 +1,35 @@
-"""Collects everything that is wrong with a configuration, so that it is told at once.
+"""The problems of a configuration, which are told all at once.
 
-Problem texts name keys, files and variables, never the value of a secret.
+Their texts name keys, files and variables, never the value of a secret.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, TypeAlias
 
 from xoauth2_proxy.errors import ConfigError
 from xoauth2_proxy.strict_json import json_path
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
+
+Problem: TypeAlias = tuple[str, str]  # a JSON path, and what is wrong there
 
 
-class Problems:
-    """Pairs of a JSON path and what is wrong there, in the order they were found."""
+def beneath(path: str, faults: Iterable[tuple[str, str]]) -> list[Problem]:
+    """Return the faults of the object at `path` as problems; a key may be `upstream.host`."""
+    return [(json_path(path, *key.split(".")), fault) for key, fault in faults]
 
-    def __init__(self) -> None:
-        self._found: dict[tuple[str, str], None] = {}  # each once, in order
 
-    def __bool__(self) -> bool:
-        return bool(self._found)
+def shown(problems: Iterable[Problem]) -> list[Problem]:
+    """Return each problem once, in order; what a terminal cannot show is escaped."""
+    return list(dict.fromkeys((_printable(path), _printable(fault)) for path, fault in problems))
 
-    def add(self, path: str, problem: str) -> None:
-        """Note a problem, once; what a terminal cannot show is escaped."""
-        self._found[_printable(path), _printable(problem)] = None
 
-    def add_faults(self, path: str, faults: Iterable[tuple[str, str]]) -> None:
-        """Note what is wrong with keys of the object at `path`; a key may be `upstream.host`."""
-        for key, problem in faults:
-            self.add(json_path(path, *key.split(".")), problem)
-
-    def take(
-        self, others: Problems, note: str = "", renamed: Mapping[str, str] | None = None
-    ) -> None:
-        """Note the problems of `others` too, each ending in `note`.
-
-        `renamed` maps JSON paths to what is said in their place.
-        """
-        for path, problem in others._found:
-            self.add((renamed or {}).get(path, path), problem + note)
-
-    def listed(self) -> list[tuple[str, str]]:
-        """Return what was noted."""
-        return list(self._found)
-
-    def fail(self, path: str, problem: str) -> NoReturn:
-        """Note a problem after which nothing else can be checked.
-
-        Raises:
-            ConfigError: always, with all problems.
-        """
-        self.add(path, problem)
-        raise ConfigError(list(self._found))
-
-    def raise_if_any(self) -> None:
-        """Raise one `ConfigError` with all problems, if there are any.
-
-        Raises:
-            ConfigError: at least one problem was noted.
-        """
-        if self._found:
-            raise ConfigError(list(self._found))
+def raise_if_any(problems: Iterable[Problem]) -> None:
+    """Raise one `ConfigError` with all problems, if there are any."""
+    if found := shown(problems):
+        raise ConfigError(found)
 
 
 def _printable(text: str) -> str:

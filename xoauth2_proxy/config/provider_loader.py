@@ -9,17 +9,16 @@ from typing import TYPE_CHECKING
 from xoauth2_proxy.config.account_sections import ProviderSection
 from xoauth2_proxy.config.built_in_providers import blank_provider, built_in_providers
 from xoauth2_proxy.config.oauth_rules import misfits
-from xoauth2_proxy.config.problems import Problems
-from xoauth2_proxy.config.validation import validate
+from xoauth2_proxy.config.problems import Problem, beneath
+from xoauth2_proxy.config.providers import Provider, is_written, with_changes
+from xoauth2_proxy.config.section import validate
 from xoauth2_proxy.config.values import WORD, WORD_RULE
-from xoauth2_proxy.strict_json import json_path
+from xoauth2_proxy.strict_json import Json, json_path
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
-    from xoauth2_proxy.config.load_context import LoadContext
-    from xoauth2_proxy.config.providers import Provider
-    from xoauth2_proxy.strict_json import Json
+    from xoauth2_proxy.config.environment import Environment
 
 # What people call the providers that are built in under another name.
 _OTHER_NAMES = {
@@ -31,20 +30,28 @@ _OTHER_NAMES = {
 }
 
 
-def load_providers(context: LoadContext) -> dict[str, Provider | None]:
-    """Return the providers by name; None: its entry is wrong, which is told."""
-    built_in = built_in_providers(context.environment.state_dir)
-    providers: dict[str, Provider | None] = dict(built_in)
-    entries = context.document.get("providers", {})
-    if not isinstance(entries, dict):
-        context.problems.add("providers", "must be an object")
-        return providers
+def load_providers(
+    entries: Mapping[str, Json], environment: Environment, known_refreshers: Collection[str]
+) -> tuple[dict[str, Provider | None], list[Problem]]:
+    """Return the providers by name, None for an entry that is wrong; and what is wrong."""
+    built_in = built_in_providers(environment.state_dir)
+    providers: dict[str, Provider | None] = {**built_in}
+    problems: list[Problem] = []
     for name, value in entries.items():
-        problems = Problems()
-        provider = _provider(context, built_in.get(name), name, value, problems)
-        providers[name] = None if problems else provider
-        context.problems.take(problems)
-    return providers
+        path = json_path("providers", name)
+        section, found = validate(ProviderSection, value, path)
+        if not WORD.fullmatch(name):
+            found.insert(0, (path, f"the name {WORD_RULE}"))
+        provider = None
+        if section:
+            complete, missing = validate(ProviderSection, value, path, environment)
+            base = built_in.get(name) or blank_provider(name, section.refresher or "")
+            provider = _changed(base, complete or section, missing)
+            faults = [*_faults(section, provider, known_refreshers, is_new=name not in built_in)]
+            found += beneath(path, faults)
+        providers[name] = None if found else provider
+        problems += found
+    return providers, problems
 
 
 def unknown_provider(name: str, known: Iterable[str]) -> str:
@@ -56,39 +63,36 @@ def unknown_provider(name: str, known: Iterable[str]) -> str:
     return f"there is no {name}; there are {', '.join(names)}{hint}"
 
 
-def _provider(
-    context: LoadContext, base: Provider | None, name: str, value: Json, problems: Problems
-) -> Provider | None:
-    path = json_path("providers", name)
-    if not WORD.fullmatch(name):
-        problems.add(path, f"the name {WORD_RULE}")
-    section = validate(ProviderSection, value, path, problems)
-    if section is None:
-        return None
-    known = context.known_refreshers
-    if section.refresher is not None and section.refresher not in known:
-        problems.add(
-            json_path(path, "refresher"),
-            f"there is no refresher {section.refresher}; there are {', '.join(sorted(known))}",
-        )
-    if base is None:
-        problems.add_faults(path, _missing_of_new(section))
-        base = blank_provider(name, section.refresher or "")
-    missing = Problems()
-    complete = validate(ProviderSection, value, path, missing, context.environment)
-    provider = replace(
-        base.changed_by(complete or section),
-        client_fields=complete.client_fields() if complete else {},
+def _changed(base: Provider, section: ProviderSection, missing: list[Problem]) -> Provider:
+    return replace(
+        base,
+        refresher=section.refresher or base.refresher,
+        upstream=with_changes(base.upstream, section.upstream),
+        limits=with_changes(base.limits, section.limits),
+        is_upstream_written=is_written(section.upstream),
+        entry=section,
+        client_fields={} if missing else section.client_fields(),
         missing=missing,
     )
-    problems.add_faults(path, provider.faults_of_use(provider.upstream, provider.limits))
-    problems.add_faults(path, misfits(section, provider))
-    return provider
 
 
-def _missing_of_new(section: ProviderSection) -> Iterator[tuple[str, str]]:
-    if section.refresher is None:
-        yield "refresher", "is required for a provider of your own"
-    for key in ("host", "port"):
-        if getattr(section.upstream, key, None) is None:
-            yield f"upstream.{key}", "is required for a provider of your own"
+def _faults(
+    section: ProviderSection,
+    provider: Provider,
+    known_refreshers: Collection[str],
+    *,
+    is_new: bool,
+) -> Iterator[tuple[str, str]]:
+    if section.refresher not in (None, *known_refreshers):
+        known = ", ".join(sorted(known_refreshers))
+        yield "refresher", f"there is no refresher {section.refresher}; there are {known}"
+    if is_new:
+        values = {
+            "refresher": section.refresher,
+            "upstream.host": section.upstream and section.upstream.host,
+            "upstream.port": section.upstream and section.upstream.port,
+        }
+        for key in (key for key, value in values.items() if value is None):
+            yield key, "is required for a provider of your own"
+    yield from provider.faults_of_use(provider.upstream, provider.limits)
+    yield from misfits(section, provider)

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from xoauth2_proxy.accounts.accounts import Limits, TlsMode, Upstream
 from xoauth2_proxy.accounts.oauth_client import GrantType, OAuthClient
-from xoauth2_proxy.config.problems import Problems
 from xoauth2_proxy.network import is_loopback
 
 if TYPE_CHECKING:
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
         ProviderSection,
         UpstreamSection,
     )
+    from xoauth2_proxy.config.problems import Problem
 
 _Values = TypeVar("_Values", Upstream, Limits)
 
@@ -44,7 +44,7 @@ class Provider:
     client_fields: dict[str, Any] = field(default_factory=dict, repr=False)  # the entry writes
     # Secrets and files of the entry that are not there: told once an account needs them. Until
     # then, `entry` is its shape alone.
-    missing: Problems = field(default_factory=Problems)
+    missing: list[Problem] = field(default_factory=list)
 
     def client_of(self, account_fields: dict[str, Any]) -> OAuthClient:
         """Return the client of an account that writes these fields."""
@@ -55,17 +55,6 @@ class Provider:
         if "scopes" not in written and client.grant_type is GrantType.CLIENT_CREDENTIALS:
             client = replace(client, scopes=self.application_scopes)
         return client
-
-    def changed_by(self, section: ProviderSection) -> Provider:
-        """Return the provider with what `section` writes, all but its OAuth keys."""
-        return replace(
-            self,
-            refresher=section.refresher or self.refresher,
-            upstream=with_changes(self.upstream, section.upstream),
-            limits=with_changes(self.limits, section.limits),
-            is_upstream_written=is_written(section.upstream),
-            entry=section,
-        )
 
     def faults_of_use(self, upstream: Upstream, limits: Limits) -> Iterator[tuple[str, str]]:
         """Yield what may not be done here: TLS left out, or the provider's own cap exceeded."""

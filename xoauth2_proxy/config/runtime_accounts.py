@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from xoauth2_proxy import strict_json
@@ -28,14 +27,6 @@ if TYPE_CHECKING:
 Document = dict[str, Json]  # one account, as an element of `accounts`
 
 
-@dataclass(slots=True)
-class DirectoryContent:
-    """What the directory holds; the first of each pair is the file's name, for messages."""
-
-    documents: list[tuple[str, Document]] = field(default_factory=list)
-    unreadable: list[tuple[str, str]] = field(default_factory=list)  # and why
-
-
 class RuntimeAccounts:
     """The directory of accounts that were added; every method blocks."""
 
@@ -43,26 +34,24 @@ class RuntimeAccounts:
         self._directory = directory
         self._cipher = cipher
 
-    def read(self) -> DirectoryContent:
-        """Return the accounts, and the files that cannot be read."""
-        found = DirectoryContent()
+    def read(self) -> tuple[list[tuple[str, Document]], list[str]]:
+        """Return the accounts, each with its file's name, and why others cannot be read."""
+        documents: list[tuple[str, Document]] = []
+        unreadable: list[str] = []
         try:
             paths = self._paths()
         except OSError as error:
-            found.unreadable.append((str(self._directory), _in_words(error)))
-            return found
+            return [], [f"{self._directory}: {_in_words(error)}"]
         for path in paths:
             try:
-                found.documents.append((str(path), self._document(path)))
-            except OSError as error:
-                found.unreadable.append((str(path), _in_words(error)))
-            except ValueError as error:
-                found.unreadable.append((str(path), str(error)))
-        return found
+                documents.append((str(path), self._document(path)))
+            except (OSError, ValueError) as error:
+                unreadable.append(f"{path}: {_in_words(error)}")
+        return documents, unreadable
 
     def documents(self) -> list[tuple[str, Document]]:
         """Return the accounts that can be read, each with its file's name for messages."""
-        return self.read().documents
+        return self.read()[0]
 
     def keys(self) -> frozenset[str]:
         """Return the keys of the accounts that can be read."""
@@ -132,5 +121,6 @@ def account_key(document: Mapping[str, object]) -> str:
     return login_key(email) if isinstance(email, str) else ""
 
 
-def _in_words(error: OSError) -> str:
-    return f"cannot be read: {error.strerror}" if error.strerror else str(error)
+def _in_words(error: Exception) -> str:
+    reason = getattr(error, "strerror", None)
+    return f"cannot be read: {reason}" if reason else str(error)

@@ -1,7 +1,13 @@
-"""What every object of the configuration file has in common."""
+"""What every object of the configuration file has in common, and how its problems are worded.
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import ClassVar, Self
+A problem's text is made from the kind of error: pydantic's own text may repeat the value, which may
+be a secret.
+"""
+
+import difflib
+import typing
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar, Self, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -11,7 +17,28 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
+
+from xoauth2_proxy.config.environment import Environment
+from xoauth2_proxy.config.problems import Problem
+from xoauth2_proxy.config.secret import KIND as SECRET
+from xoauth2_proxy.config.secret import VARIABLE
+from xoauth2_proxy.strict_json import json_path
+
+_OURS = {
+    "missing": "is required",
+    "model_type": "must be an object",
+    "dict_type": "must be an object",
+    "list_type": "must be an array",
+    "tuple_type": "must be an array",
+}
+_BEGINNINGS = {
+    "Value error, ": "",
+    "Input should be": "must be",
+    "String should": "must",
+    "Value should": "must",
+    "Tuple should": "must",
+}
 
 
 class Section(BaseModel):
@@ -59,6 +86,63 @@ class Section(BaseModel):
         """Yield each key that does not go with the others, and why."""
         return ()
 
-    def warnings(self) -> Iterator[str]:
-        """Yield what the operator should know although nothing is wrong."""
-        return iter(())
+
+_S = TypeVar("_S", bound=Section)
+
+
+def validate(
+    model: type[_S],
+    value: object,
+    path: str,
+    environment: Environment | None = None,
+    stand_ins: Mapping[str, object] | None = None,
+) -> tuple[_S | None, list[Problem]]:
+    """Return `value` as a `model`, and what is wrong with it; if anything is, None.
+
+    With `stand_ins`, the keys that are wrong are left out instead, so that the others can be judged
+    further; `stand_ins` takes their place where the model requires them.
+    """
+    problems: list[Problem] = []
+    for _ in range(4):  # keys that are malformed; those that break a rule; what then is missing
+        try:
+            return model.model_validate(value, context=environment), problems
+        except ValidationError as error:
+            details = error.errors(include_url=False)
+        for detail in details:
+            # "[key]" is pydantic's mark for what is wrong with a key itself, not with its value.
+            where = detail["loc"][:-1] if detail["loc"][-1:] == ("[key]",) else detail["loc"]
+            problems.append((json_path(path, *where), _words(detail, model, where)))
+        if stand_ins is None or not isinstance(value, dict):
+            break
+        wrong = {detail["loc"][0] for detail in details}
+        value = {key: one for key, one in value.items() if key not in wrong}
+        value |= {key: one for key, one in stand_ins.items() if key in wrong}
+    return None, problems
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return words that ask whether the one of `known` was meant that is near; "" for none."""
+    near = difflib.get_close_matches(word, known, n=1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _words(detail: ErrorDetails, model: type[Section], where: tuple[int | str, ...]) -> str:
+    kind, value = detail["type"], detail["input"]
+    if kind == "extra_forbidden":
+        return _unknown(model, where)
+    if isinstance(value, str) and VARIABLE.fullmatch(value) and kind != SECRET:
+        return "must be written out: a variable works for secrets only, such as client_secret"
+    if kind in _OURS:
+        return _OURS[kind]
+    for beginning, ours in _BEGINNINGS.items():
+        if detail["msg"].startswith(beginning):
+            return ours + detail["msg"].removeprefix(beginning)
+    return detail["msg"]
+
+
+def _unknown(model: type[Section], where: tuple[int | str, ...]) -> str:
+    for piece in where[:-1]:
+        annotation: Any = model.model_fields[str(piece)].annotation
+        model = next(iter(typing.get_args(annotation)), annotation)  # of a section that is optional
+    key = str(where[-1])
+    return model.former_keys.get(key) or "unknown key" + did_you_mean(key, model.model_fields)

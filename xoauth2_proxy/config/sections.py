@@ -239,6 +239,11 @@ class FileSection(Section):
     store: StoreSection = StoreSection.model_construct()
     alerts: AlertsSection = AlertsSection.model_construct()
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_null(cls, value: object) -> object:
+        return value  # null is no object either
+
 
 def _fault(file: Path) -> str:
     try:

@@ -1,13 +1,10 @@
-"""Where a running relay's configuration comes from, and what a change of it can do at once."""
+"""Where the configuration comes from: it is loaded at the start, again, and with more accounts."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from xoauth2_proxy.config.problems import Problems
-from xoauth2_proxy.strict_json import json_path
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -16,9 +13,6 @@ if TYPE_CHECKING:
     from xoauth2_proxy.config.account_loader import AccountLoader
     from xoauth2_proxy.config.config import Config
     from xoauth2_proxy.config.overrides import Overrides
-
-# What is read once, when the relay starts: its sockets, its limits and its store.
-_READ_ONCE = ("listener", "admin", "relay", "store", "alerts")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +30,8 @@ class ConfigSource:
     def check_account(
         self, document: object, known_refreshers: Collection[str], environ: Mapping[str, str]
     ) -> Account:
-        """Return the account that `document` makes beside those there are now; blocks.
-
-        Raises:
-            ConfigError: with JSON paths that begin in the account, or in the configuration file if
-                that has become wrong itself.
-        """
-        (account,) = self.check_accounts([("", document)], known_refreshers, environ)
-        return account
+        """Return the account that `document` makes, as `check_accounts` does."""
+        return self.check_accounts([("", document)], known_refreshers, environ)[0]
 
     def check_accounts(
         self,
@@ -64,16 +52,20 @@ class ConfigSource:
         Raises:
             ConfigError: with every problem, or with those of the configuration file.
         """
+        # Not above: pydantic takes a while to import.
+        from xoauth2_proxy.config.account_loader import is_disabled
+        from xoauth2_proxy.config.problems import Problem, beneath, raise_if_any
+
         _, loader = self._load(known_refreshers, environ, without=replaced)
         there = len(loader.accounts)
-        is_guarded = has_token and loader.is_guarded
-        problems = Problems()
+        problems: list[Problem] = []
         for path, document in documents:
-            if isinstance(document, dict) and document.get("enabled") is False:
-                problems.add(json_path(path, "enabled"), "must be true, or left out")
-            _, found = loader.load_posted(document, "the request", path, is_guarded=is_guarded)
-            problems.take(found)
-        problems.raise_if_any()
+            if is_disabled(document):
+                problems += beneath(path, [("enabled", "must be true, or left out")])
+            problems += loader.load(
+                document, path, "the request", is_guarded=has_token and loader.is_guarded
+            )
+        raise_if_any(problems)
         return loader.accounts[there:]
 
     def _load(
@@ -82,20 +74,9 @@ class ConfigSource:
         environ: Mapping[str, str],
         without: Collection[str] = frozenset(),
     ) -> tuple[Config, AccountLoader]:
-        # Not above: ssl and pydantic take a while to import.
         from xoauth2_proxy.config.environment import Environment
         from xoauth2_proxy.config.load import load
 
         directory = self.path.absolute().parent if self.path else Path.cwd()
         environment = Environment(directory=directory, state_dir=self.state_dir, environ=environ)
         return load(self.path, self.overrides, environment, known_refreshers, without)
-
-
-def needs_restart(old: Config, new: Config) -> list[str]:
-    """Return the JSON paths whose change from `old` to `new` takes effect only after a restart."""
-    return [
-        f"{section}.{key}"
-        for section in _READ_ONCE
-        for key, value in getattr(old, section)
-        if value != getattr(getattr(new, section), key)
-    ]
