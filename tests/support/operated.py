@@ -116,7 +116,7 @@ class Operated:
         self._refreshers = {"gmail": self.answers, "mock": self.answers, **refreshers}
         self._source = ConfigSource(self.file, Overrides(), directory / "state")
         self.config = self._load()
-        self.kept = open_runtime_accounts(directory / "state", self.config.store)
+        self.kept = open_runtime_accounts(directory / "state", self.config.store.cipher())
         self.tokens = TokenSource(self._refreshers, self.metrics, self.store)
         self._threads = ThreadPoolExecutor(4)
         self.later_seconds = 0.0  # by how much the operator's clock is put forward
@@ -184,7 +184,7 @@ class Operated:
     ) -> list[Account]:
         with tempfile.TemporaryDirectory() as state:
             source = ConfigSource(self.file, Overrides(), Path(state))
-            beside = open_runtime_accounts(Path(state), self.config.store)
+            beside = open_runtime_accounts(Path(state), self.config.store.cipher())
             if accounts_directory(self._source.state_dir).exists():
                 shutil.copytree(
                     accounts_directory(self._source.state_dir), accounts_directory(Path(state))

@@ -348,7 +348,7 @@ def _change(
         files = ProxyFiles(
             config=loaded,
             open_store=lambda: configured.open_store(loaded, source),
-            open_added=lambda: open_runtime_accounts(source.state_dir, loaded.store),
+            open_added=lambda: open_runtime_accounts(source.state_dir, loaded.store.cipher()),
         )
     options = ChangeOptions(
         mailbox=mailbox,

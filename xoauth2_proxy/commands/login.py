@@ -102,9 +102,8 @@ async def run(options: LoginOptions, source: ConfigSource, terminal: Terminal) -
                 server = AuthorizationServer(account, threads)
                 signed_in = await _sign_in(options, server, store, terminal)
         if new is not None:
-            await asyncio.to_thread(
-                open_runtime_accounts(source.state_dir, config.store).add, new.document
-            )
+            accounts = open_runtime_accounts(source.state_dir, config.store.cipher())
+            await asyncio.to_thread(accounts.add, new.document)
     except _Usage as error:
         terminal.complain(str(error))
         return WRONG_USAGE

@@ -73,7 +73,7 @@ def load(
     # Where none was ever added, no key is asked of a keyring.
     if accounts_directory(environment.state_dir).exists():
         try:
-            runtime_accounts = open_runtime_accounts(environment.state_dir, settings.store)
+            runtime_accounts = open_runtime_accounts(environment.state_dir, settings.store.cipher())
             left_out = loader.load_runtime(runtime_accounts, without)
         except ValueError as error:
             problems.append(("store.keyring", str(error)))

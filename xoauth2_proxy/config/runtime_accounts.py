@@ -1,6 +1,6 @@
 """Accounts that were added while the relay ran: one file each, read beside the configuration.
 
-A file is replaced whole, is its owner's alone and may be sealed. What is wrong with one hides no
+A file is replaced whole, is its owner's alone and may be encrypted. What is wrong with one hides no
 other and stops nothing.
 """
 
@@ -15,16 +15,12 @@ from xoauth2_proxy import strict_json
 from xoauth2_proxy.accounts.accounts import login_key
 from xoauth2_proxy.files import private_directory, replace_durably, sync_directory
 from xoauth2_proxy.oauth.stores.encryption import NO_ENCRYPTION, GrantCipher
-from xoauth2_proxy.oauth.stores.factory import open_cipher
-from xoauth2_proxy.strict_json import Json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from xoauth2_proxy.config.sections import StoreSection
-
-Document = dict[str, Json]  # one account, as an element of `accounts`
+    from xoauth2_proxy.strict_json import Json
 
 
 class RuntimeAccounts:
@@ -34,10 +30,9 @@ class RuntimeAccounts:
         self._directory = directory
         self._cipher = cipher
 
-    def read(self) -> tuple[list[tuple[str, Document]], list[str]]:
+    def read(self) -> tuple[list[tuple[str, dict[str, Json]]], list[str]]:
         """Return the accounts, each with its file's name, and why others cannot be read."""
-        documents: list[tuple[str, Document]] = []
-        unreadable: list[str] = []
+        documents, unreadable = [], []
         try:
             paths = self._paths()
         except OSError as error:
@@ -49,7 +44,7 @@ class RuntimeAccounts:
                 unreadable.append(f"{path}: {_in_words(error)}")
         return documents, unreadable
 
-    def documents(self) -> list[tuple[str, Document]]:
+    def documents(self) -> list[tuple[str, dict[str, Json]]]:
         """Return the accounts that can be read, each with its file's name for messages."""
         return self.read()[0]
 
@@ -60,7 +55,7 @@ class RuntimeAccounts:
     def add(self, document: Mapping[str, object]) -> None:
         """Keep the account, in the place of an earlier one of the same key. Raises `OSError`.
 
-        On return it survives a crash. Whether it is a right account is for `check_account`.
+        On return it survives a crash. Whether it is a right account is for `check_accounts`.
         """
         private_directory(self._directory)
         octets = json.dumps(dict(document), indent=2).encode()
@@ -85,13 +80,12 @@ class RuntimeAccounts:
         return self._directory / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
 
     def _has(self, path: Path, key: str) -> bool:
-        # Somebody may have put a file there by hand, under a name of its own.
+        # An operator may have put a file there by hand, under a name of its own.
         with suppress(OSError, ValueError):
             return account_key(self._document(path)) == key
         return False
 
-    def _document(self, path: Path) -> Document:
-        """Return the account in a file. Raises `OSError`; `ValueError` that says what is wrong."""
+    def _document(self, path: Path) -> dict[str, Json]:
         document, faults = strict_json.parse(self._cipher.decrypt(path.read_bytes()))
         if not isinstance(document, dict):
             raise ValueError("must hold one account, an object")
@@ -100,13 +94,8 @@ class RuntimeAccounts:
         return document
 
 
-def open_runtime_accounts(state_dir: Path, store: StoreSection) -> RuntimeAccounts:
-    """Return the accounts added to the relay of this state directory, sealed as its store is.
-
-    Raises:
-        ValueError: the key cannot be had from the keyring.
-    """
-    cipher = open_cipher(store.directory, store.key, is_key_in_keyring=store.keyring)
+def open_runtime_accounts(state_dir: Path, cipher: GrantCipher) -> RuntimeAccounts:
+    """Return the accounts that were added to the relay of this state directory."""
     return RuntimeAccounts(accounts_directory(state_dir), cipher)
 
 

@@ -21,6 +21,7 @@ from xoauth2_proxy.config.urls import fault_of_url
 from xoauth2_proxy.config.values import FilePath, Host, IpAddress, ListenPort, Url
 from xoauth2_proxy.network import is_loopback
 from xoauth2_proxy.oauth.stores.encryption import GrantCipher
+from xoauth2_proxy.oauth.stores.factory import open_cipher
 from xoauth2_proxy.oauth.stores.redis_url import redis_location
 
 _MIN_TOKEN_CHARACTERS = 16  # as for store.key
@@ -193,6 +194,14 @@ class StoreSection(Section):
         except ValueError as error:
             yield "key", str(error)
         yield from self._faults_of_redis()
+
+    def cipher(self) -> GrantCipher:
+        """Return what encrypts grants and added accounts.
+
+        Raises:
+            ValueError: the key cannot be had from the keyring.
+        """
+        return open_cipher(self.directory, self.key, is_key_in_keyring=self.keyring)
 
     def _faults_of_redis(self) -> Iterator[tuple[str, str]]:
         if self.kind is not StoreKind.REDIS:

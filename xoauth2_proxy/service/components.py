@@ -61,7 +61,7 @@ class StandardComponents:
         self._has_token = bool(config.admin.token)  # the running server's, which reads it once
         self._registry = registry.RefresherRegistry(source.state_dir)
         self.store = open_configured_store(config.store)
-        self.added = open_runtime_accounts(source.state_dir, config.store)
+        self.added = open_runtime_accounts(source.state_dir, config.store.cipher())
 
     def refreshers(self, config: Config) -> Mapping[str, Refresher]:
         """Return the refreshers that the configuration's accounts use. Raises `OSError`."""
