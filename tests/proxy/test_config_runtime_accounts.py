@@ -10,8 +10,8 @@ import pytest
 
 from tests.support.config_files import ConfigFile, account
 from xoauth2_proxy.config import ConfigSource, Overrides
-from xoauth2_proxy.config.runtime_accounts import RuntimeAccounts
 from xoauth2_proxy.errors import ConfigError
+from xoauth2_proxy.mailboxes.runtime_accounts import RuntimeAccounts
 from xoauth2_proxy.oauth.stores.encryption import NO_ENCRYPTION, GrantCipher
 
 if TYPE_CHECKING:

@@ -338,7 +338,7 @@ def _change(
     from xoauth2_proxy.cli import configured
     from xoauth2_proxy.commands.console import Console
     from xoauth2_proxy.commands.mailbox_changes import ChangeOptions, ProxyFiles
-    from xoauth2_proxy.config.runtime_accounts import open_runtime_accounts
+    from xoauth2_proxy.mailboxes.runtime_accounts import open_runtime_accounts
 
     loaded = configured.load_unless(url, source)
     files = None

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from xoauth2_proxy.accounts.accounts import Account
     from xoauth2_proxy.commands.console import Console
     from xoauth2_proxy.config import Config
-    from xoauth2_proxy.config.runtime_accounts import RuntimeAccounts
+    from xoauth2_proxy.mailboxes.runtime_accounts import RuntimeAccounts
     from xoauth2_proxy.oauth.stores import TokenStore
 
 DONE, FAILED, WRONG_USAGE = 0, 1, 2  # exit codes

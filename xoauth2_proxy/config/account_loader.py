@@ -19,8 +19,8 @@ from xoauth2_proxy.config.posted_account_rules import faults_of_posted
 from xoauth2_proxy.config.problems import Problem, beneath, shown
 from xoauth2_proxy.config.provider_loader import unknown_provider
 from xoauth2_proxy.config.providers import MOCK, Provider, is_written, with_changes
-from xoauth2_proxy.config.runtime_accounts import account_key
 from xoauth2_proxy.config.section import validate
+from xoauth2_proxy.mailboxes.runtime_accounts import account_key
 from xoauth2_proxy.network import is_loopback
 from xoauth2_proxy.strict_json import json_path
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
     from xoauth2_proxy.config.environment import Environment
-    from xoauth2_proxy.config.runtime_accounts import RuntimeAccounts
+    from xoauth2_proxy.mailboxes.runtime_accounts import RuntimeAccounts
 
 # In the place of keys that are wrong, so that the others of the account can be judged.
 _STAND_INS = {"email": "anyone@example.com", "password": "any"}

@@ -15,12 +15,12 @@ from xoauth2_proxy.config.account_loader import AccountLoader, is_disabled
 from xoauth2_proxy.config.config import SECTIONS, Config, ProviderConfig
 from xoauth2_proxy.config.problems import Problem, raise_if_any
 from xoauth2_proxy.config.provider_loader import load_providers
-from xoauth2_proxy.config.runtime_accounts import accounts_directory, open_runtime_accounts
 from xoauth2_proxy.config.secret import holds_secrets
 from xoauth2_proxy.config.section import validate
 from xoauth2_proxy.config.sections import FileSection
 from xoauth2_proxy.errors import ConfigError
 from xoauth2_proxy.files import read_at_most
+from xoauth2_proxy.mailboxes.runtime_accounts import accounts_directory, open_runtime_accounts
 from xoauth2_proxy.network import is_loopback
 from xoauth2_proxy.sandbox.mock_mailboxes import MOCK_MAILBOXES
 

@@ -6,8 +6,8 @@ import os
 from typing import TYPE_CHECKING, Protocol
 
 from xoauth2_proxy.config import StoreKind
-from xoauth2_proxy.config.runtime_accounts import open_runtime_accounts
 from xoauth2_proxy.files import state_directory_problem
+from xoauth2_proxy.mailboxes.runtime_accounts import open_runtime_accounts
 from xoauth2_proxy.oauth.refreshers import registry
 from xoauth2_proxy.oauth.stores.factory import open_store
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from xoauth2_proxy.accounts.accounts import Account
     from xoauth2_proxy.config import Config, ConfigSource
-    from xoauth2_proxy.config.runtime_accounts import RuntimeAccounts
     from xoauth2_proxy.config.sections import StoreSection
+    from xoauth2_proxy.mailboxes.runtime_accounts import RuntimeAccounts
     from xoauth2_proxy.oauth.refreshers import Refresher
     from xoauth2_proxy.oauth.stores import TokenStore
     from xoauth2_proxy.strict_json import Json
