@@ -546,16 +546,16 @@ class TestProviders:
         config.environ["ID"] = "shared"
         document = with_entry("outlook", {"client_id": "${ID}", "tenant": "company.example"})
         told = {one.name: one for one in config.load(document).providers}
-        assert (told["outlook"].refresher, told["outlook"].oauth.client_id) == ("outlook", "shared")
-        assert told["outlook"].oauth.tenant == "company.example"
+        assert (told["outlook"].refresher, told["outlook"].client.client_id) == ("outlook", "shared")
+        assert told["outlook"].client.tenant == "company.example"
         assert told["yahoo"].refresher == "oidc"
-        assert told["yahoo"].oauth.token_endpoint
+        assert told["yahoo"].client.token_endpoint
 
     def test_one_whose_secrets_are_not_there_is_told_without_them(self, config: ConfigFile) -> None:
         document = {"accounts": [account()], "providers": {"gmail": UNSET}}
         told = {one.name: one for one in config.load(document).providers}
-        assert told["gmail"].oauth.client_id == ""
-        assert told["gmail"].oauth.issuer == "https://accounts.google.com"
+        assert told["gmail"].client.client_id == ""
+        assert told["gmail"].client.issuer == "https://accounts.google.com"
 
 
 class TestWithoutAClient:

@@ -18,8 +18,9 @@ from xoauth2_proxy.config.oauth_rules import contradictions, misfits, missing_ke
 from xoauth2_proxy.config.posted_account_rules import faults_of_posted
 from xoauth2_proxy.config.problems import Problem, beneath, shown
 from xoauth2_proxy.config.provider_loader import unknown_provider
-from xoauth2_proxy.config.providers import MOCK, Provider, is_written, with_changes
+from xoauth2_proxy.config.providers import Provider, is_written, with_changes
 from xoauth2_proxy.config.section import validate
+from xoauth2_proxy.mailboxes.ports import MOCK
 from xoauth2_proxy.mailboxes.runtime_accounts import account_key
 from xoauth2_proxy.network import is_loopback
 from xoauth2_proxy.strict_json import json_path

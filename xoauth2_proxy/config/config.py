@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from xoauth2_proxy.accounts.accounts import Account
-    from xoauth2_proxy.accounts.oauth_client import OAuthClient
     from xoauth2_proxy.config.sections import (
         AdminSection,
         AlertsSection,
@@ -15,18 +14,10 @@ if TYPE_CHECKING:
         RelaySection,
         StoreSection,
     )
+    from xoauth2_proxy.mailboxes.ports import ProviderInfo
 
 # Read once, when the relay starts: its sockets, its limits and its store.
 SECTIONS = ("listener", "admin", "relay", "store", "alerts")
-
-
-@dataclass(frozen=True, slots=True)
-class ProviderConfig:
-    """A provider that accounts can name, and what their OAuth client is unless they change it."""
-
-    name: str
-    refresher: str
-    oauth: OAuthClient
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +26,7 @@ class Config:
 
     accounts: tuple[Account, ...]  # the enabled ones, of the file and of those added since
     disabled_accounts: int
-    providers: tuple[ProviderConfig, ...]  # the built-in ones and the file's
+    providers: tuple[ProviderInfo, ...]  # the built-in ones and the file's
     listener: ListenerSection
     admin: AdminSection
     relay: RelaySection

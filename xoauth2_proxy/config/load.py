@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from xoauth2_proxy import strict_json
 from xoauth2_proxy.config.account_loader import AccountLoader, is_disabled
-from xoauth2_proxy.config.config import SECTIONS, Config, ProviderConfig
+from xoauth2_proxy.config.config import SECTIONS, Config
 from xoauth2_proxy.config.problems import Problem, raise_if_any
 from xoauth2_proxy.config.provider_loader import load_providers
 from xoauth2_proxy.config.secret import holds_secrets
@@ -20,6 +20,7 @@ from xoauth2_proxy.config.section import validate
 from xoauth2_proxy.config.sections import FileSection
 from xoauth2_proxy.errors import ConfigError
 from xoauth2_proxy.files import read_at_most
+from xoauth2_proxy.mailboxes.ports import ProviderInfo
 from xoauth2_proxy.mailboxes.runtime_accounts import accounts_directory, open_runtime_accounts
 from xoauth2_proxy.network import is_loopback
 from xoauth2_proxy.sandbox.mock_mailboxes import MOCK_MAILBOXES
@@ -86,7 +87,7 @@ def load(
         accounts=tuple(loader.accounts),
         disabled_accounts=loader.disabled,
         providers=tuple(
-            ProviderConfig(one.name, one.refresher, one.client_of({}))
+            ProviderInfo(one.name, one.refresher, one.client_of({}))
             for one in providers.values()
             if one is not None
         ),

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 _Values = TypeVar("_Values", Upstream, Limits)
 
-MOCK = "mock"  # the refresher whose tokens only the sandbox accepts
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provider:

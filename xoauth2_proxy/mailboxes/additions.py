@@ -19,7 +19,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from xoauth2_proxy import log
-from xoauth2_proxy.accounts.accounts import login_key
 from xoauth2_proxy.accounts.oauth_client import GrantType
 from xoauth2_proxy.background_tasks import BackgroundTasks
 from xoauth2_proxy.errors import (
@@ -29,6 +28,7 @@ from xoauth2_proxy.errors import (
     TokenStoreUnavailable,
 )
 from xoauth2_proxy.mailboxes.ports import MOCK, DefinedInFile, MailboxExists
+from xoauth2_proxy.mailboxes.runtime_accounts import account_key
 from xoauth2_proxy.mailboxes.token_check import changes_servers, new_grant, save_with_retries
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ class Additions:
 
     async def _add(self, proposals: Sequence[tuple[str, Proposal]]) -> AdditionResult:
         documents = [(path, *_with_password(one.document)) for path, one in proposals]
-        keys = {_key(proposal.document) for _, proposal in proposals} - {""}
+        keys = {account_key(proposal.document) for _, proposal in proposals} - {""}
         with self._reserved(keys):
             added = {*self._relay.added, *await asyncio.to_thread(self._files.keys)}
             for _, proposal in proposals:
@@ -146,7 +146,7 @@ class Additions:
         )
 
     def _check_is_free(self, proposal: Proposal, added: Collection[str]) -> None:
-        key = _key(proposal.document)
+        key = account_key(proposal.document)
         if key in added:
             if not proposal.overwrite:
                 raise MailboxExists(f"{key} exists already; overwrite replaces it")
@@ -180,7 +180,7 @@ class Additions:
             former: dict[str, Document] = {}
             if not all(one.is_new for one in candidates):
                 saved = await asyncio.to_thread(self._files.documents)
-                former = {_key(document): document for _, document in saved}
+                former = {account_key(document): document for _, document in saved}
             try:
                 for candidate in candidates:
                     await self._save_grant(candidate)
@@ -236,12 +236,6 @@ class Additions:
         import argon2  # not above: most relays are never asked to add a mailbox
 
         return document | {"password": argon2.PasswordHasher().hash(password)}
-
-
-def _key(document: Document) -> str:
-    """Return the key of the document's mailbox; "" if it names none."""
-    email = document.get("email")
-    return login_key(email) if isinstance(email, str) else ""
 
 
 def _with_password(document: Document) -> tuple[Document, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from xoauth2_proxy.accounts.oauth_client import GrantType, OAuthClient
 from xoauth2_proxy.errors import ProxyError
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from xoauth2_proxy.accounts.accounts import Account
+    from xoauth2_proxy.mailboxes.runtime_accounts import RuntimeAccounts
     from xoauth2_proxy.metrics import Metrics
     from xoauth2_proxy.oauth.grant import AccessToken
     from xoauth2_proxy.oauth.mailbox_status import MailboxStatus
@@ -109,7 +110,7 @@ class RelayControl:
     accounts: Mapping[str, Account]  # the enabled accounts in force, by key
     added: Collection[str]  # keys of the accounts in force that were added at run time
     providers: Sequence[ProviderInfo]
-    account_files: AccountFiles
+    account_files: RuntimeAccounts
     store: TokenStore
     metrics: Metrics
     threads: Executor  # for requests that block
@@ -131,26 +132,6 @@ class RelayControl:
     reload: Callable[[], Awaitable[None]]
     # Drop a mailbox's tokens and connections (by its key), in all processes.
     forget: Callable[[str], None]
-
-
-class AccountFiles(Protocol):
-    """The accounts that were added at run time, on disk. Blocking. All raise `OSError`."""
-
-    def keys(self) -> Collection[str]:
-        """Return the keys of the accounts."""
-        ...
-
-    def documents(self) -> Sequence[tuple[str, Document]]:
-        """Return the accounts, each with its file's name."""
-        ...
-
-    def add(self, document: Document) -> None:
-        """Write an account; it replaces the mailbox's former one."""
-        ...
-
-    def remove(self, key: str) -> bool:
-        """Remove the account; return whether there was one."""
-        ...
 
 
 def sign_in_obstacle(refresher: str, client: OAuthClient) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from xoauth2_proxy.admin.server import AdminServer
 from xoauth2_proxy.mailboxes.mailboxes import Mailboxes
-from xoauth2_proxy.mailboxes.ports import ProviderInfo, RelayControl
+from xoauth2_proxy.mailboxes.ports import RelayControl
 from xoauth2_proxy.oauth.expiry_monitor import ExpiryMonitor
 from xoauth2_proxy.oauth.webhook import Webhook
 
@@ -66,7 +66,7 @@ class AdminBackend:
         self.relay = RelayControl(
             accounts={account.key: account for account in config.accounts},
             added=config.runtime_accounts,
-            providers=_providers(config),
+            providers=config.providers,
             account_files=components.added,
             store=components.store,
             metrics=dependencies.metrics,
@@ -116,12 +116,8 @@ class AdminBackend:
         """Use another configuration; `accounts` are the accounts now in force."""
         self.relay.accounts = {account.key: account for account in accounts}
         self.relay.added = config.runtime_accounts
-        self.relay.providers = _providers(config)
+        self.relay.providers = config.providers
 
     async def _log_in(self, account: Account, access_token: str) -> None:
         connection = await self._connector.open_with(account, access_token)
         connection.close()
-
-
-def _providers(config: Config) -> list[ProviderInfo]:
-    return [ProviderInfo(one.name, one.refresher, one.oauth) for one in config.providers]
