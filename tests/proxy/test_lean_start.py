@@ -5,17 +5,14 @@ Python itself says what it imports (`-X importtime`), in the real process.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 import signal
-import ssl
 import subprocess
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
-import trustme
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -127,52 +124,6 @@ def test_a_plug_in_that_uses_aiohttp_trusts_the_systems_authorities() -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
     assert ended.stdout == "True CERT_REQUIRED\n"
-
-
-@pytest.mark.parametrize("is_trusted", [True, False])
-async def test_a_plug_in_that_uses_aiohttp_checks_certificates(
-    tmp_path: Path, is_trusted: bool
-) -> None:
-    authority, authorities = trustme.CA(), tmp_path / "authorities.pem"
-    (authority if is_trusted else trustme.CA()).cert_pem.write_to_path(str(authorities))
-    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority.issue_cert("127.0.0.1").configure_cert(tls)
-
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")
-        writer.close()
-
-    async with await asyncio.start_server(answer, "127.0.0.1", 0, ssl=tls) as server:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-c", VISIT),
-            f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/",
-            stdout=asyncio.subprocess.PIPE,
-            env={"SSL_CERT_FILE": str(authorities), "SSL_CERT_DIR": str(tmp_path / "none")},
-        )
-        said, _ = await process.communicate()
-    found = "204" if is_trusted else "ClientConnectorCertificateError"
-    assert said.decode() == f"_WithoutAuthorities SSLContext {found}\n"
-
-
-VISIT = """
-import asyncio, sys
-import xoauth2_proxy.admin.server
-import aiohttp
-from aiohttp.connector import _SSL_CONTEXT_VERIFIED as context
-
-async def visit(url):
-    async with aiohttp.ClientSession() as session:
-        try:
-            async with session.get(url) as response:
-                return response.status
-        except aiohttp.ClientError as error:
-            return type(error).__name__
-
-before = type(context).__name__
-found = asyncio.run(visit(sys.argv[1]))
-print(before, type(context).__name__, found)
-"""
 
 
 # A mailbox's library: in a thread, for its first token.
