@@ -79,6 +79,11 @@ class Connection(asyncio.Protocol):
         return self.dialogue.state is State.READY
 
     @property
+    def is_closed(self) -> bool:
+        """Whether the dialogue has ended; a step then fails, and nothing of it is sent."""
+        return self.dialogue.state is State.CLOSED
+
+    @property
     def awaits_final_reply(self) -> bool:
         """Whether all of a message is out, and its reply has not come."""
         return self.dialogue.state in (State.FLIGHT, State.FINAL)
@@ -94,9 +99,8 @@ class Connection(asyncio.Protocol):
 
     def command(self, line: bytes, timeout_seconds: float) -> asyncio.Future[Reply]:
         """Send one command; the future is of its reply."""
-        if not self.is_usable:
-            return self._unusable()
-        self.dialogue.command(line)
+        if not self.is_closed:
+            self.dialogue.command(line)
         return self._started(timeout_seconds)
 
     def send_message(self, envelope: Envelope, content: Content) -> asyncio.Future[Reply]:
@@ -104,10 +108,9 @@ class Connection(asyncio.Protocol):
 
         Raises `ExtensionMissing` if the provider lacks what the message needs.
         """
-        if not self.is_usable:
-            return self._unusable()
-        is_fresh = self.idle_seconds < FRESH_SECONDS
-        self.dialogue.send_message(envelope, content, is_fresh=is_fresh)
+        if not self.is_closed:
+            is_fresh = self.idle_seconds < FRESH_SECONDS
+            self.dialogue.send_message(envelope, content, is_fresh=is_fresh)
         return self._started()
 
     def begin(self, envelope: Envelope, recipients: list[str]) -> asyncio.Future[Reply]:
@@ -115,23 +118,20 @@ class Connection(asyncio.Protocol):
 
         Raises `ExtensionMissing`.
         """
-        if not self.is_usable:
-            return self._unusable()
-        self.dialogue.begin(envelope, recipients)
+        if not self.is_closed:
+            self.dialogue.begin(envelope, recipients)
         return self._started()
 
     def add_recipient(self, envelope: Envelope, path: str) -> asyncio.Future[Reply]:
         """Send one more RCPT; the future is of its reply."""
-        if not self.is_usable:
-            return self._unusable()
-        self.dialogue.add_recipient(envelope, path)
+        if not self.is_closed:
+            self.dialogue.add_recipient(envelope, path)
         return self._started()
 
     def ask_for_go_ahead(self) -> asyncio.Future[Reply]:
         """Send DATA; the future is of its reply."""
-        if not self.is_usable:
-            return self._unusable()
-        self.dialogue.ask_for_go_ahead()
+        if not self.is_closed:
+            self.dialogue.ask_for_go_ahead()
         return self._started()
 
     async def add_content(self, octets: bytes) -> Reply:
@@ -140,7 +140,7 @@ class Connection(asyncio.Protocol):
         Return `CONTENT_TAKEN`, or the reply of a provider that refuses the content before its end.
         Raises `UpstreamError`.
         """
-        if self.dialogue.state is not State.CLOSED:
+        if not self.is_closed:
             self.dialogue.add_content(octets)
             self._write()
             if self._is_paused and self.dialogue.state is State.CONTENT:
@@ -150,13 +150,11 @@ class Connection(asyncio.Protocol):
                     await self._room
                 finally:
                     self._room, self._deadline = None, math.inf
-        if self.dialogue.state is State.CLOSED:
-            return await self._started()
-        return CONTENT_TAKEN
+        return await self._started() if self.is_closed else CONTENT_TAKEN
 
     def end_content(self, octets: bytes) -> asyncio.Future[Reply]:
         """Send the octets that end the content; the future is of the final reply."""
-        if self.dialogue.state is not State.CLOSED:
+        if not self.is_closed:
             self.dialogue.end_content(octets)
         return self._started()
 
@@ -164,7 +162,7 @@ class Connection(asyncio.Protocol):
 
     def abort(self, reason: str = "aborted") -> None:
         """Close at once, without a word."""
-        if self.dialogue.state is not State.CLOSED:
+        if not self.is_closed:
             self.dialogue.lose(reason)
             self._transport.abort()
             self._end()
@@ -185,7 +183,7 @@ class Connection(asyncio.Protocol):
         """Pass octets from the provider to the dialogue."""
         dialogue = self.dialogue
         dialogue.feed(data)
-        if dialogue.state is State.CLOSED:
+        if self.is_closed:
             self._transport.abort()
             self._end()
         elif dialogue.result is not None:
@@ -235,18 +233,11 @@ class Connection(asyncio.Protocol):
 
     # Waiting.
 
-    def _unusable(self) -> asyncio.Future[Reply]:
-        """Return the future of a step that cannot begin: nothing of it was sent."""
-        future: asyncio.Future[Reply] = self._loop.create_future()
-        reason = self.dialogue.ending or "a reply is still awaited"
-        future.set_exception(UpstreamClosedEarly(reason))
-        return future
-
     def _started(self, timeout_seconds: float | None = None) -> asyncio.Future[Reply]:
         """Write what a step sends; return the future of its result."""
         self._write()
         future = self._step = self._loop.create_future()
-        if self.dialogue.result is not None or self.dialogue.state is State.CLOSED:
+        if self.dialogue.result is not None or self.is_closed:
             self._resolve()
         else:
             self._watch_clock(timeout_seconds or _PATIENCE_SECONDS[self.dialogue.state])

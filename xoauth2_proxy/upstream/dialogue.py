@@ -97,51 +97,24 @@ class Meaning(Enum):
     OUT_OF_ORDER = auto()  # no such reply answers this command
 
 
-_POSITIVE, _INTERMEDIATE, _GO_AHEAD, _NEGATIVE, _CLOSING = "2yz", "3yz", "354", "4yz or 5yz", "421"
-_KINDS = {421: _CLOSING, 354: _GO_AHEAD}  # by code; of the others by its first digit
+_POSITIVE, _OTHER_3YZ, _GO_AHEAD, _NEGATIVE, _CLOSING = "2yz", "3yz", "354", "4yz or 5yz", "421"
+_JUDGED = {_POSITIVE: Meaning.ACCEPTED, _NEGATIVE: Meaning.REFUSED, _CLOSING: Meaning.REFUSED}
+_ANYTHING = dict.fromkeys((_POSITIVE, _OTHER_3YZ, _GO_AHEAD, _NEGATIVE, _CLOSING), Meaning.ACCEPTED)
 _MEANINGS: dict[Command, dict[str, Meaning]] = {
     # Whatever a provider answers to RSET, its answer to MAIL tells more.
-    Command.RSET: {
-        _POSITIVE: Meaning.ACCEPTED,
-        _INTERMEDIATE: Meaning.ACCEPTED,
-        _GO_AHEAD: Meaning.ACCEPTED,
-        _NEGATIVE: Meaning.ACCEPTED,
-        _CLOSING: Meaning.CLOSING,
-    },
+    Command.RSET: _ANYTHING | {_CLOSING: Meaning.CLOSING},
     # No transaction exists without MAIL (RFC 5321 §4.1.4), so 421 here leaves nothing in doubt.
-    Command.MAIL: {
-        _POSITIVE: Meaning.ACCEPTED,
-        _NEGATIVE: Meaning.REFUSED,
-        _CLOSING: Meaning.CLOSING,
-    },
-    Command.RCPT: {
-        _POSITIVE: Meaning.ACCEPTED,
-        _NEGATIVE: Meaning.REFUSED,
-        _CLOSING: Meaning.REFUSED,
-    },
+    Command.MAIL: _JUDGED | {_CLOSING: Meaning.CLOSING},
+    Command.RCPT: _JUDGED,
     # A 2yz is never the answer to DATA: it must not pass for the message's (I2).
     Command.DATA: {
         _GO_AHEAD: Meaning.GRANTED,
         _NEGATIVE: Meaning.REFUSED,
         _CLOSING: Meaning.REFUSED,
     },
-    Command.CONTENT: {
-        _POSITIVE: Meaning.ACCEPTED,
-        _NEGATIVE: Meaning.REFUSED,
-        _CLOSING: Meaning.REFUSED,
-    },
-    Command.RECIPIENT: {
-        _POSITIVE: Meaning.ACCEPTED,
-        _NEGATIVE: Meaning.REFUSED,
-        _CLOSING: Meaning.REFUSED,
-    },
-    Command.OTHER: {
-        _POSITIVE: Meaning.ACCEPTED,
-        _INTERMEDIATE: Meaning.ACCEPTED,
-        _GO_AHEAD: Meaning.ACCEPTED,
-        _NEGATIVE: Meaning.ACCEPTED,
-        _CLOSING: Meaning.ACCEPTED,
-    },
+    Command.CONTENT: _JUDGED,
+    Command.RECIPIENT: _JUDGED,
+    Command.OTHER: _ANYTHING,
 }
 
 
@@ -151,28 +124,6 @@ class Dialogue:
     A step is one of `command`, `send_message`, `begin`, `add_recipient`, `ask_for_go_ahead`,
     `end_content`. It ends when `result` is set: to the provider's reply, or to an error.
     """
-
-    __slots__ = (
-        "_content",
-        "_expected",
-        "_final_by_bdat",
-        "_is_granted",
-        "_output",
-        "_parser",
-        "_queue",
-        "_recipients",
-        "_refusals",
-        "_rest",
-        "_sender_refusal",
-        "early_refusal",
-        "ending",
-        "extensions",
-        "is_spent",
-        "needs_reset",
-        "result",
-        "state",
-        "transactions",
-    )
 
     def __init__(self, extensions: Mapping[str, str]) -> None:
         self.extensions = extensions  # EHLO keywords in upper case, with their parameters
@@ -512,6 +463,6 @@ class Dialogue:
 
 
 def _kind(reply: Reply) -> str:
-    if reply.code in _KINDS:
-        return _KINDS[reply.code]
-    return (_POSITIVE, _INTERMEDIATE, _NEGATIVE, _NEGATIVE)[reply.code // 100 - 2]
+    if reply.code in (421, 354):
+        return _CLOSING if reply.code == 421 else _GO_AHEAD
+    return (_POSITIVE, _OTHER_3YZ, _NEGATIVE, _NEGATIVE)[reply.code // 100 - 2]
