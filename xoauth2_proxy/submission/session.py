@@ -120,6 +120,8 @@ class ClientSession(SMTP):
         if self._proxy_header is not None:
             self._proxy_header_received(data)
             return
+        if self._has_ended:
+            return
         self._dialogue.feed(data)
         self._waiting_since = self.loop.time()
         if not self._is_busy:
@@ -329,7 +331,7 @@ class ClientSession(SMTP):
     def _check_idle(self) -> None:
         """End a silence that has lasted too long. One timer, moved forward, serves many waits."""
         now = self.loop.time()
-        if self._is_busy and not self._is_writing_paused:
+        if self._is_busy:
             self._waiting_since = now
         remaining = self._waiting_since + self._policy.idle_seconds - now
         if remaining > 0:
