@@ -73,6 +73,27 @@ async def test_bad_content_frees_its_connection_before_the_client_has_finished(
     assert relay.sandbox.received.total == 2
 
 
+@pytest.mark.parametrize("size_bytes", [LIMIT // 2, LIMIT + 1000], ids=["fits", "too large"])
+async def test_a_message_that_fails_twice_is_recorded_once_as_the_client_heard_it(
+    start_relay: StartRelay, size_bytes: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, LOGGER_NAME)
+    relay = await start_relay(streaming(LIMIT))
+    relay.sandbox.add_fault(Fault.reply(Step.MAIL, "550 5.7.1 Not from you"))
+    async with await relay.log_in() as client:
+        sending = Sending(client, "DATA")
+        await sending.begin(0)
+        sending.write(dotted(20_000))
+        await relay.sandbox.arrived(Step.MAIL)
+        sending.write(b"x" * (size_bytes - 20_000) + b"\r\n")
+        answer = await sending.end()
+    is_too_large = size_bytes > LIMIT
+    assert str(answer) == str(replies.TOO_LARGE if is_too_large else "550 5.7.1 Not from you")
+    (line,) = transactions(caplog)
+    assert str(line["reply"]) == str(answer)
+    assert await relay.metric(MESSAGES) == 1
+
+
 async def test_a_bare_cr_as_the_very_last_octet_is_found_in_time(start_relay: StartRelay) -> None:
     relay = await start_relay(streaming())
     content = dotted(20_000) + b"bare\r"
