@@ -16,7 +16,7 @@ from tests.support.provider import Tokens
 from tests.support.refreshers import Clock, ScriptedRefresher
 from tests.support.store_places import Place, place_of
 from xoauth2_proxy.metrics import Metrics
-from xoauth2_proxy.oauth.tokens import TokenSource
+from xoauth2_proxy.oauth.token_source import TokenSource
 from xoauth2_proxy.upstream.connector import Connector
 from xoauth2_proxy.upstream.pool import Pool
 

@@ -27,7 +27,7 @@ from xoauth2_proxy.errors import (
 from xoauth2_proxy.metrics import Metrics
 from xoauth2_proxy.oauth import expiry_monitor
 from xoauth2_proxy.oauth.refreshers import registry
-from xoauth2_proxy.oauth.tokens import TokenSource
+from xoauth2_proxy.oauth.token_source import TokenSource
 from xoauth2_proxy.service.admin_backend import AdminBackend, AdminDependencies
 from xoauth2_proxy.service.components import StandardComponents
 from xoauth2_proxy.upstream.connector import Connector

@@ -19,7 +19,7 @@ from xoauth2_proxy.errors import (
     TokenError,
     TokenStoreUnavailable,
 )
-from xoauth2_proxy.oauth.tokens import TokenSource
+from xoauth2_proxy.oauth.token_source import TokenSource
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -20,7 +20,7 @@ from xoauth2_proxy.errors import (
     TokenStoreUnavailable,
 )
 from xoauth2_proxy.metrics import Metrics
-from xoauth2_proxy.oauth.tokens import TokenSource
+from xoauth2_proxy.oauth.token_source import TokenSource
 
 if TYPE_CHECKING:
     from tests.support.fragile_store import FragileStore

@@ -23,7 +23,7 @@ from xoauth2_proxy.errors import (
 from xoauth2_proxy.metrics import Metrics
 from xoauth2_proxy.oauth.refresh import issued_to
 from xoauth2_proxy.oauth.stores import StoredGrant
-from xoauth2_proxy.oauth.tokens import TokenSource
+from xoauth2_proxy.oauth.token_source import TokenSource
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -20,7 +20,7 @@ from xoauth2_proxy.errors import (
 from xoauth2_proxy.metrics import Metrics
 from xoauth2_proxy.oauth.grant import TokenResponse
 from xoauth2_proxy.oauth.stores.memory import MemoryStore
-from xoauth2_proxy.oauth.tokens import TokenSource
+from xoauth2_proxy.oauth.token_source import TokenSource
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine

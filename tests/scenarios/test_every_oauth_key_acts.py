@@ -33,7 +33,7 @@ from xoauth2_proxy.oauth.grant import EpochSeconds, Grant
 from xoauth2_proxy.oauth.mailbox_status import State, status_of
 from xoauth2_proxy.oauth.refreshers.registry import RefresherRegistry
 from xoauth2_proxy.oauth.stores import StoredGrant
-from xoauth2_proxy.oauth.tokens import TokenSource
+from xoauth2_proxy.oauth.token_source import TokenSource
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator

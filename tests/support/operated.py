@@ -29,7 +29,7 @@ from xoauth2_proxy.mailboxes.runtime_accounts import accounts_directory, open_ru
 from xoauth2_proxy.metrics import Metrics
 from xoauth2_proxy.oauth.grant import TokenResponse
 from xoauth2_proxy.oauth.stores.memory import MemoryStore
-from xoauth2_proxy.oauth.tokens import TokenSource
+from xoauth2_proxy.oauth.token_source import TokenSource
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Mapping, Sequence

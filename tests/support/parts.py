@@ -10,7 +10,7 @@ from tests.support.accounts import mailbox
 from xoauth2_proxy.accounts.accounts import Account, Accounts, TlsMode, Upstream
 from xoauth2_proxy.metrics import Metrics
 from xoauth2_proxy.oauth.refreshers.mock import MockRefresher
-from xoauth2_proxy.oauth.tokens import TokenSource
+from xoauth2_proxy.oauth.token_source import TokenSource
 from xoauth2_proxy.relay import Relay
 from xoauth2_proxy.sandbox.app import Sandbox
 from xoauth2_proxy.submission.authenticator import Authenticator

@@ -26,7 +26,7 @@ from xoauth2_proxy.accounts.oauth_client import OAuthClient
 from xoauth2_proxy.errors import TokenError
 from xoauth2_proxy.metrics import Metrics
 from xoauth2_proxy.oauth.refreshers.oidc import OidcRefresher
-from xoauth2_proxy.oauth.tokens import TokenSource
+from xoauth2_proxy.oauth.token_source import TokenSource
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from xoauth2_proxy.admin.health import Health
     from xoauth2_proxy.config import Config
     from xoauth2_proxy.metrics import MergedMetrics, Metrics
-    from xoauth2_proxy.oauth.tokens import TokenSource
+    from xoauth2_proxy.oauth.token_source import TokenSource
     from xoauth2_proxy.service.components import RelayComponents
     from xoauth2_proxy.upstream.connector import Connector
 

@@ -21,7 +21,7 @@ from xoauth2_proxy.config import needs_restart
 from xoauth2_proxy.diagnostics import Explanations
 from xoauth2_proxy.metrics import Metrics
 from xoauth2_proxy.network import is_loopback
-from xoauth2_proxy.oauth.tokens import TokenSource
+from xoauth2_proxy.oauth.token_source import TokenSource
 from xoauth2_proxy.relay import Relay
 from xoauth2_proxy.service.addresses import listening
 from xoauth2_proxy.service.admin_backend import AdminBackend, AdminDependencies

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from xoauth2_proxy.accounts.accounts import Account, Accounts
     from xoauth2_proxy.oauth.refreshers import Refresher
-    from xoauth2_proxy.oauth.tokens import TokenSource
+    from xoauth2_proxy.oauth.token_source import TokenSource
     from xoauth2_proxy.upstream.connector import Connector
     from xoauth2_proxy.upstream.pool import Pool
 

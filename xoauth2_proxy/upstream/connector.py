@@ -42,7 +42,7 @@ _MAX_COMMAND_BYTES = 512  # RFC 5321 §4.5.3.1.4, CRLF included; Gmail replies 5
 
 
 class Tokens(Protocol):
-    """Supplies the connector with access tokens (`oauth.tokens.TokenSource`)."""
+    """Supplies the connector with access tokens (`oauth.token_source.TokenSource`)."""
 
     async def token_for(self, account: Account) -> AccessToken:
         """Return a valid access token."""

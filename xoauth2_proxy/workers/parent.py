@@ -15,7 +15,7 @@ from urllib.parse import quote
 from xoauth2_proxy import log
 from xoauth2_proxy.admin.health import Health, WorkersHealth
 from xoauth2_proxy.metrics import MergedMetrics, Metrics
-from xoauth2_proxy.oauth.tokens import TokenSource
+from xoauth2_proxy.oauth.token_source import TokenSource
 from xoauth2_proxy.service import runner
 from xoauth2_proxy.service.addresses import listening
 from xoauth2_proxy.service.admin_backend import AdminBackend, AdminDependencies
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from xoauth2_proxy.service.runner import Run
     from xoauth2_proxy.workers.channel import Logging
 
-# Beyond the time to drain: for token requests in flight (`oauth.tokens`), last replies and exit.
+# Beyond the time to drain: for running token requests (`oauth.token_source`), last replies, exit.
 _GRACE_SECONDS = 20.0
 _APPLY_SECONDS = 5.0  # how long to wait for a worker to apply a configuration
 
