@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.accounts import mailbox
 from xoauth2_proxy.admin.views import PAGE_SIZE, STATE_LABELS, DateText, date_text, listing, row
-from xoauth2_proxy.mailboxes.ports import Mailbox
+from xoauth2_proxy.mailboxes.interface import Mailbox
 from xoauth2_proxy.oauth.grant import EpochSeconds
 from xoauth2_proxy.oauth.mailbox_status import MailboxStatus, State
 

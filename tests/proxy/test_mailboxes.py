@@ -23,7 +23,7 @@ from xoauth2_proxy.errors import (
     TokenStoreUnavailable,
 )
 from xoauth2_proxy.mailboxes.additions import Proposal
-from xoauth2_proxy.mailboxes.ports import (
+from xoauth2_proxy.mailboxes.interface import (
     DefinedInFile,
     MailboxExists,
     NotSupported,

@@ -11,7 +11,7 @@ import pytest
 from tests.support.operated import FROM_FILE, Operated, gmail, operated
 from xoauth2_proxy.errors import ConfigError, GrantRevoked, TokenStoreUnavailable
 from xoauth2_proxy.mailboxes.additions import Proposal
-from xoauth2_proxy.mailboxes.ports import RefreshTooSoon
+from xoauth2_proxy.mailboxes.interface import RefreshTooSoon
 from xoauth2_proxy.oauth.stores import StoredGrant
 from xoauth2_proxy.oauth.stores.memory import MemoryStore
 

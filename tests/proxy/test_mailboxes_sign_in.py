@@ -12,7 +12,7 @@ from tests.support.operated import Operated, operated
 from tests.support.person import Person
 from tests.support.sign_ins import ALICE
 from xoauth2_proxy.errors import SignInRefused
-from xoauth2_proxy.mailboxes.ports import UnknownMailbox
+from xoauth2_proxy.mailboxes.interface import UnknownMailbox
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

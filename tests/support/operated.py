@@ -23,8 +23,8 @@ from xoauth2_proxy.admin.health import Health
 from xoauth2_proxy.admin.server import AdminServer
 from xoauth2_proxy.config import Config, ConfigSource, Overrides
 from xoauth2_proxy.errors import ConfigError
-from xoauth2_proxy.mailboxes.mailboxes import Mailboxes
-from xoauth2_proxy.mailboxes.ports import ProviderInfo, RelayControl
+from xoauth2_proxy.mailboxes.interface import ProviderInfo, RelayControl
+from xoauth2_proxy.mailboxes.operations import Mailboxes
 from xoauth2_proxy.mailboxes.runtime_accounts import accounts_directory, open_runtime_accounts
 from xoauth2_proxy.metrics import Metrics
 from xoauth2_proxy.oauth.grant import TokenResponse

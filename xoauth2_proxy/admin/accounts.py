@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from xoauth2_proxy.mailboxes.additions import AddedMailbox
-    from xoauth2_proxy.mailboxes.mailboxes import Mailboxes
-    from xoauth2_proxy.mailboxes.ports import Mailbox, ProviderInfo
+    from xoauth2_proxy.mailboxes.interface import Mailbox, ProviderInfo
+    from xoauth2_proxy.mailboxes.operations import Mailboxes
 
 MAX_BATCH = 100
 MAX_BODY_BYTES = 1024 * 1024

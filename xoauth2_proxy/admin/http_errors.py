@@ -13,7 +13,7 @@ from xoauth2_proxy.errors import (
     TokenStoreUnavailable,
     UpstreamError,
 )
-from xoauth2_proxy.mailboxes.ports import (
+from xoauth2_proxy.mailboxes.interface import (
     DefinedInFile,
     MailboxExists,
     NotSupported,

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from xoauth2_proxy.admin.access_control import AccessControl
     from xoauth2_proxy.admin.http_errors import HttpError
     from xoauth2_proxy.admin.rendering import Renderer
-    from xoauth2_proxy.mailboxes.mailboxes import Mailboxes
+    from xoauth2_proxy.mailboxes.operations import Mailboxes
 
 _MAX_SEARCH = 254  # characters; an address
 _REQUIRED = ("email", "provider")

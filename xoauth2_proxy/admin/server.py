@@ -23,7 +23,7 @@ from xoauth2_proxy.errors import ProxyError
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
-    from xoauth2_proxy.mailboxes.mailboxes import Mailboxes
+    from xoauth2_proxy.mailboxes.operations import Mailboxes
     from xoauth2_proxy.metrics import MergedMetrics, Metrics
 
     Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]

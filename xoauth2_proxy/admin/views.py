@@ -12,7 +12,7 @@ from xoauth2_proxy.oauth.mailbox_status import State, rfc3339
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from xoauth2_proxy.mailboxes.ports import Mailbox
+    from xoauth2_proxy.mailboxes.interface import Mailbox
 
 PAGE_SIZE = 50
 _MINUTE, _HOUR, _DAY = 60.0, 3600.0, 86_400.0

@@ -30,7 +30,7 @@ from xoauth2_proxy.commands.state_owner import other_user
 from xoauth2_proxy.commands.suggestions import likely
 from xoauth2_proxy.config import StoreKind
 from xoauth2_proxy.errors import ConfigError, ProxyError
-from xoauth2_proxy.mailboxes.ports import sign_in_obstacle
+from xoauth2_proxy.mailboxes.interface import sign_in_obstacle
 from xoauth2_proxy.mailboxes.runtime_accounts import open_runtime_accounts
 from xoauth2_proxy.oauth import sign_in
 from xoauth2_proxy.oauth.authorization import AuthorizationServer

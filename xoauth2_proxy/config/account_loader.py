@@ -20,7 +20,7 @@ from xoauth2_proxy.config.problems import Problem, beneath, shown
 from xoauth2_proxy.config.provider_loader import unknown_provider
 from xoauth2_proxy.config.providers import Provider, is_written, with_changes
 from xoauth2_proxy.config.section import validate
-from xoauth2_proxy.mailboxes.ports import MOCK
+from xoauth2_proxy.mailboxes.interface import MOCK
 from xoauth2_proxy.mailboxes.runtime_accounts import account_key
 from xoauth2_proxy.network import is_loopback
 from xoauth2_proxy.strict_json import json_path

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
         RelaySection,
         StoreSection,
     )
-    from xoauth2_proxy.mailboxes.ports import ProviderInfo
+    from xoauth2_proxy.mailboxes.interface import ProviderInfo
 
 # Read once, when the relay starts: its sockets, its limits and its store.
 SECTIONS = ("listener", "admin", "relay", "store", "alerts")

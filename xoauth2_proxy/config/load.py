@@ -20,7 +20,7 @@ from xoauth2_proxy.config.section import validate
 from xoauth2_proxy.config.sections import FileSection
 from xoauth2_proxy.errors import ConfigError
 from xoauth2_proxy.files import read_at_most
-from xoauth2_proxy.mailboxes.ports import ProviderInfo
+from xoauth2_proxy.mailboxes.interface import ProviderInfo
 from xoauth2_proxy.mailboxes.runtime_accounts import accounts_directory, open_runtime_accounts
 from xoauth2_proxy.network import is_loopback
 from xoauth2_proxy.sandbox.mock_mailboxes import MOCK_MAILBOXES

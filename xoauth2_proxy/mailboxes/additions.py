@@ -27,7 +27,7 @@ from xoauth2_proxy.errors import (
     TokenError,
     TokenStoreUnavailable,
 )
-from xoauth2_proxy.mailboxes.ports import MOCK, DefinedInFile, MailboxExists
+from xoauth2_proxy.mailboxes.interface import MOCK, DefinedInFile, MailboxExists
 from xoauth2_proxy.mailboxes.runtime_accounts import account_key
 from xoauth2_proxy.mailboxes.token_check import changes_servers, new_grant, save_with_retries
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
     from xoauth2_proxy.accounts.accounts import Account
-    from xoauth2_proxy.mailboxes.ports import Document, RelayControl
+    from xoauth2_proxy.mailboxes.interface import Document, RelayControl
     from xoauth2_proxy.oauth.stores import StoredGrant
 
 MAX_CONCURRENT_REQUESTS = 4  # as many as `oauth.token_request` allows one token host

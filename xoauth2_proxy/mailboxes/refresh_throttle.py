@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from xoauth2_proxy.mailboxes.ports import RefreshTooSoon
+from xoauth2_proxy.mailboxes.interface import RefreshTooSoon
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from xoauth2_proxy.accounts.accounts import Account
-    from xoauth2_proxy.mailboxes.ports import RelayControl
+    from xoauth2_proxy.mailboxes.interface import RelayControl
     from xoauth2_proxy.mailboxes.refresh_throttle import RefreshThrottle
 
 

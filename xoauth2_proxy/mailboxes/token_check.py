@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from xoauth2_proxy.accounts.accounts import Account
-    from xoauth2_proxy.mailboxes.ports import RelayControl
+    from xoauth2_proxy.mailboxes.interface import RelayControl
     from xoauth2_proxy.oauth.stores import StoredGrant, TokenStore
 
 # Between attempts to save: the provider will not issue the same token again.

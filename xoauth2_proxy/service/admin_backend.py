@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from xoauth2_proxy.admin.server import AdminServer
-from xoauth2_proxy.mailboxes.mailboxes import Mailboxes
-from xoauth2_proxy.mailboxes.ports import RelayControl
+from xoauth2_proxy.mailboxes.interface import RelayControl
+from xoauth2_proxy.mailboxes.operations import Mailboxes
 from xoauth2_proxy.oauth.expiry_monitor import ExpiryMonitor
 from xoauth2_proxy.oauth.webhook import Webhook
 

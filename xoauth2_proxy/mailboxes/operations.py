@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from xoauth2_proxy.accounts.accounts import login_key
 from xoauth2_proxy.errors import SignInRefused
 from xoauth2_proxy.mailboxes.additions import Additions
-from xoauth2_proxy.mailboxes.ports import (
+from xoauth2_proxy.mailboxes.interface import (
     DefinedInFile,
     Mailbox,
     NotSupported,
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from xoauth2_proxy.accounts.accounts import Account
     from xoauth2_proxy.mailboxes.additions import AdditionResult, Proposal
-    from xoauth2_proxy.mailboxes.ports import ProviderInfo, RelayControl
+    from xoauth2_proxy.mailboxes.interface import ProviderInfo, RelayControl
     from xoauth2_proxy.mailboxes.removals import RemovalResult
     from xoauth2_proxy.oauth.authorization import Attempt
 

@@ -1,4 +1,4 @@
-"""The running relay as mailbox operations use it, and the mailboxes and errors they return."""
+"""The running relay as mailbox operations use it, and the mailboxes and errors that they return."""
 
 from __future__ import annotations
 
