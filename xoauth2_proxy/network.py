@@ -1,8 +1,9 @@
-"""Recognizes loopback hosts, and reads the host from a `Host` header."""
+"""Recognizes loopback hosts, checks servers' URLs and reads the host from a `Host` header."""
 
 from __future__ import annotations
 
 import ipaddress
+from urllib.parse import urlsplit
 
 
 def is_loopback(host: str) -> bool:
@@ -18,6 +19,27 @@ def is_loopback(host: str) -> bool:
         return False
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     return (mapped or address).is_loopback
+
+
+def fault_of_url(url: str) -> str:
+    """Return what is wrong with the URL of a server that is sent secrets; "" for nothing.
+
+    TLS, or this machine: nobody on the way reads what is sent there.
+    """
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        return "must be a URL"
+    if not url.isascii() or not url.isprintable() or set(url) & set(' "<>\\^`{|}'):
+        return "must be a URL, without blanks and in ASCII"
+    if not host or parts.scheme not in {"https", "http"}:
+        return "must be a URL that begins with https:// and names a host"
+    if parts.scheme == "http" and not is_loopback(host):
+        return "must begin with https://; http:// is for loopback only"
+    if "@" in parts.netloc:
+        return "must not hold a user name or a password"
+    return "must not hold a fragment (#)" if "#" in url else ""
 
 
 def host_of(host_and_port: str) -> str:

@@ -546,10 +546,8 @@ class TestProviders:
         config.environ["ID"] = "shared"
         document = with_entry("outlook", {"client_id": "${ID}", "tenant": "company.example"})
         told = {one.name: one for one in config.load(document).providers}
-        assert (told["outlook"].refresher, told["outlook"].client.client_id) == (
-            "outlook",
-            "shared",
-        )
+        assert told["outlook"].refresher == "outlook"
+        assert told["outlook"].client.client_id == "shared"
         assert told["outlook"].client.tenant == "company.example"
         assert told["yahoo"].refresher == "oidc"
         assert told["yahoo"].client.token_endpoint

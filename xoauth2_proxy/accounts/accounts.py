@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import re
 import secrets
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _HASHING_THREADS = 2  # a flood of logins with hashed passwords must not occupy every core
+# PHC string format; libargon2 wants a salt of 8 octets and a hash of 4 at least.
+_PHC_ENDING = re.compile(r"\$[A-Za-z0-9+/]{11,}\$[A-Za-z0-9+/]{6,}\Z", re.ASCII)
 _MAX_HASHING = 200  # at 30 to 60 ms each, a wait of a few seconds at most
 
 
@@ -62,6 +65,27 @@ class LocalPassword:
 
     clear_text: str = field(default="", repr=False)
     argon2_hash: str = field(default="", repr=False)
+
+
+def local_password(secret: str) -> LocalPassword:
+    """Return the password that `secret` is: an argon2 hash (PHC string), else clear text.
+
+    Raises:
+        ValueError: it begins as an argon2 hash and is not a whole one.
+    """
+    if not secret.startswith("$argon2"):
+        return LocalPassword(clear_text=secret)
+    import argon2  # not above: most relays have no hashed password
+
+    try:
+        argon2.extract_parameters(secret)
+    except argon2.exceptions.InvalidHashError:
+        is_whole = False
+    else:
+        is_whole = _PHC_ENDING.search(secret) is not None
+    if not is_whole:
+        raise ValueError("begins like an argon2 hash, but is not a whole one")
+    return LocalPassword(argon2_hash=secret)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,41 +1,89 @@
-"""Looks into the files that OAuth settings name: client certificates and service accounts' keys.
+"""Checks the files of certificates and keys that a configuration names.
 
-What is wrong with them is told by `check`, not by the first token that cannot be had. Each check
-raises `ValueError` with what is wrong.
+So `check` tells what is wrong with them, not the first client or token that fails.
 """
 
 from __future__ import annotations
 
 import json
-from contextlib import suppress
+import os
+import ssl
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from xoauth2_proxy.config.environment import check_file
-from xoauth2_proxy.config.urls import fault_of_url
 from xoauth2_proxy.files import read_at_most
+from xoauth2_proxy.network import fault_of_url
 
 if TYPE_CHECKING:
     from datetime import date
     from pathlib import Path
 
+    from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+    from cryptography.x509 import Certificate
+
+# cryptography is imported where it is used: it takes 9 MiB, and most configurations need none.
+
 _MAX_FILE_BYTES = 256 * 1024  # a chain of certificates and a key have a tenth of it
 _TOKEN_URI = "https://oauth2.googleapis.com/token"  # noqa: S105 - an address
 
 
+def fault_of_file(file: Path) -> str:
+    """Return why `file` cannot be read; "" if it can."""
+    if not os.path.isfile(file):
+        return f"there is no file {file}"
+    return "" if os.access(file, os.R_OK) else f"the file {file} may not be read"
+
+
+def check_authorities(file: Path) -> None:
+    """Return if `file` holds certificates (PEM). Raises `ValueError`."""
+    if fault := fault_of_file(file):
+        raise ValueError(fault)
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(file)
+    except (OSError, ssl.SSLError):
+        raise ValueError(f"the file {file} holds no certificates (PEM)") from None
+
+
+def fault_of_key_pair(cert: Path, key: Path) -> str:
+    """Return why a TLS server cannot use the certificate with the key; "" if it can."""
+    try:
+        # An encrypted key would ask for its password at the terminal; refuse it instead.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key, password=lambda: "")
+    except (OSError, ssl.SSLError):
+        return (
+            f"{cert} and {key} cannot be used: each must be PEM, the key must be the "
+            "certificate's and not encrypted"
+        )
+    return ""
+
+
+def fault_of_certificate(file: Path) -> str:
+    """Return why clients would refuse the first certificate in `file` now; "" for no reason."""
+    try:
+        certificate = _certificate(_content(file))
+    except ValueError:
+        return ""  # a file that is not PEM is told elsewhere
+    now = datetime.now(UTC)
+    if certificate.not_valid_after_utc < now:
+        return f"expired on {certificate.not_valid_after_utc:%Y-%m-%d}; clients refuse it"
+    if certificate.not_valid_before_utc > now:
+        return f"is valid from {certificate.not_valid_before_utc:%Y-%m-%d} only"
+    return ""
+
+
+def certificate_end(file: Path) -> date:
+    """Return the last day of the first certificate in `file`. Raises `ValueError`."""
+    return _certificate(_content(file)).not_valid_after_utc.date()
+
+
 def check_client_certificate(file: Path) -> None:
-    """Return if `file` holds a certificate that Microsoft Entra takes, and its private key."""
-    # Not above: cryptography takes 9 MiB, and most configurations name no such file.
-    from cryptography import x509
-    from cryptography.exceptions import UnsupportedAlgorithm
+    """Return if `file` holds a certificate and key for Microsoft Entra. Raises `ValueError`."""
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
-    from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
     octets = _content(file)
     try:
-        certificate = x509.load_pem_x509_certificates(octets)[0]
-        key = load_pem_private_key(octets, password=None)
-    except (ValueError, TypeError, UnsupportedAlgorithm):  # TypeError: the key is encrypted
+        certificate, key = _certificate(octets), _private_key(octets)
+    except ValueError:
         raise ValueError(
             f"the file {file} must hold a certificate and its private key (PEM, unencrypted)"
         ) from None
@@ -46,32 +94,8 @@ def check_client_certificate(file: Path) -> None:
         raise ValueError(f"the key in {file} is not that of its first certificate")
 
 
-def certificate_end(file: Path) -> date:
-    """Return the last day of the first certificate in `file`."""
-    from cryptography import x509
-
-    return x509.load_pem_x509_certificates(_content(file))[0].not_valid_after_utc.date()
-
-
-def certificate_fault(file: Path) -> str:
-    """Return why clients would refuse the first certificate in `file` now; "" for no reason."""
-    from cryptography import x509
-
-    with suppress(ValueError):  # a file that is not PEM is told elsewhere
-        certificate = x509.load_pem_x509_certificates(_content(file))[0]
-        now = datetime.now(UTC)
-        if certificate.not_valid_after_utc < now:
-            return f"expired on {certificate.not_valid_after_utc:%Y-%m-%d}; clients refuse it"
-        if certificate.not_valid_before_utc > now:
-            return f"is valid from {certificate.not_valid_before_utc:%Y-%m-%d} only"
-    return ""
-
-
 def check_service_account(file: Path) -> None:
-    """Return if `file` is a service account's key file."""
-    from cryptography.exceptions import UnsupportedAlgorithm
-    from cryptography.hazmat.primitives.serialization import load_pem_private_key
-
+    """Return if `file` is a service account's key file. Raises `ValueError`."""
     octets = _content(file)
     try:
         account = json.loads(octets)
@@ -83,8 +107,8 @@ def check_service_account(file: Path) -> None:
         if not isinstance(account.get(key), str) or not account[key]:
             raise ValueError(f"in the file {file}, there is no {key}")
     try:
-        load_pem_private_key(account["private_key"].encode(), password=None)
-    except (ValueError, TypeError, UnsupportedAlgorithm):  # TypeError: the key is encrypted
+        _private_key(account["private_key"].encode())
+    except ValueError:
         raise ValueError(
             f"in the file {file}, private_key is no private key (PEM, unencrypted)"
         ) from None
@@ -93,8 +117,25 @@ def check_service_account(file: Path) -> None:
         raise ValueError(f"in the file {file}, token_uri {fault}")
 
 
+def _certificate(pem: bytes) -> Certificate:
+    from cryptography import x509
+
+    return x509.load_pem_x509_certificates(pem)[0]
+
+
+def _private_key(pem: bytes) -> PrivateKeyTypes:
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    try:
+        return load_pem_private_key(pem, password=None)
+    except (TypeError, UnsupportedAlgorithm):  # TypeError: the key is encrypted
+        raise ValueError("no private key") from None
+
+
 def _content(file: Path) -> bytes:
-    check_file(file)
+    if fault := fault_of_file(file):
+        raise ValueError(fault)
     try:
         return read_at_most(file, _MAX_FILE_BYTES)
     except ValueError as error:

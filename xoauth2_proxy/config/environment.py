@@ -1,24 +1,29 @@
-"""Where the files, variables and programs that a configuration names are looked up.
-
-A check raises `ValueError` with what is wrong, so that a validator can call it as it is.
-"""
+"""Where the files, variables and programs that a configuration names are looked up."""
 
 from __future__ import annotations
 
 import os
 import shutil
-import ssl
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from xoauth2_proxy.files import read_at_most
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+_MAX_SECRET_BYTES = 64 * 1024  # the longest secret seen, a Microsoft refresh token, has 2 KiB
+_SECRET_ITSELF = "must be the text itself, no variable and no file"  # noqa: S105 - no secret
+_FOR_THE_FILE = "is for the operator's file; write it into an entry of `providers`"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Environment:
-    """The directories and variables that the values of a configuration refer to."""
+    """The directories and variables that the values of a configuration refer to.
+
+    What cannot be looked up raises `ValueError` with the reason, for a validator to pass on.
+    """
 
     directory: Path  # of the configuration file: relative paths start there
     state_dir: Path
@@ -27,52 +32,53 @@ class Environment:
     # the owner of this machine: nothing is looked up for them.
     is_posted: bool = False
 
+    def variable(self, name: str) -> str:
+        """Return the secret in an environment variable."""
+        if self.is_posted:
+            raise ValueError(_SECRET_ITSELF)
+        if not self.environ.get(name):
+            fault = "is empty" if name in self.environ else "is not set"
+            raise ValueError(f"the environment variable {name} {fault}")
+        return self.environ[name]
 
-def check_file(file: Path) -> None:
-    """Return if `file` is there and may be read. Raises `ValueError`."""
-    if not os.path.isfile(file):
-        raise ValueError(f"there is no file {file}")
-    if not os.access(file, os.R_OK):
-        raise ValueError(f"the file {file} may not be read")
+    def secret_in(self, name: str) -> str:
+        """Return the secret in a file, without the end of its last line."""
+        if self.is_posted:
+            raise ValueError(_SECRET_ITSELF)
+        path = self.directory / name
+        try:
+            secret = read_at_most(path, _MAX_SECRET_BYTES).decode()
+        except UnicodeDecodeError:
+            raise ValueError(f"the file {path} is not UTF-8 text") from None
+        except ValueError as error:
+            raise ValueError(f"the file {path} {error}") from None
+        secret = secret.removesuffix("\n").removesuffix("\r")
+        if not secret:
+            raise ValueError(f"the file {path} is empty")
+        return secret
 
+    def path(self, name: str) -> Path:
+        """Return the path of a file."""
+        if self.is_posted:
+            raise ValueError(_FOR_THE_FILE)
+        return self.directory / name
 
-def check_authorities(file: Path) -> None:
-    """Return if `file` holds certificates (PEM). Raises `ValueError`."""
-    check_file(file)
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(file)
-    except (OSError, ssl.SSLError):
-        raise ValueError(f"the file {file} holds no certificates (PEM)") from None
+    def command(self, words: Sequence[str]) -> tuple[str, ...]:
+        """Return the command with its program's whole path.
 
-
-def check_key_pair(cert: Path, key: Path) -> None:
-    """Return if a TLS server can use the certificate with the key. Raises `ValueError`."""
-    try:
-        # An encrypted key would ask for its password at the terminal; refuse it instead.
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key, password=lambda: "")
-    except (OSError, ssl.SSLError):
-        raise ValueError(
-            f"{cert} and {key} cannot be used: each must be PEM, the key must be the "
-            "certificate's and not encrypted"
-        ) from None
-
-
-def found_program(words: Sequence[str], environment: Environment) -> tuple[str, ...]:
-    """Return the command with its program's whole path. Raises `ValueError`.
-
-    A program without a slash is looked for on the PATH, another one from the configuration file's
-    directory.
-    """
-    name = words[0]
-    if not name or any("\0" in word for word in words):
-        raise ValueError("must begin with a program, and hold no NUL")
-    if "/" in name:
-        file = environment.directory / name
-        found = str(file) if file.is_file() and os.access(file, os.X_OK) else None
-        place = str(file)
-    else:
-        found = shutil.which(name, path=environment.environ.get("PATH", os.defpath))
-        place = f"{name} on the PATH"
-    if found is None:
-        raise ValueError(f"there is no program {place}")
-    return (os.path.abspath(found), *words[1:])
+        A program without a slash is looked for on the PATH, another one from the directory.
+        """
+        if self.is_posted:
+            raise ValueError(_FOR_THE_FILE)
+        name = words[0]
+        if not name or any("\0" in word for word in words):
+            raise ValueError("must begin with a program, and hold no NUL")
+        if "/" in name:
+            place = found = str(self.directory / name)
+            is_there = os.path.isfile(found) and os.access(found, os.X_OK)
+        else:
+            found = shutil.which(name, path=self.environ.get("PATH", os.defpath)) or ""
+            place, is_there = f"{name} on the PATH", bool(found)
+        if not is_there:
+            raise ValueError(f"there is no program {place}")
+        return (os.path.abspath(found), *words[1:])

@@ -7,22 +7,27 @@ there and nowhere else.
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field, ValidationInfo, field_validator
 
 from xoauth2_proxy.config.account_sections import AccountSection, ProviderSection
-from xoauth2_proxy.config.credential_files import certificate_fault
-from xoauth2_proxy.config.environment import Environment, check_file, check_key_pair
+from xoauth2_proxy.config.credential_files import (
+    fault_of_certificate,
+    fault_of_file,
+    fault_of_key_pair,
+)
 from xoauth2_proxy.config.overrides import StoreKind
 from xoauth2_proxy.config.secret import Secret
 from xoauth2_proxy.config.section import Section
-from xoauth2_proxy.config.urls import fault_of_url
 from xoauth2_proxy.config.values import FilePath, Host, IpAddress, ListenPort, Url
-from xoauth2_proxy.network import is_loopback
+from xoauth2_proxy.network import fault_of_url, is_loopback
 from xoauth2_proxy.oauth.stores.encryption import GrantCipher
 from xoauth2_proxy.oauth.stores.factory import open_cipher
 from xoauth2_proxy.oauth.stores.redis_url import redis_location
+
+if TYPE_CHECKING:
+    from xoauth2_proxy.config.environment import Environment
 
 _MIN_TOKEN_CHARACTERS = 16  # as for store.key
 _NO_MODULE = "needs the Python package {0}, which is not installed; run: pip install {0}"
@@ -61,18 +66,17 @@ class ListenerSection(Section):
     def faults(self) -> Iterator[tuple[str, str]]:
         """Find TLS files that cannot be used, and a listener on which nobody could log in."""
         files = {"tls_cert": self.tls_cert, "tls_key": self.tls_key}
-        faults = [(key, fault) for key, file in files.items() if file and (fault := _fault(file))]
-        yield from faults
-        for missing, present in (("tls_cert", "tls_key"), ("tls_key", "tls_cert")):
-            if files[missing] is None and files[present] is not None:
-                yield missing, f"is required with {present}"
-        if self.tls_cert and self.tls_key and not faults:
-            try:
-                check_key_pair(self.tls_cert, self.tls_key)
-            except ValueError as error:
-                yield "tls_cert", str(error)
-        has_tls = self.tls_cert or self.tls_key
-        if not self.allow_insecure_auth and not is_loopback(self.host) and not has_tls:
+        unreadable = {key: fault_of_file(file) for key, file in files.items() if file}
+        yield from ((key, fault) for key, fault in unreadable.items() if fault)
+        if self.tls_cert and not self.tls_key:
+            yield "tls_key", "is required with tls_cert"
+        elif self.tls_key and not self.tls_cert:
+            yield "tls_cert", "is required with tls_key"
+        elif self.tls_cert and self.tls_key:
+            is_readable = not any(unreadable.values())
+            if is_readable and (fault := fault_of_key_pair(self.tls_cert, self.tls_key)):
+                yield "tls_cert", fault
+        elif not self.allow_insecure_auth and not is_loopback(self.host):
             yield (
                 "host",
                 f"clients could not log in: {self.host} is not loopback, and there is no TLS; give "
@@ -87,7 +91,7 @@ class ListenerSection(Section):
                 f"listener.allow_insecure_auth: clients of {self.host} may send passwords and "
                 "tokens without TLS, for anyone on the way to read"
             )
-        if self.tls_cert is not None and (fault := certificate_fault(self.tls_cert)):
+        if self.tls_cert is not None and (fault := fault_of_certificate(self.tls_cert)):
             yield f"listener.tls_cert: the certificate in {self.tls_cert} {fault}"
 
 
@@ -252,11 +256,3 @@ class FileSection(Section):
     @classmethod
     def _refuse_null(cls, value: object) -> object:
         return value  # null is no object either
-
-
-def _fault(file: Path) -> str:
-    try:
-        check_file(file)
-    except ValueError as error:
-        return str(error)
-    return ""

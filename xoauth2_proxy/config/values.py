@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Sequence
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -17,9 +17,15 @@ from pydantic import (
     WithJsonSchema,
 )
 
-from xoauth2_proxy.config.credential_files import check_client_certificate, check_service_account
-from xoauth2_proxy.config.environment import Environment, check_authorities, found_program
-from xoauth2_proxy.config.urls import fault_of_url
+from xoauth2_proxy.config.credential_files import (
+    check_authorities,
+    check_client_certificate,
+    check_service_account,
+)
+from xoauth2_proxy.network import fault_of_url
+
+if TYPE_CHECKING:
+    from xoauth2_proxy.config.environment import Environment
 
 _MAX_ADDRESS_BYTES = 254  # RFC 5321 §4.5.3.1.3: 256 with the angle brackets
 _MAX_URL_CHARACTERS = 2000
@@ -29,7 +35,6 @@ _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")  # RFC 3339 §5.6, full-date
 _SCOPE = re.compile(r"[!#-\[\]-~]+")  # RFC 6749 §3.3, scope-token
 # One unquoted "@"; the local part may be a quoted string (RFC 5321 §4.1.2).
 _ADDRESS = re.compile(r'(?:"(?:[^"\\]|\\.)+"|[^@"\s]+)@[^@"\s]+')
-_OPERATORS_ALONE = "is for the operator's file; write it into an entry of `providers`"
 
 # Names that reach log lines and metric labels.
 WORD = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
@@ -128,11 +133,7 @@ def _parameter(name: str) -> str:
 
 def _command(words: tuple[str, ...], info: ValidationInfo) -> Sequence[str]:
     environment: Environment | None = info.context
-    if environment is None:
-        return words
-    if environment.is_posted:
-        raise ValueError(_OPERATORS_ALONE)
-    return found_program(words, environment)
+    return environment.command(words) if environment else words
 
 
 _PATH: TypeAdapter[str] = TypeAdapter(
@@ -145,12 +146,10 @@ def _file(check: Callable[[Path], None] = lambda _: None) -> Any:  # noqa: ANN40
 
     def read(value: object, info: ValidationInfo) -> Path:
         environment: Environment | None = info.context
-        path = Path(_PATH.validate_python(value))
+        name = _PATH.validate_python(value)
         if environment is None:
-            return path
-        if environment.is_posted:
-            raise ValueError(_OPERATORS_ALONE)
-        path = environment.directory / path
+            return Path(name)
+        path = environment.path(name)
         check(path)
         return path
 
