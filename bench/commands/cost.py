@@ -22,7 +22,13 @@ from bench.cost import json_document, table
 from bench.cost.cost_run import CostRun
 from bench.cost.figures import CostResults
 from bench.cost.goals import GoalVerdict, goals
-from bench.cost.workloads import WORKLOADS, CostPlan, RelayName, workloads
+from bench.cost.workloads import (
+    DEFAULT_RELAYS,
+    WORKLOADS,
+    CostPlan,
+    RelayName,
+    workloads,
+)
 from bench.options import duration
 from bench.options.dataclass_options import single_command
 from bench.process import process_meter
@@ -61,7 +67,11 @@ def cost(  # noqa: PLR0913 - one parameter an option
     ] = None,
     relay: Annotated[
         list[RelayName] | None,
-        typer.Option(metavar="NAME", help="Relay to measure. Repeatable. Default: all."),
+        typer.Option(
+            metavar="NAME",
+            help=f"What to measure: {', '.join(RelayName)}. Repeatable. "
+            "Default: all but proxy-asyncio.",
+        ),
     ] = None,
     repeat: Annotated[
         int | None,
@@ -112,7 +122,7 @@ def cost(  # noqa: PLR0913 - one parameter an option
         raise typer.Exit(1)
     plan = CostPlan(
         workloads=tuple(workloads(tuple(workload or ()), is_quick=quick)),
-        relays=tuple(relay or RelayName),
+        relays=tuple(relay or DEFAULT_RELAYS),
         repeat=repeat or (1 if quick else None),
         is_quick=quick,
         is_pipelined=pipelined,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _SLACK = 0.005  # turns of the few connections that open in the window
 _RTT_ALLOWANCE_MS = 2.0  # on top of the one turn
-_SPLICE, _NAIVE, _PROXY, _PROXY_DATA = RelayName
+_SPLICE, _NAIVE, _PROXY, _PROXY_DATA, _ = RelayName
 
 
 class GoalVerdict(StrEnum):

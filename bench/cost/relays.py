@@ -114,8 +114,10 @@ def _module(name: RelayName, provider: PrivateProvider, folder: Path) -> list[st
     config = folder / "accounts.json"
     document = provider.configuration(_MAILBOXES, _LIMITS)
     config.write_text(json.dumps(document | {"listener": {"max_connections": _MAX_CLIENTS}}))
-    ports = ["--port", "0", "--admin-port", "0", "--log-level", "warning"]
-    return ["xoauth2_proxy", "--config", str(config), *state, *ports]
+    options = ["--port", "0", "--admin-port", "0", "--log-level", "warning"]
+    if name is RelayName.PROXY_ASYNCIO:
+        options += ["--loop", "asyncio"]
+    return ["xoauth2_proxy", "--config", str(config), *state, *options]
 
 
 def _logins(name: RelayName, provider: PrivateProvider) -> list[ClientLogin]:

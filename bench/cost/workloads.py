@@ -18,6 +18,7 @@ class RelayName(StrEnum):
     NAIVE = "naive"
     PROXY = "proxy"
     PROXY_DATA = "proxy-data"
+    PROXY_ASYNCIO = "proxy-asyncio"
 
 
 RELAYS = {  # and what each is, for a person
@@ -25,7 +26,9 @@ RELAYS = {  # and what each is, for a person
     RelayName.NAIVE: "stock aiosmtpd handler, pooled stock aiosmtplib",
     RelayName.PROXY: "this proxy",
     RelayName.PROXY_DATA: "this proxy, the provider offers no CHUNKING",
+    RelayName.PROXY_ASYNCIO: "this proxy on asyncio's event loop",
 }
+DEFAULT_RELAYS = tuple(RelayName)[:-1]
 _WITHOUT_DATA = (RelayName.SPLICE, RelayName.NAIVE, RelayName.PROXY)
 
 
