@@ -7,84 +7,83 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.accounts import mailbox
-from tests.support.refreshers import ScriptedRefresher
+from tests.support.refreshers import Clock, ScriptedRefresher, signed_in
 from tests.support.waiting import until
-from xoauth2_proxy.accounts.oauth_client import OAuthClient
+from xoauth2_proxy.errors import GrantRevoked, TokenEndpointUnavailable, TokenError
 from xoauth2_proxy.metrics import Metrics
 from xoauth2_proxy.oauth.grant import EpochSeconds
-from xoauth2_proxy.oauth.mailbox_status import State, status_of
-from xoauth2_proxy.oauth.stores.memory import MemoryStore
+from xoauth2_proxy.oauth.mailbox_status import MailboxStatus, State, status_of
 from xoauth2_proxy.oauth.token_source import TokenSource
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-ACCOUNT = replace(
-    mailbox("someone@example.com"),
-    refresher="outlook",
-    oauth=OAuthClient(client_id="relay", refresh_token="0.one"),
-)
+    from tests.support.fragile_store import FragileStore
+
+ACCOUNT = replace(signed_in(), refresher="outlook")
 DISABLED = (
     "535 5.7.139 Authentication unsuccessful, SmtpClientAuthentication is disabled for the Mailbox"
 )
 
 
-class Counting(MemoryStore):
-    saves = 0
-
-    async def save(self, mailbox: str, grant: object) -> None:
-        self.saves += 1
-        await super().save(mailbox, grant)  # type: ignore[arg-type]
-
-
 @pytest.fixture
-def store() -> Counting:
-    return Counting()
-
-
-@pytest.fixture
-async def source(store: Counting) -> AsyncIterator[TokenSource]:
-    made = TokenSource({"outlook": ScriptedRefresher()}, Metrics(), store)
+async def source(
+    refresher: ScriptedRefresher, store: FragileStore, clock: Clock
+) -> AsyncIterator[TokenSource]:
+    made = TokenSource({"outlook": refresher}, Metrics(), store, clock)
     await made.token_for(ACCOUNT)
     yield made
     await made.close()
 
 
-async def state(store: MemoryStore) -> State:
-    grant = await store.load(ACCOUNT.key)
-    assert grant is not None
-    return status_of(ACCOUNT, grant, EpochSeconds(grant.refreshed_at + 1), 14).state
+async def status(store: FragileStore) -> MailboxStatus:
+    grant = await store.grant()
+    return status_of(ACCOUNT, grant, EpochSeconds(grant.refreshed_at + 1), 14)
 
 
 async def test_a_mailbox_that_cannot_log_in_is_not_well(
-    source: TokenSource, store: Counting
+    source: TokenSource, store: FragileStore
 ) -> None:
-    assert await state(store) is State.OK
+    assert (await status(store)).state is State.OK
     source.note_login(ACCOUNT, DISABLED)
-
-    async def is_misconfigured() -> bool:
-        return await state(store) is State.MISCONFIGURED
-
-    await until(is_misconfigured)
-    grant = await store.load(ACCOUNT.key)
-    assert grant is not None
-    found = status_of(ACCOUNT, grant, EpochSeconds(grant.refreshed_at + 1), 14)
+    await until(lambda: store.saves == 2)
+    found = await status(store)
+    assert found.state is State.MISCONFIGURED
     assert "5.7.139" in found.last_error
     assert "Set-CASMailbox" in found.remedy
 
 
 async def test_a_login_that_succeeds_again_makes_it_well(
-    source: TokenSource, store: Counting
+    source: TokenSource, store: FragileStore
 ) -> None:
     source.note_login(ACCOUNT, DISABLED)
     await until(lambda: store.saves == 2)
     source.note_login(ACCOUNT)
     await until(lambda: store.saves == 3)
-    assert await state(store) is State.OK
+    assert (await status(store)).state is State.OK
 
 
-async def test_what_is_known_is_not_written_again(source: TokenSource, store: Counting) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        TokenEndpointUnavailable("login.example gave no answer in time"),
+        GrantRevoked("nobody has signed in yet"),
+        GrantRevoked("AADSTS50173", oauth_error="invalid_grant"),
+    ],
+)
+async def test_a_login_does_not_hide_why_a_token_request_failed(
+    source: TokenSource, refresher: ScriptedRefresher, store: FragileStore, error: TokenError
+) -> None:
+    refresher.fails_with = error
+    with pytest.raises(TokenError):
+        await source.refresh(ACCOUNT)
+    source.note_login(ACCOUNT, DISABLED)
+    source.note_login(ACCOUNT)
+    await source.close()
+    assert str(error) in (await status(store)).last_error
+
+
+async def test_what_is_known_is_not_written_again(source: TokenSource, store: FragileStore) -> None:
     for _ in range(3):
         source.note_login(ACCOUNT)
     source.note_login(ACCOUNT, DISABLED)

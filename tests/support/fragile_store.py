@@ -23,7 +23,7 @@ class FragileStore(MemoryStore):
         self.is_readable = True
         self.is_writable = True
         self.breaks_with: Exception | None = None  # a defect: what no store may raise
-        self.loads = 0
+        self.loads = self.saves = 0
         self.is_closed = False
 
     async def load(self, mailbox: str) -> StoredGrant | None:
@@ -33,6 +33,7 @@ class FragileStore(MemoryStore):
 
     async def save(self, mailbox: str, grant: StoredGrant) -> None:
         self._fail_unless(self.is_writable)
+        self.saves += 1
         await super().save(mailbox, grant)
 
     @asynccontextmanager

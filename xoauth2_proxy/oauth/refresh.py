@@ -120,19 +120,23 @@ class TokenRefreshes:
         return self._clock.time() - stored.refreshed_at if stored.refreshed_at else float("inf")
 
     async def note_login(self, account: Account, refusal: str) -> None:
-        """Save with the grant that the mail server refused the login, or ("") accepted it."""
+        """Save with the grant that the mail server refused the login, or ("") accepted it.
+
+        The failure of a token request is kept: a login with an older token says nothing about it.
+        """
         failure = None
         if refusal:
             at = EpochSeconds(self._clock.time())
-            failure = Failure(kind="refused", oauth_error="", text=refusal, at=at)
+            failure = Failure(kind="login_refused", oauth_error="", text=refusal, at=at)
         store = self._store_of(account)
         with suppress(TokenStoreUnavailable):
             async with store.lock(account.key):
                 stored = await store.load(account.key)
-                if stored is not None and self._grant_in_force(account, stored) is stored:
-                    is_ours = stored.failure is None or not stored.failure.oauth_error
-                    if is_ours and stored.failure != failure:
-                        await store.save(account.key, replace(stored, failure=failure))
+                if stored is None or self._grant_in_force(account, stored) is not stored:
+                    return
+                former = stored.failure
+                if former != failure and (former is None or former.kind == "login_refused"):
+                    await store.save(account.key, replace(stored, failure=failure))
 
     def use(self, refreshers: Mapping[str, Refresher]) -> None:
         """Use other refreshers from now on."""

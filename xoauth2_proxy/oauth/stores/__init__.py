@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 _NEVER = EpochSeconds(0.0)
 
-FailureKind = Literal["revoked", "refused", "unavailable"]
+FailureKind = Literal["revoked", "refused", "unavailable", "login_refused"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """Why the last attempt to get an access token failed."""
+    """Why the last token request failed, or the last login at the mail server with a token."""
 
-    kind: FailureKind  # who must act: a person, the operator, no one
+    kind: FailureKind  # who must act: a person, the operator, no one, the operator
     oauth_error: str  # the endpoint's error code, as invalid_grant; "": none
     text: str  # for the operator; no secret
     at: EpochSeconds
@@ -42,7 +42,7 @@ class StoredGrant:
     refreshed_at: EpochSeconds = _NEVER  # the last success
     scope: str = ""
     subject: str = ""  # the provider's stable id of who signed in
-    failure: Failure | None = None  # of the last attempt; None: it succeeded
+    failure: Failure | None = None  # None: the last attempt succeeded
 
     def to_json(self) -> dict[str, object]:
         """Return the grant as a JSON object."""
