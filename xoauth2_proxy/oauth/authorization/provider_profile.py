@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from xoauth2_proxy.oauth.authlib_client import POST, authentication_method
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -109,16 +111,12 @@ class ProviderProfile:
     @property
     def authentication_method(self) -> str:
         """How the client authenticates at the token endpoint. RFC 6749 §2.3."""
-        if not self.account.oauth.client_secret:
-            return "none"
+        client = self.account.oauth
         # Google's and Microsoft's own libraries send the secret in the body. So does the refresher
         # if the endpoint is configured, since then no metadata says otherwise.
-        if self.is_google or self.is_microsoft or self.account.oauth.token_endpoint:
-            return "client_secret_post"
-        offered = self.metadata.get("token_endpoint_auth_methods_supported")
-        if not isinstance(offered, list) or "client_secret_basic" in offered:
-            return "client_secret_basic"  # the default: OpenID Connect Discovery 1.0 §3
-        return "client_secret_post"
+        if client.client_secret and (self.is_google or self.is_microsoft or client.token_endpoint):
+            return POST
+        return authentication_method(client, self.metadata)
 
     def redirect_uri(self, port: int) -> str:
         """Return the redirect URI of a listener on this machine, as the provider allows it.

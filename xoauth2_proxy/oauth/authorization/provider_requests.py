@@ -6,11 +6,8 @@ Authlib builds the requests; `endpoint` sends them and checks the responses.
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote_plus, urlencode
 
 import requests
-from authlib.integrations.requests_client.oauth2_session import OAuth2ClientAuth
-from authlib.oauth2.client import OAuth2Client
 
 from xoauth2_proxy.errors import (
     SignInRefused,
@@ -19,6 +16,7 @@ from xoauth2_proxy.errors import (
     TokenError,
 )
 from xoauth2_proxy.oauth import endpoint
+from xoauth2_proxy.oauth.authlib_client import authlib_client, basic_credentials, request_tokens
 from xoauth2_proxy.oauth.authorization import identity
 from xoauth2_proxy.oauth.authorization.attempts import Attempt, DeviceAttempt, SignInResult
 from xoauth2_proxy.oauth.discovery import discover
@@ -36,10 +34,6 @@ _MAX_INTERVAL_SECONDS = 60.0
 _DEVICE_SECONDS = 900.0  # Microsoft's; RFC 8628 §3.2 requires that the server names it
 _MAX_DEVICE_SECONDS = 3600.0
 _INVALID = frozenset({"invalid_token", "invalid_grant"})
-
-
-class _Client(OAuth2Client):  # type: ignore[misc] # Authlib has no types
-    client_auth_class = OAuth2ClientAuth  # the one that requests can call
 
 
 def find_metadata(session: requests.Session, profile: ProviderProfile) -> dict[str, Any]:
@@ -70,8 +64,7 @@ def authorization_url(
     if not isinstance(url, str) or not url:
         raise TokenEndpointRefused(f"{profile.name} has no authorization_endpoint")
     parameters = profile.authorization_parameters | ({"nonce": nonce} if nonce else {})
-    client = _authlib(profile, None, redirect_uri)
-    location, _ = client.create_authorization_url(
+    location, _ = _authlib(profile, None, redirect_uri).create_authorization_url(
         url, state=state, code_verifier=code_verifier, **parameters
     )
     return str(location)
@@ -84,10 +77,10 @@ def exchange_code(
 
     Raises: as `AuthorizationServer.finish`, and `GrantRevoked` for an invalid code.
     """
-    issued = _fetch(
-        session,
-        profile,
-        redirect_uri=attempt.redirect_uri,
+    issued = request_tokens(
+        _authlib(profile, session, attempt.redirect_uri),
+        profile.metadata["token_endpoint"],
+        _grant(profile),
         grant_type="authorization_code",
         code=code,
         code_verifier=attempt.code_verifier,
@@ -99,13 +92,14 @@ def ask_for_device_code(session: requests.Session, profile: ProviderProfile) -> 
     """Return the code for the person to type. RFC 8628 §3.1–3.2. Raises `TokenError`."""
     url = str(profile.metadata["device_authorization_endpoint"])
     form = {"scope": profile.scope} | profile.targets
-    authlib = _authlib(profile, session)
-    auth = _authentication(profile) or authlib.client_auth(profile.authentication_method)
+    auth = _authentication(profile) or _authlib(profile, session).client_auth(
+        profile.authentication_method
+    )
     try:
         response = session.post(url, data=form, auth=auth)
     except requests.RequestException as error:
         raise endpoint.connection_error(error, url) from None
-    return _device_attempt(endpoint.json_object(response, _secrets(profile)))
+    return _device_attempt(endpoint.json_object(response, endpoint.secrets_of(_grant(profile))))
 
 
 def poll(session: requests.Session, profile: ProviderProfile, device_code: str) -> SignInResult:
@@ -114,7 +108,13 @@ def poll(session: requests.Session, profile: ProviderProfile, device_code: str) 
     Raises:
         TokenError: with an `oauth_error` of RFC 8628 §3.5 until the person has signed in.
     """
-    issued = _fetch(session, profile, grant_type=_DEVICE_CODE, device_code=device_code)
+    issued = request_tokens(
+        _authlib(profile, session),
+        profile.metadata["token_endpoint"],
+        _grant(profile),
+        grant_type=_DEVICE_CODE,
+        device_code=device_code,
+    )
     return _signed_in(session, profile, issued, nonce="")
 
 
@@ -136,7 +136,7 @@ def revoke(session: requests.Session, profile: ProviderProfile, refresh_token: s
     if response.ok:
         return True
     try:
-        endpoint.json_object(response, _secrets(profile, refresh_token))
+        endpoint.json_object(response, [*endpoint.secrets_of(_grant(profile)), refresh_token])
     except TokenError as error:
         if error.oauth_error == "unsupported_token_type":  # RFC 7009 §2.2.1
             return False
@@ -146,70 +146,19 @@ def revoke(session: requests.Session, profile: ProviderProfile, refresh_token: s
     return True
 
 
-def _authlib(  # `secrets` are the request's, besides the client's own
-    profile: ProviderProfile,
-    session: requests.Session | None,
-    redirect_uri: str = "",
-    *secrets: str,
+def _authlib(
+    profile: ProviderProfile, session: requests.Session | None, redirect_uri: str = ""
 ) -> Any:  # noqa: ANN401 - Authlib has no types
-    client = profile.account.oauth
-    method = profile.authentication_method
-    authlib = _Client(
-        session,
-        client_id=client.client_id,
-        client_secret=client.client_secret or None,
-        token_endpoint_auth_method=method,
-        revocation_endpoint_auth_method=method,
-        scope=profile.scope,
-        redirect_uri=redirect_uri or None,
-        code_challenge_method="S256",
-    )
-
-    def judge(response: requests.Response) -> requests.Response:
-        endpoint.json_object(response, _secrets(profile, *secrets))
-        return response
-
-    authlib.register_compliance_hook("access_token_response", judge)
-    return authlib
+    client, method = profile.account.oauth, profile.authentication_method
+    return authlib_client(session, client, method, scope=profile.scope, redirect_uri=redirect_uri)
 
 
-def _secrets(profile: ProviderProfile, *of_request: str) -> list[str]:
-    """Return the secrets that no error may quote: the client's and the request's."""
-    grant = Grant(mailbox=profile.account.email, client=profile.account.oauth)
-    return [*endpoint.secrets_of(grant), *of_request]
+def _grant(profile: ProviderProfile) -> Grant:
+    return Grant(mailbox=profile.account.email, client=profile.account.oauth)
 
 
 def _authentication(profile: ProviderProfile) -> tuple[str, str] | None:
-    """Return user name and password for HTTP Basic; None: Authlib puts them into the body.
-
-    Authlib does not form-encode them, as RFC 6749 §2.3.1 requires.
-    """
-    client = profile.account.oauth
-    if profile.authentication_method != "client_secret_basic":
-        return None
-    return quote_plus(client.client_id), quote_plus(client.client_secret)
-
-
-def _fetch(
-    session: requests.Session, profile: ProviderProfile, *, redirect_uri: str = "", **request: str
-) -> TokenResponse:
-    url = str(profile.metadata["token_endpoint"])
-    # As a body, not as arguments: those would reach requests under names like `verify`.
-    more = urlencode(profile.account.oauth.parameters)
-    secrets = [value for name, value in request.items() if name != "grant_type"]
-    authlib = _authlib(profile, session, redirect_uri, *secrets)
-    token: Mapping[str, object] | None = None
-    try:
-        token = authlib.fetch_token(url, body=more, auth=_authentication(profile), **request)
-    except requests.RequestException as error:
-        raise endpoint.connection_error(error, url) from None
-    except (ValueError, TypeError):  # Authlib's, of an `expires_in` that is no number
-        pass
-    if (
-        token is None
-    ):  # not raised above, where that error, which quotes the response, is in context
-        raise TokenEndpointUnavailable("the answer cannot be read")
-    return endpoint.token_response(token)
+    return basic_credentials(profile.account.oauth, profile.authentication_method)
 
 
 def _signed_in(

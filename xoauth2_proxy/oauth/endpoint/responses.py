@@ -105,10 +105,16 @@ def token_response(body: Mapping[str, object]) -> TokenResponse:
     return replace(got, lifetime_seconds=lifetime_seconds) if lifetime_seconds else got
 
 
-def tokens_of(response: requests.Response, grant: Grant) -> TokenResponse:
-    """Return the tokens of the response to a request for the grant. Raises `TokenError`."""
+def tokens_of(
+    response: requests.Response, grant: Grant, secrets: Collection[str] = ()
+) -> TokenResponse:
+    """Return the tokens of the response to a request for the grant. Raises `TokenError`.
+
+    `secrets` are the request's, besides the grant's own.
+    """
     is_signed_in = grant.client.grant_type is GrantType.REFRESH_TOKEN
-    return token_response(json_object(response, secrets_of(grant), is_signed_in=is_signed_in))
+    secrets = [*secrets_of(grant), *secrets]
+    return token_response(json_object(response, secrets, is_signed_in=is_signed_in))
 
 
 def token_error(
