@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -133,16 +133,24 @@ def status_of(
     account: Account, grant: StoredGrant | None, now: EpochSeconds, warn_days: int
 ) -> MailboxStatus:
     """Return the account's status; `grant` is the one in force (`refresh.current_grant`)."""
+    status = MailboxStatus(mailbox=account.email, provider=account.provider, state=State.UNUSED)
     if account.refresher == "mock":
-        return _status(account, State.MOCK)
+        return replace(status, state=State.MOCK)
     if account.oauth.is_empty:
-        return _status(account, State.OWN_TOKEN)
+        return replace(status, state=State.OWN_TOKEN)
+    if not account.oauth.refresh_token and _needs_sign_in(account) and not _was_signed_in(grant):
+        return replace(
+            status,
+            state=State.SIGN_IN_NEEDED,
+            reason="nobody has signed in yet",
+            remedy=_sign_in(account, "sign in"),
+            last_error=_words(grant.failure) if grant and grant.failure else "",
+        )
     if grant is None:
-        return _not_signed_in(account) or _status(account, State.UNUSED)
-    state, days_left, reason, remedy = _assess(account, grant, now, warn_days)
-    return MailboxStatus(
-        mailbox=account.email,
-        provider=account.provider,
+        return status
+    state, days_left, (reason, remedy) = _assess(account, grant, now, warn_days)
+    return replace(
+        status,
         state=state,
         last_success=grant.refreshed_at,
         next_refresh=_next_refresh(account, grant, now),
@@ -165,23 +173,12 @@ def unreadable_status(account: Account, why: str) -> MailboxStatus:
     )
 
 
-def _status(account: Account, state: State, reason: str = "", remedy: str = "") -> MailboxStatus:
-    return MailboxStatus(
-        mailbox=account.email, provider=account.provider, state=state, reason=reason, remedy=remedy
-    )
-
-
-def _not_signed_in(account: Account) -> MailboxStatus | None:
-    """Return the status of a mailbox that was never signed in; None if it needs no sign-in."""
-    if not _needs_sign_in(account) or account.oauth.refresh_token:
-        return None
-    return _status(
-        account, State.SIGN_IN_NEEDED, "nobody has signed in yet", _sign_in(account, "sign in")
-    )
-
-
 def _needs_sign_in(account: Account) -> bool:
     return account.oauth.grant_type is GrantType.REFRESH_TOKEN and account.refresher in _SIGNED_IN
+
+
+def _was_signed_in(grant: StoredGrant | None) -> bool:
+    return grant is not None and bool(grant.refresh_token or grant.refreshed_at)
 
 
 def _sign_in(account: Account, words: str = "sign in again") -> str:
@@ -190,34 +187,26 @@ def _sign_in(account: Account, words: str = "sign in again") -> str:
 
 def _assess(
     account: Account, grant: StoredGrant, now: EpochSeconds, warn_days: int
-) -> tuple[State, float | None, str, str]:
-    """Return state, days left, reason and remedy."""
-    if not grant.refresh_token and not grant.refreshed_at and (status := _not_signed_in(account)):
-        return status.state, None, status.reason, status.remedy
+) -> tuple[State, float | None, tuple[str, str]]:
+    """Return state, days left, and the reason with its remedy."""
     failure = grant.failure
     if failure is not None and failure.kind != "unavailable":
-        return _failed(account, failure)
+        if failure.kind == "revoked" and (_needs_sign_in(account) or account.oauth.can_sign_in):
+            return State.SIGN_IN_NEEDED, 0.0, _advice(account, failure, _sign_in(account))
+        doctor = f"xoauth2-proxy doctor {shlex.quote(account.email)}"
+        usual = f"correct the account's settings; {doctor} names the wrong one"
+        return State.MISCONFIGURED, 0.0, _advice(account, failure, usual)
     # If a refresh worked after an end, that end was wrong.
     ends = [end for end in _expiries(account, grant, now) if end.at > grant.refreshed_at]
     first = min(ends, key=lambda end: end.at, default=None)
     days_left = None if first is None else max(0.0, (first.at - now) / _DAY_SECONDS)
     if first is not None and days_left is not None and days_left <= warn_days:
         state = State.ATTENTION if first.at > now else first.state
-        return state, days_left, first.reason, first.remedy
+        return state, days_left, (first.reason, first.remedy)
     if failure is not None:
-        return State.TROUBLE, days_left, *_advice(account, failure, "wait; the proxy tries again")
-    return (State.OK if grant.refreshed_at else State.UNUSED), days_left, "", ""
-
-
-def _failed(account: Account, failure: Failure) -> tuple[State, float | None, str, str]:
-    is_for_person = failure.kind == "revoked" and (
-        _needs_sign_in(account) or account.oauth.can_sign_in
-    )
-    if is_for_person:
-        return State.SIGN_IN_NEEDED, 0.0, *_advice(account, failure, _sign_in(account))
-    doctor = f"xoauth2-proxy doctor {shlex.quote(account.email)}"
-    usual = f"correct the account's settings; {doctor} names the wrong one"
-    return State.MISCONFIGURED, 0.0, *_advice(account, failure, usual)
+        usual = "wait; the proxy tries again"
+        return State.TROUBLE, days_left, _advice(account, failure, usual)
+    return (State.OK if grant.refreshed_at else State.UNUSED), days_left, ("", "")
 
 
 def _advice(account: Account, failure: Failure, usual: str) -> tuple[str, str]:
