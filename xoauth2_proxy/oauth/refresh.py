@@ -86,11 +86,8 @@ class TokenRefreshes:
         refused it (`is_refused`); then a stored token is used only if it is newer than a minute.
         `is_forced` asks the provider whatever the store holds.
 
-        Raises:
-            GrantRevoked: a person must sign the mailbox in again.
-            TokenEndpointRefused: the operator must correct the configuration.
-            TokenEndpointUnavailable: transient.
-            TokenStoreUnavailable: transient; no token was requested, or a new one is not saved yet.
+        Raises: as `TokenSource.token_for`. `TokenStoreUnavailable` means that no token was
+        requested, or that a new one is not saved yet.
         """
         async with self._store_of(account).lock(account.key):
             stored = await self._current_grant(account)
@@ -100,7 +97,9 @@ class TokenRefreshes:
                 )
                 if token is not None:
                     return token
-                self._raise_if_revoked(account, stored)
+                if (failure := self._recent_revocation(stored)) is not None:
+                    self._failed[account.key] = _version(stored)
+                    raise GrantRevoked(failure.text, oauth_error=failure.oauth_error)
             return await self._refresh(account, stored)
 
     async def has_new_grant(self, account: Account) -> bool:
@@ -152,9 +151,8 @@ class TokenRefreshes:
 
     async def close(self) -> None:
         """Save grants that are not saved yet, for some seconds, then close the store."""
-        await asyncio.gather(
-            *(self._save_at_close(one.account) for one in [*self._unsaved.values()])
-        )
+        accounts = [one.account for one in self._unsaved.values()]
+        await asyncio.gather(*map(self._save_at_close, accounts))
         await self._store.close()
 
     async def _save_at_close(self, account: Account) -> None:
@@ -201,13 +199,12 @@ class TokenRefreshes:
         expires_at = Monotonic(self._clock.monotonic() + left_seconds)
         return AccessToken.with_expiry(stored.access_token, expires_at, window_seconds)
 
-    def _raise_if_revoked(self, account: Account, stored: StoredGrant) -> None:
+    def _recent_revocation(self, stored: StoredGrant) -> Failure | None:
         failure = stored.failure
         if failure is None or failure.kind != "revoked":
-            return
-        if abs(self._clock.time() - failure.at) < REVOKED_RETRY_SECONDS:
-            self._failed[account.key] = _version(stored)
-            raise GrantRevoked(failure.text, oauth_error=failure.oauth_error)
+            return None
+        is_recent = abs(self._clock.time() - failure.at) < REVOKED_RETRY_SECONDS
+        return failure if is_recent else None
 
     async def _refresh(self, account: Account, stored: StoredGrant) -> AccessToken:
         grant = Grant(
@@ -217,10 +214,11 @@ class TokenRefreshes:
             issued, asked_at = await self._requests.ask(account, grant)
             took_seconds = self._clock.monotonic() - asked_at
             asked_on = EpochSeconds(self._clock.time() - took_seconds)
-            stored = await self._save_grant(
-                account, stored, refreshed_grant(stored, issued, asked_on)
-            )
-            _check_response(issued)
+            renewed = refreshed_grant(stored, issued, asked_on)
+            await self._save_grant(account, stored, renewed)
+            stored = renewed
+            if not (issued.access_token and issued.lifetime_seconds > 0):
+                raise TokenEndpointUnavailable("the response contains no valid token")
         except TokenError as error:
             self._failed[account.key] = _version(await self._save_failure(account, stored, error))
             raise
@@ -242,11 +240,10 @@ class TokenRefreshes:
 
     async def _save_grant(
         self, account: Account, before: StoredGrant, renewed: StoredGrant
-    ) -> StoredGrant:
+    ) -> None:
         key = account.key
-        self._unsaved[key] = _UnsavedGrant(
-            account, before, renewed
-        )  # in case saving is interrupted
+        # Until it is saved, which may be interrupted.
+        self._unsaved[key] = _UnsavedGrant(account, before, renewed)
         try:
             await self._store_of(account).save(key, renewed)
         except TokenStoreUnavailable as error:
@@ -255,7 +252,6 @@ class TokenRefreshes:
             _log.event(logging.WARNING, "grant not saved yet", account=key, error=error)
         else:
             del self._unsaved[key]
-        return renewed
 
     async def _save_failure(
         self, account: Account, stored: StoredGrant, error: TokenError
@@ -320,11 +316,6 @@ def refreshed_grant(stored: StoredGrant, issued: TokenResponse, now: EpochSecond
         scope=issued.scope or stored.scope,
         failure=None,
     )
-
-
-def _check_response(issued: TokenResponse) -> None:
-    if not (issued.access_token and issued.lifetime_seconds > 0):
-        raise TokenEndpointUnavailable("the response contains no valid token")
 
 
 def _version(grant: StoredGrant) -> tuple[object, ...]:

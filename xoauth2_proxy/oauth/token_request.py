@@ -62,12 +62,9 @@ class TokenRequests:
         self._slots: dict[str, asyncio.Semaphore] = {}
 
     async def ask(self, account: Account, grant: Grant) -> tuple[TokenResponse, Monotonic]:
-        """Return the response and the time of the request, when the token's life began at latest.
+        """Return the response, and the time of the request: the token's life began no earlier.
 
-        Raises:
-            GrantRevoked: a person must sign the mailbox in again.
-            TokenEndpointRefused: the operator must correct the configuration.
-            TokenEndpointUnavailable: transient.
+        Raises: as `Refresher.refresh`.
         """
         refresher = self.refreshers.get(account.refresher)
         if refresher is None:
@@ -84,11 +81,9 @@ class TokenRequests:
                 result = failure_kind(error) or result
                 raise
             finally:
-                duration_seconds = self._clock.monotonic() - asked_at
+                seconds = self._clock.monotonic() - asked_at
                 self._metrics.token_refreshes.labels(account.provider, result).inc()
-                self._metrics.token_refresh_seconds.labels(account.provider).observe(
-                    duration_seconds
-                )
+                self._metrics.token_refresh_seconds.labels(account.provider).observe(seconds)
         return issued, asked_at
 
     @asynccontextmanager
@@ -114,6 +109,8 @@ async def _call_refresher(refresher: Refresher, grant: Grant) -> TokenResponse:
     try:
         async with asyncio.timeout(_REFRESH_SECONDS):
             return await refresher.refresh(grant)
+    except TokenError:
+        raise
     except TimeoutError:
         raise TokenEndpointUnavailable("no answer in time") from None
     except asyncio.CancelledError:
@@ -122,8 +119,6 @@ async def _call_refresher(refresher: Refresher, grant: Grant) -> TokenResponse:
             raise
         # The caller was not cancelled: the refresher's threads were shut down, as on a reload.
         raise TokenEndpointUnavailable("the refresher was stopped") from None
-    except TokenError:
-        raise
     except Exception as error:
         # A plug-in's error text may contain anything, so only its type is reported.
         raise TokenEndpointRefused(f"the refresher failed with {type(error).__name__}") from None

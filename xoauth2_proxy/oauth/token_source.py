@@ -67,11 +67,10 @@ class TokenSource:
         self._refreshes = TokenRefreshes(refreshers, store, metrics, clock)
         self._clock = clock
         self._accounts: dict[str, Account] | None = None  # those in force; None: any account
-        self._former_tokens: dict[
-            str, tuple[Account, AccessToken]
-        ] = {}  # last tokens of what is not
+        # The last tokens of accounts that are not in force any more.
+        self._former_tokens: dict[str, tuple[Account, AccessToken]] = {}
         self._states: dict[str, _AccountState] = {}
-        self._tasks = BackgroundTasks()  # also of accounts forgotten meanwhile
+        self._tasks = BackgroundTasks()
         self._is_closing = False
 
     async def token_for(self, account: Account) -> AccessToken:
@@ -128,14 +127,11 @@ class TokenSource:
         if state is None or self._is_closing:
             return
         if state.note_login(refusal, self._clock.monotonic()):
-            work = self._refreshes.note_login(account, refusal)
-            self._tasks.start(work, f"note login of {account.key}")
+            saving = self._refreshes.note_login(account, refusal)
+            self._tasks.start(saving, f"note login of {account.key}")
 
     async def refresh(self, account: Account) -> AccessToken:
-        """Return a token that the provider has just issued, on an operator's request.
-
-        Raises: as `token_for`.
-        """
+        """Return a token that the provider has just issued. Raises: as `token_for`."""
         if not self._is_in_force(account):
             raise TokenEndpointUnavailable("the mailbox's settings have changed")
         while (state := self._state_of(account)).task is not None and not state.is_forced:
@@ -201,15 +197,12 @@ class TokenSource:
         It is not refreshed, and never replaced by the changed account's token, which may be for
         another server.
         """
-        former, token = self._former_tokens.get(account.key, (None, None))
-        if (
-            former is None
-            or token is None
-            or former.token_identity != account.token_identity
-            or self._clock.monotonic() >= token.expires_at
-        ):
-            raise TokenEndpointUnavailable("the mailbox's settings have changed")
-        return token
+        if account.key in self._former_tokens:
+            former, token = self._former_tokens[account.key]
+            is_same = former.token_identity == account.token_identity
+            if is_same and self._clock.monotonic() < token.expires_at:
+                return token
+        raise TokenEndpointUnavailable("the mailbox's settings have changed")
 
     def _state_of(self, account: Account) -> _AccountState:
         state = self._states.get(account.key)

@@ -1,7 +1,7 @@
-"""Decides when a mailbox's access token is refreshed, retried or replaced. No I/O, no clock.
+"""One mailbox's access token, its failures and refusals, and when to request the next one. Pure.
 
-The caller passes the time (`now`, `Monotonic`). `jitter`, from 0 to 1 and drawn for each mailbox,
-spreads what would otherwise happen at the same moment for all.
+`now` is the caller's monotonic clock. `jitter` is a random number from 0 to 1 that spreads the
+requests of many mailboxes over time.
 """
 
 from __future__ import annotations
@@ -23,10 +23,9 @@ if TYPE_CHECKING:
 # A grant is used at least this often. Unused ones expire (after 90 days at Microsoft, six months at
 # Google), and a revoked one is noticed before mail needs it.
 KEEP_ALIVE_SECONDS = 86_400.0
-REVOKED_RETRY_SECONDS = (
-    300.0  # a revoked grant is not tried again for so long, unless there is a new sign-in
-)
-# One refresh a mailbox in this time for tokens refused upstream: a provider may refuse them all.
+# A revoked grant is tried again after this time, or after a new sign-in.
+REVOKED_RETRY_SECONDS = 300.0
+# Tokens that the mail server refuses cause one refresh in this time: it may refuse them all.
 FORCED_REFRESH_SECONDS = 60.0
 
 _IN_USE_SECONDS = 86_400.0  # the next token of a mailbox used within a day is fetched ahead
@@ -82,12 +81,9 @@ class TokenState:
     def note_failure(self, error: TokenError, now: float, jitter: float) -> float:
         """Store a failure; return the seconds until the next attempt."""
         self.failures += 1
+        self.failure, self._store_checked_at = fresh_copy(error), now
         retry_seconds = back_off_seconds(error, self.failures, jitter)
-        self.failure, self.retry_at, self._store_checked_at = (
-            fresh_copy(error),
-            now + retry_seconds,
-            now,
-        )
+        self.retry_at = now + retry_seconds
         return retry_seconds
 
     def discard(self, token: AccessToken, now: float) -> bool:
@@ -114,10 +110,8 @@ class TokenState:
 
     def may_check_store(self, now: float) -> bool:
         """Whether to check the store for a new grant now; this notes the check as done."""
-        if (
-            isinstance(self.failure, TokenStoreUnavailable)
-            or now < self._store_checked_at + _STORE_CHECK_SECONDS
-        ):
+        is_due = now >= self._store_checked_at + _STORE_CHECK_SECONDS
+        if isinstance(self.failure, TokenStoreUnavailable) or not is_due:
             return False
         self._store_checked_at = now
         return True

@@ -32,12 +32,7 @@ class BlockingRefresher(ABC):
         """Return the token endpoint's response.
 
         If the caller is cancelled, the request goes on in its thread up to its own time limit, and
-        the response is discarded.
-
-        Raises:
-            GrantRevoked: a person must sign in, again or for the first time.
-            TokenEndpointRefused: the operator must correct the configuration.
-            TokenEndpointUnavailable: transient.
+        the response is discarded. Raises: as `Refresher.refresh`.
         """
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._threads, self._ask, grant)
