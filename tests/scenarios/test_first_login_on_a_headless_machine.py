@@ -115,7 +115,7 @@ async def test_from_an_unsigned_mailbox_to_mail_in_the_maildir(
     refused = await log_in(proxy)
     assert (refused.code, refused.enhanced) == (535, "5.7.8")
     assert f"xoauth2-proxy login {MAILBOX}" in proxy.stderr
-    status = await command_line.run("status")
+    status = await command_line.ask("status")
     assert status.code == 1
     assert "✗ sign-in needed" in status.stdout
     assert f"{command_line.program} login {MAILBOX}" in status.stdout
@@ -125,12 +125,12 @@ async def test_from_an_unsigned_mailbox_to_mail_in_the_maildir(
     await send(proxy)
     await until(lambda: len(mail_server.received) == 1)
 
-    status = await command_line.run("status")
+    status = await command_line.ask("status")
     assert status.code == 0
     assert status.lines[1].startswith(f"{MAILBOX}  ✓ ok ")
     assert " s ago" in status.lines[1]
     assert "in 49 min" in status.lines[1]
-    doctor = await command_line.run("doctor", MAILBOX, "--send-to", OFFICE)
+    doctor = await command_line.ask("doctor", MAILBOX, "--send-to", OFFICE)
     assert doctor.code == 0, doctor.text
     assert [line[0] for line in doctor.lines[:14]] == ["✓"] * 14
     assert "queued as" in doctor.lines[13]
@@ -152,10 +152,10 @@ async def test_a_revoked_sign_in_is_told_and_mended_while_the_proxy_runs(
     identity_provider.revoke(MAILBOX)
     await until(lambda: is_refused(proxy))
     assert "oauth_error=invalid_grant" in proxy.stderr
-    status = await command_line.run("status")
+    status = await command_line.ask("status")
     assert status.code == 1
     assert "The sign-in is no longer valid" in status.text
-    doctor = await command_line.run("doctor", MAILBOX)
+    doctor = await command_line.ask("doctor", MAILBOX)
     assert doctor.code == 1
     failed = next(line for line in doctor.lines if line.startswith("✗"))
     assert failed.startswith("✗ access token ")
@@ -164,5 +164,5 @@ async def test_a_revoked_sign_in_is_told_and_mended_while_the_proxy_runs(
 
     await sign_in(command_line, identity_provider)
     await until(lambda: is_served(proxy))
-    assert (await command_line.run("status")).code == 0
+    assert (await command_line.ask("status")).code == 0
     assert command_line.leaked(proxy.stdout, proxy.stderr) == []

@@ -185,7 +185,7 @@ async def test_the_end_of_the_input_is_an_answer(command_line: CommandLine) -> N
 
 
 async def test_an_unknown_mailbox_is_told_how_to_add_it(command_line: CommandLine) -> None:
-    command = await command_line.run("login", "alcie@example.com")
+    command = await command_line.ask("login", "alcie@example.com")
     assert command.code == 2
     assert f"did you mean {ALICE}?" in command.stderr.lower()
     adding = f"{command_line.program} login alcie@example.com --provider NAME"
@@ -195,7 +195,7 @@ async def test_an_unknown_mailbox_is_told_how_to_add_it(command_line: CommandLin
 async def test_a_provider_that_there_is_not_is_no_problem_of_the_file(
     command_line: CommandLine,
 ) -> None:
-    command = await command_line.run("login", BOB, "--provider", "shool")
+    command = await command_line.ask("login", BOB, "--provider", "shool")
     assert command.code == 2
     assert command.stderr.startswith("xoauth2-proxy: 1 problem:\n  --provider: there is no shool")
     assert "school" in command.stderr
@@ -246,7 +246,7 @@ async def auth(proxy: ProxyProcess, mailbox: str, password: str) -> int:
 async def test_what_cannot_be_is_wrong_usage(
     command_line: CommandLine, words: tuple[str, ...], told: str
 ) -> None:
-    command = await command_line.run("login", *words)
+    command = await command_line.ask("login", *words)
     assert command.code == 2
     assert told in command.text
     assert command.stdout == ""
@@ -260,7 +260,7 @@ async def test_gmail_as_it_is_built_in_has_no_device_flow_either(
     command_line.write(document | {"accounts": accounts})
     command_line.secrets.add("GOCSPX-client-secret-4Hj2")
     # Nothing is asked of Google: its addresses are built in.
-    command = await command_line.run("login", "someone@gmail.com", "--device")
+    command = await command_line.ask("login", "someone@gmail.com", "--device")
     assert command.code == 2
     assert "Google's device flow grants no scope for mail; use --paste" in command.text
 
@@ -274,7 +274,7 @@ async def test_the_store_of_another_user_is_not_written_into(
     tokens = tmp_path / "tokens"
     tokens.mkdir(mode=0o700)
     os.chown(tokens, 65_534, 65_534)
-    for command in [await command_line.run(*words) for words in (("login", ALICE), ("status",))]:
+    for command in [await command_line.ask(*words) for words in (("login", ALICE), ("status",))]:
         assert command.code == 2
         assert f"{tokens} belongs to nobody" in command.stderr
         assert "sudo -u nobody xoauth2-proxy" in command.stderr
@@ -287,7 +287,7 @@ async def test_a_store_that_fails_is_told_before_a_person_signs_in(
     url = f"redis://:a-redis-password-8Kd2@127.0.0.1:{unused_tcp_port}"
     command_line.write(document | {"store": {"kind": "redis", "url": url}})
     command_line.secrets.add("a-redis-password-8Kd2")
-    command = await command_line.run("login", ALICE, "--paste")
+    command = await command_line.ask("login", ALICE, "--paste")
     assert command.code == 1
     assert f"{ALICE} was not signed in" in command.stderr
     assert "https://" not in command.stdout

@@ -16,8 +16,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlsplit
 
+from typer.testing import CliRunner
+
 from tests.support.proxy_process import ROOT
 from tests.support.waiting import PATIENCE_SECONDS, until
+from xoauth2_proxy.cli import cli
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -31,14 +34,14 @@ _SURROUNDINGS = (
 )
 
 
-@dataclass(slots=True)
-class Command:
-    """One command, while it runs and afterwards."""
+class Said:
+    """What a command wrote, and its exit code."""
 
-    process: asyncio.subprocess.Process
     code: int | None = None
-    _out: bytearray = field(default_factory=bytearray)
-    _err: bytearray = field(default_factory=bytearray)
+
+    def __init__(self) -> None:
+        self._out = bytearray()
+        self._err = bytearray()
 
     @property
     def stdout(self) -> str:
@@ -62,6 +65,14 @@ class Command:
         """The JSON on standard output, which holds nothing else."""
         assert self.stdout, self.stderr
         return json.loads(self.stdout)
+
+
+class Command(Said):
+    """One command that is a process, while it runs and afterwards."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        super().__init__()
+        self.process = process
 
     async def says(self, words: str) -> None:
         """Wait until it has said so."""
@@ -102,7 +113,10 @@ class Command:
 
 @dataclass(slots=True)
 class CommandLine:
-    """Where an administrator types: a configuration file and a state directory."""
+    """Where an administrator types: a configuration file and a state directory.
+
+    `run` and `start` make a process. `ask` does not: to start one takes longer than most answers.
+    """
 
     config: Path
     state_dir: Path
@@ -125,6 +139,24 @@ class CommandLine:
             return kept
         return None
 
+    async def ask(self, *words: str, environ: Mapping[str, str] | None = None) -> Said:
+        """Run a command that nobody has to answer to its end, in a thread of this process."""
+        surroundings: dict[str, str | None] = dict.fromkeys(_SURROUNDINGS)
+        result = await asyncio.to_thread(
+            CliRunner().invoke,
+            cli,
+            [*self._options, *words],
+            env=surroundings | dict(environ or {}),
+            prog_name="xoauth2-proxy",
+        )
+        said = Said()
+        said.code = result.exit_code
+        said._out += result.stdout_bytes
+        said._err += result.stderr_bytes
+        self.note_secrets()
+        self.outputs += [said.stdout, said.stderr]
+        return said
+
     async def run(
         self, *words: str, environ: Mapping[str, str] | None = None, typed: str = ""
     ) -> Command:
@@ -143,9 +175,8 @@ class CommandLine:
     ) -> AsyncIterator[Command]:
         """Start a command; whatever happens, it does not outlive the context."""
         usual = {key: value for key, value in os.environ.items() if key not in _SURROUNDINGS}
-        options = ("--config", str(self.config), "--state-dir", str(self.state_dir))
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "xoauth2_proxy", *options, *words),
+            *(sys.executable, "-m", "xoauth2_proxy", *self._options, *words),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
@@ -166,6 +197,10 @@ class CommandLine:
             process.stdin.close()
             self.note_secrets()
             self.outputs += [command.stdout, command.stderr]
+
+    @property
+    def _options(self) -> tuple[str, ...]:
+        return ("--config", str(self.config), "--state-dir", str(self.state_dir))
 
     def note_secrets(self) -> None:
         """Remember the tokens that the store holds now."""
