@@ -14,7 +14,7 @@ from xoauth2_proxy.accounts.accounts import TlsMode
 from xoauth2_proxy.accounts.oauth_client import GrantType, OAuthClient
 from xoauth2_proxy.config.credential_files import certificate_end
 from xoauth2_proxy.config.secret import Password, Secret
-from xoauth2_proxy.config.section import Section
+from xoauth2_proxy.config.section import Section, optional
 from xoauth2_proxy.config.values import (
     Address,
     AuthoritiesFile,
@@ -46,119 +46,93 @@ _FIELD_NAMES = {
 class UpstreamSection(Section):
     """The provider's submission server. What is left out is the provider's."""
 
-    host: Host | None = Field(default=None, description="Host name or IP address.")
-    port: Annotated[int, Field(ge=1, le=65535)] | None = Field(
-        default=None, description="TCP port."
+    host: Host | None = optional("Host name or IP address.")
+    port: Annotated[int, Field(ge=1, le=65535)] | None = optional("TCP port.")
+    tls: Annotated[TlsMode, Field(strict=False)] | None = optional(
+        "starttls: STARTTLS is required; implicit: TLS from the first octet; "
+        "none: no TLS, to loopback only."
     )
-    tls: Annotated[TlsMode, Field(strict=False)] | None = Field(
-        default=None,
-        description="starttls: STARTTLS is required; implicit: TLS from the first octet; "
-        "none: no TLS, to loopback only.",
-    )
-    ca_file: AuthoritiesFile | None = Field(
-        default=None,
-        description="PEM file of the certificate authorities to trust instead of the system's; "
-        "relative to the configuration file.",
+    ca_file: AuthoritiesFile | None = optional(
+        "PEM file of the certificate authorities to trust instead of the system's; "
+        "relative to the configuration file."
     )
 
 
 class LimitsSection(Section):
     """How much of the provider one mailbox may take. What is left out is the provider's."""
 
-    max_connections: Annotated[int, Field(ge=1, le=1000)] | None = Field(
-        default=None, description="Connections to the provider at one time."
+    max_connections: Annotated[int, Field(ge=1, le=1000)] | None = optional(
+        "Connections to the provider at one time."
     )
-    max_messages_per_connection: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(
-        default=None, description="Messages after which a connection is closed."
+    max_messages_per_connection: Annotated[int, Field(ge=1, le=1_000_000)] | None = optional(
+        "Messages after which a connection is closed."
     )
-    max_connection_age_seconds: Seconds | None = Field(
-        default=None, description="Age at which a connection takes no further message."
+    max_connection_age_seconds: Seconds | None = optional(
+        "Age at which a connection takes no further message."
     )
-    idle_seconds: Seconds | None = Field(
-        default=None, description="Time after which an unused connection is closed."
+    idle_seconds: Seconds | None = optional("Time after which an unused connection is closed.")
+    wait_seconds: Annotated[float, Field(ge=0, le=3600)] | None = optional(
+        "How long a message may wait for its turn or a free connection; 0: not at all."
     )
-    wait_seconds: Annotated[float, Field(ge=0, le=3600)] | None = Field(
-        default=None,
-        description="How long a message may wait for its turn or a free connection; 0: not at all.",
-    )
-    messages_per_minute: Annotated[float, Field(ge=0, le=100_000)] | None = Field(
-        default=None, description="Messages a minute, smoothed; 0: no limit."
+    messages_per_minute: Annotated[float, Field(ge=0, le=100_000)] | None = optional(
+        "Messages a minute, smoothed; 0: no limit."
     )
 
 
 class OAuthSection(Section):
     """How the relay presents itself to the authorization server."""
 
-    client_id: Secret | None = Field(
-        default=None, repr=False, description="OAuth client id (RFC 6749 §2.2)."
-    )
-    client_secret: Secret | None = Field(
-        default=None, repr=False, description="OAuth client secret (RFC 6749 §2.3)."
-    )
-    grant: Annotated[GrantType, Field(strict=False)] | None = Field(
-        default=None,
-        description="With what right tokens are asked for. refresh_token, the default: a person "
+    client_id: Secret | None = optional("OAuth client id (RFC 6749 §2.2).", repr=False)
+    client_secret: Secret | None = optional("OAuth client secret (RFC 6749 §2.3).", repr=False)
+    grant: Annotated[GrantType, Field(strict=False)] | None = optional(
+        "With what right tokens are asked for. refresh_token, the default: a person "
         "signs in once; client_credentials: the application itself (outlook, oidc); "
-        "service_account: Google's domain-wide delegation.",
+        "service_account: Google's domain-wide delegation."
     )
-    scopes: Scopes | None = Field(
-        default=None, description="OAuth scopes to ask for, instead of the provider's."
+    scopes: Scopes | None = optional("OAuth scopes to ask for, instead of the provider's.")
+    # Not in the repr, since operators do write secrets there.
+    parameters: dict[Parameter, Annotated[str, Field(max_length=10_000)]] | None = optional(
+        "More parameters for token requests, as audience or resource. No secrets.", repr=False
     )
-    parameters: dict[Parameter, Annotated[str, Field(max_length=10_000)]] | None = Field(
-        default=None,
-        repr=False,  # somebody may not have heeded the last words
-        description="More parameters for token requests, as audience or resource. No secrets.",
+    oauth_token_url: Url | None = optional(
+        "Token endpoint, instead of the built-in or discovered one."
     )
-    oauth_token_url: Url | None = Field(
-        default=None, description="Token endpoint, instead of the built-in or discovered one."
+    authorization_url: Url | None = optional(
+        "Where people sign in, for providers without discovery."
     )
-    authorization_url: Url | None = Field(
-        default=None, description="Where people sign in, for providers without discovery."
+    issuer: Issuer | None = optional("OpenID Connect issuer; its metadata name the endpoints.")
+    authority: Authority | None = optional(
+        "Microsoft Entra: the login host, as https://login.microsoftonline.us."
     )
-    issuer: Issuer | None = Field(
-        default=None, description="OpenID Connect issuer; its metadata name the endpoints."
+    tenant: Word | None = optional(
+        "Microsoft Entra tenant: an id, a domain, common, organizations or consumers."
     )
-    authority: Authority | None = Field(
-        default=None,
-        description="Microsoft Entra: the login host, as https://login.microsoftonline.us.",
+    ca_file: AuthoritiesFile | None = optional(
+        "PEM file of the certificate authorities to trust for OAuth instead of the "
+        "system's; relative to the configuration file."
     )
-    tenant: Word | None = Field(
-        default=None,
-        description="Microsoft Entra tenant: an id, a domain, common, organizations or consumers.",
+    certificate: ClientCertificateFile | None = optional(
+        "Microsoft Entra: PEM file with the client's certificate and its private key, "
+        "instead of client_secret; relative to the configuration file."
     )
-    ca_file: AuthoritiesFile | None = Field(
-        default=None,
-        description="PEM file of the certificate authorities to trust for OAuth instead of the "
-        "system's; relative to the configuration file.",
+    service_account: ServiceAccountFile | None = optional(
+        "Google: the service account's key file (JSON); relative to the configuration file."
     )
-    certificate: ClientCertificateFile | None = Field(
-        default=None,
-        description="Microsoft Entra: PEM file with the client's certificate and its private key, "
-        "instead of client_secret; relative to the configuration file.",
+    command: Command | None = optional(
+        "Program and arguments that print an access token, for the refresher command; "
+        "{mailbox} in an argument stands for the address. Others can see arguments: no secrets."
     )
-    service_account: ServiceAccountFile | None = Field(
-        default=None,
-        description="Google: the service account's key file (JSON); relative to the "
-        "configuration file.",
+    client_secret_expires: Date | None = optional(
+        "Last day of client_secret or certificate, to be warned in time; by default "
+        "the certificate says it."
     )
-    command: Command | None = Field(
-        default=None,
-        description="Program and arguments that print an access token, for the refresher command; "
-        "{mailbox} in an argument stands for the address. Others can see arguments: no secrets.",
-    )
-    client_secret_expires: Date | None = Field(
-        default=None,
-        description="Last day of client_secret or certificate, to be warned in time; by default "
-        "the certificate says it.",
-    )
-    refresh_token_days: Annotated[int, Field(ge=0, le=36_500)] | None = Field(
-        default=None,
-        description="Days from sign-in after which the provider ends a refresh token, to be warned "
-        "in time, as 7 for a Google project in testing; 0: unlimited or unknown.",
+    refresh_token_days: Annotated[int, Field(ge=0, le=36_500)] | None = optional(
+        "Days from sign-in after which the provider ends a refresh token, to be warned "
+        "in time, as 7 for a Google project in testing; 0: unlimited or unknown."
     )
     # 50 minutes at most: most access tokens live for an hour.
-    refresh_window_seconds: Annotated[float, Field(ge=60, le=3000)] | None = Field(
-        default=None, description="How long before its end an access token is renewed."
+    refresh_window_seconds: Annotated[float, Field(ge=60, le=3000)] | None = optional(
+        "How long before its end an access token is renewed."
     )
 
     def faults(self) -> Iterator[tuple[str, str]]:
@@ -182,16 +156,14 @@ class OAuthSection(Section):
 class ProviderSection(OAuthSection):
     """A provider of your own, or changes to a built-in one. Its OAuth keys are its accounts'."""
 
-    refresher: Word | None = Field(
-        default=None,
-        description="What gets access tokens: gmail, outlook, oidc, command, mock or a plug-in. "
-        "Required for a new name.",
+    refresher: Word | None = optional(
+        "What gets access tokens: gmail, outlook, oidc, command, mock or a plug-in. "
+        "Required for a new name."
     )
-    upstream: UpstreamSection | None = Field(
-        default=None,
-        description="Its submission server. Required, with host and port, for a new name.",
+    upstream: UpstreamSection | None = optional(
+        "Its submission server. Required, with host and port, for a new name."
     )
-    limits: LimitsSection | None = Field(default=None, description="Its limits per mailbox.")
+    limits: LimitsSection | None = optional("Its limits per mailbox.")
 
 
 class AccountSection(OAuthSection):
@@ -217,38 +189,29 @@ class AccountSection(OAuthSection):
     provider: Word = Field(
         description="gmail, outlook, another built-in provider or a name under `providers`."
     )
-    account_id: Annotated[str, Field(min_length=1, max_length=200)] | None = Field(
-        default=None, description="A name of your own for the account; shown in messages about it."
+    account_id: Annotated[str, Field(min_length=1, max_length=200)] | None = optional(
+        "A name of your own for the account; shown in messages about it."
     )
     enabled: bool = Field(
         default=True,
         description="false: the account cannot be used and its secrets are not looked for.",
     )
-    password: Password | None = Field(
-        default=None,
-        repr=False,
-        description="What the mail client must present: clear text, ${VARIABLE}, a file, "
+    password: Password | None = optional(
+        "What the mail client must present: clear text, ${VARIABLE}, a file, "
         "or an argon2 hash. Not the provider's password.",
+        repr=False,
     )
     allow_any_password: bool = Field(
         default=False, description="Accept every password; only while the listener is on loopback."
     )
-    upstream: UpstreamSection | None = Field(
-        default=None, description="Changes to the provider's submission server."
-    )
-    limits: LimitsSection | None = Field(
-        default=None, description="Changes to the provider's limits."
-    )
-    refresh_token: Secret | None = Field(
-        default=None,
+    upstream: UpstreamSection | None = optional("Changes to the provider's submission server.")
+    limits: LimitsSection | None = optional("Changes to the provider's limits.")
+    refresh_token: Secret | None = optional(
+        "A refresh token that was got elsewhere (RFC 6749 §1.5); without one, a person signs in.",
         repr=False,
-        description="A refresh token that was got elsewhere (RFC 6749 §1.5); without one, a person "
-        "signs in.",
     )
-    sign_in_as: Annotated[str, Field(min_length=1, max_length=254)] | None = Field(
-        default=None,
-        description="Who signs in where that is not the mailbox's own address, as for a shared "
-        "mailbox.",
+    sign_in_as: Annotated[str, Field(min_length=1, max_length=254)] | None = optional(
+        "Who signs in where that is not the mailbox's own address, as for a shared mailbox."
     )
     recipients: Literal["deferred", "verified"] = Field(
         default="deferred",

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Self, TypeVar
 from pydantic import (
     BaseModel,
     ConfigDict,
+    Field,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -85,6 +86,11 @@ class Section(BaseModel):
     def faults(self) -> Iterable[tuple[str, str]]:
         """Yield each key that does not go with the others, and why."""
         return ()
+
+
+def optional(description: str, *, repr: bool = True) -> Any:  # noqa: A002, ANN401 - as Field has it
+    """Return the definition of a key that may be left out; it is None then."""
+    return Field(default=None, description=description, repr=repr)
 
 
 _S = TypeVar("_S", bound=Section)
