@@ -12,7 +12,6 @@ from pydantic import Field
 
 from xoauth2_proxy.accounts.accounts import TlsMode
 from xoauth2_proxy.accounts.oauth_client import GrantType, OAuthClient
-from xoauth2_proxy.config.credential_files import certificate_end
 from xoauth2_proxy.config.secret import Password, Secret
 from xoauth2_proxy.config.section import Section, optional
 from xoauth2_proxy.config.values import (
@@ -31,6 +30,7 @@ from xoauth2_proxy.config.values import (
     Url,
     Word,
 )
+from xoauth2_proxy.credential_files import certificate_end
 
 _NO_COUNTERPART = "has no counterpart in this proxy; remove it"
 _CLIENT_FIELDS = {field.name for field in fields(OAuthClient)}

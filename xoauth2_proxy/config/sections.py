@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field, ValidationInfo, field_validator
 
 from xoauth2_proxy.config.account_sections import AccountSection, ProviderSection
-from xoauth2_proxy.config.credential_files import (
-    fault_of_certificate,
-    fault_of_file,
-    fault_of_key_pair,
-)
 from xoauth2_proxy.config.overrides import StoreKind
 from xoauth2_proxy.config.secret import Secret
 from xoauth2_proxy.config.section import Section
 from xoauth2_proxy.config.values import FilePath, Host, IpAddress, ListenPort, Url
+from xoauth2_proxy.credential_files import (
+    fault_of_certificate,
+    fault_of_file,
+    fault_of_key_pair,
+)
 from xoauth2_proxy.network import fault_of_url, is_loopback
 from xoauth2_proxy.oauth.stores.encryption import GrantCipher
 from xoauth2_proxy.oauth.stores.factory import open_cipher

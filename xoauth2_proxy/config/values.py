@@ -17,7 +17,7 @@ from pydantic import (
     WithJsonSchema,
 )
 
-from xoauth2_proxy.config.credential_files import (
+from xoauth2_proxy.credential_files import (
     check_authorities,
     check_client_certificate,
     check_service_account,
