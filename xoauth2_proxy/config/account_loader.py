@@ -17,8 +17,7 @@ from xoauth2_proxy.config.account_sections import AccountSection
 from xoauth2_proxy.config.oauth_rules import contradictions, misfits, missing_keys, noteworthy
 from xoauth2_proxy.config.posted_account_rules import faults_of_posted
 from xoauth2_proxy.config.problems import Problem, beneath, shown
-from xoauth2_proxy.config.provider_loader import unknown_provider
-from xoauth2_proxy.config.providers import Provider, is_written, with_changes
+from xoauth2_proxy.config.provider_loader import is_written, unknown_provider, with_changes
 from xoauth2_proxy.config.section import validate
 from xoauth2_proxy.mailboxes.interface import MOCK
 from xoauth2_proxy.mailboxes.runtime_accounts import account_key
@@ -26,9 +25,10 @@ from xoauth2_proxy.network import is_loopback
 from xoauth2_proxy.strict_json import json_path
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from xoauth2_proxy.config.environment import Environment
+    from xoauth2_proxy.config.providers import Provider
     from xoauth2_proxy.mailboxes.runtime_accounts import RuntimeAccounts
 
 # In the place of keys that are wrong, so that the others of the account can be judged.
@@ -75,7 +75,7 @@ class AccountLoader:
             AccountSection, value, path, None if is_disabled(value) else environment, _STAND_INS
         )
         problems = [*self._repetitions(value, path, place), *malformed]
-        missing: list[Problem] = []
+        missing: Sequence[Problem] = ()
         if section is not None:
             account, faults, missing = self._judge(section, not malformed, place, is_guarded)
             problems += beneath(path, faults)
@@ -109,7 +109,7 @@ class AccountLoader:
 
     def _judge(
         self, section: AccountSection, is_whole: bool, place: str, is_guarded: bool
-    ) -> tuple[Account | None, list[tuple[str, str]], list[Problem]]:
+    ) -> tuple[Account | None, list[tuple[str, str]], Sequence[Problem]]:
         """Return the account, what does not go together in it, and what its provider lacks.
 
         `is_whole` says that no key of it was wrong by itself.
@@ -121,12 +121,12 @@ class AccountLoader:
         if section.allow_any_password and section.enabled and not self._is_listener_on_loopback:
             faults.append(("allow_any_password", "is for a listener on loopback only"))
         if provider is None:
-            return None, faults, []
+            return None, faults, ()
         if place and (refused := [*faults_of_posted(section, provider, is_guarded=is_guarded)]):
-            return None, faults + refused, []
+            return None, faults + refused, ()
         account = _account(section, provider)
         faults += _faults(section, provider, account, is_whole=is_whole)
-        return account, faults, provider.missing if section.enabled else []
+        return account, faults, provider.missing if section.enabled else ()
 
     def _repetitions(self, value: object, path: str, place: str) -> list[Problem]:
         """Return problems for a mailbox or an `account_id` that another account has already."""

@@ -13,20 +13,16 @@ import re
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from xoauth2_proxy.accounts.oauth_client import GrantType
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from xoauth2_proxy.config.account_sections import AccountSection
     from xoauth2_proxy.config.providers import Provider
 
-_CLIENT = ("client_id", "client_secret", "certificate", "service_account", "command")
 _DIRECTIONS = (
     *("authority", "authorization_url", "grant", "issuer", "oauth_token_url", "parameters"),
     *("scopes", "tenant", "upstream"),
 )
-_OF_ONE_MAILBOX = (None, GrantType.REFRESH_TOKEN)
 # What a program may be given as a word or a file's name without being led elsewhere.
 _PLAIN_ADDRESS = re.compile(r"[A-Za-z0-9._+@-]+", re.ASCII)
 
@@ -55,17 +51,12 @@ def faults_of_posted(
             f"has characters that the program of {provider.name} might misread; write the account "
             "into the operator's file",
         )
-    entry = provider.entry
-    if entry is None:
-        return
-    # What was looked up in vain is "" or None in the shape, but written nevertheless.
-    if entry.model_fields_set & set(_CLIENT):
+    if provider.has_own_client:
         for key in _DIRECTIONS:
             if getattr(section, key) is not None:
                 yield key, f"cannot be changed here: {provider.name} has a client of its own"
-    is_of_all = entry.service_account is not None or entry.grant not in _OF_ONE_MAILBOX
-    if is_of_all and not is_guarded:
-        # Whoever adds a mailbox would open any of the organisation's.
+    if provider.opens_every_mailbox and not is_guarded:
+        # Any client that can add a mailbox would open all of the organization's.
         yield (
             "provider",
             "opens every mailbox of its organisation to who may add one: set admin.token and "

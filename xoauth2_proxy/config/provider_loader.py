@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from xoauth2_proxy.config.account_sections import ProviderSection
+from xoauth2_proxy.accounts.accounts import Limits, Upstream
+from xoauth2_proxy.accounts.oauth_client import GrantType
+from xoauth2_proxy.config.account_sections import LimitsSection, ProviderSection, UpstreamSection
 from xoauth2_proxy.config.built_in_providers import blank_provider, built_in_providers
 from xoauth2_proxy.config.oauth_rules import misfits
 from xoauth2_proxy.config.problems import Problem, beneath
-from xoauth2_proxy.config.providers import Provider, is_written, with_changes
 from xoauth2_proxy.config.section import validate
 from xoauth2_proxy.config.values import WORD, WORD_RULE
 from xoauth2_proxy.strict_json import Json, json_path
@@ -19,7 +20,11 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from xoauth2_proxy.config.environment import Environment
+    from xoauth2_proxy.config.providers import Provider
 
+_Values = TypeVar("_Values", Upstream, Limits)
+
+_CLIENT = {"client_id", "client_secret", "certificate", "service_account", "command"}
 # What people call the providers that are built in under another name.
 _OTHER_NAMES = {
     **dict.fromkeys(("office365", "office", "o365", "m365", "microsoft", "exchange"), "outlook"),
@@ -63,6 +68,16 @@ def unknown_provider(name: str, known: Iterable[str]) -> str:
     return f"there is no {name}; there are {', '.join(names)}{hint}"
 
 
+def with_changes(base: _Values, section: UpstreamSection | LimitsSection | None) -> _Values:
+    """Return `base` with what `section` writes."""
+    return replace(base, **section.model_dump(exclude_unset=True)) if section else base
+
+
+def is_written(section: UpstreamSection | None) -> bool:
+    """Whether the file says anything about the upstream."""
+    return section is not None and bool(section.model_fields_set)
+
+
 def _changed(base: Provider, section: ProviderSection, missing: list[Problem]) -> Provider:
     return replace(
         base,
@@ -70,9 +85,11 @@ def _changed(base: Provider, section: ProviderSection, missing: list[Problem]) -
         upstream=with_changes(base.upstream, section.upstream),
         limits=with_changes(base.limits, section.limits),
         is_upstream_written=is_written(section.upstream),
-        entry=section,
         client_fields={} if missing else section.client_fields(),
-        missing=missing,
+        has_own_client=bool(section.model_fields_set & _CLIENT),
+        opens_every_mailbox=section.service_account is not None
+        or section.grant not in (None, GrantType.REFRESH_TOKEN),
+        missing=tuple(missing),
     )
 
 

@@ -7,7 +7,7 @@ comes with its own secret or certificate, and an issuer with its own endpoints.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from xoauth2_proxy.accounts.accounts import Limits, TlsMode, Upstream
 from xoauth2_proxy.accounts.oauth_client import GrantType, OAuthClient
@@ -15,15 +15,6 @@ from xoauth2_proxy.network import is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from xoauth2_proxy.config.account_sections import (
-        LimitsSection,
-        ProviderSection,
-        UpstreamSection,
-    )
-    from xoauth2_proxy.config.problems import Problem
-
-_Values = TypeVar("_Values", Upstream, Limits)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,15 +25,17 @@ class Provider:
     refresher: str
     upstream: Upstream
     limits: Limits
-    built_in_client: OAuthClient = field(default_factory=OAuthClient)  # without `entry`
+    built_in_client: OAuthClient = field(default_factory=OAuthClient)
     application_scopes: tuple[str, ...] = ()  # instead of the scopes for client_credentials
     connections_allowed: int | None = None  # the provider's own cap per mailbox; None: unknown
-    is_upstream_written: bool = False  # the file says where the upstream is
-    entry: ProviderSection | None = None  # of the file
-    client_fields: dict[str, Any] = field(default_factory=dict, repr=False)  # the entry writes
-    # Secrets and files of the entry that are not there: told once an account needs them. Until
-    # then, `entry` is its shape alone.
-    missing: list[Problem] = field(default_factory=list)
+    # What the operator's entry says.
+    is_upstream_written: bool = False
+    client_fields: dict[str, Any] = field(default_factory=dict, repr=False)
+    has_own_client: bool = False  # with whatever identifies it
+    opens_every_mailbox: bool = False  # of an organization, without a sign-in
+    # Secrets and files that it names and that are not there, as problems by JSON path. They are
+    # told once an account needs them; until then, `client_fields` is empty.
+    missing: tuple[tuple[str, str], ...] = ()
 
     def client_of(self, account_fields: dict[str, Any]) -> OAuthClient:
         """Return the client of an account that writes these fields."""
@@ -68,16 +61,6 @@ class Provider:
                 "limits.max_connections",
                 f"{self.name} allows {allowed} connections per mailbox at one time",
             )
-
-
-def with_changes(base: _Values, section: UpstreamSection | LimitsSection | None) -> _Values:
-    """Return `base` with what `section` writes."""
-    return replace(base, **section.model_dump(exclude_unset=True)) if section else base
-
-
-def is_written(section: UpstreamSection | None) -> bool:
-    """Whether the file says anything about the upstream."""
-    return section is not None and bool(section.model_fields_set)
 
 
 def _overlaid(base: OAuthClient, written: dict[str, Any]) -> OAuthClient:
