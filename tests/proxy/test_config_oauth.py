@@ -17,8 +17,8 @@ from cryptography.hazmat.primitives.serialization import (
 
 from tests.support.config_files import ConfigFile, account
 from xoauth2_proxy.accounts.accounts import TlsMode
+from xoauth2_proxy.accounts.built_in_providers import built_in_providers
 from xoauth2_proxy.accounts.oauth_client import GrantType, OAuthClient
-from xoauth2_proxy.config.built_in_providers import built_in_providers
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 
 from xoauth2_proxy.accounts.accounts import Account, login_key
 from xoauth2_proxy.accounts.oauth_client import OAuthClient
+from xoauth2_proxy.accounts.providers import MOCK
 from xoauth2_proxy.config.account_sections import AccountSection
 from xoauth2_proxy.config.oauth_rules import contradictions, misfits, missing_keys, noteworthy
 from xoauth2_proxy.config.posted_account_rules import faults_of_posted
 from xoauth2_proxy.config.problems import Problem, beneath, shown
 from xoauth2_proxy.config.provider_loader import is_written, unknown_provider, with_changes
 from xoauth2_proxy.config.section import validate
-from xoauth2_proxy.mailboxes.interface import MOCK
 from xoauth2_proxy.mailboxes.runtime_accounts import account_key
 from xoauth2_proxy.network import is_loopback
 from xoauth2_proxy.strict_json import json_path
@@ -27,8 +27,8 @@ from xoauth2_proxy.strict_json import json_path
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
+    from xoauth2_proxy.accounts.providers import Provider
     from xoauth2_proxy.config.environment import Environment
-    from xoauth2_proxy.config.providers import Provider
     from xoauth2_proxy.mailboxes.runtime_accounts import RuntimeAccounts
 
 # In the place of keys that are wrong, so that the others of the account can be judged.

@@ -15,8 +15,8 @@ from xoauth2_proxy.config.account_sections import OAuthSection
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from xoauth2_proxy.accounts.providers import Provider
     from xoauth2_proxy.config.account_sections import AccountSection
-    from xoauth2_proxy.config.providers import Provider
 
     Faults = Iterator[tuple[str, str]]  # key, problem
 

@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from xoauth2_proxy.accounts.providers import Provider
     from xoauth2_proxy.config.account_sections import AccountSection
-    from xoauth2_proxy.config.providers import Provider
 
 _DIRECTIONS = (
     *("authority", "authorization_url", "grant", "issuer", "oauth_token_url", "parameters"),

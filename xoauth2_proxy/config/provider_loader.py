@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from xoauth2_proxy.accounts.accounts import Limits, Upstream
+from xoauth2_proxy.accounts.built_in_providers import blank_provider, built_in_providers
 from xoauth2_proxy.accounts.oauth_client import GrantType
 from xoauth2_proxy.config.account_sections import LimitsSection, ProviderSection, UpstreamSection
-from xoauth2_proxy.config.built_in_providers import blank_provider, built_in_providers
 from xoauth2_proxy.config.oauth_rules import misfits
 from xoauth2_proxy.config.problems import Problem, beneath
 from xoauth2_proxy.config.section import validate
@@ -19,8 +19,8 @@ from xoauth2_proxy.strict_json import Json, json_path
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
 
+    from xoauth2_proxy.accounts.providers import Provider
     from xoauth2_proxy.config.environment import Environment
-    from xoauth2_proxy.config.providers import Provider
 
 _Values = TypeVar("_Values", Upstream, Limits)
 

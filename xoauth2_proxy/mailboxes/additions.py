@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from xoauth2_proxy import log
 from xoauth2_proxy.accounts.oauth_client import GrantType
+from xoauth2_proxy.accounts.providers import MOCK
 from xoauth2_proxy.background_tasks import BackgroundTasks
 from xoauth2_proxy.errors import (
     ConfigError,
@@ -27,7 +28,7 @@ from xoauth2_proxy.errors import (
     TokenError,
     TokenStoreUnavailable,
 )
-from xoauth2_proxy.mailboxes.interface import MOCK, DefinedInFile, MailboxExists
+from xoauth2_proxy.mailboxes.interface import DefinedInFile, MailboxExists
 from xoauth2_proxy.mailboxes.runtime_accounts import account_key
 from xoauth2_proxy.mailboxes.token_check import changes_servers, new_grant, save_with_retries
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from xoauth2_proxy.accounts.oauth_client import GrantType, OAuthClient
+from xoauth2_proxy.accounts.providers import MOCK
 from xoauth2_proxy.errors import ProxyError
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 Document: TypeAlias = "dict[str, Any]"  # an account as accounts.json has it
 
-MOCK = "mock"  # the refresher of the sandbox's mailboxes
 _COMMAND = "command"
 _DISPLAY_NAMES = {
     "gmail": "Google Gmail",

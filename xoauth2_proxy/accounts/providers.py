@@ -16,6 +16,8 @@ from xoauth2_proxy.network import is_loopback
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+MOCK = "mock"  # the refresher whose tokens only the sandbox accepts
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provider:

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 from xoauth2_proxy.accounts.accounts import Limits, TlsMode, Upstream
 from xoauth2_proxy.accounts.oauth_client import OAuthClient
-from xoauth2_proxy.config.providers import Provider
-from xoauth2_proxy.mailboxes.interface import MOCK
+from xoauth2_proxy.accounts.providers import MOCK, Provider
 
 if TYPE_CHECKING:
     from pathlib import Path
