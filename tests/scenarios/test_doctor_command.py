@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.support.command_line import Command
+    from tests.support.command_line import Command, Said
     from tests.support.identity_server import IdentityProvider
     from tests.support.mail_server import MailServer
     from xoauth2_proxy.sandbox.app import Sandbox
@@ -64,7 +64,7 @@ def upstream(server: MailServer) -> dict[str, object]:
     return {"host": server.host, "port": server.port, "tls": "starttls", "ca_file": ca_file}
 
 
-def failed(command: Command) -> dict[str, Any]:
+def failed(command: Command | Said) -> dict[str, Any]:
     """Return the step that fails first."""
     assert command.code == 1, command.text
     found = command.document
