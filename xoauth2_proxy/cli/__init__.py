@@ -3,10 +3,11 @@
 Exit codes: 0 stopped as asked, or all is well; 1 could not start, or something is not well; 2 wrong
 usage or configuration; 130 interrupted.
 
-Options are declared here with typer alone; a command imports what it needs when it runs, for
-`--help` and `version` shall not pay for a server.
+Options are declared here with typer alone. A command imports what it needs when it runs: `--help`
+must not pay for a server.
 """
 
-from xoauth2_proxy.cli.application import cli, main
+from xoauth2_proxy.cli.application import main
+from xoauth2_proxy.cli.options import cli
 
 __all__ = ["cli", "main"]

@@ -9,85 +9,18 @@ from typing import Annotated
 import typer
 
 from xoauth2_proxy import __version__, log
-from xoauth2_proxy.cli import mailbox_commands, tools
+from xoauth2_proxy.cli import mailbox_commands, tools  # noqa: F401 - each adds its commands
 from xoauth2_proxy.cli.options import (
     ConfigOption,
     GlobalOptions,
     SandboxOption,
     StateOption,
+    cli,
     epilog,
+    port_option,
 )
 from xoauth2_proxy.service.event_loop import EventLoop
 from xoauth2_proxy.workers.number import MAX_WORKERS, number_of_processors
-
-_EPILOG = epilog(
-    {
-        "Try everything without an account": "xoauth2-proxy --sandbox",
-        "Run with your own accounts": "xoauth2-proxy --config accounts.json",
-        "Check a configuration": "xoauth2-proxy check --config accounts.json",
-        "Sign a mailbox in": "xoauth2-proxy --config accounts.json login alice@example.com",
-        "See which mailboxes need attention": "xoauth2-proxy --config accounts.json status",
-        "Find out why mail is not sent": (
-            "xoauth2-proxy --config accounts.json doctor alice@example.com"
-        ),
-    },
-    {
-        0: "stopped as asked",
-        1: "could not start; the message says why",
-        2: "wrong usage or configuration",
-        130: "interrupted",
-    },
-)
-
-cli = typer.Typer(
-    name="xoauth2-proxy",
-    add_completion=False,
-    # Plain text: help in boxes would import rich, at three times the price of the whole help.
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,  # a traceback with local variables would show secrets
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-)
-cli.command(
-    "check", short_help="Check a configuration and print every problem.", epilog=tools.CHECK_EPILOG
-)(tools.check)
-cli.command(
-    "login",
-    short_help="Sign a mailbox in at its provider, once.",
-    epilog=mailbox_commands.LOGIN_EPILOG,
-)(mailbox_commands.log_in)
-cli.command(
-    "status",
-    short_help="Show whether each mailbox can send.",
-    epilog=mailbox_commands.STATUS_EPILOG,
-)(mailbox_commands.show_status)
-cli.command(
-    "doctor",
-    short_help="Find out why a mailbox cannot send.",
-    epilog=mailbox_commands.DOCTOR_EPILOG,
-)(mailbox_commands.examine)
-cli.command(
-    "list",
-    short_help="List the accounts, enabled and disabled.",
-    epilog=mailbox_commands.LIST_EPILOG,
-)(mailbox_commands.list_accounts)
-cli.command(
-    "revoke",
-    short_help="Sign a mailbox out at its provider.",
-    epilog=mailbox_commands.REVOKE_EPILOG,
-)(mailbox_commands.revoke)
-cli.command(
-    "remove", short_help="Remove a mailbox that was added.", epilog=mailbox_commands.REMOVE_EPILOG
-)(mailbox_commands.remove)
-cli.command(
-    "hash-password", short_help="Print the argon2 hash of a password.", epilog=tools.HASH_EPILOG
-)(tools.hash_password)
-cli.command(
-    "health", short_help="Ask a running proxy whether it is healthy.", epilog=tools.HEALTH_EPILOG
-)(tools.health)
-cli.command(
-    "schema", short_help="Print the configuration's JSON Schema.", epilog=tools.SCHEMA_EPILOG
-)(tools.schema)
-cli.command("version", short_help="Print the version.", epilog=tools.VERSION_EPILOG)(tools.version)
 
 
 def _print_version(is_asked: bool) -> None:
@@ -112,13 +45,7 @@ HostOption = Annotated[
     ),
 ]
 PortOption = Annotated[
-    int | None,
-    typer.Option(
-        min=0,
-        max=65535,
-        metavar="PORT",
-        help="Port that mail clients connect to; 0: any free one. Default: 2525.",
-    ),
+    int | None, port_option("Port that mail clients connect to; 0: any free one. Default: 2525.")
 ]
 AdminHostOption = Annotated[
     str | None,
@@ -128,32 +55,18 @@ AdminHostOption = Annotated[
     ),
 ]
 AdminPortOption = Annotated[
-    int | None,
-    typer.Option(
-        min=0,
-        max=65535,
-        metavar="PORT",
-        help="Port of the admin server; 0: any free one. Default: 9090.",
-    ),
+    int | None, port_option("Port of the admin server; 0: any free one. Default: 9090.")
 ]
 SandboxPortOption = Annotated[
     int,
-    typer.Option(
-        min=0,
-        max=65535,
-        metavar="PORT",
-        show_default="any free one",
-        help="Port of the sandbox's mail server, for programs that talk to it directly.",
+    port_option(
+        "Port of the sandbox's mail server, for programs that talk to it directly.", "any free one"
     ),
 ]
 SandboxHttpPortOption = Annotated[
     int,
-    typer.Option(
-        min=0,
-        max=65535,
-        metavar="PORT",
-        show_default="any free one",
-        help="Port of the sandbox's page, which shows the messages that it received.",
+    port_option(
+        "Port of the sandbox's page, which shows the messages that it received.", "any free one"
     ),
 ]
 TlsCertOption = Annotated[
@@ -207,7 +120,27 @@ VersionOption = Annotated[
 ]
 
 
-@cli.callback(invoke_without_command=True, epilog=_EPILOG)
+@cli.callback(
+    invoke_without_command=True,
+    epilog=epilog(
+        {
+            "Try everything without an account": "xoauth2-proxy --sandbox",
+            "Run with your own accounts": "xoauth2-proxy --config accounts.json",
+            "Check a configuration": "xoauth2-proxy check --config accounts.json",
+            "Sign a mailbox in": "xoauth2-proxy --config accounts.json login alice@example.com",
+            "See which mailboxes need attention": "xoauth2-proxy --config accounts.json status",
+            "Find out why mail is not sent": (
+                "xoauth2-proxy --config accounts.json doctor alice@example.com"
+            ),
+        },
+        {
+            0: "stopped as asked",
+            1: "could not start; the message says why",
+            2: "wrong usage or configuration",
+            130: "interrupted",
+        },
+    ),
+)
 def serve(  # noqa: PLR0913 - one parameter an option
     context: typer.Context,
     config: ConfigOption = None,
@@ -234,18 +167,17 @@ def serve(  # noqa: PLR0913 - one parameter an option
     A mail client connects to port 2525 and logs in with the password from the configuration. Its
     mail is sent through the mailbox's own provider. Without a command, the proxy runs.
     """
-    context.obj = GlobalOptions(
-        config=config,
-        state_dir=state_dir,
-        host=host,
-        port=port,
-        admin_host=admin_host,
-        admin_port=admin_port,
-        tls_cert=tls_cert,
-        tls_key=tls_key,
-        allow_insecure_auth=allow_insecure_auth,
-        sandbox=sandbox,
-    )
+    overrides = {
+        "host": host,
+        "port": port,
+        "admin_host": admin_host,
+        "admin_port": admin_port,
+        "tls_cert": tls_cert,
+        "tls_key": tls_key,
+        "allow_insecure_auth": allow_insecure_auth,
+        "sandbox": sandbox,
+    }
+    context.obj = GlobalOptions(config, state_dir, overrides)
     if context.invoked_subcommand is not None:
         return
     if (sandbox_port or sandbox_http_port) and not sandbox:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NoReturn
 import typer
 
 from xoauth2_proxy.commands.disabled_accounts import DisabledAccount, disabled_accounts
-from xoauth2_proxy.commands.health_check import USUAL_URL
+from xoauth2_proxy.commands.health_check import TOKEN_VARIABLE, USUAL_URL
 from xoauth2_proxy.commands.invocation import Invocation
 from xoauth2_proxy.commands.state_owner import other_user
 from xoauth2_proxy.config import Config, ConfigSource, Overrides
@@ -20,10 +20,11 @@ from xoauth2_proxy.service.components import open_configured_store
 from xoauth2_proxy.standard_streams import keyboard_interrupts
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Coroutine
+    from collections.abc import Coroutine
     from pathlib import Path
 
     from xoauth2_proxy.cli.options import GlobalOptions
+    from xoauth2_proxy.commands.console import Console
     from xoauth2_proxy.oauth.stores import TokenStore
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130  # 130: 128 + SIGINT, as shells count
@@ -38,18 +39,9 @@ def source_of(
 ) -> ConfigSource:
     """Return what to load: by the options of the sub-command, else by those before it."""
     before: GlobalOptions = context.obj
-    overrides = Overrides(
-        host=before.host,
-        port=before.port,
-        admin_host=before.admin_host,
-        admin_port=before.admin_port,
-        tls_cert=before.tls_cert,
-        tls_key=before.tls_key,
-        allow_insecure_auth=before.allow_insecure_auth,
-        sandbox=sandbox or before.sandbox,
-    )
+    overrides = before.overrides | ({"sandbox": True} if sandbox else {})
     state = state_dir or before.state_dir or default_state_dir()
-    return ConfigSource(config or before.config, overrides, state)
+    return ConfigSource(config or before.config, Overrides(**overrides), state)
 
 
 def load(source: ConfigSource) -> Config:
@@ -72,11 +64,12 @@ def admin_url(config: Config | None) -> str:
     if config is None:
         return USUAL_URL
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(config.admin.host, config.admin.host)  # noqa: S104
-    return (
-        f"http://[{host}]:{config.admin.port}"
-        if ":" in host
-        else f"http://{host}:{config.admin.port}"
-    )
+    return f"http://{f'[{host}]' if ':' in host else host}:{config.admin.port}"
+
+
+def admin_token(config: Config | None) -> str:
+    """Return the token of the admin server: from the environment, else from the configuration."""
+    return os.environ.get(TOKEN_VARIABLE, config.admin.token if config else "")
 
 
 def disabled(source: ConfigSource) -> list[DisabledAccount]:
@@ -88,7 +81,7 @@ def disabled(source: ConfigSource) -> list[DisabledAccount]:
 
 
 def refuse(config: Path | None, error: ConfigError) -> NoReturn:
-    """Say everything that is wrong, and end with exit code 2."""
+    """Print everything that is wrong, and end with exit code 2."""
     count = len(error.problems)
     is_typed = all(path == "MAILBOX" or path.startswith("--") for path, _ in error.problems)
     where = f" in {config}" if config and not is_typed else ""
@@ -116,18 +109,25 @@ def invocation(source: ConfigSource) -> Invocation:
     return Invocation(source.path, None if is_usual else source.state_dir)
 
 
-def run(work: Coroutine[object, object, int]) -> int:
-    """Return the exit code of a command that waits; SIGINT cancels it."""
+def console(source: ConfigSource) -> Console:
+    """Return where a command prints its answer."""
+    from xoauth2_proxy.commands.console import Console  # here: the proxy itself needs no rich
+
+    return Console.of_process(invocation(source))
+
+
+def run(work: Coroutine[object, object, int], store: TokenStore | None = None) -> int:
+    """Return the exit code of a command that waits; SIGINT cancels it. `store` is closed."""
+
+    async def closing() -> int:
+        try:
+            return await work
+        finally:
+            if store is not None:
+                await store.close()
+
     try:
         with keyboard_interrupts():
-            return asyncio.run(work)
+            return asyncio.run(closing())
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
-
-
-async def closing(store: TokenStore, work: Awaitable[int]) -> int:
-    """Return what `work` returns, and close the store."""
-    try:
-        return await work
-    finally:
-        await store.close()

@@ -1,4 +1,4 @@
-"""Commands about mailboxes: signing in and out, their state, and examining one."""
+"""Commands that read the configuration: checking it, and all that is done with mailboxes."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from xoauth2_proxy.cli.options import (
-    MAILBOX_CODES,
     ConfigOption,
     JsonOption,
     MailboxArgument,
     StateOption,
     UrlOption,
     WithSandboxOption,
+    cli,
     epilog,
+    port_option,
 )
-from xoauth2_proxy.commands.health_check import TOKEN_VARIABLE
+from xoauth2_proxy.commands.health_check import TOKEN_VARIABLE, URL_VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -27,55 +28,62 @@ if TYPE_CHECKING:
     from xoauth2_proxy.commands.mailbox_changes import ChangeOptions, ProxyFiles
     from xoauth2_proxy.config import ConfigSource
 
-LOGIN_EPILOG = epilog(
-    {
-        "Sign in a mailbox of the configuration": (
-            "xoauth2-proxy --config accounts.json login alice@example.com"
-        ),
-        "Add a mailbox and sign it in": (
-            "xoauth2-proxy --config accounts.json login bob@gmail.com --provider gmail"
-        ),
-    },
-    {0: "signed in", **MAILBOX_CODES, 130: "interrupted; nothing was changed"},
-)
-STATUS_EPILOG = epilog(
-    {
-        "Show all mailboxes": "xoauth2-proxy --config accounts.json status",
-        "Ask the running proxy": "xoauth2-proxy status --url http://127.0.0.1:9090",
-        "Be told a month ahead, in a daily job": (
-            "xoauth2-proxy --config accounts.json status --warn-days 30"
-        ),
-    },
-    {
-        0: "no mailbox needs attention",
-        1: "a mailbox needs attention, or its state is not known",
-        2: "wrong usage or configuration",
-    },
-)
-DOCTOR_EPILOG = epilog(
-    {
-        "Examine one mailbox": "xoauth2-proxy --config accounts.json doctor alice@example.com",
-        "And send a test message": (
-            "xoauth2-proxy -c accounts.json doctor alice@example.com --send-to bob@example.com"
-        ),
-        "Examine all mailboxes": "xoauth2-proxy --config accounts.json doctor --all",
-    },
-    {0: "everything works", 1: "something does not", 2: "wrong usage or configuration"},
-)
-LIST_EPILOG = epilog(
-    {"List them": "xoauth2-proxy --config accounts.json list"},
-    {0: "listed", 2: "wrong usage or configuration"},
-)
-REVOKE_EPILOG = epilog(
-    {"Revoke": "xoauth2-proxy --config accounts.json revoke alice@example.com"},
-    {0: "revoked", **MAILBOX_CODES},
-)
-REMOVE_EPILOG = epilog(
-    {"Remove": "xoauth2-proxy --config accounts.json remove bob@gmail.com"},
-    {0: "removed", **MAILBOX_CODES},
-)
+_CONFIGURED = "xoauth2-proxy --config accounts.json"
+_WRONG_USAGE = {2: "wrong usage or configuration"}
+_MAILBOX_CODES = {1: "it failed; the message says why"} | _WRONG_USAGE
 
 
+@cli.command(
+    short_help="Check a configuration and print every problem.",
+    epilog=epilog(
+        {
+            "Check a file": "xoauth2-proxy check --config accounts.json",
+            "Check it together with options of the proxy": (
+                "xoauth2-proxy --host 0.0.0.0 check --config accounts.json"
+            ),
+        },
+        {0: "no problem was found", 2: "there are problems; each is printed with its place"},
+    ),
+)
+def check(
+    context: typer.Context,
+    config: ConfigOption = None,
+    sandbox: WithSandboxOption = False,
+    state_dir: StateOption = None,
+) -> None:
+    """Check a configuration and print every problem, without starting the proxy.
+
+    Options of the proxy itself, such as --host, are checked too when they are written before
+    `check`.
+    """
+    from xoauth2_proxy.cli import configured
+    from xoauth2_proxy.commands.check import concerns
+
+    source = configured.source_of(context, config, state_dir, sandbox=sandbox)
+    loaded = configured.load(source)
+    typed = configured.invocation(source).typed
+    warnings = [typed(one) for one in concerns(loaded, has_sandbox=source.overrides.sandbox)]
+    for warning in warnings:
+        typer.echo(f"warning: {warning}", err=True)
+    enabled = len(loaded.accounts)
+    count = f", {len(warnings)} warning{'s'[: len(warnings) > 1]}" if warnings else ""
+    typer.echo(
+        f"{source.path or 'sandbox'}: {enabled} account{'s'[: enabled != 1]} enabled, "
+        f"{loaded.disabled_accounts} disabled; no problems found{count}"
+    )
+
+
+@cli.command(
+    "login",
+    short_help="Sign a mailbox in at its provider, once.",
+    epilog=epilog(
+        {
+            "Sign in a mailbox of the configuration": f"{_CONFIGURED} login alice@example.com",
+            "Add a mailbox and sign it in": f"{_CONFIGURED} login bob@gmail.com --provider gmail",
+        },
+        {0: "signed in", **_MAILBOX_CODES, 130: "interrupted; nothing was changed"},
+    ),
+)
 def log_in(  # noqa: PLR0913 - one parameter an option
     context: typer.Context,
     mailbox: MailboxArgument,
@@ -103,12 +111,9 @@ def log_in(  # noqa: PLR0913 - one parameter an option
     ] = False,
     port: Annotated[
         int,
-        typer.Option(
-            min=0,
-            max=65535,
-            metavar="PORT",
-            show_default="any free one",
-            help="Port of the redirect address, if the OAuth client is registered with one.",
+        port_option(
+            "Port of the redirect address, if the OAuth client is registered with one.",
+            "any free one",
         ),
     ] = 0,
     config: ConfigOption = None,
@@ -127,20 +132,13 @@ def log_in(  # noqa: PLR0913 - one parameter an option
     from xoauth2_proxy.commands.terminal import Terminal
     from xoauth2_proxy.errors import ConfigError
 
-    chosen = {
-        SignInMethod.WEB: is_web,
-        SignInMethod.DEVICE: is_device,
-        SignInMethod.PASTE: is_paste,
-    }
-    methods = [method for method, is_chosen in chosen.items() if is_chosen]
-    if len(methods) > 1:
+    chosen = [SignInMethod.WEB] * is_web + [SignInMethod.DEVICE] * is_device
+    chosen += [SignInMethod.PASTE] * is_paste
+    if len(chosen) > 1:
         raise typer.BadParameter("choose one of --web, --device and --paste")
     source = configured.source_of(context, config, state_dir)
     options = login.LoginOptions(
-        mailbox=mailbox,
-        provider=provider,
-        method=methods[0] if methods else None,
-        port=port,
+        mailbox=mailbox, provider=provider, method=chosen[0] if chosen else None, port=port
     )
     terminal = Terminal(
         output=sys.stdout,
@@ -159,6 +157,22 @@ def log_in(  # noqa: PLR0913 - one parameter an option
     raise typer.Exit(code)
 
 
+@cli.command(
+    "status",
+    short_help="Show whether each mailbox can send.",
+    epilog=epilog(
+        {
+            "Show all mailboxes": f"{_CONFIGURED} status",
+            "Ask the running proxy": "xoauth2-proxy status --url http://127.0.0.1:9090",
+            "Be told a month ahead, in a daily job": f"{_CONFIGURED} status --warn-days 30",
+        },
+        {
+            0: "no mailbox needs attention",
+            1: "a mailbox needs attention, or its state is not known",
+            **_WRONG_USAGE,
+        },
+    ),
+)
 def show_status(  # noqa: PLR0913 - one parameter an option
     context: typer.Context,
     mailboxes: Annotated[list[str] | None, typer.Argument(metavar="MAILBOX", hidden=True)] = None,
@@ -182,7 +196,7 @@ def show_status(  # noqa: PLR0913 - one parameter an option
             "files; no configuration is needed then. Its token, if it has one, is read from the "
             f"environment variable {TOKEN_VARIABLE}.",
             metavar="URL",
-            envvar="XOAUTH2_PROXY_ADMIN_URL",
+            envvar=URL_VARIABLE,
         ),
     ] = "",
     config: ConfigOption = None,
@@ -196,7 +210,6 @@ def show_status(  # noqa: PLR0913 - one parameter an option
     """
     from xoauth2_proxy.cli import configured
     from xoauth2_proxy.commands import status
-    from xoauth2_proxy.commands.console import Console
     from xoauth2_proxy.config import StoreKind
     from xoauth2_proxy.config.sections import AlertsSection
 
@@ -209,21 +222,35 @@ def show_status(  # noqa: PLR0913 - one parameter an option
         is_all=is_all,
         warn_days=alerts.warn_days if warn_days is None else warn_days,
     )
-    console = Console.of_process(configured.invocation(source))
+    console = configured.console(source)
     if loaded is not None and loaded.store.kind is StoreKind.MEMORY and not url:
         url = configured.admin_url(loaded)
     if loaded is None or url:
-        token = os.environ.get(TOKEN_VARIABLE, loaded.admin.token if loaded else "")
+        token = configured.admin_token(loaded)
         raise typer.Exit(configured.run(status.run_remote(url, token, options, console)))
     store = configured.open_store(loaded, source)
     disabled = configured.disabled(source)
     work = status.run(loaded.accounts, store, options, console, disabled)
-    raise typer.Exit(configured.run(configured.closing(store, work)))
+    raise typer.Exit(configured.run(work, store))
 
 
+@cli.command(
+    "doctor",
+    short_help="Find out why a mailbox cannot send.",
+    epilog=epilog(
+        {
+            "Examine one mailbox": f"{_CONFIGURED} doctor alice@example.com",
+            "And send a test message": (
+                "xoauth2-proxy -c accounts.json doctor alice@example.com --send-to bob@example.com"
+            ),
+            "Examine all mailboxes": f"{_CONFIGURED} doctor --all",
+        },
+        {0: "everything works", 1: "something does not", **_WRONG_USAGE},
+    ),
+)
 def examine(  # noqa: PLR0913 - one parameter an option
     context: typer.Context,
-    mailbox: Annotated[str, typer.Argument(metavar="MAILBOX", hidden=True)] = "",
+    mailbox: MailboxArgument = "",
     is_all: Annotated[bool, typer.Option("--all", help="Examine every enabled mailbox.")] = False,
     send_to: Annotated[
         str,
@@ -241,7 +268,6 @@ def examine(  # noqa: PLR0913 - one parameter an option
     that depends on one that failed is not tested.
     """
     from xoauth2_proxy.cli import configured
-    from xoauth2_proxy.commands.console import Console
     from xoauth2_proxy.commands.doctor import command
     from xoauth2_proxy.config import StoreKind
     from xoauth2_proxy.oauth.refreshers import registry
@@ -250,23 +276,28 @@ def examine(  # noqa: PLR0913 - one parameter an option
         raise typer.BadParameter("name one mailbox, or write --all")
     source = configured.source_of(context, config, state_dir, sandbox=sandbox)
     loaded = configured.load(source)
+    store = configured.open_store(loaded, source)
     refreshers = registry.RefresherRegistry(source.state_dir)
     dependencies = command.DoctorDependencies(
-        store=configured.open_store(loaded, source),
+        store=store,
         is_store_shared=loaded.store.kind is not StoreKind.MEMORY,
         refreshers=refreshers.refreshers(account.refresher for account in loaded.accounts),
     )
-    console = Console.of_process(configured.invocation(source))
     options = command.DoctorOptions(
         mailbox=mailbox, is_all=is_all, send_to=send_to, is_json=is_json
     )
+    work = command.run(loaded.accounts, options, dependencies, configured.console(source))
     try:
-        code = configured.run(command.run(loaded.accounts, options, dependencies, console))
+        raise typer.Exit(configured.run(work, store))
     finally:
         refreshers.close()
-    raise typer.Exit(code)
 
 
+@cli.command(
+    "list",
+    short_help="List the accounts, enabled and disabled.",
+    epilog=epilog({"List them": f"{_CONFIGURED} list"}, {0: "listed", **_WRONG_USAGE}),
+)
 def list_accounts(
     context: typer.Context,
     is_json: JsonOption = False,
@@ -281,15 +312,19 @@ def list_accounts(
     """
     from xoauth2_proxy.cli import configured
     from xoauth2_proxy.commands import account_list
-    from xoauth2_proxy.commands.console import Console
 
     source = configured.source_of(context, config, state_dir, sandbox=sandbox)
     loaded = configured.load(source)
-    console = Console.of_process(configured.invocation(source))
-    disabled = configured.disabled(source)
+    disabled, console = configured.disabled(source), configured.console(source)
     raise typer.Exit(account_list.run(loaded, disabled, console, is_json=is_json))
 
 
+@cli.command(
+    short_help="Sign a mailbox out at its provider.",
+    epilog=epilog(
+        {"Revoke": f"{_CONFIGURED} revoke alice@example.com"}, {0: "revoked", **_MAILBOX_CODES}
+    ),
+)
 def revoke(
     context: typer.Context,
     mailbox: MailboxArgument,
@@ -309,6 +344,12 @@ def revoke(
     _change(mailbox_changes.revoke, mailbox, url, source)
 
 
+@cli.command(
+    short_help="Remove a mailbox that was added.",
+    epilog=epilog(
+        {"Remove": f"{_CONFIGURED} remove bob@gmail.com"}, {0: "removed", **_MAILBOX_CODES}
+    ),
+)
 def remove(
     context: typer.Context,
     mailbox: MailboxArgument,
@@ -334,17 +375,13 @@ def _change(
     url: str,
     source: ConfigSource,
 ) -> NoReturn:
-    """Make a change by the running proxy, or in its files, and end with the exit code."""
     from xoauth2_proxy.cli import configured
-    from xoauth2_proxy.commands.console import Console
     from xoauth2_proxy.commands.mailbox_changes import ChangeOptions, ProxyFiles
     from xoauth2_proxy.mailboxes.runtime_accounts import open_runtime_accounts
 
     loaded = configured.load_unless(url, source)
     files = None
-    token = ""
     if loaded is not None:
-        token = loaded.admin.token
         files = ProxyFiles(
             config=loaded,
             open_store=lambda: configured.open_store(loaded, source),
@@ -353,8 +390,7 @@ def _change(
     options = ChangeOptions(
         mailbox=mailbox,
         url=url or configured.admin_url(loaded),
-        token=os.environ.get(TOKEN_VARIABLE, token),
+        token=configured.admin_token(loaded),
         is_url_given=bool(url),
     )
-    console = Console.of_process(configured.invocation(source))
-    raise typer.Exit(configured.run(change(options, files, console)))
+    raise typer.Exit(configured.run(change(options, files, configured.console(source))))

@@ -1,14 +1,23 @@
-"""Options that several commands share, and what was written before a sub-command."""
+"""The program without its commands, and what the commands share: options and the end of a help."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from xoauth2_proxy.commands.health_check import TOKEN_VARIABLE, URL_VARIABLE
+
+cli = typer.Typer(
+    name="xoauth2-proxy",
+    add_completion=False,
+    # Plain text: help in boxes would import rich, at three times the price of the whole help.
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,  # a traceback with local variables would show secrets
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 
 ConfigOption = Annotated[
     Path | None,
@@ -58,23 +67,19 @@ UrlOption = Annotated[
     ),
 ]
 
-MAILBOX_CODES = {1: "it failed; the message says why", 2: "wrong usage or configuration"}
+
+def port_option(help: str, default: str | bool = False) -> Any:  # noqa: A002, ANN401 - as typer's
+    """Return an option whose value is a port; `default` is what the help says of its default."""
+    return typer.Option(help=help, metavar="PORT", min=0, max=65535, show_default=default)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class GlobalOptions:
     """The options before a sub-command, as they were typed."""
 
-    config: Path | None = None
-    state_dir: Path | None = None
-    host: str | None = None
-    port: int | None = None
-    admin_host: str | None = None
-    admin_port: int | None = None
-    tls_cert: Path | None = None
-    tls_key: Path | None = None
-    allow_insecure_auth: bool | None = None
-    sandbox: bool = False
+    config: Path | None
+    state_dir: Path | None
+    overrides: dict[str, Any]  # the fields of `Overrides`, whose import `--help` does not need
 
 
 def epilog(examples: dict[str, str], codes: dict[int, str]) -> str:

@@ -1,93 +1,53 @@
-"""Commands that need no mailbox: the program, its configuration, passwords and health."""
+"""Commands that need no mailbox: passwords, health, the configuration's schema and the version."""
 
 from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from xoauth2_proxy import __version__
-from xoauth2_proxy.cli.options import ConfigOption, StateOption, WithSandboxOption, epilog
+from xoauth2_proxy.cli.options import cli, epilog
 from xoauth2_proxy.commands import health_check
 
-if TYPE_CHECKING:
-    from xoauth2_proxy.config import Config
 
-CHECK_EPILOG = epilog(
-    {
-        "Check a file": "xoauth2-proxy check --config accounts.json",
-        "Check it together with options of the proxy": (
-            "xoauth2-proxy --host 0.0.0.0 check --config accounts.json"
-        ),
-    },
-    {0: "no problem was found", 2: "there are problems; each is printed with its place"},
+@cli.command(
+    short_help="Print the argon2 hash of a password.",
+    epilog=epilog(
+        {
+            "Type a password and get its hash": "xoauth2-proxy hash-password",
+            "Take the first line of a file": "xoauth2-proxy hash-password < password.txt",
+        },
+        {
+            0: "the hash was printed",
+            2: "there was no password, or the two differ",
+            130: "interrupted",
+        },
+    ),
 )
-SCHEMA_EPILOG = epilog(
-    {"Let an editor check accounts.json": "xoauth2-proxy schema > accounts.schema.json"},
-    {0: "printed", 1: "the output could not be written"},
-)
-VERSION_EPILOG = epilog({"Print it": "xoauth2-proxy version"}, {0: "printed"})
-HEALTH_EPILOG = epilog(
-    {
-        "Ask the proxy on this machine": "xoauth2-proxy health",
-        "Ask another": "xoauth2-proxy health --url http://127.0.0.1:9091",
-    },
-    {0: "the proxy is healthy", 1: "it is not, or it does not answer"},
-)
-HASH_EPILOG = epilog(
-    {
-        "Type a password and get its hash": "xoauth2-proxy hash-password",
-        "Take the first line of a file": "xoauth2-proxy hash-password < password.txt",
-    },
-    {0: "the hash was printed", 2: "there was no password, or the two differ", 130: "interrupted"},
-)
+def hash_password() -> None:
+    """Print the argon2 hash of a password, to write into the configuration in its place.
 
-
-def check(
-    context: typer.Context,
-    config: ConfigOption = None,
-    sandbox: WithSandboxOption = False,
-    state_dir: StateOption = None,
-) -> None:
-    """Check a configuration and print every problem, without starting the proxy.
-
-    Options of the proxy itself, such as --host, are checked too when they are written before
-    `check`.
+    The password is asked for twice and not shown. If standard input is a file or pipe, its first
+    line is the password.
     """
-    from xoauth2_proxy.cli import configured
-    from xoauth2_proxy.commands.check import concerns
+    from xoauth2_proxy.commands import hash_password as command
 
-    given = configured.source_of(context, config, state_dir, sandbox=sandbox)
-    loaded = configured.load(given)
-    typed = configured.invocation(given).typed
-    warnings = [typed(one) for one in concerns(loaded, has_sandbox=given.overrides.sandbox)]
-    for warning in warnings:
-        typer.echo(f"warning: {warning}", err=True)
-    count = f", {len(warnings)} warning{'s'[: len(warnings) > 1]}" if warnings else ""
-    typer.echo(f"{given.path or 'sandbox'}: {_described(loaded)}; no problems found{count}")
+    raise typer.Exit(command.run(sys.stdin))
 
 
-def _described(config: Config) -> str:
-    enabled, disabled = len(config.accounts), config.disabled_accounts
-    return f"{enabled} account{'s'[: enabled != 1]} enabled, {disabled} disabled"
-
-
-def schema() -> None:
-    """Print the JSON Schema of the configuration, for editors and other tools."""
-    import json
-
-    from xoauth2_proxy.config.schema import json_schema
-
-    typer.echo(json.dumps(json_schema(), indent=2))
-
-
-def version() -> None:
-    """Print the version."""
-    typer.echo(f"xoauth2-proxy {__version__}")
-
-
+@cli.command(
+    short_help="Ask a running proxy whether it is healthy.",
+    epilog=epilog(
+        {
+            "Ask the proxy on this machine": "xoauth2-proxy health",
+            "Ask another": "xoauth2-proxy health --url http://127.0.0.1:9091",
+        },
+        {0: "the proxy is healthy", 1: "it is not, or it does not answer"},
+    ),
+)
 def health(
     url: Annotated[
         str,
@@ -106,12 +66,26 @@ def health(
     raise typer.Exit(health_check.run(os.environ, url))
 
 
-def hash_password() -> None:
-    """Print the argon2 hash of a password, to write into the configuration in its place.
+@cli.command(
+    short_help="Print the configuration's JSON Schema.",
+    epilog=epilog(
+        {"Let an editor check accounts.json": "xoauth2-proxy schema > accounts.schema.json"},
+        {0: "printed", 1: "the output could not be written"},
+    ),
+)
+def schema() -> None:
+    """Print the JSON Schema of the configuration, for editors and other tools."""
+    import json
 
-    The password is asked for twice and not shown. If standard input is a file or pipe, its first
-    line is the password.
-    """
-    from xoauth2_proxy.commands import hash_password as command
+    from xoauth2_proxy.config.schema import json_schema
 
-    raise typer.Exit(command.run(sys.stdin))
+    typer.echo(json.dumps(json_schema(), indent=2))
+
+
+@cli.command(
+    short_help="Print the version.",
+    epilog=epilog({"Print it": "xoauth2-proxy version"}, {0: "printed"}),
+)
+def version() -> None:
+    """Print the version."""
+    typer.echo(f"xoauth2-proxy {__version__}")

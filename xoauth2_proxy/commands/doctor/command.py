@@ -49,7 +49,7 @@ class DoctorOptions:
 class DoctorDependencies:
     """What the examination needs of the proxy's own parts."""
 
-    store: TokenStore  # closed by `run`
+    store: TokenStore
     is_store_shared: bool  # False for the kind memory
     refreshers: Mapping[str, Refresher]
     hostname: str = "[127.0.0.1]"  # for EHLO
@@ -83,18 +83,15 @@ async def run(
 ) -> int:
     """Examine one mailbox or all, show each step as it ends, and return the exit code."""
     present = {account.key: account for account in accounts}
-    try:
-        if options.is_all:
-            return await _examine_all(list(present.values()), options, dependencies, console)
-        account = present.get(login_key(options.mailbox))
-        if account is None:
-            guess = likely(options.mailbox, [one.email for one in present.values()])
-            words = filter(None, (f"there is no enabled account {options.mailbox}", guess))
-            console.complain("; ".join(words))
-            return EXIT_USAGE
-        results = await _examine(account, options, dependencies, console)
-    finally:
-        await dependencies.store.close()
+    if options.is_all:
+        return await _examine_all(list(present.values()), options, dependencies, console)
+    account = present.get(login_key(options.mailbox))
+    if account is None:
+        guess = likely(options.mailbox, [one.email for one in present.values()])
+        words = filter(None, (f"there is no enabled account {options.mailbox}", guess))
+        console.complain("; ".join(words))
+        return EXIT_USAGE
+    results = await _examine(account, options, dependencies, console)
     if options.is_json:
         console.show_json({"version": _VERSION, **_document(account, results)})
     else:
