@@ -19,6 +19,7 @@ from tests.support.token_scripts import WrittenRefresher
 from xoauth2_proxy.accounts.oauth_client import OAuthClient
 from xoauth2_proxy.commands.console import Console
 from xoauth2_proxy.commands.doctor import command
+from xoauth2_proxy.commands.doctor.context import DoctorDependencies
 from xoauth2_proxy.oauth.stores.memory import MemoryStore
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ class Ward:
         console = Console(RichConsole(file=out, width=200), RichConsole(file=err, width=200))
         has_none = self.account.oauth.is_empty and self.refresher is None
         refresher = self.refresher or WrittenRefresher(self.token)
-        dependencies = command.DoctorDependencies(
+        dependencies = DoctorDependencies(
             store=self.store,
             is_store_shared=self.is_store_shared,
             refreshers={} if has_none else {self.account.refresher: refresher},

@@ -269,6 +269,7 @@ def examine(  # noqa: PLR0913 - one parameter an option
     """
     from xoauth2_proxy.cli import configured
     from xoauth2_proxy.commands.doctor import command
+    from xoauth2_proxy.commands.doctor.context import DoctorDependencies
     from xoauth2_proxy.config import StoreKind
     from xoauth2_proxy.oauth.refreshers import registry
 
@@ -278,7 +279,7 @@ def examine(  # noqa: PLR0913 - one parameter an option
     loaded = configured.load(source)
     store = configured.open_store(loaded, source)
     refreshers = registry.RefresherRegistry(source.state_dir)
-    dependencies = command.DoctorDependencies(
+    dependencies = DoctorDependencies(
         store=store,
         is_store_shared=loaded.store.kind is not StoreKind.MEMORY,
         refreshers=refreshers.refreshers(account.refresher for account in loaded.accounts),

@@ -15,7 +15,7 @@ _TIMEOUT = aiohttp.ClientTimeout(total=60.0)  # revoking waits for the provider
 
 
 class NoAnswer(Exception):
-    """The admin server could not be asked, or its answer is none of a proxy's.
+    """The admin server could not be asked, or a proxy would not answer so.
 
     `is_absent`: nothing listens there.
     """
@@ -38,7 +38,7 @@ class AdminApi:
 
     @property
     def shown(self) -> str:
-        """The address without a user and password that somebody may have written into it."""
+        """The address without a user and password."""
         return urlsplit(self._url).netloc.rpartition("@")[2] or "--url"
 
     async def accounts(self) -> list[dict[str, Any]]:
@@ -52,9 +52,10 @@ class AdminApi:
             raise NoAnswer("the answer is no list of accounts")
         return listed
 
-    async def remove(self, mailbox: str) -> None:
-        """Remove a mailbox that was added. Raises `NoAnswer`, `Refused`."""
+    async def remove(self, mailbox: str) -> list[str]:
+        """Remove a mailbox that was added; return nothing. Raises `NoAnswer`, `Refused`."""
         await self._ask("DELETE", f"/accounts/{quote(mailbox, safe='')}")
+        return []
 
     async def revoke(self, mailbox: str) -> list[str]:
         """Revoke a mailbox's grant; return what that did not end. Raises `NoAnswer`, `Refused`."""

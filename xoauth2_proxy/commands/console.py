@@ -1,4 +1,4 @@
-"""Where a command shows its answer, and where it complains."""
+"""Prints a command's answer, and its complaints on standard error."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from xoauth2_proxy.commands.invocation import Invocation
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_PIPED_COLUMNS = 200  # where nobody says how wide it is, lines stay whole for grep
+_PIPED_COLUMNS = 200  # in a pipe, lines stay whole for grep
 
 
 @dataclass(frozen=True, slots=True)
 class Console:
-    """Standard output and standard error, or what a test has in their place."""
+    """Where a command prints: standard output and standard error, as a rule."""
 
     out: rich.console.Console
     err: rich.console.Console
@@ -36,14 +36,11 @@ class Console:
         return cls(out, rich.console.Console(stderr=True), invocation)
 
     def say(self, text: str, style: str = "") -> None:
-        """Show a line as it is: brackets in addresses and replies are no markup.
-
-        It is not broken, so that a command or an address in it can be copied.
-        """
+        """Print a line as it is, unbroken: brackets are no markup, and commands can be copied."""
         self.out.print(Text(text, style=style), soft_wrap=True)
 
     def tell(self, text: str, indent: int = 0, first: Iterable[tuple[str, str]] = ()) -> None:
-        """Show prose, broken between words; `first`, in styles, stands left of it."""
+        """Print prose, broken between words, to the right of `first`: texts and their styles."""
         line = Text.assemble(*first)
         line.pad_right(max(0, indent - line.cell_len))
         lines = textwrap.wrap(
@@ -65,14 +62,10 @@ class Console:
         return True
 
     def show_json(self, document: object) -> None:
-        """Show a document for programs, whatever the output's encoding is."""
+        """Print a document for programs, whatever the output's encoding is."""
         is_ascii = not self.can_show("ü")
         self.out.file.write(json.dumps(document, indent=2, ensure_ascii=is_ascii) + "\n")
 
-    def typed(self, text: str) -> str:
-        """Return `text` with our own commands as they are to be typed here."""
-        return self.invocation.typed(text)
-
     def complain(self, text: str) -> None:
-        """Say what is wrong."""
-        self.err.print(Text(f"xoauth2-proxy: {self.typed(text)}"), soft_wrap=True)
+        """Print what is wrong on standard error."""
+        self.err.print(Text(f"xoauth2-proxy: {self.invocation.typed(text)}"), soft_wrap=True)

@@ -1,4 +1,4 @@
-"""The accounts of a configuration file that are disabled: the relay knows their number alone."""
+"""The disabled accounts of a configuration file, of which the proxy knows only the number."""
 
 from __future__ import annotations
 

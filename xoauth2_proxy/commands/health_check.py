@@ -23,7 +23,7 @@ _MAX_ANSWER_BYTES = 65_536
 
 
 class Answer(NamedTuple):
-    """What came back."""
+    """A proxy's answer."""
 
     is_well: bool  # HTTP 200
     text: str  # the body, or why there is none
@@ -40,8 +40,7 @@ def run(environ: Mapping[str, str], url: str = "") -> int:
 def ask(url: str, token: str) -> Answer:
     """Return what `GET url/health` says; `token` is sent as bearer token unless it is "".
 
-    It asks directly, whatever `http_proxy` says, and never raises for a relay that is down or
-    unwell.
+    `http_proxy` is ignored. A proxy that is down or unwell raises no error.
     """
     if not url.startswith(("http://", "https://")):
         return Answer(False, f"{url}: not an http address")
@@ -49,7 +48,7 @@ def ask(url: str, token: str) -> Answer:
         parts = urlsplit(url)
     except ValueError:
         return Answer(False, "the address given is not a URL")
-    # Without a user and password that somebody may have written into it.
+    # Without a user and password.
     shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path.rstrip('/')}/health"
     try:
         status, body = _get(parts, token)
@@ -89,7 +88,6 @@ def _get(parts: SplitResult, token: str) -> tuple[int, str]:
 
 
 def _why(error: OSError) -> str:
-    """Return cause and remedy of a connection that failed."""
     where = f"--url or {URL_VARIABLE}"
     if isinstance(error, ConnectionRefusedError):
         return (

@@ -1,6 +1,6 @@
-"""`xoauth2-proxy login`: signs a mailbox in, for a relay that runs or will.
+"""`xoauth2-proxy login`: signs a mailbox in, and adds it if it is new.
 
-I1: of a mailbox that is new, nothing is kept unless its owner has signed in.
+Nothing of a new mailbox is saved unless its owner has signed in.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import shlex
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 
 DONE, REFUSED, WRONG_USAGE = 0, 1, 2  # exit codes
 
-_THREADS = 2  # one request at a time, and one that nobody waits for any more
+_THREADS = 2  # one request at a time, and an abandoned one
 _PASSWORD_BYTES = 18  # 24 characters: far beyond guessing, and still typed without error
 # What the command line calls the keys of a new account.
 _OPTIONS = {"email": "MAILBOX", "provider": "--provider"}
@@ -73,16 +73,8 @@ class LoginOptions:
     port: int = 0  # of the redirect's address, for clients that have it registered; 0: any
 
 
-@dataclass(frozen=True, slots=True)
-class _New:
-    """A mailbox that is not configured yet."""
-
-    document: dict[str, Json] = field(repr=False)
-    password: str = field(repr=False)
-
-
 class _Usage(Exception):
-    """What was asked for cannot be done; the text says why, and what can."""
+    """The mailbox cannot be signed in this way; the text says why, and what to do."""
 
 
 async def run(options: LoginOptions, source: ConfigSource, terminal: Terminal) -> int:
@@ -92,10 +84,20 @@ async def run(options: LoginOptions, source: ConfigSource, terminal: Terminal) -
         ConfigError: the configuration cannot be used.
     """
     config = await asyncio.to_thread(source.load, registry.names(), terminal.environ)
+    new_password = secrets.token_urlsafe(_PASSWORD_BYTES)
     try:
         if whose := await asyncio.to_thread(other_user, source.state_dir, config.store):
             raise _Usage(whose)
-        account, new = await _account(options, config, source, terminal)
+        account, new = _configured(options, config), None
+        if account is None:
+            account, new = await _new(options, new_password, source, terminal)
+        if obstacle := sign_in_obstacle(account.refresher, account.oauth):
+            raise _Usage(f"{account.email} cannot be signed in: {obstacle}")
+        if config.store.kind is StoreKind.MEMORY:
+            raise _Usage(
+                "the store is `memory`, which this command does not share with the proxy: sign in "
+                'on the admin pages, or write "store": {"kind": "file"}'
+            )
         with ThreadPoolExecutor(_THREADS, "oauth") as threads:
             async with _opened_store(config.store) as store:
                 await store.load(account.key)  # else a person would sign in for nothing
@@ -103,76 +105,56 @@ async def run(options: LoginOptions, source: ConfigSource, terminal: Terminal) -
                 signed_in = await _sign_in(options, server, store, terminal)
         if new is not None:
             accounts = open_runtime_accounts(source.state_dir, config.store.cipher())
-            await asyncio.to_thread(accounts.add, new.document)
+            await asyncio.to_thread(accounts.add, new)
     except _Usage as error:
         terminal.complain(str(error))
         return WRONG_USAGE
+    except ConfigError:
+        raise
     except ProxyError as error:
-        if isinstance(error, ConfigError):
-            raise
         terminal.complain(f"{options.mailbox} was not signed in: {error}")
         return REFUSED
     except OSError as error:
         terminal.complain(f"{options.mailbox} cannot be kept: {error.strerror}")
         return REFUSED
-    _report(account, signed_in, config.store, new, terminal)
+    _report(account, signed_in, config.store, new_password if new else "", terminal)
     return DONE
 
 
-async def _account(
-    options: LoginOptions, config: Config, source: ConfigSource, terminal: Terminal
-) -> tuple[Account, _New | None]:
-    account, new = await _configured_or_new(options, config, source, terminal)
-    if obstacle := sign_in_obstacle(account.refresher, account.oauth):
-        raise _Usage(f"{account.email} cannot be signed in: {obstacle}")
-    if config.store.kind is StoreKind.MEMORY:
-        raise _Usage(
-            "the store is `memory`, which this command does not share with the proxy: sign in on "
-            'the admin pages, or write "store": {"kind": "file"}'
-        )
-    return account, new
-
-
-async def _configured_or_new(
-    options: LoginOptions, config: Config, source: ConfigSource, terminal: Terminal
-) -> tuple[Account, _New | None]:
+def _configured(options: LoginOptions, config: Config) -> Account | None:
+    """Return the account; None if it is to be added."""
     key = login_key(options.mailbox)
     for account in config.accounts:
-        if account.key != key:
-            continue
-        if options.provider not in ("", account.provider):
-            raise _Usage(f"{account.email} is configured as one of {account.provider}")
-        return account, None
-    if not options.provider:
-        raise _Usage(_unknown(options.mailbox, config))
-    new = await asyncio.to_thread(_new, options)
+        if account.key == key:
+            if options.provider not in ("", account.provider):
+                raise _Usage(f"{account.email} is configured as one of {account.provider}")
+            return account
+    if options.provider:
+        return None
+    guess = likely(options.mailbox, [account.email for account in config.accounts])
+    guess = f" {guess[0].upper()}{guess[1:]}" if guess else ""
+    raise _Usage(
+        f"{options.mailbox} is not configured.{guess} To add it: xoauth2-proxy login "
+        f"{shlex.quote(options.mailbox)} --provider NAME, for example gmail"
+    )
+
+
+async def _new(
+    options: LoginOptions, password: str, source: ConfigSource, terminal: Terminal
+) -> tuple[Account, dict[str, Json]]:
+    document: dict[str, Json] = {
+        "email": options.mailbox,
+        "provider": options.provider,
+        "password": await asyncio.to_thread(argon2.PasswordHasher().hash, password),
+    }
     try:
         account = await asyncio.to_thread(
-            source.check_account, new.document, registry.names(), terminal.environ
+            source.check_account, document, registry.names(), terminal.environ
         )
     except ConfigError as error:
         words = [(_OPTIONS.get(path, path), problem) for path, problem in error.problems]
         raise ConfigError(words) from None
-    return account, new
-
-
-def _unknown(mailbox: str, config: Config) -> str:
-    guess = likely(mailbox, [account.email for account in config.accounts])
-    guess = f" {guess[0].upper()}{guess[1:]}" if guess else ""
-    adding = f"xoauth2-proxy login {shlex.quote(mailbox)} --provider NAME, for example gmail"
-    return f"{mailbox} is not configured.{guess} To add it: {adding}"
-
-
-def _new(options: LoginOptions) -> _New:
-    password = secrets.token_urlsafe(_PASSWORD_BYTES)
-    return _New(
-        {
-            "email": options.mailbox,
-            "provider": options.provider,
-            "password": argon2.PasswordHasher().hash(password),
-        },
-        password,
-    )
+    return account, document
 
 
 @asynccontextmanager
@@ -220,7 +202,7 @@ def _report(
     account: Account,
     signed_in: SignInResult,
     store: StoreSection,
-    new: _New | None,
+    new_password: str,
     terminal: Terminal,
 ) -> None:
     who = (
@@ -229,8 +211,8 @@ def _report(
     terminal.say(f"Signed in: {account.email}{who}")
     terminal.say(f"Kept in:   {_place(store)}")
     terminal.say(f"Good:      {_life(account, signed_in)}")
-    if new is not None:
-        terminal.say(f"Password:  {new.password}  (for mail clients; it is not shown again)")
+    if new_password:
+        terminal.say(f"Password:  {new_password}  (for mail clients; it is not shown again)")
         terminal.tell(
             "A proxy that runs takes the new mailbox up when it reads its configuration again: "
             'with SIGHUP, or "Read again" on its admin page.'
@@ -254,4 +236,4 @@ def _life(account: Account, signed_in: SignInResult) -> str:
         return f"until {ends:%Y-%m-%d %H:%M %Z}; sign in again before then"
     if client.idle_days:
         return f"as long as it is used every {client.idle_days} days, which the running proxy does"
-    return "until somebody revokes it; the provider names no other end"
+    return "until it is revoked; the provider names no other end"

@@ -1,6 +1,6 @@
-"""The ways in which a person can sign in: in a browser here, on another device, or by copying.
+"""The ways to sign in: in a browser here, on another device, or by copying an address.
 
-Each says what to do and returns what `conclude` made of the tokens, so that a page can show it.
+Each tells the person what to do, and returns what `conclude` returns for the tokens.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     Conclude: TypeAlias = Callable[[SignInResult], Awaitable[SignInResult]]
 
 _PASTE_SECONDS = 900.0  # over to another machine and back, with a second factor on a third
-_FREE_PORTS = range(49_152, 65_536)  # RFC 6335 §6: nobody's, so no page answers there
+_FREE_PORTS = range(49_152, 65_536)  # RFC 6335 §6: unassigned, so no page answers there
 
 
 class SignInMethod(StrEnum):
@@ -113,7 +113,7 @@ async def by_copying(
     if not answer:
         raise SignInRefused("nothing was pasted")
     if answer.keys() == {"code"}:
-        # The code alone: the code verifier, which nobody else has, still ties it to this attempt.
+        # The code alone: only this attempt has the code verifier that fits it.
         return await conclude(await server.finish_with_code(attempt, answer["code"]))
     if not answer.keys() & {"code", "error"}:
         raise SignInRefused(

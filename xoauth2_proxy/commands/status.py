@@ -17,7 +17,7 @@ from rich.text import Text
 
 from xoauth2_proxy.accounts.accounts import login_key
 from xoauth2_proxy.commands.admin_api import AdminApi, NoAnswer
-from xoauth2_proxy.commands.suggestions import likely
+from xoauth2_proxy.commands.suggestions import unknown
 from xoauth2_proxy.oauth.expiry_monitor import mailbox_statuses
 from xoauth2_proxy.oauth.grant import EpochSeconds
 from xoauth2_proxy.oauth.mailbox_status import IS_WELL, MailboxStatus, State
@@ -69,14 +69,15 @@ async def run(
     console: Console,
     disabled: Sequence[DisabledAccount] = (),
 ) -> int:
-    """Show how the accounts stand by the store; return the exit code."""
+    """Show each account's state by the store; return the exit code."""
     present = {account.key: account for account in accounts}
     off = {account.key: account for account in disabled if account.key not in present}
     wanted = [login_key(mailbox) for mailbox in options.mailboxes] or [*present, *off]
     for mailbox, key in zip(options.mailboxes, wanted, strict=False):
         if key not in present and key not in off:
             known = [*(one.email for one in accounts), *(one.email for one in disabled)]
-            return _unknown(mailbox, known, console)
+            console.complain(unknown("account", mailbox, known))
+            return EXIT_USAGE
     now = EpochSeconds(time.time())
     keys = dict.fromkeys(wanted)
     chosen = [present[key] for key in keys if key in present]
@@ -85,9 +86,9 @@ async def run(
 
 
 async def run_remote(url: str, token: str, options: StatusOptions, console: Console) -> int:
-    """Show how the accounts of the running proxy stand, whose admin server is at `url`.
+    """Show the state of each account of the running proxy, whose admin server is at `url`.
 
-    For the store kind memory, which nobody else can look into.
+    For the store kind memory, which no other process can read.
     """
     api = AdminApi(url, token)
     try:
@@ -105,23 +106,18 @@ async def run_remote(url: str, token: str, options: StatusOptions, console: Cons
     present = {login_key(one.mailbox): one for one in found}
     for mailbox in options.mailboxes:
         if login_key(mailbox) not in present:
-            return _unknown(mailbox, [one.mailbox for one in found], console)
+            console.complain(unknown("account", mailbox, [one.mailbox for one in found]))
+            return EXIT_USAGE
     wanted = dict.fromkeys(map(login_key, options.mailboxes)) or present
     return _show([_judged(present[key], options.warn_days) for key in wanted], options, console)
 
 
 def _judged(one: MailboxStatus, warn_days: int) -> MailboxStatus:
-    """Return the standing by our own `warn_days`: the proxy's may be shorter."""
+    # The proxy's own `warn_days` may be shorter.
     is_due = one.days_left is not None and one.days_left <= warn_days
     if is_due and one.state in (State.OK, State.UNUSED):
         return replace(one, state=State.ATTENTION)
     return one
-
-
-def _unknown(mailbox: str, known: Iterable[str], console: Console) -> int:
-    words = filter(None, (f"there is no account {mailbox}", likely(mailbox, known)))
-    console.complain("; ".join(words))
-    return EXIT_USAGE
 
 
 def _show(
@@ -179,12 +175,11 @@ def _show_table(
 
 
 def _state(symbol: str, words: str, console: Console) -> str:
-    """Return the state with its symbol, where the output can show that; the words say the same."""
     return f"{symbol} {words}" if console.can_show(_SYMBOLS) else words
 
 
 def _show_remedies(shown: list[MailboxStatus], console: Console) -> None:
-    """Say what is the matter and what to do, once for all that have the same trouble."""
+    """Print cause and remedy once for all mailboxes that have the same."""
     alike = defaultdict[tuple[str, str], list[str]](list)
     for one in shown:
         if one.reason or one.remedy:
@@ -195,7 +190,7 @@ def _show_remedies(shown: list[MailboxStatus], console: Console) -> None:
         more = f" and {len(mailboxes) - _NAMED} more" if len(mailboxes) > _NAMED else ""
         console.tell(f"{', '.join(mailboxes[:_NAMED])}{more}: {reason}")
         if remedy:
-            console.say(f"  → {console.typed(remedy)}")
+            console.say(f"  → {console.invocation.typed(remedy)}")
     if alike:
         console.say("")
 

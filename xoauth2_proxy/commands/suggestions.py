@@ -1,4 +1,4 @@
-"""What is said of a mailbox that is not configured: perhaps it was only mistyped."""
+"""What is said of a mailbox that is not configured, and which one was probably meant."""
 
 from __future__ import annotations
 
@@ -17,6 +17,11 @@ def likely(mailbox: str, known: Iterable[str]) -> str:
     """Return the question whether the most similar of the known mailboxes is meant; "" if none."""
     likeness, found = max(((_likeness(mailbox, one), one) for one in known), default=(0.0, ""))
     return f"did you mean {found}?" if likeness >= _ALIKE else ""
+
+
+def unknown(what: str, mailbox: str, known: Iterable[str]) -> str:
+    """Return that there is no such mailbox, and which is probably meant."""
+    return "; ".join(filter(None, (f"there is no {what} {mailbox}", likely(mailbox, known))))
 
 
 def _likeness(one: str, other: str) -> float:

@@ -1,4 +1,4 @@
-"""The person at the terminal: what is said to them, what they type, what their machine can show."""
+"""The terminal of a person who signs in: what is printed, what they type, and their browser."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import shutil
 import sys
 import textwrap
 import threading
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TextIO
 
@@ -20,7 +21,7 @@ _MAX_LINE = 16_384  # characters; Microsoft's codes alone have 1,500
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terminal:
-    """Streams and surroundings of one run of a command."""
+    """The streams and the environment of one run of a command."""
 
     output: TextIO
     errors: TextIO
@@ -30,11 +31,11 @@ class Terminal:
     invocation: Invocation = Invocation()  # noqa: RUF009 - it is immutable
 
     def say(self, text: str = "") -> None:
-        """Write a line, at once and unbroken, so that what it holds can be copied."""
+        """Write a line, at once and unbroken: addresses and commands in it can be copied."""
         print(self.invocation.typed(text), file=self.output, flush=True)
 
     def tell(self, text: str) -> None:
-        """Write prose, broken between words where a person looks on."""
+        """Write prose, broken between words on a terminal."""
         if self.output.isatty():
             columns = shutil.get_terminal_size().columns
             text = textwrap.fill(text, columns, break_long_words=False, break_on_hyphens=False)
@@ -46,15 +47,26 @@ class Terminal:
 
     async def line(self) -> str:
         """Return what the person types next; "" at the end of the input. It may be cancelled."""
-        return await _in_background(lambda: self.input.readline(_MAX_LINE))
+        line: Future[str] = Future()
+        line.set_running_or_notify_cancel()
+
+        def read() -> None:
+            try:
+                line.set_result(self.input.readline(_MAX_LINE))
+            except Exception as error:
+                line.set_exception(error)
+
+        # A daemon: the command does not wait for it to end.
+        threading.Thread(target=read, daemon=True).start()
+        return await asyncio.wrap_future(line)
 
     def show(self, url: str) -> None:
-        """Open a page in the person's browser; not to be waited for, and it may fail."""
+        """Start to open a page in the person's browser, which may fail."""
         threading.Thread(target=self.open_browser, args=(url,), daemon=True).start()
 
     @property
     def lacks_browser(self) -> str:
-        """Why no browser can be opened here that the person sees; "" if one can."""
+        """Why the person would see no browser that is opened here; "" if they would."""
         if self.environ.get("BROWSER"):
             return ""
         if self.environ.get("SSH_CONNECTION") or self.environ.get("SSH_TTY"):
@@ -63,29 +75,3 @@ class Terminal:
         if sys.platform not in ("darwin", "win32") and not any(map(self.environ.get, displays)):
             return "this machine has no display"
         return ""
-
-
-async def _in_background(work: Callable[[], str]) -> str:
-    """Return what blocking work returns. A thread that outlives the command does not hold it up."""
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[str] = loop.create_future()
-
-    def finish(text: str, error: Exception | None) -> None:
-        if done.cancelled():
-            return
-        if error is None:
-            done.set_result(text)
-        else:
-            done.set_exception(error)
-
-    def run() -> None:
-        text, error = "", None
-        try:
-            text = work()
-        except Exception as caught:
-            error = caught
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(finish, text, error)
-
-    threading.Thread(target=run, daemon=True).start()
-    return await done

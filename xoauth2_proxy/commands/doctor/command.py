@@ -7,22 +7,25 @@ something is not, 2 wrong usage.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from xoauth2_proxy.accounts.accounts import login_key
-from xoauth2_proxy.commands.doctor.context import DoctorContext, NotNeeded, Trouble
+from xoauth2_proxy.commands.doctor.context import (
+    DoctorContext,
+    DoctorDependencies,
+    NotNeeded,
+    Trouble,
+)
 from xoauth2_proxy.commands.doctor.steps import STEPS
-from xoauth2_proxy.commands.suggestions import likely
+from xoauth2_proxy.commands.suggestions import unknown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from xoauth2_proxy.accounts.accounts import Account
     from xoauth2_proxy.commands.console import Console
     from xoauth2_proxy.commands.doctor.steps import Step
-    from xoauth2_proxy.oauth.refreshers import Refresher
-    from xoauth2_proxy.oauth.stores import TokenStore
 
 EXIT_WELL, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
 
@@ -45,16 +48,6 @@ class DoctorOptions:
     is_json: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DoctorDependencies:
-    """What the examination needs of the proxy's own parts."""
-
-    store: TokenStore
-    is_store_shared: bool  # False for the kind memory
-    refreshers: Mapping[str, Refresher]
-    hostname: str = "[127.0.0.1]"  # for EHLO
-
-
 @dataclass(frozen=True, slots=True)
 class _Result:
     step: str
@@ -65,14 +58,7 @@ class _Result:
     source: str = ""
 
     def to_json(self) -> dict[str, object]:
-        return {
-            "step": self.step,
-            "result": self.result,
-            "seconds": round(self.seconds, 3),
-            "finding": self.finding,
-            "remedy": self.remedy,
-            "source": self.source,
-        }
+        return asdict(self) | {"seconds": round(self.seconds, 3)}
 
 
 async def run(
@@ -87,9 +73,8 @@ async def run(
         return await _examine_all(list(present.values()), options, dependencies, console)
     account = present.get(login_key(options.mailbox))
     if account is None:
-        guess = likely(options.mailbox, [one.email for one in present.values()])
-        words = filter(None, (f"there is no enabled account {options.mailbox}", guess))
-        console.complain("; ".join(words))
+        known = [one.email for one in present.values()]
+        console.complain(unknown("enabled account", options.mailbox, known))
         return EXIT_USAGE
     results = await _examine(account, options, dependencies, console)
     if options.is_json:
@@ -150,14 +135,7 @@ async def _examine(
     dependencies: DoctorDependencies,
     console: Console,
 ) -> list[_Result]:
-    context = DoctorContext(
-        account=account,
-        store=dependencies.store,
-        is_store_shared=dependencies.is_store_shared,
-        refreshers=dependencies.refreshers,
-        hostname=dependencies.hostname,
-        send_to=options.send_to,
-    )
+    context = DoctorContext(account, dependencies, options.send_to)
     results: list[_Result] = []
     without: dict[str, str] = {}  # step that found nothing out -> the step that failed
     try:
@@ -212,6 +190,6 @@ def _conclude(account: Account, results: list[_Result], console: Console) -> Non
     for number, one in enumerate(failed):
         begin = "Also fails:  " if number else "Fails first: "
         console.tell(f"{one.step}: {one.finding}", 13, [(begin, "bold")])
-        console.say(f"What to do:  {console.typed(one.remedy)}")
+        console.say(f"What to do:  {console.invocation.typed(one.remedy)}")
         if one.source:
             console.say(f"Source:      {one.source}")

@@ -15,7 +15,7 @@ from xoauth2_proxy.oauth.refresh import current_grant
 if TYPE_CHECKING:
     from xoauth2_proxy.commands.doctor.context import DoctorContext
 
-_ANOTHERS = (
+_OTHER_CLIENT = (
     "what is stored was granted to another client or by another provider than the account names "
     "now, so it does not count"
 )
@@ -27,33 +27,28 @@ _GRANTS = {
 
 
 async def configuration(context: DoctorContext) -> str:
-    """Say what the account is. It was read without problems, or nobody would be here."""
+    """Say what is configured, which was read without problems."""
     account = context.account
     upstream = account.upstream
     words = [f"provider {account.provider}"]
     if account.refresher != account.provider:
         words.append(f"tokens from {account.refresher}")
     if account.refresher != "mock":
-        words.append("clients' own tokens" if account.oauth.is_empty else _right(context))
+        grant = "a program" if account.oauth.command else _GRANTS[account.oauth.grant_type]
+        words.append("clients' own tokens" if account.oauth.is_empty else grant)
     words.append(f"mail by {upstream.host}:{upstream.port} ({upstream.tls})")
     return ", ".join(words)
 
 
-def _right(context: DoctorContext) -> str:
-    if context.account.oauth.command:
-        return "a program"
-    return _GRANTS[context.account.oauth.grant_type]
-
-
 async def stored_grant(context: DoctorContext) -> str:
-    """Say what the store has, or that somebody must sign in first."""
+    """Say what the store has, or that a person must sign in first."""
     account = context.account
     if account.oauth.is_empty:
         raise NotNeeded("no grant is kept for this account")
-    if not context.is_store_shared:
+    if not context.given.is_store_shared:
         return _unshared(context)
     try:
-        kept = await context.store.load(account.key)
+        kept = await context.given.store.load(account.key)
     except TokenStoreUnavailable as error:
         raise Trouble(
             f"the store cannot be read: {error}",
@@ -63,10 +58,10 @@ async def stored_grant(context: DoctorContext) -> str:
     found = status_of(account, grant, EpochSeconds(context.clock.time()), 0)
     if not grant.refresh_token and not grant.refreshed_at and found.needs_a_person:
         is_anothers = kept is not None and kept.refresh_token and grant is not kept
-        raise Trouble(_ANOTHERS if is_anothers else found.reason, found.remedy)
+        raise Trouble(_OTHER_CLIENT if is_anothers else found.reason, found.remedy)
     words = []
     if kept is not None and grant is not kept:
-        words.append(_ANOTHERS)
+        words.append(_OTHER_CLIENT)
     if grant.signed_in_at and grant is kept:
         words.append(f"signed in {_date(grant.signed_in_at)}")
     words.append(

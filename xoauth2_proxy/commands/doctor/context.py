@@ -34,19 +34,26 @@ class NotNeeded(Exception):
     """A step does not apply to this mailbox; the text says why."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DoctorDependencies:
+    """What the examination needs of the proxy's own parts."""
+
+    store: TokenStore
+    is_store_shared: bool  # False: it is this process's alone, and a running proxy has its own
+    refreshers: Mapping[str, Refresher]
+    hostname: str = "[127.0.0.1]"  # for EHLO
+
+
 @dataclass
 class DoctorContext:
     """The mailbox, the means to examine it, and the findings that later steps need."""
 
     account: Account
-    store: TokenStore
-    is_store_shared: bool  # False: it is this process's alone, and a running proxy has its own
-    refreshers: Mapping[str, Refresher]
-    hostname: str  # for EHLO
+    given: DoctorDependencies
     send_to: str = ""  # whom a test message goes to; "": none is sent
     clock: Clock = time
 
-    token_endpoint: str = ""  # "": nobody is asked over HTTP, or it is not known
+    token_endpoint: str = ""  # "": none is asked over HTTP, or it is not known
     access_token: str = field(default="", repr=False)
     extensions: dict[str, str] = field(default_factory=dict)  # of the mail server
     connection: Connection | None = None  # logged in
@@ -54,7 +61,7 @@ class DoctorContext:
     suspicions: list[tuple[str, str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        """Find out who is asked for tokens; an issuer's metadata may say otherwise later."""
+        """Set the token endpoint, which an issuer's metadata may replace later."""
         client, refresher = self.account.oauth, self.account.refresher
         if client.is_empty:
             return
@@ -79,13 +86,13 @@ class DoctorContext:
 
     @property
     def token_host(self) -> tuple[str, int]:
-        """Host and port of that. Raises `NotNeeded` where nobody is asked over HTTP."""
+        """Host and port of that. Raises `NotNeeded` if none is asked over HTTP."""
         parts = urlsplit(self.token_url)
         if not parts.hostname:
             raise NotNeeded("no token endpoint is asked")
         return parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Close the connection."""
         if self.connection is not None:
             self.connection.close()

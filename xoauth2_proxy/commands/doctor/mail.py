@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from xoauth2_proxy.commands.doctor.context import DoctorContext
     from xoauth2_proxy.smtp.protocol import Reply
 
-_SELF = "xoauth2-proxy doctor"  # a remedy that sends here does not help whoever is here
+_SELF = "xoauth2-proxy doctor"  # a remedy that names this command does not help here
 
 
 async def extensions(context: DoctorContext) -> str:
@@ -40,10 +40,10 @@ async def extensions(context: DoctorContext) -> str:
 
 
 async def login(context: DoctorContext) -> str:
-    """Log in with the token, on the relay's own way."""
+    """Log in with the token, as the proxy does."""
     if not context.access_token:
         raise NotNeeded("there is no token")
-    connector = Connector(NoTokens(), context.hostname)
+    connector = Connector(NoTokens(), context.given.hostname)
     try:
         context.connection = await connector.open_with(context.account, context.access_token)
     except UpstreamAuthRejected as error:
@@ -56,11 +56,11 @@ async def login(context: DoctorContext) -> str:
 
 
 async def test_message(context: DoctorContext) -> str:
-    """Send a message that says what it is."""
+    """Send a message that says that it is a test."""
     if not context.send_to:
         raise NotNeeded("none was asked for (--send-to)")
     if context.connection is None:
-        raise NotNeeded("nobody is logged in")
+        raise NotNeeded("there is no login")
     envelope = Envelope(reverse_path=context.account.email, forward_paths=[context.send_to])
     try:
         reply = await context.connection.send_message(envelope, _message(context))
@@ -80,14 +80,14 @@ def _message(context: DoctorContext) -> Content:
     message["Date"] = format_datetime(datetime.now(UTC))
     message["Message-ID"] = make_msgid(domain=sender.rpartition("@")[2])
     message.set_content(
-        f"Somebody ran `xoauth2-proxy doctor` to see whether {sender} can send.\n"
+        f"This message was sent by `xoauth2-proxy doctor`, to see whether {sender} can send.\n"
         "It can. Nothing needs to be done.\n"
     )
     return Content(message.as_bytes(), is_stuffed=False)
 
 
 def _refused(context: DoctorContext, reply: Reply) -> Trouble:
-    """Return the trouble of a refused token: what it says of itself may be the cause."""
+    # What the token says of itself may be the cause.
     if not context.suspicions or reply.is_transient:
         return _explained(context, reply)
     cause, remedy = context.suspicions[0]

@@ -17,7 +17,7 @@ import aiohttp
 
 from xoauth2_proxy.accounts.accounts import TlsMode
 from xoauth2_proxy.commands.doctor.context import NotNeeded, Trouble
-from xoauth2_proxy.commands.doctor.smtp_dialogue import PORTS, Dialogue, DialogueBroken
+from xoauth2_proxy.commands.doctor.smtp_dialogue import PORTS, DialogueBroken, greeted
 from xoauth2_proxy.errors import TokenError
 from xoauth2_proxy.network import is_loopback
 from xoauth2_proxy.oauth import discovery, endpoint
@@ -38,8 +38,7 @@ _RESOLVER = "see whether this machine can look up names (/etc/resolv.conf)"
 
 async def token_host_name(context: DoctorContext) -> str:
     """Look up the token host."""
-    _direct(context)
-    return await _addresses(*context.token_host, _OAUTH_ADDRESS)
+    return await _addresses(*_token_host(context), _OAUTH_ADDRESS)
 
 
 async def mail_host_name(context: DoctorContext) -> str:
@@ -50,8 +49,7 @@ async def mail_host_name(context: DoctorContext) -> str:
 
 async def token_host_connection(context: DoctorContext) -> str:
     """Open a TCP connection to the token host."""
-    _direct(context)
-    return await _reached(*context.token_host)
+    return await _reached(*_token_host(context))
 
 
 async def mail_host_connection(context: DoctorContext) -> str:
@@ -62,8 +60,7 @@ async def mail_host_connection(context: DoctorContext) -> str:
 
 async def token_host_tls(context: DoctorContext) -> str:
     """Check the token host's certificate."""
-    _direct(context)
-    host, port = context.token_host
+    host, port = _token_host(context)
     if urlsplit(context.token_url).scheme != "https":
         raise NotNeeded("plain HTTP to this machine")
     tls = await _tls_context(context.account.oauth.ca_file, '"ca_file"')
@@ -84,10 +81,9 @@ async def mail_host_tls(context: DoctorContext) -> str:
     async with (
         _tls_trouble(upstream.host, '"upstream.ca_file"', PORTS),
         asyncio.timeout(4 * _SECONDS),
-        Dialogue.with_server(upstream, tls, context.hostname) as dialogue,
+        greeted(upstream, tls, context.given.hostname) as (writer, context.extensions),
     ):
-        context.extensions = dialogue.extensions
-        described = _described(dialogue.writer)
+        described = _described(writer)
     if tls is None:
         raise NotNeeded("TLS is switched off: upstream.tls is none")
     return described
@@ -146,11 +142,12 @@ def _clock_against(date: str, context: DoctorContext) -> str:
     return f"{found}it answers, and the clocks agree"
 
 
-def _direct(context: DoctorContext) -> None:
-    """Raise `NotNeeded` where the token host is reached through an HTTP proxy."""
+def _token_host(context: DoctorContext) -> tuple[str, int]:
+    """Return host and port. Raises `NotNeeded` where an HTTP proxy stands between."""
     if proxy := _proxy_for(context.token_url):
         parts = urlsplit(proxy)
         raise NotNeeded(f"through the HTTP proxy {parts.hostname}:{parts.port or 80}")
+    return context.token_host
 
 
 def _proxy_for(url: str) -> str:
@@ -187,9 +184,8 @@ async def _reached(host: str, port: int) -> str:
             f"let outgoing TCP port {port} through the firewall; many networks block it",
         ) from None
     except OSError as error:
-        why = "refuses" if error.errno == errno.ECONNREFUSED else "cannot be reached"
-        if "refused" in str(error).lower():
-            why = "refuses"
+        is_refused = error.errno == errno.ECONNREFUSED or "refused" in str(error).lower()
+        why = "refuses" if is_refused else "cannot be reached"
         raise Trouble(
             f"{host}:{port} {why}",
             f"look at host and port, and let outgoing TCP port {port} through the firewall",
@@ -215,7 +211,7 @@ async def _tls_context(ca_file: Path | None, key: str) -> ssl.SSLContext:
 
 @asynccontextmanager
 async def _tls_trouble(host: str, key: str, address: str) -> AsyncIterator[None]:
-    """Turn what goes wrong into `Trouble`; `address` says how another one is set."""
+    """Turn errors into `Trouble`; `address` says where another host is set."""
     try:
         yield
     except ssl.SSLCertVerificationError as error:
@@ -225,22 +221,14 @@ async def _tls_trouble(host: str, key: str, address: str) -> AsyncIterator[None]
             f"TLS), or it has an authority of its own: name that in {key}",
         ) from None
     except ssl.SSLError as error:
-        raise Trouble(
-            f"no TLS with {host}: {error.reason or 'the handshake failed'}",
-            address,
-        ) from None
+        why = error.reason or "the handshake failed"
+        raise Trouble(f"no TLS with {host}: {why}", address) from None
     except DialogueBroken as error:
         raise Trouble(str(error), error.remedy) from None
     except TimeoutError:
-        raise Trouble(
-            f"{host} does not answer in time",
-            address,
-        ) from None
+        raise Trouble(f"{host} does not answer in time", address) from None
     except (OSError, EOFError):
-        raise Trouble(
-            f"{host} hung up",
-            address,
-        ) from None
+        raise Trouble(f"{host} hung up", address) from None
 
 
 def _described(writer: asyncio.StreamWriter) -> str:

@@ -1,13 +1,13 @@
 """A mail server's first words: greeting, EHLO and STARTTLS, to look at its certificate.
 
-The relay's own way to a server is `upstream.opener`, which keeps nothing of the certificate.
+The proxy's own way to a server is `upstream.connector`, which keeps nothing of the certificate.
 """
 
 from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from xoauth2_proxy.accounts.accounts import TlsMode
 from xoauth2_proxy.smtp.protocol import MalformedReply, Reply, ReplyParser
@@ -22,72 +22,55 @@ PORTS = 'look at "upstream.port" and "upstream.tls": 587 is starttls, 465 is imp
 
 
 class DialogueBroken(Exception):
-    """The server said something else than a mail server should."""
+    """The server did not answer as a mail server should; `remedy` says what to do."""
 
     def __init__(self, text: str, remedy: str = PORTS) -> None:
         super().__init__(text)
         self.remedy = remedy
 
 
-class Dialogue:
-    """A conversation up to EHLO, behind TLS if there is any."""
+@asynccontextmanager
+async def greeted(
+    upstream: Upstream, tls: ssl.SSLContext | None, hostname: str
+) -> AsyncIterator[tuple[asyncio.StreamWriter, dict[str, str]]]:
+    """Yield a connection after EHLO, behind TLS if there is any, and the server's extensions.
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.writer = writer
-        self.extensions: dict[str, str] = {}
-        self._reader = reader
-        self._parser = ReplyParser()
+    Raises: `DialogueBroken`, `OSError`, `ssl.SSLError`, `EOFError`.
+    """
+    reader, writer = await asyncio.open_connection(
+        upstream.host, upstream.port, ssl=tls if upstream.tls is TlsMode.IMPLICIT else None
+    )
+    parser = ReplyParser()
 
-    @classmethod
-    @asynccontextmanager
-    async def with_server(
-        cls, upstream: Upstream, context: ssl.SSLContext | None, hostname: str
-    ) -> AsyncIterator[Self]:
-        """Open one and close it; raises `DialogueBroken`, `OSError`, `ssl.SSLError`, `EOFError`."""
-        is_implicit = upstream.tls is TlsMode.IMPLICIT
-        reader, writer = await asyncio.open_connection(
-            upstream.host, upstream.port, ssl=context if is_implicit else None
-        )
-        try:
-            dialogue = cls(reader, writer)
-            await dialogue._begin(hostname)
-            if upstream.tls is TlsMode.STARTTLS and context is not None:
-                await dialogue._secure(upstream.host, context, hostname)
-            yield dialogue
-            writer.write(b"QUIT\r\n")
-        finally:
-            writer.transport.abort()
-
-    async def _begin(self, hostname: str) -> None:
-        greeting = await self._reply()
-        if greeting.code != 220:
-            raise DialogueBroken(f"the server's greeting is: {greeting}", "try again later")
-        await self._hello(hostname)
-
-    async def _secure(self, host: str, context: ssl.SSLContext, hostname: str) -> None:
-        if "STARTTLS" not in self.extensions:
-            raise DialogueBroken("the server offers no STARTTLS")
-        self.writer.write(b"STARTTLS\r\n")
-        reply = await self._reply()
-        if reply.code != 220:
-            raise DialogueBroken(f"STARTTLS is answered: {reply}", "try again later")
-        await self.writer.start_tls(context, server_hostname=host)
-        await self._hello(hostname)
-
-    async def _hello(self, hostname: str) -> None:
-        self.writer.write(f"EHLO {hostname}\r\n".encode())
-        reply = await self._reply()
-        if reply.code != 250:
-            raise DialogueBroken(f"EHLO is answered: {reply}", "try again later")
-        words = (line.partition(" ") for line in reply.text[1:])
-        self.extensions = {keyword.upper(): parameters for keyword, _, parameters in words}
-
-    async def _reply(self) -> Reply:
-        while line := await self._reader.readline():
+    async def expect(code: int, what: str) -> Reply:
+        while line := await reader.readline():
             try:
-                replies = self._parser.feed(line)
+                replies = parser.feed(line)
             except MalformedReply:
                 raise DialogueBroken("what answers there is no mail server") from None
-            if replies:
+            if replies and replies[0].code == code:
                 return replies[0]
+            if replies:
+                raise DialogueBroken(f"{what}: {replies[0]}", "try again later")
         raise EOFError
+
+    async def hello() -> dict[str, str]:
+        writer.write(f"EHLO {hostname}\r\n".encode())
+        reply = await expect(250, "EHLO is answered")
+        words = (line.partition(" ") for line in reply.text[1:])
+        return {keyword.upper(): parameters for keyword, _, parameters in words}
+
+    try:
+        await expect(220, "the server's greeting is")
+        extensions = await hello()
+        if upstream.tls is TlsMode.STARTTLS and tls is not None:
+            if "STARTTLS" not in extensions:
+                raise DialogueBroken("the server offers no STARTTLS")
+            writer.write(b"STARTTLS\r\n")
+            await expect(220, "STARTTLS is answered")
+            await writer.start_tls(tls, server_hostname=upstream.host)
+            extensions = await hello()
+        yield writer, extensions
+        writer.write(b"QUIT\r\n")
+    finally:
+        writer.transport.abort()

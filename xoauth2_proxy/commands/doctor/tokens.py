@@ -28,11 +28,13 @@ _MAX_SHOWN = 80  # characters of one claim
 
 
 async def access_token(context: DoctorContext) -> str:
-    """Ask the provider for a token, as the relay does: under the store's lock, kept before used."""
+    """Ask the provider for a token as the proxy does: locked in the store, saved before used."""
     account = context.account
-    if account.oauth.is_empty and account.refresher not in context.refreshers:
+    if account.oauth.is_empty and account.refresher not in context.given.refreshers:
         raise NotNeeded("clients bring their own tokens")
-    refreshes = TokenRefreshes(context.refreshers, context.store, Metrics(), context.clock)
+    refreshes = TokenRefreshes(
+        context.given.refreshers, context.given.store, Metrics(), context.clock
+    )
     try:
         token = await refreshes.refresh(account, is_forced=True)
     except TokenError as error:
@@ -84,9 +86,8 @@ def _judge_dates(found: dict[str, Any], context: DoctorContext) -> None:
         raise Trouble(f"the new token ended {now - ends:.0f} s ago by this machine's clock", remedy)
     begins = _number(found, "nbf") or _number(found, "iat")
     if begins is not None and begins - now > _SKEW_SECONDS:
-        raise Trouble(
-            f"the new token begins in {begins - now:.0f} s by this machine's clock", remedy
-        )
+        wait = f"{begins - now:.0f} s"
+        raise Trouble(f"the new token begins in {wait} by this machine's clock", remedy)
 
 
 def _judge_audience(found: dict[str, Any], context: DoctorContext) -> None:
@@ -125,7 +126,7 @@ def _judge_permission(found: dict[str, Any], context: DoctorContext) -> None:
 
 
 def _suspect_user(found: dict[str, Any], context: DoctorContext) -> None:
-    """Keep in mind that somebody else signed in: right for a shared mailbox, else the cause."""
+    # Right for a shared mailbox, otherwise the cause of a refusal.
     account = context.account
     names = {str(found[key]).lower() for key in _NAMES if found.get(key)}
     wanted = {account.email.lower(), account.oauth.sign_in_as.lower()}
