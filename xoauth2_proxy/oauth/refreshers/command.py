@@ -43,6 +43,7 @@ _STDOUT, _STDERR = 1, 2
 _EX_NOPERM = 77  # sysexits.h
 _EX_CONFIG = 78  # sysexits.h
 _NOT_EXECUTABLE, _NOT_FOUND = 126, 127  # a shell's words, for scripts around other programs
+_UNPASSABLE = "the command has an argument that cannot be passed to a program"
 _SHORTAGES = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 
 
@@ -81,7 +82,7 @@ class _Child(asyncio.SubprocessProtocol):
     """A running program and its output so far, up to the limits."""
 
     def __init__(self) -> None:
-        self.output = bytearray()
+        self.output = bytearray()  # the beginning
         self.complaint = bytearray()  # the end of what it wrote to standard error
         self.status: int | None = None  # None: running; negative: ended by that signal
         self._transport: asyncio.SubprocessTransport | None = None
@@ -96,11 +97,9 @@ class _Child(asyncio.SubprocessProtocol):
         return len(self.output) > _MAX_OUTPUT_BYTES
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Remember the transport."""
         self._transport = cast("asyncio.SubprocessTransport", transport)
 
     def pipe_data_received(self, fd: int, data: bytes) -> None:
-        """Keep the beginning of standard output and the end of standard error."""
         if fd == _STDERR:
             self.complaint += data
             del self.complaint[:-_MAX_COMPLAINT_BYTES]
@@ -110,19 +109,16 @@ class _Child(asyncio.SubprocessProtocol):
                 self._is_over.set()
 
     def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
-        """Note that a pipe is closed."""
         self._open.discard(fd)
         if not self._open:
             self._is_silent.set()
 
     def process_exited(self) -> None:
-        """Note how the program ended."""
         assert self._transport is not None  # noqa: S101 - a program that ends has been started
         self.status = self._transport.get_returncode()
         self._is_over.set()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Note that the program has ended and its pipes are closed."""
         self._is_gone.set()
 
     async def ended(self) -> None:
@@ -162,7 +158,7 @@ def _words(grant: Grant) -> list[str]:
                 "the mailbox's address would be taken for an option of the command"
             )
     if any("\0" in word for word in (program, *words)):  # uvloop would cut the word off there
-        raise TokenEndpointRefused("the command has an argument that cannot be passed to a program")
+        raise TokenEndpointRefused(_UNPASSABLE)
     return [program, *words]
 
 
@@ -199,35 +195,28 @@ async def _start(words: Sequence[str], name: str, mailbox: str) -> _Child:
         kind = TokenEndpointUnavailable if error.errno in _SHORTAGES else TokenEndpointRefused
         raise kind(f"{name} cannot be run: {error.strerror}") from None
     except ValueError:  # a lone surrogate
-        raise TokenEndpointRefused(
-            "the command has an argument that cannot be passed to a program"
-        ) from None
+        raise TokenEndpointRefused(_UNPASSABLE) from None
     return child
 
 
 def _token_of(child: _Child, name: str) -> TokenResponse:
     if child.prints_too_much:
         raise TokenEndpointUnavailable(f"{name} printed more than {_MAX_OUTPUT_BYTES} octets")
-    if child.status != 0:
-        raise _failure(child, name)
+    status, said = child.status or 0, child.complaint.decode("utf-8", "replace")
     try:
-        return parse_token(bytes(child.output), time.time())
+        token = parse_token(bytes(child.output), time.time())
     except UnreadableToken as error:
+        if status != 0:
+            raise _failure(name, status, last_line(said)) from None
         raise TokenEndpointUnavailable(f"{name} printed {error}") from None
+    if status != 0:
+        # A program that fails may have written the token into its messages too, as with `set -x`.
+        raise _failure(name, status, last_line(said, token.access_token))
+    return token
 
 
-def _partial_token(child: _Child) -> str:
-    """Return the token that a failed program printed, as with `set -x` in a shell; "": none."""
-    try:
-        return parse_token(bytes(child.output), time.time()).access_token
-    except UnreadableToken:
-        return ""
-
-
-def _failure(child: _Child, name: str) -> TokenError:
-    status = child.status or 0
+def _failure(name: str, status: int, said: str) -> TokenError:
     ending = f"signal {-status}" if status < 0 else f"exit code {status}"
-    said = last_line(child.complaint.decode("utf-8", "replace"), _partial_token(child))
     text = f"{name} ended with {ending}: {said}" if said else f"{name} ended with {ending}"
     if status == _EX_NOPERM:
         return GrantRevoked(text)

@@ -106,8 +106,6 @@ class _GoogleTransport(transport.Request):
 
 
 class _GoogleResponse(transport.Response):
-    """The least that google-auth needs of a response."""
-
     status = HTTPStatus.OK  # other responses were raised as errors
     headers: Mapping[str, str] = {}
     data = b""

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from xoauth2_proxy.oauth.grant import Grant, TokenResponse
 
 _AUTHORITY = "https://login.microsoftonline.com"
-_TENANT = "common"  # whoever signed in, at work or at home
+_TENANT = "common"  # people of any organisation, and personal accounts
 _MANY_TENANTS = frozenset({"", "common", "organizations", "consumers"})
 _SCOPES = {
     GrantType.REFRESH_TOKEN: ["https://outlook.office.com/SMTP.Send"],
@@ -60,13 +60,8 @@ class _MsalResponse:
         """Do nothing: other responses were raised as errors."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Metadata:
-    text: str
-    stale_at: float  # monotonic
-
-
-_MetadataKey: TypeAlias = "tuple[str, Path | None]"  # the URL, and the trusted authorities
+# An authority's metadata and when they are fetched again (monotonic), by URL and `ca_file`.
+_MetadataCache: TypeAlias = "dict[tuple[str, Path | None], tuple[str, float]]"
 
 
 class OutlookRefresher(BlockingRefresher):
@@ -76,7 +71,7 @@ class OutlookRefresher(BlockingRefresher):
         self, threads: Executor, exchange_seconds: float = endpoint.EXCHANGE_SECONDS
     ) -> None:
         super().__init__(threads, exchange_seconds)
-        self._known: dict[_MetadataKey, _Metadata] = {}
+        self._metadata: _MetadataCache = {}
 
     def _ask(self, grant: Grant) -> TokenResponse:
         client = grant.client
@@ -85,16 +80,13 @@ class OutlookRefresher(BlockingRefresher):
         check_client(grant)
         with endpoint.open_session(client.ca_file, self._exchange_seconds) as session:
             exchange = LibraryExchange(session, grant)
-            http = _MsalHttpClient(session, grant, exchange, self._known)
+            http = _MsalHttpClient(session, grant, exchange, self._metadata)
             response = exchange.run("msal", lambda: _acquire(_application(client, http), grant))
-        self._cache_metadata(http.discovered)
+        # Only metadata that led to a token is cached.
+        if len(self._metadata) + len(http.discovered) > _MAX_AUTHORITIES:
+            self._metadata.clear()
+        self._metadata.update(http.discovered)
         return response
-
-    def _cache_metadata(self, discovered: dict[_MetadataKey, _Metadata]) -> None:
-        """Cache metadata that led to a token; other metadata is fetched again next time."""
-        if len(self._known) + len(discovered) > _MAX_AUTHORITIES:
-            self._known.clear()
-        self._known.update(discovered)
 
 
 def _application(client: OAuthClient, http: _MsalHttpClient) -> msal.ClientApplication:
@@ -103,15 +95,14 @@ def _application(client: OAuthClient, http: _MsalHttpClient) -> msal.ClientAppli
         "http_client": http,
         "instance_discovery": False,  # the authority is configured; Microsoft may not know it
     }
+    credential: object = client.client_secret
     if client.certificate is not None:
-        credential: object = _certificate(client.certificate)
-    elif client.client_secret:
-        credential = client.client_secret
-    elif client.grant_type is GrantType.CLIENT_CREDENTIALS:
+        credential = _certificate(client.certificate)
+    if credential:
+        return msal.ConfidentialClientApplication(client.client_id, credential, **settings)
+    if client.grant_type is GrantType.CLIENT_CREDENTIALS:
         raise TokenEndpointRefused("client_credentials need a client_secret or a certificate")
-    else:
-        return msal.PublicClientApplication(client.client_id, **settings)
-    return msal.ConfidentialClientApplication(client.client_id, credential, **settings)
+    return msal.PublicClientApplication(client.client_id, **settings)
 
 
 def _acquire(application: msal.ClientApplication, grant: Grant) -> None:
@@ -159,27 +150,28 @@ class _MsalHttpClient:
         session: requests.Session,
         grant: Grant,
         exchange: LibraryExchange,
-        known: Mapping[_MetadataKey, _Metadata],
+        cache: _MetadataCache,
     ) -> None:
         self._session = session
         self._client = grant.client
         self._secrets = endpoint.secrets_of(grant)
         self._exchange = exchange
-        self._known = known
-        self.discovered: dict[_MetadataKey, _Metadata] = {}
+        self._cache = cache
+        self.discovered: _MetadataCache = {}
 
     def get(self, url: str, **kwargs: object) -> _MsalResponse:
-        """Return an authority's metadata."""
-        if self._client.token_endpoint:
-            return _MsalResponse(_metadata(self._client.token_endpoint))
+        """Return an authority's metadata; a configured token endpoint replaces them."""
+        if named := self._client.token_endpoint:
+            metadata = {"token_endpoint": named, "authorization_endpoint": named}
+            return _MsalResponse(json.dumps(metadata))
         key = (url, self._client.ca_file)
-        metadata = self._known.get(key)
-        if metadata is None or metadata.stale_at <= time.monotonic():
+        text, stale_at = self._cache.get(key, ("", 0.0))
+        if stale_at <= time.monotonic():
             response = endpoint.send_request(self._session, "GET", url)
             endpoint.json_object(response, self._secrets)
-            metadata = _Metadata(response.text, time.monotonic() + _METADATA_SECONDS)
-            self.discovered[key] = metadata
-        return _MsalResponse(metadata.text)
+            text = response.text
+            self.discovered[key] = text, time.monotonic() + _METADATA_SECONDS
+        return _MsalResponse(text)
 
     def post(
         self,
@@ -194,8 +186,3 @@ class _MsalHttpClient:
 
     def close(self) -> None:
         """Do nothing: the refresher closes the session."""
-
-
-def _metadata(token_endpoint: str) -> str:
-    """Return what discovery would, for a token endpoint that the operator named."""
-    return json.dumps({"token_endpoint": token_endpoint, "authorization_endpoint": token_endpoint})

@@ -44,13 +44,16 @@ class RefresherRegistry:
     """Builds each refresher once, when it is first needed."""
 
     def __init__(self, state_dir: Path) -> None:
-        self.disabled: dict[
-            str, str
-        ] = {}  # installed refreshers that are not used, with the reason
+        self.disabled: dict[str, str] = {}  # installed plug-ins that are not used, and why
         self._state_dir = state_dir
         self._threads = DeadlineThreadPool(_THREADS, "oauth")
         self._built: dict[str, Refresher] = {}
-        self._plug_ins = self._find()
+        self._plug_ins: dict[str, list[EntryPoint]] = {}
+        for entry in entry_points(group=GROUP):
+            if entry.name in BUILT_IN:
+                self._disable(f"{entry.name} of {_distribution(entry)}", "the name is built in")
+            else:
+                self._plug_ins.setdefault(entry.name, []).append(entry)
 
     def refreshers(self, wanted: Iterable[str]) -> dict[str, Refresher]:
         """Return the refreshers of these names, without unknown names.
@@ -61,26 +64,15 @@ class RefresherRegistry:
         Raises:
             OSError, ValueError: the signing key of mock tokens cannot be read.
         """
-        offered = BUILT_IN | self._plug_ins.keys()
-        return {name: self._refresher(name) for name in wanted if name in offered}
+        names = [name for name in wanted if name in BUILT_IN or name in self._plug_ins]
+        for name in names:
+            if name not in self._built:
+                self._built[name] = self._load(name)
+        return {name: self._built[name] for name in names}
 
     def close(self) -> None:
         """Cancel what waits for a thread; running requests end by their own time limit."""
         self._threads.shutdown(wait=False, cancel_futures=True)
-
-    def _find(self) -> dict[str, list[EntryPoint]]:
-        found: dict[str, list[EntryPoint]] = {}
-        for entry in entry_points(group=GROUP):
-            if entry.name in BUILT_IN:
-                self._disable(f"{entry.name} of {_distribution(entry)}", "the name is built in")
-            else:
-                found.setdefault(entry.name, []).append(entry)
-        return found
-
-    def _refresher(self, name: str) -> Refresher:
-        if name not in self._built:
-            self._built[name] = self._load(name)
-        return self._built[name]
 
     def _load(self, name: str) -> Refresher:
         if name == _MOCK:
@@ -88,11 +80,9 @@ class RefresherRegistry:
         if name in BUILT_IN:
             return _ImportedWhenUsed(name, self._threads)
         try:
-            made = self._load_plug_in(name)
-            _check(made)
+            return self._load_plug_in(name)
         except (Exception, SystemExit) as error:  # a plug-in may raise anything
             return self._disable(name, _reason(error))
-        return made
 
     def _load_plug_in(self, name: str) -> Refresher:
         entries = self._plug_ins[name]
@@ -103,6 +93,9 @@ class RefresherRegistry:
         if not callable(factory):
             raise _PlugInUnusable(f"{entries[0].value} is not callable")
         made: Refresher = factory(self._threads)
+        # A plain method would hold the event loop, and its result could not be awaited.
+        if not inspect.iscoroutinefunction(getattr(made, "refresh", None)):
+            raise _PlugInUnusable(f"{type(made).__name__} has no `async def refresh`")
         return made
 
     def _disable(self, name: str, reason: str) -> Refresher:
@@ -148,15 +141,13 @@ class _ImportedWhenUsed:
 
     async def refresh(self, grant: Grant) -> TokenResponse:
         if self._refresher is None:
+            name, threads = self._name, self._threads
             loop = asyncio.get_running_loop()
             try:
-                made = await loop.run_in_executor(
-                    self._threads, _built_in, self._name, self._threads
-                )
+                self._refresher = await loop.run_in_executor(threads, _built_in, name, threads)
             except ImportError as error:
-                reason = f"the refresher {self._name} cannot be loaded: {_reason(error)}"
+                reason = f"the refresher {name} cannot be loaded: {_reason(error)}"
                 raise TokenEndpointRefused(reason) from None
-            self._refresher = made
         return await self._refresher.refresh(grant)
 
 
@@ -178,12 +169,6 @@ def _built_in(name: str, threads: DeadlineThreadPool) -> Refresher:
             from xoauth2_proxy.oauth.refreshers.command import CommandRefresher
 
             return CommandRefresher()
-
-
-def _check(made: object) -> None:
-    # A plain method would hold the event loop, and its result could not be awaited.
-    if not inspect.iscoroutinefunction(getattr(made, "refresh", None)):
-        raise _PlugInUnusable(f"{type(made).__name__} has no `async def refresh`")
 
 
 def _reason(error: BaseException) -> str:
