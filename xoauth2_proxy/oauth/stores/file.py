@@ -18,13 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from xoauth2_proxy.errors import TokenStoreUnavailable
-from xoauth2_proxy.files import (
-    private_directory,
-    replace_durably,
-    sync_directory,
-    try_lock,
-    unlock,
-)
+from xoauth2_proxy.files import private_directory, replace_durably, sync_directory, try_lock, unlock
 from xoauth2_proxy.oauth.stores import codec
 from xoauth2_proxy.oauth.stores.encryption import NO_ENCRYPTION, GrantCipher
 from xoauth2_proxy.oauth.stores.mailbox_locks import (
@@ -65,30 +59,19 @@ class FileStore:
         self._identity: tuple[int, int] | None = None  # device and inode of the directory
 
     async def load(self, mailbox: str) -> StoredGrant | None:
-        """Return the grant; None: there is none.
-
-        Raises:
-            TokenStoreUnavailable: its file cannot be read or decrypted; it is not changed.
-        """
+        """As `TokenStore.load`; a file that cannot be decrypted is not changed."""
         return await self._in_thread(self._load, mailbox)
 
     async def save(self, mailbox: str, grant: StoredGrant) -> None:
-        """Replace the grant; return once it is on disk. Cancelling does not stop it.
-
-        Raises:
-            TokenStoreUnavailable: it could not be written; the former grant is still there.
-        """
+        """As `TokenStore.save`; cancelling does not stop it."""
         await self._locks.change(mailbox, partial(self._in_thread, self._save, mailbox, grant))
 
     async def delete(self, mailbox: str) -> None:
-        """Delete the grant, if there is one. Raises `TokenStoreUnavailable`."""
+        """As `TokenStore.delete`; cancelling does not stop it."""
         await self._locks.change(mailbox, partial(self._in_thread, self._delete, mailbox))
 
     def lock(self, mailbox: str) -> AbstractAsyncContextManager[None]:
-        """Return the mailbox's lock, which the kernel releases if this process dies.
-
-        Entering it raises `TokenStoreUnavailable` if it is not free in time.
-        """
+        """As `TokenStore.lock`; the kernel releases it if this process dies."""
         return self._locks.hold(mailbox, partial(self._take, mailbox))
 
     async def close(self) -> None:
@@ -125,9 +108,7 @@ class FileStore:
             raise TokenStoreUnavailable("the store is closed") from None
 
     def _load(self, mailbox: str) -> StoredGrant | None:
-        path = self._path(mailbox)
-        with _store_errors(path):
-            self._check_directory()
+        with self._checked(self._path(mailbox)) as path:
             try:
                 document = path.read_bytes()
             except FileNotFoundError:
@@ -135,23 +116,30 @@ class FileStore:
             return codec.read(mailbox, document, self._cipher)
 
     def _save(self, mailbox: str, grant: StoredGrant) -> None:
-        path = self._path(mailbox)
-        with _store_errors(path):
-            self._check_directory()
+        with self._checked(self._path(mailbox)) as path:
             replace_durably(path, codec.write(mailbox, grant, self._cipher))
 
     def _delete(self, mailbox: str) -> None:
-        path = self._path(mailbox)
-        with _store_errors(path):
-            self._check_directory()
+        with self._checked(self._path(mailbox)) as path:
             path.unlink(missing_ok=True)
             sync_directory(self._directory)
 
     def _try_lock(self, mailbox: str) -> int | None:
-        path = self._path(mailbox).with_suffix(".lock")
-        with _store_errors(path):
-            self._check_directory()
+        with self._checked(self._path(mailbox).with_suffix(".lock")) as path:
             return try_lock(path)
+
+    @contextmanager
+    def _checked(self, path: Path) -> Iterator[Path]:
+        """Check the directory; turn errors into `TokenStoreUnavailable`, with a text to act on."""
+        try:
+            self._check_directory()
+            yield path
+        except OSError as error:
+            where = error.filename or path
+            reason = f"{where}: {error.strerror}" if error.strerror else str(error)
+            raise TokenStoreUnavailable(reason) from None
+        except ValueError as error:
+            raise TokenStoreUnavailable(f"{path}: {error}") from None
 
     def _check_directory(self) -> None:
         """Raise `OSError` unless the directory is private, and the same as at the first use.
@@ -173,19 +161,6 @@ class FileStore:
         readable = re.sub(r"[^a-z0-9@._+-]", "_", mailbox.lower())[:100].lstrip(".-") or "_"
         digest = hashlib.sha256(mailbox.encode("utf-8", "surrogatepass")).hexdigest()[:20]
         return self._directory / f"{readable}-{digest}.json"
-
-
-@contextmanager
-def _store_errors(path: Path) -> Iterator[None]:
-    """Turn errors of a file into `TokenStoreUnavailable`, with a text for the operator."""
-    try:
-        yield
-    except OSError as error:
-        where = error.filename or path
-        reason = f"{where}: {error.strerror}" if error.strerror else str(error)
-        raise TokenStoreUnavailable(reason) from None
-    except ValueError as error:
-        raise TokenStoreUnavailable(f"{path}: {error}") from None
 
 
 def _delete_leftovers(directory: Path) -> None:

@@ -20,19 +20,19 @@ class MemoryStore:
         self._locks = MailboxLocks(wait_seconds)
 
     async def load(self, mailbox: str) -> StoredGrant | None:
-        """Return the grant; None: there is none."""
+        """As `TokenStore.load`."""
         return self._grants.get(mailbox)
 
     async def save(self, mailbox: str, grant: StoredGrant) -> None:
-        """Replace the grant."""
+        """As `TokenStore.save`."""
         self._grants[mailbox] = grant
 
     async def delete(self, mailbox: str) -> None:
-        """Delete the grant, if there is one."""
+        """As `TokenStore.delete`."""
         self._grants.pop(mailbox, None)
 
     def lock(self, mailbox: str) -> AbstractAsyncContextManager[None]:
-        """Return the mailbox's lock. Entering it may raise `TokenStoreUnavailable`."""
+        """As `TokenStore.lock`."""
         return self._locks.hold(mailbox)
 
     async def close(self) -> None:

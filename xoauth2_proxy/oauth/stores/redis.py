@@ -51,14 +51,9 @@ _RELEASE = """
 if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
 return 1
 """
-_SAVE = """
+_CHANGE = """
 if ARGV[1] ~= '' and redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-redis.call('SET', KEYS[2], ARGV[2])
-return 1
-"""
-_DELETE = """
-if ARGV[1] ~= '' and redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-redis.call('DEL', KEYS[2])
+if ARGV[2] then redis.call('SET', KEYS[2], ARGV[2]) else redis.call('DEL', KEYS[2]) end
 return 1
 """
 
@@ -106,39 +101,29 @@ class RedisStore:
         )
 
     async def load(self, mailbox: str) -> StoredGrant | None:
-        """Return the grant; None: there is none.
-
-        Raises:
-            TokenStoreUnavailable: it cannot be read or decrypted; it is not changed.
-        """
+        """As `TokenStore.load`; a document that cannot be decrypted is not changed."""
         document = await self._ask(self._redis.get(_grant_key(mailbox)))
         if document is None:
             return None
         loop = asyncio.get_running_loop()
-        read = partial(codec.read, mailbox, document, self._cipher)
         try:
-            return await loop.run_in_executor(self._thread, read)
+            return await loop.run_in_executor(
+                self._thread, codec.read, mailbox, document, self._cipher
+            )
         except ValueError as error:
             key = _grant_key(mailbox)
             raise TokenStoreUnavailable(f"{key} in {self._where}: {error}") from None
 
     async def save(self, mailbox: str, grant: StoredGrant) -> None:
-        """Replace the grant; return once the server has it. Cancelling does not stop it.
-
-        Raises:
-            TokenStoreUnavailable: it was not saved, or the lock was lost meanwhile.
-        """
+        """As `TokenStore.save`, and raises if the lock was lost; cancelling does not stop it."""
         await self._locks.change(mailbox, partial(self._save, mailbox, grant))
 
     async def delete(self, mailbox: str) -> None:
-        """Delete the grant, if there is one. Raises `TokenStoreUnavailable`."""
-        await self._locks.change(mailbox, partial(self._change, _DELETE, mailbox))
+        """As `TokenStore.delete`, and raises if the lock was lost; cancelling does not stop it."""
+        await self._locks.change(mailbox, partial(self._change, mailbox))
 
     def lock(self, mailbox: str) -> AbstractAsyncContextManager[None]:
-        """Return the mailbox's lock, which expires some seconds after this process has died.
-
-        Entering it raises `TokenStoreUnavailable` if it is not free in time.
-        """
+        """As `TokenStore.lock`; it expires some seconds after this process has died."""
         return self._locks.hold(mailbox, partial(self._take, mailbox))
 
     async def close(self) -> None:
@@ -150,13 +135,16 @@ class RedisStore:
 
     async def _save(self, mailbox: str, grant: StoredGrant) -> None:
         loop = asyncio.get_running_loop()
-        write = partial(codec.write, mailbox, grant, self._cipher)
-        await self._change(_SAVE, mailbox, await loop.run_in_executor(self._thread, write))
+        document = await loop.run_in_executor(
+            self._thread, codec.write, mailbox, grant, self._cipher
+        )
+        await self._change(mailbox, document)
 
-    async def _change(self, script: str, mailbox: str, *arguments: bytes) -> None:
+    async def _change(self, mailbox: str, *document: bytes) -> None:
+        """Write the document, or without one delete the grant."""
         held = self._held.get(mailbox, "")
         keys = (_lock_key(mailbox), _grant_key(mailbox))
-        if not await self._ask(self._redis.eval(script, 2, *keys, held, *arguments)):
+        if not await self._ask(self._redis.eval(_CHANGE, 2, *keys, held, *document)):
             raise TokenStoreUnavailable(f"the lock of {mailbox} in {self._where} was lost")
 
     async def _take(self, mailbox: str) -> Release:
