@@ -10,14 +10,15 @@ import re
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
-
-import requests
 
 from xoauth2_proxy.errors import TokenEndpointRefused, TokenEndpointUnavailable
 from xoauth2_proxy.network import is_loopback
 from xoauth2_proxy.oauth import endpoint
+
+if TYPE_CHECKING:
+    import requests
 
 _FRESH_SECONDS = 3600.0  # endpoints move once in years, and the old ones work on for a while
 _MAX_CACHED = 256  # more issuers than any relay has
@@ -59,43 +60,34 @@ def discover(
     with _cache_lock:
         at, metadata = _cache.get(key, (-_FRESH_SECONDS, {}))
     if now - at >= _FRESH_SECONDS:
-        metadata = _validated(issuer, _fetch(session, issuer))
-        _remember(key, now, metadata)
+        metadata = _fetch(session, issuer)
+        _check(issuer, metadata)
+        # A server on this machine is near, and its configuration may change often.
+        if urlsplit(issuer).scheme == "https":
+            with _cache_lock:
+                _cache.pop(key, None)
+                while len(_cache) >= _MAX_CACHED:
+                    del _cache[next(iter(_cache))]
+                _cache[key] = (now, metadata)
     for name in ("token_endpoint", *needs):
         if not isinstance(metadata.get(name), str) or not metadata[name]:
             raise TokenEndpointRefused(f"the metadata of {issuer} has no {name}")
     return dict(metadata)
 
 
-def _remember(key: _Key, now: float, metadata: dict[str, Any]) -> None:
-    if urlsplit(key[0]).scheme != "https":
-        return  # a server on this machine is near, and its configuration may change often
-    with _cache_lock:
-        _cache.pop(key, None)
-        while len(_cache) >= _MAX_CACHED:
-            del _cache[next(iter(_cache))]
-        _cache[key] = (now, metadata)
-
-
 def _fetch(session: requests.Session, issuer: str) -> dict[str, Any]:
-    for url in _addresses(issuer):
-        try:
-            response = session.get(url, headers={"Accept": "application/json"})
-        except requests.RequestException as error:
-            raise endpoint.connection_error(error, url) from None
+    parts = urlsplit(issuer)
+    root, path = f"{parts.scheme}://{parts.netloc}", parts.path.rstrip("/")
+    for url in (
+        f"{root}{path}/.well-known/openid-configuration",
+        f"{root}/.well-known/oauth-authorization-server{path}",  # RFC 8414 §3.1
+    ):
+        response = endpoint.send_request(
+            session, "GET", url, headers={"Accept": "application/json"}
+        )
         if response.status_code != 404:
             return _metadata_in(response, url)
     raise TokenEndpointRefused(f"{issuer} publishes no metadata; check that it is the issuer")
-
-
-def _addresses(issuer: str) -> tuple[str, str]:
-    parts = urlsplit(issuer)
-    path = parts.path.rstrip("/")
-    root = f"{parts.scheme}://{parts.netloc}"
-    return (
-        f"{root}{path}/.well-known/openid-configuration",
-        f"{root}/.well-known/oauth-authorization-server{path}",  # RFC 8414 §3.1
-    )
 
 
 def _metadata_in(response: requests.Response, url: str) -> dict[str, Any]:
@@ -114,7 +106,7 @@ def _metadata_in(response: requests.Response, url: str) -> dict[str, Any]:
     return document
 
 
-def _validated(issuer: str, metadata: dict[str, Any]) -> dict[str, Any]:
+def _check(issuer: str, metadata: dict[str, Any]) -> None:
     named = metadata.get("issuer")
     if not isinstance(named, str) or not named:
         raise TokenEndpointRefused(f"the metadata of {issuer} has no issuer")
@@ -126,11 +118,10 @@ def _validated(issuer: str, metadata: dict[str, Any]) -> dict[str, Any]:
         url = metadata.get(name)
         if isinstance(url, str) and url and not _is_safe(url):
             raise TokenEndpointRefused(f"the {name} of {issuer} is not https")
-    return metadata
 
 
 def _is_same_issuer(asked: str, named: str) -> bool:
-    """Return whether two identifiers name one issuer; OpenID Connect Discovery 1.0 §4.3.
+    """Whether two identifiers name one issuer; OpenID Connect Discovery 1.0 §4.3.
 
     A final slash makes no difference: the document's address is the same.
     """
@@ -150,6 +141,6 @@ def _is_safe(url: str) -> bool:
         host = parts.hostname or ""
     except ValueError:
         return False
-    return bool(host) and (
-        parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host))
-    )
+    if parts.scheme == "http":
+        return is_loopback(host)
+    return parts.scheme == "https" and bool(host)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 Monotonic = NewType("Monotonic", float)  # seconds of `time.monotonic`; not a date
 EpochSeconds = NewType("EpochSeconds", float)  # seconds of `time.time`; 0 for never
 
-_LIFETIME_SECONDS = 3600.0  # RFC 6749 §5.1 lets an endpoint leave it out; this is the usual one
+USUAL_LIFETIME_SECONDS = 3600.0  # for responses without `expires_in`, which RFC 6749 §5.1 allows
 _LAST_SECONDS = 60.0  # Microsoft may delay a login for this long
 
 
@@ -67,10 +67,8 @@ class TokenResponse:
     """A token endpoint's response. RFC 6749 §5.1."""
 
     access_token: str = field(repr=False)
-    lifetime_seconds: float = _LIFETIME_SECONDS
-    refresh_token: str = field(
-        default="", repr=False
-    )  # a new one; "": the old one stays valid valid
+    lifetime_seconds: float = USUAL_LIFETIME_SECONDS
+    refresh_token: str = field(default="", repr=False)  # a new one; "": the old one stays valid
     refresh_token_lifetime_seconds: float = 0.0  # 0: not stated
     id_token: str = field(default="", repr=False)  # OpenID Connect, when a person signed in
     scope: str = ""

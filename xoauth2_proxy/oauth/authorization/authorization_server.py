@@ -14,16 +14,11 @@ import secrets
 import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from xoauth2_proxy.errors import (
-    GrantRevoked,
-    SignInRefused,
-    TokenEndpointRefused,
-    TokenError,
-)
+from xoauth2_proxy.errors import GrantRevoked, SignInRefused, TokenEndpointRefused, TokenError
 from xoauth2_proxy.oauth import endpoint
 from xoauth2_proxy.oauth.authorization import provider_requests
-from xoauth2_proxy.oauth.authorization.attempts import Attempt, DeviceAttempt, SignInResult
 from xoauth2_proxy.oauth.authorization.provider_profile import ProviderProfile
+from xoauth2_proxy.oauth.authorization.provider_requests import Attempt
 from xoauth2_proxy.redaction import one_line
 
 if TYPE_CHECKING:
@@ -31,6 +26,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from xoauth2_proxy.accounts.accounts import Account
+    from xoauth2_proxy.oauth.authorization.provider_requests import DeviceAttempt, SignInResult
 
 _T = TypeVar("_T")
 
@@ -93,8 +89,7 @@ class AuthorizationServer:
     async def finish(self, attempt: Attempt, answer: Mapping[str, str]) -> SignInResult:
         """Return who signed in and the tokens; `answer` is the query of the redirect.
 
-        Raises:
-            SignInRefused: the person or the server declined, or the answer is of another attempt.
+        Raises `SignInRefused`: the person or the server declined, or the state is another one.
         """
         if not hmac.compare_digest(answer.get("state", "").encode(), attempt.state.encode()):
             raise SignInRefused("the answer belongs to another sign-in: its state is not ours")
@@ -123,8 +118,7 @@ class AuthorizationServer:
     async def begin_device(self) -> DeviceAttempt:
         """Return the code for the person to type on the server's page. RFC 8628 §3.1.
 
-        Raises:
-            SignInRefused: the server has no device flow that works for mail.
+        Raises `SignInRefused`: the server has no device flow that works for mail.
         """
         profile = await self._ready()
         if profile.is_google:
@@ -136,8 +130,7 @@ class AuthorizationServer:
     async def finish_device(self, attempt: DeviceAttempt) -> SignInResult:
         """Return who signed in and the tokens, once the person has done so. RFC 8628 §3.5.
 
-        Raises:
-            SignInRefused: the person declined, or the code expired.
+        Raises `SignInRefused`: the person declined, or the code expired.
         """
         profile = await self._known()
         interval_seconds = attempt.interval_seconds

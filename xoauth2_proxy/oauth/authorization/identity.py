@@ -10,7 +10,6 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import requests
 from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import KeySet
@@ -20,6 +19,8 @@ from xoauth2_proxy.oauth import endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    import requests
 
 _ALGORITHMS = (
     *("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
@@ -87,8 +88,9 @@ def userinfo_identity(
         return Identity(subject=subject)
     headers = {"Authorization": f"Bearer {access_token}", "Accept": "application/json"}
     try:
-        claims = endpoint.json_object(session.get(url, headers=headers), (access_token,))
-    except (requests.RequestException, TokenError):
+        response = endpoint.send_request(session, "GET", url, headers=headers)
+        claims = endpoint.json_object(response, (access_token,))
+    except TokenError:
         return Identity(subject=subject)  # usually the token is for mail only
     found = _identity(claims)
     if subject and found.subject != subject:
@@ -124,10 +126,8 @@ def _issuer(metadata: Mapping[str, Any], claims: Mapping[str, Any]) -> str:
 
 
 def _keys(session: requests.Session, url: str) -> KeySet:
-    try:
-        document = endpoint.json_object(session.get(url, headers={"Accept": "application/json"}))
-    except requests.RequestException as error:
-        raise endpoint.connection_error(error, url) from None
+    headers = {"Accept": "application/json"}
+    document = endpoint.json_object(endpoint.send_request(session, "GET", url, headers=headers))
     listed = document.get("keys")
     usable = [
         key

@@ -5,6 +5,7 @@ Authlib builds the requests; `endpoint` sends them and checks the responses.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import requests
@@ -18,7 +19,6 @@ from xoauth2_proxy.errors import (
 from xoauth2_proxy.oauth import endpoint
 from xoauth2_proxy.oauth.authlib_client import authlib_client, basic_credentials, request_tokens
 from xoauth2_proxy.oauth.authorization import identity
-from xoauth2_proxy.oauth.authorization.attempts import Attempt, DeviceAttempt, SignInResult
 from xoauth2_proxy.oauth.discovery import discover
 from xoauth2_proxy.oauth.grant import Grant
 
@@ -34,6 +34,41 @@ _MAX_INTERVAL_SECONDS = 60.0
 _DEVICE_SECONDS = 900.0  # Microsoft's; RFC 8628 §3.2 requires that the server names it
 _MAX_DEVICE_SECONDS = 3600.0
 _INVALID = frozenset({"invalid_token", "invalid_grant"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """A sign-in that has begun: the person opens `url`."""
+
+    url: str = field(repr=False)
+    state: str = field(repr=False)
+    redirect_uri: str
+    code_verifier: str = field(repr=False)
+    nonce: str = field(repr=False)  # "": the server issues no ID token
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceAttempt:
+    """A sign-in that the person completes on another device."""
+
+    user_code: str = field(repr=False)
+    verification_uri: str
+    verification_uri_complete: str = field(default="", repr=False)  # with the code; "": none
+    expires_in_seconds: float
+    interval_seconds: float  # between two polls
+    device_code: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignInResult:
+    """The result of a sign-in. `identity` and `subject` are "" if the provider does not say."""
+
+    issued: TokenResponse
+    identity: str  # the e-mail address or user name of the person who signed in
+    subject: str  # the provider's stable id of that person
+    # Whether the provider vouches for the identity. False: the administrator of any tenant may have
+    # written it, so it proves nothing.
+    is_vouched: bool = False
 
 
 def find_metadata(session: requests.Session, profile: ProviderProfile) -> dict[str, Any]:
@@ -95,10 +130,7 @@ def ask_for_device_code(session: requests.Session, profile: ProviderProfile) -> 
     auth = _authentication(profile) or _authlib(profile, session).client_auth(
         profile.authentication_method
     )
-    try:
-        response = session.post(url, data=form, auth=auth)
-    except requests.RequestException as error:
-        raise endpoint.connection_error(error, url) from None
+    response = endpoint.send_request(session, "POST", url, form, auth=auth)
     return _device_attempt(endpoint.json_object(response, endpoint.secrets_of(_grant(profile))))
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from math import isfinite
@@ -20,7 +19,7 @@ from xoauth2_proxy.errors import (
     TokenEndpointUnavailable,
     TokenError,
 )
-from xoauth2_proxy.oauth.grant import TokenResponse
+from xoauth2_proxy.oauth.grant import USUAL_LIFETIME_SECONDS, TokenResponse
 from xoauth2_proxy.redaction import MIN_SECRET_CHARACTERS, redacted
 
 if TYPE_CHECKING:
@@ -94,15 +93,14 @@ def token_response(body: Mapping[str, object]) -> TokenResponse:
     refresh_seconds = seconds(body.get("refresh_token_expires_in")) or seconds(
         body.get("refresh_expires_in")
     )
-    got = TokenResponse(
+    return TokenResponse(
         access_token=access_token,
+        lifetime_seconds=seconds(body.get("expires_in")) or USUAL_LIFETIME_SECONDS,
         refresh_token=_text(body.get("refresh_token")),
         refresh_token_lifetime_seconds=refresh_seconds,
         id_token=_text(body.get("id_token")),
         scope=_text(body.get("scope")),
     )
-    lifetime_seconds = seconds(body.get("expires_in"))
-    return replace(got, lifetime_seconds=lifetime_seconds) if lifetime_seconds else got
 
 
 def tokens_of(

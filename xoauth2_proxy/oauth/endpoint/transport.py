@@ -86,6 +86,7 @@ def send_request(
     url: str,
     form: Mapping[str, str] | bytes | None = None,
     headers: Mapping[str, str] | None = None,
+    auth: Any = None,  # noqa: ANN401 - as requests takes it
 ) -> requests.Response:
     """Return the response, whatever its status.
 
@@ -94,7 +95,7 @@ def send_request(
         TokenEndpointRefused: the URL is not https, nor on loopback.
     """
     try:
-        return session.request(method, url, data=form, headers=dict(headers or {}))
+        return session.request(method, url, data=form, headers=dict(headers or {}), auth=auth)
     except requests.RequestException as error:
         raise connection_error(error, url) from None
 
@@ -203,31 +204,6 @@ class _Response(http.client.HTTPResponse):
         self.fp = io.BufferedReader(_DeadlineReader(self.fp.detach(), sock))
 
 
-class _HttpConnection(HTTPConnection):
-    response_class = _Response
-
-    def _new_conn(self) -> socket.socket:
-        return _connect(self)
-
-
-class _HttpsConnection(HTTPSConnection):
-    response_class = _Response
-
-    def _new_conn(self) -> socket.socket:
-        return _connect(self)
-
-
-class _HttpPool(HTTPConnectionPool):
-    ConnectionCls = _HttpConnection
-
-
-class _HttpsPool(HTTPSConnectionPool):
-    ConnectionCls = _HttpsConnection
-
-
-_POOLS = {"http": _HttpPool, "https": _HttpsPool}
-
-
 def _connect(connection: HTTPConnection) -> socket.socket:
     """Return a socket connected to the first of the host's addresses that answers.
 
@@ -251,6 +227,27 @@ def _connect(connection: HTTPConnection) -> socket.socket:
         else:
             return sock
     raise failure
+
+
+class _HttpConnection(HTTPConnection):
+    response_class = _Response
+    _new_conn = _connect
+
+
+class _HttpsConnection(HTTPSConnection):
+    response_class = _Response
+    _new_conn = _connect
+
+
+class _HttpPool(HTTPConnectionPool):
+    ConnectionCls = _HttpConnection
+
+
+class _HttpsPool(HTTPSConnectionPool):
+    ConnectionCls = _HttpsConnection
+
+
+_POOLS = {"http": _HttpPool, "https": _HttpsPool}
 
 
 def _look_up(host: str, port: int) -> list[Any]:
