@@ -126,8 +126,10 @@ async def test_the_oldest_attempt_gives_way(
         await sign_ins.begin(account(identity_provider), REDIRECT) for _ in range(MAX_ATTEMPTS + 1)
     ]
     assert len(sign_ins) == MAX_ATTEMPTS
-    assert sign_ins.take(attempts[0].state) is None
-    assert sign_ins.take(attempts[1].state) is not None
+    with pytest.raises(SignInRefused, match="no sign-in waits"):
+        await sign_ins.finish({"state": attempts[0].state})
+    with pytest.raises(SignInRefused, match="iss is missing"):  # it still waits, for a whole answer
+        await sign_ins.finish({"state": attempts[1].state})
 
 
 async def test_a_sign_in_becomes_the_grant_in_place_of_a_dead_one(

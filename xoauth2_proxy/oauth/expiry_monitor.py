@@ -42,18 +42,14 @@ async def mailbox_statuses(
 ) -> list[MailboxStatus]:
     """Return each account's status, in the same order; a failing store is named in each."""
     rest, found = list(accounts), list[MailboxStatus]()
-    store_error = ""
     while rest:
         chunk, rest = rest[:_CONCURRENT_LOADS], rest[_CONCURRENT_LOADS:]
-        if store_error:
-            found += [unreadable_status(account, store_error) for account in chunk]
-            continue
         checks = [_status_of(account, store, now, warn_days) for account in chunk]
         answers = await asyncio.gather(*checks)
         found += [answer for answer, _ in answers]
-        # If the store failed for all of them, the rest would only wait for the same failure.
         if all(why for _, why in answers):
-            store_error = answers[0][1]
+            # The store failed for all of them; the others would only wait for the same failure.
+            return found + [unreadable_status(account, answers[0][1]) for account in rest]
     return found
 
 
@@ -131,15 +127,12 @@ class ExpiryMonitor:
                 self._announce(one, now, is_well=True)
 
     def _announce(self, one: MailboxStatus, now: EpochSeconds, *, is_well: bool) -> None:
-        fields: dict[str, object] = {"account": one.mailbox, "provider": one.provider}
-        fields["state"] = one.state
-        if not is_well:
+        shown = {"account": one.mailbox, "provider": one.provider, "state": one.state}
+        if is_well:
+            _log.event(logging.INFO, "mailbox is well again", **shown)
+        else:
             days_left = "" if one.days_left is None else round(one.days_left, 1)
-            fields |= {"days_left": days_left, "reason": one.reason, "remedy": one.remedy}
-        _log.event(
-            logging.INFO if is_well else logging.WARNING,
-            "mailbox is well again" if is_well else "mailbox needs a person",
-            **fields,
-        )
+            reasons = {"days_left": days_left, "reason": one.reason, "remedy": one.remedy}
+            _log.event(logging.WARNING, "mailbox needs a person", **shown, **reasons)
         if self.webhook is not None:
             self._pending[one.mailbox] = Notice(is_well, one, now)

@@ -79,8 +79,7 @@ class LoopbackRedirect:
         traceback: TracebackType | None,
     ) -> None:
         """Stop listening."""
-        if self._outcome is not None and not self._outcome.done():
-            self._outcome.set_result((False, "The sign-in was cancelled."))
+        self._show_outcome(False, "The sign-in was cancelled.")
         assert self._runner is not None  # noqa: S101 - entered before
         await self._runner.cleanup()
 
@@ -127,17 +126,15 @@ class LoopbackRedirect:
         return _page(200, "Signed in", text) if is_success else _page(400, "Not signed in", text)
 
     def _error_page(self, request: web.BaseRequest) -> web.Response | None:
-        if not self._is_own_host(request.headers.get("Host", "")):
+        # DNS may point other names here.
+        own = {f"{name}:{self.port}" for name in ("127.0.0.1", "localhost", "[::1]")}
+        if request.headers.get("Host", "") not in own:
             return _page(400, "Not found", "This server has another host name.")
         if request.path != "/":
             return _page(404, "Not found", "There is nothing at this address.")
         if request.method != "GET":
             return _page(405, "Not allowed", "Only GET is allowed here.", Allow="GET")
         return None
-
-    def _is_own_host(self, host: str) -> bool:
-        """Whether the host is a loopback name; DNS may point other names here."""
-        return host in {f"{name}:{self.port}" for name in ("127.0.0.1", "localhost", "[::1]")}
 
     def _is_answer(self, query: Mapping[str, str]) -> bool:
         is_ours = hmac.compare_digest(query.get("state", "").encode(), self._state.encode())

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from xoauth2_proxy.accounts.oauth_client import fingerprint
@@ -37,27 +36,14 @@ MAX_ATTEMPTS = 100  # the oldest makes room
 REVOKE_SECONDS = 30.0
 
 
-@dataclass(frozen=True, slots=True)
-class PendingSignIn:
-    """An attempt, its server and its beginning."""
-
-    server: AuthorizationServer
-    attempt: Attempt
-    begun_at: float
-
-    @property
-    def account(self) -> Account:
-        """The account to be signed in."""
-        return self.server.account
-
-
 class PendingSignIns:
     """The attempts of this process that have not been answered."""
 
     def __init__(self, threads: Executor, clock: Callable[[], float] = time.monotonic) -> None:
         self._threads = threads
         self._clock = clock
-        self._pending: dict[str, PendingSignIn] = {}  # by state, the oldest first
+        # When each began, by state, the oldest first.
+        self._pending: dict[str, tuple[float, AuthorizationServer, Attempt]] = {}
 
     def __len__(self) -> int:
         self._drop_expired()
@@ -70,13 +56,8 @@ class PendingSignIns:
         self._drop_expired()
         while len(self._pending) >= MAX_ATTEMPTS:
             del self._pending[next(iter(self._pending))]
-        self._pending[attempt.state] = PendingSignIn(server, attempt, self._clock())
+        self._pending[attempt.state] = self._clock(), server, attempt
         return attempt
-
-    def take(self, state: str) -> PendingSignIn | None:
-        """Remove and return the attempt with this state."""
-        self._drop_expired()
-        return self._pending.pop(state, None)
 
     async def finish(self, answer: Mapping[str, str]) -> tuple[Account, SignInResult]:
         """Return the account and who signed in; `answer` is the query of the redirect.
@@ -85,18 +66,20 @@ class PendingSignIns:
             SignInRefused: it answers no pending attempt, or the sign-in was refused.
             TokenError: the provider cannot be asked.
         """
-        pending = self.take(answer.get("state", ""))
-        if pending is None:
+        self._drop_expired()
+        try:
+            _, server, attempt = self._pending.pop(answer.get("state", ""))
+        except KeyError:
             raise SignInRefused(
                 "no sign-in waits for this answer: it came after more than "
                 f"{ATTEMPT_SECONDS:.0f} s, or for the second time; start the sign-in again"
-            )
-        return pending.account, await pending.server.finish(pending.attempt, answer)
+            ) from None
+        return server.account, await server.finish(attempt, answer)
 
     def _drop_expired(self) -> None:
         oldest = self._clock() - ATTEMPT_SECONDS
-        for state, pending in list(self._pending.items()):
-            if pending.begun_at > oldest:
+        for state, (begun_at, *_) in list(self._pending.items()):
+            if begun_at > oldest:
                 break
             del self._pending[state]
 
@@ -117,7 +100,7 @@ async def save_sign_in(
     `keep_lock` is entered once it is known who signed in, and held while the grant is saved.
 
     Raises:
-        SignInRefused: somebody else signed in, or it is not known who did.
+        SignInRefused: another person signed in, or it is not known who did.
         UpstreamError: `verify_token` could not ask the mail server.
         TokenStoreUnavailable: the store did not save the grant.
         ProxyError: raised by `keep_lock`; nothing is saved then.
@@ -135,9 +118,7 @@ async def save_sign_in(
         await store.save(account.key, refreshed_grant(new, signed_in.issued, now))
 
 
-async def revoke(
-    store: TokenStore, account: Account, threads: Executor, now: EpochSeconds | None = None
-) -> bool:
+async def revoke(store: TokenStore, account: Account, threads: Executor) -> bool:
     """Revoke the account's grant and delete it; return whether the provider has revoked it.
 
     Raises:
@@ -145,25 +126,21 @@ async def revoke(
         TokenEndpointRefused: the provider refuses the client; nothing is deleted.
         TokenStoreUnavailable: transient.
     """
-    moment = EpochSeconds(time.time()) if now is None else now
     async with store.lock(account.key):
-        grant = current_grant(account, await store.load(account.key), moment)
+        stored = await store.load(account.key)
+        grant = current_grant(account, stored, EpochSeconds(time.time()))
         is_revoked = False
         if grant.refresh_token:
-            is_revoked = await _revoke_at_provider(account, grant.refresh_token, threads)
+            try:
+                async with asyncio.timeout(REVOKE_SECONDS):
+                    server = await _server(account, threads)
+                    is_revoked = await server.revoke(grant.refresh_token)
+            except TimeoutError:
+                raise TokenEndpointUnavailable(
+                    f"the provider did not revoke the grant within {REVOKE_SECONDS:.0f} s"
+                ) from None
         await store.delete(account.key)
     return is_revoked
-
-
-async def _revoke_at_provider(account: Account, refresh_token: str, threads: Executor) -> bool:
-    try:
-        async with asyncio.timeout(REVOKE_SECONDS):
-            server = await _server(account, threads)
-            return await server.revoke(refresh_token)
-    except TimeoutError:
-        raise TokenEndpointUnavailable(
-            f"the provider did not revoke the grant within {REVOKE_SECONDS:.0f} s"
-        ) from None
 
 
 async def _server(account: Account, threads: Executor) -> AuthorizationServer:
