@@ -122,20 +122,18 @@ class Additions:
             added = {*self._relay.added, *await asyncio.to_thread(self._files.keys)}
             for _, proposal in proposals:
                 self._check_is_free(proposal, added)
-            accounts = await asyncio.to_thread(
-                self._relay.check,
-                [(path, document) for path, document, _ in documents],
-                keys & added,
-            )
+            checked = [(path, document) for path, document, _ in documents]
+            accounts = await asyncio.to_thread(self._relay.check, checked, keys & added)
             candidates = [
                 _Candidate(document, account, password, is_new=account.key not in added)
                 for (_, document, password), account in zip(documents, accounts, strict=True)
             ]
+            wanted = [proposal.verify for _, proposal in proposals]
             await asyncio.gather(
                 *(
-                    self._verify(candidate)
-                    for candidate, (_, proposal) in zip(candidates, proposals, strict=True)
-                    if proposal.verify and _can_verify(candidate.account)
+                    self._verify(one)
+                    for one, is_wanted in zip(candidates, wanted, strict=True)
+                    if is_wanted and _can_verify(one.account)
                 )
             )
             good = [one for one in candidates if one.error is None]
@@ -171,9 +169,8 @@ class Additions:
             except TokenError as error:
                 candidate.error = error
             except OSError as error:
-                candidate.error = TokenEndpointRefused(
-                    f"the refresher cannot start: {error.strerror}"
-                )
+                problem = f"the refresher cannot start: {error.strerror}"
+                candidate.error = TokenEndpointRefused(problem)
 
     async def _save(self, candidates: Sequence[_Candidate]) -> None:
         documents = [await asyncio.to_thread(self._hashed, one.document) for one in candidates]
@@ -219,14 +216,15 @@ class Additions:
                 await asyncio.to_thread(self._files.add, former)
             else:
                 await asyncio.to_thread(self._files.remove, key)
-            if candidate.is_in_store:
-                async with self._store.lock(key):
-                    if await self._store.load(key) != candidate.grant:
-                        return  # somebody has signed the mailbox in since
-                    if candidate.former_grant is not None:
-                        await self._store.save(key, candidate.former_grant)
-                    else:
-                        await self._store.delete(key)
+            if not candidate.is_in_store:
+                return
+            async with self._store.lock(key):
+                if await self._store.load(key) != candidate.grant:
+                    return  # the mailbox was signed in since
+                if candidate.former_grant is not None:
+                    await self._store.save(key, candidate.former_grant)
+                else:
+                    await self._store.delete(key)
         except (OSError, TokenStoreUnavailable) as error:
             _log.event(logging.ERROR, "mailbox not restored", account=key, error=error)
 

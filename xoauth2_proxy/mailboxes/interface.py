@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 Document: TypeAlias = "dict[str, Any]"  # an account as accounts.json has it
 
-_COMMAND = "command"
 _DISPLAY_NAMES = {
     "gmail": "Google Gmail",
     "outlook": "Microsoft 365 and Outlook.com",
@@ -138,7 +137,7 @@ def sign_in_obstacle(refresher: str, client: OAuthClient) -> str:
     """Return why signing in is impossible with these settings; "" if it is possible."""
     if refresher == MOCK:
         return "sandbox mailboxes need no sign-in"
-    if refresher == _COMMAND:
+    if refresher == "command":
         return "its tokens come from a command"
     if client.grant_type is not GrantType.REFRESH_TOKEN:
         return f"the proxy signs in by itself ({client.grant_type})"

@@ -12,12 +12,7 @@ from typing import TYPE_CHECKING
 from xoauth2_proxy.accounts.accounts import login_key
 from xoauth2_proxy.errors import SignInRefused
 from xoauth2_proxy.mailboxes.additions import Additions
-from xoauth2_proxy.mailboxes.interface import (
-    DefinedInFile,
-    Mailbox,
-    NotSupported,
-    UnknownMailbox,
-)
+from xoauth2_proxy.mailboxes.interface import DefinedInFile, Mailbox, NotSupported, UnknownMailbox
 from xoauth2_proxy.mailboxes.refresh_throttle import RefreshThrottle
 from xoauth2_proxy.mailboxes.removals import Removals
 from xoauth2_proxy.oauth import sign_in
@@ -99,22 +94,17 @@ class Mailboxes:
 
     async def remove_all(self) -> list[str]:
         """Remove every added mailbox; return their keys. Raises: as `remove`."""
-        keys = sorted(await self._added())
-        if keys:
-            await self._removals.remove(keys)
-        return keys
+        return await self._removals.remove(sorted(await self._added()))
 
     async def remove_invalid(self) -> RemovalResult:
-        """Ask for a token of each added mailbox; remove those whose grant the provider ended.
+        """Ask for a token of each added mailbox; remove those whose grant was revoked.
 
-        Other failures remove nothing. Raises: as `remove`, and
-
-        Raises:
-            RefreshTooSoon: a provider was asked less than a minute ago; nothing was done.
+        Raises: as `remove`, and `RefreshTooSoon` if a provider was asked less than a minute ago;
+        then nothing was done.
         """
         accounts = self._relay.accounts
         added = [accounts[key] for key in sorted(await self._added()) if key in accounts]
-        return await self._removals.remove_dead(added)
+        return await self._removals.remove_revoked(added)
 
     async def refresh(self, email: str) -> Mailbox:
         """Get a new access token from the provider now; return the mailbox with its new status.
@@ -147,10 +137,11 @@ class Mailboxes:
         has_token = account.oauth.refresh_token or (stored is not None and stored.refresh_token)
         if not (mailbox.has_grant and has_token):
             raise NotSupported(f"{account.email} has no grant to revoke")
-        is_ended = await sign_in.revoke(self._store, account, self._relay.threads)
+        is_revoked = await sign_in.revoke(self._store, account, self._relay.threads)
         self._throttle.forget(account.key)
         self._relay.forget(account.key)
-        return RevocationResult(await self.find(email), _left_over(mailbox, is_ended=is_ended))
+        left_over = _remaining_access(mailbox, is_revoked=is_revoked)
+        return RevocationResult(await self.find(email), left_over)
 
     async def begin_sign_in(self, email: str, provider: str, redirect_uri: str) -> Attempt:
         """Return a sign-in attempt: the provider's page for the person, and the state to expect.
@@ -228,9 +219,9 @@ class Mailboxes:
         ]
 
 
-def _left_over(mailbox: Mailbox, *, is_ended: bool) -> list[str]:
+def _remaining_access(mailbox: Mailbox, *, is_revoked: bool) -> list[str]:
     left: list[str] = []
-    if not is_ended:
+    if not is_revoked:
         left.append(
             "the provider has no revocation endpoint: the owner removes the proxy's access in the "
             "settings of their account there"
