@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from tests.support.config_files import ConfigFile, account
 from xoauth2_proxy.accounts.accounts import TlsMode
 from xoauth2_proxy.accounts.oauth_client import GrantType
-from xoauth2_proxy.config import ConfigSource, Overrides, StoreKind
+from xoauth2_proxy.config import ConfigSource, Overrides
 from xoauth2_proxy.config.account_sections import (
     AccountSection,
     LimitsSection,
@@ -41,6 +41,7 @@ from xoauth2_proxy.config.sections import (
     StoreSection,
 )
 from xoauth2_proxy.errors import ConfigError
+from xoauth2_proxy.oauth.stores import StoreKind
 from xoauth2_proxy.sandbox.mock_mailboxes import MOCK_MAILBOXES
 
 if TYPE_CHECKING:

@@ -25,12 +25,12 @@ from tests.support.redis_server import redis_server
 from tests.support.relay import MAILBOX, OTHER_MAILBOX, PASSWORD, Relay
 from tests.support.smtp_client import Client, message
 from tests.support.waiting import PATIENCE_SECONDS, until
-from xoauth2_proxy.config import ConfigSource, Overrides, StoreKind
+from xoauth2_proxy.config import ConfigSource, Overrides
 from xoauth2_proxy.config.account_sections import OAuthSection
 from xoauth2_proxy.config.schema import json_schema
 from xoauth2_proxy.errors import ConfigError
 from xoauth2_proxy.oauth.refreshers.mock import MockRefresher
-from xoauth2_proxy.oauth.stores import StoredGrant
+from xoauth2_proxy.oauth.stores import StoredGrant, StoreKind
 from xoauth2_proxy.sandbox.app import Sandbox
 from xoauth2_proxy.sandbox.faults import Action, Fault, Step
 from xoauth2_proxy.sandbox.state_directory import load_signing_key

@@ -210,8 +210,8 @@ def show_status(  # noqa: PLR0913 - one parameter an option
     """
     from xoauth2_proxy.cli import configured
     from xoauth2_proxy.commands import status
-    from xoauth2_proxy.config import StoreKind
     from xoauth2_proxy.config.sections import AlertsSection
+    from xoauth2_proxy.oauth.stores import StoreKind
 
     source = configured.source_of(context, config, state_dir, sandbox=sandbox)
     loaded = configured.load_unless(url, source)
@@ -270,8 +270,8 @@ def examine(  # noqa: PLR0913 - one parameter an option
     from xoauth2_proxy.cli import configured
     from xoauth2_proxy.commands.doctor import command
     from xoauth2_proxy.commands.doctor.context import DoctorDependencies
-    from xoauth2_proxy.config import StoreKind
     from xoauth2_proxy.oauth.refreshers import registry
+    from xoauth2_proxy.oauth.stores import StoreKind
 
     if bool(mailbox) is is_all:
         raise typer.BadParameter("name one mailbox, or write --all")

@@ -10,16 +10,17 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
-from xoauth2_proxy.config import Config, StoreKind
 from xoauth2_proxy.oauth.expiry_monitor import mailbox_statuses
 from xoauth2_proxy.oauth.grant import EpochSeconds
 from xoauth2_proxy.oauth.mailbox_status import State
+from xoauth2_proxy.oauth.stores import StoreKind
 from xoauth2_proxy.oauth.stores.memory import MemoryStore
 from xoauth2_proxy.service.components import open_configured_store, unusable_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from xoauth2_proxy.config import Config
     from xoauth2_proxy.oauth.mailbox_status import MailboxStatus
 
 

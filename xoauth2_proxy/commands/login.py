@@ -28,7 +28,6 @@ from xoauth2_proxy.commands.sign_in_methods import (
 )
 from xoauth2_proxy.commands.state_owner import other_user
 from xoauth2_proxy.commands.suggestions import likely
-from xoauth2_proxy.config import StoreKind
 from xoauth2_proxy.errors import ConfigError, ProxyError
 from xoauth2_proxy.mailboxes.interface import sign_in_obstacle
 from xoauth2_proxy.mailboxes.runtime_accounts import open_runtime_accounts
@@ -36,6 +35,7 @@ from xoauth2_proxy.oauth import sign_in
 from xoauth2_proxy.oauth.authorization import AuthorizationServer
 from xoauth2_proxy.oauth.grant import EpochSeconds
 from xoauth2_proxy.oauth.refreshers import registry
+from xoauth2_proxy.oauth.stores import StoreKind
 from xoauth2_proxy.service.components import open_configured_store
 from xoauth2_proxy.upstream.connector import Connector, NoTokens
 

@@ -9,7 +9,7 @@ import os
 import pwd
 from typing import TYPE_CHECKING
 
-from xoauth2_proxy.config import StoreKind
+from xoauth2_proxy.oauth.stores import StoreKind
 
 if TYPE_CHECKING:
     from pathlib import Path

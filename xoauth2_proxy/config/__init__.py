@@ -4,7 +4,7 @@ What is named here needs no pydantic, which takes as long to import as many a co
 """
 
 from xoauth2_proxy.config.config import Config, needs_restart
-from xoauth2_proxy.config.overrides import Overrides, StoreKind
+from xoauth2_proxy.config.overrides import Overrides
 from xoauth2_proxy.config.source import ConfigSource
 
-__all__ = ["Config", "ConfigSource", "Overrides", "StoreKind", "needs_restart"]
+__all__ = ["Config", "ConfigSource", "Overrides", "needs_restart"]

@@ -1,8 +1,8 @@
-"""Loads accounts: those of the file, those that were added while the relay ran, and posted ones.
+"""Loads accounts: those of the file, those that were added at run time, and those to be added.
 
-What is wrong with one account never hides what is wrong with another. What is wrong in the file is
-a problem. An added account that is wrong is left out with a warning: it was right when it was
-added, and must not keep the relay from starting.
+What is wrong with one account never hides what is wrong with another. In the file it is a problem.
+An added account that is wrong is left out with a warning: it was right when it was added, and must
+not keep the relay from starting.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from xoauth2_proxy.accounts.providers import MOCK
 from xoauth2_proxy.config.account_sections import AccountSection
 from xoauth2_proxy.config.oauth_rules import contradictions, misfits, missing_keys, noteworthy
 from xoauth2_proxy.config.posted_account_rules import faults_of_posted
-from xoauth2_proxy.config.problems import Problem, beneath, shown
+from xoauth2_proxy.config.problems import Fault, Problem, beneath, shown
 from xoauth2_proxy.config.provider_loader import is_written, unknown_provider, with_changes
 from xoauth2_proxy.config.section import validate
 from xoauth2_proxy.mailboxes.runtime_accounts import account_key
@@ -29,9 +29,10 @@ if TYPE_CHECKING:
 
     from xoauth2_proxy.accounts.providers import Provider
     from xoauth2_proxy.config.environment import Environment
+    from xoauth2_proxy.config.sections import FileSection
     from xoauth2_proxy.mailboxes.runtime_accounts import RuntimeAccounts
 
-# In the place of keys that are wrong, so that the others of the account can be judged.
+# In the place of keys that are wrong, so that the account's other keys can be judged.
 _STAND_INS = {"email": "anyone@example.com", "password": "any"}
 
 
@@ -40,33 +41,28 @@ class AccountLoader:
 
     def __init__(
         self,
+        settings: FileSection,
         providers: Mapping[str, Provider | None],
         environment: Environment,
-        *,
-        is_listener_on_loopback: bool,
-        is_guarded: bool,
     ) -> None:
-        """`is_guarded` says whether the admin server asks for a token.
-
-        A provider that is None is wrong, which was told already.
-        """
+        """A provider that is None has an entry that is wrong, which was told already."""
         self.accounts: list[Account] = []  # those that are right and enabled
         self.disabled = 0
         self.sandbox_accounts: set[str] = set()
         self.runtime_keys: set[str] = set()  # of accounts that were added
-        self.is_guarded = is_guarded
+        self._settings = settings
         self._providers = providers
         self._environment = environment
-        self._is_listener_on_loopback = is_listener_on_loopback
         self._written: dict[tuple[str, str], str] = {}  # (key, value) -> where it is written
         self._notes: Counter[str] = Counter()  # what is noteworthy, with the number of accounts
 
     def load(
-        self, value: object, path: str, place: str = "", *, is_guarded: bool = True
+        self, value: object, path: str, place: str = "", *, has_token: bool = True
     ) -> list[Problem]:
         """Load the account that is written at `path`; return what is wrong with it.
 
-        `place` names where it is written, if that is not the configuration file.
+        `place` names where it is written, if that is not the configuration file. `has_token` is
+        False if the admin server that runs asks for no token, whatever the file says by now.
         """
         if place and not isinstance(value, dict):
             return [(path or "account", "must be an object")]
@@ -77,7 +73,7 @@ class AccountLoader:
         problems = [*self._repetitions(value, path, place), *malformed]
         missing: Sequence[Problem] = ()
         if section is not None:
-            account, faults, missing = self._judge(section, not malformed, place, is_guarded)
+            account, faults, missing = self._judge(section, not malformed, place, has_token)
             problems += beneath(path, faults)
             if account and not (problems or missing):
                 self._add(account, section)
@@ -96,7 +92,7 @@ class AccountLoader:
             key = account_key(document)
             if key in without:
                 continue
-            problems = self.load(document, "", file, is_guarded=self.is_guarded)
+            problems = self.load(document, "", file)
             left_out += [f"{file}: {path}: {fault}" for path, fault in shown(problems)]
             if not problems:
                 self.runtime_keys.add(key)
@@ -108,20 +104,26 @@ class AccountLoader:
             yield f"{count} account(s) of provider {note}"
 
     def _judge(
-        self, section: AccountSection, is_whole: bool, place: str, is_guarded: bool
-    ) -> tuple[Account | None, list[tuple[str, str]], Sequence[Problem]]:
+        self, section: AccountSection, is_whole: bool, place: str, has_token: bool
+    ) -> tuple[Account | None, list[Fault], Sequence[Problem]]:
         """Return the account, what does not go together in it, and what its provider lacks.
 
-        `is_whole` says that no key of it was wrong by itself.
+        `is_whole` says that each of its keys is right by itself.
         """
         provider = self._providers.get(section.provider)
-        faults: list[tuple[str, str]] = []
+        settings = self._settings
+        faults: list[Fault] = []
         if section.provider not in self._providers:
             faults.append(("provider", unknown_provider(section.provider, self._providers)))
-        if section.allow_any_password and section.enabled and not self._is_listener_on_loopback:
+        if (
+            section.allow_any_password
+            and section.enabled
+            and not is_loopback(settings.listener.host)
+        ):
             faults.append(("allow_any_password", "is for a listener on loopback only"))
         if provider is None:
             return None, faults, ()
+        is_guarded = has_token and bool(settings.admin.token)
         if place and (refused := [*faults_of_posted(section, provider, is_guarded=is_guarded)]):
             return None, faults + refused, ()
         account = _account(section, provider)
@@ -183,7 +185,7 @@ def _account(section: AccountSection, provider: Provider) -> Account:
 
 def _faults(
     section: AccountSection, provider: Provider, account: Account, *, is_whole: bool
-) -> Iterator[tuple[str, str]]:
+) -> Iterator[Fault]:
     """Yield what does not go together; `is_whole` says that no key of the account was wrong."""
     yield from provider.faults_of_use(account.upstream, account.limits)
     host = account.upstream.host

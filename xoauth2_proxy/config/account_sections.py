@@ -12,6 +12,7 @@ from pydantic import Field
 
 from xoauth2_proxy.accounts.accounts import TlsMode
 from xoauth2_proxy.accounts.oauth_client import GrantType, OAuthClient
+from xoauth2_proxy.config.problems import Fault
 from xoauth2_proxy.config.secret import Password, Secret
 from xoauth2_proxy.config.section import Section, optional
 from xoauth2_proxy.config.values import (
@@ -135,7 +136,7 @@ class OAuthSection(Section):
         "How long before its end an access token is renewed."
     )
 
-    def faults(self) -> Iterator[tuple[str, str]]:
+    def faults(self) -> Iterator[Fault]:
         """Find two ways for the client to prove who it is."""
         if self.certificate is not None and self.client_secret is not None:
             yield "certificate", "contradicts client_secret; remove one"
@@ -222,7 +223,7 @@ class AccountSection(OAuthSection):
         default=False, description="Let a mock account's upstream be another machine."
     )
 
-    def faults(self) -> Iterator[tuple[str, str]]:
+    def faults(self) -> Iterator[Fault]:
         """Find an account without a password, and one with two answers to the question."""
         yield from super().faults()
         if self.password is None and not self.allow_any_password:

@@ -22,7 +22,6 @@ from xoauth2_proxy.errors import ConfigError
 from xoauth2_proxy.files import read_at_most
 from xoauth2_proxy.mailboxes.interface import ProviderInfo
 from xoauth2_proxy.mailboxes.runtime_accounts import accounts_directory, open_runtime_accounts
-from xoauth2_proxy.network import is_loopback
 from xoauth2_proxy.sandbox.mock_mailboxes import MOCK_MAILBOXES
 
 if TYPE_CHECKING:
@@ -61,12 +60,7 @@ def load(
         entries if isinstance(entries, dict) else {}, environment, known_refreshers
     )
     problems += found
-    loader = AccountLoader(
-        providers,
-        environment,
-        is_listener_on_loopback=is_loopback(settings.listener.host),
-        is_guarded=bool(settings.admin.token),
-    )
+    loader = AccountLoader(settings, providers, environment)
     accounts = accounts if isinstance(accounts, list) else []
     for number, account in enumerate(accounts):
         problems += loader.load(account, strict_json.json_path("accounts", number))

@@ -17,8 +17,7 @@ if TYPE_CHECKING:
 
     from xoauth2_proxy.accounts.providers import Provider
     from xoauth2_proxy.config.account_sections import AccountSection
-
-    Faults = Iterator[tuple[str, str]]  # key, problem
+    from xoauth2_proxy.config.problems import Fault
 
 # Refreshers that speak OAuth themselves, for clients that the operator has registered.
 SPEAKING = frozenset({"gmail", "outlook", "oidc"})
@@ -43,7 +42,7 @@ _PROOFS = ("client_secret", "certificate")  # of the client's identity
 _TENANTS_OF_MANY = frozenset({"common", "consumers", "organizations"})
 
 
-def misfits(section: OAuthSection, provider: Provider) -> Faults:
+def misfits(section: OAuthSection, provider: Provider) -> Iterator[Fault]:
     """Yield the keys of `section` that the provider's refresher could not use."""
     refresher, name = provider.refresher, provider.name
     if refresher not in _JUDGED:
@@ -68,7 +67,7 @@ def misfits(section: OAuthSection, provider: Provider) -> Faults:
         yield "oauth_token_url", f"must begin with https:// for {name}"
 
 
-def contradictions(client: OAuthClient, section: AccountSection) -> Faults:
+def contradictions(client: OAuthClient, section: AccountSection) -> Iterator[Fault]:
     """Yield what the account says of another grant than its own."""
     if client.grant_type is GrantType.REFRESH_TOKEN:
         if section.service_account is not None:
@@ -79,7 +78,7 @@ def contradictions(client: OAuthClient, section: AccountSection) -> Faults:
             yield key, f"contradicts the grant {client.grant_type}, for which nobody signs in"
 
 
-def missing_keys(client: OAuthClient, provider: Provider) -> Faults:
+def missing_keys(client: OAuthClient, provider: Provider) -> Iterator[Fault]:
     """Yield what the client lacks to get tokens, unless it is not meant to get any."""
     if provider.refresher == _COMMAND and not client.command:
         yield "command", f"is required, here or in {provider.name}: its refresher is command"
@@ -119,7 +118,7 @@ def noteworthy(client: OAuthClient, provider: Provider) -> Iterator[str]:
         )
 
 
-def _missing_of_application(client: OAuthClient, provider: Provider) -> Faults:
+def _missing_of_application(client: OAuthClient, provider: Provider) -> Iterator[Fault]:
     if not client.client_id:
         yield "client_id", "is required for the grant client_credentials"
     if not client.client_secret and client.certificate is None:
@@ -132,7 +131,7 @@ def _missing_of_application(client: OAuthClient, provider: Provider) -> Faults:
         )
 
 
-def _missing_endpoints(client: OAuthClient, provider: Provider) -> Faults:
+def _missing_endpoints(client: OAuthClient, provider: Provider) -> Iterator[Fault]:
     if not client.token_endpoint:
         yield "issuer", f"is required for {provider.name}, or oauth_token_url"
     elif client.can_sign_in and not client.refresh_token and not client.authorization_endpoint:

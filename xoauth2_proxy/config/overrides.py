@@ -3,20 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-
-class StoreKind(StrEnum):
-    """Where grants outlive the process."""
-
-    FILE = "file"
-    MEMORY = "memory"  # they do not
-    REDIS = "redis"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from xoauth2_proxy.accounts.providers import Provider
     from xoauth2_proxy.config.account_sections import AccountSection
+    from xoauth2_proxy.config.problems import Fault
 
 _DIRECTIONS = (
     *("authority", "authorization_url", "grant", "issuer", "oauth_token_url", "parameters"),
@@ -29,7 +30,7 @@ _PLAIN_ADDRESS = re.compile(r"[A-Za-z0-9._+@-]+", re.ASCII)
 
 def faults_of_posted(
     section: AccountSection, provider: Provider, *, is_guarded: bool
-) -> Iterator[tuple[str, str]]:
+) -> Iterator[Fault]:
     """Yield the keys that a posted account may not have, and why.
 
     `is_guarded` says whether the admin server asks for a token.

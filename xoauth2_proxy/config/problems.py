@@ -14,10 +14,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 Problem: TypeAlias = tuple[str, str]  # a JSON path, and what is wrong there
+Fault: TypeAlias = tuple[str, str]  # a key of one object, as `upstream.host`, and what is wrong
 
 
-def beneath(path: str, faults: Iterable[tuple[str, str]]) -> list[Problem]:
-    """Return the faults of the object at `path` as problems; a key may be `upstream.host`."""
+def beneath(path: str, faults: Iterable[Fault]) -> list[Problem]:
+    """Return the faults of the object at `path` as problems."""
     return [(json_path(path, *key.split(".")), fault) for key, fault in faults]
 
 

@@ -11,7 +11,7 @@ from xoauth2_proxy.accounts.built_in_providers import blank_provider, built_in_p
 from xoauth2_proxy.accounts.oauth_client import GrantType
 from xoauth2_proxy.config.account_sections import LimitsSection, ProviderSection, UpstreamSection
 from xoauth2_proxy.config.oauth_rules import misfits
-from xoauth2_proxy.config.problems import Problem, beneath
+from xoauth2_proxy.config.problems import Fault, Problem, beneath
 from xoauth2_proxy.config.section import validate
 from xoauth2_proxy.config.values import WORD, WORD_RULE
 from xoauth2_proxy.strict_json import Json, json_path
@@ -99,7 +99,7 @@ def _faults(
     known_refreshers: Collection[str],
     *,
     is_new: bool,
-) -> Iterator[tuple[str, str]]:
+) -> Iterator[Fault]:
     if section.refresher not in (None, *known_refreshers):
         known = ", ".join(sorted(known_refreshers))
         yield "refresher", f"there is no refresher {section.refresher}; there are {known}"

@@ -21,7 +21,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from xoauth2_proxy.config.environment import Environment
-from xoauth2_proxy.config.problems import Problem
+from xoauth2_proxy.config.problems import Fault, Problem
 from xoauth2_proxy.config.secret import KIND as SECRET
 from xoauth2_proxy.config.secret import VARIABLE
 from xoauth2_proxy.strict_json import json_path
@@ -83,7 +83,7 @@ class Section(BaseModel):
             )
         return self
 
-    def faults(self) -> Iterable[tuple[str, str]]:
+    def faults(self) -> Iterable[Fault]:
         """Yield each key that does not go with the others, and why."""
         return ()
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field, ValidationInfo, field_validator
 
 from xoauth2_proxy.config.account_sections import AccountSection, ProviderSection
-from xoauth2_proxy.config.overrides import StoreKind
+from xoauth2_proxy.config.problems import Fault
 from xoauth2_proxy.config.secret import Secret
 from xoauth2_proxy.config.section import Section
 from xoauth2_proxy.config.values import FilePath, Host, IpAddress, ListenPort, Url
@@ -22,6 +22,7 @@ from xoauth2_proxy.credential_files import (
     fault_of_key_pair,
 )
 from xoauth2_proxy.network import fault_of_url, is_loopback
+from xoauth2_proxy.oauth.stores import StoreKind
 from xoauth2_proxy.oauth.stores.encryption import GrantCipher
 from xoauth2_proxy.oauth.stores.factory import open_cipher
 from xoauth2_proxy.oauth.stores.redis_url import redis_location
@@ -63,7 +64,7 @@ class ListenerSection(Section):
         default=300.0, description="How long a client may be silent."
     )
 
-    def faults(self) -> Iterator[tuple[str, str]]:
+    def faults(self) -> Iterator[Fault]:
         """Find TLS files that cannot be used, and a listener on which nobody could log in."""
         files = {"tls_cert": self.tls_cert, "tls_key": self.tls_key}
         unreadable = {key: fault_of_file(file) for key, file in files.items() if file}
@@ -111,7 +112,7 @@ class AdminSection(Section):
         "behind a proxy that adds TLS, as https://relay.example.com.",
     )
 
-    def faults(self) -> Iterator[tuple[str, str]]:
+    def faults(self) -> Iterator[Fault]:
         """Find an admin server that anyone on the network could use."""
         if not self.token and not is_loopback(self.host):
             yield "token", f"is required on {self.host}, which is not loopback"
@@ -184,7 +185,7 @@ class StoreSection(Section):
         environment: Environment | None = info.context
         return environment.state_dir.absolute() / "tokens" if environment else Path()
 
-    def faults(self) -> Iterator[tuple[str, str]]:
+    def faults(self) -> Iterator[Fault]:
         """Find keys of another kind of store, and what the store needs and lacks."""
         if "directory" in self.model_fields_set and self.kind is not StoreKind.FILE:
             yield "directory", f"is for kind file, not {self.kind}"
@@ -207,7 +208,7 @@ class StoreSection(Section):
         """
         return open_cipher(self.directory, self.key, is_key_in_keyring=self.keyring)
 
-    def _faults_of_redis(self) -> Iterator[tuple[str, str]]:
+    def _faults_of_redis(self) -> Iterator[Fault]:
         if self.kind is not StoreKind.REDIS:
             if self.url:
                 yield "url", f"is for kind redis, not {self.kind}"
@@ -233,7 +234,7 @@ class AlertsSection(Section):
         default="", repr=False, description="URL that is posted each warning as JSON."
     )
 
-    def faults(self) -> Iterator[tuple[str, str]]:
+    def faults(self) -> Iterator[Fault]:
         """Find a URL to which warnings cannot go."""
         if self.webhook and (fault := fault_of_url(self.webhook)):
             yield "webhook", fault

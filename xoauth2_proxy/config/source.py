@@ -44,10 +44,9 @@ class ConfigSource:
     ) -> list[Account]:
         """Return the accounts that the documents make, in their order; blocks.
 
-        They are judged beside each other and beside those there are now, but for `replaced`, the
-        keys of added ones. With each document comes its JSON path. `has_token` is False where
-        anybody on this machine can ask, because the admin server that runs was started without a
-        token.
+        They are judged beside each other and beside the accounts there are now, but for those whose
+        keys are in `replaced`. Each document comes with its JSON path. `has_token` is False if the
+        admin server that runs was started without a token: any user of this machine can ask then.
 
         Raises:
             ConfigError: with every problem, or with those of the configuration file.
@@ -62,9 +61,7 @@ class ConfigSource:
         for path, document in documents:
             if is_disabled(document):
                 problems += beneath(path, [("enabled", "must be true, or left out")])
-            problems += loader.load(
-                document, path, "the request", is_guarded=has_token and loader.is_guarded
-            )
+            problems += loader.load(document, path, "the request", has_token=has_token)
         raise_if_any(problems)
         return loader.accounts[there:]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Protocol
 
-from xoauth2_proxy.config import StoreKind
 from xoauth2_proxy.files import state_directory_problem
 from xoauth2_proxy.mailboxes.runtime_accounts import open_runtime_accounts
 from xoauth2_proxy.oauth.refreshers import registry
+from xoauth2_proxy.oauth.stores import StoreKind
 from xoauth2_proxy.oauth.stores.factory import open_store
 
 if TYPE_CHECKING:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields
+from enum import StrEnum
 from types import NoneType
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -12,6 +13,15 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
 _NEVER = EpochSeconds(0.0)
+
+
+class StoreKind(StrEnum):
+    """Where grants outlive the process."""
+
+    FILE = "file"
+    MEMORY = "memory"  # they do not
+    REDIS = "redis"
+
 
 FailureKind = Literal["revoked", "refused", "unavailable", "login_refused"]
 
