@@ -14,7 +14,7 @@ from xoauth2_proxy.accounts.accounts import TlsMode
 from xoauth2_proxy.accounts.oauth_client import GrantType, OAuthClient
 from xoauth2_proxy.config.problems import Fault
 from xoauth2_proxy.config.secret import Password, Secret
-from xoauth2_proxy.config.section import Section, optional
+from xoauth2_proxy.config.section import Section, optional, setting
 from xoauth2_proxy.config.values import (
     Address,
     AuthoritiesFile,
@@ -193,17 +193,16 @@ class AccountSection(OAuthSection):
     account_id: Annotated[str, Field(min_length=1, max_length=200)] | None = optional(
         "A name of your own for the account; shown in messages about it."
     )
-    enabled: bool = Field(
-        default=True,
-        description="false: the account cannot be used and its secrets are not looked for.",
+    enabled: bool = setting(
+        True, "false: the account cannot be used and its secrets are not looked for."
     )
     password: Password | None = optional(
         "What the mail client must present: clear text, ${VARIABLE}, a file, "
         "or an argon2 hash. Not the provider's password.",
         repr=False,
     )
-    allow_any_password: bool = Field(
-        default=False, description="Accept every password; only while the listener is on loopback."
+    allow_any_password: bool = setting(
+        False, "Accept every password; only while the listener is on loopback."
     )
     upstream: UpstreamSection | None = optional("Changes to the provider's submission server.")
     limits: LimitsSection | None = optional("Changes to the provider's limits.")
@@ -214,14 +213,12 @@ class AccountSection(OAuthSection):
     sign_in_as: Annotated[str, Field(min_length=1, max_length=254)] | None = optional(
         "Who signs in where that is not the mailbox's own address, as for a shared mailbox."
     )
-    recipients: Literal["deferred", "verified"] = Field(
-        default="deferred",
-        description="deferred: recipients are judged together with the message, which costs least; "
+    recipients: Literal["deferred", "verified"] = setting(
+        "deferred",
+        "deferred: recipients are judged together with the message, which costs least; "
         "verified: each RCPT is answered by the provider, for MTAs in front.",
     )
-    allow_remote_mock: bool = Field(
-        default=False, description="Let a mock account's upstream be another machine."
-    )
+    allow_remote_mock: bool = setting(False, "Let a mock account's upstream be another machine.")
 
     def faults(self) -> Iterator[Fault]:
         """Find an account without a password, and one with two answers to the question."""

@@ -88,9 +88,14 @@ class Section(BaseModel):
         return ()
 
 
-def optional(description: str, *, repr: bool = True) -> Any:  # noqa: A002, ANN401 - as Field has it
-    """Return the definition of a key that may be left out; it is None then."""
-    return Field(default=None, description=description, repr=repr)
+def setting(default: object, description: str, **options: Any) -> Any:  # noqa: ANN401 - as Field
+    """Return the definition of a key with a default; `options` are those of pydantic's `Field`."""
+    return Field(default=default, description=description, **options)
+
+
+def optional(description: str, **options: Any) -> Any:  # noqa: ANN401 - as Field
+    """Return the definition of a key that is None if it is left out."""
+    return setting(None, description, **options)
 
 
 _S = TypeVar("_S", bound=Section)

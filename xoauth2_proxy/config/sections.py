@@ -14,7 +14,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from xoauth2_proxy.config.account_sections import AccountSection, ProviderSection
 from xoauth2_proxy.config.problems import Fault
 from xoauth2_proxy.config.secret import Secret
-from xoauth2_proxy.config.section import Section
+from xoauth2_proxy.config.section import Section, optional, setting
 from xoauth2_proxy.config.values import FilePath, Host, IpAddress, ListenPort, Url
 from xoauth2_proxy.credential_files import (
     fault_of_certificate,
@@ -38,31 +38,26 @@ class ListenerSection(Section):
     """Where mail clients connect."""
 
     # Loopback, so that a first start exposes nothing; 2525 is the usual unprivileged 587.
-    host: Host = Field(default="127.0.0.1", description="Address to listen on.")
-    port: ListenPort = Field(default=2525, description="Port to listen on; 0: any free one.")
-    tls_cert: FilePath | None = Field(
-        default=None, description="PEM certificate chain for STARTTLS; relative to this file."
+    host: Host = setting("127.0.0.1", "Address to listen on.")
+    port: ListenPort = setting(2525, "Port to listen on; 0: any free one.")
+    tls_cert: FilePath | None = optional(
+        "PEM certificate chain for STARTTLS; relative to this file."
     )
-    tls_key: FilePath | None = Field(
-        default=None, description="PEM private key of tls_cert; relative to this file."
+    tls_key: FilePath | None = optional("PEM private key of tls_cert; relative to this file.")
+    allow_insecure_auth: bool = setting(
+        False, "Offer AUTH without TLS on an address that is not loopback."
     )
-    allow_insecure_auth: bool = Field(
-        default=False,
-        description="Offer AUTH without TLS on an address that is not loopback.",
-    )
-    proxies: Annotated[tuple[IpAddress, ...], Field(strict=False)] = Field(
-        default=(),
-        description="Load balancers, by IP address, whose connections begin with a PROXY header "
+    proxies: Annotated[tuple[IpAddress, ...], Field(strict=False)] = setting(
+        (),
+        "Load balancers, by IP address, whose connections begin with a PROXY header "
         "(version 1 or 2) that names the client.",
     )
     # 1000 fits a soft limit of 1024 file descriptors, barely.
-    max_connections: Annotated[int, Field(ge=1, le=100_000)] = Field(
-        default=1000, description="Clients at one time; one more is told 421."
+    max_connections: int = setting(
+        1000, "Clients at one time; one more is told 421.", ge=1, le=100_000
     )
     # RFC 5321 §4.5.3.2.7: a server waits at least 5 minutes.
-    idle_seconds: Annotated[float, Field(gt=0, le=3600)] = Field(
-        default=300.0, description="How long a client may be silent."
-    )
+    idle_seconds: float = setting(300.0, "How long a client may be silent.", gt=0, le=3600)
 
     def faults(self) -> Iterator[Fault]:
         """Find TLS files that cannot be used, and a listener on which nobody could log in."""
@@ -99,16 +94,14 @@ class ListenerSection(Section):
 class AdminSection(Section):
     """The admin server."""
 
-    host: Host = Field(default="127.0.0.1", description="Address to listen on.")
-    port: ListenPort = Field(default=9090, description="Port to listen on; 0: any free one.")
-    token: Secret = Field(
-        default="",
-        repr=False,
-        description="Bearer token to ask for; required where host is not loopback.",
+    host: Host = setting("127.0.0.1", "Address to listen on.")
+    port: ListenPort = setting(9090, "Port to listen on; 0: any free one.")
+    token: Secret = setting(
+        "", "Bearer token to ask for; required where host is not loopback.", repr=False
     )
-    public_url: Url = Field(
-        default="",
-        description="Where browsers reach the admin pages, if that is not where they are served: "
+    public_url: Url = setting(
+        "",
+        "Where browsers reach the admin pages, if that is not where they are served: "
         "behind a proxy that adds TLS, as https://relay.example.com.",
     )
 
@@ -130,49 +123,46 @@ class RelaySection(Section):
 
     # From what every server must take (RFC 5321 §4.5.3.1.7) to Exchange Online's largest SIZE.
     # 35 MiB: Gmail announces SIZE 35882577, Exchange Online's default MaxSendSize is 35 MB.
-    max_message_bytes: Annotated[int, Field(ge=65_536, le=157_286_400)] = Field(
-        default=36_700_160, description="Largest message, announced as SIZE."
+    max_message_bytes: int = setting(
+        36_700_160, "Largest message, announced as SIZE.", ge=65_536, le=157_286_400
     )
     # Most messages are smaller than 256 KiB and take one round trip.
-    buffer_bytes: Annotated[int, Field(ge=4096, le=16_777_216)] = Field(
-        default=262_144,
-        description="How much of a message is held; the rest is sent on while it arrives.",
+    buffer_bytes: int = setting(
+        262_144,
+        "How much of a message is held; the rest is sent on while it arrives.",
+        ge=4096,
+        le=16_777_216,
     )
     # Gmail's limit by SMTP; RFC 5321 §4.5.3.1.8: at least 100. Exchange Online: 1000 at most.
-    max_recipients: Annotated[int, Field(ge=1, le=1000)] = Field(
-        default=100, description="Recipients of one message."
-    )
+    max_recipients: int = setting(100, "Recipients of one message.", ge=1, le=1000)
     # Most transactions take under a second.
-    drain_seconds: Annotated[float, Field(ge=0, le=3600)] = Field(
-        default=30.0, description="How long transactions in flight may take at a stop."
+    drain_seconds: float = setting(
+        30.0, "How long transactions in flight may take at a stop.", ge=0, le=3600
     )
 
 
 class StoreSection(Section):
     """Where refresh tokens are kept."""
 
-    kind: Annotated[StoreKind, Field(strict=False)] = Field(
-        default=StoreKind.FILE,
-        description="file: a directory; memory: nowhere, a restart forgets them; redis: a server, "
+    kind: Annotated[StoreKind, Field(strict=False)] = setting(
+        StoreKind.FILE,
+        "file: a directory; memory: nowhere, a restart forgets them; redis: a server, "
         "for several machines.",
     )
-    directory: FilePath = Field(
-        default=Path(),
-        validate_default=True,
-        description="Directory of the file store, relative to this file; by default tokens, in "
+    directory: FilePath = setting(
+        Path(),
+        "Directory of the file store, relative to this file; by default tokens, in "
         "the state directory.",
+        validate_default=True,
     )
-    url: Secret = Field(
-        default="", repr=False, description="Redis server: rediss://, redis:// or unix:// URL."
-    )
-    key: Secret = Field(
-        default="",
+    url: Secret = setting("", "Redis server: rediss://, redis:// or unix:// URL.", repr=False)
+    key: Secret = setting(
+        "",
+        "Encrypts what is kept: 16 characters at least, best from a random generator.",
         repr=False,
-        description="Encrypts what is kept: 16 characters at least, best from a random generator.",
     )
-    keyring: bool = Field(
-        default=False,
-        description="Encrypt with a key that is made and kept in the operating system's keyring.",
+    keyring: bool = setting(
+        False, "Encrypt with a key that is made and kept in the operating system's keyring."
     )
 
     @field_validator("directory", mode="wrap")
@@ -227,12 +217,10 @@ class AlertsSection(Section):
     """Who is told when a mailbox needs a person."""
 
     # Two working weeks: long enough for a holiday.
-    warn_days: Annotated[int, Field(ge=0, le=365)] = Field(
-        default=14, description="How many days before a sign-in or a client secret ends."
+    warn_days: int = setting(
+        14, "How many days before a sign-in or a client secret ends.", ge=0, le=365
     )
-    webhook: Secret = Field(
-        default="", repr=False, description="URL that is posted each warning as JSON."
-    )
+    webhook: Secret = setting("", "URL that is posted each warning as JSON.", repr=False)
 
     def faults(self) -> Iterator[Fault]:
         """Find a URL to which warnings cannot go."""
@@ -244,8 +232,8 @@ class FileSection(Section):
     """The whole file. A bare list of accounts is read as well."""
 
     accounts: list[AccountSection] = Field(description="The mailboxes.")
-    providers: dict[str, ProviderSection] = Field(
-        default={}, description="Providers by name: your own, or changes to the built-in ones."
+    providers: dict[str, ProviderSection] = setting(
+        {}, "Providers by name: your own, or changes to the built-in ones."
     )
     relay: RelaySection = RelaySection.model_construct()
     listener: ListenerSection = ListenerSection.model_construct()
