@@ -1,8 +1,9 @@
 """Loads accounts: those of the file, those that were added at run time, and those to be added.
 
-What is wrong with one account never hides what is wrong with another. In the file it is a problem.
-An added account that is wrong is left out with a warning: it was right when it was added, and must
-not keep the relay from starting.
+The keys of an account are checked one by one, then with one another, with its provider and with the
+other accounts. What is wrong with one account hides nothing that is wrong with another. In the file
+it is a problem. An added account that is wrong is left out with a warning: it was right when it was
+added, and must not keep the proxy from starting.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from xoauth2_proxy.config.sections import FileSection
     from xoauth2_proxy.mailboxes.runtime_accounts import RuntimeAccounts
 
-# In the place of keys that are wrong, so that the account's other keys can be judged.
+# In the place of keys that are wrong, so that the account's other keys can be checked.
 _STAND_INS = {"email": "anyone@example.com", "password": "any"}
 
 
@@ -53,31 +54,31 @@ class AccountLoader:
         self._settings = settings
         self._providers = providers
         self._environment = environment
-        self._written: dict[tuple[str, str], str] = {}  # (key, value) -> where it is written
+        self._places: dict[tuple[str, str], str] = {}  # (key, value) -> where it is written first
         self._notes: Counter[str] = Counter()  # what is noteworthy, with the number of accounts
 
     def load(
-        self, value: object, path: str, place: str = "", *, has_token: bool = True
+        self, value: object, path: str, origin: str = "", *, has_token: bool = True
     ) -> list[Problem]:
-        """Load the account that is written at `path`; return what is wrong with it.
+        """Load the account at a JSON path; return what is wrong with it.
 
-        `place` names where it is written, if that is not the configuration file. `has_token` is
+        `origin` names where it comes from, if that is not the configuration file. `has_token` is
         False if the admin server that runs asks for no token, whatever the file says by now.
         """
-        if place and not isinstance(value, dict):
+        if origin and not isinstance(value, dict):
             return [(path or "account", "must be an object")]
-        environment = replace(self._environment, is_posted=bool(place))
+        environment = replace(self._environment, is_posted=bool(origin))
         section, malformed = validate(
             AccountSection, value, path, None if is_disabled(value) else environment, _STAND_INS
         )
-        problems = [*self._repetitions(value, path, place), *malformed]
+        problems = [*self._repetitions(value, path, origin), *malformed]
         missing: Sequence[Problem] = ()
         if section is not None:
-            account, faults, missing = self._judge(section, not malformed, place, has_token)
+            account, faults, missing = self._check(section, not malformed, origin, has_token)
             problems += beneath(path, faults)
             if account and not (problems or missing):
                 self._add(account, section)
-        if not place:
+        if not origin:
             label = _label(value, path, malformed)
             problems = [(where, fault + label) for where, fault in problems]
         return [*missing, *problems]
@@ -103,8 +104,8 @@ class AccountLoader:
         for note, count in self._notes.items():
             yield f"{count} account(s) of provider {note}"
 
-    def _judge(
-        self, section: AccountSection, is_whole: bool, place: str, has_token: bool
+    def _check(
+        self, section: AccountSection, is_whole: bool, origin: str, has_token: bool
     ) -> tuple[Account | None, list[Fault], Sequence[Problem]]:
         """Return the account, what does not go together in it, and what its provider lacks.
 
@@ -124,31 +125,29 @@ class AccountLoader:
         if provider is None:
             return None, faults, ()
         is_guarded = has_token and bool(settings.admin.token)
-        if place and (refused := [*faults_of_posted(section, provider, is_guarded=is_guarded)]):
+        if origin and (refused := [*faults_of_posted(section, provider, is_guarded=is_guarded)]):
             return None, faults + refused, ()
         account = _account(section, provider)
         faults += _faults(section, provider, account, is_whole=is_whole)
         return account, faults, provider.missing if section.enabled else ()
 
-    def _repetitions(self, value: object, path: str, place: str) -> list[Problem]:
-        """Return problems for a mailbox or an `account_id` that another account has already."""
-        problems = []
+    def _repetitions(self, value: object, path: str, origin: str) -> Iterator[Problem]:
+        """Yield a problem for a mailbox or an `account_id` that another account has already."""
         for key in ("email", "account_id"):
             written = value.get(key) if isinstance(value, dict) else None
             if not isinstance(written, str) or not written:
                 continue
             where = json_path(path, key)
-            here = f"{where} in {place}" if place else where
+            here = f"{where} in {origin}" if origin else where
             name = login_key(written) if key == "email" else written
-            first = self._written.setdefault((key, name), here)
+            first = self._places.setdefault((key, name), here)
             if first == here:
                 continue
             fault = f"is the same as {first}"
-            if place:
-                there = "" if " in " in first else " in the configuration file"
-                fault += f"{there}; one of the two must go"
-            problems.append((where, fault))
-        return problems
+            if origin:
+                place = "" if " in " in first else " in the configuration file"
+                fault += f"{place}; one of the two must go"
+            yield where, fault
 
     def _add(self, account: Account, section: AccountSection) -> None:
         provider = self._providers[section.provider]

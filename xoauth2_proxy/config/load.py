@@ -64,19 +64,19 @@ def load(
     accounts = accounts if isinstance(accounts, list) else []
     for number, account in enumerate(accounts):
         problems += loader.load(account, strict_json.json_path("accounts", number))
-    left_out: list[str] = []
+    warnings: list[str] = []
     # Where none was ever added, no key is asked of a keyring.
     if accounts_directory(environment.state_dir).exists():
         try:
-            runtime_accounts = open_runtime_accounts(environment.state_dir, settings.store.cipher())
-            left_out = loader.load_runtime(runtime_accounts, without)
+            added = open_runtime_accounts(environment.state_dir, settings.store.cipher())
+            warnings += loader.load_runtime(added, without)
         except ValueError as error:
             problems.append(("store.keyring", str(error)))
     if accounts and all(map(is_disabled, accounts)) and not loader.runtime_keys:
         problems.append(("accounts", "no account is enabled"))
-    raise_if_any(problems)
     if not accounts and not loader.accounts:
-        left_out.append("there is no account yet: nobody can log in")
+        warnings.append("there is no account yet: nobody can log in")
+    raise_if_any(problems)
     config = Config(
         accounts=tuple(loader.accounts),
         disabled_accounts=loader.disabled,
@@ -85,18 +85,14 @@ def load(
             for one in providers.values()
             if one is not None
         ),
-        listener=settings.listener,
-        admin=settings.admin,
-        relay=settings.relay,
-        store=settings.store,
-        alerts=settings.alerts,
+        **{key: getattr(settings, key) for key in SECTIONS},
         runtime_accounts=frozenset(loader.runtime_keys),
         sandbox_accounts=frozenset(loader.sandbox_accounts),
         warnings=(
             *_warnings_of_file(path, document),
             *settings.listener.warnings(),
             *settings.admin.warnings(),
-            *left_out,
+            *warnings,
             *loader.warnings(),
         ),
     )
