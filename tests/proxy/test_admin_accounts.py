@@ -168,7 +168,8 @@ async def test_options_are_true_or_false(api: Api, key: str) -> None:
     ("octets", "problem"),
     [
         (b'{"email": }', "line 1, column 11"),
-        (b"", "line 1, column 1"),
+        (b"", "line 1, column 1: the body is empty"),
+        (b'{"email": "a@b.c",}', "line 1, column 18: trailing comma"),
         (b'"\xff"', "octet 1"),
         (b'{"email": "a@b.c", "email": "a@b.d"}', "email is written twice"),
         (b'{"email": NaN}', "NaN is not a JSON number"),

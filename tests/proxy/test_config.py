@@ -440,6 +440,11 @@ PROBLEMS: dict[str, tuple[object, str, str]] = {
         "zzz",
         "unknown key",
     ),
+    "unknown key whose value is a variable": (
+        [account(), other(pasword="${WORD}")],
+        "accounts[1].pasword",
+        "unknown key; did you mean password?",
+    ),
     "unknown key that needs quoting": (
         [account(), other(**{"my key\n": 1})],
         'accounts[1]["my key\\n"]',
@@ -1030,6 +1035,10 @@ class TestListener:
     def test_what_is_overridden_must_be_right_too(self, config: ConfigFile) -> None:
         document = {"accounts": [account()], "listener": {"port": "25"}}
         assert list(config.problems(document, Overrides(port=26))) == ["listener.port"]
+        wrong_too = Overrides(port=70_000, admin_host="::")
+        assert set(config.problems(document, wrong_too)) == {
+            "listener.port", "--port", "admin.token",
+        }  # fmt: skip
 
     def test_file_that_may_not_be_read(
         self, config: ConfigFile, monkeypatch: pytest.MonkeyPatch
