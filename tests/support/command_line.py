@@ -141,18 +141,7 @@ class CommandLine:
 
     async def ask(self, *words: str, environ: Mapping[str, str] | None = None) -> Said:
         """Run a command that nobody has to answer to its end, in a thread of this process."""
-        surroundings: dict[str, str | None] = dict.fromkeys(_SURROUNDINGS)
-        result = await asyncio.to_thread(
-            CliRunner().invoke,
-            cli,
-            [*self._options, *words],
-            env=surroundings | dict(environ or {}),
-            prog_name="xoauth2-proxy",
-        )
-        said = Said()
-        said.code = result.exit_code
-        said._out += result.stdout_bytes
-        said._err += result.stderr_bytes
+        said = await asyncio.to_thread(said_here, *self._options, *words, environ=environ)
         self.note_secrets()
         self.outputs += [said.stdout, said.stderr]
         return said
@@ -216,6 +205,19 @@ class CommandLine:
         """Return those of the secrets that stand in any output, or in `more`."""
         everything = "\n".join([*self.outputs, *more])
         return [secret for secret in self.secrets if secret in everything]
+
+
+def said_here(*words: str, environ: Mapping[str, str] | None = None) -> Said:
+    """Return what the program says to these words, run in this process."""
+    surroundings: dict[str, str | None] = dict.fromkeys(_SURROUNDINGS)
+    result = CliRunner().invoke(
+        cli, words, env=surroundings | dict(environ or {}), prog_name="xoauth2-proxy"
+    )
+    said = Said()
+    said.code = result.exit_code
+    said._out += result.stdout_bytes
+    said._err += result.stderr_bytes
+    return said
 
 
 _URL = re.compile(r"^\s+(https://\S+)$", re.MULTILINE)
