@@ -10,7 +10,8 @@ PYTEST := $(BIN)/pytest --numprocesses $(JOBS) --dist loadscope
 # The tests start hundreds of processes: none of them is to compile the sources anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help run test test-own test-outside test-both-loops check format map bench bench-check fuzz clean
+.PHONY: help run test test-own test-outside test-both-loops check format map bench bench-check
+.PHONY: fuzz states clean
 
 help:
 	@echo "make run             the proxy with four mock mailboxes, on 127.0.0.1:2525"
@@ -21,6 +22,7 @@ help:
 	@echo "make check           format, lint, types, import contracts, tests: what a change must pass"
 	@echo "make bench-check     what a message costs now, beside the stored cost; for a quiet machine"
 	@echo "make fuzz            fuzz what reads input, for SECONDS=300; finds go to tests/fuzz/found"
+	@echo "make states          the property tests with fifty times as many examples"
 	@echo "make format          put the code in its format"
 	@echo "make map             rewrite the map of modules in ARCHITECTURE.md"
 
@@ -64,6 +66,9 @@ map: $(VENV)/.installed-dev
 
 fuzz: $(VENV)/.installed-fuzz
 	$(BIN)/python -m tests.fuzz.run --seconds $(SECONDS)
+
+states: $(VENV)/.installed-dev
+	$(PYTEST) --hypothesis-profile long $$(grep -rlE "@given|StateMachine" tests --include='test_*.py')
 
 $(VENV)/.created:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

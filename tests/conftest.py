@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import gc
 import sys
 from contextlib import AsyncExitStack
 from importlib.metadata import EntryPoints, entry_points
@@ -64,6 +65,12 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     """Mark the tests that need an outside program by way of a fixture."""
     if not OUTSIDE.isdisjoint(getattr(item, "fixturenames", ())):
         item.add_marker(pytest.mark.outside)
+
+
+def pytest_collection_finish() -> None:
+    """Keep the collected tests out of garbage collections, which would look at them each time."""
+    gc.collect()
+    gc.freeze()
 
 
 class StartRelay(Protocol):

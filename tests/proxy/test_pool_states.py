@@ -414,7 +414,9 @@ class PoolStates(RuleBasedStateMachine):
             self.runner.close()
 
 
-PoolStates.TestCase.settings = settings(max_examples=120, stateful_step_count=40, deadline=None)
+PoolStates.TestCase.settings = settings(
+    max_examples=settings().max_examples // 2, stateful_step_count=40, deadline=None
+)
 test_pool_keeps_its_promises = PoolStates.TestCase
 
 

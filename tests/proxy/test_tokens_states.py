@@ -276,5 +276,7 @@ class SourceStates(RuleBasedStateMachine):
         assert not self.broken, self.broken
 
 
-SourceStates.TestCase.settings = settings(max_examples=120, stateful_step_count=40, deadline=None)
+SourceStates.TestCase.settings = settings(
+    max_examples=settings().max_examples // 2, stateful_step_count=40, deadline=None
+)
 test_token_sources_keep_their_promises = SourceStates.TestCase

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.one_loop
 
 LIFETIME_SECONDS = 0.8
-RENEWALS = {"tokens": 6, "renewals": 30}
+RENEWALS = {"tokens": 4, "renewals": 20}
 
 
 @pytest.fixture(params=["file", REDIS])

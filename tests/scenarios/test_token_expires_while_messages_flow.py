@@ -31,7 +31,8 @@ pytestmark = pytest.mark.one_loop
 
 CONNECTIONS = 10
 LIMITS = {"max_connections": CONNECTIONS, "max_messages_per_connection": 1}
-MESSAGES = 1000  # at least; and as many as it takes to see several tokens end
+MESSAGES = 300  # at least; and as many as it takes to see several tokens end
+PAUSE_SECONDS = 0.05  # after each, so that the time until tokens end is not spent on sending alone
 LIVES = 3
 
 
@@ -97,6 +98,7 @@ async def flow(relay: Relay, sandbox: Sandbox, life: int) -> None:
             while len(sent) < MESSAGES or loop.time() < started + LIVES * life:
                 taken = await client.send(message(f"{connection}, after {len(sent)}"))
                 sent.append(id_in(taken))
+                await asyncio.sleep(PAUSE_SECONDS)
 
     async with asyncio.timeout(LIVES * life + PATIENCE_SECONDS):
         await asyncio.gather(*(submit(connection) for connection in range(CONNECTIONS)))

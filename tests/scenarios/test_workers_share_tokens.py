@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.one_loop
 
 LONG, SHORT = 3600.0, 0.8  # seconds that tokens live
-RENEWALS = 12  # in all; three of them at least by each worker
+RENEWALS = 8  # in all; three of them at least by each worker
 GOOD = "235 2.7.0"
 REFRESHES = "xoauth2_proxy_token_refreshes_total"
 

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from xoauth2_proxy.accounts.accounts import Account
 
 _ROOT = Path(__file__).parents[2]
+_BETWEEN_MESSAGES_SECONDS = 0.005
 _HELD_SECONDS = 4.0  # how long a Redis lock outlives a process that is killed
 
 
@@ -101,6 +102,7 @@ class Using:
         if what == "renewals":
             token = await self._source.refresh(self._account)
         else:
+            await asyncio.sleep(_BETWEEN_MESSAGES_SECONDS)
             token = await self._source.token_for(self._account)
         headers = {"Authorization": f"Bearer {token.value}", "X-Name": self._name}
         async with session.get(f"{self._url}/mail", headers=headers) as response:
