@@ -10,6 +10,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from rich.console import Console as RichConsole
+
 from tests.support.identity_server import NATIVE
 from tests.support.waiting import until
 from xoauth2_proxy.commands import login
@@ -75,8 +77,8 @@ class Login:
 
     async def run(self, mailbox: str, **asked: object) -> int:
         terminal = Terminal(
-            output=self.output,
-            errors=self.errors,
+            RichConsole(file=self.output, width=1000),
+            RichConsole(file=self.errors, width=1000),
             input=self._input,
             environ=self.environ,
             open_browser=self.open_browser,

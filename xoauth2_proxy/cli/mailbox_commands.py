@@ -140,13 +140,14 @@ def log_in(  # noqa: PLR0913 - one parameter an option
     options = login.LoginOptions(
         mailbox=mailbox, provider=provider, method=chosen[0] if chosen else None, port=port
     )
+    console = configured.console(source)
     terminal = Terminal(
-        output=sys.stdout,
-        errors=sys.stderr,
+        console.out,
+        console.err,
+        console.invocation,
         input=sys.stdin,
         environ=os.environ,
         open_browser=webbrowser.open,
-        invocation=configured.invocation(source),
     )
     try:
         code = configured.run(login.run(options, source, terminal))

@@ -37,7 +37,7 @@ class Console:
 
     def say(self, text: str, style: str = "") -> None:
         """Print a line as it is, unbroken: brackets are no markup, and commands can be copied."""
-        self.out.print(Text(text, style=style), soft_wrap=True)
+        self.out.print(Text(self.invocation.typed(text), style=style), soft_wrap=True)
 
     def tell(self, text: str, indent: int = 0, first: Iterable[tuple[str, str]] = ()) -> None:
         """Print prose, broken between words, to the right of `first`: texts and their styles."""

@@ -190,7 +190,7 @@ def _show_remedies(shown: list[MailboxStatus], console: Console) -> None:
         more = f" and {len(mailboxes) - _NAMED} more" if len(mailboxes) > _NAMED else ""
         console.tell(f"{', '.join(mailboxes[:_NAMED])}{more}: {reason}")
         if remedy:
-            console.say(f"  → {console.invocation.typed(remedy)}")
+            console.say(f"  → {remedy}")
     if alike:
         console.say("")
 

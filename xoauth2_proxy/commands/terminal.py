@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import sys
-import textwrap
 import threading
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TextIO
 
-from xoauth2_proxy.commands.invocation import Invocation
+from xoauth2_proxy.commands.console import Console
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -20,30 +18,12 @@ _MAX_LINE = 16_384  # characters; Microsoft's codes alone have 1,500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Terminal:
-    """The streams and the environment of one run of a command."""
+class Terminal(Console):
+    """A console at which a person types, on a machine that may have a browser."""
 
-    output: TextIO
-    errors: TextIO
     input: TextIO
     environ: Mapping[str, str] = field(repr=False)
     open_browser: Callable[[str], bool]  # as `webbrowser.open`
-    invocation: Invocation = Invocation()  # noqa: RUF009 - it is immutable
-
-    def say(self, text: str = "") -> None:
-        """Write a line, at once and unbroken: addresses and commands in it can be copied."""
-        print(self.invocation.typed(text), file=self.output, flush=True)
-
-    def tell(self, text: str) -> None:
-        """Write prose, broken between words on a terminal."""
-        if self.output.isatty():
-            columns = shutil.get_terminal_size().columns
-            text = textwrap.fill(text, columns, break_long_words=False, break_on_hyphens=False)
-        print(text, file=self.output, flush=True)
-
-    def complain(self, text: str) -> None:
-        """Write a line about what went wrong."""
-        print(f"xoauth2-proxy: {self.invocation.typed(text)}", file=self.errors, flush=True)
 
     async def line(self) -> str:
         """Return what the person types next; "" at the end of the input. It may be cancelled."""

@@ -190,6 +190,6 @@ def _conclude(account: Account, results: list[_Result], console: Console) -> Non
     for number, one in enumerate(failed):
         begin = "Also fails:  " if number else "Fails first: "
         console.tell(f"{one.step}: {one.finding}", 13, [(begin, "bold")])
-        console.say(f"What to do:  {console.invocation.typed(one.remedy)}")
+        console.say(f"What to do:  {one.remedy}")
         if one.source:
             console.say(f"Source:      {one.source}")

@@ -113,7 +113,7 @@ def _judge_permission(found: dict[str, Any], context: DoctorContext) -> None:
                 "the token has no permission SMTP.Send",
                 'app registration > API permissions: add SMTP.Send; set "scopes" of the account '
                 'to "https://outlook.office.com/SMTP.Send offline_access", then: xoauth2-proxy '
-                f"login {context.account.email}",
+                f"login {shlex.quote(context.account.email)}",
                 _SOURCE,
             )
     elif not (isinstance(roles, list) and "SMTP.SendAsApp" in roles):
