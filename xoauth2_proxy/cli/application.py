@@ -38,88 +38,6 @@ def _read_number_of_workers(given: str | int) -> int:
     return int(text)
 
 
-HostOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="ADDRESS", help="Address that mail clients connect to. Default: 127.0.0.1."
-    ),
-]
-PortOption = Annotated[
-    int | None, port_option("Port that mail clients connect to; 0: any free one. Default: 2525.")
-]
-AdminHostOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="ADDRESS",
-        help="Address of the admin server: health, metrics, pages. Default: 127.0.0.1.",
-    ),
-]
-AdminPortOption = Annotated[
-    int | None, port_option("Port of the admin server; 0: any free one. Default: 9090.")
-]
-SandboxPortOption = Annotated[
-    int,
-    port_option(
-        "Port of the sandbox's mail server, for programs that talk to it directly.", "any free one"
-    ),
-]
-SandboxHttpPortOption = Annotated[
-    int,
-    port_option(
-        "Port of the sandbox's page, which shows the messages that it received.", "any free one"
-    ),
-]
-TlsCertOption = Annotated[
-    Path | None,
-    typer.Option(
-        help="Certificate chain (PEM). With it, STARTTLS is offered to clients.", metavar="FILE"
-    ),
-]
-TlsKeyOption = Annotated[
-    Path | None, typer.Option(help="The certificate's private key (PEM).", metavar="FILE")
-]
-InsecureOption = Annotated[
-    bool | None,
-    typer.Option(
-        "--allow-insecure-auth",
-        help="Accept passwords without TLS from clients on the network.",
-    ),
-]
-LevelOption = Annotated[
-    log.LogLevel,
-    typer.Option(
-        help="Minimum level to log. debug: each SMTP command and reply code, connections, tokens."
-    ),
-]
-FormatOption = Annotated[
-    log.LogFormat, typer.Option(help="Format of log lines: text for people, json for programs.")
-]
-LoopOption = Annotated[
-    EventLoop, typer.Option(help="Event loop; auto: uvloop if it is installed, else asyncio.")
-]
-WorkersOption = Annotated[
-    int,
-    typer.Option(
-        "--workers",
-        parser=_read_number_of_workers,
-        metavar="N|auto",
-        help="Number of processes that share the port; auto: one per processor. Limits apply to "
-        "all of them together.",
-    ),
-]
-ReadyFileOption = Annotated[
-    Path | None,
-    typer.Option(
-        help="Write process id and addresses to this file (JSON) when clients are accepted.",
-        metavar="FILE",
-    ),
-]
-VersionOption = Annotated[
-    bool,
-    typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version."),
-]
-
-
 @cli.callback(
     invoke_without_command=True,
     epilog=epilog(
@@ -144,23 +62,93 @@ VersionOption = Annotated[
 def serve(  # noqa: PLR0913 - one parameter an option
     context: typer.Context,
     config: ConfigOption = None,
-    host: HostOption = None,
-    port: PortOption = None,
-    admin_host: AdminHostOption = None,
-    admin_port: AdminPortOption = None,
+    host: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS", help="Address that mail clients connect to. Default: 127.0.0.1."
+        ),
+    ] = None,
+    port: Annotated[
+        int | None,
+        port_option("Port that mail clients connect to; 0: any free one. Default: 2525."),
+    ] = None,
+    admin_host: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Address of the admin server: health, metrics, pages. Default: 127.0.0.1.",
+        ),
+    ] = None,
+    admin_port: Annotated[
+        int | None, port_option("Port of the admin server; 0: any free one. Default: 9090.")
+    ] = None,
     sandbox: SandboxOption = False,
-    sandbox_port: SandboxPortOption = 0,
-    sandbox_http_port: SandboxHttpPortOption = 0,
-    tls_cert: TlsCertOption = None,
-    tls_key: TlsKeyOption = None,
-    allow_insecure_auth: InsecureOption = None,
+    sandbox_port: Annotated[
+        int,
+        port_option(
+            "Port of the sandbox's mail server, for programs that talk to it directly.",
+            "any free one",
+        ),
+    ] = 0,
+    sandbox_http_port: Annotated[
+        int,
+        port_option(
+            "Port of the sandbox's page, which shows the messages that it received.", "any free one"
+        ),
+    ] = 0,
+    tls_cert: Annotated[
+        Path | None,
+        typer.Option(
+            help="Certificate chain (PEM). With it, STARTTLS is offered to clients.", metavar="FILE"
+        ),
+    ] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option(help="The certificate's private key (PEM).", metavar="FILE")
+    ] = None,
+    allow_insecure_auth: Annotated[
+        bool | None,
+        typer.Option(
+            "--allow-insecure-auth",
+            help="Accept passwords without TLS from clients on the network.",
+        ),
+    ] = None,
     state_dir: StateOption = None,
-    log_level: LevelOption = log.LogLevel.INFO,
-    log_format: FormatOption = log.LogFormat.TEXT,
-    loop: LoopOption = EventLoop.AUTO,
-    number_of_workers: WorkersOption = 1,
-    ready_file: ReadyFileOption = None,
-    show_version: VersionOption = False,
+    log_level: Annotated[
+        log.LogLevel,
+        typer.Option(
+            help="Minimum level to log. debug: each SMTP command and reply code, connections, "
+            "tokens."
+        ),
+    ] = log.LogLevel.INFO,
+    log_format: Annotated[
+        log.LogFormat, typer.Option(help="Format of log lines: text for people, json for programs.")
+    ] = log.LogFormat.TEXT,
+    loop: Annotated[
+        EventLoop, typer.Option(help="Event loop; auto: uvloop if it is installed, else asyncio.")
+    ] = EventLoop.AUTO,
+    number_of_workers: Annotated[
+        int,
+        typer.Option(
+            "--workers",
+            parser=_read_number_of_workers,
+            metavar="N|auto",
+            help="Number of processes that share the port; auto: one per processor. Limits apply "
+            "to all of them together.",
+        ),
+    ] = 1,
+    ready_file: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write process id and addresses to this file (JSON) when clients are accepted.",
+            metavar="FILE",
+        ),
+    ] = None,
+    show_version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
 ) -> None:
     """An SMTP relay that logs in to Gmail and Outlook with OAuth2, for clients that cannot.
 

@@ -72,17 +72,14 @@ async def run(
     """Show each account's state by the store; return the exit code."""
     present = {account.key: account for account in accounts}
     off = {account.key: account for account in disabled if account.key not in present}
-    wanted = [login_key(mailbox) for mailbox in options.mailboxes] or [*present, *off]
-    for mailbox, key in zip(options.mailboxes, wanted, strict=False):
-        if key not in present and key not in off:
-            known = [*(one.email for one in accounts), *(one.email for one in disabled)]
-            console.complain(unknown("account", mailbox, known))
-            return EXIT_USAGE
+    known = {key: one.email for key, one in present.items()}
+    wanted = _wanted(options, known | {key: one.email for key, one in off.items()}, console)
+    if wanted is None:
+        return EXIT_USAGE
     now = EpochSeconds(time.time())
-    keys = dict.fromkeys(wanted)
-    chosen = [present[key] for key in keys if key in present]
+    chosen = [present[key] for key in wanted if key in present]
     found = await mailbox_statuses(chosen, store, now, options.warn_days)
-    return _show(found, options, console, [off[key] for key in keys if key in off])
+    return _show(found, options, console, [off[key] for key in wanted if key in off])
 
 
 async def run_remote(url: str, token: str, options: StatusOptions, console: Console) -> int:
@@ -104,12 +101,19 @@ async def run_remote(url: str, token: str, options: StatusOptions, console: Cons
         )
         return EXIT_NEEDED
     present = {login_key(one.mailbox): one for one in found}
-    for mailbox in options.mailboxes:
-        if login_key(mailbox) not in present:
-            console.complain(unknown("account", mailbox, [one.mailbox for one in found]))
-            return EXIT_USAGE
-    wanted = dict.fromkeys(map(login_key, options.mailboxes)) or present
+    wanted = _wanted(options, {key: one.mailbox for key, one in present.items()}, console)
+    if wanted is None:
+        return EXIT_USAGE
     return _show([_judged(present[key], options.warn_days) for key in wanted], options, console)
+
+
+def _wanted(options: StatusOptions, known: dict[str, str], console: Console) -> list[str] | None:
+    """Return the keys of the mailboxes to show; None if one is unknown. `known`: key to address."""
+    for mailbox in options.mailboxes:
+        if login_key(mailbox) not in known:
+            console.complain(unknown("account", mailbox, known.values()))
+            return None
+    return list(dict.fromkeys(map(login_key, options.mailboxes)) or known)
 
 
 def _judged(one: MailboxStatus, warn_days: int) -> MailboxStatus:
