@@ -26,7 +26,7 @@ from bench.process.open_files import raise_open_file_limit
 from bench.process.server_process import run, stop_signal, write_ready_file
 from xoauth2_proxy.sandbox.app import Sandbox
 from xoauth2_proxy.sandbox.behaviour import ProviderProfile
-from xoauth2_proxy.sandbox.fault_syntax import FAULT_FORM, fault_document, fault_words, override
+from xoauth2_proxy.sandbox.faults import FAULT_FORM, fault_document, fault_words, override
 from xoauth2_proxy.sandbox.mock_mailboxes import PLAIN_REFRESH_TOKEN
 from xoauth2_proxy.sandbox.provider_settings import (
     OVERRIDES,

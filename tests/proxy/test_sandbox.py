@@ -378,7 +378,7 @@ async def test_before_the_start_there_is_nothing_to_ask(tmp_path: Path) -> None:
 
 
 async def test_no_secret_is_in_a_repr(sandbox: Sandbox) -> None:
-    from xoauth2_proxy.sandbox.smtp.sasl import read_xoauth2
+    from xoauth2_proxy.sandbox.smtp.auth import read_xoauth2
 
     assert "secret" not in repr(read_xoauth2(b"user=a@b\x01auth=Bearer secret\x01\x01"))
     key = (sandbox.state_dir / "sandbox" / "signing-key").read_bytes()

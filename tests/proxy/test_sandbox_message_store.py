@@ -6,7 +6,7 @@ import tracemalloc
 
 import pytest
 
-from xoauth2_proxy.sandbox.awaitable_counter import AwaitableCounter
+from xoauth2_proxy.sandbox.counters import AwaitableCounter
 from xoauth2_proxy.sandbox.message_store import Message, MessageStore, find_message_id
 
 MIB = 1024 * 1024

@@ -6,8 +6,7 @@ import pytest
 
 from tests.support.raw_smtp import MAILBOX
 from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokens
-from xoauth2_proxy.sandbox.tokens.revocations import Revocations, TooManyRevoked
-from xoauth2_proxy.sandbox.tokens.token_verifier import TokenVerifier
+from xoauth2_proxy.sandbox.tokens.token_verifier import Revocations, TokenVerifier, TooManyRevoked
 
 
 def test_the_first_revoked_token_is_never_let_in_again() -> None:
@@ -34,7 +33,7 @@ def test_a_token_is_remembered_until_its_own_end() -> None:
 
 
 def test_there_are_only_so_many_and_none_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("xoauth2_proxy.sandbox.tokens.revocations.MAX_REVOKED", 2)
+    monkeypatch.setattr("xoauth2_proxy.sandbox.tokens.token_verifier.MAX_REVOKED", 2)
     revocations = Revocations()
     revocations.add("a", 10.0, now=0.0)
     revocations.add("b", 20.0, now=0.0)
@@ -48,7 +47,7 @@ def test_there_are_only_so_many_and_none_makes_room(monkeypatch: pytest.MonkeyPa
 
 
 def test_revoking_all_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("xoauth2_proxy.sandbox.tokens.revocations.MAX_REVOKED", 1)
+    monkeypatch.setattr("xoauth2_proxy.sandbox.tokens.token_verifier.MAX_REVOKED", 1)
     revocations = Revocations()
     revocations.add("a", 100.0, now=1.0)
     revocations.add_all(2.0)

@@ -9,8 +9,16 @@ import pytest
 
 from xoauth2_proxy.accounts.accounts import TlsMode
 from xoauth2_proxy.sandbox.behaviour import PROFILES, Behaviour, ProviderProfile, RefusalPoint
-from xoauth2_proxy.sandbox.fault_syntax import FAULT_FORM, fault_document, override
-from xoauth2_proxy.sandbox.faults import Action, Fault, Step, TokenAction, TokenFault
+from xoauth2_proxy.sandbox.faults import (
+    FAULT_FORM,
+    Action,
+    Fault,
+    Step,
+    TokenAction,
+    TokenFault,
+    fault_document,
+    override,
+)
 from xoauth2_proxy.sandbox.provider_settings import (
     OVERRIDES,
     ProviderSettings,

@@ -195,7 +195,7 @@ async def test_one_token_or_all_can_be_revoked(
 async def test_a_revocation_that_cannot_be_kept_is_refused(
     sandbox: Sandbox, http: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("xoauth2_proxy.sandbox.tokens.revocations.MAX_REVOKED", 1)
+    monkeypatch.setattr("xoauth2_proxy.sandbox.tokens.token_verifier.MAX_REVOKED", 1)
     first, second = (await mint(http, kind="revoked"))["token"], (await mint(http))["token"]
     attempts: list[tuple[str, dict[str, object]]] = [
         ("/test/tokens/revoke", {"token": second}),

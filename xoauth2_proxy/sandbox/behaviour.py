@@ -4,7 +4,6 @@ One definition gives the types, their bounds and the published schema. A provide
 figure is given with its source; others are estimates and say so.
 """
 
-from dataclasses import fields
 from enum import StrEnum
 from typing import Annotated
 
@@ -24,6 +23,8 @@ STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 Count = Annotated[int, Field(ge=0, le=1_000_000_000)]
 Seconds = Annotated[float, Field(ge=0, le=_MAX_SECONDS)]
+Period = Annotated[float, Field(gt=0, le=_MAX_SECONDS)]
+Delay = Annotated[float, Field(ge=0, le=600)]
 
 
 class ProviderProfile(StrEnum):
@@ -46,87 +47,72 @@ class RefusalPoint(StrEnum):
 class Behaviour:
     """What the provider offers, allows and says. Zero means no limit and no wait."""
 
-    dialect: Annotated[
-        ProviderProfile,
-        Field(strict=False, description="The provider whose words and EHLO it uses."),
-    ] = ProviderProfile.UNLIMITED
-    greeting: Annotated[
-        str, Field(max_length=400, description="Text of the 220 greeting; empty: the dialect's.")
-    ] = ""
-    tls: Annotated[
-        TlsMode, Field(strict=False, description="How clients protect the connection.")
-    ] = TlsMode.STARTTLS
-    auth_without_tls: Annotated[bool, Field(description="Offer AUTH before STARTTLS too.")] = False
-    withhold: Annotated[
-        frozenset[str], Field(strict=False, description="EHLO keywords not to offer.")
-    ] = frozenset()
-    max_message_bytes: Annotated[
-        int, Field(ge=1, le=1 << 31, description="Largest message, as announced by SIZE.")
-    ] = MAX_MESSAGE_BYTES
-    max_recipients: Annotated[int, Field(ge=1, description="Most recipients of a message.")] = 100
-    max_auth_line_bytes: Annotated[
-        int,
-        Field(
-            ge=32,
-            le=MAX_AUTH_LINE_BYTES,
-            description="Longest AUTH command, with its initial response and CRLF.",
-        ),
-    ] = 512  # RFC 4954 §4
-    max_connections: Annotated[int, Field(ge=1, description="Most connections of all clients.")] = (
-        MAX_CONNECTIONS
+    dialect: ProviderProfile = Field(
+        default=ProviderProfile.UNLIMITED,
+        strict=False,
+        description="The provider whose words and EHLO it uses.",
     )
-    max_connections_per_mailbox: Annotated[
-        Count, Field(description="Most connections that are logged in as one mailbox.")
-    ] = 0
-    connections_refused_at: Annotated[
-        RefusalPoint,
-        Field(strict=False, description="Where a connection beyond that limit is refused."),
-    ] = RefusalPoint.AUTH
-    messages_per_minute: Annotated[
-        Count, Field(description="Messages of a mailbox in a minute.")
-    ] = 0
-    is_excess_delayed: Annotated[
-        bool, Field(description="Accept messages beyond that rate, but delay each.")
-    ] = False
-    messages_per_day: Annotated[Count, Field(description="Messages of a mailbox in a day.")] = 0
-    recipients_per_day: Annotated[Count, Field(description="Recipients of a mailbox in a day.")] = 0
-    logins_per_minute: Annotated[
-        Count, Field(description="Logins of a mailbox, good or not, in a minute.")
-    ] = 0
-    minute_seconds: Annotated[
-        float, Field(gt=0, le=_MAX_SECONDS, description="Length of a minute in these limits.")
-    ] = 60.0
-    day_seconds: Annotated[
-        float,
-        Field(
-            gt=0,
-            le=_MAX_SECONDS,
-            description="Length of a day in these limits; it is a sliding period.",
-        ),
-    ] = 86_400.0
-    session_seconds: Annotated[Seconds, Field(description="Age at which sessions are closed.")] = (
-        0.0
+    greeting: str = Field(
+        default="", max_length=400, description="Text of the 220 greeting; empty: the dialect's."
     )
-    idle_seconds: Annotated[
-        float,
-        Field(gt=0, le=_MAX_SECONDS, description="Idle time after which sessions are closed."),
-    ] = IDLE_SECONDS
-    refusal_seconds: Annotated[
-        float, Field(ge=0, le=600, description="Delay of the reply to a failed AUTH.")
-    ] = 0.0
-    rtt_seconds: Annotated[
-        float, Field(ge=0, le=60, description="Delay of every flight of replies.")
-    ] = 0.0
-    accept_seconds: Annotated[
-        float,
-        Field(
-            ge=0, le=600, description="Delay from the final dot to the 250: constant, or median."
-        ),
-    ] = 0.0
-    accept_p99_seconds: Annotated[
-        float,
-        Field(ge=0, le=600, description="99th percentile of that delay; zero: it is constant."),
-    ] = 0.0
+    tls: TlsMode = Field(
+        default=TlsMode.STARTTLS, strict=False, description="How clients protect the connection."
+    )
+    auth_without_tls: bool = Field(default=False, description="Offer AUTH before STARTTLS too.")
+    withhold: frozenset[str] = Field(
+        default=frozenset(), strict=False, description="EHLO keywords not to offer."
+    )
+    max_message_bytes: int = Field(
+        default=MAX_MESSAGE_BYTES,
+        ge=1,
+        le=1 << 31,
+        description="Largest message, as announced by SIZE.",
+    )
+    max_recipients: int = Field(default=100, ge=1, description="Most recipients of a message.")
+    max_auth_line_bytes: int = Field(
+        default=512,  # RFC 4954 §4
+        ge=32,
+        le=MAX_AUTH_LINE_BYTES,
+        description="Longest AUTH command, with its initial response and CRLF.",
+    )
+    max_connections: int = Field(
+        default=MAX_CONNECTIONS, ge=1, description="Most connections of all clients."
+    )
+    max_connections_per_mailbox: Count = Field(
+        default=0, description="Most connections that are logged in as one mailbox."
+    )
+    connections_refused_at: RefusalPoint = Field(
+        default=RefusalPoint.AUTH,
+        strict=False,
+        description="Where a connection beyond that limit is refused.",
+    )
+    messages_per_minute: Count = Field(default=0, description="Messages of a mailbox in a minute.")
+    is_excess_delayed: bool = Field(
+        default=False, description="Accept messages beyond that rate, but delay each."
+    )
+    messages_per_day: Count = Field(default=0, description="Messages of a mailbox in a day.")
+    recipients_per_day: Count = Field(default=0, description="Recipients of a mailbox in a day.")
+    logins_per_minute: Count = Field(
+        default=0, description="Logins of a mailbox, good or not, in a minute."
+    )
+    minute_seconds: Period = Field(default=60.0, description="Length of a minute in these limits.")
+    day_seconds: Period = Field(
+        default=86_400.0, description="Length of a day in these limits; it is a sliding period."
+    )
+    session_seconds: Seconds = Field(default=0.0, description="Age at which sessions are closed.")
+    idle_seconds: Period = Field(
+        default=IDLE_SECONDS, description="Idle time after which sessions are closed."
+    )
+    refusal_seconds: Delay = Field(default=0.0, description="Delay of the reply to a failed AUTH.")
+    rtt_seconds: float = Field(
+        default=0.0, ge=0, le=60, description="Delay of every flight of replies."
+    )
+    accept_seconds: Delay = Field(
+        default=0.0, description="Delay from the final dot to the 250: constant, or median."
+    )
+    accept_p99_seconds: Delay = Field(
+        default=0.0, description="99th percentile of that delay; zero: it is constant."
+    )
 
     def __post_init__(self) -> None:
         if 0.0 < self.accept_p99_seconds < self.accept_seconds:
@@ -136,33 +122,28 @@ class Behaviour:
 
     def as_document(self) -> dict[str, object]:
         """Return every setting by name, as in the `overrides` of a settings file."""
-        shown: dict[str, object] = {}
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, frozenset):
-                value = sorted(value)
-            shown[field.name] = value.value if isinstance(value, StrEnum) else value
-        return shown
+        document: dict[str, object] = TypeAdapter(Behaviour).dump_python(self, mode="json")
+        return document | {"withhold": sorted(self.withhold)}
 
     def describe_limit(self, name: str) -> str:
         """Return a limit as the reason of a refusal, such as `limit max_recipients=100`."""
-        value = getattr(self, name)
-        return f"limit {name}={f'{value:g}' if isinstance(value, float) else value}"
+        return f"limit {name}={_shown(getattr(self, name))}"
 
     def describe(self) -> list[tuple[str, str, str]]:
         """Return name, value and meaning of each setting that has an effect."""
         properties = TypeAdapter(Behaviour).json_schema()["properties"]
         rows = []
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if not value or (field.name in _PERIODS and value == field.default):
-                continue
-            if isinstance(value, frozenset):
-                shown = " ".join(sorted(value))
-            else:
-                shown = f"{value:g}" if isinstance(value, float) else str(value)
-            rows.append((field.name, shown, str(properties[field.name]["description"])))
+        for name, setting in properties.items():
+            value = getattr(self, name)
+            if value and not (name in _PERIODS and value == setting["default"]):
+                rows.append((name, _shown(value), str(setting["description"])))
         return rows
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, frozenset):
+        return " ".join(sorted(value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 PROFILES = {

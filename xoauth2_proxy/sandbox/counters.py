@@ -2,11 +2,52 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+
+class AwaitableCounter:
+    """Counts upwards; `reached` waits for a count."""
+
+    __slots__ = ("_waiting", "count")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._waiting: list[tuple[int, asyncio.Future[None]]] = []
+
+    def add(self) -> int:
+        """Count one more and return the new count."""
+        self.count += 1
+        if self._waiting:
+            self._wake()
+        return self.count
+
+    async def reached(self, count: int, timeout_seconds: float = 60.0) -> None:
+        """Wait until the count is `count` or more.
+
+        Raises:
+            TimeoutError: that took longer than `timeout_seconds`.
+        """
+        if self.count >= count:
+            return
+        waiter = (count, asyncio.get_running_loop().create_future())
+        self._waiting.append(waiter)
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                await waiter[1]
+        finally:
+            if waiter in self._waiting:
+                self._waiting.remove(waiter)
+
+    def _wake(self) -> None:
+        for count, future in self._waiting:
+            if count <= self.count and not future.done():
+                future.set_result(None)
+
 
 _MAX_MAILBOXES = 10_000
 _NO_CODE = b"garbage"

@@ -7,7 +7,7 @@ sandbox's own: no log can be mistaken for one of a real provider.
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from functools import lru_cache
@@ -118,21 +118,17 @@ _UNLIMITED = Dialect(
 # support.google.com/a/answer/3726730 and the logs quoted in github.com/nodemailer/nodemailer
 # issue 1388, gen-smtp/gen_smtp issue 140, simonrob/email-oauth2-proxy issue 287. Every refusal ends
 # in the identifier of the session and the name of the server.
-_GMAIL = Dialect(
+_GMAIL = replace(
+    _UNLIMITED,
     greeting=f"{HOST} ESMTP {{id}} - gsmtp",
     hello=f"{HOST} at your service, [127.0.0.1]",
-    extensions=_UNLIMITED.extensions,
     mechanisms=("LOGIN", "PLAIN", "XOAUTH2", "PLAIN-CLIENTTOKEN", "OAUTHBEARER", "XOAUTH"),
     schemes="bearer mac",
-    is_challenging=True,
-    accepted="235 2.7.0 Accepted",
     refused="535-5.7.8 Username and Password not accepted. For more information, go to\n"
     "535 5.7.8  https://support.google.com/mail/?p=BadCredentials",
     basic_refused="535-5.7.8 Username and Password not accepted. For more information, go to\n"
     "535 5.7.8  https://support.google.com/mail/?p=BadCredentials",
     mechanism_retired="504 5.7.4 Unrecognized Authentication Type",
-    mechanism_unknown=_UNLIMITED.mechanism_unknown,
-    auth_required=_UNLIMITED.auth_required,
     login_too_often="454-4.7.0 Too many login attempts, please try again later. Learn more at\n"
     "454 4.7.0  https://support.google.com/mail/answer/7126229",
     line_too_long="555-5.5.2 Syntax error, command line too long. For more information, go to\n"
@@ -145,7 +141,6 @@ _GMAIL = Dialect(
     too_many_today="550-5.4.5 Daily user sending limit exceeded. For more information on Gmail\n"
     "550-5.4.5 sending limits go to\n"
     "550 5.4.5  https://support.google.com/a/answer/166852",
-    is_quota_told_early=True,
     idle="451 4.4.2 Timeout - closing connection.",
     session_over="421 4.7.0 Try again later, closing connection.",
     shut_down="421 4.7.0 Try again later, closing connection.",
@@ -156,7 +151,8 @@ _GMAIL = Dialect(
 # quoted in github.com/python/cpython issue 115251, nodemailer/nodemailer issues 1484 and 1714,
 # sabuhish/fastapi-mail issue 75, jordan-wright/email issue 113 (504), simonrob/email-oauth2-proxy
 # issue 295 (530).
-_OUTLOOK = Dialect(
+_OUTLOOK = replace(
+    _UNLIMITED,
     greeting=f"{HOST} Microsoft ESMTP MAIL Service ready at {{date}} [{{id}}]",
     hello=f"{HOST} Hello [127.0.0.1]",
     extensions=(
@@ -164,7 +160,6 @@ _OUTLOOK = Dialect(
         *("8BITMIME", "BINARYMIME", "CHUNKING", "SMTPUTF8"),
     ),
     mechanisms=("LOGIN", "XOAUTH2"),
-    schemes="bearer",
     is_challenging=False,
     accepted="235 2.7.0 Authentication successful",
     refused=f"535 5.7.3 Authentication unsuccessful [{HOST} {{time}} {{id}}]",
@@ -176,7 +171,6 @@ _OUTLOOK = Dialect(
     line_too_long="500 5.5.2 Line too long",
     too_many_connections="432 4.3.2 Concurrent connections limit exceeded. "
     f"Visit https://aka.ms/concurrent_sending for more information. [Hostname={HOST}]",
-    too_many_recipients="452 4.5.3 Too many recipients",
     too_often="451 4.7.0 Temporary server error. Please try again later. PRX4",
     too_many_today="554 5.2.0 STOREDRV.Submission.Exception:SubmissionQuotaExceededException; "
     "Failed to process message due to a permanent exception with message "

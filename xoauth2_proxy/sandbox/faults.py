@@ -3,20 +3,47 @@
 A script is a list of faults. The first one that matches an arrival, and whose turn it is, applies.
 """
 
+import json
 import re
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Generic, Literal, TypeVar
+from dataclasses import KW_ONLY
+from enum import StrEnum
+from itertools import count
+from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
-from pydantic import Field, TypeAdapter
+from pydantic import Field, GetJsonSchemaHandler, TypeAdapter
 from pydantic.dataclasses import dataclass
+from pydantic_core import CoreSchema
 
-from xoauth2_proxy.sandbox.awaitable_counter import AwaitableCounter
 from xoauth2_proxy.sandbox.behaviour import STRICT
-from xoauth2_proxy.sandbox.documented_enum import DocumentedEnum
 from xoauth2_proxy.sandbox.seeded_random import share
 
+
+class DocumentedEnum(StrEnum):
+    """An enumeration whose members have a `meaning`, given after their value."""
+
+    _value_: str
+    meaning: str
+
+    def __new__(cls, value: str, meaning: str = "") -> Self:
+        """Return the member of this value."""
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.meaning = meaning
+        return member
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """Return the schema with a description of each member."""
+        schema = handler.resolve_ref_schema(handler(core_schema))
+        schema.pop("enum", None)
+        schema["oneOf"] = [{"const": one.value, "description": one.meaning} for one in cls]
+        return schema
+
+
 MAX_FAULTS = 1000  # in one script
-_MAX_TEXT = 10_000
 
 
 class Step(DocumentedEnum):
@@ -89,25 +116,23 @@ class ScriptedFault:
     """The step of a fault and the arrivals that meet it; it counts those that match."""
 
     step: str
-    nth: Annotated[
-        int | None,
-        Field(ge=1, description="The arrival that meets it; 1 is the first. null: every one."),
-    ] = Field(default=1, kw_only=True)
-    rate: Annotated[
-        float | None,
-        Field(
-            ge=0, le=1, description="Instead of nth: the share of arrivals that meet it, at random."
-        ),
-    ] = Field(default=None, kw_only=True)
-    mailbox: Annotated[
-        str | None, Field(max_length=320, description="Only arrivals of this mailbox.")
-    ] = Field(default=None, kw_only=True)
-    matching: Annotated[
-        str, Field(max_length=1000, description="A regular expression for the argument.")
-    ] = Field(default="", kw_only=True)
-    seconds: Annotated[float, Field(ge=0, le=3600, description="Length of a delay.")] = Field(
-        default=0.0, kw_only=True
+    _: KW_ONLY
+    nth: int | None = Field(
+        default=1, ge=1, description="The arrival that meets it; 1 is the first. null: every one."
     )
+    rate: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="Instead of nth: the share of arrivals that meet it, at random.",
+    )
+    mailbox: str | None = Field(
+        default=None, max_length=320, description="Only arrivals of this mailbox."
+    )
+    matching: str = Field(
+        default="", max_length=1000, description="A regular expression for the argument."
+    )
+    seconds: float = Field(default=0.0, ge=0, le=3600, description="Length of a delay.")
 
     def __post_init__(self) -> None:
         if self.rate is not None and self.nth not in (None, 1):
@@ -154,9 +179,10 @@ class Fault(ScriptedFault):
 
     step: Annotated[Step, Field(strict=False)]
     action: Annotated[Action, Field(strict=False)]
-    text: Annotated[
-        str, Field(max_length=_MAX_TEXT, description="Lines of the reply, with their codes.")
-    ] = Field(default="", kw_only=True)
+    _: KW_ONLY
+    text: str = Field(
+        default="", max_length=10_000, description="Lines of the reply, with their codes."
+    )
 
     def __post_init__(self) -> None:
         ScriptedFault.__post_init__(self)
@@ -216,9 +242,10 @@ class TokenFault(ScriptedFault):
 
     step: Literal["token"] = Field(default="token", kw_only=True)
     action: Annotated[TokenAction, Field(strict=False)]
-    retry_after_seconds: Annotated[
-        int, Field(ge=0, le=86_400, description="Retry-After of 429 and 503; zero: none.")
-    ] = Field(default=1, kw_only=True)
+    _: KW_ONLY
+    retry_after_seconds: int = Field(
+        default=1, ge=0, le=86_400, description="Retry-After of 429 and 503; zero: none."
+    )
 
 
 FaultT = TypeVar("FaultT", bound=ScriptedFault)
@@ -230,10 +257,9 @@ class FaultScript(Generic[FaultT]):
     def __init__(self, seed: int = 0) -> None:
         self._seed = seed
         self._all: list[FaultT] = []
-        self._by_step: dict[str, list[tuple[FaultT, AwaitableCounter, str]]] = {}
-
-    def __len__(self) -> int:
-        return len(self._all)
+        # The faults of each step, with the number of their arrivals and the name of their random
+        # sequence.
+        self._by_step: dict[str, list[tuple[FaultT, Iterator[int], str]]] = {}
 
     def __iter__(self) -> Iterator[FaultT]:
         return iter(tuple(self._all))
@@ -248,7 +274,7 @@ class FaultScript(Generic[FaultT]):
             raise ValueError(f"a script has at most {MAX_FAULTS} faults")
         row = f"{fault.step}/{len(self._all)}"
         self._all.append(fault)
-        self._by_step.setdefault(fault.step, []).append((fault, AwaitableCounter(), row))
+        self._by_step.setdefault(fault.step, []).append((fault, count(1), row))
 
     def clear(self) -> None:
         """Remove all faults; the random sequences start again."""
@@ -268,7 +294,7 @@ class FaultScript(Generic[FaultT]):
         for fault, arrivals, row in self._by_step[step]:
             if not fault.concerns(mailbox, argument):
                 continue
-            number = arrivals.add()
+            number = next(arrivals)
             if fault.rate is not None:
                 is_due = share(self._seed, row, number) < fault.rate
             else:
@@ -276,3 +302,73 @@ class FaultScript(Generic[FaultT]):
             if is_due and met is None:
                 met = fault
         return met
+
+
+_NUMBERS = frozenset({"nth", "rate", "seconds", "retry_after_seconds"})
+_WORDS = frozenset({"mailbox", "matching"})
+FAULT_FORM = "step:action[:nth=2|every|rate=0.01][:mailbox=…][:seconds=…][:matching=…][:text=…]"
+
+
+def fault_document(text: str) -> dict[str, object]:
+    """Return the document of a fault like `end:drop:rate=0.01`; `text=` takes all that follows.
+
+    Raises:
+        ValueError: the syntax is wrong; the text says what is expected.
+    """
+    step, _, rest = text.partition(":")
+    action, _, rest = rest.partition(":")
+    if not (step and action):
+        raise ValueError(f"{text!r} is not of the form {FAULT_FORM}")
+    fault: dict[str, object] = {"step": step, "action": action}
+    while rest:
+        if rest.startswith("text="):
+            fault["text"] = rest.removeprefix("text=")
+            break
+        word, _, rest = rest.partition(":")
+        key, _, value = word.partition("=")
+        if word == "every":
+            fault["nth"] = None
+        elif key in _WORDS and value:
+            fault[key] = value
+        elif key in _NUMBERS and value:
+            fault[key] = _number(key, value)
+        else:
+            raise ValueError(f"{word!r} in {text!r} is not known; the form is {FAULT_FORM}")
+    return fault
+
+
+def fault_words() -> str:
+    """Return every step and action with its meaning, for a help text."""
+    groups: dict[str, type[DocumentedEnum]] = {
+        "Steps:": Step,
+        "Actions at these steps:": Action,
+        "Actions at the step token, where the argument is the grant type:": TokenAction,
+    }
+    paragraphs = []
+    for title, words in groups.items():
+        width = max(len(word.value) for word in words) + 2
+        lines = (f"  {word.value:<{width}}{word.meaning}" for word in words)
+        paragraphs.append("\n".join([title, *lines]))
+    return "\n\n".join(paragraphs)
+
+
+def override(text: str) -> tuple[str, object]:
+    """Return key and value of `messages_per_minute=5`; a value is JSON, or a word.
+
+    Raises:
+        ValueError: there is no key.
+    """
+    key, equals, value = text.partition("=")
+    if not (key and equals):
+        raise ValueError(f"{text!r} is not of the form setting=value")
+    try:
+        return key, json.loads(value)
+    except ValueError:
+        return key, value
+
+
+def _number(key: str, value: str) -> int | float:
+    try:
+        return int(value) if value.isdigit() else float(value)
+    except ValueError:
+        raise ValueError(f"{key}={value} is no number") from None

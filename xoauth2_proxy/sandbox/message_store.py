@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from xoauth2_proxy.sandbox.awaitable_counter import AwaitableCounter
+from xoauth2_proxy.sandbox.counters import AwaitableCounter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -32,19 +32,18 @@ class Rotation(StrEnum):
 class TokenEndpointSettings:
     """What the token endpoint issues, and to which clients."""
 
-    ttl_seconds: Annotated[
-        float, Field(gt=0, le=31_536_000, description="Lifetime of an access token.")
-    ] = 3600.0
-    rotation: Annotated[
-        Rotation, Field(strict=False, description="What happens to a used refresh token.")
-    ] = Rotation.NONE
-    clients: Annotated[
-        Mapping[str, str],
-        Field(
-            max_length=1000,
-            description='Secrets of known clients by id; public clients have "". None: any client.',
-        ),
-    ] = Field(default_factory=dict, repr=False)
+    ttl_seconds: float = Field(
+        default=3600.0, gt=0, le=31_536_000, description="Lifetime of an access token."
+    )
+    rotation: Rotation = Field(
+        default=Rotation.NONE, strict=False, description="What happens to a used refresh token."
+    )
+    clients: Mapping[str, str] = Field(
+        default_factory=dict,
+        max_length=1000,
+        description='Secrets of known clients by id; public clients have "". None: any client.',
+        repr=False,
+    )
 
     def as_document(self) -> dict[str, object]:
         """Return the settings without the clients."""
@@ -58,7 +57,7 @@ class ProviderSettings:
     behaviour: Behaviour = Behaviour()
     faults: tuple[Fault | TokenFault, ...] = ()
     token_endpoint: TokenEndpointSettings = TokenEndpointSettings()
-    seed: Annotated[int, Field(ge=0, le=_MAX_SEED)] = 0
+    seed: int = Field(default=0, ge=0, le=_MAX_SEED)
 
     @classmethod
     def from_dict(cls, document: object, where: str = "") -> "ProviderSettings":

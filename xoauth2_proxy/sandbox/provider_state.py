@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from xoauth2_proxy.sandbox.awaitable_counter import AwaitableCounter
-from xoauth2_proxy.sandbox.counters import Counters
+from xoauth2_proxy.sandbox.counters import AwaitableCounter, Counters
 from xoauth2_proxy.sandbox.dialects import DIALECTS
 from xoauth2_proxy.sandbox.faults import Fault, FaultScript, Step
 from xoauth2_proxy.sandbox.limits import ProviderLimits

@@ -2,16 +2,67 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
+import json
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
 from xoauth2_proxy.accounts.accounts import TlsMode
 from xoauth2_proxy.sandbox.faults import Step
-from xoauth2_proxy.sandbox.smtp import sasl
 from xoauth2_proxy.sandbox.smtp.fault_injection import run_step
 
 if TYPE_CHECKING:
     from xoauth2_proxy.sandbox.smtp.session_state import SessionState
+
+_SCOPE = "https://mail.google.com/"
+
+
+class BadCredentials(ValueError):
+    """The octets are not credentials of the mechanism; the text says why and quotes nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """The claimed mailbox, and the access token that has to prove it."""
+
+    mailbox: str
+    token: str = field(repr=False)
+
+
+def read_xoauth2(octets: bytes) -> Credentials:
+    """Return the credentials of `user=… ^A auth=Bearer … ^A ^A`."""
+    fields = _fields(octets)
+    return _credentials(fields.get("user", ""), fields)
+
+
+def read_oauthbearer(octets: bytes) -> Credentials:
+    """Return the credentials of `n,a=…,^A … auth=Bearer … ^A ^A` (RFC 7628 §3.1)."""
+    header, _, rest = octets.partition(b"\x01")
+    words = header.decode("utf-8", "replace").split(",")
+    if len(words) != 3 or words[0] not in ("n", "y") or words[2]:
+        raise BadCredentials("it does not begin with n,a=MAILBOX,")
+    authzid = words[1].removeprefix("a=").replace("=2C", ",").replace("=3D", "=")
+    return _credentials(authzid, _fields(rest))
+
+
+def _fields(octets: bytes) -> dict[str, str]:
+    text = octets.rstrip(b"\r\n").decode("utf-8", "replace")
+    if not text.endswith("\x01\x01"):
+        raise BadCredentials("it does not end with two ^A (0x01)")
+    pairs = (word.partition("=") for word in text.split("\x01") if word)
+    return {key: value for key, _, value in pairs}
+
+
+def _credentials(mailbox: str, fields: dict[str, str]) -> Credentials:
+    scheme, _, token = fields.get("auth", "").partition(" ")
+    if not mailbox:
+        raise BadCredentials("it names no mailbox: user= in XOAUTH2, a= in OAUTHBEARER")
+    if scheme.lower() != "bearer" or not token:
+        raise BadCredentials("it has no auth=Bearer with a token")
+    return Credentials(mailbox.lower(), token.strip())
+
 
 _MAX_FAILURES = 5
 
@@ -20,7 +71,7 @@ _CONTINUE = "334 "
 _USERNAME = "334 VXNlcm5hbWU6"
 _PASSWORD = "334 UGFzc3dvcmQ6"  # noqa: S105 - the word, in base64
 
-_READERS = {"XOAUTH2": sasl.read_xoauth2, "OAUTHBEARER": sasl.read_oauthbearer}
+_READERS = {"XOAUTH2": read_xoauth2, "OAUTHBEARER": read_oauthbearer}
 
 
 def may_authenticate(session: SessionState) -> bool:
@@ -99,15 +150,16 @@ def _take_password(session: SessionState, line: bytes) -> str:
 def _take_credentials(session: SessionState, line: bytes) -> str:
     if line == b"*":
         return _CANCELLED
+    why = f"no {session.mechanism} response: "
     try:
-        octets = sasl.decode_base64(line)
-    except sasl.BadCredentials as error:
-        session.why = f"no {session.mechanism} response: {error}"
+        octets = base64.b64decode(line, validate=True)  # RFC 4954 §4
+    except binascii.Error:
+        session.why = f"{why}it is not base64"
         return "501 5.5.2 Cannot decode response"
     try:
         credentials = _READERS[session.mechanism](octets)
-    except sasl.BadCredentials as error:
-        session.why = f"no {session.mechanism} response: {error}"
+    except BadCredentials as error:
+        session.why = f"{why}{error}"
         return _challenge(session, "400")
     session.mailbox = session.claimed = credentials.mailbox
     log_in = partial(_log_in, token=credentials.token)
@@ -145,21 +197,25 @@ def _challenge(session: SessionState, status: str) -> str:
         return _fail(session, dialect.refused)
     # Whatever the client answers, it ends the exchange (RFC 7628 §3.2.3).
     session.expects = lambda session, _: _fail(session, dialect.refused)
-    return sasl.challenge(session.mechanism, status, dialect.schemes)
+    error = {"status": status, "schemes": dialect.schemes, "scope": _SCOPE}
+    if session.mechanism == "OAUTHBEARER":  # RFC 7628 §3.2.2
+        word = "invalid_token" if status == "401" else "invalid_request"
+        error = {"status": word, "scope": _SCOPE}
+    text = json.dumps(error, separators=(",", ":"))
+    return f"334 {base64.b64encode(text.encode()).decode()}"
 
 
 def _fail(session: SessionState, refusal: str) -> str:
-    octets = refusal
     session.provider.counters.auth_refused += 1
     session.auth_failures += 1
     if session.auth_failures >= _MAX_FAILURES:
         session.why += f"; {_MAX_FAILURES} logins have failed, so it closes"
-        octets = "421 4.7.0 Too many authentication failures"
+        refusal = "421 4.7.0 Too many authentication failures"
         session.close()
     seconds = session.provider.behaviour.refusal_seconds
     if not seconds:
-        return octets
+        return refusal
     mark = len(session.replies)
-    session.say(octets)
+    session.say(refusal)
     session.hold(mark, seconds)
     return ""

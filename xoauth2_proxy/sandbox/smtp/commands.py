@@ -14,9 +14,8 @@ from xoauth2_proxy.sandbox.dialects import HOST
 from xoauth2_proxy.sandbox.faults import Step
 from xoauth2_proxy.sandbox.smtp.auth import auth, may_authenticate
 from xoauth2_proxy.sandbox.smtp.content_commands import bdat, data
-from xoauth2_proxy.sandbox.smtp.content_receiver import ContentReceiver
 from xoauth2_proxy.sandbox.smtp.session_state import Ending
-from xoauth2_proxy.sandbox.smtp.transaction import Transaction
+from xoauth2_proxy.sandbox.smtp.transaction import ContentReceiver, Transaction
 from xoauth2_proxy.smtp.protocol import (
     BadParameter,
     BadPath,

@@ -19,8 +19,8 @@ from aiohttp import web
 
 from xoauth2_proxy.sandbox.faults import TokenAction, TokenFault
 from xoauth2_proxy.sandbox.refusals import format_address
-from xoauth2_proxy.sandbox.tokens.revocations import TooManyRevoked
 from xoauth2_proxy.sandbox.tokens.token_factory import GrantEnded, TokenKind
+from xoauth2_proxy.sandbox.tokens.token_verifier import TooManyRevoked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

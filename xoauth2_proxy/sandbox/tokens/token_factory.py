@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from xoauth2_proxy.sandbox.mock_mailboxes import PLAIN_REFRESH_TOKEN
 from xoauth2_proxy.sandbox.provider_settings import Rotation
-from xoauth2_proxy.sandbox.tokens.signing import Signer
+from xoauth2_proxy.sandbox.tokens.mock_tokens import Signer
 
 if TYPE_CHECKING:
     from xoauth2_proxy.sandbox.tokens.token_verifier import TokenVerifier

@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from xoauth2_proxy.sandbox.web.message_search import MAX_EXAMINED, normalized_query, search
+from xoauth2_proxy.sandbox.web.mime_view import subject_of
 from xoauth2_proxy.sandbox.web.server import refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from xoauth2_proxy.sandbox.message_store import Message
     from xoauth2_proxy.sandbox.provider_state import ProviderState
+
 
 _DEFAULT_LIMIT = 1000
 _MAX_LIMIT = 5000
@@ -120,3 +121,38 @@ def number_in(request: web.Request, name: str, default: int) -> int:
 def _described(message: Message) -> dict[str, object]:
     received_at = datetime.fromtimestamp(message.received_at, UTC).isoformat()
     return {name: getattr(message, name) for name in _SHOWN} | {"received_at": received_at}
+
+
+MAX_EXAMINED = 5000  # messages for one request: reading a subject takes up to 0.1 ms
+_MAX_QUERY_CHARACTERS = 200
+
+
+def normalized_query(text: str) -> str:
+    """Return a query without outer blanks, at most 200 characters long."""
+    return text.strip()[:_MAX_QUERY_CHARACTERS]
+
+
+def search(messages: Iterable[Message], query: str, limit: int) -> tuple[list[Message], int]:
+    """Return the first `limit` messages that contain `query`, in any case of letters.
+
+    Also returns the number of the last message that was examined; 0 if there was none. Meant for
+    a thread: it may take half a second.
+    """
+    wanted = query.casefold()
+    found: list[Message] = []
+    seq = 0
+    for message in messages:
+        seq = message.seq
+        if _contains(message, wanted):
+            found.append(message)
+            if len(found) >= limit:
+                break
+    return found, seq
+
+
+def _contains(message: Message, wanted: str) -> bool:
+    addresses = (message.mailbox, message.reverse_path, *message.forward_paths)
+    if any(wanted in address.casefold() for address in addresses):
+        return True
+    content = message.content
+    return content is not None and wanted in subject_of(content).casefold()

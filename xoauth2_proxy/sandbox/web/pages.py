@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from xoauth2_proxy.sandbox.refusals import MAX_REFUSALS
-from xoauth2_proxy.sandbox.web.json_api import number_in
-from xoauth2_proxy.sandbox.web.message_search import MAX_EXAMINED, normalized_query, search
+from xoauth2_proxy.sandbox.web.json_api import MAX_EXAMINED, normalized_query, number_in, search
 from xoauth2_proxy.sandbox.web.mime_view import framed, read, subject_of
 from xoauth2_proxy.sandbox.web.server import CLEAR_PATH, POLICY
 from xoauth2_proxy.templating import PackagePages

@@ -15,9 +15,8 @@ from pydantic import BaseModel, Field, ValidationError
 from xoauth2_proxy.sandbox.behaviour import STRICT
 from xoauth2_proxy.sandbox.faults import Fault, TokenFault
 from xoauth2_proxy.sandbox.provider_settings import fault_from
-from xoauth2_proxy.sandbox.tokens.revocations import TooManyRevoked
 from xoauth2_proxy.sandbox.tokens.token_factory import TokenFactory, TokenKind
-from xoauth2_proxy.sandbox.tokens.token_verifier import TokenVerifier
+from xoauth2_proxy.sandbox.tokens.token_verifier import TokenVerifier, TooManyRevoked
 from xoauth2_proxy.sandbox.web.server import refusal
 
 MAX_BATCH = 1000  # tokens; each takes some 20 microseconds to sign
