@@ -68,7 +68,8 @@ class Office:
             self.components.refreshers(self.config), self.metrics, self.components.store
         )
         self.dependencies = AdminDependencies(
-            processes=self.processes,
+            reload=self.processes.reload,
+            forget=self.processes.forget,
             components=self.components,
             tokens=self.tokens,
             connector=Connector(self.tokens),

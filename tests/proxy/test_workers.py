@@ -261,7 +261,7 @@ async def test_a_worker_whose_loop_is_stuck_is_killed_and_replaced(tmp_path: Pat
 async def test_a_worker_that_is_starting_is_not_taken_for_stuck(tmp_path: Path) -> None:
     impatient = replace(QUICK, ping_seconds=0.001, max_unanswered=1)  # imports take far longer
     async with running(tmp_path, timing=impatient) as parent:
-        assert parent.workers[0].first.result() == ""
+        assert parent.workers[0].first_start.result() == ""
 
 
 @ONE_LOOP

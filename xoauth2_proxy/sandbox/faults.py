@@ -6,7 +6,6 @@ A script is a list of faults. The first one that matches an arrival, and whose t
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import KW_ONLY
 from enum import StrEnum
 from itertools import count
 from typing import Annotated, Any, Generic, Literal, Self, TypeVar
@@ -116,23 +115,31 @@ class ScriptedFault:
     """The step of a fault and the arrivals that meet it; it counts those that match."""
 
     step: str
-    _: KW_ONLY
     nth: int | None = Field(
-        default=1, ge=1, description="The arrival that meets it; 1 is the first. null: every one."
+        default=1,
+        kw_only=True,
+        ge=1,
+        description="The arrival that meets it; 1 is the first. null: every one.",
     )
     rate: float | None = Field(
         default=None,
+        kw_only=True,
         ge=0,
         le=1,
         description="Instead of nth: the share of arrivals that meet it, at random.",
     )
     mailbox: str | None = Field(
-        default=None, max_length=320, description="Only arrivals of this mailbox."
+        default=None, kw_only=True, max_length=320, description="Only arrivals of this mailbox."
     )
     matching: str = Field(
-        default="", max_length=1000, description="A regular expression for the argument."
+        default="",
+        kw_only=True,
+        max_length=1000,
+        description="A regular expression for the argument.",
     )
-    seconds: float = Field(default=0.0, ge=0, le=3600, description="Length of a delay.")
+    seconds: float = Field(
+        default=0.0, kw_only=True, ge=0, le=3600, description="Length of a delay."
+    )
 
     def __post_init__(self) -> None:
         if self.rate is not None and self.nth not in (None, 1):
@@ -179,9 +186,11 @@ class Fault(ScriptedFault):
 
     step: Annotated[Step, Field(strict=False)]
     action: Annotated[Action, Field(strict=False)]
-    _: KW_ONLY
     text: str = Field(
-        default="", max_length=10_000, description="Lines of the reply, with their codes."
+        default="",
+        kw_only=True,
+        max_length=10_000,
+        description="Lines of the reply, with their codes.",
     )
 
     def __post_init__(self) -> None:
@@ -242,9 +251,12 @@ class TokenFault(ScriptedFault):
 
     step: Literal["token"] = Field(default="token", kw_only=True)
     action: Annotated[TokenAction, Field(strict=False)]
-    _: KW_ONLY
     retry_after_seconds: int = Field(
-        default=1, ge=0, le=86_400, description="Retry-After of 429 and 503; zero: none."
+        default=1,
+        kw_only=True,
+        ge=0,
+        le=86_400,
+        description="Retry-After of 429 and 503; zero: none.",
     )
 
 

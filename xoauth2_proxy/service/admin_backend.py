@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from xoauth2_proxy.admin.server import AdminServer
 from xoauth2_proxy.mailboxes.interface import RelayControl
@@ -17,37 +17,28 @@ from xoauth2_proxy.oauth.expiry_monitor import ExpiryMonitor
 from xoauth2_proxy.oauth.webhook import Webhook
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from xoauth2_proxy.accounts.accounts import Account
     from xoauth2_proxy.admin.health import Health
     from xoauth2_proxy.config import Config
     from xoauth2_proxy.metrics import MergedMetrics, Metrics
     from xoauth2_proxy.oauth.token_source import TokenSource
-    from xoauth2_proxy.service.components import RelayComponents
+    from xoauth2_proxy.service.components import StandardComponents
     from xoauth2_proxy.upstream.connector import Connector
 
 _THREADS = 4  # for sign-ins, whose requests block
-
-
-class RelayProcesses(Protocol):
-    """The processes that relay mail."""
-
-    async def reload(self) -> None:
-        """Read the configuration again. Raises `ConfigError`, `OSError`."""
-        ...
-
-    def forget(self, mailbox: str) -> None:
-        """Drop the tokens and connections of a mailbox, given by its account's key."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdminDependencies:
     """The objects the admin backend needs."""
 
-    processes: RelayProcesses
-    components: RelayComponents
+    # Read the configuration again, in all processes. Raises `ConfigError`, `OSError`.
+    reload: Callable[[], Awaitable[None]]
+    # Drop the tokens and connections of a mailbox, given by its account's key, in all processes.
+    forget: Callable[[str], None]
+    components: StandardComponents
     tokens: TokenSource
     connector: Connector
     health: Health
@@ -76,8 +67,8 @@ class AdminBackend:
             refresher=components.refresher,
             refresh=dependencies.tokens.refresh,
             log_in=self._log_in,
-            reload=dependencies.processes.reload,
-            forget=dependencies.processes.forget,
+            reload=dependencies.reload,
+            forget=dependencies.forget,
         )
         self._mailboxes = Mailboxes(self.relay)
         self._server = AdminServer(

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from xoauth2_proxy.accounts.accounts import Account
     from xoauth2_proxy.config import Config
     from xoauth2_proxy.sandbox.app import Sandbox
-    from xoauth2_proxy.service.components import RelayComponents
+    from xoauth2_proxy.service.components import StandardComponents
     from xoauth2_proxy.submission.acceptor import ClientCounter
     from xoauth2_proxy.upstream.worker_slots import WorkerSlots
 
@@ -72,7 +72,7 @@ class App:
     def __init__(
         self,
         config: Config,
-        components: RelayComponents,
+        components: StandardComponents,
         sandbox: Sandbox | None = None,
         shared: WorkerResources | None = None,
     ) -> None:
@@ -92,7 +92,7 @@ class App:
         self._pool = Pool(self.metrics, shared.slots if shared is not None else None)
         self._accounts = Accounts(())
         self._connector = Connector(self._tokens)
-        self._administration = self._with_administration() if shared is None else None
+        self._admin = self._make_admin_backend() if shared is None else None
         self._authenticator = Authenticator(
             self._accounts, self._tokens, refreshers, self._pool, self._connector
         )
@@ -100,9 +100,10 @@ class App:
         self._listener: Listener | None = None
         self._background: set[asyncio.Task[None]] = set()
 
-    def _with_administration(self) -> AdminBackend:
+    def _make_admin_backend(self) -> AdminBackend:
         dependencies = AdminDependencies(
-            processes=self,
+            reload=self.reload,
+            forget=self.forget,
             components=self._components,
             tokens=self._tokens,
             connector=self._connector,
@@ -125,26 +126,24 @@ class App:
 
     async def _start(self) -> Addresses:
         if self._sandbox is not None:
-            await start_sandbox(self._sandbox)
-            self._sandbox_upstream = sandbox_upstream(self._sandbox)
-            self.health.sandbox = sandbox_addresses(self._sandbox)
+            self._sandbox_upstream = await start_sandbox(self._sandbox, self.health)
         async with self._reloading:  # a parent may send a newer configuration
             await self._use(self._config)
-        listener = self._listener = await self._assemble()
-        addresses = await self._open_doors(listener)
+        listener = self._listener = await self._make_listener()
+        addresses = await self._listen(listener)
         self._spawn(self._pool.sweep_forever(), "pool sweep")
         self._spawn(self.metrics.watch_event_loop(), "event loop watch")
         self.health.is_ready = True
         return addresses
 
-    async def _open_doors(self, listener: Listener) -> Addresses:
+    async def _listen(self, listener: Listener) -> Addresses:
         if self._shared is not None:
             listener.start_on(self._shared.sockets, self._shared.client_counts)
             return Addresses(self._shared.sockets[0].getsockname()[:2], ("", 0))
-        assert self._administration is not None  # noqa: S101 - a relay without a parent has one
+        assert self._admin is not None  # noqa: S101 - a relay without a parent has one
         at, of = self._config.listener, self._config.admin
         with listening("the admin server", of.host, of.port, ADMIN_OPTIONS):
-            admin = await self._administration.start()
+            admin = await self._admin.start()
         with listening("mail clients", at.host, at.port, LISTENER_OPTIONS):
             smtp = await listener.start(at.host, at.port)
         return Addresses(smtp, admin)
@@ -183,11 +182,11 @@ class App:
         self._tokens.use(refreshers, accounts)
         self._pool.use(accounts)
         self._connector.forget_authorities()
-        if self._administration is not None:
-            self._administration.reconfigure(config, accounts)
+        if self._admin is not None:
+            self._admin.reconfigure(config, accounts)
         self.health.accounts = account_states(config)
 
-    async def _assemble(self) -> Listener:
+    async def _make_listener(self) -> Listener:
         hostname = self._connector.hostname = await asyncio.to_thread(own_hostname)
         listening, relaying = self._config.listener, self._config.relay
         policy = SessionPolicy(
@@ -217,8 +216,8 @@ class App:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
         self._accounts.close()
-        if self._administration is not None:
-            await self._administration.stop()
+        if self._admin is not None:
+            await self._admin.stop()
         await self._tokens.close()
         self._components.close()
         if self._sandbox is not None:
@@ -259,12 +258,6 @@ def with_sandbox_upstream(config: Config, upstream: Upstream | None) -> tuple[Ac
     )
 
 
-def sandbox_upstream(sandbox: Sandbox) -> Upstream:
-    """Return the running sandbox as an upstream."""
-    host, port = sandbox.smtp_address
-    return Upstream(host, port, TlsMode.STARTTLS, sandbox.ca_file)
-
-
 def in_force(old: Config, new: Config) -> Config:
     """Return the new configuration, with the old values of settings that need a restart.
 
@@ -289,17 +282,19 @@ def warn_of_changes(old: Config, new: Config) -> None:
         _log.warning("%s", warning)
 
 
-async def start_sandbox(sandbox: Sandbox) -> None:
-    """Start the embedded sandbox. Raises `OSError`, `ValueError`."""
+async def start_sandbox(sandbox: Sandbox | None, health: Health) -> Upstream | None:
+    """Start the embedded sandbox, if there is one; return it as an upstream.
+
+    Raises `OSError`, `ValueError`.
+    """
+    if sandbox is None:
+        return None
     port = sandbox.smtp_port or sandbox.http_port or 0
     with listening("the sandbox", sandbox.host, port, "--sandbox-port, --sandbox-http-port"):
         await sandbox.start()
-
-
-def sandbox_addresses(sandbox: Sandbox) -> dict[str, str]:
-    """Return the addresses of the running sandbox."""
     host, port = sandbox.smtp_address
-    return {"smtp": f"{host}:{port}", "http": sandbox.http_url}
+    health.sandbox = {"smtp": f"{host}:{port}", "http": sandbox.http_url}
+    return Upstream(host, port, TlsMode.STARTTLS, sandbox.ca_file)
 
 
 def _greeting_name(hostname: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from xoauth2_proxy.files import state_directory_problem
 from xoauth2_proxy.mailboxes.runtime_accounts import open_runtime_accounts
@@ -17,39 +17,9 @@ if TYPE_CHECKING:
     from xoauth2_proxy.accounts.accounts import Account
     from xoauth2_proxy.config import Config, ConfigSource
     from xoauth2_proxy.config.sections import StoreSection
-    from xoauth2_proxy.mailboxes.runtime_accounts import RuntimeAccounts
     from xoauth2_proxy.oauth.refreshers import Refresher
     from xoauth2_proxy.oauth.stores import TokenStore
     from xoauth2_proxy.strict_json import Json
-
-
-class RelayComponents(Protocol):
-    """Supplies a relay's refreshers, token store and later configurations."""
-
-    store: TokenStore
-    added: RuntimeAccounts  # the accounts that were added while the relay ran
-
-    def refreshers(self, config: Config) -> Mapping[str, Refresher]:
-        """Return the refreshers that the configuration's accounts use. Raises `OSError`."""
-        ...
-
-    def refresher(self, name: str) -> Refresher | None:
-        """Return one refresher by name, even if no account uses it. Raises `OSError`."""
-        ...
-
-    def load(self) -> Config:
-        """Read the configuration again, blocking. Raises `ConfigError`."""
-        ...
-
-    def check(
-        self, documents: Sequence[tuple[str, Json]], replaced: Collection[str]
-    ) -> list[Account]:
-        """Return the accounts that the documents make, blocking. Raises `ConfigError`."""
-        ...
-
-    def close(self) -> None:
-        """Release threads. The store's user closes the store."""
-        ...
 
 
 class StandardComponents:
@@ -61,6 +31,7 @@ class StandardComponents:
         self._has_token = bool(config.admin.token)  # the running server's, which reads it once
         self._registry = registry.RefresherRegistry(source.state_dir)
         self.store = open_configured_store(config.store)
+        # The accounts that were added while the relay ran.
         self.added = open_runtime_accounts(source.state_dir, config.store.cipher())
 
     def refreshers(self, config: Config) -> Mapping[str, Refresher]:
@@ -88,7 +59,7 @@ class StandardComponents:
         )
 
     def close(self) -> None:
-        """Release threads."""
+        """Release threads. The store's user closes the store."""
         self._registry.close()
 
     def _refreshers(self, wanted: Iterable[str]) -> Mapping[str, Refresher]:

@@ -53,29 +53,29 @@ class Worker:
         self,
         setup: Setup,
         timing: SupervisionTiming,
-        tell_others: Callable[[Worker, str], None],
+        send_to_others: Callable[[Worker, str], None],
         has_changed: Callable[[Worker], None],
     ) -> None:
         """`has_changed` is called when the worker becomes ready and when its process ends."""
         self.number = setup.number
         self.restarts = 0
         # The outcome of the first process: "" if it became ready, else the reason.
-        self.first: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.first_start: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._setup = setup
         self._timing = timing
-        self._tell_others = tell_others
+        self._send_to_others = send_to_others
         self._has_changed = has_changed
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: Channel | None = None
-        self._got_ready = asyncio.Event()
+        self._ready = asyncio.Event()
         self._unanswered = 0
-        self._handed_on: deque[asyncio.Future[None]] = deque()  # configurations not yet applied
+        self._unapplied: deque[asyncio.Future[None]] = deque()  # configurations not yet applied
         self._is_ending = asyncio.Event()
 
     @property
     def is_ready(self) -> bool:
         """Whether the current process accepts clients."""
-        return self._got_ready.is_set()
+        return self._ready.is_set()
 
     @property
     def pid(self) -> int | None:
@@ -87,7 +87,9 @@ class Worker:
         try:
             await self._keep_running()
         finally:
-            self._settle("it is no longer supervised")  # the parent waits for `first`
+            self._note_first_start(
+                "it is no longer supervised"
+            )  # the parent waits for `first_start`
 
     async def _keep_running(self) -> None:
         delay = self._timing.min_delay_seconds
@@ -99,7 +101,7 @@ class Worker:
                 reason = str(error)
             if self._is_ending.is_set():
                 break
-            self._settle(reason)
+            self._note_first_start(reason)
             if time.monotonic() - began >= self._timing.good_life_seconds:
                 delay = self._timing.min_delay_seconds
             _log.event(
@@ -114,7 +116,7 @@ class Worker:
                     await self._is_ending.wait()
             delay = min(2 * delay, self._timing.max_delay_seconds)
             self.restarts += not self._is_ending.is_set()
-        self._settle("the proxy is stopping")
+        self._note_first_start("the proxy is stopping")
 
     def apply(self, setup: Setup, config: bytes) -> asyncio.Future[None]:
         """Send the process a configuration; later processes start with `setup`.
@@ -122,13 +124,13 @@ class Worker:
         The returned future is done once the process uses it or has ended.
         """
         self._setup = setup
-        taken = asyncio.get_running_loop().create_future()
+        applied = asyncio.get_running_loop().create_future()
         if self._channel is None:
-            taken.set_result(None)
+            applied.set_result(None)
         else:
             self._channel.send_config(config)
-            self._handed_on.append(taken)
-        return taken
+            self._unapplied.append(applied)
+        return applied
 
     def say(self, line: str, *, must_arrive: bool = False) -> None:
         """Send a line to the process, if there is one."""
@@ -159,15 +161,15 @@ class Worker:
             if self._is_ending.is_set():
                 self.say("drain", must_arrive=True)
             while line := await channel.line():
-                self._heard(line)
+                self._handle(line)
         finally:
             watching.cancel()
             self._channel = None
-            self._took(len(self._handed_on))
+            self._applied(len(self._unapplied))
             await channel.close()
             code = await asyncio.to_thread(_reap, self._process)
             self._process = None
-            self._got_ready.clear()
+            self._ready.clear()
             self._has_changed(self)
         return code
 
@@ -175,9 +177,9 @@ class Worker:
         """Kill the process if it does not become ready, or stops answering pings later."""
         try:
             async with asyncio.timeout(self._timing.start_seconds):
-                await self._got_ready.wait()
+                await self._ready.wait()
         except TimeoutError:
-            self._settle(f"it did not get ready in {self._timing.start_seconds:g} s")
+            self._note_first_start(f"it did not get ready in {self._timing.start_seconds:g} s")
             _log.event(logging.ERROR, "worker did not become ready; killed", worker=self.number)
             self.kill()
             return
@@ -190,30 +192,30 @@ class Worker:
             self._unanswered += 1
             channel.say("ping")
 
-    def _heard(self, line: str) -> None:
+    def _handle(self, line: str) -> None:
         word, _, rest = line.partition(" ")
         if word == "pong":
             self._unanswered = 0
         elif word == "ready":
-            self._got_ready.set()
-            self._settle("")
+            self._ready.set()
+            self._note_first_start("")
             self._has_changed(self)
         elif word == "took":
-            self._took(1)
+            self._applied(1)
         elif word == "failed":
-            self._settle(rest)
+            self._note_first_start(rest)
             _log.event(logging.ERROR, "worker cannot start", worker=self.number, error=rest)
         else:
-            self._tell_others(self, line)
+            self._send_to_others(self, line)
 
-    def _took(self, number: int) -> None:
-        for taken in [self._handed_on.popleft() for _ in range(number)]:
-            if not taken.done():
-                taken.set_result(None)
+    def _applied(self, number: int) -> None:
+        for applied in [self._unapplied.popleft() for _ in range(number)]:
+            if not applied.done():
+                applied.set_result(None)
 
-    def _settle(self, reason: str) -> None:
-        if not self.first.done():
-            self.first.set_result(reason)
+    def _note_first_start(self, reason: str) -> None:
+        if not self.first_start.done():
+            self.first_start.set_result(reason)
 
 
 def _spawn(channel: socket.socket, sockets: tuple[int, ...]) -> subprocess.Popen[bytes]:
