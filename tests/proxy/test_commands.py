@@ -79,6 +79,13 @@ def test_list_names_every_account_and_where_it_is_written(config: Path, state_di
     ]
 
 
+def test_an_added_account_that_is_disabled_is_listed_too(config: Path, state_dir: Path) -> None:
+    (state_dir / "accounts" / "one.json").write_text(json.dumps(ADDED | {"enabled": False}))
+    result = run("list", "--json", "--config", config, "--state-dir", state_dir)
+    shown = {tuple(one.values()) for one in json.loads(result.stdout)["accounts"]}
+    assert ("added@example.com", "outlook", "disabled", "added") in shown
+
+
 def test_list_is_a_table_for_a_person(config: Path, state_dir: Path) -> None:
     result = run("list", "--config", config, "--state-dir", state_dir)
     lines = result.stdout.splitlines()

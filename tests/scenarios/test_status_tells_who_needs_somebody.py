@@ -16,7 +16,6 @@ from tests.support.accounts import mailbox
 from xoauth2_proxy.accounts.oauth_client import OAuthClient, fingerprint
 from xoauth2_proxy.commands import status
 from xoauth2_proxy.commands.console import Console
-from xoauth2_proxy.commands.disabled_accounts import DisabledAccount
 from xoauth2_proxy.commands.status import StatusOptions, span
 from xoauth2_proxy.errors import TokenStoreUnavailable
 from xoauth2_proxy.oauth.grant import EpochSeconds
@@ -141,7 +140,7 @@ async def test_an_unknown_mailbox_is_wrong_usage(store: MemoryStore, terminal: T
 
 
 async def test_disabled_accounts_are_shown_as_such(store: MemoryStore, terminal: Terminal) -> None:
-    off = [DisabledAccount("Old@example.com", "gmail")]
+    off = [replace(ALICE, email="Old@example.com", provider="gmail")]
     assert await status.run([ALICE], store, StatusOptions(), terminal.console, off) == 0
     assert [line.split()[:3] for line in terminal.lines[1:3]] == [
         ["alice@example.com", "✓", "ok"],
@@ -151,7 +150,7 @@ async def test_disabled_accounts_are_shown_as_such(store: MemoryStore, terminal:
 
 
 async def test_a_disabled_account_can_be_asked_for(store: MemoryStore, terminal: Terminal) -> None:
-    off = [DisabledAccount("Old@example.com", "gmail")]
+    off = [replace(ALICE, email="Old@example.com", provider="gmail")]
     options = StatusOptions(mailboxes=("old@example.com",), is_json=True)
     assert await status.run([ALICE], store, options, terminal.console, off) == 0
     assert terminal.document["mailboxes"] == [

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
-from xoauth2_proxy.commands.disabled_accounts import DisabledAccount, disabled_accounts
 from xoauth2_proxy.commands.health_check import TOKEN_VARIABLE, USUAL_URL
 from xoauth2_proxy.commands.invocation import Invocation
 from xoauth2_proxy.commands.state_owner import other_user
@@ -70,14 +69,6 @@ def admin_url(config: Config | None) -> str:
 def admin_token(config: Config | None) -> str:
     """Return the token of the admin server: from the environment, else from the configuration."""
     return os.environ.get(TOKEN_VARIABLE, config.admin.token if config else "")
-
-
-def disabled(source: ConfigSource) -> list[DisabledAccount]:
-    """Return the disabled accounts of the file; none if it was changed while it was read."""
-    try:
-        return disabled_accounts(source.path)
-    except (OSError, ValueError):
-        return []
 
 
 def refuse(config: Path | None, error: ConfigError) -> NoReturn:

@@ -230,8 +230,7 @@ def show_status(  # noqa: PLR0913 - one parameter an option
         token = configured.admin_token(loaded)
         raise typer.Exit(configured.run(status.run_remote(url, token, options, console)))
     store = configured.open_store(loaded, source)
-    disabled = configured.disabled(source)
-    work = status.run(loaded.accounts, store, options, console, disabled)
+    work = status.run(loaded.accounts, store, options, console, loaded.disabled)
     raise typer.Exit(configured.run(work, store))
 
 
@@ -317,8 +316,7 @@ def list_accounts(
 
     source = configured.source_of(context, config, state_dir, sandbox=sandbox)
     loaded = configured.load(source)
-    disabled, console = configured.disabled(source), configured.console(source)
-    raise typer.Exit(account_list.run(loaded, disabled, console, is_json=is_json))
+    raise typer.Exit(account_list.run(loaded, configured.console(source), is_json=is_json))
 
 
 @cli.command(

@@ -8,29 +8,19 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from xoauth2_proxy.commands.console import Console
-    from xoauth2_proxy.commands.disabled_accounts import DisabledAccount
     from xoauth2_proxy.config import Config
 
 _VERSION = 1  # of the JSON document
 
 
-def run(
-    config: Config, disabled: Sequence[DisabledAccount], console: Console, *, is_json: bool
-) -> int:
+def run(config: Config, console: Console, *, is_json: bool) -> int:
     """Show the accounts by address; return the exit code."""
     rows = [
-        (
-            one.email,
-            one.provider,
-            "enabled",
-            "added" if one.key in config.runtime_accounts else "file",
-        )
-        for one in config.accounts
+        (one.email, one.provider, state, "added" if one.key in config.runtime_accounts else "file")
+        for state, accounts in (("enabled", config.accounts), ("disabled", config.disabled))
+        for one in accounts
     ]
-    rows += [(one.email, one.provider, "disabled", "file") for one in disabled]
     rows.sort(key=lambda row: row[0].lower())
     if is_json:
         keys = ("mailbox", "provider", "state", "source")
@@ -48,5 +38,6 @@ def run(
         console.out.print(table)
     count = len(rows)
     words = f"{count:,} account{'s'[: count != 1]}"
-    console.say(f"{words}, {len(disabled):,} of them disabled" if disabled else words)
+    disabled = len(config.disabled)
+    console.say(f"{words}, {disabled:,} of them disabled" if disabled else words)
     return 0

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     from xoauth2_proxy.accounts.accounts import Account
     from xoauth2_proxy.commands.console import Console
-    from xoauth2_proxy.commands.disabled_accounts import DisabledAccount
     from xoauth2_proxy.oauth.stores import TokenStore
 
 EXIT_WELL, EXIT_NEEDED, EXIT_USAGE = 0, 1, 2
@@ -67,7 +66,7 @@ async def run(
     store: TokenStore,
     options: StatusOptions,
     console: Console,
-    disabled: Sequence[DisabledAccount] = (),
+    disabled: Sequence[Account] = (),
 ) -> int:
     """Show each account's state by the store; return the exit code."""
     present = {account.key: account for account in accounts}
@@ -128,11 +127,15 @@ def _show(
     found: Iterable[MailboxStatus],
     options: StatusOptions,
     console: Console,
-    disabled: Sequence[DisabledAccount] = (),
+    disabled: Sequence[Account] = (),
 ) -> int:
     ranked = sorted(found, key=_rank)
     if options.is_json:
-        rows = [*(one.to_json() for one in ranked), *(one.to_json() for one in disabled)]
+        rows = [one.to_json() for one in ranked]
+        rows += [
+            {"mailbox": one.email, "provider": one.provider, "state": "disabled"}
+            for one in disabled
+        ]
         console.show_json({"version": _VERSION, "mailboxes": rows})
     else:
         _show_table(ranked, options, console, disabled)
@@ -148,7 +151,7 @@ def _show_table(
     ranked: list[MailboxStatus],
     options: StatusOptions,
     console: Console,
-    disabled: Sequence[DisabledAccount],
+    disabled: Sequence[Account],
 ) -> None:
     needing = sum(one.state not in IS_WELL for one in ranked)
     shown = ranked if options.is_all else ranked[: max(_SHOWN, needing)]

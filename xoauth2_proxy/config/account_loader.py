@@ -48,7 +48,7 @@ class AccountLoader:
     ) -> None:
         """A provider that is None has an entry that is wrong, which was told already."""
         self.accounts: list[Account] = []  # those that are right and enabled
-        self.disabled = 0
+        self.disabled: list[Account] = []
         self.sandbox_accounts: set[str] = set()
         self.runtime_keys: set[str] = set()  # of accounts that were added
         self._settings = settings
@@ -152,7 +152,7 @@ class AccountLoader:
     def _add(self, account: Account, section: AccountSection) -> None:
         provider = self._providers[section.provider]
         if not section.enabled or provider is None:
-            self.disabled += 1
+            self.disabled.append(account)
             return
         self.accounts.append(account)
         for note in noteworthy(account.oauth, provider):

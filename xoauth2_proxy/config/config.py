@@ -25,7 +25,7 @@ class Config:
     """Everything the proxy is started with."""
 
     accounts: tuple[Account, ...]  # the enabled ones, of the file and of those added since
-    disabled_accounts: int
+    disabled: tuple[Account, ...]  # without their clients, whose secrets need not be there
     providers: tuple[ProviderInfo, ...]  # the built-in ones and the file's
     listener: ListenerSection
     admin: AdminSection
@@ -35,6 +35,11 @@ class Config:
     runtime_accounts: frozenset[str]  # keys of the accounts that were added while running
     sandbox_accounts: frozenset[str]  # keys of mock accounts that are left to the sandbox
     warnings: tuple[str, ...]  # for the operator's eyes at the start
+
+    @property
+    def disabled_accounts(self) -> int:
+        """The number of disabled accounts."""
+        return len(self.disabled)
 
 
 def needs_restart(old: Config, new: Config) -> list[str]:

@@ -79,7 +79,7 @@ def load(
     raise_if_any(problems)
     config = Config(
         accounts=tuple(loader.accounts),
-        disabled_accounts=loader.disabled,
+        disabled=tuple(loader.disabled),
         providers=tuple(
             ProviderInfo(one.name, one.refresher, one.client_of({}))
             for one in providers.values()
