@@ -24,7 +24,7 @@ def is_loopback(host: str) -> bool:
 def fault_of_url(url: str) -> str:
     """Return what is wrong with the URL of a server that is sent secrets; "" for nothing.
 
-    TLS, or this machine: nobody on the way reads what is sent there.
+    It needs TLS or must be this machine, so that what is sent cannot be read on the way.
     """
     try:
         parts = urlsplit(url)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # otherwise, waits for a server, so that a client hears a 4yz instead of nothing.
 _WAIT_SECONDS = 30.0
 
-# For a provider whose limits nobody told us: modest enough for any server.
+# For a provider whose limits are not known: modest enough for any server.
 CAUTIOUS_LIMITS = Limits(
     max_connections=5,  # Postfix's initial_destination_concurrency
     max_messages_per_connection=100,  # as for Gmail
@@ -78,7 +78,7 @@ def built_in_providers(state_dir: Path) -> dict[str, Provider]:
         upstream=Upstream(
             "localhost", 2600, TlsMode.STARTTLS, state_dir.absolute() / "sandbox" / "ca.pem"
         ),
-        limits=Limits(  # nobody else's server: wide enough never to be what a benchmark measures
+        limits=Limits(  # our own server: so wide that a benchmark never measures them
             max_connections=50,
             max_messages_per_connection=1000,
             max_connection_age_seconds=3600.0,

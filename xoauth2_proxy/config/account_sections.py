@@ -1,6 +1,6 @@
-"""The accounts and providers of the file: every key, its bounds and description, its rules.
+"""The accounts and providers of the file: each key with its bounds, description and rules.
 
-What an account leaves out is its provider's; `providers` puts the two together.
+What an account leaves out comes from its provider (`accounts.providers`).
 """
 
 from collections.abc import Iterator, Mapping
@@ -137,7 +137,7 @@ class OAuthSection(Section):
     )
 
     def faults(self) -> Iterator[Fault]:
-        """Find two ways for the client to prove who it is."""
+        """Yield a second way for the client to prove who it is."""
         if self.certificate is not None and self.client_secret is not None:
             yield "certificate", "contradicts client_secret; remove one"
 
@@ -221,7 +221,7 @@ class AccountSection(OAuthSection):
     allow_remote_mock: bool = setting(False, "Let a mock account's upstream be another machine.")
 
     def faults(self) -> Iterator[Fault]:
-        """Find an account without a password, and one with two answers to the question."""
+        """Yield a missing password, and one that contradicts `allow_any_password`."""
         yield from super().faults()
         if self.password is None and not self.allow_any_password:
             yield (

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     )
     from xoauth2_proxy.mailboxes.interface import ProviderInfo
 
-# Read once, when the relay starts: its sockets, its limits and its store.
+# Read once, when the proxy starts: its sockets, its limits and its store.
 SECTIONS = ("listener", "admin", "relay", "store", "alerts")
 
 
@@ -24,7 +24,7 @@ SECTIONS = ("listener", "admin", "relay", "store", "alerts")
 class Config:
     """Everything the proxy is started with."""
 
-    accounts: tuple[Account, ...]  # the enabled ones, of the file and of those added since
+    accounts: tuple[Account, ...]  # the enabled ones, of the file and those added since
     disabled: tuple[Account, ...]  # without their clients, whose secrets need not be there
     providers: tuple[ProviderInfo, ...]  # the built-in ones and the file's
     listener: ListenerSection
@@ -34,7 +34,7 @@ class Config:
     alerts: AlertsSection
     runtime_accounts: frozenset[str]  # keys of the accounts that were added while running
     sandbox_accounts: frozenset[str]  # keys of mock accounts that are left to the sandbox
-    warnings: tuple[str, ...]  # for the operator's eyes at the start
+    warnings: tuple[str, ...]  # for the operator, at the start
 
     @property
     def disabled_accounts(self) -> int:

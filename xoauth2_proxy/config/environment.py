@@ -28,8 +28,8 @@ class Environment:
     directory: Path  # of the configuration file: relative paths start there
     state_dir: Path
     environ: Mapping[str, str] = field(repr=False)
-    # The values were sent to a running relay, or kept by it. Who may add mailboxes is not thereby
-    # the owner of this machine: nothing is looked up for them.
+    # The values were sent to the admin server, now or earlier. A client that may add mailboxes does
+    # not own this machine, so nothing is looked up for it.
     is_posted: bool = False
 
     def variable(self, name: str) -> str:

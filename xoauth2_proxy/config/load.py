@@ -1,7 +1,7 @@
 """Reads the configuration file, checks it as a whole and assembles what the proxy starts with.
 
 All problems are told at once, each with its JSON path. A disabled account's shape is checked, but
-its secrets and files need not exist; nor need those of a provider that no enabled account uses.
+its secrets and files need not exist. The same holds for a provider that no enabled account uses.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ def load(
     known_refreshers: Collection[str],
     without: Collection[str] = frozenset(),
 ) -> tuple[Config, AccountLoader]:
-    """Return the configuration, and what loads further accounts, which must agree with it.
+    """Return the configuration, and the loader, for further accounts that must agree with it.
 
-    It is that of the file at `path`, changed by `overrides`. Without a file, `overrides.sandbox`
-    stands for the sandbox's own mailboxes. The accounts that were added to the relay of the state
-    directory follow those of the file, but for those whose keys are in `without`.
+    `overrides` change what the file at `path` says. Without a file, `overrides.sandbox` supplies
+    the sandbox's own mailboxes. The accounts that were added at run time follow those of the file,
+    except those whose keys are in `without`.
 
     Raises:
         ConfigError: with every problem of the file and of the command line, and no secret.

@@ -1,10 +1,9 @@
-"""What an account may not say that is not the file's: when it is posted, and whenever it is read.
+"""Rules for accounts that are not in the file: those being added, and those that were added.
 
-Who may add mailboxes is not thereby the owner of this machine, nor of the clients that the operator
-has registered: such an account names no file, variable or program (`Environment.is_posted`), and
-where it uses a provider's client, it does not say where that client's secrets and tokens go, nor
-for what it is used. It is judged by the file as it is now, for the operator may have registered a
-client since.
+A client that may add mailboxes owns neither this machine nor the OAuth clients that the operator
+has registered. So its accounts name no file, variable or program (`Environment.is_posted`). If they
+use a provider's client, they do not say where its secrets and tokens go, or what it is used for.
+They are checked against the file as it is now: the operator may have registered a client since.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The settings of the file that are no accounts: every key, its bounds, its default, its rules.
+"""The file's settings other than accounts: each key with its bounds, default and rules.
 
 The JSON Schema is made from these models and those of `account_sections`, so a key is described
 there and nowhere else.
@@ -60,7 +60,7 @@ class ListenerSection(Section):
     idle_seconds: float = setting(300.0, "How long a client may be silent.", gt=0, le=3600)
 
     def faults(self) -> Iterator[Fault]:
-        """Find TLS files that cannot be used, and a listener on which nobody could log in."""
+        """Yield TLS files that cannot be used, and a listener on which no client could log in."""
         files = {"tls_cert": self.tls_cert, "tls_key": self.tls_key}
         unreadable = {key: fault_of_file(file) for key, file in files.items() if file}
         yield from ((key, fault) for key, fault in unreadable.items() if fault)
@@ -81,7 +81,7 @@ class ListenerSection(Section):
             )
 
     def warnings(self) -> Iterator[str]:
-        """Tell of passwords that others could read, and of a certificate that clients refuse."""
+        """Yield passwords that others could read, and a certificate that clients refuse."""
         if self.allow_insecure_auth:
             yield (
                 f"listener.allow_insecure_auth: clients of {self.host} may send passwords and "
@@ -106,12 +106,12 @@ class AdminSection(Section):
     )
 
     def faults(self) -> Iterator[Fault]:
-        """Find an admin server that anyone on the network could use."""
+        """Yield an admin server that anyone on the network could use."""
         if not self.token and not is_loopback(self.host):
             yield "token", f"is required on {self.host}, which is not loopback"
 
     def warnings(self) -> Iterator[str]:
-        """Tell of a token that can be guessed."""
+        """Yield a token that can be guessed."""
         if 0 < len(self.token) < _MIN_TOKEN_CHARACTERS:
             yield (
                 f"admin.token: has fewer than {_MIN_TOKEN_CHARACTERS} characters and can be guessed"
@@ -176,7 +176,7 @@ class StoreSection(Section):
         return environment.state_dir.absolute() / "tokens" if environment else Path()
 
     def faults(self) -> Iterator[Fault]:
-        """Find keys of another kind of store, and what the store needs and lacks."""
+        """Yield keys of another kind of store, and what the store lacks."""
         if "directory" in self.model_fields_set and self.kind is not StoreKind.FILE:
             yield "directory", f"is for kind file, not {self.kind}"
         if self.keyring and self.key:
@@ -223,7 +223,7 @@ class AlertsSection(Section):
     webhook: Secret = setting("", "URL that is posted each warning as JSON.", repr=False)
 
     def faults(self) -> Iterator[Fault]:
-        """Find a URL to which warnings cannot go."""
+        """Yield a URL to which warnings cannot be sent."""
         if self.webhook and (fault := fault_of_url(self.webhook)):
             yield "webhook", fault
 

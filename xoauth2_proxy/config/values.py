@@ -40,7 +40,7 @@ _ADDRESS = re.compile(r'(?:"(?:[^"\\]|\\.)+"|[^@"\s]+)@[^@"\s]+')
 WORD = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
 WORD_RULE = "must be 1 to 64 letters, digits, dots, hyphens or underscores"
 
-# What the relay itself writes into a request: another value would change whose tokens come back.
+# What the proxy itself writes into a request: other values would change whose tokens are returned.
 _RESERVED_PARAMETERS = frozenset(
     {
         *("assertion", "client_assertion", "client_assertion_type", "client_id", "client_secret"),

@@ -1,4 +1,4 @@
-"""Accounts that were added while the relay ran: one file each, read beside the configuration.
+"""Keeps the accounts that were added at run time: one file each, read beside the configuration.
 
 A file is replaced whole, is its owner's alone and may be encrypted. What is wrong with one hides no
 other and stops nothing.
@@ -95,7 +95,7 @@ class RuntimeAccounts:
 
 
 def open_runtime_accounts(state_dir: Path, cipher: GrantCipher) -> RuntimeAccounts:
-    """Return the accounts that were added to the relay of this state directory."""
+    """Return the accounts that were added to the proxy of this state directory."""
     return RuntimeAccounts(accounts_directory(state_dir), cipher)
 
 
