@@ -41,7 +41,7 @@ async def new_grant(relay: RelayControl, account: Account) -> StoredGrant | None
     former = relay.accounts.get(account.key)
     if changes_servers(former, account):
         _refuse_replaced_token(account, stored)
-    elif stored is not None and _is_current(account, stored):
+    elif stored and current_grant(account, stored, EpochSeconds(time.time())) is stored:
         if former is not None and former.token_identity == account.token_identity:
             await relay.refresh(former)
         else:
@@ -122,7 +122,3 @@ def _refuse_replaced_token(account: Account, stored: StoredGrant | None) -> None
             "the provider has replaced this refresh token by a newer one, which does not follow "
             "the mailbox to another server; revoke the grant first, or give another token"
         )
-
-
-def _is_current(account: Account, stored: StoredGrant) -> bool:
-    return current_grant(account, stored, EpochSeconds(time.time())) is stored

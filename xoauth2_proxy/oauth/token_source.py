@@ -234,7 +234,7 @@ class TokenSource:
     def _refresh_done(self, state: _AccountState, task: asyncio.Task[AccessToken]) -> None:
         state.task = None
         if not task.cancelled():
-            task.exception()  # every caller may be gone; the failure was logged in `_refresh`
+            task.exception()  # all callers may have gone; `_refresh` has logged the failure
         if self._is_current(state):
             self._schedule(state)
 

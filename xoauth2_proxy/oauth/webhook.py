@@ -71,9 +71,12 @@ class Webhook:
     ) -> None:
         """`tls_context` replaces the system's certificate authorities."""
         parts = urlsplit(url)
+        host = parts.hostname or ""
         self._url = url
-        self._shown = f"{parts.scheme}://{parts.hostname or ''}"  # paths and queries hold secrets
-        self._proxy = _proxy_for(parts.scheme, parts.hostname or "")
+        self._shown = f"{parts.scheme}://{host}"  # paths and queries hold secrets
+        self._proxy: str | None = None  # as the environment names it
+        if not (is_loopback(host) or urllib.request.proxy_bypass(host)):
+            self._proxy = urllib.request.getproxies().get(parts.scheme)
         self._tls_context = tls_context
         self._pause_seconds = pause_seconds
         self._clock = clock
@@ -87,10 +90,10 @@ class Webhook:
         if self._tls_context is None:
             # Reads the certificate authorities from disk, so not on the event loop.
             self._tls_context = await asyncio.to_thread(ssl.create_default_context)
-        connector = aiohttp.TCPConnector(ssl=self._tls_context)
-        headers = {"User-Agent": f"xoauth2-proxy/{__version__}"}
         async with aiohttp.ClientSession(
-            connector=connector, timeout=_TIMEOUT, headers=headers
+            connector=aiohttp.TCPConnector(ssl=self._tls_context),
+            timeout=_TIMEOUT,
+            headers={"User-Agent": f"xoauth2-proxy/{__version__}"},
         ) as http:
             for number, notice in enumerate(notices):
                 if not await self._deliver_one(http, notice):
@@ -98,15 +101,19 @@ class Webhook:
         return len(notices)
 
     async def _deliver_one(self, http: aiohttp.ClientSession, notice: Notice) -> bool:
-        problem, is_final = await self._post(http, notice)
-        for attempt in range(1, _TRIES):
-            if not problem or is_final:
-                break
+        problem, is_final = "", False
+        for attempt in range(_TRIES):
             await asyncio.sleep(self._pause_seconds * attempt)
             problem, is_final = await self._post(http, notice)
-        if problem:
-            self._log_failure(problem)
-        return is_final or not problem
+            if not problem:
+                return True
+            if is_final:
+                break
+        now = self._clock.monotonic()
+        if now - self._failure_logged_at >= _FAILURE_LOG_SECONDS:
+            self._failure_logged_at = now
+            _log.event(logging.WARNING, "webhook failed", webhook=self._shown, error=problem)
+        return is_final
 
     async def _post(self, http: aiohttp.ClientSession, notice: Notice) -> tuple[str, bool]:
         """Return the error ("": none), and whether it is permanent."""
@@ -122,16 +129,3 @@ class Webhook:
             return "", False
         is_final = 300 <= status < 500 and status not in (408, 429)
         return f"answers HTTP {status}", is_final
-
-    def _log_failure(self, problem: str) -> None:
-        now = self._clock.monotonic()
-        if now - self._failure_logged_at >= _FAILURE_LOG_SECONDS:
-            self._failure_logged_at = now
-            _log.event(logging.WARNING, "webhook failed", webhook=self._shown, error=problem)
-
-
-def _proxy_for(scheme: str, host: str) -> str | None:
-    """Return the HTTP proxy that the environment names for the host."""
-    if is_loopback(host) or urllib.request.proxy_bypass(host):
-        return None
-    return urllib.request.getproxies().get(scheme)

@@ -95,8 +95,9 @@ class AuthorizationServer:
             raise SignInRefused("the answer belongs to another sign-in: its state is not ours")
         profile = await self._known()
         _check_issuer(profile, answer)
-        if "error" in answer:
-            raise SignInRefused(f"{profile.name} says {_error_line(answer)}")
+        if "error" in answer:  # RFC 6749 §4.1.2.1
+            words = ": ".join(filter(None, (answer["error"], answer.get("error_description"))))
+            raise SignInRefused(f"{profile.name} says {one_line(words, _MAX_WORDS)}")
         if not answer.get("code"):
             raise SignInRefused("the answer holds no code")
         return await self.finish_with_code(attempt, answer["code"])
@@ -191,11 +192,3 @@ def _check_issuer(profile: ProviderProfile, answer: Mapping[str, str]) -> None:
         )
     if answer.get("iss", issuer) != issuer:
         raise SignInRefused("the answer comes from another server: its iss is not the issuer")
-
-
-def _error_line(answer: Mapping[str, str]) -> str:
-    """Return the error of a redirect (RFC 6749 §4.1.2.1) as one short line."""
-    text = answer["error"]
-    if description := answer.get("error_description"):
-        text += f": {description}"
-    return one_line(text, _MAX_WORDS)

@@ -60,13 +60,14 @@ def verified_identity(
     keys = _keys(session, str(metadata.get("jwks_uri", "")))
     try:
         claims = jwt.decode(id_token, keys, algorithms=_ALGORITHMS).claims
+        has_more_audiences = isinstance(claims.get("aud"), list) and len(claims["aud"]) > 1
         jwt.JWTClaimsRegistry(
             leeway=_CLOCK_SKEW_SECONDS,
             iss={"essential": True, "value": _issuer(metadata, claims)},
             aud={"essential": True, "value": client_id},
             exp={"essential": True},
             sub={"essential": True},
-            azp={"essential": _has_more_audiences(claims), "value": client_id},
+            azp={"essential": has_more_audiences, "value": client_id},
             nonce={"essential": True, "value": nonce} if nonce else {},
         ).validate(claims)
     except (JoseError, ValueError) as error:
@@ -111,11 +112,6 @@ def _identity(claims: Mapping[str, Any]) -> Identity:
 def _name(claim: object) -> str:
     is_name = isinstance(claim, str) and len(claim) <= _MAX_NAME and claim.isprintable()
     return str(claim) if is_name else ""
-
-
-def _has_more_audiences(claims: Mapping[str, Any]) -> bool:
-    audiences = claims.get("aud")
-    return isinstance(audiences, list) and len(audiences) > 1
 
 
 def _issuer(metadata: Mapping[str, Any], claims: Mapping[str, Any]) -> str:

@@ -44,9 +44,9 @@ def parse_token(output: bytes, now: float) -> TokenResponse:
     if not _TOKEN.fullmatch(value):
         raise UnreadableToken("something other than a token")
     if lifetime_seconds is None:
-        lifetime_seconds = _jwt_lifetime_seconds(value, now)
-    if lifetime_seconds is None:
-        lifetime_seconds = UNSTATED_LIFETIME_SECONDS
+        # A JWT's signature is not checked: a forged claim only changes when the next token is due.
+        ends_at = _number((unverified_claims(value) or {}).get("exp"))
+        lifetime_seconds = UNSTATED_LIFETIME_SECONDS if ends_at is None else ends_at - now
     if lifetime_seconds <= 0:
         raise UnreadableToken("a token that has expired")
     return TokenResponse(access_token=value, lifetime_seconds=lifetime_seconds)
@@ -74,16 +74,6 @@ def _from_json(text: str, now: float) -> tuple[str, float | None]:
         ends_at = _moment(document.get("expires_at", document.get("expiry")))
         lifetime_seconds = None if ends_at is None else ends_at - now
     return value, lifetime_seconds
-
-
-def _jwt_lifetime_seconds(value: str, now: float) -> float | None:
-    """Return the seconds until a JWT's `exp` claim; None if the token is not one.
-
-    The signature is not checked: a forged claim could only change when the next token is asked for.
-    """
-    claims = unverified_claims(value)
-    ends_at = _number(claims.get("exp")) if claims is not None else None
-    return None if ends_at is None else ends_at - now
 
 
 def _moment(value: object) -> float | None:

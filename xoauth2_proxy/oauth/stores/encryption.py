@@ -23,8 +23,7 @@ _MAGIC = b"xoauth2-proxy sealed 1\n"
 _SALT_BYTES = 16
 _MIN_KEY_LENGTH = 16  # characters
 # OWASP, Password Storage Cheat Sheet (2023): N=2^15, r=8, p=3 is one of the equivalent minima.
-_SCRYPT_N, _SCRYPT_R, _SCRYPT_P = 2**15, 8, 3
-_SCRYPT_BYTES = 64 * 2**20  # what OpenSSL may use; it needs half
+_SCRYPT = {"n": 2**15, "r": 8, "p": 3, "maxmem": 64 * 2**20}  # OpenSSL needs half of this memory
 _MAX_SALTS = 256  # whose keys are remembered
 
 _SERVICE = "xoauth2-proxy"
@@ -61,7 +60,10 @@ class GrantCipher:
         """Return the document, encrypted if there is a key. Slow: not for the event loop."""
         if not self._keys:
             return octets
-        salt = b"" if self._keys[0] in self._ready else self._own_salt()
+        salt = b""
+        if self._keys[0] not in self._ready:
+            with self._lock:
+                salt = self._salt = self._salt or os.urandom(_SALT_BYTES)
         line = base64.urlsafe_b64encode(salt)
         return _MAGIC + line + b"\n" + self._fernets(salt).encrypt(octets) + b"\n"
 
@@ -89,12 +91,6 @@ class GrantCipher:
         if salt and not self._salt:
             self._salt = salt
         return opened
-
-    def _own_salt(self) -> bytes:
-        with self._lock:
-            if not self._salt:
-                self._salt = os.urandom(_SALT_BYTES)
-            return self._salt
 
     def _fernets(self, salt: bytes) -> MultiFernet:
         """Return the keys for documents with this salt; it is empty for generated keys."""
@@ -163,13 +159,5 @@ def _fernet(key: str) -> Fernet | None:
 def _stretched(key: str, salt: bytes) -> Fernet:
     from cryptography.fernet import Fernet
 
-    octets = hashlib.scrypt(
-        key.encode(),
-        salt=salt,
-        n=_SCRYPT_N,
-        r=_SCRYPT_R,
-        p=_SCRYPT_P,
-        maxmem=_SCRYPT_BYTES,
-        dklen=32,
-    )
+    octets = hashlib.scrypt(key.encode(), salt=salt, dklen=32, **_SCRYPT)
     return Fernet(base64.urlsafe_b64encode(octets))
