@@ -104,9 +104,11 @@ async def http(sandbox: Sandbox) -> AsyncIterator[aiohttp.ClientSession]:
 
 @pytest.fixture
 async def source(
-    refresher: ScriptedRefresher, store: FragileStore, clock: Clock
+    refresher: ScriptedRefresher, metrics: Metrics, store: FragileStore, clock: Clock
 ) -> AsyncIterator[TokenSource]:
-    made = TokenSource({"mock": refresher}, Metrics(), store, clock)
+    """A source of tokens from the refresher, under two of its names."""
+    refreshers = {"mock": refresher, "outlook": refresher}
+    made = TokenSource(refreshers, metrics, store, clock)
     yield made
     await made.close()
 

@@ -22,21 +22,10 @@ from xoauth2_proxy.errors import (
 from xoauth2_proxy.oauth.token_source import TokenSource
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from xoauth2_proxy.metrics import Metrics
 
 ACCOUNT = mailbox("Someone@example.com")
 OTHER = mailbox("other@example.com")
-
-
-@pytest.fixture
-async def source(
-    refresher: ScriptedRefresher, metrics: Metrics, clock: Clock
-) -> AsyncIterator[TokenSource]:
-    made = TokenSource({"mock": refresher}, metrics, clock=clock)
-    yield made
-    await made.close()
 
 
 def refreshes(metrics: Metrics, result: str) -> float:

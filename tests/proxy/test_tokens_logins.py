@@ -7,18 +7,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.refreshers import Clock, ScriptedRefresher, signed_in
+from tests.support.refreshers import signed_in
 from tests.support.waiting import until
 from xoauth2_proxy.errors import GrantRevoked, TokenEndpointUnavailable, TokenError
-from xoauth2_proxy.metrics import Metrics
 from xoauth2_proxy.oauth.grant import EpochSeconds
 from xoauth2_proxy.oauth.mailbox_status import MailboxStatus, State, status_of
-from xoauth2_proxy.oauth.token_source import TokenSource
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from tests.support.fragile_store import FragileStore
+    from tests.support.refreshers import ScriptedRefresher
+    from xoauth2_proxy.oauth.token_source import TokenSource
 
 ACCOUNT = replace(signed_in(), refresher="outlook")
 DISABLED = (
@@ -27,13 +25,9 @@ DISABLED = (
 
 
 @pytest.fixture
-async def source(
-    refresher: ScriptedRefresher, store: FragileStore, clock: Clock
-) -> AsyncIterator[TokenSource]:
-    made = TokenSource({"outlook": refresher}, Metrics(), store, clock)
-    await made.token_for(ACCOUNT)
-    yield made
-    await made.close()
+async def source(source: TokenSource) -> TokenSource:
+    await source.token_for(ACCOUNT)
+    return source
 
 
 async def status(store: FragileStore) -> MailboxStatus:

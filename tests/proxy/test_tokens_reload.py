@@ -10,16 +10,13 @@ import pytest
 from tests.support.accounts import mailbox
 from xoauth2_proxy.accounts.oauth_client import OAuthClient
 from xoauth2_proxy.errors import TokenEndpointUnavailable
-from xoauth2_proxy.metrics import Metrics
 from xoauth2_proxy.oauth.refresh import issued_to
 from xoauth2_proxy.oauth.stores import StoredGrant
-from xoauth2_proxy.oauth.stores.memory import MemoryStore
-from xoauth2_proxy.oauth.token_source import TokenSource
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
+    from tests.support.fragile_store import FragileStore
     from tests.support.refreshers import ScriptedRefresher
+    from xoauth2_proxy.oauth.token_source import TokenSource
 
 CLIENT = OAuthClient(client_id="relay", refresh_token="1//one", issuer="https://a.example")
 BEFORE = replace(mailbox("someone@example.com"), oauth=CLIENT)
@@ -27,16 +24,9 @@ AFTER = replace(BEFORE, oauth=replace(CLIENT, issuer="https://b.example"))
 
 
 @pytest.fixture
-def store() -> MemoryStore:
-    return MemoryStore()
-
-
-@pytest.fixture
-async def source(refresher: ScriptedRefresher, store: MemoryStore) -> AsyncIterator[TokenSource]:
-    made = TokenSource({"mock": refresher}, Metrics(), store)
-    made.use({"mock": refresher}, [BEFORE])
-    yield made
-    await made.close()
+async def source(source: TokenSource, refresher: ScriptedRefresher) -> TokenSource:
+    source.use({"mock": refresher}, [BEFORE])
+    return source
 
 
 async def test_an_account_of_the_past_gets_its_own_last_token(
@@ -62,7 +52,7 @@ async def test_without_a_last_token_an_account_of_the_past_gets_none(
 
 
 async def test_nothing_is_asked_or_kept_for_a_removed_account(
-    source: TokenSource, refresher: ScriptedRefresher, store: MemoryStore
+    source: TokenSource, refresher: ScriptedRefresher, store: FragileStore
 ) -> None:
     old = await source.token_for(BEFORE)
     await store.delete(BEFORE.key)
@@ -84,7 +74,7 @@ async def test_forgetting_takes_the_last_token_away(
 
 
 async def test_a_refresh_token_is_not_shown_to_another_authorization_server(
-    source: TokenSource, refresher: ScriptedRefresher, store: MemoryStore
+    source: TokenSource, refresher: ScriptedRefresher, store: FragileStore
 ) -> None:
     signed_in = StoredGrant(
         issued_to=issued_to(replace(BEFORE, oauth=replace(CLIENT, refresh_token=""))),
@@ -94,4 +84,4 @@ async def test_a_refresh_token_is_not_shown_to_another_authorization_server(
     moved = replace(AFTER, oauth=replace(AFTER.oauth, refresh_token=""))
     source.use({"mock": refresher}, [moved])
     await source.token_for(moved)
-    assert refresher.refresh_tokens == [""]
+    assert refresher.presented == [""]

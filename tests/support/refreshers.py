@@ -40,7 +40,6 @@ class ScriptedRefresher:
         self.rotates = False  # with token-1 comes refresh-1, and so on
         self.fails_with: BaseException | None = None
         self.asked: list[str] = []  # e-mail addresses
-        self.refresh_tokens: list[str] = []  # what was shown
         self.presented: list[str] = []  # refresh tokens
         self.cancelled = 0
         self.at_once = 0  # requests under way
@@ -52,7 +51,6 @@ class ScriptedRefresher:
     async def refresh(self, grant: Grant) -> TokenResponse:
         self.asked.append(grant.mailbox)
         self.presented.append(grant.refresh_token)
-        self.refresh_tokens.append(grant.refresh_token)
         number = len(self.asked)
         self.at_once += 1
         self.peak = max(self.peak, self.at_once)
