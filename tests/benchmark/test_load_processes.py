@@ -85,12 +85,12 @@ class Several:
 
 
 def several(server: ScriptedServer, target: TargetRequest | None = None, **changes: Any) -> Several:
-    return Several(server, plan(**({"processes": 3} | changes)), target)
+    return Several(server, plan(**({"processes": 2} | changes)), target)
 
 
 async def test_each_message_is_sent_once_by_one_of_the_processes() -> None:
     async with scripted_server() as server:
-        trial = several(server, num_emails=100, concurrent=7)
+        trial = several(server, num_emails=100, concurrent=7, processes=3)
         async with trial.running():
             pass
         assert trial.arrived(server) == list(range(100))
@@ -212,7 +212,7 @@ async def test_stop_before_the_start_sends_nothing() -> None:
 async def test_a_process_that_dies_is_reported_and_its_messages_are_counted() -> None:
     told: list[str] = []
     async with scripted_server(ScriptedServer(hold_after=0)) as server:
-        trial = several(server, num_emails=90, concurrent=6)
+        trial = several(server, num_emails=90, concurrent=6, processes=3)
         trial.load.on_loss = told.append
         async with trial.running():
             await server.held(6)
@@ -242,7 +242,7 @@ async def test_a_process_that_cannot_start_ends_the_run_before_the_first_message
         missing = TargetRequest(
             state_dir=tmp_path, tls=Tls.STARTTLS, ca_file=tmp_path / "missing.pem"
         )
-        trial = several(server, missing, num_emails=10, concurrent=3)
+        trial = several(server, missing, num_emails=10, concurrent=3, processes=3)
         with pytest.raises(
             LoadProcessesError, match=r"process . of 3 did not start: exit code 1, "
         ):
@@ -256,7 +256,7 @@ async def test_the_secret_is_in_no_argument_and_no_environment(
 ) -> None:
     monkeypatch.setenv("XOAUTH2_BENCH_PASSWORD", PASSWORD)
     async with scripted_server(ScriptedServer(hold_after=0)) as server:
-        trial = several(server, num_emails=6, concurrent=3)
+        trial = several(server, num_emails=6, concurrent=3, processes=3)
         async with trial.running():
             await server.held(3)
             pids = trial.load.pids

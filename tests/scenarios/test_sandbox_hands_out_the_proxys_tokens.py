@@ -1,6 +1,6 @@
 """A relay whose mailbox is renewed at the sandbox's token endpoint sends through the sandbox.
 
-The refresher is the one for any OpenID provider, the proxy a process of its own.
+The refresher is the one for any OpenID provider; a proxy that is started again is a process.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
+    from tests.conftest import StartRelay
+    from tests.support.relay import Relay
     from xoauth2_proxy.smtp.protocol import Reply
 
 pytestmark = pytest.mark.one_loop
@@ -56,7 +58,7 @@ def document(sandbox: Sandbox, **oauth: object) -> dict[str, object]:
     return {"accounts": [account]}
 
 
-async def send(proxy: ProxyProcess) -> Reply:
+async def send(proxy: ProxyProcess | Relay) -> Reply:
     """Return the reply to the login where it fails, else the one to a message."""
     client = await proxy.connect()
     async with client:
@@ -81,14 +83,14 @@ async def send(proxy: ProxyProcess) -> Reply:
     ids=["refresh token", "found by discovery", "client credentials"],
 )
 async def test_a_message_is_sent_with_a_token_from_there(
-    sandbox: Sandbox, tmp_path: Path, oauth: dict[str, object]
+    start_relay: StartRelay, sandbox: Sandbox, oauth: dict[str, object]
 ) -> None:
     if "issuer" in oauth:
         oauth = oauth | {"issuer": sandbox.http_url}
-    async with ProxyProcess(tmp_path, document(sandbox, **oauth)) as proxy:
-        for _ in range(3):
-            answer = await send(proxy)
-            assert answer.code == 250, str(answer)
+    relay = await start_relay(document(sandbox, **oauth))
+    for _ in range(3):
+        answer = await send(relay)
+        assert answer.code == 250, str(answer)
     assert [message.content for message in sandbox.received] == [CONTENT] * 3
     assert sandbox.counters.token_requests == 1
 
@@ -126,10 +128,9 @@ async def test_a_token_refused_by_the_server_is_replaced(sandbox: Sandbox, tmp_p
     ],
 )
 async def test_trouble_there_is_told_to_the_client(
-    sandbox: Sandbox, tmp_path: Path, action: TokenAction, code: int
+    start_relay: StartRelay, sandbox: Sandbox, action: TokenAction, code: int
 ) -> None:
     sandbox.add_fault(TokenFault(action, nth=None))
-    async with ProxyProcess(tmp_path, document(sandbox)) as proxy:
-        answer = await send(proxy)
+    answer = await send(await start_relay(document(sandbox)))
     assert answer.code == code, str(answer)
     assert sandbox.received.total == 0
