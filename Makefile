@@ -3,10 +3,11 @@ PYTHON ?= python3
 VENV ?= .venv
 T ?=
 SECONDS ?= 300
-JOBS ?= 3
+JOBS ?= 4
 BIN := $(VENV)/bin
 IDP := tests/support/identity_provider
-PYTEST := $(BIN)/pytest --numprocesses $(JOBS) --dist loadscope
+# In the order of tests/conftest.py: modules with few tests are often those that take longest.
+PYTEST := $(BIN)/pytest --numprocesses $(JOBS) --dist loadscope --no-loadscope-reorder
 # The tests start hundreds of processes: none of them is to compile the sources anew.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -16,7 +17,7 @@ unexport PYTHONDONTWRITEBYTECODE
 help:
 	@echo "make run             the proxy with four mock mailboxes, on 127.0.0.1:2525"
 	@echo "make bench           the quick benchmark, through the proxy that runs (or one of its own)"
-	@echo "make test [T=pool]   the tests (those whose name contains T), in JOBS=3 processes"
+	@echo "make test [T=pool]   the tests (those whose name contains T), in JOBS=4 processes"
 	@echo "make test-own        those that need no program but ours; make test-outside: the others"
 	@echo "make test-both-loops the tests, each on both event loops; for a long run now and then"
 	@echo "make check           format, lint, types, import contracts, tests: what a change must pass"

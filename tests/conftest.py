@@ -8,6 +8,7 @@ import gc
 import sys
 from contextlib import AsyncExitStack
 from importlib.metadata import EntryPoints, entry_points
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import pytest
@@ -21,7 +22,6 @@ from xoauth2_proxy.oauth.refreshers import registry
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-    from pathlib import Path
 
     from xoauth2_proxy.oauth.refreshers import Refresher
     from xoauth2_proxy.sandbox.app import Sandbox
@@ -57,6 +57,7 @@ def pytest_asyncio_loop_factories(
     return loops if names_its_own or is_on_both else {"uvloop": uvloop.new_event_loop}
 
 
+PROXY = Path(__file__).parent / "proxy"
 # Each starts a program that is not ours; tests that start one by themselves are marked by hand.
 OUTSIDE = {"shared_identity_provider", "mail_server"}
 
@@ -65,6 +66,11 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     """Mark the tests that need an outside program by way of a fixture."""
     if not OUTSIDE.isdisjoint(getattr(item, "fixturenames", ())):
         item.add_marker(pytest.mark.outside)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put `tests/proxy` last: its modules are short, so all processes of a run end together."""
+    items.sort(key=lambda item: item.path.is_relative_to(PROXY))
 
 
 def pytest_collection_finish() -> None:
