@@ -5,24 +5,21 @@ The real process at its most talkative, led through successes and failures.
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import html
 import json
-import sys
 from typing import TYPE_CHECKING
 from urllib.parse import quote, quote_plus
 
 import argon2
 import pytest
 
+from tests.support.command_line import said_here
 from tests.support.documents import upstream_at
 from tests.support.peers import serving
 from tests.support.planted import TOKEN_MARKS, leaked
-from tests.support.proxy_process import ROOT
 from tests.support.relay import MAILBOX, OTHER_MAILBOX
 from tests.support.smtp_client import encoded
-from tests.support.waiting import PATIENCE_SECONDS
 from xoauth2_proxy.sandbox.faults import Action, Fault, Step
 from xoauth2_proxy.sandbox.mock_mailboxes import MOCK_MAILBOXES
 
@@ -312,19 +309,11 @@ BAD_DOCUMENTS = {
 
 @pytest.mark.parametrize("name", BAD_DOCUMENTS)
 @pytest.mark.parametrize("command", [[], ["check"]], ids=["serve", "check"])
-async def test_a_configuration_that_cannot_be_used_is_not_quoted(
+def test_a_configuration_that_cannot_be_used_is_not_quoted(
     tmp_path: Path, name: str, command: list[str]
 ) -> None:
     config = tmp_path / "accounts.json"
     config.write_text(BAD_DOCUMENTS[name])
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "xoauth2_proxy", *command, "--config", str(config)),
-        *("--state-dir", str(tmp_path)),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-        cwd=ROOT,
-    )
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        said, _ = await process.communicate()
-    assert process.returncode == 2, said.decode()
-    assert not leaked(said.decode(), PLANTED)
+    said = said_here(*command, "--config", str(config), "--state-dir", str(tmp_path))
+    assert said.code == 2, said.text
+    assert not leaked(said.stdout + said.stderr, PLANTED)
