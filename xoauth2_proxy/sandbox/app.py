@@ -17,6 +17,7 @@ from xoauth2_proxy.sandbox.faults import Fault, FaultScript, Step, TokenFault
 from xoauth2_proxy.sandbox.message_store import MAX_BYTES, MAX_RECORDS, MessageStore
 from xoauth2_proxy.sandbox.provider_settings import ProviderSettings
 from xoauth2_proxy.sandbox.provider_state import ProviderState
+from xoauth2_proxy.sandbox.refusals import format_address
 from xoauth2_proxy.sandbox.smtp.server import SmtpServer
 from xoauth2_proxy.sandbox.state_directory import load_signing_key
 from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokens
@@ -28,21 +29,20 @@ from xoauth2_proxy.sandbox.web.server import HttpServer
 from xoauth2_proxy.sandbox.web.test_api import TestApi
 
 if TYPE_CHECKING:
-    from xoauth2_proxy.sandbox.behaviour import Behaviour
     from xoauth2_proxy.sandbox.counters import Counters
     from xoauth2_proxy.sandbox.refusals import Refusals
 
 
 @dataclass(eq=False)
 class Sandbox:
-    """A stand-in mail provider on loopback: SMTP with XOAUTH2, and HTTP to see what was received.
+    """A mail provider on loopback: SMTP with XOAUTH2, and HTTP to see what was received.
 
     `tokens`, `ca_file`, `smtp_address` and `http_url` are set once `start` has returned. It may be
     started again after `stop`: on the same ports, with the same messages and faults.
 
     It accepts any mailbox that a token names; none has to be created. `mints_tokens` is for test
-    suites: its HTTP server then has a token endpoint, and routes under /test that mint tokens and
-    add faults. Whoever can reach loopback can use them.
+    suites: the HTTP server then has a token endpoint, and routes under /test that mint tokens and
+    add faults. Every program on this machine can use them.
 
     Raises:
         ValueError: `host` is not a loopback address.
@@ -69,7 +69,12 @@ class Sandbox:
     def __post_init__(self) -> None:
         self.host = loopback_address(self.host)
         self.received = MessageStore(self.max_received_bytes, self.max_records)
-        self.behaviour = self._behaviour()
+        behaviour = self.settings.behaviour
+        self.behaviour = replace(
+            behaviour,
+            tls=behaviour.tls if self.tls is None else TlsMode(self.tls),
+            withhold=behaviour.withhold | self.withhold,
+        )
         self._faults: FaultScript[Fault] = FaultScript(self.settings.seed)
         self._token_faults: FaultScript[TokenFault] = FaultScript(self.settings.seed)
         for fault in self.settings.faults:
@@ -84,14 +89,14 @@ class Sandbox:
         self.ca_file = authority.ca_file
         if self._provider is None:
             key = load_signing_key(self.state_dir)
-            self.tokens = MockTokens(
-                key, is_like_microsofts=self.behaviour.dialect is ProviderProfile.OUTLOOK
-            )
+            is_outlook = self.behaviour.dialect is ProviderProfile.OUTLOOK
+            self.tokens = MockTokens(key, is_like_microsofts=is_outlook)
             self._provider = ProviderState(
                 self.behaviour, self.tokens, self.received, self._faults, self.settings.seed
             )
-            rotation = self.settings.token_endpoint.rotation
-            self._factory = TokenFactory(self._provider.verifier, key, rotation)
+            self._factory = TokenFactory(
+                self._provider.verifier, key, self.settings.token_endpoint.rotation
+            )
         self._smtp_server = SmtpServer(self._provider, authority.server_context())
         self.smtp_address = await self._smtp_server.start(self.host, self.smtp_port)
         self.smtp_port = self.smtp_address[1]
@@ -103,8 +108,7 @@ class Sandbox:
                 await self.stop()
                 raise
             self.http_port = address[1]
-            host = f"[{address[0]}]" if ":" in address[0] else address[0]
-            self.http_url = f"http://{host}:{address[1]}"
+            self.http_url = f"http://{format_address(address)}"
 
     async def stop(self) -> None:
         """Stop listening and abort every connection; bounded in time."""
@@ -163,7 +167,7 @@ class Sandbox:
         self._started.verifier.revoke_all()
 
     def close_connections(self, farewell: str = "421 4.4.2 Timeout, closing connection") -> None:
-        """Close every connection, as a provider closes idle ones; "" closes without a word."""
+        """Close every connection, as a provider closes idle ones; "" closes without a reply."""
         if self._smtp_server is not None:
             self._smtp_server.close_connections(farewell.encode() + b"\r\n" if farewell else b"")
 
@@ -201,12 +205,6 @@ class Sandbox:
         if self._provider is None:
             raise RuntimeError("the sandbox was not started")
         return self._provider
-
-    def _behaviour(self) -> Behaviour:
-        behaviour = self.settings.behaviour
-        if self.tls is not None:
-            behaviour = replace(behaviour, tls=TlsMode(self.tls))
-        return replace(behaviour, withhold=behaviour.withhold | self.withhold)
 
     def _make_http_server(self, provider: ProviderState) -> HttpServer:
         routes = [

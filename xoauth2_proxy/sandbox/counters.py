@@ -10,6 +10,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
+_MAX_MAILBOXES = 10_000
+_NO_CODE = b"garbage"
+
+
 class AwaitableCounter:
     """Counts upwards; `reached` waits for a count."""
 
@@ -23,7 +27,9 @@ class AwaitableCounter:
         """Count one more and return the new count."""
         self.count += 1
         if self._waiting:
-            self._wake()
+            for count, future in self._waiting:
+                if count <= self.count and not future.done():
+                    future.set_result(None)
         return self.count
 
     async def reached(self, count: int, timeout_seconds: float = 60.0) -> None:
@@ -42,15 +48,6 @@ class AwaitableCounter:
         finally:
             if waiter in self._waiting:
                 self._waiting.remove(waiter)
-
-    def _wake(self) -> None:
-        for count, future in self._waiting:
-            if count <= self.count and not future.done():
-                future.set_result(None)
-
-
-_MAX_MAILBOXES = 10_000
-_NO_CODE = b"garbage"
 
 
 @dataclass(slots=True)

@@ -17,6 +17,11 @@ from pydantic_core import CoreSchema
 from xoauth2_proxy.sandbox.behaviour import STRICT
 from xoauth2_proxy.sandbox.seeded_random import share
 
+MAX_FAULTS = 1000  # in one script
+_NUMBERS = frozenset({"nth", "rate", "seconds", "retry_after_seconds"})
+_WORDS = frozenset({"mailbox", "matching"})
+FAULT_FORM = "step:action[:nth=2|every|rate=0.01][:mailbox=…][:seconds=…][:matching=…][:text=…]"
+
 
 class DocumentedEnum(StrEnum):
     """An enumeration whose members have a `meaning`, given after their value."""
@@ -40,9 +45,6 @@ class DocumentedEnum(StrEnum):
         schema.pop("enum", None)
         schema["oneOf"] = [{"const": one.value, "description": one.meaning} for one in cls]
         return schema
-
-
-MAX_FAULTS = 1000  # in one script
 
 
 class Step(DocumentedEnum):
@@ -314,11 +316,6 @@ class FaultScript(Generic[FaultT]):
             if is_due and met is None:
                 met = fault
         return met
-
-
-_NUMBERS = frozenset({"nth", "rate", "seconds", "retry_after_seconds"})
-_WORDS = frozenset({"mailbox", "matching"})
-FAULT_FORM = "step:action[:nth=2|every|rate=0.01][:mailbox=…][:seconds=…][:matching=…][:text=…]"
 
 
 def fault_document(text: str) -> dict[str, object]:

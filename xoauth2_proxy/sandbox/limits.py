@@ -111,10 +111,10 @@ class ProviderLimits:
         """Count a session that has logged in; a refused one is not counted."""
         sessions = self._of(mailbox).sessions
         sessions[session] = None
-        if self._refuses_at(RefusalPoint.AUTH) and self._is_beyond(mailbox, session):
+        refusal = self._refuse_connection(RefusalPoint.AUTH, mailbox, session)
+        if refusal:
             del sessions[session]
-            return self._refused_connection()
-        return ""
+        return refusal
 
     def leave(self, mailbox: str, session: object) -> None:
         """Forget a session that has ended."""
@@ -124,8 +124,8 @@ class ProviderLimits:
 
     def refuse_content(self, mailbox: str, session: object, recipients: int) -> str:
         """Return the refusal of DATA, or of the first BDAT."""
-        if self._refuses_at(RefusalPoint.DATA) and self._is_beyond(mailbox, session):
-            return self._refused_connection()
+        if refusal := self._refuse_connection(RefusalPoint.DATA, mailbox, session):
+            return refusal
         found, now = self._of(mailbox), time.monotonic()
         if self._dialect.is_quota_told_early and (
             refusal := self._refuse_today(found, now, recipients)
@@ -140,9 +140,9 @@ class ProviderLimits:
 
     def refuse_message(self, mailbox: str, session: object, recipients: int) -> str:
         """Return the refusal of a complete message."""
-        if self._refuses_at(RefusalPoint.END) and self._is_beyond(mailbox, session):
-            return self._refused_connection()
-        return self._refuse_today(self._of(mailbox), time.monotonic(), recipients)
+        return self._refuse_connection(RefusalPoint.END, mailbox, session) or self._refuse_today(
+            self._of(mailbox), time.monotonic(), recipients
+        )
 
     def accept_message(self, mailbox: str, recipients: int) -> float:
         """Count an accepted message; return for how many seconds its reply must wait."""
@@ -174,24 +174,21 @@ class ProviderLimits:
                 return
             self._mailboxes.move_to_end(name)  # it has a session, and sessions are limited
 
-    def _refuses_at(self, point: RefusalPoint) -> bool:
-        behaviour = self._behaviour
-        is_limited = behaviour.max_connections_per_mailbox > 0
-        return is_limited and behaviour.connections_refused_at is point
-
-    def _is_beyond(self, mailbox: str, session: object) -> bool:
-        # The oldest sessions may go on; a later one may as soon as one of them has ended.
+    def _refuse_connection(self, point: RefusalPoint, mailbox: str, session: object) -> str:
+        """Return the refusal of a session beyond the limit, if it is refused at `point`."""
         most = self._behaviour.max_connections_per_mailbox
-        return session not in islice(self._of(mailbox).sessions, most)
+        if not most or self._behaviour.connections_refused_at is not point:
+            return ""
+        # The oldest sessions may go on; a later one may as soon as one of them has ended.
+        if session in islice(self._of(mailbox).sessions, most):
+            return ""
+        return self._refused(_CONNECTIONS, self._dialect.too_many_connections)
 
     def _refuse_today(self, found: _Mailbox, now: float, recipients: int) -> str:
         for name, amount in ((_MESSAGES_TODAY, 1), (_RECIPIENTS_TODAY, recipients)):
             if not found.windows[name].has_room(now, amount):
                 return self._refused(name, self._dialect.too_many_today)
         return ""
-
-    def _refused_connection(self) -> str:
-        return self._refused(_CONNECTIONS, self._dialect.too_many_connections)
 
     def _refused(self, limit: str, text: str) -> str:
         self._counters.limit_met(limit)

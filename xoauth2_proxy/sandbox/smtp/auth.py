@@ -19,6 +19,13 @@ if TYPE_CHECKING:
 _SCOPE = "https://mail.google.com/"
 
 
+_MAX_FAILURES = 5
+_CANCELLED = "501 5.7.0 Authentication cancelled"
+_CONTINUE = "334 "
+_USERNAME = "334 VXNlcm5hbWU6"
+_PASSWORD = "334 UGFzc3dvcmQ6"  # noqa: S105 - the word, in base64
+
+
 class BadCredentials(ValueError):
     """The octets are not credentials of the mechanism; the text says why and quotes nothing."""
 
@@ -63,13 +70,6 @@ def _credentials(mailbox: str, fields: dict[str, str]) -> Credentials:
         raise BadCredentials("it has no auth=Bearer with a token")
     return Credentials(mailbox.lower(), token.strip())
 
-
-_MAX_FAILURES = 5
-
-_CANCELLED = "501 5.7.0 Authentication cancelled"
-_CONTINUE = "334 "
-_USERNAME = "334 VXNlcm5hbWU6"
-_PASSWORD = "334 UGFzc3dvcmQ6"  # noqa: S105 - the word, in base64
 
 _READERS = {"XOAUTH2": read_xoauth2, "OAUTHBEARER": read_oauthbearer}
 

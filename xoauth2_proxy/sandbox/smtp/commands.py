@@ -66,6 +66,8 @@ def _ehlo(session: SessionState, argument: str) -> str:
     session.is_greeted = True
     session.end_transaction()
     provider = session.provider
+    if session.at == b"HELO":
+        return f"250 {HOST}"
     offered = dict(provider.extensions)
     if session.is_encrypted or provider.behaviour.tls is not TlsMode.STARTTLS:
         offered.pop("STARTTLS", None)
@@ -74,14 +76,6 @@ def _ehlo(session: SessionState, argument: str) -> str:
     words = [f"{word} {value}".rstrip() for word, value in offered.items()]
     *lines, last = [provider.dialect.hello, *words]
     return "\n".join([*(f"250-{line}" for line in lines), f"250 {last}"])
-
-
-def _helo(session: SessionState, argument: str) -> str:
-    if not argument:
-        return _NO_NAME
-    session.is_greeted = True
-    session.end_transaction()
-    return f"250 {HOST}"
 
 
 def _starttls(session: SessionState, argument: str) -> str:
@@ -233,7 +227,7 @@ def _quit(session: SessionState, argument: str) -> str:
 
 COMMANDS = {
     b"EHLO": SmtpCommand(_ehlo, Step.EHLO, must_wait=True),
-    b"HELO": SmtpCommand(_helo, Step.EHLO, must_wait=True),
+    b"HELO": SmtpCommand(_ehlo, Step.EHLO, must_wait=True),
     b"STARTTLS": SmtpCommand(_starttls, Step.STARTTLS, must_wait=True),
     b"AUTH": SmtpCommand(auth, must_wait=True),  # its step comes with the complete credentials
     b"MAIL": SmtpCommand(_mail, Step.MAIL),

@@ -36,6 +36,12 @@ _LINGER_NOT = struct.pack("ii", 1, 0)  # SO_LINGER: on, 0 seconds; closing sends
 _GONE = getattr(select, "POLLRDHUP", 0)  # Linux's; elsewhere only a reset is seen unread
 
 
+_BACKLOG = 1024
+_STOP_SECONDS = 5.0
+_ACCEPT_AGAIN_SECONDS = 1.0  # after running out of file descriptors, as asyncio's servers do
+_SWEEP_SECONDS = 5.0  # how late an idle or old connection may be ended
+
+
 class SandboxConnection(asyncio.Protocol):
     """One client connection of the server."""
 
@@ -255,12 +261,6 @@ def record_failed_handshake(refusals: Refusals, client: str) -> Iterator[None]:
     except OSError as error:  # TLS errors included
         why = f"the TLS handshake failed: {error}; does the client trust ca.pem?"
         refusals.add(client, "", "TLS", b"(closed)", why)
-
-
-_BACKLOG = 1024
-_STOP_SECONDS = 5.0
-_ACCEPT_AGAIN_SECONDS = 1.0  # after running out of file descriptors, as asyncio's servers do
-_SWEEP_SECONDS = 5.0  # how late an idle or old connection may be ended
 
 
 class SmtpServer:

@@ -93,7 +93,8 @@ class DataDecoder:
         if end >= 0:
             self._pass_on(raw[: end + 2])
             return start + end + len(_END_OF_DATA) - held
-        keep = _possible_end(raw)
+        # As much as may be the beginning of the end of data.
+        keep = next(length for length in range(4, -1, -1) if raw.endswith(_END_OF_DATA[:length]))
         self._held = raw[len(raw) - keep :]
         self._pass_on(raw[: len(raw) - keep])
         return -1
@@ -103,13 +104,6 @@ class DataDecoder:
         if raw:
             self._receiver.add(raw.replace(b"\r\n.", b"\r\n")[self._virtual :])
             self._virtual = 0
-
-
-def _possible_end(raw: bytes) -> int:
-    for length in (4, 3, 2, 1):
-        if raw.endswith(_END_OF_DATA[:length]):
-            return length
-    return 0
 
 
 def _bare_line_ends(piece: bytes, follows_cr: bool) -> int:

@@ -1,7 +1,7 @@
 """Access tokens of the sandbox provider: they look like a real provider's and are really signed.
 
-Whoever can read the signing key in the state directory can mint one; the sandbox accepts no
-other. Nothing but the sandbox accepts them, so they are worth nothing outside this machine.
+A process that can read the signing key in the state directory can mint one; the sandbox accepts no
+others. Only the sandbox accepts them, so they are worth nothing outside this machine.
 """
 
 from __future__ import annotations
@@ -21,6 +21,15 @@ from xoauth2_proxy.sandbox.state_directory import KEY_BYTES
 _ALGORITHM = "HS256"
 # An unknown token may contain anything, such as JSON that is nested too deeply.
 _MALFORMED = (JoseError, ValueError, TypeError, KeyError, OverflowError, RecursionError)
+
+
+ISSUER = "xoauth2-proxy-sandbox"
+_AUDIENCE = "smtp"
+_GOOGLE_PREFIX = "ya29."
+_MICROSOFT_PREFIX = "EwAoA8l6BAAURNvFLcaAUzrq"
+_PREFIXES = dict.fromkeys(("gmail.com", "googlemail.com"), _GOOGLE_PREFIX) | dict.fromkeys(
+    ("outlook.com", "hotmail.com", "live.com", "msn.com"), _MICROSOFT_PREFIX
+)
 
 
 class BadSignature(ValueError):
@@ -66,15 +75,6 @@ def unverified_claims(token: str) -> dict[str, Any]:
     except _MALFORMED:
         return {}
     return claims if isinstance(claims, dict) else {}
-
-
-ISSUER = "xoauth2-proxy-sandbox"
-_AUDIENCE = "smtp"
-_GOOGLE_PREFIX = "ya29."
-_MICROSOFT_PREFIX = "EwAoA8l6BAAURNvFLcaAUzrq"
-_PREFIXES = dict.fromkeys(("gmail.com", "googlemail.com"), _GOOGLE_PREFIX) | dict.fromkeys(
-    ("outlook.com", "hotmail.com", "live.com", "msn.com"), _MICROSOFT_PREFIX
-)
 
 
 class MockTokenInvalid(ValueError):
@@ -137,7 +137,12 @@ class MockTokens:
             MockTokenInvalid: the token is malformed, not signed with this key, or expired.
         """
         try:
-            claims = self._signer.verify(_without_prefix(token), _AUDIENCE)
+            prefix = next(
+                one for one in (_GOOGLE_PREFIX, _MICROSOFT_PREFIX, "") if token.startswith(one)
+            )
+            if not prefix:
+                raise MockTokenInvalid("malformed")
+            claims = self._signer.verify(token.removeprefix(prefix), _AUDIENCE)
             if claims["iss"] != ISSUER:
                 raise MockTokenInvalid("malformed")
             mailbox, token_id = str(claims["sub"]), str(claims["jti"])
@@ -149,10 +154,3 @@ class MockTokens:
         if expires_at <= time.time():
             raise MockTokenInvalid("expired")
         return MockClaims(mailbox.lower(), issued_at, expires_at, token_id)
-
-
-def _without_prefix(token: str) -> str:
-    for prefix in (_GOOGLE_PREFIX, _MICROSOFT_PREFIX):
-        if token.startswith(prefix):
-            return token.removeprefix(prefix)
-    raise MockTokenInvalid("malformed")

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 MAX_REVOKED = 100_000  # that have not expired; some 25 MB
 
 
+_FORGED = "the token was altered, or is signed with another key (another state directory)"
+_SHOWN_CLAIMS = ("iss", "aud", "sub", "iat", "exp", "jti")
+
+
 class TooManyRevoked(ValueError):
     """No further token can be revoked: all that were revoked have to be remembered."""
 
@@ -67,10 +71,6 @@ class Revocations:
     def has(self, token_id: str, issued_at: float) -> bool:
         """Return whether a token with these claims was revoked."""
         return issued_at <= self._valid_from or token_id in self._ids
-
-
-_FORGED = "the token was altered, or is signed with another key (another state directory)"
-_SHOWN_CLAIMS = ("iss", "aud", "sub", "iat", "exp", "jti")
 
 
 class TokenVerifier:

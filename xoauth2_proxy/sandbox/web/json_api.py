@@ -31,6 +31,10 @@ _SHOWN = (
 )
 
 
+MAX_EXAMINED = 5000  # messages for one request: reading a subject takes up to 0.1 ms
+_MAX_QUERY_CHARACTERS = 200
+
+
 class JsonApi:
     """Serves a provider's messages, refusals and counters, and its present settings."""
 
@@ -121,10 +125,6 @@ def number_in(request: web.Request, name: str, default: int) -> int:
 def _described(message: Message) -> dict[str, object]:
     received_at = datetime.fromtimestamp(message.received_at, UTC).isoformat()
     return {name: getattr(message, name) for name in _SHOWN} | {"received_at": received_at}
-
-
-MAX_EXAMINED = 5000  # messages for one request: reading a subject takes up to 0.1 ms
-_MAX_QUERY_CHARACTERS = 200
 
 
 def normalized_query(text: str) -> str:

@@ -93,11 +93,8 @@ def framed(html: str) -> str:
     """
     head = f'<meta http-equiv="Content-Security-Policy" content="{_FRAME_POLICY}">'
     head += '<base target="_blank">'  # a new window, which the frame may not open
-    return f"<!DOCTYPE html>{head}{_TARGET.sub('x-target', _LEADING.sub(_renamed, html))}"
-
-
-def _renamed(tag: re.Match[str]) -> str:
-    return f"<{tag[1]}x-"
+    body = _TARGET.sub("x-target", _LEADING.sub(r"<\1x-", html))
+    return f"<!DOCTYPE html>{head}{body}"
 
 
 def _parts(message: Parsed) -> tuple[list[Part], bool]:
