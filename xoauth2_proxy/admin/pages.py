@@ -60,9 +60,9 @@ class MailboxPages:
             web.get("/mailboxes/new", self._ask_for_new),
             web.post("/mailboxes/new", self._add),
             web.post("/mailboxes/refresh", self._refresh),
-            web.get("/mailboxes/revoke", self._confirm_revoking),
+            web.get("/mailboxes/revoke", self._confirm),
             web.post("/mailboxes/revoke", self._revoke),
-            web.get("/mailboxes/remove", self._confirm_removing),
+            web.get("/mailboxes/remove", self._confirm),
             web.post("/mailboxes/remove", self._remove),
             web.post("/configuration/reload", self._reload),
         ):
@@ -133,13 +133,8 @@ class MailboxPages:
         _log_change("mailbox refreshed", request, mailbox.account.key)
         return _done("refreshed", form, mailbox.account.email)
 
-    async def _confirm_revoking(self, request: web.Request) -> web.Response:
-        return await self._confirm(request, "revoke.html")
-
-    async def _confirm_removing(self, request: web.Request) -> web.Response:
-        return await self._confirm(request, "remove.html")
-
-    async def _confirm(self, request: web.Request, template: str) -> web.Response:
+    async def _confirm(self, request: web.Request) -> web.Response:
+        template = f"{request.path.rpartition('/')[2]}.html"
         mailbox = await self._mailboxes.find(request.query.get("mailbox", ""))
         return self._renderer.page(
             request, template, mailbox=row(mailbox, time.time()), here=_place(request.query)

@@ -33,7 +33,7 @@ _FOR_PROGRAMS = MONITORING | {RouteKind.API}  # their errors are JSON, not pages
 
 
 class AdminServer:
-    """Serves operators and their monitoring."""
+    """The admin server of one relay."""
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
 """Signs a mailbox in: to the provider's page, and back. RFC 6749 §4.1, RFC 9700 §4.4, §4.7.
 
-An answer needs the attempt's state, which works once, and a cookie of the browser that began. So
-no one can finish another person's sign-in, and no provider one that began at another.
+The provider's answer must contain the attempt's state, which works once, and come from the browser
+that began, which has a cookie. So nothing else can finish a sign-in, not even another provider.
 """
 
 from __future__ import annotations

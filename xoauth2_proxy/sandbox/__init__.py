@@ -1,5 +1,5 @@
-"""A stand-in mail provider: SMTP with XOAUTH2 that verifies really signed tokens, on loopback.
+"""A mail provider for tests: SMTP with XOAUTH2 on loopback, which verifies signed tokens.
 
-It stores what it accepts and counts what happens. Profiles give it the limits and the words of
-real providers; faults make it fail as providers do.
+It stores what it accepts and counts what happens. Profiles give it the limits and the wording of
+real providers; faults make it fail as they do.
 """

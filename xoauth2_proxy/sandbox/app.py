@@ -1,4 +1,4 @@
-"""The sandbox as a whole: a mail provider for this machine, for use without a real account.
+"""The whole sandbox: a mail provider on this machine, for use without a real account.
 
 It listens on loopback only.
 """
@@ -150,20 +150,20 @@ class Sandbox:
             self._token_faults.add(fault)
 
     def clear_faults(self) -> None:
-        """Remove all faults. A session that stalls already goes on stalling."""
+        """Remove all faults. A session that has stalled stays stalled."""
         self._faults.clear()
         self._token_faults.clear()
 
     def revoke(self, token: str) -> None:
-        """Refuse this token from now on; sessions that have logged in with it go on.
+        """Refuse this token from now on; sessions already logged in with it continue.
 
         Raises:
-            ValueError: there are 100,000 revoked ones that have not expired.
+            ValueError: 100,000 revoked tokens have not expired yet.
         """
         self._started.verifier.revoke(token)
 
     def revoke_all(self) -> None:
-        """Refuse every token minted until now; sessions that have logged in go on."""
+        """Refuse every token minted until now; sessions already logged in continue."""
         self._started.verifier.revoke_all()
 
     def close_connections(self, farewell: str = "421 4.4.2 Timeout, closing connection") -> None:

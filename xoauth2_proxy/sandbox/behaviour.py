@@ -1,7 +1,7 @@
 """The behaviour of a provider without faults, and the profiles of three kinds of provider.
 
-One definition gives the types, their bounds and the published schema. A provider's published
-figure is given with its source; others are estimates and say so.
+One definition gives the types, their bounds and the published schema. A figure that a
+provider publishes has its source beside it; the others are estimates and say so.
 """
 
 from enum import StrEnum

@@ -1,7 +1,7 @@
-"""The words of each kind of provider: its greeting, its EHLO and its refusals.
+"""The wording of each kind of provider: its greeting, EHLO reply and refusals.
 
 The wording comes from the providers' documentation and from clients' logs; the host names are the
-sandbox's own: no log can be mistaken for one of a real provider.
+sandbox's own, so its logs cannot be mistaken for a real provider's.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _BASIC = "PLAIN", "LOGIN"  # offered as providers do; no login by them succeeds
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dialect:
-    """A provider's words. Texts are lines with their codes; {id}, {time}, {date} are filled in."""
+    """A provider's wording. Texts are lines with their codes, and may contain {id}, {time}, {date}."""
 
     greeting: str  # after the 220
     hello: str  # after the first 250 of EHLO
@@ -48,7 +48,7 @@ class Dialect:
     tail: str = ""  # at the end of each refusal's last line
 
     def offers(self, mechanism: str) -> bool:
-        """Return whether a token logs in by this mechanism."""
+        """Return whether a client can log in with a token by this mechanism."""
         return mechanism in self.mechanisms and mechanism in ("XOAUTH2", "OAUTHBEARER")
 
     def takes_password(self, mechanism: str) -> bool:
@@ -56,7 +56,7 @@ class Dialect:
         return mechanism in self.mechanisms and mechanism in _BASIC
 
     def no_mechanism(self, *, is_offered: bool) -> str:
-        """Return the refusal of a mechanism that no login succeeds by."""
+        """Return the refusal of a mechanism by which no login succeeds."""
         return self.mechanism_retired if is_offered else self.mechanism_unknown
 
     def encode(self, reply: str) -> bytes:

@@ -1,6 +1,6 @@
-"""Faults on request: what goes wrong at which step, and for which arrival there.
+"""Faults on request: what goes wrong at which step, and at which arrival there.
 
-A script is a list of faults. The first one that matches an arrival, and whose turn it is, applies.
+A script is a list of faults. The first fault that matches an arrival and is due applies.
 """
 
 import json
@@ -153,7 +153,7 @@ class ScriptedFault:
 
     @property
     def turn(self) -> str:
-        """Which arrivals meet it, as on the command line."""
+        """The arrivals that meet the fault, as on the command line."""
         if self.rate is not None:
             turn = f"rate={self.rate:.4g}"
         else:
@@ -161,11 +161,11 @@ class ScriptedFault:
         return turn if self.mailbox is None else f"{turn} mailbox={self.mailbox}"
 
     def describe(self, action: str) -> str:
-        """Return it as the reason of a refusal, much as it is written on the command line."""
+        """Return the fault as the reason of a refusal, similar to its form on the command line."""
         return f"fault {self.step}:{action} {self.turn}"
 
     def as_document(self) -> dict[str, object]:
-        """Return it as in a list of faults, without default values."""
+        """Return the fault as in a list of faults, without default values."""
         adapter = TypeAdapter(type(self))
         said: dict[str, object] = adapter.dump_python(self, mode="json", exclude_defaults=True)
         return {"step": str(self.step)} | said
@@ -182,8 +182,7 @@ class Fault(ScriptedFault):
     """One fault of the SMTP server.
 
     The mailbox is known from AUTH on, the argument is the command's. A reply at CONTENT is sent at
-    once, and takes the place of the reply at the end. After a greeting that refuses, QUIT alone is
-    taken.
+    once and replaces the reply at the end. After a greeting that refuses, only QUIT is accepted.
     """
 
     step: Annotated[Step, Field(strict=False)]

@@ -1,7 +1,7 @@
 """The limits of a mailbox: connections, and logins, messages and recipients within a period.
 
-Decides and counts; the dialect has the words, the session waits. Remembers the latest 10,000
-mailboxes, and those that are logged in.
+Refusals are in the dialect's wording; the session does the waiting. The latest 10,000 mailboxes are
+remembered, and all that are logged in.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Window:
             self._total += amount
 
     def wait_seconds(self, now: float) -> float:
-        """Count one more at the first moment that has room; return the seconds until then."""
+        """Count one at the earliest time that has room; return the seconds until then."""
         self._expire(now)
         if not self._limit:
             return 0.0

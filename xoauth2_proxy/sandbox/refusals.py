@@ -1,7 +1,7 @@
 """What the sandbox refused and the real reasons, for the developer whose client it refused.
 
-A provider's replies say little. A record has the reason, and of what the client sent only the
-mailbox that it claimed: never a token or a password.
+A provider's replies say little. A record has the reason. Of what the client sent it has only the
+claimed mailbox, never a token or a password.
 """
 
 from __future__ import annotations

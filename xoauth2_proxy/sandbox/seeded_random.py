@@ -1,6 +1,6 @@
 """Reproducible random numbers: functions of a seed, a name and the number of the arrival.
 
-Nothing is drawn in advance and no state is kept. Two runs with the same seed meet the same faults
+No state is kept. Two runs with the same seed meet the same faults
 at the same arrivals, whatever else happens between them.
 """
 

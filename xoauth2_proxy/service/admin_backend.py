@@ -104,7 +104,7 @@ class AdminBackend:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def reconfigure(self, config: Config, accounts: Sequence[Account]) -> None:
-        """Use another configuration; `accounts` are the accounts now in force."""
+        """Use another configuration; `accounts` are those now in force."""
         self.relay.accounts = {account.key: account for account in accounts}
         self.relay.added = config.runtime_accounts
         self.relay.providers = config.providers

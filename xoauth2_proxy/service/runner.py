@@ -54,6 +54,10 @@ class Run:
         """The directory of tokens and keys."""
         return self.source.state_dir
 
+    def components(self) -> StandardComponents:
+        """Return the refreshers and the store for this run. Raises `ValueError`."""
+        return StandardComponents(self.source, self.config)
+
 
 class Service(Protocol):
     """A relay that can be run: `App`, or the parent of several workers."""
@@ -75,7 +79,9 @@ class Service(Protocol):
 
 def run(
     what: Run,
-    build: Callable[[Run], Service] | None = None,
+    build: Callable[[Run], Service] = lambda what: App(
+        what.config, what.components(), embedded_sandbox(what)
+    ),
     interrupt: Callable[[], None] = lambda: None,
 ) -> int:
     """Serve until SIGTERM or SIGINT, then drain; return the exit code.
@@ -86,7 +92,7 @@ def run(
     _raise_file_limit()
     try:
         with asyncio.Runner(loop_factory=what.loop.factory()) as runner:
-            runner.run(_serve(what, build or _build, interrupt))
+            runner.run(_serve(what, build, interrupt))
     except (CannotStart, ModuleNotFoundError) as error:
         sys.stderr.write(f"xoauth2-proxy: cannot start: {error}\n")
         return EXIT_FAILED
@@ -95,10 +101,6 @@ def run(
 
 class CannotStart(Exception):
     """The relay could not start, for example because an address is in use."""
-
-
-def _build(what: Run) -> App:
-    return App(what.config, components(what), embedded_sandbox(what))
 
 
 def embedded_sandbox(what: Run) -> Sandbox | None:
@@ -110,11 +112,6 @@ def embedded_sandbox(what: Run) -> Sandbox | None:
     return Sandbox(
         what.state_dir, smtp_port=what.sandbox_smtp_port, http_port=what.sandbox_http_port
     )
-
-
-def components(what: Run) -> StandardComponents:
-    """Return the refreshers and the store for this run. Raises `ValueError`."""
-    return StandardComponents(what.source, what.config)
 
 
 async def _serve(what: Run, build: Callable[[Run], Service], interrupt: Callable[[], None]) -> None:

@@ -1,7 +1,7 @@
 """Carries the setup, configurations and commands between the parent and a worker.
 
 The channel is a private socket pair. First the parent sends the pickled `Setup`: it holds secrets,
-which must not appear in arguments or the environment. Then both send lines of words. The channel
+which must not appear in arguments or the environment. Then both send lines of text. The channel
 ends when the other process ends.
 
 From the parent: `ping`, `drain`, `forget <mailbox>`, and `config <length>` followed by a

@@ -1,6 +1,6 @@
 """Runs one worker process: a relay on sockets that its parent opened.
 
-It ends when the parent says so or has ended itself, and finishes transactions in flight first.
+It ends when the parent asks for it or has ended, and finishes transactions in flight first.
 Ctrl+C in a terminal reaches workers too, but only the parent acts on it.
 """
 
@@ -35,7 +35,8 @@ def main() -> int:
     for ignored in (signal.SIGINT, signal.SIGHUP):
         signal.signal(ignored, signal.SIG_IGN)
     end = socket.socket(fileno=os.dup(_CHANNEL))
-    _silence(_CHANNEL)
+    with open(os.devnull, "rb") as nothing:  # programs that the worker starts must not inherit it
+        os.dup2(nothing.fileno(), _CHANNEL)
     try:
         setup = receive_setup(end)
     except EOFError:
@@ -46,19 +47,14 @@ def main() -> int:
         return event_loop.run(_serve(setup, end))
 
 
-def _silence(descriptor: int) -> None:
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, descriptor)
-    os.close(nothing)
-
-
 async def _serve(setup: Setup, end: socket.socket) -> int:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_BACK)
     channel = await Channel.over(end)
     try:
-        slots = _slots(setup, channel)
+        rates = run_directory.rates(setup.directory)
+        slots = WorkerSlots(run_directory.slots(setup.run.state_dir), rates, channel.say)
         app = _build(setup, slots)
         listening = asyncio.create_task(_listen(channel, app, slots, stop), name="parent's words")
         await app.start()
@@ -77,19 +73,11 @@ async def _serve(setup: Setup, end: socket.socket) -> int:
     return 0
 
 
-def _slots(setup: Setup, channel: Channel) -> WorkerSlots:
-    return WorkerSlots(
-        run_directory.slots(setup.run.state_dir), run_directory.rates(setup.directory), channel.say
-    )
-
-
 def _build(setup: Setup, slots: WorkerSlots) -> App:
     sockets = [socket.socket(fileno=descriptor) for descriptor in setup.sockets]
-    client_counts = ClientCounts(run_directory.client_counts(setup.directory)).for_worker(
-        setup.number
-    )
-    shared = WorkerResources(sockets, slots, client_counts, setup.sandbox)
-    return App(setup.run.config, runner.components(setup.run), shared=shared)
+    counts = ClientCounts(run_directory.client_counts(setup.directory))
+    shared = WorkerResources(sockets, slots, counts.for_worker(setup.number), setup.sandbox)
+    return App(setup.run.config, setup.run.components(), shared=shared)
 
 
 async def _listen(channel: Channel, app: App, slots: WorkerSlots, stop: asyncio.Event) -> None:

@@ -73,7 +73,7 @@ class Parent:
         self._timing = timing or SupervisionTiming()
         self._sandbox = runner.embedded_sandbox(settings)
         self._sandbox_upstream: Upstream | None = None
-        self._components = runner.components(settings)
+        self._components = settings.components()
         self._reloading = asyncio.Lock()
         self._sockets: list[socket.socket] = []
         self._supervision: list[asyncio.Task[None]] = []  # one task for each worker

@@ -1,4 +1,4 @@
-"""AUTH (RFC 4954): tokens by XOAUTH2 and OAUTHBEARER; passwords are refused as providers do."""
+"""AUTH (RFC 4954): accepts tokens by XOAUTH2 and OAUTHBEARER; refuses passwords, as providers do."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class BadCredentials(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """The claimed mailbox, and the access token that has to prove it."""
+    """The claimed mailbox, and the access token that must prove it."""
 
     mailbox: str
     token: str = field(repr=False)
@@ -114,14 +114,14 @@ def _refusal(session: SessionState, mechanism: str) -> str:
         return ""
     else:
         good = " or ".join(name for name in dialect.mechanisms if dialect.offers(name))
-        why = f"no token logs in by that mechanism; by {good} it does"
+        why = f"that mechanism takes no token; use {good}"
         refusal = dialect.no_mechanism(is_offered=mechanism in dialect.mechanisms)
     session.why = why
     return refusal
 
 
 def _ask_for_password(session: SessionState, initial_response: bytes) -> str:
-    """Ask for a name and a password, which are never good here (RFC 4616; AUTH LOGIN)."""
+    """Ask for a name and a password, which the sandbox never accepts (RFC 4616; AUTH LOGIN)."""
     if session.mechanism == "PLAIN" and initial_response:
         return _take_password(session, initial_response)
     session.expects = _take_password

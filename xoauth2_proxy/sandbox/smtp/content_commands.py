@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 _MAX_CHUNK_BYTES = 1 << 31  # the octets of a larger one are not read
 
 _TOO_LARGE = "552 5.3.4 Message exceeds the fixed maximum size"
-# In Exchange Online's words.
 
 
 def data(session: SessionState, argument: str) -> str:

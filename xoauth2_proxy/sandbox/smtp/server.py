@@ -59,29 +59,15 @@ class SandboxConnection(asyncio.Protocol):
         self._hold: asyncio.TimerHandle | None = None
         self._is_paused_by_peer = False
         # Since when the server has been waiting for the client, if it is.
-        self.last_active = self.opened_at = self._loop.time()
+        self._last_active = self._opened_at = self._loop.time()
 
     @property
-    def waits_for_client(self) -> bool:
+    def _waits_for_client(self) -> bool:
         """Whether it is the client's turn: it has every reply that it will get."""
         transport, session = self._transport, self._session
         if transport is None or transport.is_closing() or session.is_silent:
             return False
         return not (session.is_held or self._flights)
-
-    @property
-    def is_between_messages(self) -> bool:
-        """Whether no transaction is under way and no reply is due."""
-        return self._session.transaction is None and self.waits_for_client
-
-    @property
-    def is_deserted(self) -> bool:
-        """Whether the client has left a frozen connection, of which the loop tells nothing."""
-        if self._transport is None or self._session.ending is not Ending.FREEZE:
-            return False
-        poll = select.poll()
-        poll.register(self._transport.get_extra_info("socket").fileno(), _GONE)
-        return bool(poll.poll(0))
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Greet; under implicit TLS, the handshake is over."""
@@ -100,7 +86,7 @@ class SandboxConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Let the session act on octets."""
         session = self._session
-        self.last_active = self._loop.time()
+        self._last_active = self._loop.time()
         if self._early is not None:
             self._early += data
             return
@@ -130,7 +116,7 @@ class SandboxConnection(asyncio.Protocol):
         self._resume_reading()
 
     def farewell(self, octets: bytes, step: str, why: str) -> None:
-        """Write `octets` out of turn, unless the client gets no replies any more, and close."""
+        """Write `octets`, unless the client gets no more replies, and close."""
         if self._transport is None or self._transport.is_closing():
             return
         if self._session.is_silent:
@@ -146,6 +132,24 @@ class SandboxConnection(asyncio.Protocol):
         refusals.add(session.client, session.mailbox, step, said, why)
         self._deliver(octets, Ending.CLOSE)
 
+    def end_if_idle(self) -> None:
+        """Close if the client has been idle for too long, is too old, or has left."""
+        now, provider, session = self._loop.time(), self._server.provider, self._session
+        behaviour, dialect = provider.behaviour, provider.dialect
+        if self._is_deserted():
+            self.abort()
+        elif not self._waits_for_client:
+            return
+        elif self._last_active < now - behaviour.idle_seconds:
+            why = behaviour.describe_limit("idle_seconds")
+            self.farewell(dialect.encode(dialect.idle), "IDLE", why)
+        elif session.transaction is None and self._opened_at < now - (
+            behaviour.session_seconds or math.inf
+        ):
+            provider.counters.limit_met("session_seconds")
+            why = behaviour.describe_limit("session_seconds")
+            self.farewell(dialect.encode(dialect.session_over), "IDLE", why)
+
     def end_delay(self) -> None:
         """Send the reply now, if it is delayed."""
         if self._hold is not None:
@@ -153,9 +157,17 @@ class SandboxConnection(asyncio.Protocol):
             self._release()
 
     def abort(self) -> None:
-        """Close at once, without a word."""
+        """Close at once, without a reply."""
         if self._transport is not None:
             self._transport.abort()
+
+    def _is_deserted(self) -> bool:
+        """Return whether the client has left a frozen connection; the loop does not report that."""
+        if self._transport is None or self._session.ending is not Ending.FREEZE:
+            return False
+        poll = select.poll()
+        poll.register(self._transport.get_extra_info("socket").fileno(), _GONE)
+        return bool(poll.poll(0))
 
     def _settle(self) -> None:
         """Do what the session has decided."""
@@ -194,7 +206,7 @@ class SandboxConnection(asyncio.Protocol):
             return
         if octets:
             transport.write(octets)
-            self.last_active = self._loop.time()
+            self._last_active = self._loop.time()
         if ending is Ending.CLOSE:
             transport.close()
         elif ending is Ending.UPGRADE:
@@ -205,7 +217,7 @@ class SandboxConnection(asyncio.Protocol):
     def _release(self) -> None:
         self._hold = None
         # Also if there is no reply: content may be delayed too.
-        self.last_active = self._loop.time()
+        self._last_active = self._loop.time()
         self._session.release()
         self._resume_reading()
         self._settle()
@@ -375,22 +387,9 @@ class SmtpServer:
             )
 
     def _end_idle(self) -> None:
-        loop = asyncio.get_running_loop()
-        behaviour, dialect = self.provider.behaviour, self.provider.dialect
-        now, oldest = loop.time(), behaviour.session_seconds or math.inf
         for connection in tuple(self._connections):
-            if connection.is_deserted:
-                connection.abort()
-            elif not connection.waits_for_client:
-                continue
-            elif connection.last_active < now - behaviour.idle_seconds:
-                self._end_for(connection, "idle_seconds", dialect.idle)
-            elif connection.opened_at < now - oldest and connection.is_between_messages:
-                self.provider.counters.limit_met("session_seconds")
-                self._end_for(connection, "session_seconds", dialect.session_over)
-        interval = min(_SWEEP_SECONDS, behaviour.idle_seconds / 2, oldest / 2)
-        self._sweep = loop.call_later(interval, self._end_idle)
-
-    def _end_for(self, connection: SandboxConnection, limit: str, farewell: str) -> None:
-        octets = self.provider.dialect.encode(farewell)
-        connection.farewell(octets, "IDLE", self.provider.behaviour.describe_limit(limit))
+            connection.end_if_idle()
+        behaviour = self.provider.behaviour
+        oldest_seconds = behaviour.session_seconds or math.inf
+        interval = min(_SWEEP_SECONDS, behaviour.idle_seconds / 2, oldest_seconds / 2)
+        self._sweep = asyncio.get_running_loop().call_later(interval, self._end_idle)

@@ -35,12 +35,8 @@ _HANG_SECONDS = 600.0
 _UNCACHED = {"Cache-Control": "no-store", "Pragma": "no-cache"}  # RFC 6749 §5.1
 _TRUNCATED_BYTES = 25  # of the JSON, which is longer
 
-_BAD_TOKENS = {
-    TokenAction.EXPIRED: TokenKind.EXPIRED,
-    TokenAction.REVOKED: TokenKind.REVOKED,
-    TokenAction.TAMPERED: TokenKind.TAMPERED,
-    TokenAction.WRONG_MAILBOX: TokenKind.WRONG_MAILBOX,
-}
+# With these actions the access token is of the kind that has the same name.
+_BAD_TOKENS = frozenset(TokenAction) & frozenset(TokenKind)
 _ERRORS = {  # status, error ("": the name of the action), description
     TokenAction.INVALID_GRANT: (400, "", "Token has been expired or revoked."),
     TokenAction.INVALID_CLIENT: (401, "", "The client is unknown, on request."),
@@ -212,7 +208,7 @@ class TokenEndpoint:
             case TokenAction.TRUNCATED:
                 return await _broken_off(request, self._answer(asked).body)
             case action if action in _BAD_TOKENS:
-                return self._answer(asked, _BAD_TOKENS[action])
+                return self._answer(asked, TokenKind(action.value))
         return _refusal(fault)
 
     async def _wait(self, seconds: float) -> None:
