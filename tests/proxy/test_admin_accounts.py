@@ -85,6 +85,20 @@ async def test_the_list_tells_how_mailboxes_stand_and_no_secret(api: Api) -> Non
     assert not [secret for secret in SECRETS if secret in json.dumps(body)]
 
 
+async def test_disabled_accounts_are_listed_apart_with_the_reason(tmp_path: Path) -> None:
+    off = gmail(NEW) | {"enabled": False}
+    async with api_of(tmp_path, {"accounts": [gmail(FROM_FILE), off]}) as api:
+        _, body = await api.ask("GET", "/accounts")
+        assert [one["email"] for one in body["accounts"]] == [FROM_FILE]
+        (one,) = body["disabled_accounts"]
+        assert (one["email"], one["provider"], one["state"]) == (NEW, "gmail", "disabled")
+        assert '"enabled": false' in one["reason"]
+        api.relay.write({"accounts": [gmail(FROM_FILE), gmail(NEW)]})
+        await api.ask("POST", "/reload")
+        _, body = await api.ask("GET", "/accounts")
+        assert (body["total_accounts"], body["disabled_accounts"]) == (2, [])
+
+
 async def test_one_account_is_found_by_its_address_however_it_is_written(tmp_path: Path) -> None:
     odd = "a/b+c%d@example.com"
     async with api_of(tmp_path, {"accounts": [gmail(odd)]}) as api:

@@ -53,6 +53,25 @@ async def test_the_list_shows_mailboxes_and_no_secret(visit: tuple[Operated, Bro
     assert 'lang="en"' in page.text
 
 
+async def test_the_list_shows_disabled_accounts_and_why(tmp_path: Path) -> None:
+    off = [gmail(f"off{number}@example.com") | {"enabled": False} for number in range(60)]
+    async with (
+        administered(tmp_path, {"accounts": [gmail(FROM_FILE), *off]}) as (_, url),
+        Browser(url) as browser,
+    ):
+        shown = text_of(await browser.get("/"))
+        assert "Disabled accounts 60" in shown
+        assert 'its account has "enabled": false' in shown
+        assert "off0@example.com gmail" in shown
+        assert "and 10 more" in shown
+        found = text_of(await browser.get("/?q=off59"))
+        assert "Disabled accounts 1 " in found
+        assert "off59@example.com gmail" in found
+        assert "off0@" not in found
+        assert "No mailbox matches" not in found
+        assert "Disabled accounts" not in text_of(await browser.get("/?state=ok"))
+
+
 async def test_what_stands_in_an_address_or_a_search_is_never_markup(tmp_path: Path) -> None:
     odd = '"<img/src=x>&"@example.com'
     async with (

@@ -251,7 +251,8 @@ def accounts(url: str, config: Path) -> list[Any]:
 def test_a_proxy_that_runs_makes_the_change_itself(
     proxy: str, config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert accounts(proxy, config) == ["added@example.com", "Me@example.com"]
+    disabled = "off@example.com"
+    assert accounts(proxy, config) == ["added@example.com", "Me@example.com", disabled]
     refused = run("remove", "me@example.com", "--url", proxy, "--config", config)
     assert refused.exit_code == 1
     assert "defined in the configuration file" in refused.stderr
@@ -260,7 +261,7 @@ def test_a_proxy_that_runs_makes_the_change_itself(
         0,
         "Removed: added@example.com. Its sign-in is forgotten.\n",
     )
-    assert accounts(proxy, config) == ["Me@example.com"]
+    assert accounts(proxy, config) == ["Me@example.com", disabled]
     revoked = run("revoke", "me@example.com", "--url", proxy, "--config", config)
     assert (revoked.exit_code, revoked.stderr) == (
         1,

@@ -13,6 +13,7 @@ from aiohttp import web
 from rich.console import Console as RichConsole
 
 from tests.support.accounts import mailbox
+from xoauth2_proxy.accounts.accounts import DisabledAccount
 from xoauth2_proxy.accounts.oauth_client import OAuthClient, fingerprint
 from xoauth2_proxy.commands import status
 from xoauth2_proxy.commands.console import Console
@@ -140,7 +141,7 @@ async def test_an_unknown_mailbox_is_wrong_usage(store: MemoryStore, terminal: T
 
 
 async def test_disabled_accounts_are_shown_as_such(store: MemoryStore, terminal: Terminal) -> None:
-    off = [replace(ALICE, email="Old@example.com", provider="gmail")]
+    off = [DisabledAccount("Old@example.com", "gmail")]
     assert await status.run([ALICE], store, StatusOptions(), terminal.console, off) == 0
     assert [line.split()[:3] for line in terminal.lines[1:3]] == [
         ["alice@example.com", "✓", "ok"],
@@ -150,7 +151,7 @@ async def test_disabled_accounts_are_shown_as_such(store: MemoryStore, terminal:
 
 
 async def test_a_disabled_account_can_be_asked_for(store: MemoryStore, terminal: Terminal) -> None:
-    off = [replace(ALICE, email="Old@example.com", provider="gmail")]
+    off = [DisabledAccount("Old@example.com", "gmail")]
     options = StatusOptions(mailboxes=("old@example.com",), is_json=True)
     assert await status.run([ALICE], store, options, terminal.console, off) == 0
     assert terminal.document["mailboxes"] == [
@@ -279,6 +280,24 @@ async def test_a_proxy_is_asked_for_what_it_alone_knows(admin: Admin, terminal: 
     assert (
         await status.run_remote(admin.url, "", StatusOptions(warn_days=7), Terminal().console) == 1
     )
+
+
+async def test_a_proxy_is_asked_for_its_disabled_accounts_too(
+    admin: Admin, terminal: Terminal
+) -> None:
+    off = {"email": "Old@example.com", "provider": "gmail", "state": "disabled", "reason": "…"}
+    admin.body = {**admin.body, "disabled_accounts": [off]}  # type: ignore[dict-item]
+    options = StatusOptions(warn_days=5)
+    assert await status.run_remote(admin.url, "", options, terminal.console) == 0
+    assert "Old@example.com" in terminal.lines[2]
+    assert 'disabled ("enabled": false)' in terminal.lines[2]
+    assert terminal.lines[-1] == "1 mailbox; none needs attention; 1 disabled"
+    asked = Terminal()
+    options = StatusOptions(mailboxes=("old@example.com",), is_json=True)
+    assert await status.run_remote(admin.url, "", options, asked.console) == 0
+    assert asked.document["mailboxes"] == [
+        {"mailbox": "Old@example.com", "provider": "gmail", "state": "disabled"}
+    ]
 
 
 async def test_a_proxy_is_shown_the_admin_token(admin: Admin, terminal: Terminal) -> None:

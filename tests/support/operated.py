@@ -160,6 +160,7 @@ class Operated:
     def _use(self, config: Config) -> None:
         self.config = config
         self.control.accounts = {account.key: account for account in config.accounts}
+        self.control.disabled = config.disabled
         self.control.added = config.runtime_accounts
         self.control.providers = self._providers()
 

@@ -114,6 +114,19 @@ class Account:
         return self.provider, self.refresher, self.email, self.oauth
 
 
+@dataclass(frozen=True, slots=True)
+class DisabledAccount:
+    """An account that has "enabled": false: no client can log in with it."""
+
+    email: str  # as configured
+    provider: str
+
+    @property
+    def key(self) -> str:
+        """The account's identity, independent of the letter case."""
+        return login_key(self.email)
+
+
 def login_key(login: str) -> str:
     """Return the normalized login, for comparison."""
     return login.strip().lower()

@@ -14,6 +14,7 @@ from aiohttp import web
 from xoauth2_proxy import log, strict_json
 from xoauth2_proxy.admin.access_control import BODY_SECONDS, RouteKind
 from xoauth2_proxy.admin.http_errors import HttpError, http_error
+from xoauth2_proxy.admin.views import DISABLED_REASON, DISABLED_REMEDY
 from xoauth2_proxy.errors import ConfigError, TokenError, TokenStoreUnavailable
 from xoauth2_proxy.mailboxes.additions import Proposal
 
@@ -55,7 +56,17 @@ class AccountsApi:
 
     async def _list(self, _request: web.Request) -> web.Response:
         accounts = [mailbox_json(one) for one in await self._mailboxes.listing()]
-        return _answer(total_accounts=len(accounts), accounts=accounts)
+        disabled = [
+            {
+                "email": one.email,
+                "provider": one.provider,
+                "state": "disabled",
+                "reason": DISABLED_REASON,
+                "remedy": DISABLED_REMEDY,
+            }
+            for one in self._mailboxes.disabled()
+        ]
+        return _answer(total_accounts=len(accounts), accounts=accounts, disabled_accounts=disabled)
 
     async def _show(self, request: web.Request) -> web.Response:
         return _answer(account=mailbox_json(await self._mailboxes.find(_email(request))))

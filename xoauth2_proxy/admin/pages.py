@@ -16,7 +16,13 @@ from aiohttp import web
 from xoauth2_proxy import log
 from xoauth2_proxy.admin.access_control import RouteKind, form_fields
 from xoauth2_proxy.admin.http_errors import http_error
-from xoauth2_proxy.admin.views import STATE_LABELS, listing, row
+from xoauth2_proxy.admin.views import (
+    DISABLED_REASON,
+    DISABLED_REMEDY,
+    PAGE_SIZE,
+    listing,
+    row,
+)
 from xoauth2_proxy.errors import ProxyError
 from xoauth2_proxy.mailboxes.additions import Proposal
 from xoauth2_proxy.oauth.mailbox_status import State
@@ -79,12 +85,15 @@ class MailboxPages:
             state=state if state in set(State) else "",
             page=_number(query.get("page", "")),
             now=time.time(),
+            disabled=self._mailboxes.disabled(),
         )
         return self._renderer.page(
             request,
             "mailboxes.html",
             list=shown,
-            looks=STATE_LABELS,
+            most_disabled=PAGE_SIZE,
+            disabled_reason=DISABLED_REASON,
+            disabled_remedy=DISABLED_REMEDY,
             here=_place(query),
             links={page: _place(query, page=page) for page in _near(shown.page, shown.pages)},
             done=_DONE.get(query.get("done", ""), ""),

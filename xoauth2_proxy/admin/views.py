@@ -12,9 +12,12 @@ from xoauth2_proxy.oauth.mailbox_status import State, rfc3339
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from xoauth2_proxy.accounts.accounts import Account, DisabledAccount
     from xoauth2_proxy.mailboxes.interface import Mailbox
 
 PAGE_SIZE = 50
+DISABLED_REASON = 'its account has "enabled": false'
+DISABLED_REMEDY = 'write "enabled": true into the configuration file and reload'
 _MINUTE, _HOUR, _DAY = 60.0, 3600.0, 86_400.0
 
 
@@ -78,19 +81,27 @@ class MailboxTable:
     total: int  # of all mailboxes
     found: int  # of those that match
     search: str
+    disabled: Sequence[DisabledAccount]  # those that match; none if a state is chosen
     state: str  # "": any
     page: int  # from 1
     pages: int
 
 
 def listing(
-    mailboxes: Sequence[Mailbox], search: str, state: str, page: int, now: float
+    mailboxes: Sequence[Mailbox],
+    search: str,
+    state: str,
+    page: int,
+    now: float,
+    disabled: Sequence[DisabledAccount] = (),
 ) -> MailboxTable:
     """Return a page of the mailboxes whose address or provider contains `search`."""
     counts = Counter(one.status.state for one in mailboxes)
     words = search.lower().split()
     wanted = [
-        one for one in mailboxes if (not state or one.status.state == state) and _has(one, words)
+        one
+        for one in mailboxes
+        if (not state or one.status.state == state) and _matches(one.account, words)
     ]
     wanted.sort(key=lambda one: (_RANKS[one.status.state], one.account.key))
     pages = max(1, -(-len(wanted) // PAGE_SIZE))
@@ -102,6 +113,7 @@ def listing(
         total=len(mailboxes),
         found=len(wanted),
         search=search,
+        disabled=[] if state else [one for one in disabled if _matches(one, words)],
         state=state,
         page=page,
         pages=pages,
@@ -151,8 +163,8 @@ def date_text(at: float, now: float) -> DateText:
     return DateText(f"{amount} ago" if at < now else f"in {amount}", rfc3339(at) or "")
 
 
-def _has(mailbox: Mailbox, words: Iterable[str]) -> bool:
-    text = f"{mailbox.account.key} {mailbox.account.provider.lower()}"
+def _matches(account: Account | DisabledAccount, words: Iterable[str]) -> bool:
+    text = f"{account.key} {account.provider.lower()}"
     return all(word in text for word in words)
 
 

@@ -24,8 +24,8 @@ def run(config: Config, console: Console, *, is_json: bool) -> int:
     rows.sort(key=lambda row: row[0].lower())
     if is_json:
         keys = ("mailbox", "provider", "state", "source")
-        accounts = [dict(zip(keys, row, strict=True)) for row in rows]
-        console.show_json({"version": _VERSION, "accounts": accounts})
+        shown = [dict(zip(keys, row, strict=True)) for row in rows]
+        console.show_json({"version": _VERSION, "accounts": shown})
         return 0
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("Mailbox", overflow="fold")

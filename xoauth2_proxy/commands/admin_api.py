@@ -41,16 +41,13 @@ class AdminApi:
         """The address without a user and password."""
         return urlsplit(self._url).netloc.rpartition("@")[2] or "--url"
 
-    async def accounts(self) -> list[dict[str, Any]]:
-        """Return the enabled accounts. Raises `NoAnswer`."""
+    async def accounts(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """Return the enabled accounts and the disabled ones. Raises `NoAnswer`."""
         try:
             document = await self._ask("GET", "/accounts")
         except Refused as error:
             raise NoAnswer(str(error)) from None
-        listed = document.get("accounts")
-        if not isinstance(listed, list) or not all(isinstance(one, dict) for one in listed):
-            raise NoAnswer("the answer is no list of accounts")
-        return listed
+        return _objects(document.get("accounts")), _objects(document.get("disabled_accounts", []))
 
     async def remove(self, mailbox: str) -> list[str]:
         """Remove a mailbox that was added; return nothing. Raises `NoAnswer`, `Refused`."""
@@ -84,6 +81,12 @@ class AdminApi:
             why = "nothing listens there" if is_absent else type(error).__name__
             raise NoAnswer(why, is_absent=is_absent) from None
         return _judged(status, text)
+
+
+def _objects(listed: object) -> list[dict[str, Any]]:
+    if not isinstance(listed, list) or not all(isinstance(one, dict) for one in listed):
+        raise NoAnswer("the answer is no list of accounts")
+    return listed
 
 
 def _judged(status: int, text: str) -> dict[str, Any]:

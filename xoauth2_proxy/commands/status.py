@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from xoauth2_proxy.accounts.accounts import login_key
+from xoauth2_proxy.accounts.accounts import DisabledAccount, login_key
 from xoauth2_proxy.commands.admin_api import AdminApi, NoAnswer
 from xoauth2_proxy.commands.suggestions import unknown
 from xoauth2_proxy.oauth.expiry_monitor import mailbox_statuses
@@ -23,7 +23,7 @@ from xoauth2_proxy.oauth.grant import EpochSeconds
 from xoauth2_proxy.oauth.mailbox_status import IS_WELL, MailboxStatus, State
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from xoauth2_proxy.accounts.accounts import Account
     from xoauth2_proxy.commands.console import Console
@@ -66,7 +66,7 @@ async def run(
     store: TokenStore,
     options: StatusOptions,
     console: Console,
-    disabled: Sequence[Account] = (),
+    disabled: Sequence[DisabledAccount] = (),
 ) -> int:
     """Show each account's state by the store; return the exit code."""
     present = {account.key: account for account in accounts}
@@ -88,22 +88,24 @@ async def run_remote(url: str, token: str, options: StatusOptions, console: Cons
     """
     api = AdminApi(url, token)
     try:
+        enabled, off = await api.accounts()
         # The admin server calls a mailbox by the configuration's word.
-        found = [
-            MailboxStatus.from_json({"mailbox": one.get("email")} | one)
-            for one in await api.accounts()
-        ]
-    except (NoAnswer, ValueError) as error:
+        found = [MailboxStatus.from_json({"mailbox": one.get("email")} | one) for one in enabled]
+        disabled = [DisabledAccount(str(one["email"]), str(one["provider"])) for one in off]
+    except (NoAnswer, ValueError, KeyError) as error:
         console.complain(
             f"the proxy could not be asked at {api.shown}: {error}; start it, or look at --url; "
             'where tokens live in its memory alone, set "store" to file'
         )
         return EXIT_NEEDED
     present = {login_key(one.mailbox): one for one in found}
-    wanted = _wanted(options, {key: one.mailbox for key, one in present.items()}, console)
+    absent = {one.key: one for one in disabled if one.key not in present}
+    known = {key: one.mailbox for key, one in present.items()}
+    wanted = _wanted(options, known | {key: one.email for key, one in absent.items()}, console)
     if wanted is None:
         return EXIT_USAGE
-    return _show([_judged(present[key], options.warn_days) for key in wanted], options, console)
+    chosen = [_judged(present[key], options.warn_days) for key in wanted if key in present]
+    return _show(chosen, options, console, [absent[key] for key in wanted if key in absent])
 
 
 def _wanted(options: StatusOptions, known: dict[str, str], console: Console) -> list[str] | None:
@@ -127,11 +129,12 @@ def _show(
     found: Iterable[MailboxStatus],
     options: StatusOptions,
     console: Console,
-    disabled: Sequence[Account] = (),
+    disabled: Sequence[DisabledAccount] = (),
 ) -> int:
     ranked = sorted(found, key=_rank)
     if options.is_json:
-        rows = [one.to_json() for one in ranked]
+        rows: list[Mapping[str, object]] = [one.to_json() for one in ranked]
+        # The keys of an enabled account that apply.
         rows += [
             {"mailbox": one.email, "provider": one.provider, "state": "disabled"}
             for one in disabled
@@ -151,7 +154,7 @@ def _show_table(
     ranked: list[MailboxStatus],
     options: StatusOptions,
     console: Console,
-    disabled: Sequence[Account],
+    disabled: Sequence[DisabledAccount],
 ) -> None:
     needing = sum(one.state not in IS_WELL for one in ranked)
     shown = ranked if options.is_all else ranked[: max(_SHOWN, needing)]
@@ -171,7 +174,8 @@ def _show_table(
             Text("–" if one.days_left is None else f"{one.days_left:.0f}"),
         )
     for off in disabled:
-        table.add_row(Text(off.email), Text(_state("–", "disabled", console), style="dim"))
+        words = _state("–", 'disabled ("enabled": false)', console)
+        table.add_row(Text(off.email), Text(words, style="dim"))
     if shown or disabled:
         console.out.print(table)
     _show_remedies(shown, console)

@@ -12,7 +12,7 @@ from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from xoauth2_proxy.accounts.accounts import Account, login_key
+from xoauth2_proxy.accounts.accounts import Account, DisabledAccount, login_key
 from xoauth2_proxy.accounts.oauth_client import OAuthClient
 from xoauth2_proxy.accounts.providers import MOCK
 from xoauth2_proxy.config.account_sections import AccountSection
@@ -48,7 +48,7 @@ class AccountLoader:
     ) -> None:
         """A provider that is None has an entry that is wrong, which was told already."""
         self.accounts: list[Account] = []  # those that are right and enabled
-        self.disabled: list[Account] = []
+        self.disabled: list[DisabledAccount] = []
         self.sandbox_accounts: set[str] = set()
         self.runtime_keys: set[str] = set()  # of accounts that were added
         self._settings = settings
@@ -152,7 +152,7 @@ class AccountLoader:
     def _add(self, account: Account, section: AccountSection) -> None:
         provider = self._providers[section.provider]
         if not section.enabled or provider is None:
-            self.disabled.append(account)
+            self.disabled.append(DisabledAccount(account.email, account.provider))
             return
         self.accounts.append(account)
         for note in noteworthy(account.oauth, provider):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from xoauth2_proxy.accounts.accounts import Account
+    from xoauth2_proxy.accounts.accounts import Account, DisabledAccount
     from xoauth2_proxy.config.sections import (
         AdminSection,
         AlertsSection,
@@ -25,7 +25,7 @@ class Config:
     """Everything the proxy is started with."""
 
     accounts: tuple[Account, ...]  # the enabled ones, of the file and those added since
-    disabled: tuple[Account, ...]  # without their clients, whose secrets need not be there
+    disabled: tuple[DisabledAccount, ...]
     providers: tuple[ProviderInfo, ...]  # the built-in ones and the file's
     listener: ListenerSection
     admin: AdminSection

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
     from concurrent.futures import Executor
 
-    from xoauth2_proxy.accounts.accounts import Account
+    from xoauth2_proxy.accounts.accounts import Account, DisabledAccount
     from xoauth2_proxy.mailboxes.runtime_accounts import RuntimeAccounts
     from xoauth2_proxy.metrics import Metrics
     from xoauth2_proxy.oauth.grant import AccessToken
@@ -107,6 +107,7 @@ class RelayControl:
     """The running relay: its accounts in force, and what mailbox operations need of it."""
 
     accounts: Mapping[str, Account]  # the enabled accounts in force, by key
+    disabled: Sequence[DisabledAccount] = ()
     added: Collection[str]  # keys of the accounts in force that were added at run time
     providers: Sequence[ProviderInfo]
     account_files: RuntimeAccounts

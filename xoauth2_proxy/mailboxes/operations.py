@@ -23,7 +23,7 @@ from xoauth2_proxy.oauth.mailbox_status import State
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
-    from xoauth2_proxy.accounts.accounts import Account
+    from xoauth2_proxy.accounts.accounts import Account, DisabledAccount
     from xoauth2_proxy.mailboxes.additions import AdditionResult, Proposal
     from xoauth2_proxy.mailboxes.interface import ProviderInfo, RelayControl
     from xoauth2_proxy.mailboxes.removals import RemovalResult
@@ -63,6 +63,12 @@ class Mailboxes:
         """Return all enabled mailboxes, by address."""
         accounts = sorted(self._relay.accounts.values(), key=lambda account: account.key)
         return await self._with_status(accounts)
+
+    def disabled(self) -> list[DisabledAccount]:
+        """Return the disabled accounts, by address; those also defined as enabled are left out."""
+        relay = self._relay
+        listed = [account for account in relay.disabled if account.key not in relay.accounts]
+        return sorted(listed, key=lambda account: account.key)
 
     async def find(self, email: str) -> Mailbox:
         """Return one mailbox. Raises `UnknownMailbox`."""

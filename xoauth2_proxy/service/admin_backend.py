@@ -56,6 +56,7 @@ class AdminBackend:
         components = dependencies.components
         self.relay = RelayControl(
             accounts={account.key: account for account in config.accounts},
+            disabled=config.disabled,
             added=config.runtime_accounts,
             providers=config.providers,
             account_files=components.added,
@@ -106,6 +107,7 @@ class AdminBackend:
     def reconfigure(self, config: Config, accounts: Sequence[Account]) -> None:
         """Use another configuration; `accounts` are those now in force."""
         self.relay.accounts = {account.key: account for account in accounts}
+        self.relay.disabled = config.disabled
         self.relay.added = config.runtime_accounts
         self.relay.providers = config.providers
 

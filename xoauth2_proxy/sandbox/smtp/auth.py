@@ -1,4 +1,4 @@
-"""AUTH (RFC 4954): accepts tokens by XOAUTH2 and OAUTHBEARER; refuses passwords, as providers do."""
+"""AUTH (RFC 4954): accepts tokens by XOAUTH2 and OAUTHBEARER, and refuses passwords."""
 
 from __future__ import annotations
 
