@@ -123,7 +123,7 @@ def test_a_refused_token_is_told_by_its_fault_and_never_shown(
         (b"AUTH XOAUTH2 " + base64.b64encode(b"auth=Bearer x\1\1"), "it names no mailbox"),
         (b"AUTH XOAUTH2 " + base64.b64encode(b"user=a@b\1auth=Bad x\1\1"), "no auth=Bearer"),
         (b"AUTH OAUTHBEARER " + base64.b64encode(b"user=a@b\1\1"), "does not begin with n,a="),
-        (b"AUTH CRAM-MD5", "by XOAUTH2 or OAUTHBEARER it does"),
+        (b"AUTH CRAM-MD5", "use XOAUTH2 or OAUTHBEARER"),
         (b"AUTH XOAUTH2 " + b"A" * 600, "limit max_auth_line_bytes=512"),
         (b"MAIL FROM:<a@b>", "the client has not logged in"),
     ],
