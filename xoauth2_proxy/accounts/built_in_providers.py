@@ -16,11 +16,11 @@ from xoauth2_proxy.accounts.providers import MOCK, Provider
 if TYPE_CHECKING:
     from pathlib import Path
 
-# How long a message waits for a connection: half of the minute for which Outlook, unless told
-# otherwise, waits for a server, so that a client hears a 4yz instead of nothing.
+# How long a message waits for a connection: half of Outlook's default timeout of one minute, which
+# leaves time for a 4yz reply.
 _WAIT_SECONDS = 30.0
 
-# For a provider whose limits are not known: modest enough for any server.
+# For a provider whose limits are unknown: modest enough for any server.
 CAUTIOUS_LIMITS = Limits(
     max_connections=5,  # Postfix's initial_destination_concurrency
     max_messages_per_connection=100,  # as for Gmail
@@ -78,7 +78,7 @@ def built_in_providers(state_dir: Path) -> dict[str, Provider]:
         upstream=Upstream(
             "localhost", 2600, TlsMode.STARTTLS, state_dir.absolute() / "sandbox" / "ca.pem"
         ),
-        limits=Limits(  # our own server: so wide that a benchmark never measures them
+        limits=Limits(  # the sandbox: so wide that no benchmark measures them
             max_connections=50,
             max_messages_per_connection=1000,
             max_connection_age_seconds=3600.0,

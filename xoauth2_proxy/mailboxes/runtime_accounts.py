@@ -1,7 +1,7 @@
 """Keeps the accounts that were added at run time: one file each, read beside the configuration.
 
-A file is replaced whole, is its owner's alone and may be encrypted. What is wrong with one hides no
-other and stops nothing.
+A file is replaced as a whole, only its owner may read it, and it may be encrypted. A file that
+cannot be read is reported, and the others are used.
 """
 
 from __future__ import annotations
@@ -53,16 +53,16 @@ class RuntimeAccounts:
         return frozenset(account_key(document) for _, document in self.documents())
 
     def add(self, document: Mapping[str, object]) -> None:
-        """Keep the account, in the place of an earlier one of the same key. Raises `OSError`.
+        """Write the account, which replaces one with the same key. Raises `OSError`.
 
-        On return it survives a crash. Whether it is a right account is for `check_accounts`.
+        On return it survives a crash. It is not validated here.
         """
         private_directory(self._directory)
         octets = json.dumps(dict(document), indent=2).encode()
         replace_durably(self._path(account_key(document)), self._cipher.encrypt(octets))
 
     def remove(self, key: str) -> bool:
-        """Forget the account; return whether there was one. Raises `OSError`."""
+        """Delete the account; return whether there was one. Raises `OSError`."""
         paths = {path for path in self._paths() if path == self._path(key) or self._has(path, key)}
         for path in paths:
             path.unlink(missing_ok=True)
@@ -80,7 +80,7 @@ class RuntimeAccounts:
         return self._directory / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
 
     def _has(self, path: Path, key: str) -> bool:
-        # An operator may have put a file there by hand, under a name of its own.
+        # An operator may have written a file by hand, under any name.
         with suppress(OSError, ValueError):
             return account_key(self._document(path)) == key
         return False
@@ -100,7 +100,7 @@ def open_runtime_accounts(state_dir: Path, cipher: GrantCipher) -> RuntimeAccoun
 
 
 def accounts_directory(state_dir: Path) -> Path:
-    """Return where accounts that are added are kept."""
+    """Return the directory of the added accounts."""
     return state_dir.absolute() / "accounts"
 
 

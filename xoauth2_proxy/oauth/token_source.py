@@ -173,7 +173,7 @@ class TokenSource:
             if _needs_keep_alive(account):
                 state = self._state_of(account)
                 if state.timer is None and state.task is None:
-                    # Spread over time, so that a start does not flood the provider.
+                    # Spread over time: a start must not flood the provider.
                     self._set_timer(state, KEEP_ALIVE_SECONDS * (0.05 + 0.45 * _jitter()))
 
     async def close(self) -> None:

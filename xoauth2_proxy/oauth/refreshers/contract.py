@@ -8,8 +8,8 @@ A refresher's tests are a class with one fixture, run by pytest with pytest-asyn
             async with AcmeServer() as server:
                 yield AcmeSubject(server)
 
-`Subject` says what the fixture provides: the refresher and a provider to talk to, a real server on
-loopback at best. Nothing here imports pytest.
+`Subject` says what the fixture provides: the refresher and its provider, preferably a real server
+on loopback. This module does not import pytest.
 """
 # ruff: noqa: S101 - these are tests
 
@@ -42,7 +42,7 @@ MAILBOX = "someone@example.com"
 RETRY_AFTER_SECONDS = 7.0  # what a busy provider asks for
 
 _PROMPTLY_SECONDS = 5.0  # how soon a cancelled refresh gives up
-_LOOKS = 250  # within that time, for what is left behind
+_LOOKS = 250  # for leftovers, within that time
 _CONCURRENT = 8
 
 
@@ -54,7 +54,7 @@ class Outcome(StrEnum):
     REVOKED = "revoked"  # the grant has ended: `invalid_grant`
     REFUSED = "refused"  # the client is wrong: `invalid_client` and the like
     IN_TROUBLE = "in trouble"  # HTTP 503 and the like
-    BUSY = "busy"  # in trouble, and asks to be left alone for RETRY_AFTER_SECONDS
+    BUSY = "busy"  # HTTP 429 or 503 with a `Retry-After` of RETRY_AFTER_SECONDS
     GARBLED = "garbled"  # an answer that makes no sense
     SILENT = "silent"  # no answer until the refresher gives up
     NOT_SIGNED_IN = "not signed in"  # no refresh token to present; the provider is not asked
@@ -63,7 +63,7 @@ class Outcome(StrEnum):
 class Subject(ABC):
     """A refresher under test, with the provider that it asks."""
 
-    # Outcomes that cannot be with this refresher; their tests pass as not applicable.
+    # Outcomes that this refresher cannot have; their tests pass.
     lacks: frozenset[Outcome] = frozenset()
 
     # What must not be in any text: refresh tokens, client secrets, access tokens. The provider
@@ -81,7 +81,7 @@ class Subject(ABC):
 
     @abstractmethod
     def provider_answers(self, outcome: Outcome) -> None:
-        """Have the provider answer every request from now on so that this is the outcome."""
+        """Have the provider answer every request from now on with this outcome."""
 
     @abstractmethod
     async def is_asked(self) -> None:
@@ -100,7 +100,7 @@ class RefresherContract:
     """The tests. A subclass has the fixture `subject`, a new one for each test."""
 
     async def test_gives_an_access_token(self, subject: Subject) -> None:
-        """It opens the mailbox, and fits into an SMTP command."""
+        """The token opens the mailbox, and fits into an SMTP command."""
         issued = await _refresh(subject, Outcome.GRANTED)
         assert subject.opens(issued.access_token, MAILBOX)
         assert issued.access_token.isascii()
@@ -108,14 +108,14 @@ class RefresherContract:
         assert " " not in issued.access_token
 
     async def test_an_access_token_lasts_for_some_time(self, subject: Subject) -> None:
-        """A lifetime is seconds from now on, whatever the provider's way to tell it."""
+        """The lifetime is in seconds from now, however the provider states it."""
         issued = await _refresh(subject, Outcome.GRANTED)
         assert math.isfinite(issued.lifetime_seconds)
         assert issued.lifetime_seconds > 0
         assert issued.refresh_token_lifetime_seconds >= 0
 
     async def test_a_rotated_refresh_token_comes_back(self, subject: Subject) -> None:
-        """The relay presents it the next time; the provider takes no other."""
+        """The relay presents it next time; the provider accepts no other."""
         if Outcome.ROTATED in subject.lacks:
             return
         before = subject.grant(MAILBOX)
@@ -126,32 +126,32 @@ class RefresherContract:
         assert subject.opens(again.access_token, MAILBOX)
 
     async def test_a_revoked_grant_needs_a_person(self, subject: Subject) -> None:
-        """`GrantRevoked` makes the relay ask somebody to sign in again."""
+        """`GrantRevoked` makes the relay ask for a new sign-in."""
         if Outcome.REVOKED not in subject.lacks:
             assert isinstance(await _error(subject, Outcome.REVOKED), GrantRevoked)
 
     async def test_without_a_refresh_token_a_person_is_needed(self, subject: Subject) -> None:
-        """Nobody has signed in yet, which is the same to the relay as a revoked grant."""
+        """The relay treats a mailbox that was never signed in like a revoked grant."""
         if Outcome.NOT_SIGNED_IN not in subject.lacks:
             assert isinstance(await _error(subject, Outcome.NOT_SIGNED_IN), GrantRevoked)
 
     async def test_a_refused_client_needs_the_operator(self, subject: Subject) -> None:
-        """`TokenEndpointRefused` blames the set-up, and not the mailbox."""
+        """`TokenEndpointRefused` says that the configuration is wrong, not the grant."""
         if Outcome.REFUSED not in subject.lacks:
             assert isinstance(await _error(subject, Outcome.REFUSED), TokenEndpointRefused)
 
     async def test_trouble_is_transient(self, subject: Subject) -> None:
-        """`TokenEndpointUnavailable` lets the relay try again by itself."""
+        """After `TokenEndpointUnavailable` the relay tries again."""
         if Outcome.IN_TROUBLE not in subject.lacks:
             assert isinstance(await _error(subject, Outcome.IN_TROUBLE), TokenEndpointUnavailable)
 
     async def test_an_answer_without_sense_is_transient(self, subject: Subject) -> None:
-        """Such answers come from something in between, and never mean that a grant has ended."""
+        """Such an answer comes from a middlebox, and never means that a grant has ended."""
         if Outcome.GARBLED not in subject.lacks:
             assert isinstance(await _error(subject, Outcome.GARBLED), TokenEndpointUnavailable)
 
     async def test_a_busy_provider_is_left_alone_as_long_as_it_asks(self, subject: Subject) -> None:
-        """The relay waits for `retry_after_seconds`."""
+        """The relay waits `retry_after_seconds`."""
         if Outcome.BUSY in subject.lacks:
             return
         error = await _error(subject, Outcome.BUSY)
@@ -161,7 +161,7 @@ class RefresherContract:
     async def test_a_cancelled_refresh_ends_at_once_and_leaves_nothing(
         self, subject: Subject
     ) -> None:
-        """The relay cancels when it stops; a refresh under way must not hold it up."""
+        """The relay cancels refreshes when it stops, and must not wait for them."""
         if Outcome.SILENT in subject.lacks:
             return
         subject.provider_answers(Outcome.SILENT)
@@ -173,7 +173,7 @@ class RefresherContract:
             await asyncio.wait([refresh])
         assert refresh.cancelled()
         assert asyncio.all_tasks() <= tasks
-        for _ in range(_LOOKS):  # what was killed may be seen for a moment yet
+        for _ in range(_LOOKS):  # a killed process may be listed for another moment
             if not subject.leftovers():
                 break
             await asyncio.sleep(_PROMPTLY_SECONDS / _LOOKS)
@@ -190,15 +190,15 @@ class RefresherContract:
             assert subject.opens(issued.access_token, mailbox)
 
     async def test_no_error_tells_a_secret(self, subject: Subject) -> None:
-        """Errors are logged and shown to the operator, with all that led to them."""
+        """Errors are logged and shown to the operator, with their causes."""
         for outcome in _FAILURES - subject.lacks:
             error = await _error(subject, outcome)
             told = "".join([*traceback.format_exception(error), repr(error), str(vars(error))])
             assert not _quoted_secrets(subject, told), outcome
-            assert str(error), outcome  # without words it would help nobody
+            assert str(error), outcome  # an operator needs a text
 
     async def test_no_log_line_tells_a_secret(self, subject: Subject) -> None:
-        """Not even at the level of debugging, and not by the libraries in use."""
+        """This includes debug messages, and those of libraries."""
         with _all_log_lines() as lines:
             issued = await _refresh(subject, Outcome.GRANTED)
             for outcome in _FAILURES - subject.lacks:
@@ -222,7 +222,7 @@ async def _refresh(subject: Subject, outcome: Outcome) -> TokenResponse:
 
 
 async def _error(subject: Subject, outcome: Outcome) -> TokenError:
-    """Return the error that a refresh ends with; it is one of those the relay knows."""
+    """Return the error of a refresh, which must be a `TokenError`."""
     try:
         await _refresh(subject, outcome)
     except TokenError as error:
@@ -231,7 +231,7 @@ async def _error(subject: Subject, outcome: Outcome) -> TokenError:
 
 
 def _quoted_secrets(subject: Subject, text: str) -> list[int]:
-    """Return which secrets are in `text`, by their positions, so that a report shows none."""
+    """Return the positions of the secrets that are in `text`; a report must not show them."""
     return [place for place, secret in enumerate(subject.secrets) if secret in text]
 
 

@@ -1,8 +1,8 @@
 """Access tokens from Microsoft Entra: for a person who signed in, or for an application.
 
 The only importer of msal, which knows Microsoft's endpoints and signs with certificates. Responses
-are checked here, before it sees them: it would cache errors for a minute and more, so that a
-corrected configuration would still fail, and log responses that are not JSON.
+are checked here, before it sees them: it would cache errors for a minute and more, even after the
+configuration is corrected, and log responses that are not JSON.
 
 Each refresh has its own msal application, whose token cache ends with it. Threads share only the
 authorities' metadata.

@@ -1,4 +1,4 @@
-"""What the URL of a Redis server may be. Needs no Redis module, so that `check` can judge a URL."""
+"""Validates the URL of a Redis server. Needs no Redis module, because `check` uses it too."""
 
 from __future__ import annotations
 
@@ -12,13 +12,12 @@ _FORMS = "must be a rediss://, redis:// or unix:// URL"
 
 
 def redis_location(url: str, *, is_encrypted: bool) -> str:
-    """Return words for where the server is.
+    """Return the server's location for messages: host and port, or a socket's path.
 
-    `is_encrypted` says whether grants are encrypted before they are sent. A URL may hold a
-    password, so nothing of it is repeated but host, port and path of a socket.
+    `is_encrypted` says whether grants are encrypted before they are sent.
 
     Raises:
-        ValueError: the URL is no good; the text says what it must be.
+        ValueError: the URL is not valid; the text says what it must be, and quotes no password.
     """
     try:
         parts = urlsplit(url)
