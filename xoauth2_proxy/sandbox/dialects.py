@@ -21,7 +21,7 @@ _BASIC = "PLAIN", "LOGIN"  # offered as providers do; no login by them succeeds
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dialect:
-    """A provider's wording: lines with their codes, which may contain {id}, {time} and {date}."""
+    """A provider's wording. Texts are lines with codes, and may contain {id}, {time}, {date}."""
 
     greeting: str  # after the 220
     hello: str  # after the first 250 of EHLO

@@ -63,8 +63,6 @@ class Step(DocumentedEnum):
     RSET = "rset", "RSET"
     QUIT = "quit", "QUIT"
 
-    __hash__ = str.__hash__  # Enum's own is a Python function, and this is asked at every step
-
 
 class Action(DocumentedEnum):
     """What goes wrong."""

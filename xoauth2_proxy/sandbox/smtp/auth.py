@@ -1,4 +1,4 @@
-"""AUTH (RFC 4954): accepts tokens by XOAUTH2 and OAUTHBEARER, and refuses passwords."""
+"""AUTH (RFC 4954): accepts tokens by XOAUTH2 and OAUTHBEARER; refuses passwords as providers do."""
 
 from __future__ import annotations
 
