@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 
 from tests.support.accounts import mailbox
-from xoauth2_proxy.admin.views import PAGE_SIZE, STATE_LABELS, DateText, date_text, listing, row
+from xoauth2_proxy.admin.views import (
+    PAGE_SIZE,
+    STATE_LABELS,
+    DateText,
+    date_text,
+    mailbox_table,
+    row,
+)
 from xoauth2_proxy.mailboxes.interface import Mailbox
 from xoauth2_proxy.oauth.grant import EpochSeconds
 from xoauth2_proxy.oauth.mailbox_status import MailboxStatus, State
@@ -30,7 +37,7 @@ def test_who_needs_a_person_comes_first() -> None:
         shown("b@example.com", State.SIGN_IN_NEEDED),
         shown("c@example.com", State.ATTENTION),
     ]
-    found = listing(mailboxes, "", "", 1, NOW)
+    found = mailbox_table(mailboxes, "", "", 1, NOW)
     assert [one.address[0] for one in found.rows] == ["b", "c", "a"]
     assert [(state, count) for state, _, count in found.counts] == [
         (State.SIGN_IN_NEEDED, 1),
@@ -41,26 +48,26 @@ def test_who_needs_a_person_comes_first() -> None:
 
 def test_search_finds_every_word_in_address_or_provider() -> None:
     mailboxes = [shown("Sales@north.example"), shown("sales@south.example")]
-    assert listing(mailboxes, "SALES", "", 1, NOW).found == 2
-    assert listing(mailboxes, "north sales", "", 1, NOW).found == 1
-    assert listing(mailboxes, "mock south", "", 1, NOW).found == 1
-    assert listing(mailboxes, "west", "", 1, NOW).found == 0
+    assert mailbox_table(mailboxes, "SALES", "", 1, NOW).found == 2
+    assert mailbox_table(mailboxes, "north sales", "", 1, NOW).found == 1
+    assert mailbox_table(mailboxes, "mock south", "", 1, NOW).found == 1
+    assert mailbox_table(mailboxes, "west", "", 1, NOW).found == 0
 
 
 def test_a_state_narrows_the_list_but_not_the_counts() -> None:
     mailboxes = [shown("a@example.com"), shown("b@example.com", State.TROUBLE)]
-    found = listing(mailboxes, "", State.TROUBLE, 1, NOW)
+    found = mailbox_table(mailboxes, "", State.TROUBLE, 1, NOW)
     assert (found.found, found.total, len(found.counts)) == (1, 2, 2)
 
 
 def test_thousands_come_in_pages_and_any_number_is_a_page() -> None:
     mailboxes = [shown(f"m{number:04}@example.com") for number in range(2000)]
-    found = listing(mailboxes, "", "", 40, NOW)
+    found = mailbox_table(mailboxes, "", "", 40, NOW)
     assert (found.pages, len(found.rows)) == (2000 // PAGE_SIZE, PAGE_SIZE)
     assert found.rows[-1].address == "m1999@example.com"
-    assert listing(mailboxes, "", "", 10**6, NOW).page == found.pages
-    assert listing(mailboxes, "", "", 0, NOW).page == 1
-    assert listing([], "", "", 5, NOW).page == 1
+    assert mailbox_table(mailboxes, "", "", 10**6, NOW).page == found.pages
+    assert mailbox_table(mailboxes, "", "", 0, NOW).page == 1
+    assert mailbox_table([], "", "", 5, NOW).page == 1
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xoauth2_proxy.sandbox.web.mime_view import MAX_READ_BYTES, framed, read, subject_of
+from xoauth2_proxy.sandbox.web.mime_view import MAX_READ_BYTES, frame_document, read, subject_of
 
 MIXED = (
     b"From: =?utf-8?q?J=C3=BCrgen?= <j@example.org>\r\n"
@@ -84,7 +84,9 @@ def test_what_cannot_be_taken_apart_is_shown_as_it_came() -> None:
 
 
 def test_html_begins_with_a_policy_that_lets_nothing_be_loaded() -> None:
-    html = framed("<!DOCTYPE html><html><head><title>x</title></head><p style='color: red'>y")
+    html = frame_document(
+        "<!DOCTYPE html><html><head><title>x</title></head><p style='color: red'>y"
+    )
     policy = html.partition('content="')[2].partition('"')[0]
     assert html.startswith(
         '<!DOCTYPE html><meta http-equiv="Content-Security-Policy" content="default-src'
@@ -116,16 +118,16 @@ def test_html_begins_with_a_policy_that_lets_nothing_be_loaded() -> None:
     ],
 )
 def test_what_no_policy_governs_is_renamed(tag: str) -> None:
-    rest = framed(tag).partition('<base target="_blank">')[2].lower()
+    rest = frame_document(tag).partition('<base target="_blank">')[2].lower()
     assert "<x-" in rest
     kinds = ("link", "meta", "base", "frame", "iframe", "object", "embed")
     assert not any(f"<{kind}" in rest for kind in kinds)
-    assert framed("<linked><p>a < link</p>").endswith("<linked><p>a < link</p>")
+    assert frame_document("<linked><p>a < link</p>").endswith("<linked><p>a < link</p>")
 
 
 @pytest.mark.parametrize("attribute", ["target=_self", "TARGET\n= '_self'", "target =_top"])
 def test_no_link_chooses_where_it_opens(attribute: str) -> None:
-    rest = framed(f"<a href=//a {attribute}>").partition('<base target="_blank">')[2]
+    rest = frame_document(f"<a href=//a {attribute}>").partition('<base target="_blank">')[2]
     assert rest.lower().startswith("<a href=//a x-target")
 
 

@@ -20,7 +20,7 @@ from xoauth2_proxy.admin.views import (
     DISABLED_REASON,
     DISABLED_REMEDY,
     PAGE_SIZE,
-    listing,
+    mailbox_table,
     row,
 )
 from xoauth2_proxy.errors import ProxyError
@@ -79,7 +79,7 @@ class MailboxPages:
             raise web.HTTPFound(f"{name}{request.path_qs}")
         query = request.query
         state = query.get("state", "")
-        shown = listing(
+        shown = mailbox_table(
             await self._mailboxes.listing(),
             search=query.get("q", "")[:_MAX_SEARCH].strip(),
             state=state if state in set(State) else "",

@@ -87,7 +87,7 @@ class MailboxTable:
     pages: int
 
 
-def listing(
+def mailbox_table(
     mailboxes: Sequence[Mailbox],
     search: str,
     state: str,

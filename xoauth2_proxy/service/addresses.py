@@ -25,7 +25,7 @@ class CannotListen(OSError):
 
 
 @contextmanager
-def listening(what: str, host: str, port: int, where: str) -> Iterator[None]:
+def explain_listen_error(what: str, host: str, port: int, where: str) -> Iterator[None]:
     """Convert an `OSError` raised while listening into `CannotListen`.
 
     `what` names who connects there, `where` the options and keys that set the address.

@@ -23,7 +23,7 @@ from xoauth2_proxy.metrics import Metrics
 from xoauth2_proxy.network import is_loopback
 from xoauth2_proxy.oauth.token_source import TokenSource
 from xoauth2_proxy.relay import Relay
-from xoauth2_proxy.service.addresses import listening
+from xoauth2_proxy.service.addresses import explain_listen_error
 from xoauth2_proxy.service.admin_backend import AdminBackend, AdminDependencies
 from xoauth2_proxy.submission.authenticator import Authenticator
 from xoauth2_proxy.submission.listener import Listener
@@ -141,11 +141,13 @@ class App:
             listener.start_on(self._shared.sockets, self._shared.client_counts)
             return Addresses(self._shared.sockets[0].getsockname()[:2], ("", 0))
         assert self._admin is not None  # noqa: S101 - a relay without a parent has one
-        at, of = self._config.listener, self._config.admin
-        with listening("the admin server", of.host, of.port, ADMIN_OPTIONS):
+        listen, admin_server = self._config.listener, self._config.admin
+        with explain_listen_error(
+            "the admin server", admin_server.host, admin_server.port, ADMIN_OPTIONS
+        ):
             admin = await self._admin.start()
-        with listening("mail clients", at.host, at.port, LISTENER_OPTIONS):
-            smtp = await listener.start(at.host, at.port)
+        with explain_listen_error("mail clients", listen.host, listen.port, LISTENER_OPTIONS):
+            smtp = await listener.start(listen.host, listen.port)
         return Addresses(smtp, admin)
 
     async def reload(self) -> None:
@@ -290,7 +292,9 @@ async def start_sandbox(sandbox: Sandbox | None, health: Health) -> Upstream | N
     if sandbox is None:
         return None
     port = sandbox.smtp_port or sandbox.http_port or 0
-    with listening("the sandbox", sandbox.host, port, "--sandbox-port, --sandbox-http-port"):
+    with explain_listen_error(
+        "the sandbox", sandbox.host, port, "--sandbox-port, --sandbox-http-port"
+    ):
         await sandbox.start()
     host, port = sandbox.smtp_address
     health.sandbox = {"smtp": f"{host}:{port}", "http": sandbox.http_url}

@@ -78,9 +78,9 @@ class Service(Protocol):
 
 
 def run(
-    what: Run,
-    build: Callable[[Run], Service] = lambda what: App(
-        what.config, what.components(), embedded_sandbox(what)
+    settings: Run,
+    build: Callable[[Run], Service] = lambda settings: App(
+        settings.config, settings.components(), embedded_sandbox(settings)
     ),
     interrupt: Callable[[], None] = lambda: None,
 ) -> int:
@@ -91,8 +91,8 @@ def run(
     """
     _raise_file_limit()
     try:
-        with asyncio.Runner(loop_factory=what.loop.factory()) as runner:
-            runner.run(_serve(what, build, interrupt))
+        with asyncio.Runner(loop_factory=settings.loop.factory()) as runner:
+            runner.run(_serve(settings, build, interrupt))
     except (CannotStart, ModuleNotFoundError) as error:
         sys.stderr.write(f"xoauth2-proxy: cannot start: {error}\n")
         return EXIT_FAILED
@@ -103,37 +103,41 @@ class CannotStart(Exception):
     """The relay could not start, for example because an address is in use."""
 
 
-def embedded_sandbox(what: Run) -> Sandbox | None:
+def embedded_sandbox(settings: Run) -> Sandbox | None:
     """Return the sandbox to run, or None; its modules are imported only if needed."""
-    if not what.sandbox:
+    if not settings.sandbox:
         return None
     from xoauth2_proxy.sandbox.app import Sandbox
 
     return Sandbox(
-        what.state_dir, smtp_port=what.sandbox_smtp_port, http_port=what.sandbox_http_port
+        settings.state_dir,
+        smtp_port=settings.sandbox_smtp_port,
+        http_port=settings.sandbox_http_port,
     )
 
 
-async def _serve(what: Run, build: Callable[[Run], Service], interrupt: Callable[[], None]) -> None:
+async def _serve(
+    settings: Run, build: Callable[[Run], Service], interrupt: Callable[[], None]
+) -> None:
     # Handlers first: a signal during the start must not leave half a relay running.
-    stop, again = asyncio.Event(), asyncio.Event()
-    _on_signals(stop, again, interrupt)
+    stop, reload_requested = asyncio.Event(), asyncio.Event()
+    _on_signals(stop, reload_requested, interrupt)
     try:
-        app = build(what)
+        app = build(settings)
         addresses = await app.start()
     except (OSError, ValueError) as error:
         raise CannotStart(error) from error
-    reloading = asyncio.create_task(_reload_forever(app, again), name="reload")
+    reloading = asyncio.create_task(_reload_on_request(app, reload_requested), name="reload")
     try:
-        for warning in what.config.warnings:
+        for warning in settings.config.warnings:
             _log.warning("%s", warning)
-        app.health.find_problem = partial(unusable_store, what.config)
+        app.health.find_problem = partial(unusable_store, settings.config)
         if problem := app.health.find_problem():
             _log.error("no mailbox can get tokens: %s", problem)
-        if what.ready_file is not None:
-            _write_ready_file(what.ready_file, addresses, app.health.sandbox)
-        if not what.is_quiet:
-            _greet(_welcome(what, addresses, app.health.sandbox))
+        if settings.ready_file is not None:
+            _write_ready_file(settings.ready_file, addresses, app.health.sandbox)
+        if not settings.is_quiet:
+            _print_welcome(_welcome(settings, addresses, app.health.sandbox))
         await stop.wait()
         _log.info("stopping: letting transactions in flight finish")
     finally:
@@ -142,7 +146,7 @@ async def _serve(what: Run, build: Callable[[Run], Service], interrupt: Callable
         await app.stop()
 
 
-def _greet(text: str) -> None:
+def _print_welcome(text: str) -> None:
     """Print the welcome; a closed or full standard output does not stop the relay."""
     try:
         sys.stdout.write(text)
@@ -152,7 +156,9 @@ def _greet(text: str) -> None:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for the life of the process
 
 
-def _on_signals(stop: asyncio.Event, again: asyncio.Event, interrupt: Callable[[], None]) -> None:
+def _on_signals(
+    stop: asyncio.Event, reload_requested: asyncio.Event, interrupt: Callable[[], None]
+) -> None:
     def stop_requested(signal_number: int) -> None:
         if stop.is_set() and signal_number == signal.SIGINT:
             interrupt()
@@ -162,13 +168,13 @@ def _on_signals(stop: asyncio.Event, again: asyncio.Event, interrupt: Callable[[
     loop = asyncio.get_running_loop()
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signal_number, stop_requested, signal_number)
-    loop.add_signal_handler(signal.SIGHUP, again.set)
+    loop.add_signal_handler(signal.SIGHUP, reload_requested.set)
 
 
-async def _reload_forever(service: Service, again: asyncio.Event) -> None:
+async def _reload_on_request(service: Service, reload_requested: asyncio.Event) -> None:
     while True:
-        await again.wait()
-        again.clear()
+        await reload_requested.wait()
+        reload_requested.clear()
         try:
             await service.reload()
         except ConfigError as error:
@@ -191,31 +197,31 @@ def _raise_file_limit() -> None:
 def _write_ready_file(file: Path, addresses: Addresses, sandbox: dict[str, str]) -> None:
     ready: dict[str, object] = {
         "pid": os.getpid(),
-        "smtp": _authority(addresses.smtp),
-        "admin": f"http://{_authority(addresses.admin)}",
+        "smtp": _text_of(addresses.smtp),
+        "admin": f"http://{_text_of(addresses.admin)}",
     }
     draft = file.with_name(f".{file.name}.{os.getpid()}")
     draft.write_text(json.dumps(ready | ({"sandbox": sandbox} if sandbox else {})))
     draft.replace(file)
 
 
-def _welcome(what: Run, addresses: Addresses, sandbox: dict[str, str]) -> str:
+def _welcome(settings: Run, addresses: Addresses, sandbox: dict[str, str]) -> str:
     """Return the welcome: the addresses, and the commands to try next."""
-    host, port = _reachable(addresses.smtp)
-    admin = f"http://{_authority(_reachable(addresses.admin))}"
-    tls = "STARTTLS" if what.config.listener.tls_cert else "no TLS"
-    mailboxes = [account.email for account in what.config.accounts]
+    host, port = _connectable(addresses.smtp)
+    admin = f"http://{_text_of(_connectable(addresses.admin))}"
+    tls = "STARTTLS" if settings.config.listener.tls_cert else "no TLS"
+    mailboxes = [account.email for account in settings.config.accounts]
     login = f"login {mailboxes[0]}" if mailboxes else "no mailbox yet"
     lines = [
-        f"xoauth2-proxy {__version__} is ready on {_authority(addresses.smtp)}. Ctrl+C stops it.",
+        f"xoauth2-proxy {__version__} is ready on {_text_of(addresses.smtp)}. Ctrl+C stops it.",
         f"  Mail client  server {host}, port {port}, {tls}; {login}",
     ]
     if sandbox:
         lines.append(
             "               with the password from its account (sandbox mailboxes: secret)"
         )
-        if {account.key for account in what.config.accounts} >= set(MOCK_MAILBOXES):
-            lines.append(f"  Benchmark    {_bench_command(what, (host, port), admin)}")
+        if {account.key for account in settings.config.accounts} >= set(MOCK_MAILBOXES):
+            lines.append(f"  Benchmark    {_bench_command(settings, (host, port), admin)}")
         lines.append(f"  Received     {sandbox['http']}/   as JSON: {sandbox['http']}/messages")
     lines.append(f"  Mailboxes    {admin}/")
     lines.append(f"  Health       {admin}/health   metrics: {admin}/metrics")
@@ -226,20 +232,20 @@ def _welcome(what: Run, addresses: Addresses, sandbox: dict[str, str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _reachable(address: tuple[str, int]) -> tuple[str, int]:
+def _connectable(address: tuple[str, int]) -> tuple[str, int]:
     """Return an address to connect to: loopback in place of a wildcard address."""
     host, port = address
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port  # noqa: S104
 
 
-def _bench_command(what: Run, smtp: tuple[str, int], admin: str) -> str:
+def _bench_command(settings: Run, smtp: tuple[str, int], admin: str) -> str:
     words = [_bench_program(), "--scenario quick --use-mock-tokens"]
     if smtp != ("127.0.0.1", 2525):
         words.append(f"--host {smtp[0]} --port {smtp[1]} --admin-url {admin}")
-    if what.state_dir != default_state_dir():
-        words.append(f"--state-dir {what.state_dir}")
-    if what.config.listener.tls_cert is not None:
-        words.append(f"--tls starttls --ca-file {what.config.listener.tls_cert}")
+    if settings.state_dir != default_state_dir():
+        words.append(f"--state-dir {settings.state_dir}")
+    if settings.config.listener.tls_cert is not None:
+        words.append(f"--tls starttls --ca-file {settings.config.listener.tls_cert}")
     return " ".join(words)
 
 
@@ -254,6 +260,6 @@ def _bench_program() -> str:
     return str(beside)
 
 
-def _authority(address: tuple[str, int]) -> str:
+def _text_of(address: tuple[str, int]) -> str:
     host, port = address
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -17,7 +17,7 @@ from xoauth2_proxy.admin.health import Health, WorkersHealth
 from xoauth2_proxy.metrics import MergedMetrics, Metrics
 from xoauth2_proxy.oauth.token_source import TokenSource
 from xoauth2_proxy.service import runner
-from xoauth2_proxy.service.addresses import listening
+from xoauth2_proxy.service.addresses import explain_listen_error
 from xoauth2_proxy.service.admin_backend import AdminBackend, AdminDependencies
 from xoauth2_proxy.service.app import (
     ADMIN_OPTIONS,
@@ -113,7 +113,7 @@ class Parent:
             run_directory.figures(directory), self._worker_pids, self._own_metrics
         )
         host, port = config.listener.host, config.listener.port
-        with listening("mail clients", host, port, LISTENER_OPTIONS):
+        with explain_listen_error("mail clients", host, port, LISTENER_OPTIONS):
             self._sockets = await asyncio.to_thread(listening_sockets, host, port)
         self._sandbox_upstream = await start_sandbox(self._sandbox, self.health)
         self._connector.hostname = await asyncio.to_thread(own_hostname)
@@ -129,7 +129,9 @@ class Parent:
         )
         self._admin = AdminBackend(dependencies, config)
         await self._use(config)
-        with listening("the admin server", config.admin.host, config.admin.port, ADMIN_OPTIONS):
+        with explain_listen_error(
+            "the admin server", config.admin.host, config.admin.port, ADMIN_OPTIONS
+        ):
             admin = await self._admin.start()
         await self._start_workers()
         return Addresses(self._sockets[0].getsockname()[:2], admin)

@@ -88,7 +88,7 @@ class TokenEndpoint:
         self._faults = faults
         self._counters = counters
         self._refusals = refusals
-        self._ending = asyncio.Event()
+        self._stopping = asyncio.Event()
 
     def routes(self) -> Iterator[web.RouteDef]:
         """Return the routes to serve."""
@@ -97,7 +97,7 @@ class TokenEndpoint:
 
     def end(self) -> None:
         """End the requests that hang."""
-        self._ending.set()
+        self._stopping.set()
 
     async def _discovery(self, request: web.Request) -> web.Response:
         issuer = f"http://{request.host}"  # a loopback name: others are refused
@@ -118,14 +118,16 @@ class TokenEndpoint:
 
     async def _token(self, request: web.Request) -> web.StreamResponse:
         self._counters.token_requests += 1
-        asked = await self._read(request)
-        fault = self._faults.next("token", asked.mailbox, asked.grant_type)
+        token_request = await self._read(request)
+        fault = self._faults.next("token", token_request.mailbox, token_request.grant_type)
         if fault is None:
-            return self._answer(asked)
+            return self._answer(token_request)
         self._counters.fault_met(f"{fault.step}:{fault.action}")
         if fault.action is not TokenAction.DELAY:
-            self._note(asked, f"({fault.action.meaning})", fault.describe(fault.action))
-        return await self._spoil(fault, request, asked)
+            self._record_refusal(
+                token_request, f"({fault.action.meaning})", fault.describe(fault.action)
+            )
+        return await self._apply_fault(fault, request, token_request)
 
     async def _read(self, request: web.Request) -> _TokenRequest:
         form: dict[str, str] = {}
@@ -148,73 +150,79 @@ class TokenEndpoint:
             format_address(request.transport and request.transport.get_extra_info("peername")),
         )
 
-    def _answer(self, asked: _TokenRequest, kind: TokenKind = TokenKind.VALID) -> web.Response:
+    def _answer(
+        self, token_request: _TokenRequest, kind: TokenKind = TokenKind.VALID
+    ) -> web.Response:
         try:
-            self._check_client(asked)
-            body = self._issue(asked, kind)
+            self._check_client(token_request)
+            body = self._issue(token_request, kind)
         except _Refused as refusal:
-            self._note(asked, f"{refusal.status} {refusal.word}", refusal.description)
+            self._record_refusal(
+                token_request, f"{refusal.status} {refusal.word}", refusal.description
+            )
             return _error(refusal.word, refusal.description, refusal.status)
-        except TooManyRevoked as error:  # because of a fault that has to be noticed
-            self._note(asked, "500 server_error", str(error))
-            return _error("server_error", str(error), 500)
         return web.json_response(body, headers=_UNCACHED)
 
-    def _note(self, asked: _TokenRequest, reply: str, reason: str) -> None:
-        self._refusals.add(asked.client, asked.mailbox, "TOKEN", reply.encode(), reason)
+    def _record_refusal(self, token_request: _TokenRequest, reply: str, reason: str) -> None:
+        self._refusals.add(
+            token_request.client, token_request.mailbox, "TOKEN", reply.encode(), reason
+        )
 
-    def _check_client(self, asked: _TokenRequest) -> None:
+    def _check_client(self, token_request: _TokenRequest) -> None:
         if not self._settings.clients:
             return
-        expected = self._settings.clients.get(asked.client_id)
-        given = asked.client_secret.encode()
+        expected = self._settings.clients.get(token_request.client_id)
+        given = token_request.client_secret.encode()
         if expected is None or not hmac.compare_digest(expected.encode(), given):
             raise _Refused("invalid_client", "The client or its secret is wrong.", 401)
 
-    def _issue(self, asked: _TokenRequest, kind: TokenKind) -> dict[str, object]:
+    def _issue(self, token_request: _TokenRequest, kind: TokenKind) -> dict[str, object]:
         body: dict[str, object] = {"token_type": "Bearer"}
-        match asked.grant_type:
+        match token_request.grant_type:
             case "refresh_token":
                 try:
-                    refresh_token = self._factory.use(asked.refresh_token)
+                    refresh_token = self._factory.use(token_request.refresh_token)
                 except GrantEnded as ended:
                     raise _Refused("invalid_grant", ended.reason) from None
                 if refresh_token:
                     body["refresh_token"] = refresh_token
             case "client_credentials":
-                if not asked.mailbox:
+                if not token_request.mailbox:
                     raise _Refused("invalid_request", _NO_MAILBOX)
             case _:
                 raise _Refused("unsupported_grant_type", _UNKNOWN_GRANT_TYPE)
         seconds = self._settings.ttl_seconds
-        body["access_token"] = self._factory.mint(asked.mailbox, kind, seconds)
+        try:
+            body["access_token"] = self._factory.mint(token_request.mailbox, kind, seconds)
+        except TooManyRevoked as error:  # because of a fault that has to be noticed
+            raise _Refused("server_error", str(error), 500) from None
         body["expires_in"] = int(seconds) if seconds.is_integer() else seconds
-        if asked.scope:
-            body["scope"] = asked.scope
+        if token_request.scope:
+            body["scope"] = token_request.scope
         return body
 
-    async def _spoil(
-        self, fault: TokenFault, request: web.Request, asked: _TokenRequest
+    async def _apply_fault(
+        self, fault: TokenFault, request: web.Request, token_request: _TokenRequest
     ) -> web.StreamResponse:
         match fault.action:
             case TokenAction.DELAY:
                 await self._wait(fault.seconds)
-                return self._answer(asked)
+                return self._answer(token_request)
             case TokenAction.HANG:
                 await self._wait(_HANG_SECONDS)
-                return await _broken_off(request)
+                return await _cut_off(request)
             case TokenAction.DROP:
-                return await _broken_off(request)
+                return await _cut_off(request)
             case TokenAction.TRUNCATED:
-                return await _broken_off(request, self._answer(asked).body)
+                return await _cut_off(request, self._answer(token_request).body)
             case action if action in _BAD_TOKENS:
-                return self._answer(asked, TokenKind(action.value))
+                return self._answer(token_request, TokenKind(action.value))
         return _refusal(fault)
 
     async def _wait(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await self._ending.wait()
+                await self._stopping.wait()
 
 
 def _client(request: web.Request, form: Mapping[str, str]) -> tuple[str, str]:
@@ -248,7 +256,7 @@ def _error(word: str, description: str, status: int) -> web.Response:
     return web.json_response(body, status=status, headers=headers)
 
 
-async def _broken_off(request: web.Request, body: object = None) -> web.StreamResponse:
+async def _cut_off(request: web.Request, body: object = None) -> web.StreamResponse:
     """Send the first octets of an answer, if there is one, and close."""
     response = web.StreamResponse(headers={"Content-Type": "application/json"})
     if isinstance(body, bytes):

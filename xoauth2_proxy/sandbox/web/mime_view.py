@@ -1,7 +1,7 @@
 """A message as a page shows it: header fields, text parts, attachments. Bounded, never raises.
 
-The input may be hostile. HTML stays source text; `framed` makes a document of it that can do
-nothing in a sandboxed frame.
+The input may be hostile. HTML stays source text; `frame_document` makes a document of it that can
+do nothing in a sandboxed frame.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def read(content: bytes) -> MimeView:
     return MimeView(tuple(fields[:_MAX_FIELDS]), tuple(parts), is_cut, "")
 
 
-def framed(html: str) -> str:
+def frame_document(html: str) -> str:
     """Return the document for the `srcdoc` of a frame without any permission (`sandbox=""`).
 
     It begins with its own policy: the inherited one would allow loading from this server.

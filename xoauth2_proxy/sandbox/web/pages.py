@@ -14,7 +14,7 @@ from aiohttp import web
 
 from xoauth2_proxy.sandbox.refusals import MAX_REFUSALS
 from xoauth2_proxy.sandbox.web.json_api import MAX_EXAMINED, normalized_query, number_in, search
-from xoauth2_proxy.sandbox.web.mime_view import framed, read, subject_of
+from xoauth2_proxy.sandbox.web.mime_view import frame_document, read, subject_of
 from xoauth2_proxy.sandbox.web.server import CLEAR_PATH, POLICY
 from xoauth2_proxy.templating import PackagePages
 
@@ -47,7 +47,7 @@ class MessagePages:
         filters: dict[str, Callable[..., object]] = {
             "size": _size,
             "moment": _moment,
-            "framed": framed,
+            "frame_document": frame_document,
         }
         self._pages = PackagePages("xoauth2_proxy.sandbox.web", filters)
 
