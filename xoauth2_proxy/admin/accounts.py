@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from aiohttp import web
@@ -56,16 +57,8 @@ class AccountsApi:
 
     async def _list(self, _request: web.Request) -> web.Response:
         accounts = [mailbox_json(one) for one in await self._mailboxes.listing()]
-        disabled = [
-            {
-                "email": one.email,
-                "provider": one.provider,
-                "state": "disabled",
-                "reason": DISABLED_REASON,
-                "remedy": DISABLED_REMEDY,
-            }
-            for one in self._mailboxes.disabled()
-        ]
+        told = {"state": "disabled", "reason": DISABLED_REASON, "remedy": DISABLED_REMEDY}
+        disabled = [asdict(account) | told for account in self._mailboxes.disabled()]
         return _answer(total_accounts=len(accounts), accounts=accounts, disabled_accounts=disabled)
 
     async def _show(self, request: web.Request) -> web.Response:

@@ -72,23 +72,16 @@ class _TokenRequest:
     client: str  # address:port
 
 
+@dataclass(eq=False, repr=False)
 class TokenEndpoint:
     """Answers token requests and counts them."""
 
-    def __init__(
-        self,
-        settings: TokenEndpointSettings,
-        factory: TokenFactory,
-        faults: FaultScript[TokenFault],
-        counters: Counters,
-        refusals: Refusals,
-    ) -> None:
-        self._settings = settings
-        self._factory = factory
-        self._faults = faults
-        self._counters = counters
-        self._refusals = refusals
-        self._stopping = asyncio.Event()
+    settings: TokenEndpointSettings
+    factory: TokenFactory
+    faults: FaultScript[TokenFault]
+    counters: Counters
+    refusals: Refusals
+    _stopping: asyncio.Event = field(default_factory=asyncio.Event, init=False)
 
     def routes(self) -> Iterator[web.RouteDef]:
         """Return the routes to serve."""
@@ -117,12 +110,12 @@ class TokenEndpoint:
         )
 
     async def _token(self, request: web.Request) -> web.StreamResponse:
-        self._counters.token_requests += 1
+        self.counters.token_requests += 1
         token_request = await self._read(request)
-        fault = self._faults.next("token", token_request.mailbox, token_request.grant_type)
+        fault = self.faults.next("token", token_request.mailbox, token_request.grant_type)
         if fault is None:
             return self._answer(token_request)
-        self._counters.fault_met(f"{fault.step}:{fault.action}")
+        self.counters.fault_met(f"{fault.step}:{fault.action}")
         if fault.action is not TokenAction.DELAY:
             self._record_refusal(
                 token_request, f"({fault.action.meaning})", fault.describe(fault.action)
@@ -137,7 +130,7 @@ class TokenEndpoint:
         client_id, client_secret = _client(request, form)
         refresh_token = form.get("refresh_token", "")
         if form.get("grant_type") == "refresh_token":
-            mailbox = self._factory.mailbox_of(refresh_token)
+            mailbox = self.factory.mailbox_of(refresh_token)
         else:
             mailbox = form.get("mailbox", client_id if "@" in client_id else "").lower()
         return _TokenRequest(
@@ -164,14 +157,14 @@ class TokenEndpoint:
         return web.json_response(body, headers=_UNCACHED)
 
     def _record_refusal(self, token_request: _TokenRequest, reply: str, reason: str) -> None:
-        self._refusals.add(
+        self.refusals.add(
             token_request.client, token_request.mailbox, "TOKEN", reply.encode(), reason
         )
 
     def _check_client(self, token_request: _TokenRequest) -> None:
-        if not self._settings.clients:
+        if not self.settings.clients:
             return
-        expected = self._settings.clients.get(token_request.client_id)
+        expected = self.settings.clients.get(token_request.client_id)
         given = token_request.client_secret.encode()
         if expected is None or not hmac.compare_digest(expected.encode(), given):
             raise _Refused("invalid_client", "The client or its secret is wrong.", 401)
@@ -181,7 +174,7 @@ class TokenEndpoint:
         match token_request.grant_type:
             case "refresh_token":
                 try:
-                    refresh_token = self._factory.use(token_request.refresh_token)
+                    refresh_token = self.factory.use(token_request.refresh_token)
                 except GrantEnded as ended:
                     raise _Refused("invalid_grant", ended.reason) from None
                 if refresh_token:
@@ -191,9 +184,9 @@ class TokenEndpoint:
                     raise _Refused("invalid_request", _NO_MAILBOX)
             case _:
                 raise _Refused("unsupported_grant_type", _UNKNOWN_GRANT_TYPE)
-        seconds = self._settings.ttl_seconds
+        seconds = self.settings.ttl_seconds
         try:
-            body["access_token"] = self._factory.mint(token_request.mailbox, kind, seconds)
+            body["access_token"] = self.factory.mint(token_request.mailbox, kind, seconds)
         except TooManyRevoked as error:  # because of a fault that has to be noticed
             raise _Refused("server_error", str(error), 500) from None
         body["expires_in"] = int(seconds) if seconds.is_integer() else seconds

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -35,16 +35,12 @@ MAX_EXAMINED = 5000  # messages for one request: reading a subject takes up to 0
 _MAX_QUERY_CHARACTERS = 200
 
 
+@dataclass(eq=False, repr=False)
 class JsonApi:
     """Serves a provider's messages, refusals and counters, and its present settings."""
 
-    def __init__(
-        self, provider: ProviderState, settings: Callable[[], Mapping[str, object]]
-    ) -> None:
-        self._received = provider.received
-        self._counters = provider.counters
-        self._refusals = provider.refusals
-        self._settings = settings
+    provider: ProviderState
+    settings: Callable[[], Mapping[str, object]]
 
     def routes(self) -> Iterator[web.RouteDef]:
         """Return the routes to serve."""
@@ -59,7 +55,7 @@ class JsonApi:
     async def _list(self, request: web.Request) -> web.Response:
         after = number_in(request, "after", 0)
         limit = min(number_in(request, "limit", _DEFAULT_LIMIT), _MAX_LIMIT)
-        received = self._received
+        received = self.provider.received
         found: dict[str, object] = {"total": received.total, "evicted": received.evicted}
         if query := normalized_query(request.query.get("q", "")):
             examined = received.after(after, MAX_EXAMINED)
@@ -73,10 +69,10 @@ class JsonApi:
     async def _delete(self, request: web.Request) -> web.Response:
         if request.query:
             raise refusal(web.HTTPBadRequest, "DELETE /messages deletes all; it takes no query")
-        return web.json_response({"deleted": self._received.clear()})
+        return web.json_response({"deleted": self.provider.received.clear()})
 
     async def _content(self, request: web.Request) -> web.Response:
-        message = self._received.find(int(request.match_info["seq"]))
+        message = self.provider.received.find(int(request.match_info["seq"]))
         if message is None or message.content is None:
             raise refusal(web.HTTPNotFound, "no such message, or its content is no longer stored")
         name = f'attachment; filename="message-{message.seq}.eml"'
@@ -88,28 +84,28 @@ class JsonApi:
 
     async def _stats(self, _: web.Request) -> web.Response:
         received = {
-            "messages_total": self._received.total,
-            "messages_evicted": self._received.evicted,
-            "messages_held": len(self._received),
-            "refusals_total": self._refusals.total,
+            "messages_total": self.provider.received.total,
+            "messages_evicted": self.provider.received.evicted,
+            "messages_held": len(self.provider.received),
+            "refusals_total": self.provider.refusals.total,
         }
-        return web.json_response(self._counters.as_document() | received)
+        return web.json_response(self.provider.counters.as_document() | received)
 
     async def _reset_peaks(self, _: web.Request) -> web.Response:
-        self._counters.reset_peaks()
+        self.provider.counters.reset_peaks()
         return web.json_response({})
 
     async def _list_refusals(self, request: web.Request) -> web.Response:
-        before = number_in(request, "before", self._refusals.total + 1)
+        before = number_in(request, "before", self.provider.refusals.total + 1)
         limit = min(number_in(request, "limit", _DEFAULT_LIMIT), _MAX_LIMIT)
         refusals = [
             asdict(one) | {"at": datetime.fromtimestamp(one.at, UTC).isoformat()}
-            for one in self._refusals.before(before, limit)
+            for one in self.provider.refusals.before(before, limit)
         ]
-        return web.json_response({"total": self._refusals.total, "refusals": refusals})
+        return web.json_response({"total": self.provider.refusals.total, "refusals": refusals})
 
     async def _show_settings(self, _: web.Request) -> web.Response:
-        return web.json_response(self._settings())
+        return web.json_response(self.settings())
 
 
 def number_in(request: web.Request, name: str, default: int) -> int:

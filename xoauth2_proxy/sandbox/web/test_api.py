@@ -7,6 +7,7 @@ Neither the proxy nor the sandbox that runs inside it has this.
 import json
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Annotated, TypeVar
 
 from aiohttp import web
@@ -52,21 +53,14 @@ class _Revoke(BaseModel):
 _Body = TypeVar("_Body", bound=BaseModel)
 
 
+@dataclass(eq=False, repr=False)
 class TestApi:
     """Serves `/test/…`. Bodies are JSON, which no form of a web page can send."""
 
-    def __init__(
-        self,
-        add_fault: Callable[[Fault | TokenFault], None],
-        clear_faults: Callable[[], None],
-        verifier: TokenVerifier,
-        factory: TokenFactory,
-    ) -> None:
-        """`add_fault` raises `ValueError` when there are too many."""
-        self._add = add_fault
-        self._clear = clear_faults
-        self._verifier = verifier
-        self._factory = factory
+    add_fault: Callable[[Fault | TokenFault], None]  # raises `ValueError` if there are too many
+    clear_faults: Callable[[], None]
+    verifier: TokenVerifier
+    factory: TokenFactory
 
     def routes(self) -> Iterator[web.RouteDef]:
         """Return the routes to serve."""
@@ -88,12 +82,12 @@ class TestApi:
 
     def _mint(self, mailbox: str, body: _Mint) -> dict[str, object]:
         try:
-            token = self._factory.mint(mailbox, body.kind, body.ttl_seconds)
+            token = self.factory.mint(mailbox, body.kind, body.ttl_seconds)
         except TooManyRevoked as error:
             raise refusal(web.HTTPConflict, str(error)) from None
         expires_at = None  # refresh tokens do not expire
         if body.kind is not TokenKind.REFRESH:
-            left = self._verifier.explain(token)["seconds_left"]
+            left = self.verifier.explain(token)["seconds_left"]
             expires_at = round(time.time() + left, 3) if isinstance(left, float) else None
         return {
             "mailbox": mailbox.lower(),
@@ -104,28 +98,28 @@ class TestApi:
 
     async def _explain(self, request: web.Request) -> web.Response:
         body = await _body(request, _Explain)
-        return web.json_response(self._verifier.explain(body.token))
+        return web.json_response(self.verifier.explain(body.token))
 
     async def _revoke(self, request: web.Request) -> web.Response:
         body = await _body(request, _Revoke)
         try:
             if body.token is None:
-                self._verifier.revoke_all()
+                self.verifier.revoke_all()
             else:
-                self._verifier.revoke(body.token)
+                self.verifier.revoke(body.token)
         except TooManyRevoked as error:
             raise refusal(web.HTTPConflict, str(error)) from None
         return web.json_response({})
 
     async def _add_fault(self, request: web.Request) -> web.Response:
         try:
-            self._add(fault_from(await _json(request)))
+            self.add_fault(fault_from(await _json(request)))
         except ValueError as error:
             raise refusal(web.HTTPBadRequest, str(error)) from None
         return web.json_response({}, status=201)
 
     async def _clear_faults(self, _: web.Request) -> web.Response:
-        self._clear()
+        self.clear_faults()
         return web.json_response({})
 
 
