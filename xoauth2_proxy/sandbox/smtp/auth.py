@@ -212,10 +212,6 @@ def _fail(session: SessionState, refusal: str) -> str:
         session.why += f"; {_MAX_FAILURES} logins have failed, so it closes"
         refusal = "421 4.7.0 Too many authentication failures"
         session.close()
-    seconds = session.provider.behaviour.refusal_seconds
-    if not seconds:
-        return refusal
-    mark = len(session.replies)
-    session.say(refusal)
-    session.hold(mark, seconds)
+    provider = session.provider
+    session.say_late(provider.dialect.encode(refusal), provider.behaviour.refusal_seconds)
     return ""

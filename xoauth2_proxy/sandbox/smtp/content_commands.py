@@ -108,15 +108,12 @@ def finish(session: SessionState, _: str) -> str:
     provider.received.add(message)
     provider.counters.transactions_accepted += 1
     session.end_transaction()
-    mark = len(session.replies)
-    session.say_verbatim(b"250 2.0.0 OK %s\r\n" % message.id.encode())
     seconds = 0.0
     if provider.limits is not None:
         seconds = provider.limits.accept_message(session.mailbox, len(message.forward_paths))
     if provider.accept_delays is not None:
         seconds = max(seconds, provider.accept_delays.next())
-    if seconds > 0.0:
-        session.hold(mark, seconds)
+    session.say_late(b"250 2.0.0 OK %s\r\n" % message.id.encode(), seconds)
     return ""
 
 

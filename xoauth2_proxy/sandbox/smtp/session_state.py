@@ -93,6 +93,13 @@ class SessionState:
             self.note_refusal(octets)
         self.replies.append(octets)
 
+    def say_late(self, octets: bytes, seconds: float) -> None:
+        """Add these octets to the replies, held for so long."""
+        mark = len(self.replies)
+        self.say_verbatim(octets)
+        if seconds > 0.0:
+            self.hold(mark, seconds)
+
     def note_refusal(self, octets: bytes, why: str = "") -> None:
         """Record that this was said, or done, instead of what the client wanted."""
         mailbox = self.mailbox or self.claimed
