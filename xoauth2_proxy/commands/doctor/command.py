@@ -61,6 +61,20 @@ class _Result:
         return asdict(self) | {"seconds": round(self.seconds, 3)}
 
 
+@dataclass(frozen=True, slots=True)
+class _Examination:
+    account: Account
+    results: list[_Result]
+
+    @property
+    def failed(self) -> list[_Result]:
+        return [one for one in self.results if one.result == "failed"]
+
+    def to_json(self) -> dict[str, object]:
+        steps = [one.to_json() for one in self.results]
+        return {"mailbox": self.account.email, "is_well": not self.failed, "steps": steps}
+
+
 async def run(
     accounts: Iterable[Account],
     options: DoctorOptions,
@@ -76,13 +90,13 @@ async def run(
         known = [one.email for one in present.values()]
         console.complain(unknown("enabled account", options.mailbox, known))
         return EXIT_USAGE
-    results = await _examine(account, options, dependencies, console)
+    found = await _examine(account, options, dependencies, console)
     if options.is_json:
-        console.show_json({"version": _VERSION, **_document(account, results)})
+        console.show_json({"version": _VERSION, **found.to_json()})
     else:
         _explain_symbols(console)
-        _conclude(account, results, console)
-    return _exit_code([results])
+        _conclude(found, console)
+    return EXIT_FAILED if found.failed else EXIT_WELL
 
 
 async def _examine_all(
@@ -91,42 +105,25 @@ async def _examine_all(
     dependencies: DoctorDependencies,
     console: Console,
 ) -> int:
-    examined: list[tuple[Account, list[_Result]]] = []
     if not options.is_json:
         _explain_symbols(console)
         console.say("")
+    examined: list[_Examination] = []
     for account in accounts:
         if not options.is_json:
-            console.say(f"{account.email}", "bold")
-        examined.append((account, await _examine(account, options, dependencies, console)))
+            console.say(account.email, "bold")
+        examined.append(await _examine(account, options, dependencies, console))
         if not options.is_json:
-            _conclude(*examined[-1], console)
+            _conclude(examined[-1], console)
             console.say("")
-    code = _exit_code([results for _, results in examined])
+    well = sum(not one.failed for one in examined)
+    is_well = well == len(examined)
     if options.is_json:
-        documents = [_document(account, results) for account, results in examined]
-        is_well = code == EXIT_WELL
+        documents = [one.to_json() for one in examined]
         console.show_json({"version": _VERSION, "is_well": is_well, "mailboxes": documents})
     else:
-        well = sum(not _failed(results) for _, results in examined)
         console.say(f"{well} of {len(examined)} mailboxes are well.")
-    return code
-
-
-def _document(account: Account, results: list[_Result]) -> dict[str, object]:
-    return {
-        "mailbox": account.email,
-        "is_well": not _failed(results),
-        "steps": [one.to_json() for one in results],
-    }
-
-
-def _failed(results: list[_Result]) -> list[_Result]:
-    return [one for one in results if one.result == "failed"]
-
-
-def _exit_code(examined: list[list[_Result]]) -> int:
-    return EXIT_FAILED if any(map(_failed, examined)) else EXIT_WELL
+    return EXIT_WELL if is_well else EXIT_FAILED
 
 
 async def _examine(
@@ -134,7 +131,7 @@ async def _examine(
     options: DoctorOptions,
     dependencies: DoctorDependencies,
     console: Console,
-) -> list[_Result]:
+) -> _Examination:
     context = DoctorContext(account, dependencies, options.send_to)
     results: list[_Result] = []
     without: dict[str, str] = {}  # step that found nothing out -> the step that failed
@@ -153,7 +150,7 @@ async def _examine(
                 _show(result, console)
     finally:
         context.close()
-    return results
+    return _Examination(account, results)
 
 
 async def _taken(step: Step, context: DoctorContext) -> _Result:
@@ -182,12 +179,11 @@ def _explain_symbols(console: Console) -> None:
         console.say(_LEGEND, "dim")
 
 
-def _conclude(account: Account, results: list[_Result], console: Console) -> None:
+def _conclude(found: _Examination, console: Console) -> None:
     console.say("")
-    failed = _failed(results)
-    if not failed:
-        console.say(f"{account.email} is well.")
-    for number, one in enumerate(failed):
+    if not found.failed:
+        console.say(f"{found.account.email} is well.")
+    for number, one in enumerate(found.failed):
         begin = "Also fails:  " if number else "Fails first: "
         console.tell(f"{one.step}: {one.finding}", 13, [(begin, "bold")])
         console.say(f"What to do:  {one.remedy}")
