@@ -41,7 +41,6 @@ def authlib_client(
         client_id=client.client_id,
         client_secret=client.client_secret or None,
         token_endpoint_auth_method=method,
-        revocation_endpoint_auth_method=method,
         scope=scope or None,
         redirect_uri=redirect_uri or None,
         code_challenge_method="S256",

@@ -8,8 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import requests
-
 from xoauth2_proxy.errors import (
     SignInRefused,
     TokenEndpointRefused,
@@ -24,6 +22,8 @@ from xoauth2_proxy.oauth.grant import Grant
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    import requests
 
     from xoauth2_proxy.oauth.authorization.provider_profile import ProviderProfile
     from xoauth2_proxy.oauth.grant import TokenResponse
@@ -126,11 +126,7 @@ def exchange_code(
 def ask_for_device_code(session: requests.Session, profile: ProviderProfile) -> DeviceAttempt:
     """Return the code for the person to type. RFC 8628 §3.1–3.2. Raises `TokenError`."""
     url = str(profile.metadata["device_authorization_endpoint"])
-    form = {"scope": profile.scope} | profile.targets
-    auth = _authentication(profile) or _authlib(profile, session).client_auth(
-        profile.authentication_method
-    )
-    response = endpoint.send_request(session, "POST", url, form, auth=auth)
+    response = _post(session, profile, url, {"scope": profile.scope} | profile.targets)
     return _device_attempt(endpoint.json_object(response, endpoint.secrets_of(_grant(profile))))
 
 
@@ -159,12 +155,7 @@ def revoke(session: requests.Session, profile: ProviderProfile, refresh_token: s
     url = profile.metadata.get("revocation_endpoint")
     if not isinstance(url, str) or not url:
         return False
-    try:
-        response = _authlib(profile, session).revoke_token(
-            url, token=refresh_token, auth=_authentication(profile)
-        )
-    except requests.RequestException as error:
-        raise endpoint.connection_error(error, url) from None
+    response = _post(session, profile, url, {"token": refresh_token})
     if response.ok:
         return True
     try:
@@ -189,8 +180,13 @@ def _grant(profile: ProviderProfile) -> Grant:
     return Grant(mailbox=profile.account.email, client=profile.account.oauth)
 
 
-def _authentication(profile: ProviderProfile) -> tuple[str, str] | None:
-    return basic_credentials(profile.account.oauth, profile.authentication_method)
+def _post(
+    session: requests.Session, profile: ProviderProfile, url: str, form: Mapping[str, str]
+) -> requests.Response:
+    method = profile.authentication_method
+    auth = basic_credentials(profile.account.oauth, method)
+    auth = auth or _authlib(profile, session).client_auth(method)
+    return endpoint.send_request(session, "POST", url, form, {"Accept": "application/json"}, auth)
 
 
 def _signed_in(

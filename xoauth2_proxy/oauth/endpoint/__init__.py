@@ -16,7 +16,6 @@ from xoauth2_proxy.oauth.endpoint.responses import (
 from xoauth2_proxy.oauth.endpoint.transport import (
     EXCHANGE_SECONDS,
     MAX_BODY_BYTES,
-    apply_rules,
     open_session,
     send_request,
 )
@@ -24,7 +23,6 @@ from xoauth2_proxy.oauth.endpoint.transport import (
 __all__ = [
     "EXCHANGE_SECONDS",
     "MAX_BODY_BYTES",
-    "apply_rules",
     "connection_error",
     "json_object",
     "open_session",

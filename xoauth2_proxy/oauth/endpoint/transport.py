@@ -63,21 +63,12 @@ def open_session(
     Raises:
         TokenEndpointRefused: `ca_file` cannot be read, or has no PEM certificates.
     """
-    session = requests.Session()
-    apply_rules(session, ca_file, exchange_seconds)
-    return session
-
-
-def apply_rules(
-    session: requests.Session,
-    ca_file: Path | None = None,
-    exchange_seconds: float = EXCHANGE_SECONDS,
-) -> None:
-    """Apply the rules of `open_session` to a session that a library created."""
     adapter = _Adapter(_tls_context(ca_file), exchange_seconds)
+    session = requests.Session()
     session.trust_env = False  # no .netrc, no REQUESTS_CA_BUNDLE; the adapter handles proxies
     for prefix in ("https://", "http://"):
         session.mount(prefix, adapter)
+    return session
 
 
 def send_request(
