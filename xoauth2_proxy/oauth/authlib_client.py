@@ -12,6 +12,7 @@ import requests
 from authlib.integrations.requests_client.oauth2_session import OAuth2ClientAuth
 from authlib.oauth2.client import OAuth2Client
 
+from xoauth2_proxy.errors import TokenEndpointUnavailable
 from xoauth2_proxy.oauth import endpoint
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def request_tokens(authlib: Any, url: str, grant: Grant, **form: str) -> TokenRe
     except requests.RequestException as error:
         raise endpoint.connection_error(error, url) from None
     except (TypeError, ValueError):
-        # Authlib fails on an `expires_in` that is not a number, which `read` has accepted.
-        if not responses:
-            raise
+        pass  # Authlib fails on an `expires_in` that is not a number, which `read` has accepted
+    if not responses:  # not raised above: that error, which may quote secrets, would be its context
+        raise TokenEndpointUnavailable("the response cannot be read")
     return responses[0]
