@@ -16,6 +16,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+MICROSOFT_AUTHORITY = "https://login.microsoftonline.com"  # unless another is configured
+# Tenants that admit people of any organisation; "" is the same as common.
+# learn.microsoft.com/entra/identity-platform/v2-protocols
+SHARED_TENANTS = frozenset({"", "common", "consumers", "organizations"})
+
+
 class GrantType(StrEnum):
     """The OAuth grant with which access tokens are requested."""
 

@@ -16,6 +16,7 @@ from joserfc.jwk import KeySet
 
 from xoauth2_proxy.errors import SignInRefused, TokenError
 from xoauth2_proxy.oauth import endpoint
+from xoauth2_proxy.oauth.authorization.provider_profile import ANY_TENANT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,7 +31,7 @@ _KEY_TYPES = frozenset({"RSA", "EC", "OKP"})
 _MAX_KEYS = 50  # Microsoft publishes about ten
 _CLOCK_SKEW_SECONDS = 120  # typical of a machine without time synchronisation
 _GUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
-_ENTRA_TENANT = "{tenantid}"
+
 _MAX_NAME = 320  # characters of an address: RFC 5321 §4.5.3.1, 64 + 1 + 255
 
 
@@ -118,7 +119,7 @@ def _issuer(metadata: Mapping[str, Any], claims: Mapping[str, Any]) -> str:
     """Return the required `iss`: Microsoft's common metadata has a placeholder for the tenant."""
     issuer = str(metadata["issuer"])
     tenant = str(claims.get("tid", ""))
-    return issuer.replace(_ENTRA_TENANT, tenant) if _GUID.fullmatch(tenant) else issuer
+    return issuer.replace(ANY_TENANT, tenant) if _GUID.fullmatch(tenant) else issuer
 
 
 def _keys(session: requests.Session, url: str) -> KeySet:

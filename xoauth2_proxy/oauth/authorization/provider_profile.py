@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from xoauth2_proxy.accounts.oauth_client import MICROSOFT_AUTHORITY, SHARED_TENANTS
 from xoauth2_proxy.oauth.authlib_client import POST, authentication_method
 
 if TYPE_CHECKING:
@@ -14,10 +15,7 @@ if TYPE_CHECKING:
     from xoauth2_proxy.accounts.accounts import Account
 
 _OFFLINE = "offline_access"  # OpenID Connect Core §11
-_MICROSOFT_AUTHORITY = "https://login.microsoftonline.com"
-# learn.microsoft.com/entra/identity-platform/v2-protocols: they admit people of any organisation.
-_TENANTS_OF_MANY = frozenset({"", "common", "consumers", "organizations"})
-_ANY_TENANT = "{tenantid}"  # placeholder in the issuer of multi-tenant metadata
+ANY_TENANT = "{tenantid}"  # placeholder in the issuer of Microsoft's multi-tenant metadata
 # Parameters that name a token's audience: they go into every request (RFC 8707 §2).
 _TARGETS = ("resource", "audience")
 
@@ -45,7 +43,7 @@ class ProviderProfile:
         client = self.account.oauth
         if client.issuer or not self.is_microsoft:
             return client.issuer
-        return f"{client.authority or _MICROSOFT_AUTHORITY}/{client.tenant or 'common'}/v2.0"
+        return f"{client.authority or MICROSOFT_AUTHORITY}/{client.tenant or 'common'}/v2.0"
 
     @property
     def name(self) -> str:
@@ -60,9 +58,9 @@ class ProviderProfile:
         In Entra ID their administrators write `email` as they please
         (https://learn.microsoft.com/entra/identity-platform/migrate-off-email-claim-authorization).
         """
-        if _ANY_TENANT in str(self.metadata.get("issuer", "")):
+        if ANY_TENANT in str(self.metadata.get("issuer", "")):
             return True
-        return self.is_microsoft and self.account.oauth.tenant.lower() in _TENANTS_OF_MANY
+        return self.is_microsoft and self.account.oauth.tenant.lower() in SHARED_TENANTS
 
     @property
     def has_openid(self) -> bool:

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 import msal
 
-from xoauth2_proxy.accounts.oauth_client import GrantType
+from xoauth2_proxy.accounts.oauth_client import MICROSOFT_AUTHORITY, SHARED_TENANTS, GrantType
 from xoauth2_proxy.errors import TokenEndpointRefused
 from xoauth2_proxy.oauth import endpoint
 from xoauth2_proxy.oauth.refreshers import check_client
@@ -35,9 +35,7 @@ if TYPE_CHECKING:
     from xoauth2_proxy.accounts.oauth_client import OAuthClient
     from xoauth2_proxy.oauth.grant import Grant, TokenResponse
 
-_AUTHORITY = "https://login.microsoftonline.com"
 _TENANT = "common"  # people of any organisation, and personal accounts
-_MANY_TENANTS = frozenset({"", "common", "organizations", "consumers"})
 _SCOPES = {
     GrantType.REFRESH_TOKEN: ["https://outlook.office.com/SMTP.Send"],
     GrantType.CLIENT_CREDENTIALS: ["https://outlook.office365.com/.default"],
@@ -121,9 +119,10 @@ def _authority(client: OAuthClient) -> str:
         # Never used, but msal requires one.
         parts = urlsplit(client.token_endpoint)
         return f"{parts.scheme}://{parts.netloc}/{client.tenant or _TENANT}"
-    if client.grant_type is GrantType.CLIENT_CREDENTIALS and client.tenant in _MANY_TENANTS:
+    if client.grant_type is GrantType.CLIENT_CREDENTIALS and client.tenant in SHARED_TENANTS:
         raise TokenEndpointRefused("client_credentials need a tenant: its id or domain")
-    return f"{(client.authority or _AUTHORITY).rstrip('/')}/{client.tenant or _TENANT}"
+    authority = client.authority or MICROSOFT_AUTHORITY
+    return f"{authority.rstrip('/')}/{client.tenant or _TENANT}"
 
 
 def _certificate(path: Path) -> dict[str, str]:
