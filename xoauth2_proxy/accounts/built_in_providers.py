@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from xoauth2_proxy.accounts.accounts import Limits, TlsMode, Upstream
-from xoauth2_proxy.accounts.oauth_client import OAuthClient
+from xoauth2_proxy.accounts.oauth_client import MICROSOFT_AUTHORITY, OAuthClient
 from xoauth2_proxy.accounts.providers import MOCK, Provider
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ _OUTLOOK = Provider(
     connections_allowed=3,  # Exchange Online: a fourth is answered 432 4.3.2
     built_in_client=OAuthClient(
         scopes=("https://outlook.office.com/SMTP.Send", "offline_access"),
-        authority="https://login.microsoftonline.com",
+        authority=MICROSOFT_AUTHORITY,
         tenant="common",
         idle_days=90,  # learn.microsoft.com/entra/identity-platform/refresh-tokens
     ),

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from xoauth2_proxy.accounts.oauth_client import MICROSOFT_AUTHORITY
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -17,7 +19,6 @@ if TYPE_CHECKING:
     from xoauth2_proxy.upstream.connection import Connection
 
 _GOOGLE = "https://oauth2.googleapis.com/token"
-_MICROSOFT = "https://login.microsoftonline.com"
 
 
 class Trouble(Exception):
@@ -69,7 +70,7 @@ class DoctorContext:
         if not self.token_endpoint and refresher == "gmail":
             self.token_endpoint = _GOOGLE
         elif not self.token_endpoint and refresher == "outlook":
-            authority = (client.authority or _MICROSOFT).rstrip("/")
+            authority = (client.authority or MICROSOFT_AUTHORITY).rstrip("/")
             self.token_endpoint = f"{authority}/{client.tenant or 'common'}/oauth2/v2.0/token"
 
     @property
