@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-
 _MAX_MAILBOXES = 10_000
 _NO_CODE = b"garbage"
 

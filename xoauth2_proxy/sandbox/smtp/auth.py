@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 _SCOPE = "https://mail.google.com/"
 
-
 _MAX_FAILURES = 5
 _CANCELLED = "501 5.7.0 Authentication cancelled"
 _CONTINUE = "334 "

@@ -35,7 +35,6 @@ _MAX_BACKLOG_BYTES = 64 * 1024  # read ahead while a reply is being delayed
 _LINGER_NOT = struct.pack("ii", 1, 0)  # SO_LINGER: on, 0 seconds; closing sends RST
 _GONE = getattr(select, "POLLRDHUP", 0)  # Linux's; elsewhere only a reset is seen unread
 
-
 _BACKLOG = 1024
 _STOP_SECONDS = 5.0
 _ACCEPT_AGAIN_SECONDS = 1.0  # after running out of file descriptors, as asyncio's servers do

@@ -22,7 +22,6 @@ _ALGORITHM = "HS256"
 # An unknown token may contain anything, such as JSON that is nested too deeply.
 _MALFORMED = (JoseError, ValueError, TypeError, KeyError, OverflowError, RecursionError)
 
-
 ISSUER = "xoauth2-proxy-sandbox"
 _AUDIENCE = "smtp"
 _GOOGLE_PREFIX = "ya29."

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 MAX_REVOKED = 100_000  # that have not expired; some 25 MB
 
-
 _FORGED = "the token was altered, or is signed with another key (another state directory)"
 _SHOWN_CLAIMS = ("iss", "aud", "sub", "iat", "exp", "jti")
 

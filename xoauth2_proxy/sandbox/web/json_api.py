@@ -22,14 +22,12 @@ if TYPE_CHECKING:
     from xoauth2_proxy.sandbox.message_store import Message
     from xoauth2_proxy.sandbox.provider_state import ProviderState
 
-
 _DEFAULT_LIMIT = 1000
 _MAX_LIMIT = 5000
 _SHOWN = (
     *("seq", "id", "mailbox", "reverse_path", "forward_paths"),
     *("size_bytes", "sha256", "message_id", "via"),
 )
-
 
 MAX_EXAMINED = 5000  # messages for one request: reading a subject takes up to 0.1 ms
 _MAX_QUERY_CHARACTERS = 200
