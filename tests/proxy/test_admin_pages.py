@@ -61,7 +61,7 @@ async def test_the_list_shows_disabled_accounts_and_why(tmp_path: Path) -> None:
     ):
         shown = text_of(await browser.get("/"))
         assert "Disabled accounts 60" in shown
-        assert 'its account has "enabled": false' in shown
+        assert 'Each has "enabled": false' in shown
         assert "off0@example.com gmail" in shown
         assert "and 10 more" in shown
         found = text_of(await browser.get("/?q=off59"))

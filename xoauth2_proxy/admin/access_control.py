@@ -67,11 +67,7 @@ class AccessControl:
     def kind(self, request: web.Request) -> RouteKind:
         """Return the kind of the request's route."""
         resource = request.match_info.route.resource
-        return (
-            self._kinds.get(resource.canonical, RouteKind.MONITOR)
-            if resource
-            else RouteKind.MONITOR
-        )
+        return self._kinds.get(resource.canonical if resource else "", RouteKind.MONITOR)
 
     @web.middleware
     async def admit(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -125,7 +121,7 @@ class AccessControl:
         if wait_seconds:
             headers = {"Retry-After": str(int(wait_seconds) + 1)}
             raise web.HTTPTooManyRequests(text="too many wrong tokens; wait", headers=headers)
-        if self._matches(given):
+        if hmac.compare_digest(given.encode("utf-8", "surrogateescape"), self._token):
             return True
         self._failures.add(address)
         return False
@@ -230,9 +226,6 @@ class AccessControl:
     def _is_own(self, request: web.Request, origin: str) -> bool:
         netloc = urlsplit(origin).netloc.lower()
         return netloc in {request.headers.get("Host", "").lower(), self._public.netloc} - {""}
-
-    def _matches(self, given: str) -> bool:
-        return hmac.compare_digest(given.encode("utf-8", "surrogateescape"), self._token)
 
     def _is_https(self, request: web.Request) -> bool:
         return self.origin(request).startswith("https:")

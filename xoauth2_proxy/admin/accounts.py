@@ -15,7 +15,6 @@ from aiohttp import web
 from xoauth2_proxy import log, strict_json
 from xoauth2_proxy.admin.access_control import BODY_SECONDS, RouteKind
 from xoauth2_proxy.admin.http_errors import HttpError, http_error
-from xoauth2_proxy.admin.views import DISABLED_REASON, DISABLED_REMEDY
 from xoauth2_proxy.errors import ConfigError, TokenError, TokenStoreUnavailable
 from xoauth2_proxy.mailboxes.additions import Proposal
 
@@ -27,6 +26,11 @@ if TYPE_CHECKING:
     from xoauth2_proxy.mailboxes.operations import Mailboxes
 
 MAX_BATCH = 100
+_DISABLED = {
+    "state": "disabled",
+    "reason": 'its account has "enabled": false',
+    "remedy": 'write "enabled": true into the configuration file and reload',
+}
 MAX_BODY_BYTES = 1024 * 1024
 
 _log = log.logger("admin")
@@ -57,8 +61,7 @@ class AccountsApi:
 
     async def _list(self, _request: web.Request) -> web.Response:
         accounts = [mailbox_json(one) for one in await self._mailboxes.listing()]
-        told = {"state": "disabled", "reason": DISABLED_REASON, "remedy": DISABLED_REMEDY}
-        disabled = [asdict(account) | told for account in self._mailboxes.disabled()]
+        disabled = [asdict(account) | _DISABLED for account in self._mailboxes.disabled()]
         return _answer(total_accounts=len(accounts), accounts=accounts, disabled_accounts=disabled)
 
     async def _show(self, request: web.Request) -> web.Response:

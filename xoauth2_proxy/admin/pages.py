@@ -16,13 +16,7 @@ from aiohttp import web
 from xoauth2_proxy import log
 from xoauth2_proxy.admin.access_control import RouteKind, form_fields
 from xoauth2_proxy.admin.http_errors import http_error
-from xoauth2_proxy.admin.views import (
-    DISABLED_REASON,
-    DISABLED_REMEDY,
-    PAGE_SIZE,
-    mailbox_table,
-    row,
-)
+from xoauth2_proxy.admin.views import PAGE_SIZE, mailbox_table, row
 from xoauth2_proxy.errors import ProxyError
 from xoauth2_proxy.mailboxes.additions import Proposal
 from xoauth2_proxy.oauth.mailbox_status import State
@@ -92,8 +86,6 @@ class MailboxPages:
             "mailboxes.html",
             list=shown,
             most_disabled=PAGE_SIZE,
-            disabled_reason=DISABLED_REASON,
-            disabled_remedy=DISABLED_REMEDY,
             here=_place(query),
             links={page: _place(query, page=page) for page in _near(shown.page, shown.pages)},
             done=_DONE.get(query.get("done", ""), ""),

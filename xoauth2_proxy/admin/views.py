@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from xoauth2_proxy.mailboxes.interface import Mailbox
 
 PAGE_SIZE = 50
-DISABLED_REASON = 'its account has "enabled": false'
-DISABLED_REMEDY = 'write "enabled": true into the configuration file and reload'
 _MINUTE, _HOUR, _DAY = 60.0, 3600.0, 86_400.0
 
 
