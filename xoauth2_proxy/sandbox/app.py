@@ -67,7 +67,9 @@ class Sandbox:
     received: MessageStore = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self.host = loopback_address(self.host)
+        self.host = "127.0.0.1" if self.host == "localhost" else self.host
+        if not is_loopback(self.host):
+            raise ValueError(f"the sandbox listens on loopback only, not on {self.host}")
         self.received = MessageStore(self.max_received_bytes, self.max_records)
         behaviour = self.settings.behaviour
         self.behaviour = replace(
@@ -222,16 +224,3 @@ class Sandbox:
         )
         api = TestApi(self.add_fault, self.clear_faults, provider.verifier, self._factory)
         return HttpServer([*routes, *endpoint.routes(), *api.routes()], on_stop=endpoint.end)
-
-
-def loopback_address(host: str) -> str:
-    """Return the address to bind for `host`.
-
-    Raises:
-        ValueError: it is not a loopback address.
-    """
-    if host == "localhost":
-        return "127.0.0.1"
-    if not is_loopback(host):
-        raise ValueError(f"the sandbox listens on loopback only, not on {host}")
-    return host
