@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from email import message_from_bytes
 from typing import TYPE_CHECKING
@@ -121,6 +121,8 @@ class ScriptedServer:
             self._writers.discard(writer)
             self.open_now -= 1
             writer.transport.abort()
+            with suppress(OSError):
+                await writer.wait_closed()
             await self.changed()
 
     async def hold(self) -> None:

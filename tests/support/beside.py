@@ -27,6 +27,7 @@ def beside(served: AbstractAsyncContextManager[T]) -> Iterator[T]:
             async with served as value:
                 entered.set_result((value, lambda: loop.call_soon_threadsafe(is_over.set)))
                 await is_over.wait()
+            await _others_ended()
         except BaseException as error:
             if entered.done():
                 raise
@@ -40,3 +41,10 @@ def beside(served: AbstractAsyncContextManager[T]) -> Iterator[T]:
         finally:
             end()
             staying.result(PATIENCE_SECONDS)
+
+
+async def _others_ended() -> None:
+    """Let connections end that were accepted in the last moment; their clients have gone."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while others := asyncio.all_tasks() - {asyncio.current_task()}:
+            await asyncio.wait(others)

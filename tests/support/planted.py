@@ -14,7 +14,7 @@ import re
 import secrets
 import traceback
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 from urllib.parse import quote, quote_plus
 
@@ -118,5 +118,10 @@ def chain(error: BaseException | None) -> Iterator[BaseException]:
 
 def objects() -> str:
     """Return what every object of the relay's own classes says of itself."""
-    own = [one for one in gc.get_objects() if str(type(one).__module__).startswith("xoauth2_proxy")]
+    own = [one for one in gc.get_objects() if _is_own(type(one))]
     return "\n".join(dict.fromkeys(map(repr, own)))  # many say the same
+
+
+@cache
+def _is_own(kind: type) -> bool:
+    return str(kind.__module__).startswith("xoauth2_proxy")
