@@ -6,7 +6,6 @@ end it silently. Only small modules are imported, since Ctrl+C may arrive during
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import io
 import os
@@ -15,7 +14,7 @@ import sys
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from types import FrameType
     from typing import TextIO
 
@@ -33,7 +32,7 @@ class OutputFailed(BaseException):
 def run(work: Callable[[], None]) -> NoReturn:
     """Call `work`, which may print and raise `SystemExit`, then end the process."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else: nohup ignores it
-        signal.signal(signal.SIGINT, _interrupted)
+        signal.signal(signal.SIGINT, end_at_interrupt)
     _open_missing()
     sys.stdout = _text(_Output(1, "w", closefd=False), sys.stdout)
     sys.stderr = _text(_Errors(2, "w", closefd=False), sys.stderr)
@@ -49,22 +48,6 @@ def run(work: Callable[[], None]) -> NoReturn:
     except Exception as error:
         _report_internal_error(error)
     sys.exit(0)
-
-
-@contextlib.contextmanager
-def keyboard_interrupts() -> Iterator[None]:
-    """Let Ctrl+C raise `KeyboardInterrupt` in this block, for work that must clean up.
-
-    Elsewhere Ctrl+C ends the process at once.
-    """
-    before = signal.getsignal(signal.SIGINT)
-    if before is _interrupted:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        if before is _interrupted:
-            signal.signal(signal.SIGINT, before)
 
 
 def _end(ended: SystemExit) -> NoReturn:
@@ -99,8 +82,9 @@ def _print_error(text: str) -> None:
     sys.stderr.flush()
 
 
-def _interrupted(_signal: int, _frame: FrameType | None) -> None:
-    # Not an exception: it could be raised anywhere, for example during an import.
+def end_at_interrupt(_signal: int, _frame: FrameType | None) -> None:
+    """Handle SIGINT by ending the process at once."""
+    # Not by an exception: it could be raised anywhere, for example during an import.
     os._exit(_EXIT_INTERRUPTED)
 
 

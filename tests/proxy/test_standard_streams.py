@@ -194,6 +194,34 @@ def test_termination_while_importing_is_silent(accounts: Path) -> None:
     assert found == (-signal.SIGTERM, "")
 
 
+IN_A_CALLBACK = """
+import asyncio, os, signal
+from xoauth2_proxy import standard_streams
+from xoauth2_proxy.cli import configured
+
+async def wait():
+    answer = asyncio.get_running_loop().create_future()
+
+    def give():
+        os.kill(os.getpid(), signal.SIGINT)
+        answer.set_result(None)  # fails if the signal has cancelled who waits for it
+
+    asyncio.get_running_loop().call_soon(give)
+    await answer
+    await asyncio.Event().wait()
+
+standard_streams.run(lambda: exit(configured.run(wait())))
+"""
+
+
+def test_ctrl_c_in_the_midst_of_a_callback_is_130_and_silent() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", IN_A_CALLBACK],
+        capture_output=True, text=True, timeout=WAIT_SECONDS, check=False,
+    )  # fmt: skip
+    assert (ended.returncode, ended.stderr) == (130, "")
+
+
 # A relay goes on.
 
 

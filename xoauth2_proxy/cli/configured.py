@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 from typing import TYPE_CHECKING, NoReturn
 
 import typer
@@ -16,7 +17,7 @@ from xoauth2_proxy.errors import ConfigError
 from xoauth2_proxy.files import default_state_dir
 from xoauth2_proxy.oauth.refreshers import registry
 from xoauth2_proxy.service.components import open_configured_store
-from xoauth2_proxy.standard_streams import keyboard_interrupts
+from xoauth2_proxy.standard_streams import end_at_interrupt
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -108,9 +109,24 @@ def console(source: ConfigSource) -> Console:
 
 
 def run(work: Coroutine[object, object, int], store: TokenStore | None = None) -> int:
-    """Return the exit code of a command that waits; SIGINT cancels it. `store` is closed."""
+    """Return the exit code of a command that waits; SIGINT cancels it. `store` is closed.
 
-    async def closing() -> int:
+    A second SIGINT ends the process.
+    """
+    before = signal.getsignal(signal.SIGINT)
+
+    async def interruptible() -> int:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+
+        def cancel() -> None:
+            if task is not None:
+                task.cancel()
+            loop.remove_signal_handler(signal.SIGINT)
+            signal.signal(signal.SIGINT, before)
+
+        if before is end_at_interrupt:
+            # asyncio's own handler would cancel in the midst of any callback, which then fails.
+            loop.add_signal_handler(signal.SIGINT, cancel)
         try:
             return await work
         finally:
@@ -118,7 +134,9 @@ def run(work: Coroutine[object, object, int], store: TokenStore | None = None) -
                 await store.close()
 
     try:
-        with keyboard_interrupts():
-            return asyncio.run(closing())
-    except KeyboardInterrupt:
+        return asyncio.run(interruptible())
+    except asyncio.CancelledError:
         return EXIT_INTERRUPTED
+    finally:
+        if before is end_at_interrupt:
+            signal.signal(signal.SIGINT, before)

@@ -9,8 +9,6 @@ from typing import TextIO
 
 import argon2
 
-from xoauth2_proxy.standard_streams import keyboard_interrupts
-
 _MAX_CHARACTERS = 4096
 _EXIT_USAGE, _EXIT_INTERRUPTED = 2, 130
 
@@ -33,14 +31,15 @@ def run(given: TextIO) -> int:
 
 
 def _typed() -> str:
-    # Both signals raise KeyboardInterrupt here, after which `getpass` lets the terminal echo again.
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # Both raise KeyboardInterrupt here, after which `getpass` lets the terminal echo again.
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(one, signal.default_int_handler) for one in signals]
     try:
-        with keyboard_interrupts():
-            password = getpass.getpass("Password: ")
-            again = getpass.getpass("Once more: ")
+        password = getpass.getpass("Password: ")
+        again = getpass.getpass("Once more: ")
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for one, handler in zip(signals, before, strict=True):
+            signal.signal(one, handler)
     if password != again:
         raise ValueError("the two passwords differ; nothing was hashed")
     return _checked(password)
