@@ -118,7 +118,7 @@ def chain(error: BaseException | None) -> Iterator[BaseException]:
 
 def objects() -> str:
     """Return what every object of the relay's own classes says of itself."""
-    own = [one for one in gc.get_objects() if _is_own(type(one))]
+    own = [one for one in gc.get_objects() if _is_own(type(one))]  # type: ignore[arg-type]
     return "\n".join(dict.fromkeys(map(repr, own)))  # many say the same
 
 
