@@ -127,7 +127,7 @@ async def test_pages_run_no_script_and_stay_out_of_caches() -> None:
 
 async def test_nobody_is_waited_for_without_end() -> None:
     async with LoopbackRedirect() as loopback:
-        with pytest.raises(SignInRefused, match="nobody signed in"):
+        with pytest.raises(SignInRefused, match="no one signed in"):
             await loopback.result(STATE, taken, wait_seconds=0.01)
 
 

@@ -88,7 +88,7 @@ def test_a_configured_grant_that_nobody_used_is_unused() -> None:
 def test_without_a_grant_somebody_must_sign_in(grant: StoredGrant | None) -> None:
     found = seen(grant, refresh_token="")
     assert found.state is State.SIGN_IN_NEEDED
-    assert found.reason == "nobody has signed in yet"
+    assert found.reason == "no one has signed in yet"
     assert found.remedy == "sign in: xoauth2-proxy login Alice@example.com"
 
 

@@ -171,7 +171,7 @@ async def test_odd_lifetimes_cost_no_token(
 
 
 async def test_nobody_signed_in_yet(endpoint: TokenEndpoint, refresher: GmailRefresher) -> None:
-    with pytest.raises(GrantRevoked, match=f"nobody has signed in yet: .* login {MAILBOX}"):
+    with pytest.raises(GrantRevoked, match=f"no one has signed in yet: .* login {MAILBOX}"):
         await refresher.refresh(replace(persons(endpoint), refresh_token=""))
     assert endpoint.requests == []
 

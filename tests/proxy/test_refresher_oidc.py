@@ -263,7 +263,7 @@ async def test_a_revoked_grant_needs_a_person(server: TokenEndpoint, refresh: Re
 async def test_without_a_refresh_token_nobody_is_asked(
     server: TokenEndpoint, refresh: Refresh
 ) -> None:
-    with pytest.raises(GrantRevoked, match="nobody has signed in yet"):
+    with pytest.raises(GrantRevoked, match="no one has signed in yet"):
         await refresh("")
     assert server.requests == []
 

@@ -61,7 +61,7 @@ async def test_a_login_that_succeeds_again_makes_it_well(
     "error",
     [
         TokenEndpointUnavailable("login.example gave no answer in time"),
-        GrantRevoked("nobody has signed in yet"),
+        GrantRevoked("no one has signed in yet"),
         GrantRevoked("AADSTS50173", oauth_error="invalid_grant"),
     ],
 )

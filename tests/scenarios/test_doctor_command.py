@@ -151,7 +151,7 @@ async def test_a_sign_in_of_another_client_is_told_from_none_at_all(
     entry = provider_entry(identity_provider)
     command_line.write({"providers": {"company": entry}, "accounts": [account]})
     step = failed(await command_line.ask("doctor", MAILBOX, "--json"))
-    assert (step["step"], step["finding"]) == ("stored sign-in", "nobody has signed in yet")
+    assert (step["step"], step["finding"]) == ("stored sign-in", "no one has signed in yet")
     async with command_line.start("login", MAILBOX, "--paste") as command:
         async with Person(identity_provider) as person:
             redirect = await person.sign_in(await command.url(), MAILBOX)

@@ -169,7 +169,7 @@ async def test_everything_that_fails_is_told_with_its_remedy(upstream: Upstream)
     account = patient(replace(upstream, port=closed_port()), refresh_token="")
     found = await Ward(account).examine(is_json=False)
     lines = found.text.splitlines()
-    assert "Fails first: stored sign-in: nobody has signed in yet" in lines
+    assert "Fails first: stored sign-in: no one has signed in yet" in lines
     assert any(line.startswith("Also fails:  connection to the mail host: ") for line in lines)
     assert found.text.count("What to do:") == 2
 

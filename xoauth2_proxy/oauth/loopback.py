@@ -101,7 +101,7 @@ class LoopbackRedirect:
             async with asyncio.timeout(wait_seconds):
                 answer = await self._answer
         except TimeoutError:
-            raise SignInRefused(f"nobody signed in within {wait_seconds:.0f} s") from None
+            raise SignInRefused(f"no one signed in within {wait_seconds:.0f} s") from None
         try:
             outcome = await finish(answer)
         except ProxyError as error:

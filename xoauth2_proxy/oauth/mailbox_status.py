@@ -142,7 +142,7 @@ def status_of(
         return replace(
             status,
             state=State.SIGN_IN_NEEDED,
-            reason="nobody has signed in yet",
+            reason="no one has signed in yet",
             remedy=_sign_in(account, "sign in"),
             last_error=_words(grant.failure) if grant and grant.failure else "",
         )

@@ -36,7 +36,7 @@ _MAX_INTERVAL_SECONDS = 60.0
 _MAX_WORDS = 300  # characters of a redirect's error: anyone can write one
 _DEVICE_ENDS = {
     "access_denied": "the person declined",
-    "expired_token": "nobody signed in before the code expired; try again",
+    "expired_token": "no one signed in before the code expired; try again",
 }
 
 

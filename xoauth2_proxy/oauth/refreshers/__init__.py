@@ -26,7 +26,7 @@ def check_client(grant: Grant) -> None:
         raise TokenEndpointRefused("no client_id is configured; clients must bring their own token")
     if grant.client.grant_type is GrantType.REFRESH_TOKEN and not grant.refresh_token:
         command = f"xoauth2-proxy login {shlex.quote(grant.mailbox)}"
-        raise GrantRevoked(f"nobody has signed in yet: {command}")
+        raise GrantRevoked(f"no one has signed in yet: {command}")
 
 
 class Refresher(Protocol):
