@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -62,12 +63,12 @@ class Counters:
     transactions_refused: int = 0  # at or after the content
     turns: int = 0  # flights of replies written while the client had nothing under way
     token_requests: int = 0  # at the token endpoint
-    open_by_mailbox: dict[str, int] = field(default_factory=dict)  # authenticated, now
+    open_by_mailbox: Counter[str] = field(default_factory=Counter)  # authenticated, now
     peak_by_mailbox: dict[str, int] = field(default_factory=dict)
-    refused_by_limit: dict[str, int] = field(default_factory=dict)
+    refused_by_limit: Counter[str] = field(default_factory=Counter)
     delayed_by_limit: int = 0  # messages that were accepted later than they came
-    faults_met: dict[str, int] = field(default_factory=dict)  # by step and action
-    _replies: dict[bytes, int] = field(default_factory=dict)
+    faults_met: Counter[str] = field(default_factory=Counter)  # by step and action
+    _replies: Counter[bytes] = field(default_factory=Counter)
 
     @property
     def replies_by_code(self) -> dict[str, int]:
@@ -87,17 +88,14 @@ class Counters:
         counts = self._replies
         for octets in replies:
             code = octets[:3]
-            try:
-                counts[code] += 1
-            except KeyError:  # the first of its code, or garbage
-                code = code if code.isdigit() and len(code) == 3 else _NO_CODE
-                counts[code] = counts.get(code, 0) + 1
+            if code not in counts and not (code.isdigit() and len(code) == 3):
+                code = _NO_CODE
+            counts[code] += 1
 
     def mailbox_opened(self, mailbox: str) -> None:
         """Count one more authenticated connection of a mailbox."""
-        count = self.open_by_mailbox.get(mailbox, 0) + 1
-        self.open_by_mailbox[mailbox] = count
-        peak = max(self.peak_by_mailbox.get(mailbox, 0), count)
+        self.open_by_mailbox[mailbox] += 1
+        peak = max(self.peak_by_mailbox.get(mailbox, 0), self.open_by_mailbox[mailbox])
         if mailbox in self.peak_by_mailbox or len(self.peak_by_mailbox) < _MAX_MAILBOXES:
             self.peak_by_mailbox[mailbox] = peak
 
@@ -111,11 +109,3 @@ class Counters:
         """Reset the peaks to what is open now."""
         self.connections_peak = self.connections_open
         self.peak_by_mailbox = dict(self.open_by_mailbox)
-
-    def fault_met(self, name: str) -> None:
-        """Count a fault that an arrival met."""
-        self.faults_met[name] = self.faults_met.get(name, 0) + 1
-
-    def limit_met(self, name: str) -> None:
-        """Count a refusal because of a limit."""
-        self.refused_by_limit[name] = self.refused_by_limit.get(name, 0) + 1

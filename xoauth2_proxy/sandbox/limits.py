@@ -191,6 +191,6 @@ class ProviderLimits:
         return ""
 
     def _refused(self, limit: str, text: str) -> str:
-        self._counters.limit_met(limit)
+        self._counters.refused_by_limit[limit] += 1
         self.met = self._behaviour.describe_limit(limit)
         return text

@@ -70,7 +70,7 @@ class ProviderState:
             return None
         fault = self._faults.next(step, mailbox, argument)
         if fault is not None:
-            self.counters.fault_met(f"{fault.step}:{fault.action}")
+            self.counters.faults_met[f"{fault.step}:{fault.action}"] += 1
         return fault
 
     def max_line_bytes(self, verb: bytes) -> int:

@@ -184,7 +184,7 @@ def _recipient_refusal(session: SessionState, transaction: Transaction, path: st
     if not (envelope.smtputf8 or path.isascii()):
         return _NEEDS_UTF8
     if len(envelope.forward_paths) >= provider.behaviour.max_recipients:
-        provider.counters.limit_met("max_recipients")
+        provider.counters.refused_by_limit["max_recipients"] += 1
         session.why = provider.behaviour.describe_limit("max_recipients")
         return provider.dialect.too_many_recipients
     return _NESTED if transaction.via else ""

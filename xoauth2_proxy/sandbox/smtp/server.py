@@ -145,7 +145,7 @@ class SandboxConnection(asyncio.Protocol):
         elif session.transaction is None and self._opened_at < now - (
             behaviour.session_seconds or math.inf
         ):
-            provider.counters.limit_met("session_seconds")
+            provider.counters.refused_by_limit["session_seconds"] += 1
             why = behaviour.describe_limit("session_seconds")
             self.farewell(dialect.encode(dialect.session_over), "IDLE", why)
 

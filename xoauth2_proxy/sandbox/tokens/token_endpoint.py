@@ -115,7 +115,7 @@ class TokenEndpoint:
         fault = self.faults.next("token", token_request.mailbox, token_request.grant_type)
         if fault is None:
             return self._answer(token_request)
-        self.counters.fault_met(f"{fault.step}:{fault.action}")
+        self.counters.faults_met[f"{fault.step}:{fault.action}"] += 1
         if fault.action is not TokenAction.DELAY:
             self._record_refusal(
                 token_request, f"({fault.action.meaning})", fault.describe(fault.action)
