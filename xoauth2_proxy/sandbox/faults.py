@@ -105,9 +105,11 @@ _TEXTS_AT = {
         Action.TEMPFAIL: "454 4.7.0 Temporary authentication failure",
     },
 }
-REPLIES = frozenset({Action.REPLY, *_TEXTS})  # another reply instead
-AROUND = frozenset({Action.REPLY_TWICE, Action.REPLY_THEN_DROP})  # change the reply
-PRESUMED = frozenset({Action.EXPIRED, Action.REVOKED, Action.TAMPERED, Action.WRONG_MAILBOX})
+OTHER_REPLY = frozenset({Action.REPLY, *_TEXTS})  # another reply is sent
+CHANGED_REPLY = frozenset(
+    {Action.REPLY_TWICE, Action.REPLY_THEN_DROP}
+)  # the usual reply is changed
+REFUSED_TOKEN = frozenset({Action.EXPIRED, Action.REVOKED, Action.TAMPERED, Action.WRONG_MAILBOX})
 
 
 @dataclass(frozen=True, slots=True, config=STRICT)
@@ -198,7 +200,7 @@ class Fault(ScriptedFault):
             raise ValueError("the action reply needs a text")
         if self.action is Action.ACCEPT_THEN_DROP and self.step is not Step.END:
             raise ValueError("the action accept_then_drop is for the step end only")
-        if self.action in PRESUMED and self.step is not Step.AUTH:
+        if self.action in REFUSED_TOKEN and self.step is not Step.AUTH:
             raise ValueError(f"the action {self.action} is for the step auth only")
 
     @classmethod

@@ -174,7 +174,7 @@ def _log_in(session: SessionState, mailbox: str, *, token: str) -> str:
         session.why = limits.met
         provider.counters.auth_refused += 1
         return refusal
-    if session.presumed:
+    if session.refuses_token:
         return _challenge(session, "401")
     if provider.verifier.objection(mailbox, token):
         session.why = provider.verifier.explain_refusal(mailbox, token)

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from xoauth2_proxy.sandbox.faults import AROUND, PRESUMED, REPLIES, Action, Fault, Step
+from xoauth2_proxy.sandbox.faults import (
+    CHANGED_REPLY,
+    OTHER_REPLY,
+    REFUSED_TOKEN,
+    Action,
+    Fault,
+    Step,
+)
 from xoauth2_proxy.sandbox.smtp.session_state import Ending, Input
 
 if TYPE_CHECKING:
@@ -33,7 +40,7 @@ def run_step(session: SessionState, step: Step, argument: str, run: Run) -> None
     action, reason = fault.action, fault.describe(fault.action)
     if action in _DONE:
         session.note_refusal(_DONE[action], reason)
-    if action in REPLIES:
+    if action in OTHER_REPLY:
         _reply_instead(session, fault, reason)
     elif action is Action.DROP:
         session.close()
@@ -45,12 +52,12 @@ def run_step(session: SessionState, step: Step, argument: str, run: Run) -> None
     elif action is Action.STALL:
         session.is_silent = True
         session.input = Input.NOTHING
-    elif action in PRESUMED:
-        session.presumed = action.value
-        session.why = f"{reason}: the token is taken for that, whatever it is"
+    elif action in REFUSED_TOKEN:
+        session.refuses_token = True
+        session.why = f"{reason}: the token is treated as such, whatever it is"
         session.say(run(session, argument))
-        session.presumed = ""
-    elif action in AROUND and step in _BEFORE_THEIR_REPLY:
+        session.refuses_token = False
+    elif action in CHANGED_REPLY and step in _BEFORE_THEIR_REPLY:
         session.pending_faults.append(fault)
         session.say(run(session, argument))
     else:

@@ -32,8 +32,8 @@ SHUTDOWN_SECONDS = 5.0  # for the client's share of ending TLS
 _MAX_FLIGHTS = 256  # held back by `rtt_seconds`
 _NOT_READING = (Ending.UPGRADE, Ending.FREEZE)
 _MAX_BACKLOG_BYTES = 64 * 1024  # read ahead while a reply is being delayed
-_LINGER_NOT = struct.pack("ii", 1, 0)  # SO_LINGER: on, 0 seconds; closing sends RST
-_GONE = getattr(select, "POLLRDHUP", 0)  # Linux's; elsewhere only a reset is seen unread
+_LINGER_ZERO = struct.pack("ii", 1, 0)  # SO_LINGER: on, 0 seconds; closing sends RST
+_PEER_CLOSED = getattr(select, "POLLRDHUP", 0)  # Linux's; elsewhere only a reset is seen unread
 
 _BACKLOG = 1024
 _STOP_SECONDS = 5.0
@@ -165,7 +165,7 @@ class SandboxConnection(asyncio.Protocol):
         if self._transport is None or self._session.ending is not Ending.FREEZE:
             return False
         poll = select.poll()
-        poll.register(self._transport.get_extra_info("socket").fileno(), _GONE)
+        poll.register(self._transport.get_extra_info("socket").fileno(), _PEER_CLOSED)
         return bool(poll.poll(0))
 
     def _settle(self) -> None:
@@ -200,7 +200,7 @@ class SandboxConnection(asyncio.Protocol):
         if ending is Ending.ABORT:
             with contextlib.suppress(OSError):
                 peer = transport.get_extra_info("socket")
-                peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NOT)
+                peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_ZERO)
             transport.abort()
             return
         if octets:

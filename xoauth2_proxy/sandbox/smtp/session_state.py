@@ -66,7 +66,7 @@ class SessionState:
     mechanism: str = ""
     auth_failures: int = 0
     expects: Callable[[SessionState, bytes], str] | None = None  # takes the next AUTH response
-    presumed: str = ""  # what a fault takes the token for, whatever it is; "": nothing
+    refuses_token: bool = False  # a fault treats the token as bad, whatever it is
 
     transaction: Transaction | None = None
     chunk: BdatChunk = field(default_factory=lambda: BdatChunk(0, is_last=False, refusal=""))
