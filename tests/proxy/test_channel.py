@@ -48,6 +48,19 @@ async def test_what_must_arrive_does_so_though_other_lines_are_lost() -> None:
     assert len(lines) < 10_000, "nothing was lost, so nothing was tried"
 
 
+async def test_what_is_said_to_a_process_that_was_killed_is_lost_in_silence() -> None:
+    async with channels() as (here, other):
+        here.say("ping")
+        other.close()  # with something unread, as when it is killed
+        for _ in range(3):
+            here.say("wanted something 1")
+            here.say("forget someone@example.com", must_arrive=True)
+            here.send_config(b"configuration")
+            await asyncio.sleep(0)  # the loop learns that a write has failed
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            assert await here.line() == ""
+
+
 async def test_a_large_configuration_arrives_between_lines(tmp_path: Path) -> None:
     config = ConfigFile(tmp_path).load_one()
     (account,) = config.accounts

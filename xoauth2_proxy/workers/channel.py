@@ -72,17 +72,17 @@ class Channel:
         return cls(*await asyncio.open_unix_connection(sock=end))
 
     def say(self, line: str, *, must_arrive: bool = False) -> None:
-        """Send a line; it is dropped if the other process has stopped reading.
+        """Send a line; it is dropped if the other process has stopped reading, or has ended.
 
-        With `must_arrive` it is buffered instead; such lines are rare.
+        With `must_arrive` it is buffered instead of dropped; such lines are rare.
         """
         unsent_bytes = self._writer.transport.get_write_buffer_size()
         if must_arrive or unsent_bytes <= _MAX_UNSENT_BYTES:
-            self._writer.write(" ".join(line.split())[:_MAX_LINE].encode() + b"\n")
+            self._write(" ".join(line.split())[:_MAX_LINE].encode() + b"\n")
 
     def send_config(self, config: bytes) -> None:
         """Send a pickled configuration, preceded by the line that announces it."""
-        self._writer.write(f"{CONFIG}{len(config)}\n".encode() + config)
+        self._write(f"{CONFIG}{len(config)}\n".encode() + config)
 
     async def config(self, line: str) -> Config:
         """Return the configuration that `line` announces. Raises `EOFError`."""
@@ -108,6 +108,12 @@ class Channel:
         self._writer.close()
         with suppress(OSError):
             await self._writer.wait_closed()
+
+    def _write(self, octets: bytes) -> None:
+        # The other process may have been killed, and a write have failed before the end of the
+        # channel is read. From then on asyncio ignores what is written; uvloop raises.
+        if not self._writer.transport.is_closing():
+            self._writer.write(octets)
 
 
 def receive_setup(end: socket.socket) -> Setup:
