@@ -205,9 +205,9 @@ class _Message:
             except UpstreamClosedEarly:
                 self._end_lease(in_doubt=True)
                 reply = await send(await self._connect(new=True))
+            return judge(reply)
         except BaseException as error:
             return self._failed(error)
-        return judge(reply)
 
     def _settled(self, answer: Reply) -> None:
         """Note the answer that the client gets."""
@@ -229,7 +229,7 @@ class _Message:
         again: what cancelled sends the client 421.
         """
         connection = self._lease.connection if self._lease is not None else None
-        awaits_reply = connection is not None and connection.awaits_final_reply
+        in_doubt = connection is not None and connection.is_content_out
         self._end_lease(in_doubt=not isinstance(error, ExtensionMissing))
         if isinstance(error, ProxyError):
             self._record.failure = error
@@ -239,7 +239,7 @@ class _Message:
             _log.error("internal error in %s", self._record.transaction_id, exc_info=error)
             answer = replies.INTERNAL_ERROR
         else:
-            self._relay.report_cut(self._record, in_doubt=awaits_reply)
+            self._relay.report_cut(self._record, in_doubt=in_doubt)
             raise error
         self._settled(answer)
         return answer
@@ -301,10 +301,11 @@ class StreamingMessage(_Message):
         self._framing: DataFraming | None = None  # made when the content begins
         self._is_open = False  # MAIL was accepted
         self._has_go_ahead = False
+        self._is_stopped = False
         self._answer: Reply | None = None
 
-    async def recipient(self, path: str) -> Reply:
-        """Send the provider one RCPT and return the reply for the client.
+    async def recipient(self) -> Reply:
+        """Send the provider RCPT for the last recipient; return the reply for the client.
 
         Once the connection is lost, later recipients and the message itself get the same reply.
         """
@@ -318,7 +319,7 @@ class StreamingMessage(_Message):
                 sender = await connection.begin(envelope, [])
                 if not sender.is_positive:
                     return sender
-            reply = await connection.add_recipient(envelope, path)
+            reply = await connection.add_recipient(envelope)
             self._is_open = True
             replied.append(reply)
             return reply
@@ -356,6 +357,7 @@ class StreamingMessage(_Message):
 
     def stop(self) -> None:
         """Send no more: the provider never gets the end of the message."""
+        self._is_stopped = True
         self._end_lease(in_doubt=self._has_go_ahead)
 
     def abandon(self) -> None:
@@ -395,13 +397,14 @@ class StreamingMessage(_Message):
 
     async def _step(self, send: Send, judge: Judge) -> Reply | None:
         """Make a step of the message. Only the first one, before any content, may be retried."""
+        if self._is_stopped:
+            raise RuntimeError("the message was stopped")  # a step would begin it anew
         if self._lease is None or self._lease.connection is None:
             return await self._attempt(send, judge)
         try:
-            reply = await send(self._lease.connection)
+            return judge(await send(self._lease.connection))
         except BaseException as error:
             return self._failed(error)
-        return judge(reply)
 
     def _unless_taken(self, reply: Reply) -> Reply | None:
         """Settle the message if the provider refuses its content before the end."""

@@ -258,12 +258,14 @@ class _Run:
         self._dialogue.begin(self._envelope, [])
         self.result = self._await()
         paths, is_any = self._envelope.forward_paths, False
+        self._envelope.forward_paths = []
         for path in paths:
             if not self._dialogue.is_ready or not isinstance(self.result, Reply):
                 return
             if path == paths[0] and not self.result.is_positive:
                 return
-            self._dialogue.add_recipient(self._envelope, path)
+            self._envelope.forward_paths.append(path)
+            self._dialogue.add_recipient(self._envelope)
             self.result = self._await()
             is_any = is_any or (isinstance(self.result, Reply) and self.result.is_positive)
         if is_any and self._dialogue.is_ready:

@@ -247,10 +247,13 @@ async def _streamed(relay: Relay, envelope: Envelope, *, is_verified: bool) -> R
     outgoing = relay.stream(Login(mailbox()), envelope, "id")
     if is_verified:
         paths, envelope.forward_paths = envelope.forward_paths, []
-        answers = [await outgoing.recipient(path) for path in paths]
-        accepted = [path for path, answer in zip(paths, answers, strict=True) if answer.is_positive]
-        envelope.forward_paths += accepted
-        if not accepted:
+        answers: list[Reply] = []
+        for path in paths:
+            envelope.forward_paths.append(path)
+            answers.append(await outgoing.recipient())
+            if not answers[-1].is_positive:
+                envelope.forward_paths.pop()
+        if not envelope.forward_paths:
             outgoing.abandon()
             return answers[-1]
     await outgoing.write(CONTENT[:10], is_stuffed=False)

@@ -25,6 +25,7 @@ from xoauth2_proxy.submission.events import (
     Signal,
 )
 from xoauth2_proxy.submission.policy import SessionPolicy
+from xoauth2_proxy.upstream.envelope import rcpt_command
 
 POLICY = SessionPolicy(
     hostname="relay.example",
@@ -179,6 +180,18 @@ def test_an_answer_after_the_end_says_nothing() -> None:
     assert dialogue.take() == b""
 
 
+def test_no_answer_reopens_a_dialogue_that_was_closed() -> None:
+    dialogue = new()
+    token = base64.b64encode(b"user=a@x\x01auth=Bearer t\x01\x01")
+    events(dialogue, b"EHLO c\r\nAUTH XOAUTH2 " + token + b"\r\n")
+    said(dialogue)
+    dialogue.close(replies.SHUTTING_DOWN)
+    dialogue.login_failed(replies.CREDENTIALS_INVALID, is_token=True)
+    dialogue.logged_in(LOGIN)
+    assert said(dialogue) == [replies.SHUTTING_DOWN]
+    assert dialogue.next_event() is Signal.ENDED
+
+
 @pytest.mark.parametrize("before", [b"", b"EHLO c\r\nAUTH LOGIN\r\n", b"EHLO c\r\n"])
 def test_draining_ends_a_dialogue_without_transaction(before: bytes) -> None:
     dialogue = new()
@@ -325,6 +338,24 @@ def test_a_chunk_that_makes_the_message_too_large_ends_the_transaction() -> None
     assert len(others) == 2
     codes = [one.code for one in said(dialogue)]
     assert codes == [250, 250, 250, 552, 503, 250]
+
+
+def test_after_a_refused_chunk_no_recipient_is_taken() -> None:
+    dialogue = logged_in()
+    events(dialogue, b"MAIL FROM:<a@x>\r\nBDAT 2 LAST\r\na\nRCPT TO:<b@y>\r\nRSET\r\n")
+    assert [one.code for one in said(dialogue)] == [250, 503, 503, 250]
+
+
+def test_each_recipient_keeps_its_own_parameters() -> None:
+    dialogue = logged_in()
+    events(dialogue, b"MAIL FROM:<a@x>\r\nRCPT TO:<b@y> NOTIFY=NEVER\r\nRCPT TO:<b@y>\r\n")
+    (message,) = events(dialogue, b"RCPT TO:<b@y> NOTIFY=FAILURE\r\nDATA\r\n.\r\n")
+    assert isinstance(message, MessageComplete)
+    assert [rcpt_command(message.envelope, index) for index in range(3)] == [
+        b"RCPT TO:<b@y> NOTIFY=NEVER\r\n",
+        b"RCPT TO:<b@y>\r\n",
+        b"RCPT TO:<b@y> NOTIFY=FAILURE\r\n",
+    ]
 
 
 def test_recipients_are_judged_one_by_one_where_the_account_asks_for_it() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 
 import pytest
@@ -90,6 +91,22 @@ def test_reader_agrees_with_reading_octet_by_octet(data: st.DataObject, octets: 
         assert taken(collector) == (expected[0] if collector.is_acceptable else b"")
         assert collector.size_bytes == len(expected[0])
         assert collector.has_clean_line_ends is has_clean_ends(expected[0])
+
+
+def test_every_short_content_is_read_alike_over_every_cut_in_two_and_octet_by_octet() -> None:
+    for length in range(6):
+        for octets in map(bytes, itertools.product(b"\r\n.a", repeat=length)):
+            sent = octets + b"\r\n.\r\n"
+            content, rest = end_of_data(sent) or (b"", b"")
+            cuts = [[sent[:at], sent[at:]] for at in range(len(sent))]
+            for chunks in [*cuts, [sent[at : at + 1] for at in range(len(sent))]]:
+                collector, found = read(*chunks)
+                assert found == rest, chunks
+                assert collector.has_clean_line_ends is has_clean_ends(content), chunks
+                if collector.has_clean_line_ends:
+                    relayed = collector.content(is_stuffed=True)
+                    assert relayed.for_bdat() == unstuffed(content), chunks
+                    assert relayed.for_data() == content + b".\r\n", chunks
 
 
 @given(_lines, _octets, st.data())

@@ -10,10 +10,11 @@ import pytest
 
 from tests.support.relay import MAILBOX
 from tests.support.smtp_client import message
-from tests.support.waiting import PATIENCE_SECONDS
+from tests.support.waiting import PATIENCE_SECONDS, until
 from xoauth2_proxy import replies
 from xoauth2_proxy.log import LOGGER_NAME
 from xoauth2_proxy.sandbox.faults import Action, Fault, Step
+from xoauth2_proxy.upstream.connection import Connection
 
 if TYPE_CHECKING:
     from tests.conftest import StartRelay
@@ -184,3 +185,27 @@ async def test_a_transaction_cut_before_its_content_left_is_not_in_doubt(
     (record,) = (one for one in caplog.records if one.name == f"{LOGGER_NAME}.relay")
     assert record.getMessage() == "transaction cut off"
     assert await relay.metric("xoauth2_proxy_messages_total", reply="cut") == 1
+
+
+async def test_a_message_cut_at_the_moment_of_its_250_is_called_in_doubt(
+    relay: Relay, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, LOGGER_NAME)
+    async with await relay.log_in() as client:
+        assert (await client.send(message())).is_positive
+        (session,) = relay.app._listener._sessions  # type: ignore[union-attr]
+        received = Connection.data_received
+
+        def cut_behind(connection: Connection, data: bytes) -> None:
+            received(connection, data)
+            assert session._task is not None
+            session._task.cancel()
+
+        monkeypatch.setattr(Connection, "data_received", cut_behind)
+        caplog.clear()
+        await client.envelope("to@example.net")
+        client.write(b"BDAT 3 LAST\r\na\r\n")
+        await relay.sandbox.arrived(Step.END, 2)
+        await until(lambda: bool(caplog.records))
+    (record,) = (one for one in caplog.records if one.name == f"{LOGGER_NAME}.relay")
+    assert record.getMessage() == "outcome unknown"

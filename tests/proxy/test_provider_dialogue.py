@@ -242,6 +242,94 @@ def test_octets_after_the_step_has_its_reply_do_not_undo_it(later: bytes) -> Non
     assert dialogue.state is State.CLOSED
 
 
+@pytest.mark.parametrize("extensions", WAYS)
+@pytest.mark.parametrize("is_one_read", [True, False])
+def test_a_421_behind_the_reply_to_the_content_does_not_undo_it(
+    extensions: Mapping[str, str], is_one_read: bool
+) -> None:
+    dialogue = sending(extensions, is_fresh=False)
+    for answer in [b"250 2.1.0 a\r\n", b"250 2.1.5 b\r\n", b"354 go\r\n"]:
+        while dialogue.take():
+            pass
+        if dialogue.state is not State.FINAL:
+            dialogue.feed(answer)
+    while dialogue.take():
+        pass
+    final, closing = b"250 2.0.0 kept\r\n", b"421 4.3.2 shutting down\r\n"
+    for octets in [final + closing] if is_one_read else [final, closing]:
+        dialogue.feed(octets)
+    assert dialogue.result == KEPT
+    assert dialogue.state is State.CLOSED
+
+
+def test_a_reply_begun_before_the_content_was_complete_delivers_nothing() -> None:
+    dialogue = granted()
+    dialogue.add_content(b"a\r\n")
+    dialogue.take()
+    dialogue.feed(b"250 2.0.0 premature\r")
+    dialogue.end_content(b".\r\n")
+    dialogue.take()
+    dialogue.feed(b"\n")
+    assert isinstance(dialogue.result, OutcomeUnknown)
+
+
+def granted() -> Dialogue:
+    """Return a dialogue that may stream content."""
+    dialogue = Dialogue(PIPELINING)
+    dialogue.begin(envelope(), ["b@y"])
+    dialogue.take()
+    dialogue.feed(b"250 a\r\n250 b\r\n")
+    dialogue.ask_for_go_ahead()
+    dialogue.take()
+    dialogue.feed(b"354 go\r\n")
+    return dialogue
+
+
+@pytest.mark.parametrize("is_one_read", [True, False])
+def test_content_refused_right_behind_the_354_has_that_reply(is_one_read: bool) -> None:
+    whole = sending(PIPELINING)
+    whole.take()
+    envelope_replies, refusal = b"250 a\r\n250 b\r\n354 go\r\n", b"552 5.3.4 too large\r\n"
+    if is_one_read:
+        whole.feed(envelope_replies + refusal)
+    else:
+        whole.feed(envelope_replies)
+        whole.feed(refusal)
+    streamed = granted()
+    streamed.result = None  # collected
+    streamed.feed(refusal)
+    for dialogue in (whole, streamed):
+        assert dialogue.result == Reply(552, "5.3.4", ("too large",))
+        assert dialogue.take() == b""
+
+
+def test_a_421_before_any_content_allows_another_attempt() -> None:
+    dialogue = sending(PIPELINING)
+    dialogue.take()
+    dialogue.feed(b"250 a\r\n250 b\r\n354 go\r\n421 4.3.2 bye\r\n")
+    assert type(dialogue.result) is UpstreamClosedEarly
+
+
+@pytest.mark.parametrize("blocks", [1, 3])
+@pytest.mark.parametrize("refused", [b"250 2.1.0 a\r\n550 b\r\n", b"550 a\r\n503 b\r\n"])
+def test_a_message_accepted_behind_a_refused_envelope_is_in_doubt(
+    refused: bytes, blocks: int
+) -> None:
+    dialogue = sending(BOTH)
+    dialogue.take()
+    octets = refused + b"250 2.0.0 kept\r\n"
+    for part in [octets] if blocks == 1 else octets.splitlines(keepends=True):
+        dialogue.feed(part)
+    assert isinstance(dialogue.result, OutcomeUnknown)
+
+
+def test_a_421_to_mail_is_no_reason_to_send_again_if_the_message_was_accepted() -> None:
+    dialogue = sending(BOTH)
+    dialogue.take()
+    dialogue.feed(b"421 4.3.2 bye\r\n250 2.1.5 b\r\n250 2.0.0 kept\r\n")
+    assert isinstance(dialogue.result, OutcomeUnknown)
+
+
 @pytest.mark.parametrize("code", [300, 334, 352, 355])
 def test_no_3yz_but_354_grants_content(code: int) -> None:
     dialogue = sending(PIPELINING)

@@ -148,6 +148,17 @@ async def test_silence_ends_the_session(start_relay: StartRelay) -> None:
         assert await client.closed()
 
 
+async def test_a_line_that_never_ends_ends_the_session(start_relay: StartRelay) -> None:
+    relay = await start_relay(SMALL | {"listener": {"idle_seconds": 0.2}})
+    async with await relay.connect() as client:
+        reply = asyncio.create_task(client.reply())
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while not reply.done():
+                client.write(b"N")
+                await asyncio.sleep(0.01)
+        assert await reply == replies.IDLE_TOO_LONG
+
+
 # Pipelining (RFC 2920).
 
 

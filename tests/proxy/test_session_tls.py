@@ -8,10 +8,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.fuzz.provider import Provider
+from tests.fuzz.session import Door, Gate
+from tests.fuzz.wire import Wire
+from tests.support.accounts import mailbox
 from tests.support.relay import MAILBOX, PASSWORD
 from tests.support.smtp_client import message
 from tests.support.waiting import PATIENCE_SECONDS
 from xoauth2_proxy import replies
+from xoauth2_proxy.relay import Relay as MessageRelay
+from xoauth2_proxy.submission.policy import SessionPolicy
+from xoauth2_proxy.submission.session import ClientSession
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,6 +28,8 @@ if TYPE_CHECKING:
     from tests.conftest import StartRelay
     from tests.support.relay import Relay
     from tests.support.smtp_client import Client
+    from xoauth2_proxy.metrics import Metrics
+    from xoauth2_proxy.upstream.pool import Pool
 
 pytestmark = pytest.mark.both_loops
 
@@ -157,3 +166,41 @@ async def test_a_message_received_whole_by_tls_is_relayed_although_the_client_le
     await client.close()
     (arrived,) = await with_tls.sandbox.received.wait_until(1)
     assert arrived.content == b"a\r\n"
+
+
+async def test_a_session_cut_in_its_handshake_is_not_counted_any_more(with_tls: Relay) -> None:
+    listener = with_tls.app._listener
+    assert listener is not None
+    async with await with_tls.connect() as client:
+        assert await client.command("STARTTLS") == replies.START_TLS
+        assert await listener.drain(0.05) == 1
+        assert await with_tls.metric("xoauth2_proxy_client_sessions") == 0
+
+
+async def test_a_client_that_does_not_read_its_replies_cannot_start_tls(
+    context: ssl.SSLContext, metrics: Metrics, pool: Pool
+) -> None:
+    # Its transport would pass to TLS, and the session not hear when the client reads again.
+    policy = SessionPolicy(
+        hostname="relay.example",
+        max_message_bytes=1000,
+        max_recipients=1,
+        buffer_bytes=1000,
+        idle_seconds=300.0,
+        tls_context=context,
+        may_auth_in_clear=True,
+    )
+    relay = MessageRelay(pool, Provider({}), metrics)  # type: ignore[arg-type]
+    gate, door = Gate(mailbox()), Door()
+    session = ClientSession(policy, gate, relay, metrics, door)  # type: ignore[arg-type]
+
+    def hears(octets: bytes) -> None:
+        if octets.startswith(b"220 2.0.0"):
+            session.pause_writing()
+
+    wire = Wire(hears)
+    wire.set_protocol(session)
+    session.connection_made(wire)
+    wire.feed(b"STARTTLS\r\n")
+    assert session.has_ended
+    assert wire.is_closing()

@@ -43,7 +43,8 @@ class Stream:
             sender = await self._connection.begin(self._envelope, [])
             if not sender.is_positive:
                 return sender
-        return await self._connection.add_recipient(self._envelope, path)
+        self._envelope.forward_paths.append(path)
+        return await self._connection.add_recipient(self._envelope)
 
     async def go_ahead(self) -> Reply:
         return await self._connection.ask_for_go_ahead()

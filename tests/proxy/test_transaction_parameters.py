@@ -53,7 +53,7 @@ async def test_mail_says_what_the_provider_understands(
     assert not (await sending).is_positive
 
 
-NOTIFY = Envelope("a@x", ["b@y"], notifications={"b@y": " NOTIFY=NEVER ORCPT=rfc822;b@y"})
+NOTIFY = Envelope("a@x", ["b@y"], notifications={0: " NOTIFY=NEVER ORCPT=rfc822;b@y"})
 
 
 async def test_notifications_are_asked_for_as_the_client_did(network: Upstreams) -> None:

@@ -118,11 +118,11 @@ class Collector:
     Beyond `max_bytes`, or after a bare CR or LF, octets are counted but not kept.
     """
 
-    __slots__ = ("_held", "_is_plain", "_line_ends", "_max_bytes", "size_bytes")
+    __slots__ = ("_held", "_line_ends", "_max_bytes", "may_have_dots", "size_bytes")
 
     def __init__(self, max_bytes: int) -> None:
         self._held = bytearray()  # one buffer: a slow client would fill a list with tiny pieces
-        self._is_plain = True
+        self.may_have_dots = False  # whether a line may begin with a dot; `DataReader` sets it
         self._line_ends = LineEnds()
         self._max_bytes = max_bytes
         self.size_bytes = 0
@@ -151,11 +151,9 @@ class Collector:
     def add(self, chunk: bytes, *, is_plain: bool = False) -> None:
         """Add the next octets; once the message is unacceptable, they are not kept.
 
-        `is_plain` says that they are known to have no bare CR but perhaps at their end, and no line
-        that begins with a dot.
+        `is_plain` says that they are known to have no bare CR, but perhaps at their end.
         """
         self.size_bytes += len(chunk)
-        self._is_plain = self._is_plain and is_plain
         self._line_ends.add(chunk, is_plain=is_plain)
         if not self.is_acceptable:
             self._held.clear()
@@ -180,7 +178,7 @@ class Collector:
         """
         if self._held and not self._held.endswith(b"\r\n"):
             self._held += b"\r\n"
-        return Content(bytes(self._held), is_stuffed, not self._is_plain)
+        return Content(bytes(self._held), is_stuffed, self.may_have_dots or not is_stuffed)
 
 
 class DataReader:
@@ -204,6 +202,7 @@ class DataReader:
         else:
             end = _END_OF_DATA.search(window, remarkable.start())
             is_plain = end is not None and end.start() == remarkable.start()
+            self._sink.may_have_dots = self._sink.may_have_dots or not is_plain
         if end is not None:
             self._pass_on(window[: end.start() + 2], is_plain=is_plain)
             return window[end.end() :]

@@ -13,6 +13,7 @@ MAX_REPLY_LINE_BYTES = (
     4096  # RFC 5321 §4.5.3.1.5 allows 512; providers with long host names exceed it
 )
 _MAX_TEXT_BYTES = 490  # of one line sent
+_CACHED_BYTES = 100  # of a reply; a longer one is hardly sent again
 MAX_REPLY_LINES = 128  # RFC 5321 sets no limit; an EHLO reply has about fifteen
 
 _ENHANCED = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?:[ \t]+|$)", re.ASCII)
@@ -42,7 +43,8 @@ class Reply:
 
         Control characters are dropped, so a relayed reply cannot smuggle in a second one.
         """
-        return _encoded(self)
+        is_common = len(self.text) == 1 and len(self.text[0]) <= _CACHED_BYTES
+        return _common_encoding(self) if is_common else _encoded(self)
 
     def __str__(self) -> str:
         return " ".join(part for part in (str(self.code), self.enhanced, *self.text) if part)
@@ -56,9 +58,7 @@ def reply(code: int, enhanced: str, *text: str) -> Reply:
     return Reply(code, f"{code // 100}.{enhanced}" if enhanced else "", text)
 
 
-@lru_cache(maxsize=256)
 def _encoded(answer: Reply) -> bytes:
-    """Return the wire form, cached: most replies sent are among the relay's few own ones."""
     prefix = f"{answer.enhanced} " if answer.enhanced else ""
     lines = answer.text or ("",)
     last = len(lines) - 1
@@ -66,6 +66,9 @@ def _encoded(answer: Reply) -> bytes:
         f"{answer.code}{' ' if number == last else '-'}{prefix}{_printable(line)}\r\n".encode()
         for number, line in enumerate(lines)
     )
+
+
+_common_encoding = lru_cache(maxsize=256)(_encoded)  # most replies are the relay's few own ones
 
 
 def _printable(line: str) -> str:
@@ -106,8 +109,14 @@ class ReplyParser:
 
     def _complete(self, raw: bytes) -> Reply | None:
         """Return the reply that this line completes, or None."""
-        if raw[3:4] == b" " and not self._lines:
-            return _one_line_reply(raw)
+        if self._lines or raw[3:4] != b" ":
+            return self._add(raw)
+        # A provider answers MAIL and RCPT in the same words each time. A refusal may echo what must
+        # not be kept.
+        is_common = raw.startswith(b"2") and len(raw) <= _CACHED_BYTES
+        return _common_reply(raw) if is_common else _one_line_reply(raw)
+
+    def _add(self, raw: bytes) -> Reply | None:
         code, separator, text = _line_parts(raw)
         if self._lines and code != self._code:
             raise MalformedReply("reply code changes within a reply")
@@ -133,11 +142,12 @@ def _line_parts(raw: bytes) -> tuple[str, str, str]:
     return code, separator, text
 
 
-@lru_cache(maxsize=256)
 def _one_line_reply(raw: bytes) -> Reply:
-    """Return the reply, cached: a provider answers MAIL and RCPT in the same words each time."""
     code, _, text = _line_parts(raw)
     return _reply_from(int(code), [text])
+
+
+_common_reply = lru_cache(maxsize=256)(_one_line_reply)
 
 
 def _reply_from(code: int, lines: list[str]) -> Reply:
@@ -165,8 +175,8 @@ class Envelope:
     # Delivery status notifications (RFC 3461) as the client sent them, or "".
     ret: str = ""
     envid: str = ""
-    # By forward path: the NOTIFY= and ORCPT= that follow it, with a leading space.
-    notifications: dict[str, str] = field(default_factory=dict)
+    # By the index of a forward path: the NOTIFY= and ORCPT= behind it, with a leading space.
+    notifications: dict[int, str] = field(default_factory=dict)
 
     @property
     def needs_dsn(self) -> bool:

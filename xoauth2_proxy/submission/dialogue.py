@@ -5,7 +5,7 @@ events ask for, and writes what `take` returns. `submission.session` is the tran
 
 I1: every command gets exactly one reply, in the order of the commands (RFC 5321 §4.2, RFC 2920).
 An event that must be answered stops the dialogue until it is (`State.WAITING`).
-I2: what is content is never read as a command. Where the length of content is in doubt (a broken
+I2: content is never read as commands. Where the length of content is in doubt (a broken
 BDAT, octets behind STARTTLS), the dialogue ends.
 I3: nothing that a client said in cleartext outlives STARTTLS (RFC 3207 §4.2).
 I4: in bounded memory: lines beyond their limit are discarded as they come, content beyond the
@@ -68,7 +68,7 @@ class State(Enum):
 
 
 class _LineTooLong(Exception):
-    """A line exceeded its limit and was discarded. `start` holds its first octets."""
+    """A line exceeded its limit; only its first octets were kept, as `start`."""
 
     def __init__(self, start: bytes) -> None:
         super().__init__()
@@ -121,6 +121,11 @@ class ClientDialogue:
     def is_closed(self) -> bool:
         """Whether the dialogue has ended."""
         return self.state is State.CLOSED
+
+    @property
+    def is_mid_line(self) -> bool:
+        """Whether a part of a line was fed, and not yet its end."""
+        return self._long_line is not None or self._searched > 0
 
     @property
     def unread_bytes(self) -> int:
@@ -191,17 +196,18 @@ class ClientDialogue:
             return Signal.OCTETS_NEEDED
         return self._command(line) if state is State.COMMAND else self._response(line)
 
-    # Answers to events.
+    # Answers to events. After the end of the dialogue they say nothing.
 
     def logged_in(self, login: Login) -> None:
         """The credentials are right."""
-        self._resume(State.COMMAND)
-        self._login = login
-        self._answer(replies.AUTHENTICATED)
+        if self._resume(State.COMMAND):
+            self._login = login
+            self._answer(replies.AUTHENTICATED)
 
     def login_failed(self, reply: Reply, *, is_token: bool) -> None:
         """The credentials are wrong (535), or could not be checked."""
-        self._resume(State.COMMAND)
+        if not self._resume(State.COMMAND):
+            return
         if reply.code == 535 and is_token:
             # XOAUTH2 and OAUTHBEARER: the error goes into a challenge, whose response is ignored.
             self._challenge(challenge_line(sasl.token_error_challenge(self._mechanism)))
@@ -212,10 +218,10 @@ class ClientDialogue:
 
     def recipient_answered(self, reply: Reply) -> None:
         """The provider's reply to the recipient."""
-        self._resume(State.COMMAND)
-        if not reply.is_positive:
-            self._transaction.remove_last_recipient()
-        self._answer(reply)
+        if self._resume(State.COMMAND):
+            if not reply.is_positive:
+                self._transaction.remove_last_recipient()
+            self._answer(reply)
 
     def content_sent(self) -> None:
         """The part of the message has gone upstream, or was dropped there."""
@@ -223,23 +229,25 @@ class ClientDialogue:
 
     def finish(self, reply: Reply) -> None:
         """The final reply to the message."""
-        self._resume(State.COMMAND)
-        self._end_transaction()
-        self._answer(reply)
+        if self._resume(State.COMMAND):
+            self._end_transaction()
+            self._answer(reply)
 
     def secured(self) -> None:
         """TLS is in place. Octets fed since `TLS_REQUESTED` have come through it."""
-        self._resume(State.COMMAND)
-        self._is_secure = True
-        self._greeted = False
-        self._login = None
-        self._end_transaction()
+        if self._resume(State.COMMAND):
+            self._is_secure = True
+            self._greeted = False
+            self._login = None
+            self._end_transaction()
 
-    def _resume(self, state: State) -> None:
+    def _resume(self, state: State) -> bool:
+        """Read on. Return False if the dialogue was closed meanwhile."""
         if self.state is State.WAITING:
             self.state = state
-        elif self.state is not State.CLOSED:  # it may have been closed meanwhile
+        elif self.state is not State.CLOSED:
             raise RuntimeError("there is no event to answer")
+        return self.state is not State.CLOSED
 
     # Lines.
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-import ssl
 from typing import TYPE_CHECKING, Protocol, cast
 
 from aiosmtpd.smtp import SMTP
@@ -58,7 +57,7 @@ class SessionRegistry(Protocol):
         ...
 
     def ended(self, session: ClientSession) -> None:
-        """Note that the session has said its last words, or that its connection is closed too."""
+        """The session has sent its last reply, or its connection has closed."""
         ...
 
 
@@ -91,7 +90,7 @@ class ClientSession(SMTP):
         self._proxy_header: ProxyHeader | None = None  # while it is awaited
         self._streaming: StreamingMessage | None = None  # a message sent upstream while it arrives
         self._transactions = 0
-        self._is_busy = False  # the dialogue waits for a task, or for its turn
+        self._is_busy = False  # a task is running, or the next turn is scheduled
         self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._waiting_since = 0.0  # for the client, by the loop's clock
@@ -122,8 +121,9 @@ class ClientSession(SMTP):
             return
         if self._has_ended:
             return
+        if not self._dialogue.is_mid_line:  # a line must be complete in time, not begun
+            self._waiting_since = self.loop.time()
         self._dialogue.feed(data)
-        self._waiting_since = self.loop.time()
         if not self._is_busy:
             self._advance()
         elif self._dialogue.unread_bytes > _HIGH_BYTES:
@@ -170,7 +170,8 @@ class ClientSession(SMTP):
             self._end(replies.SHUTTING_DOWN)
         else:
             self._task.add_done_callback(lambda _: self._end(replies.SHUTTING_DOWN))
-            self._task.cancel()
+            # Not before the task has begun: a message that is never begun would not be recorded.
+            self.loop.call_soon(self._task.cancel)
 
     def abort(self) -> None:
         """Close the connection at once."""
@@ -200,7 +201,7 @@ class ClientSession(SMTP):
             return
         try:
             while (event := self._dialogue.next_event()) is not None:
-                if not self._heed(event):
+                if not self._handle(event):
                     return
             self._write()
             if self._is_reading_paused:
@@ -209,8 +210,8 @@ class ClientSession(SMTP):
             self._failed()
             self._end()
 
-    def _heed(self, event: Event) -> bool:
-        """Do what an event asks for. Return whether the dialogue can go on at once."""
+    def _handle(self, event: Event) -> bool:
+        """Handle an event. Return whether the dialogue can go on at once."""
         if event is Signal.TRANSACTION_DROPPED:
             self._abandon()
         elif event is Signal.CONTENT_UNACCEPTABLE:
@@ -228,20 +229,30 @@ class ClientSession(SMTP):
             self.loop.call_soon(self._go_on)
             return False
         else:
-            if event is Signal.TLS_REQUESTED:
-                # No cleartext may be accepted between the reply and the handshake.
-                self._transport.pause_reading()
-                self._write()
+            if event is Signal.TLS_REQUESTED and not self._is_ready_for_tls():
+                self._end()
+                return False
             self._is_busy = True
-            self._task = self.loop.create_task(self._see_to(event))
+            self._task = self.loop.create_task(self._handle_slowly(event))
             return False
         return True
+
+    def _is_ready_for_tls(self) -> bool:
+        """Write what precedes the handshake; return whether it has left.
+
+        If it has not, the client does not read its replies, and this session would not hear of it
+        once it does, since the transport then belongs to TLS.
+        """
+        # No cleartext may be accepted between the reply and the handshake.
+        self._transport.pause_reading()
+        self._write()
+        return not self._is_writing_paused
 
     def _go_on(self) -> None:
         self._is_busy = False
         self._advance()
 
-    async def _see_to(self, event: Event) -> None:
+    async def _handle_slowly(self, event: Event) -> None:
         """Do what takes time, give the dialogue its answer, and go on.
 
         Cancelled by `cut`, which ends the session.
@@ -258,9 +269,8 @@ class ClientSession(SMTP):
             elif isinstance(event, ContentArrived):
                 await self._send_content(event)
             elif isinstance(event, RecipientAdded):
-                recipient = event.envelope.forward_paths[-1]
                 streaming = self._stream(event.login, event.envelope)
-                dialogue.recipient_answered(await streaming.recipient(recipient))
+                dialogue.recipient_answered(await streaming.recipient())
             elif isinstance(event, LoginAttempt):
                 await self._log_in(event)
             else:
@@ -380,12 +390,15 @@ class ClientSession(SMTP):
                 server_side=True,
                 ssl_handshake_timeout=_TLS_HANDSHAKE_SECONDS,
             )
-        except (OSError, ssl.SSLError) as error:
-            _log.event(logging.INFO, "TLS handshake failed", session=self.id, error=error)
-            secure = None
-        if secure is None:
-            # The transport no longer calls this protocol: it would not hear of the closing.
+            if secure is None:
+                raise ConnectionError("closed during the handshake")
+        except BaseException as error:
+            # The transport no longer calls this protocol, which would not hear of the closing.
             self._is_gone = True
+            plain.abort()
+            if not isinstance(error, OSError):
+                raise
+            _log.event(logging.INFO, "TLS handshake failed", session=self.id, error=error)
             self._dialogue.close()
             return
         self._use(secure)

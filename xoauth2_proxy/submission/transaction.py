@@ -85,7 +85,7 @@ class ClientTransaction:
 
     def rcpt(self, argument: str) -> Reply:
         """Return the reply to RCPT, and add the recipient if it is accepted."""
-        if not self.has_begun or self._chunks is not None:
+        if not self.has_begun or self._chunks is not None or self._has_failed:
             return replies.BAD_SEQUENCE
         refusal = self._rcpt_refusal(argument)
         self._has_refused_recipients = self._has_refused_recipients or refusal is not None
@@ -93,8 +93,8 @@ class ClientTransaction:
 
     def remove_last_recipient(self) -> None:
         """Remove the last recipient, which the provider refused."""
-        path = self.envelope.forward_paths.pop()
-        self.envelope.notifications.pop(path, None)
+        self.envelope.forward_paths.pop()
+        self.envelope.notifications.pop(len(self.envelope.forward_paths), None)
         self._has_refused_recipients = True
 
     def data_refusal(self) -> Reply | None:
@@ -136,11 +136,11 @@ class ClientTransaction:
             return replies.ARGUMENT_MALFORMED
         if len(self.envelope.forward_paths) >= self._max_recipients:
             return replies.TOO_MANY_RECIPIENTS
-        self.envelope.forward_paths.append(forward_path)
         if parameters:
-            self.envelope.notifications[forward_path] = "".join(
+            self.envelope.notifications[len(self.envelope.forward_paths)] = "".join(
                 f" {keyword}={value}" for keyword, value in parameters.items()
             )
+        self.envelope.forward_paths.append(forward_path)
         return None
 
     def _apply(self, envelope: Envelope, parameters: dict[str, str]) -> Reply | None:

@@ -53,6 +53,7 @@ class Connection(asyncio.Protocol):
         self._step: asyncio.Future[Reply] | None = None  # of the step under way
         self._room: asyncio.Future[None] | None = None  # done when the transport takes octets again
         self._deadline = math.inf  # of the wait under way
+        self._command_seconds = _PATIENCE_SECONDS[State.COMMAND]
         self._timer: asyncio.TimerHandle | None = None
         # Content waits here, not in the transport, while the provider takes it slowly.
         transport.set_write_buffer_limits(high=_WRITE_BUFFER_BYTES)
@@ -84,9 +85,9 @@ class Connection(asyncio.Protocol):
         return self.dialogue.state is State.CLOSED
 
     @property
-    def awaits_final_reply(self) -> bool:
-        """Whether all of a message is out, and its reply has not come."""
-        return self.dialogue.state in (State.FLIGHT, State.FINAL)
+    def is_content_out(self) -> bool:
+        """Whether all of the present or last message's content was sent."""
+        return self.dialogue.is_content_out
 
     @property
     def idle_seconds(self) -> float:
@@ -122,10 +123,10 @@ class Connection(asyncio.Protocol):
             self.dialogue.begin(envelope, recipients)
         return self._started()
 
-    def add_recipient(self, envelope: Envelope, path: str) -> asyncio.Future[Reply]:
-        """Send one more RCPT; the future is of its reply."""
+    def add_recipient(self, envelope: Envelope) -> asyncio.Future[Reply]:
+        """Send RCPT for the envelope's last recipient; the future is of its reply."""
         if not self.is_closed:
-            self.dialogue.add_recipient(envelope, path)
+            self.dialogue.add_recipient(envelope)
         return self._started()
 
     def ask_for_go_ahead(self) -> asyncio.Future[Reply]:
@@ -145,7 +146,7 @@ class Connection(asyncio.Protocol):
             self._write()
             if self._is_paused and self.dialogue.state is State.CONTENT:
                 self._room = self._loop.create_future()
-                self._watch_clock(_PATIENCE_SECONDS[State.CONTENT])
+                self._watch_clock()
                 try:
                     await self._room
                 finally:
@@ -182,6 +183,7 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Pass octets from the provider to the dialogue."""
         dialogue = self.dialogue
+        awaited = dialogue.awaits_reply
         dialogue.feed(data)
         if self.is_closed:
             self._transport.abort()
@@ -190,9 +192,8 @@ class Connection(asyncio.Protocol):
             self._resolve()
             if dialogue.is_spent:
                 self.close()
-        else:
-            self._write()
-            self._progressed()
+        elif self._write() or dialogue.awaits_reply != awaited:
+            self._progressed()  # part of a reply is no progress
 
     def eof_received(self) -> None:
         """The provider hung up."""
@@ -214,10 +215,13 @@ class Connection(asyncio.Protocol):
         if not self._is_paused and self._room is not None and not self._room.done():
             self._room.set_result(None)
 
-    def _write(self) -> None:
-        """Write what the dialogue has for the provider, as far as the transport takes it."""
+    def _write(self) -> bool:
+        """Write what the dialogue has, as far as the transport takes it; return whether it did."""
+        has_written = False
         while not self._is_paused and (octets := self.dialogue.take()):
             self._transport.write(octets)
+            has_written = True
+        return has_written
 
     def _end(self) -> None:
         """Tell everyone who waits that the dialogue has ended."""
@@ -240,7 +244,8 @@ class Connection(asyncio.Protocol):
         if self.dialogue.result is not None or self.is_closed:
             self._resolve()
         else:
-            self._watch_clock(timeout_seconds or _PATIENCE_SECONDS[self.dialogue.state])
+            self._command_seconds = timeout_seconds or _PATIENCE_SECONDS[State.COMMAND]
+            self._watch_clock()
         return future
 
     def _resolve(self) -> None:
@@ -257,10 +262,13 @@ class Connection(asyncio.Protocol):
     def _progressed(self) -> None:
         """Give the present state its full time again."""
         if self._deadline != math.inf and self.dialogue.state in _PATIENCE_SECONDS:
-            self._watch_clock(_PATIENCE_SECONDS[self.dialogue.state])
+            self._watch_clock()
 
-    def _watch_clock(self, timeout_seconds: float) -> None:
-        self._deadline = self._loop.time() + timeout_seconds
+    def _watch_clock(self) -> None:
+        state = self.dialogue.state
+        is_command = state is State.COMMAND
+        seconds = self._command_seconds if is_command else _PATIENCE_SECONDS[state]
+        self._deadline = self._loop.time() + seconds
         if self._timer is None or self._timer.when() > self._deadline:
             self._set_timer()
 

@@ -4,7 +4,8 @@ The caller begins a step, writes what `take` returns, passes received octets to 
 `result` when it is there. `upstream.connection` is the transport around it.
 
 I1: every reply answers the oldest command that has none (RFC 2920 §3.1). A reply to no command, or
-octets that are no reply, end the dialogue: a pair out of step is worse than a lost connection.
+octets that are no reply, end the dialogue: replies matched to the wrong commands are worse than a
+lost connection.
 I2: a message counts as delivered only after a 250 that cannot be the reply to another command.
 I3: what the loss of the connection means depends on the state alone (`_LOSS`).
 RFC 5321 §3.3, §4.1.4, §4.2; RFC 2920; RFC 3030.
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from xoauth2_proxy.smtp.content import Content
     from xoauth2_proxy.smtp.protocol import Envelope
 
-# Content that may travel before its envelope is accepted: wasted if it is not.
+# Most content sent before the envelope is accepted; a refusal wastes it.
 ONE_FLIGHT_BYTES = 262_144
 _PIECE_BYTES = 65_536  # of content for each `take`, so that it waits here and not in the transport
 
@@ -129,7 +130,7 @@ class Dialogue:
         self.extensions = extensions  # EHLO keywords in upper case, with their parameters
         self.state = State.READY
         self.ending = ""  # why the dialogue ended; "" while it goes on
-        self.result: Reply | UpstreamError | None = None  # of the step; who collects it resets it
+        self.result: Reply | UpstreamError | None = None  # of the step; reset when it is collected
         self.early_refusal: Reply | None = None  # a 4yz or 5yz that came amid content
         self.is_spent = False  # the provider's reply says that nothing further can be sent
         self.needs_reset = False  # a transaction is still open: RSET before the next MAIL
@@ -140,6 +141,8 @@ class Dialogue:
         self._output: list[bytes] = []
         self._content: Content | None = None
         self._rest = memoryview(b"")  # content that is not written yet
+        self.is_content_out = False  # all of the present transaction's content was taken
+        self._is_premature = False
         self._final_by_bdat = False
         self._is_granted = False
         self._recipients: list[str] = []
@@ -187,7 +190,7 @@ class Dialogue:
         if may_chunk and is_fresh and is_alone and len(octets) <= ONE_FLIGHT_BYTES:
             body = content.for_bdat()
             commands.append((Command.CONTENT, "", b"BDAT %d LAST\r\n" % len(body) + body))
-            self._final_by_bdat = True
+            self._final_by_bdat = self.is_content_out = True
             self.state = State.FLIGHT
         elif not may_chunk:
             commands.append((Command.DATA, "", b"DATA\r\n"))
@@ -205,10 +208,10 @@ class Dialogue:
         else:
             self._send_in_turn(commands)
 
-    def add_recipient(self, envelope: Envelope, path: str) -> None:
-        """Send one more RCPT. The result is its reply."""
+    def add_recipient(self, envelope: Envelope) -> None:
+        """Send RCPT for the envelope's last recipient. The result is its reply."""
         self._begin_step(State.COMMAND)
-        self._send(Command.RECIPIENT, rcpt_command(envelope, path))
+        self._send(Command.RECIPIENT, rcpt_command(envelope, len(envelope.forward_paths) - 1))
 
     def ask_for_go_ahead(self) -> None:
         """Send DATA. The result is a refusal or the 354."""
@@ -225,7 +228,8 @@ class Dialogue:
     def end_content(self, octets: bytes) -> None:
         """Send the octets that end the content. The result is the final reply."""
         self._begin_step(State.FINAL)
-        self._send(Command.CONTENT, octets)
+        self._output.append(octets)
+        self._await_final_reply()
 
     # Output and input.
 
@@ -245,7 +249,7 @@ class Dialogue:
             self.state = State.CONTENT
         else:
             self.state = State.FINAL
-            self._expected.append((Command.CONTENT, ""))
+            self._await_final_reply()
         return bytes(piece)
 
     def feed(self, octets: bytes) -> None:
@@ -258,24 +262,54 @@ class Dialogue:
             self.lose(str(error))
             return
         awaited = len(self._expected)
-        if not awaited and self.state is State.CONTENT and replies and replies[0].code >= 400:
-            self._refuse_content(replies[0])
-            return
+        closing = self._unasked(replies[awaited:]) if len(replies) > awaited else None
+        if closing is not None:
+            del replies[awaited:]
         # The beginning of a reply to no command counts as one: more of it will come.
-        has_rest = self._parser.is_mid_reply and self.state is not State.CONTENT
+        has_rest = self._parser.is_mid_reply and not self._takes_content
         surplus = len(replies) - awaited + has_rest
-        # Which of them is one too many cannot be known. They are believed only where that makes no
-        # difference: where all of them say yes, or all of them no. Of a message's final reply no
-        # surplus is believed: another command's reply may have taken its place (I2).
+        # Which reply is the extra one cannot be known, so they count only if all have the same
+        # first digit. Of a message's final reply no surplus is believed: another command's reply
+        # may have taken its place (I2).
         if surplus > 0 and (self._awaits_delivery or len({one.code // 100 for one in replies}) > 1):
             replies = []
+        is_flight = self.state is State.FLIGHT
         for reply in replies[:awaited]:
             self._answer(reply)
             if self.ending:
+                if is_flight and len(replies) == awaited and replies[-1].is_positive:
+                    # 421 to MAIL, and yet the message was accepted: no second attempt (I2).
+                    self.result = OutcomeUnknown(self.ending)
                 return
         if surplus > 0:
             # Its text is not told: a provider that does not know AUTH may echo a token.
             self.lose("a reply that no command asked for")
+        elif closing is not None:
+            self._hear_unasked(closing)
+
+    def _unasked(self, surplus: list[Reply]) -> Reply | None:
+        """Return a reply that no command asked for and that yet makes sense, or None.
+
+        A provider may announce the end of the session with 421 at any time (RFC 5321 §3.8), and may
+        refuse content once 354 has allowed it.
+        """
+        if self._parser.is_mid_reply:
+            return None
+        if self._takes_content or (self._expected and self._expected[-1][0] is Command.DATA):
+            return surplus[0] if all(one.code >= 400 for one in surplus) else None
+        is_end = len(surplus) == 1 and surplus[0].code == 421 and self._expected
+        return surplus[0] if is_end else None
+
+    def _hear_unasked(self, reply: Reply) -> None:
+        if self.state is State.GRANTED:
+            self.result = None  # of a 354 that has not been collected
+        if self.state is State.CONTENT or (self.state is State.GRANTED and reply.code != 421):
+            self.early_refusal = reply
+        self.lose(f"closed by the provider: {reply.code}")
+
+    @property
+    def _takes_content(self) -> bool:
+        return self.state in (State.GRANTED, State.CONTENT)
 
     def lose(self, reason: str) -> None:
         """Note that the connection is lost, or must be. The result says what that means (I3)."""
@@ -313,7 +347,8 @@ class Dialogue:
         if self.needs_reset:
             commands.insert(0, (Command.RSET, "", b"RSET\r\n"))
         return commands + [
-            (Command.RCPT, path, rcpt_command(envelope, path)) for path in recipients
+            (Command.RCPT, path, rcpt_command(envelope, index))
+            for index, path in enumerate(recipients)
         ]
 
     def _begin_transaction(self, recipients: list[str], state: State) -> None:
@@ -324,6 +359,7 @@ class Dialogue:
         self._refusals = []
         self._sender_refusal = None
         self._is_granted = self._final_by_bdat = False
+        self._is_premature = self.is_content_out = False
 
     def _begin_step(self, state: State) -> None:
         # A step that begins elsewhere would take an earlier reply for its own (I1).
@@ -331,6 +367,11 @@ class Dialogue:
             raise RuntimeError(f"{state.name} cannot follow {self.state.name}")
         self.result = None
         self.state = state
+
+    def _await_final_reply(self) -> None:
+        self._expected.append((Command.CONTENT, ""))
+        self._is_premature = self._parser.is_mid_reply  # begun before the content was complete
+        self.is_content_out = True
 
     def _send(self, command: Command, octets: bytes) -> None:
         self._expected.append((command, ""))
@@ -382,10 +423,13 @@ class Dialogue:
     def _answer_content(self, reply: Reply) -> None:
         """Take the reply to the whole message."""
         refusal = self._refusal()
-        if refusal is not None:
+        if refusal is not None and reply.is_positive:
+            self.result = OutcomeUnknown("the envelope was refused, but the message was accepted")
+            self.lose("contradictory replies")
+        elif refusal is not None:
             # BDAT behind a refused envelope is answered as well; the first refusal is the reason.
             self._finish(refusal)
-        elif reply.is_positive and not self._may_mean_delivery(reply):
+        elif reply.is_positive and (self._is_premature or not self._may_mean_delivery(reply)):
             self.lose(f"not the reply to a message: {reply}")
         else:
             if reply.is_positive:
@@ -441,11 +485,6 @@ class Dialogue:
     def _write_content(self, octets: bytes) -> None:
         self.state = State.GRANTED
         self._rest = memoryview(octets)
-
-    def _refuse_content(self, reply: Reply) -> None:
-        """The provider has seen enough of the message and will not take it."""
-        self.early_refusal = reply
-        self.lose("the content was refused before its end")
 
     def _refusal(self) -> Reply | None:
         """Return the refusal of the envelope so far, or None."""

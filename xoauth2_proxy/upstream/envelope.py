@@ -48,9 +48,10 @@ def mail_command(
     return f"MAIL FROM:<{envelope.reverse_path}>{parameters}\r\n".encode()
 
 
-def rcpt_command(envelope: Envelope, path: str) -> bytes:
-    """Return RCPT for one recipient, with its parameters."""
-    return f"RCPT TO:<{path}>{envelope.notifications.get(path, '')}\r\n".encode()
+def rcpt_command(envelope: Envelope, index: int) -> bytes:
+    """Return RCPT for one of the envelope's recipients, with its parameters."""
+    path, parameters = envelope.forward_paths[index], envelope.notifications.get(index, "")
+    return f"RCPT TO:<{path}>{parameters}\r\n".encode()
 
 
 def ends_session(reply: Reply) -> bool:
