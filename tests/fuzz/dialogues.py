@@ -181,10 +181,10 @@ class ClientTarget:
     ) -> None:
         heard.is_streaming, heard.streamed = False, []
         paths = [envelope.reverse_path, *envelope.forward_paths]
-        if any(path.startswith("refuse") for path in paths):
-            dialogue.finish(reply(550, "7.1", "no"))
-        elif envelope.reverse_path.startswith("hangup"):
+        if envelope.reverse_path.startswith("hangup"):
             dialogue.finish(replies.UPSTREAM_LOST)
+        elif any(path.startswith("refuse") for path in paths):
+            dialogue.finish(reply(550, "7.1", "no"))
         elif any(path.startswith("late") for path in envelope.forward_paths):
             dialogue.finish(reply(554, "6.0", "no"))
         else:

@@ -342,7 +342,7 @@ class _Walk:
             self._data()
         elif verb == b"QUIT":
             assert code in {221, 500, 421}
-            self.has_ended = code == 221
+            self.has_ended = self.has_ended or code == 221
         elif verb == b"STARTTLS" and code in {220, 554}:
             # What follows is TLS, or the end.
             self.has_ended = True
