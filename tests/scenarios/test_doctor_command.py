@@ -106,11 +106,11 @@ async def test_another_mailboxs_token_is_refused_at_the_login(
 ) -> None:
     identity_provider.set(application_mailbox=OTHER)
     command_line.write(document(identity_provider, upstream=upstream(mail_server)))
-    step = failed(await command_line.ask("doctor", MAILBOX, "--json", "--send-to", OFFICE))
+    step = failed(await command_line.run("doctor", MAILBOX, "--json", "--send-to", OFFICE))
     assert step["step"] == "login"
     assert step["finding"].startswith("535 5.7.8 ")
     assert mail_server.received == []
-    shown = await command_line.ask("doctor", MAILBOX, environ={"COLUMNS": "80"})
+    shown = await command_line.run("doctor", MAILBOX, environ={"COLUMNS": "80"})
     assert shown.code == 1
     assert all(len(line) <= 80 for line in shown.lines[:-3])
     assert f"the token is {OTHER}'s, not {MAILBOX}'s" in shown.text
@@ -122,7 +122,7 @@ async def test_a_wrong_client_secret_fails_where_the_token_is_asked_for(
 ) -> None:
     changes = {"upstream": upstream_at(provider), "client_secret": WRONG_SECRET}
     command_line.write(document(identity_provider, **changes))
-    step = failed(await command_line.ask("doctor", MAILBOX, "--json"))
+    step = failed(await command_line.run("doctor", MAILBOX, "--json"))
     assert step["step"] == "access token"
     assert "invalid_client" in step["finding"]
     assert "client_secret" in step["remedy"]
@@ -137,7 +137,7 @@ async def test_a_mail_host_that_there_is_not_fails_by_its_name(
 ) -> None:
     nowhere = {"host": "smtp.nowhere.invalid", "port": 587}
     command_line.write(document(identity_provider, upstream=nowhere))
-    step = failed(await command_line.ask("doctor", MAILBOX, "--json"))
+    step = failed(await command_line.run("doctor", MAILBOX, "--json"))
     assert step["step"] == "name of the mail host"
     assert "smtp.nowhere.invalid does not resolve" in step["finding"]
     assert "upstream.host" in step["remedy"]
@@ -150,7 +150,7 @@ async def test_a_sign_in_of_another_client_is_told_from_none_at_all(
     account = {"email": MAILBOX, "provider": "company", "password": "opens sesame"}
     entry = provider_entry(identity_provider)
     command_line.write({"providers": {"company": entry}, "accounts": [account]})
-    step = failed(await command_line.ask("doctor", MAILBOX, "--json"))
+    step = failed(await command_line.run("doctor", MAILBOX, "--json"))
     assert (step["step"], step["finding"]) == ("stored sign-in", "no one has signed in yet")
     async with command_line.start("login", MAILBOX, "--paste") as command:
         async with Person(identity_provider) as person:
@@ -160,7 +160,7 @@ async def test_a_sign_in_of_another_client_is_told_from_none_at_all(
         assert await command.ends() == 0, command.text
     renamed = account | {"client_id": "another"}
     command_line.write({"providers": {"company": entry}, "accounts": [renamed]})
-    step = failed(await command_line.ask("doctor", MAILBOX, "--json"))
+    step = failed(await command_line.run("doctor", MAILBOX, "--json"))
     assert step["step"] == "stored sign-in"
     assert "was granted to another client" in step["finding"]
     assert step["remedy"].endswith(f"xoauth2-proxy login {MAILBOX}")
@@ -170,7 +170,7 @@ async def test_an_unknown_mailbox_is_wrong_usage(
     command_line: CommandLine, identity_provider: IdentityProvider
 ) -> None:
     command_line.write(document(identity_provider))
-    command = await command_line.ask("doctor", "scaner@example.test", "--json")
+    command = await command_line.run("doctor", "scaner@example.test", "--json")
     assert command.code == 2
     assert command.stdout == ""
     assert f"there is no enabled account scaner@example.test; did you mean {MAILBOX}?" in (

@@ -130,7 +130,7 @@ async def test_from_an_unsigned_mailbox_to_mail_in_the_maildir(
     assert status.lines[1].startswith(f"{MAILBOX}  ✓ ok ")
     assert " s ago" in status.lines[1]
     assert "in 49 min" in status.lines[1]
-    doctor = await command_line.ask("doctor", MAILBOX, "--send-to", OFFICE)
+    doctor = await command_line.run("doctor", MAILBOX, "--send-to", OFFICE)
     assert doctor.code == 0, doctor.text
     assert [line[0] for line in doctor.lines[:14]] == ["✓"] * 14
     assert "queued as" in doctor.lines[13]
@@ -155,7 +155,7 @@ async def test_a_revoked_sign_in_is_told_and_mended_while_the_proxy_runs(
     status = await command_line.ask("status")
     assert status.code == 1
     assert "The sign-in is no longer valid" in status.text
-    doctor = await command_line.ask("doctor", MAILBOX)
+    doctor = await command_line.run("doctor", MAILBOX)
     assert doctor.code == 1
     failed = next(line for line in doctor.lines if line.startswith("✗"))
     assert failed.startswith("✗ access token ")

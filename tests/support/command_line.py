@@ -116,6 +116,7 @@ class CommandLine:
     """Where an administrator types: a configuration file and a state directory.
 
     `run` and `start` make a process. `ask` does not: to start one takes longer than most answers.
+    It is not for `doctor`, whose connections over TLS end with its process.
     """
 
     config: Path
