@@ -6,7 +6,7 @@ import os
 def main() -> None:
     """Run the command line and end the process with its exit code."""
     try:
-        # Here, not above: Ctrl+C may come while these are imported.
+        # Imported here because Ctrl+C may arrive during the import.
         from bench.process.ctrl_c import end_at_interrupt
 
         end_at_interrupt()

@@ -1,8 +1,8 @@
-"""The command line of xoauth2-bench. What a command needs is imported when it is called.
+"""The command line of xoauth2-bench. Each command's modules are imported when it is called.
 
-Exit codes: 0 every message sent and accounted for (with --assert: every assertion met, and none
-lost, doubled or changed), 1 not so, 2 wrong usage or an assertion not met, 130 or 143 stopped by
-SIGINT or SIGTERM.
+Exit codes: 0 every message sent and accounted for (with --assert: every assertion met, and no
+message lost, duplicated or changed), 1 otherwise, 2 incorrect usage or an assertion not met, 130 or
+143 stopped by SIGINT or SIGTERM.
 """
 
 # Annotations are read by typer when the command is built, so they stay real objects here.
@@ -49,7 +49,7 @@ The exit code is 0 only if every message was sent and none was lost, duplicated 
 for incorrect usage and for an assertion that is not met.
 """
 
-# The sub-commands: in the module of that name, `command()` builds it.
+# The sub-commands: `command()` in the module of that name builds each.
 _COMMANDS = {
     "compare": "Tell whether a change made a difference.",
     "cost": "Measure what a relay process costs per message.",
@@ -61,7 +61,7 @@ _COMMANDS = {
 
 
 class _Program(GroupedHelp):
-    """The command, whose sub-commands are imported when they are called."""
+    """The main command, which imports a sub-command only when it is called."""
 
     # typer's own types of these differ between its versions.
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401
@@ -69,7 +69,7 @@ class _Program(GroupedHelp):
         return [*_COMMANDS]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ANN401
-        """Return the sub-command of this name, None if there is none."""
+        """Return the sub-command of this name; None if there is none."""
         if cmd_name not in _COMMANDS:
             return None
         return importlib.import_module(f"bench.commands.{cmd_name}").command()
@@ -129,7 +129,7 @@ def _bench(context: typer.Context, options: RunOptions) -> None:
         from bench.commands import run  # a run needs most of the program
 
         run.run(options, given)
-    for name in given:  # in front of a sub-command they would do nothing
+    for name in given:  # before a sub-command they would have no effect
         raise typer.BadParameter(
             f"has no effect before {context.invoked_subcommand}. Give it afterwards.",
             param_hint=f"--{name.replace('_', '-')}",

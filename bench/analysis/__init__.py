@@ -1,1 +1,1 @@
-"""Reading documents of runs: their form, assertions on them, differences between them."""
+"""Reads run documents: their format, assertions about them and the differences between them."""

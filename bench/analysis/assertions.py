@@ -1,7 +1,7 @@
-"""What a run has to reach: expressions such as `p95<=500ms`, read and held against its document.
+"""Assertions about a run, such as `p95<=500ms`: parses them and checks them against its document.
 
-Grammar: a name, an operator (<= >= < > == !=), a number and its unit; blanks between them do not
-matter. A time needs its unit; a share is 0 to 1, or has a percent sign.
+Grammar: a name, an operator (<= >= < > == !=), a number and a unit, with optional blanks between
+them. A time needs a unit; a share is a number from 0 to 1 or a percentage.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Measure(Enum):
-    """What kind of number a figure is, as a limit for it is written."""
+    """The kind of number that a figure is; it determines how a limit is written."""
 
     COUNT = "a whole number without a unit"
     TIME = "a time with its unit: ms, s or us"
@@ -66,7 +66,7 @@ _OPERATORS: dict[str, Callable[[float, float], bool]] = {
     "<": operator.lt,
     ">": operator.gt,
 }
-# To the unit of the document. Fractions, so that 500ms is the very number that half a second is.
+# Factors to the document's unit. Fractions make 500ms exactly equal to half a second.
 _UNITS: dict[Measure, dict[str, Fraction]] = {
     Measure.COUNT: {"": Fraction(1)},
     Measure.TIME: {"s": Fraction(1), "ms": Fraction(1, 10**3), "us": Fraction(1, 10**6)},
@@ -82,7 +82,7 @@ _BLANKS = re.compile(r"\s*")
 
 @dataclass(frozen=True, slots=True)
 class Assertion:
-    """One expression, understood."""
+    """A parsed expression."""
 
     expression: str  # as it was written
     name: str
@@ -92,7 +92,7 @@ class Assertion:
 
 
 class _Reader:
-    """Takes the parts of an expression from left to right."""
+    """Reads the parts of an expression from left to right."""
 
     def __init__(self, expression: str) -> None:
         self._expression = expression
@@ -116,10 +116,10 @@ class _Reader:
 
 
 def parse(expression: str) -> Assertion:
-    """Return what the expression asserts.
+    """Return the assertion that the expression states.
 
     Raises:
-        ValueError: it asserts nothing; the text says where it goes wrong and which names there are.
+        ValueError: it is invalid; the text says where, and lists the valid names.
     """
     reader = _Reader(expression)
     name = reader.take(_NAME, "a name")
@@ -156,14 +156,14 @@ def missing(name: str) -> str:
 
 
 def check(document: Document, expressions: Iterable[str]) -> list[dict[str, object]]:
-    """Return for each expression the run's value and whether it is met, as the document lists them.
+    """Return the run's value for each expression and whether it is met, in the document's form.
 
-    A figure that the run does not have (null) meets nothing, not even `!=`. A percentile of too few
-    messages is held against its limit all the same, and the caution beside it says so.
+    A figure that the run does not have (null) fails every assertion, even `!=`. A percentile of too
+    few messages is still checked against its limit, with a caution.
 
     Raises:
-        ValueError: an expression is wrong; all are read before any is held against the run.
-        DocumentError: the document is none of a run.
+        ValueError: an expression is invalid; all are parsed before any is checked.
+        DocumentError: it is not the document of a run.
     """
     assertions = [parse(expression) for expression in expressions]
     checked: list[dict[str, object]] = []
@@ -186,7 +186,7 @@ def _measure(name: str) -> Measure:
 
 
 def _caution(document: Document, name: str) -> str | None:
-    """Return why the figure says little; None when it does not."""
+    """Return why the figure is unreliable; None if it is not."""
     if name not in _FIGURES or not _FIGURES[name][1].startswith("results.latency."):
         return None
     count = part(document, "results.latency").get("count")
@@ -207,7 +207,7 @@ def _value(document: Document, name: str) -> float | None:
         code = str(row.get("code")).replace(" ", "-")
         counts[code] = counts.get(code, 0) + (number(row, "count") or 0)
     code = name.removeprefix(_ERRORS)
-    # Beyond some kinds failures are counted together: how many had this code is not known then.
+    # Beyond a number of kinds, failures are counted together: this code's count is unknown.
     if code != OTHER and counts.get(OTHER):
         return None
     return counts.get(code, 0)

@@ -1,4 +1,4 @@
-"""Whether two sides were measured alike, and what else to beware of before believing a change."""
+"""Checks whether two sides were measured under the same conditions; warns of other doubts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 _NOT_CONDITIONS = frozenset({("environment", "load_average")})  # it changes by itself
-# What follows from other conditions, and is left out where one of them differs as well.
+# Conditions that follow from others, left out if one of those differs as well.
 _DERIVED: Mapping[str, tuple[str, ...]] = {
     "config.model": ("config.arrival_rate_per_second",),
     "config.max_lateness_seconds": ("config.arrival_rate_per_second",),
@@ -44,7 +44,7 @@ _PARTS = (
 
 
 def warnings(baselines: Sequence[Document], candidates: Sequence[Document]) -> list[str]:
-    """Return in sentences what to beware of, the gravest first.
+    """Return the warnings as sentences, the most serious first.
 
     Raises:
         DocumentError: a document is none of a run.
@@ -62,7 +62,7 @@ def warnings(baselines: Sequence[Document], candidates: Sequence[Document]) -> l
 
 
 def differs(baselines: Sequence[Document], candidates: Sequence[Document]) -> list[str]:
-    """Return the options that one side had otherwise than the other, as maybe was the purpose.
+    """Return the options that differ between the two sides, perhaps on purpose.
 
     Raises:
         DocumentError: a document is none of a run.
@@ -78,7 +78,7 @@ def differs(baselines: Sequence[Document], candidates: Sequence[Document]) -> li
 
 
 def reservation(baselines: Sequence[Document], candidates: Sequence[Document]) -> str | None:
-    """Return why the verdict may not be of the target; None where no generator was at its limit.
+    """Return why the verdict may not reflect the target; None if no generator was at its limit.
 
     Raises:
         DocumentError: a document is none of a run.
@@ -99,7 +99,7 @@ def reservation(baselines: Sequence[Document], candidates: Sequence[Document]) -
 def differences(
     baselines: Sequence[Document], candidates: Sequence[Document]
 ) -> list[dict[str, object]]:
-    """Return the conditions that were not the same in all runs, with each side's values.
+    """Return the conditions that differ between runs, with each side's values.
 
     Raises:
         DocumentError: a document is none of a run.
@@ -126,7 +126,7 @@ def differences(
 
 
 def sides(row: Mapping[str, object]) -> tuple[str, str]:
-    """Return the values of a row of `differences` as words, the baseline's and the candidate's."""
+    """Return the text of the baseline's and the candidate's values in a row of `differences`."""
     field, before, after = str(row["field"]), row["baseline"], row["candidate"]
     return _joined(before, field), _joined(after, field)
 
@@ -143,7 +143,7 @@ def _at(block: str, name: str, run: Document) -> object:
 def _provider(
     baselines: Sequence[Document], candidates: Sequence[Document]
 ) -> list[dict[str, object] | None]:
-    """Return a row for each setting of the stand-in provider; one for all where a run had none."""
+    """Return a row for each setting of the sandbox; a single row if a run had no sandbox."""
     before, after = (
         [provider_summary.settings(run) for run in side] for side in (baselines, candidates)
     )
@@ -189,7 +189,7 @@ def _different(values: Sequence[object]) -> list[object]:
 
 
 def _is_mixed(row: Mapping[str, object]) -> bool:
-    """Whether the runs of one side were not alike."""
+    """Whether the runs of one side differ from each other."""
     sides = (row["baseline"], row["candidate"])
     return any(isinstance(side, list) and len(side) > 1 for side in sides)
 

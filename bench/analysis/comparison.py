@@ -1,10 +1,10 @@
-"""Compares repeated runs of two sides: what differs, by how much, and how sure that is.
+"""Compares repeated runs of two sides: which figures differ, by how much, how reliably.
 
-I1: a figure is taken from the runs' own documents; nothing is timed, summed or averaged here but
-by the medians and `bench.analysis.confidence`.
-I2: a verdict of better or worse needs an interval that leaves out "no change"; one run a side,
-however far apart, never gives one. Each row is judged by itself, at the confidence of its own
-interval; the verdict on the whole is that of `bench.analysis.overall_verdict`, and of facts.
+I1: figures come from the runs' own documents; this module computes only medians and the intervals
+of `bench.analysis.confidence`.
+I2: a verdict of better or worse needs an interval that excludes "no change"; one run a side never
+gives one. Each row is judged by itself, at the confidence of its own interval; the overall verdict
+rests on `bench.analysis.overall_verdict` and on facts.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A number of a run's document that is compared."""
+    """A number in a run's document that is compared."""
 
     name: str
     title: str
     unit: str  # per_second, seconds, share or messages
     path: str
-    is_higher_better: bool | None  # None: it tells, and is not judged
+    is_higher_better: bool | None  # None: shown, but not judged
 
 
 FIGURES = (
@@ -48,7 +48,7 @@ FIGURES = (
     Figure("dropped", "Dropped", "messages", "results.dropped", False),  # open model
     Figure("cpu_share", "Generator's CPU", "share", "generator.cpu_share", None),
 )  # fmt: skip
-_COUNTS = ("lost", "duplicated", "corrupted")  # where none is the only good number
+_COUNTS = ("lost", "duplicated", "corrupted")  # the only good number is 0
 _REASONS = {
     Verdict.BETTER: "the whole interval is on the good side",
     Verdict.WORSE: "the whole interval is on the bad side",
@@ -62,8 +62,8 @@ def compare(
 ) -> dict[str, object]:
     """Return the document of kind `comparison`, with the runs themselves in it.
 
-    A change is better or worse when its interval lies wholly beyond `min_change` (0.05 for 5 %).
-    In the open model, when all runs are of it, other figures decide than in the closed one.
+    A change is better or worse if its interval lies wholly beyond `min_change` (0.05 for 5 %).
+    If all runs use the open model, other figures decide than in the closed model.
 
     Raises:
         DocumentError: a document is none of a run.
@@ -127,7 +127,7 @@ def _figure(
         "better": {True: "higher", False: "lower", None: None}[figure.is_higher_better],
         "baseline": {"runs": before, "median": _median(first)},
         "candidate": {"runs": after, "median": _median(second)},
-        # With an interval its estimate, which lies within; else that of the medians.
+        # The interval's estimate, which lies within it; without an interval, that of the medians.
         "change_of": "medians" if found is None else "pairs",
         "change": _change(_median(first), _median(second))
         if found is None
@@ -169,14 +169,14 @@ def _count(
     after = [number(run, path) for run in candidates]
     return {
         "name": name,
-        "baseline": _total(before),  # null: in a run it was not checked
+        "baseline": _total(before),  # null: a run did not check it
         "candidate": _total(after),
         "verdict": _count_verdict(_total(before), _total(after)),
     }
 
 
 def _count_verdict(before: float | None, after: float | None) -> Verdict:
-    # A relay that never loses mail and one that once did differ, however few the runs.
+    # A relay that lost mail differs from one that did not, even after a single run.
     if before is None or after is None or (before and after):
         return Verdict.CANNOT_TELL
     if before == after:
@@ -189,7 +189,7 @@ def _facts(
     candidates: Sequence[Document],
     counts: Sequence[Mapping[str, object]],
 ) -> list[tuple[Verdict, str]]:
-    """Return what needs no statistics, however few the runs are: each verdict and its sentence."""
+    """Return the verdicts that need no statistics, each with its sentence."""
     facts = [
         (
             Verdict(str(row["verdict"])),

@@ -1,14 +1,14 @@
-"""How much larger one group of measurements is than another, and how sure that is.
+"""The ratio between two groups of measurements, with a confidence interval.
 
 The estimate is Hodges and Lehmann's: the median of the ratios of every pair. Its interval is the
 one that belongs to the Mann-Whitney test, with that test's exact distribution (Hollander, Wolfe
 and Chicken, Nonparametric Statistical Methods, 3rd edition, §4.2 and §4.3; R's
 `wilcox.test(conf.int = TRUE)` computes the same on the logarithms).
 
-Why this and no bootstrap: benchmark figures are skewed and have outliers, so nothing may be
-assumed of their distribution, and of three or four runs a bootstrap draws intervals that are far
-too narrow. This one states the confidence it really has: three runs a side reach 90 %, no more.
-Exact and without chance, so the same documents always give the same answer.
+Why not a bootstrap: benchmark figures are skewed and have outliers, so no distribution can be
+assumed, and with three or four runs a bootstrap's intervals are far too narrow. This interval
+states its true confidence: three runs a side reach 90 %, no more. It is exact and not random, so
+the same documents always give the same answer.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-MIN_RUNS = 3  # a side; two could be told apart with a confidence of 67 % at best
+MIN_RUNS = 3  # a side; two would reach a confidence of 67 % at best
 WANTED = 0.95
 
 
@@ -32,16 +32,16 @@ class Interval:
     ratio: float
     low: float
     high: float
-    confidence: float  # 0 to 1; less than was wanted where there are too few values
+    confidence: float  # 0 to 1; less than requested if there are too few values
 
 
 def interval(
     first: Sequence[float], second: Sequence[float], wanted: float = WANTED
 ) -> Interval | None:
-    """Return by which factor the second group's values exceed the first's; none is below 0.
+    """Return the factor by which the second group's values exceed the first's; none is below 0.
 
-    None when a group has fewer than `MIN_RUNS` values. Swapping the groups inverts the interval.
-    Its confidence is at least what is wanted, where so many values can reach that.
+    None if a group has fewer than `MIN_RUNS` values. Swapping the groups inverts the interval.
+    Its confidence is at least the one requested, if the number of values allows it.
     """
     if min(len(first), len(second)) < MIN_RUNS:
         return None
@@ -53,14 +53,14 @@ def interval(
 
 
 def reach(first: int, second: int) -> float:
-    """Return the greatest confidence that groups of so many values can reach; 0 for too few."""
+    """Return the highest confidence that groups of these sizes can reach; 0 if too small."""
     if min(first, second) < MIN_RUNS:
         return 0.0
     return 1 - 2 / math.comb(first + second, first)
 
 
 def runs_needed(wanted: float) -> int:
-    """Return how many values a side reach this confidence, which is less than 1."""
+    """Return how many values a side are needed for this confidence, which is less than 1."""
     count = MIN_RUNS
     while reach(count, count) < wanted:
         count += 1

@@ -1,6 +1,6 @@
-"""Reads the JSON documents of runs, and says in words what is wrong with one.
+"""Reads the JSON documents of runs and explains what is wrong with an invalid one.
 
-A document comes from a file that anybody may have written: nothing in it is trusted to be there.
+A document may come from any source, so no key is assumed to exist.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ class DocumentError(Exception):
 
 
 def read(path: Path, kind: str) -> Document:
-    """Return the document of this kind in the file.
+    """Return the file's document, which must be of this kind.
 
     Raises:
-        DocumentError: it cannot be read, or is another thing; the text names the file.
+        DocumentError: it cannot be read, or is of another kind; the text names the file.
     """
     try:
         return _parsed(path, kind)
@@ -39,10 +39,10 @@ def read(path: Path, kind: str) -> Document:
 
 
 def value(document: Document, path: str) -> object:
-    """Return what is at a path of names with dots between.
+    """Return the value at a dotted path of names.
 
     Raises:
-        DocumentError: there is nothing.
+        DocumentError: there is none.
     """
     found: object = document
     for name in path.split("."):
@@ -53,7 +53,7 @@ def value(document: Document, path: str) -> object:
 
 
 def number(document: Document, path: str) -> float | None:
-    """Return the number at the path, from 0 up; None where it, or what should hold it, is null.
+    """Return the number at the path, from 0 up; None if it, or an object on the path, is null.
 
     Raises:
         DocumentError: there is something else, or nothing.
@@ -72,7 +72,7 @@ def number(document: Document, path: str) -> float | None:
 
 
 def text(document: Document, path: str) -> str:
-    """Return the words at the path.
+    """Return the text at the path.
 
     Raises:
         DocumentError: there is something else, or nothing.

@@ -1,24 +1,24 @@
-"""Which of two sides is better on the whole: few figures, named in advance, decided together.
+"""The overall verdict of a comparison: a few figures, named in advance and decided together.
 
-Of many figures one soon differs by chance: if each of seven decided at its own 95 %, up to every
-third comparison of a relay with itself would show a difference, and fail a build. So the headline
-and the exit code rest on two or three that are named before anything is measured, and answer what
-is asked of a relay: how fast is it (throughput in the closed model; in the open one, where
-throughput is given, p95 latency), how many messages succeed, and, in the open model, how many it
-could not take in time. Latencies of a closed model are left out: there the mean says what
-throughput says (Little's law).
+Among many figures, one soon differs by chance: if each of seven decided at its own 95 %, up to one
+in three comparisons of a relay with itself would show a difference and fail a build. So the
+headline and the exit code rest on two or three figures named before anything is measured: the
+relay's speed (throughput in the closed model; p95 latency in the open model, where throughput is
+given), the share of messages that succeed, and, in the open model, the number that the relay could
+not take in time. Latencies of the closed model are left out, because there the mean follows from
+throughput (Little's law).
 
-Together they are wrong in at most 5 of 100 comparisons of like sides, by Holm's procedure (S. Holm,
-"A simple sequentially rejective multiple test procedure", Scandinavian Journal of Statistics 6,
-1979), each step by the interval of `bench.analysis.confidence` at the confidence it needs. Why not
-all figures with the same procedure: each would need 99.3 %, which takes six runs a side, and most
-of the power would go to figures that follow from each other.
+Together they err in at most 5 of 100 comparisons of equal sides, by Holm's procedure (S. Holm, "A
+simple sequentially rejective multiple test procedure", Scandinavian Journal of Statistics 6,
+1979); each step uses the interval of `bench.analysis.confidence` at the confidence it needs. With
+all figures in this procedure each would need 99.3 %, which takes six runs a side, and most of the
+power would go to figures that follow from each other.
 
-A figure that is the same in every run, as a success rate of 100 %, cannot differ and needs no
+A figure that is the same in every run, such as a success rate of 100 %, cannot differ and needs no
 share of the error (R. E. Tarone, "A modified Bonferroni method for discrete data", Biometrics 46,
-1990). Hence four runs a side decide where nothing fails, and five do otherwise. With fewer nothing
-is decided. That mail was lost, doubled or changed, or that a side sent nothing at all, is not
-decided here: these are facts, and no estimates.
+1990). Hence four runs a side decide if no message fails, and five otherwise. Fewer runs decide
+nothing. Mail lost, duplicated or changed, or a side that sent nothing, is not decided here: these
+are facts, not estimates.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _DECIDED = frozenset({Verdict.BETTER, Verdict.WORSE})
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One of the figures that decide, in every run; None where a run does not have it."""
+    """A figure that decides, with its value in every run; None if a run does not have it."""
 
     title: str
     first: Sequence[float | None]
@@ -49,16 +49,16 @@ class Question:
 
     @property
     def is_open(self) -> bool:
-        """Whether it differs between any two runs: else there is nothing to decide."""
+        """Whether it differs between any two runs; otherwise there is nothing to decide."""
         return len({*self.first, *self.second}) > 1
 
     def reaches(self, wanted: float) -> bool:
-        """Whether so many runs can decide it with this confidence."""
+        """Whether the number of runs suffices to decide it with this confidence."""
         first, second = (known(side) for side in (self.first, self.second))
         return confidence.reach(len(first), len(second)) >= wanted
 
     def answer(self, wanted: float, min_change: float) -> Verdict:
-        """Return what can be said with this confidence."""
+        """Return the verdict at this confidence."""
         if not self.reaches(wanted):
             return Verdict.CANNOT_TELL
         found = confidence.interval(known(self.first), known(self.second), wanted)
@@ -67,15 +67,15 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What was decided, and why no more."""
+    """The verdicts reached, and why there are no more."""
 
-    answers: dict[str, Verdict]  # by title: better or worse; empty when nothing is
-    is_decidable: bool  # there were runs enough to show a difference, if there is one
+    answers: dict[str, Verdict]  # by title: better or worse
+    is_decidable: bool  # there were enough runs to show an existing difference
     reason: str  # a sentence
 
 
 def decide(questions: Sequence[Question], min_change: float) -> Decision:
-    """Return what the figures show together."""
+    """Return the decision that the figures allow together."""
     answers: dict[str, Verdict] = {}
     left = [question for question in questions if question.is_open]
     while left:
@@ -99,7 +99,7 @@ def known(values: Sequence[float | None]) -> list[float]:
 
 def _undecided(questions: Sequence[Question], left: Sequence[Question]) -> Decision:
     wanted = 1 - _ERROR / max(1, len(left))
-    # Where all are the same in every run, the number of runs alone says whether that is telling.
+    # If all are the same in every run, the number of runs alone decides if that is conclusive.
     dumb = [question for question in left or questions if not question.reaches(wanted)]
     if not dumb:
         titles = ", ".join(question.title for question in questions)

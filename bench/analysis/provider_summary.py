@@ -1,7 +1,7 @@
-"""How the stand-in provider of a run was set, in few words: what differs from its profile.
+"""A one-line summary of the sandbox's settings in a run: what differs from its profile.
 
-The settings come from a document that anybody may have written: what is of another form is shown
-as it is, or left out, and never fails.
+The settings come from a document of any source: values of an unexpected form are shown as they
+are or left out, and never raise an error.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _MOST_FAULTS = 5  # told one by one
 _MOST_LETTERS = 80  # of one fault: a reply's text can be long
 _SECONDS = "_seconds"
-# What need not be said of a fault.
+# Values of a fault that are not shown.
 _USUAL: Mapping[str, tuple[object, ...]] = {
     "nth": (None, 1),
     "seconds": (None, 0),
@@ -30,13 +30,13 @@ _USUAL: Mapping[str, tuple[object, ...]] = {
 
 
 def settings(run: Document) -> Mapping[str, object] | None:
-    """Return the provider's settings; None where the run does not have them."""
+    """Return the provider's settings; None if the run does not have them."""
     found = run.get("provider_settings")
     return found if isinstance(found, Mapping) else None
 
 
 def flat(found: Mapping[str, object]) -> dict[str, object]:
-    """Return each setting by its name, those within others with a dot between."""
+    """Return each setting by its name; nested names are joined by dots."""
     named: dict[str, object] = {}
     for key, one in found.items():
         if isinstance(one, Mapping):
@@ -47,7 +47,7 @@ def flat(found: Mapping[str, object]) -> dict[str, object]:
 
 
 def summary(found: Mapping[str, object]) -> str:
-    """Return the settings in one line, as `outlook, rtt 80 ms, faults: end:drop:rate=0.01`."""
+    """Return the settings in one line: `outlook, rtt 80 ms, faults: end:drop:rate=0.01`."""
     behaviour, endpoint = (
         one if isinstance(one, Mapping) else {}
         for one in (found.get("behaviour"), found.get("token_endpoint"))
@@ -92,7 +92,7 @@ def _setting(name: str, value: object) -> str:
 
 
 def faults(found: Sequence[object]) -> str:
-    """Return the faults as `--fault` takes them, the first few of many."""
+    """Return the first few faults in the syntax of `--fault`."""
     return _faults(found) or "none"
 
 
@@ -103,7 +103,7 @@ def _faults(faults: Sequence[object]) -> str:
 
 
 def _fault(fault: object) -> str:
-    """Return a fault as `--fault` takes it."""
+    """Return a fault in the syntax of `--fault`."""
     if not isinstance(fault, Mapping):
         return _value(fault)
     words = [str(fault.get("step")), str(fault.get("action"))]

@@ -1,20 +1,19 @@
-"""Whether there was enough of a run for what is read off it. Pure arithmetic.
+"""Decides whether a run is large enough for the figures read from it. Pure arithmetic.
 
-A run is a measurement from two seconds on: machines pause for some 50 or 100 ms now and then (the
-scheduler, the garbage collector, a neighbour), and connecting, logging in and the first tokens
-fall into its beginning; in two seconds that is some 5 % of the time. And from 200 messages that
-succeeded on: then the p95 rests on ten that were slower.
+A run counts as a measurement from two seconds on: machines pause for 50 to 100 ms now and then (the
+scheduler, the garbage collector, a neighbour), and a run begins with connections, logins and the
+first tokens; in two seconds that is about 5 % of the time. It also needs 200 messages that
+succeeded: then ten values lie above the p95.
 
-A percentile is rough while fewer than ten values lie beyond it: the number of those beyond has a
-standard deviation of its root, so with nine the p99 shown may as well be the p98.7. It is marked
-and not left out: a limit for p99 would else be missed, or met, by whether 99 messages
-succeeded or 100.
+A percentile is rough while fewer than ten values lie beyond it: the standard deviation of their
+number is its square root, so with nine the p99 shown may well be the p98.7. It is marked rather
+than left out: otherwise a limit for p99 would depend on whether 99 or 100 messages succeeded.
 """
 
 from __future__ import annotations
 
 MIN_SECONDS = 2.0
-_LEAST_SHARE = 0.95  # of them: `--duration 2` ends with a last message, maybe before
+_LEAST_SHARE = 0.95  # of them: `--duration 2` ends with its last message, maybe a little earlier
 MIN_MESSAGES = 200
 MIN_BEYOND = 10
 ADVICE = (
@@ -27,12 +26,12 @@ _BEYOND = {"p50": 500, "p90": 100, "p95": 50, "p99": 10, "p999": 1}
 
 
 def is_short(seconds: float | None, messages: float | None) -> bool:
-    """Whether a run of so many messages that succeeded is too short to be a measurement."""
+    """Whether a run is too short, or has too few successes, to be a measurement."""
     return (seconds or 0.0) < MIN_SECONDS * _LEAST_SHARE or (messages or 0) < MIN_MESSAGES
 
 
 def beyond(name: str, count: float) -> int:
-    """Return how many of so many values lie beyond the percentile `p50`, `p90`, …, `p999`.
+    """Return how many of `count` values lie beyond the percentile `p50`, `p90`, …, `p999`.
 
     Raises:
         KeyError: it is no percentile.
@@ -41,7 +40,7 @@ def beyond(name: str, count: float) -> int:
 
 
 def needed(name: str) -> int:
-    """Return of how many values a percentile is not rough.
+    """Return how many values a percentile needs in order not to be rough.
 
     Raises:
         KeyError: it is no percentile.
@@ -50,10 +49,10 @@ def needed(name: str) -> int:
 
 
 def is_rough(name: str, count: float | None) -> bool:
-    """Whether a figure of a distribution of so many values is a percentile with few beyond it."""
+    """Return whether the figure is a percentile with fewer than ten of `count` values beyond it."""
     return name in _BEYOND and bool(count) and beyond(name, count or 0) < MIN_BEYOND
 
 
 def rough(count: float) -> list[str]:
-    """Return the percentiles that are rough, as the document names them."""
+    """Return the names of the rough percentiles."""
     return [f"{name}_seconds" for name in _BEYOND if is_rough(name, count)]

@@ -1,9 +1,9 @@
-"""A sweep: the same load again and again, higher each time, and where it stops to pay. Pure values.
+"""A sweep: runs with a rising load, and the load beyond which more stops paying off. Pure values.
 
-The knee is where power is greatest: throughput divided by mean latency (L. Kleinrock, "Power and
+The knee is the load of greatest power, throughput over mean latency (L. Kleinrock, "Power and
 deterministic rules of thumb for probabilistic problems in computer communications", ICC 1979).
-Beyond it a higher load costs more in latency than it brings in throughput. It needs no threshold
-of ours, and neither the unit of the load nor that of time changes it.
+Beyond it a higher load costs more in latency than it brings in throughput. It needs no threshold,
+and it does not depend on the units of load and time.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _LISTED = re.compile(rf"{_NUMBER}(?:,{_NUMBER})*", re.ASCII)
 
 
 class Parameter(StrEnum):
-    """What is raised from step to step."""
+    """The parameter that rises from step to step."""
 
     CONCURRENT = "concurrent"
     ARRIVAL_RATE = "arrival_rate_per_second"
@@ -44,7 +44,7 @@ class Parameter(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class StepFigures:
-    """What the knee is found from: one step's load and what came of it."""
+    """One step's load and the figures from which the knee is found."""
 
     load: float
     throughput_per_second: float | None  # None: nothing succeeded
@@ -54,7 +54,7 @@ class StepFigures:
 
     @property
     def power(self) -> float:
-        """Throughput for each second of mean latency; 0 when nothing succeeded."""
+        """Throughput for each second of mean latency; 0 if no message succeeded."""
         if not self.throughput_per_second or not self.mean_seconds:
             return 0.0
         return self.throughput_per_second / self.mean_seconds
@@ -62,17 +62,17 @@ class StepFigures:
 
 @dataclass(frozen=True, slots=True)
 class Knee:
-    """The load beyond which more does not pay; None when the steps do not show it."""
+    """The load beyond which more does not pay off; None if the steps do not show it."""
 
     load: float | None
     reason: str
 
 
 def loads(text: str, count: int | None = None) -> list[float]:
-    """Return the loads of `1,2,4,8` or of `50..800`: doubled, or `count` of them evenly spread.
+    """Return the loads of `1,2,4,8` or of `50..800`: doubling, or `count` loads evenly spread.
 
     Raises:
-        ValueError: it is none of these, they do not rise, or are too many; the text says so.
+        ValueError: the text is neither, the loads do not rise, or there are too many.
     """
     text = text.strip()
     match = _RANGE.fullmatch(text)
@@ -94,7 +94,7 @@ def loads(text: str, count: int | None = None) -> list[float]:
 
 
 def figures(load: float, run: Document) -> StepFigures:
-    """Return a step's figures from the document of its run."""
+    """Return a step's figures, read from the document of its run."""
     return StepFigures(
         load,
         documents.number(run, "results.throughput_rps"),
@@ -110,10 +110,10 @@ def is_partial(run: Document) -> bool:
 
 
 def reason_to_stop(steps: Sequence[StepFigures]) -> str:
-    """Return why a higher load is not worth trying after these steps; "" when it is."""
+    """Return why no higher load is worth trying after these steps; "" if one is."""
     last = steps[-1]
     if last.success_rate < MIN_SUCCESS:
-        # Rounded down: what is below the limit must not look as if it were not.
+        # Rounded down, so a rate below the limit does not look as if it met the limit.
         share = math.floor(last.success_rate * 1000) / 10
         return f"At a load of {last.load:g} only {share:g} % of the messages succeeded."
     least = min((step.p95_seconds for step in steps if step.p95_seconds), default=None)
@@ -129,10 +129,10 @@ def reason_to_stop(steps: Sequence[StepFigures]) -> str:
 
 
 def knee(steps: Sequence[StepFigures], least: float = 0.0) -> Knee:
-    """Return where power is greatest; of several such loads the lowest.
+    """Return the load of greatest power; the lowest if there are several.
 
-    `least` is the lowest load that there is; 0 for none.
-    Steps in which messages failed do not count: a refusal is quick, and costs nobody latency.
+    `least` is the lowest possible load; 0 for none.
+    Steps in which messages failed do not count: a refusal is quick and would lower the latency.
     """
     sound = [step for step in steps if step.success_rate >= MIN_SUCCESS and step.power > 0]
     if len(sound) < MIN_STEPS:
@@ -172,7 +172,7 @@ def document(
 ) -> dict[str, object]:
     """Return the document of a sweep of at least one step.
 
-    A step that ended early is in it, and has no part in the knee.
+    A step that ended early is listed but does not count for the knee.
     """
     least = 1.0 if parameter is Parameter.CONCURRENT else 0.0
     whole = [step for step in steps if not is_partial(step[1])]

@@ -1,4 +1,4 @@
-"""What can be said of a figure from the interval of its change. Pure values."""
+"""The verdict on a figure, from the interval of its change. Pure values."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class Verdict(StrEnum):
-    """What can be said of a figure."""
+    """A verdict on a figure, or on a whole comparison."""
 
     BETTER = "better"
     WORSE = "worse"
@@ -21,7 +21,7 @@ class Verdict(StrEnum):
 
 
 def judged(found: Interval | None, is_higher_better: bool | None, min_change: float) -> Verdict:
-    """Return what the interval shows: something only if it lies wholly beyond `min_change`."""
+    """Return the verdict that the interval shows; a change must lie wholly beyond `min_change`."""
     if found is None:
         return Verdict.CANNOT_TELL
     is_higher = found.low > 1 + min_change
@@ -33,7 +33,7 @@ def judged(found: Interval | None, is_higher_better: bool | None, min_change: fl
 
 
 def joined(verdicts: set[Verdict]) -> Verdict | None:
-    """Return what several verdicts amount to; None when none of them is better or worse."""
+    """Return several verdicts joined into one; None if none of them is better or worse."""
     if {Verdict.BETTER, Verdict.WORSE} <= verdicts:
         return Verdict.MIXED
     return next((one for one in (Verdict.BETTER, Verdict.WORSE) if one in verdicts), None)

@@ -1,1 +1,1 @@
-"""An SMTP client that says what each phase took and what was answered."""
+"""An SMTP client that reports the duration of each phase and the server's replies."""

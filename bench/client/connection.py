@@ -1,6 +1,6 @@
-"""Octets out, replies in: one TCP or TLS connection to an SMTP server, and nothing of SMTP's order.
+"""One TCP or TLS connection to an SMTP server: sends octets, reads replies; any command order.
 
-Every wait has a limit, and so has what a server can make us hold.
+Every wait is limited, and so is the memory that a server can make us use.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from bench.measurement.sample import SendFailure
 from bench.plan.workloads import REPLY_SECONDS
 from xoauth2_proxy.smtp.protocol import MalformedReply, Reply, ReplyParser
 
-TLS_FAILED = "tls failed"  # the code under which that is counted
-_CONNECT_SECONDS = 60.0  # less when replies are waited for less
-_MAX_REPLIES_HELD = 4000  # more than a flight draws: MAIL, a thousand RCPT, DATA
+TLS_FAILED = "tls failed"  # the error code for it in the results
+_CONNECT_SECONDS = 60.0  # less if `reply_seconds` is less
+_MAX_REPLIES_HELD = 4000  # more than one flight causes: MAIL, a thousand RCPT, DATA
 _SLICES_PER_SECOND = 10  # of content that is sent slowly
 _MAX_TEXT_CHARACTERS = 200
 
@@ -32,15 +32,15 @@ class SubmissionFailed(Exception):
 
 
 class SmtpConnection(asyncio.Protocol):
-    """One connection; only one coroutine at a time may use it."""
+    """A connection; only one coroutine at a time may use it."""
 
     def __init__(self, reply_seconds: float = REPLY_SECONDS) -> None:
         self._reply_seconds = reply_seconds
-        self._transport: asyncio.Transport | None = None  # None: not yet, or gone
+        self._transport: asyncio.Transport | None = None  # None: not connected yet, or closed
         self._parser = ReplyParser()
         self._replies: deque[Reply] = deque()
         self._waiter: asyncio.Future[None] | None = None
-        self._broken: SendFailure | None = None  # why there will be no more replies
+        self._broken: SendFailure | None = None  # why no more replies will come
 
     @classmethod
     async def connect(
@@ -50,10 +50,10 @@ class SmtpConnection(asyncio.Protocol):
         context: ssl.SSLContext | None,
         reply_seconds: float = REPLY_SECONDS,
     ) -> SmtpConnection:
-        """Return a connection, under TLS if there is a context.
+        """Return an open connection, with TLS if there is a context.
 
         Raises:
-            SubmissionFailed: there is none, or not within `reply_seconds`.
+            SubmissionFailed: it could not be opened within `reply_seconds`.
         """
         loop, wire = asyncio.get_running_loop(), cls(reply_seconds)
         name = None if context is None else host
@@ -62,23 +62,23 @@ class SmtpConnection(asyncio.Protocol):
                 await loop.create_connection(
                     lambda: wire, host, port, ssl=context, server_hostname=name
                 )
-        except OSError as error:  # ssl.SSLError and TimeoutError are such
+        except OSError as error:  # includes ssl.SSLError and TimeoutError
             wire.abort()
             raise SubmissionFailed(_failure_to_connect(error, wire._connect_seconds)) from error
         return wire
 
     @property
     def is_quiet(self) -> bool:
-        """Whether the connection is open and nothing has come that was not asked for."""
+        """Whether the connection is open and the server has sent nothing unrequested."""
         transport = self._transport
         is_open = transport is not None and not transport.is_closing() and self._broken is None
         return is_open and not self._replies and not self._parser.is_mid_reply
 
     async def start_tls(self, context: ssl.SSLContext, host: str) -> None:
-        """Go on under TLS.
+        """Switch to TLS.
 
         Raises:
-            SubmissionFailed: it could not be done, or more had come in clear (RFC 3207 §4.2).
+            SubmissionFailed: the handshake failed, or more data had come in clear (RFC 3207 §4.2).
         """
         if self._transport is None or not self.is_quiet:
             raise SubmissionFailed(
@@ -94,15 +94,15 @@ class SmtpConnection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
 
     def write(self, octets: bytes) -> None:
-        """Send; what becomes of it the reply tells."""
+        """Send the octets; the reply shows whether they arrived."""
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(octets)
 
     async def write_slowly(self, octets: bytes, bytes_per_second: float) -> bool:
-        """Send little by little; return False if the server said something before the end.
+        """Send at a limited rate; return False if the server replied before the end.
 
-        An octet leaves when its turn has come at that rate: late timers do not add up, and nothing
-        is waited for behind the last one.
+        Each octet has its own time at that rate, so late timers do not add up, and there is no wait
+        after the last octet.
         """
         size = max(1, int(bytes_per_second / _SLICES_PER_SECOND))
         started = time.perf_counter()
@@ -118,7 +118,7 @@ class SmtpConnection(asyncio.Protocol):
         """Return the next reply.
 
         Raises:
-            SubmissionFailed: none came in time, or what came was none.
+            SubmissionFailed: none came in time, or the data was not a reply.
         """
         if not self._replies and self._broken is None:
             loop = asyncio.get_running_loop()
@@ -134,7 +134,7 @@ class SmtpConnection(asyncio.Protocol):
         raise SubmissionFailed(self._broken or SendFailure("connection lost", ""))
 
     def abort(self) -> None:
-        """Close without a word."""
+        """Close without QUIT."""
         if self._transport is not None:
             self._transport.abort()
             self._transport = None
@@ -155,7 +155,7 @@ class SmtpConnection(asyncio.Protocol):
             self._wake()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Fail what is under way."""
+        """Fail the operation in progress."""
         self._transport = None
         self._break(SendFailure("connection lost", ""))
 
@@ -181,12 +181,12 @@ class SmtpConnection(asyncio.Protocol):
 
 
 def refusal(reply: Reply) -> SendFailure:
-    """Return what to count a refusing reply as: its code and its words."""
+    """Return the failure for a refusing reply: its code and its text."""
     return SendFailure(str(reply.code), printable(" ".join((reply.enhanced, *reply.text))))
 
 
 def printable(text: str) -> str:
-    """Return a server's text as one line for a terminal: no control characters, and not a page."""
+    """Return a server's text as one short line for a terminal, without control characters."""
     line = "".join(c if c.isprintable() else " " for c in text)
     return " ".join(line.split())[:_MAX_TEXT_CHARACTERS]
 
@@ -196,7 +196,7 @@ def _failure_to_connect(error: OSError, waited_seconds: float) -> SendFailure:
         return SendFailure("timeout", f"no connection within {waited_seconds:g} s")
     if isinstance(error, ssl.SSLError):
         return SendFailure(TLS_FAILED, printable(str(error)))
-    # With several addresses for a name asyncio raises one OSError with all their texts.
+    # For a name with several addresses, asyncio raises one OSError with all their texts.
     if isinstance(error, ConnectionRefusedError) or f"[Errno {errno.ECONNREFUSED}]" in str(error):
         return SendFailure("connection refused", "")
     return SendFailure("connection failed", printable(str(error)))

@@ -1,4 +1,4 @@
-"""Where a server listens, and how the connection to it is protected. Plain values."""
+"""A server's address and the protection of the connection to it. Plain values."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Tls(StrEnum):
-    """How the connection to the relay is protected."""
+    """The protection of the connection to the relay."""
 
     NONE = "none"
     STARTTLS = "starttls"
@@ -20,7 +20,7 @@ class Tls(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where the relay listens."""
+    """The relay's address and TLS settings."""
 
     host: str
     port: int

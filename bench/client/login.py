@@ -1,4 +1,4 @@
-"""How the load logs in: SASL's mechanisms as the octets they send (RFC 4954)."""
+"""The client side of SASL logins, as the octets to send (RFC 4954)."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ class Mechanism(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ClientLogin:
-    """Who logs in; `secret` returns the password, or a token, and is called at each AUTH."""
+    """A client's login; `secret` returns the password or a token and is called for each AUTH."""
 
     mailbox: str
     mechanism: Mechanism
     secret: Callable[[], str] = field(repr=False)
 
     def lines(self) -> list[bytes]:
-        """Return the AUTH command and the answers to its challenges, without CRLF."""
+        """Return the AUTH command and the responses to its challenges, without CRLF."""
         secret = self.secret()
         if self.mechanism is Mechanism.LOGIN:
             answers = [self.mailbox.encode(), secret.encode()]
@@ -52,7 +52,7 @@ class ClientLogin:
 
     @property
     def answer_to_error(self) -> bytes:
-        """What fetches the reply that refuses, when the challenge is the error.
+        """The response to an error challenge, after which the server sends its refusing reply.
 
         Empty for XOAUTH2, one %x01 for OAUTHBEARER (RFC 7628 §3.2.3).
         """
@@ -60,7 +60,7 @@ class ClientLogin:
 
 
 def initial_response(login: ClientLogin, secret: str) -> bytes:
-    """Return the mechanism's one message: RFC 4616 PLAIN, RFC 7628 OAUTHBEARER, or XOAUTH2's."""
+    """Return the initial response of PLAIN (RFC 4616), OAUTHBEARER (RFC 7628) or XOAUTH2."""
     if login.mechanism is Mechanism.PLAIN:
         return f"\0{login.mailbox}\0{secret}".encode()
     if login.mechanism is Mechanism.OAUTHBEARER:

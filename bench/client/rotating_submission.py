@@ -1,4 +1,4 @@
-"""A connection whose client is another mailbox each time it is opened."""
+"""A connection that logs in to another mailbox each time it is opened."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class RotatingSubmission(Submission):
     def __init__(
         self, endpoint: Endpoint, logins: Iterator[ClientLogin], behaviour: ClientBehaviour
     ) -> None:
-        """Take `logins` that never end."""
+        """`logins` must be endless."""
         super().__init__(endpoint, next(logins), behaviour)
         self._logins = logins
 
     async def close(self) -> None:
-        """Take leave as any submission does, and be the next mailbox's."""
+        """Close the connection; the next one logs in to the next mailbox."""
         await super().close()
         self.login = next(self._logins)

@@ -1,7 +1,7 @@
-"""One authenticated connection to the server under test, and the order of SMTP on it.
+"""An authenticated connection to the server under test, with SMTP's order of commands.
 
-Messages go in as they are: RFC 6409 submission, RFC 4954 AUTH, content with CRLF.
-I1: a connection that was cut short or answered out of turn is closed, never used again.
+Messages are sent unchanged: RFC 6409 submission, RFC 4954 AUTH, content with CRLF.
+I1: a connection that was interrupted, or had an unexpected reply, is closed and not used again.
 """
 
 from __future__ import annotations
@@ -32,25 +32,25 @@ class ClientBehaviour:
     """How a client behaves on its connection."""
 
     is_pipelined: bool = False  # MAIL, RCPT and DATA in one flight, where PIPELINING is offered
-    slow_bytes_per_second: float | None = None  # None: content as fast as it is taken
-    reply_seconds: float = REPLY_SECONDS  # to wait for each reply, and for a connection at most
+    slow_bytes_per_second: float | None = None  # None: content as fast as the server takes it
+    reply_seconds: float = REPLY_SECONDS  # the longest wait for a reply or a connection
 
 
 @dataclass(frozen=True, slots=True)
 class OpeningTimes:
-    """What opening a connection took."""
+    """The durations of opening a connection."""
 
     connect_seconds: float  # TCP, greeting, EHLO, TLS
     auth_seconds: float | None  # None: there is no login
 
 
 class _UnexpectedReply(Exception):
-    """The server said no; `is_in_doubt` when the connection cannot be used after it."""
+    """A refusing reply; `is_in_doubt` if the connection cannot be used afterwards."""
 
     def __init__(self, reply: Reply, *, is_in_doubt: bool = False) -> None:
         super().__init__(str(reply))
         self.reply = reply
-        # RFC 5321 §3.8: 421 announces the end. What is no refusal was answered out of turn.
+        # RFC 5321 §3.8: 421 announces the end. A reply that is not a refusal came out of order.
         self.is_in_doubt = is_in_doubt or reply.code == 421 or reply.code < 400
 
 
@@ -61,24 +61,24 @@ class Submission:
         self, endpoint: Endpoint, login: ClientLogin, behaviour: ClientBehaviour | None = None
     ) -> None:
         self.login = login
-        self.messages = 0  # begun on the connection that is open
-        self.has_connected = False  # the last opening came as far as the login
+        self.messages = 0  # started on the open connection
+        self.has_connected = False  # the last attempt got as far as the login
         self._endpoint = endpoint
         self._behaviour = behaviour or ClientBehaviour()
         self._wire: SmtpConnection | None = None
-        self._step = ""  # what is under way, as it is told of a failure
+        self._step = ""  # the current step, named in a failure
         self._extensions: frozenset[str] = frozenset()
 
     @property
     def is_open(self) -> bool:
-        """Whether the connection can take a message; one that the server has ended cannot."""
+        """Whether the connection can take a message; False after the server has closed it."""
         return self._wire is not None and self._wire.is_quiet
 
     async def open(self) -> OpeningTimes:
         """Connect and log in. Cancelling closes the connection.
 
         Raises:
-            SubmissionFailed: nothing is left open.
+            SubmissionFailed: it failed; no connection is left open.
         """
         self.abort()
         self.messages = 0
@@ -111,12 +111,12 @@ class Submission:
     ) -> float:
         """Send one message and return the seconds from MAIL to the final positive reply.
 
-        It fails when one recipient is refused; then nobody gets it. Cancelling closes the
-        connection: whether the message was accepted is then unknown.
+        It fails if one recipient is refused; then no recipient gets the message. Cancelling closes
+        the connection; whether the message was accepted is then unknown.
 
         Raises:
-            SubmissionFailed: it was refused, or the connection lost; after a refusal the connection
-                stays open where the server lets it.
+            SubmissionFailed: it was refused, or the connection was lost; after a refusal the
+            connection stays open if the server allows it.
         """
         wire = self._wire
         if wire is None:
@@ -137,7 +137,7 @@ class Submission:
             raise
 
     async def close(self) -> None:
-        """Take leave with QUIT and close; never fails, and waits no more than two seconds."""
+        """Send QUIT and close; never fails, and waits at most two seconds."""
         wire = self._wire
         if wire is None or not wire.is_quiet:
             self.abort()
@@ -146,12 +146,12 @@ class Submission:
             async with asyncio.timeout(_QUIT_SECONDS):
                 await _command(wire, b"QUIT")
         except (SubmissionFailed, TimeoutError):
-            pass  # every message is settled by now
+            pass  # the outcome of every message is known by now
         finally:
             self.abort()
 
     def abort(self) -> None:
-        """Close the connection without a word."""
+        """Close the connection without QUIT."""
         if self._wire is not None:
             self._wire.abort()
             self._wire = None
@@ -213,7 +213,7 @@ class Submission:
         for line, reply in zip(lines, replies, strict=True):
             if not reply.is_positive:
                 self._step = line[:4].decode()
-                # After 354 the server waits for a message that must not reach the other recipients.
+                # After 354 the server awaits a message; the other recipients must not get one.
                 raise _UnexpectedReply(reply, is_in_doubt=data.code < 400)
         _expect_start(data)
 
@@ -280,7 +280,7 @@ def _keywords(hello: Reply) -> frozenset[str]:
 
 
 async def is_listening(endpoint: Endpoint, timeout_seconds: float) -> bool:
-    """Return whether something takes a TCP connection at `endpoint`."""
+    """Return whether a server accepts TCP connections at `endpoint`."""
     try:
         async with asyncio.timeout(timeout_seconds):
             _, writer = await asyncio.open_connection(endpoint.host, endpoint.port)

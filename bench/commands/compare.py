@@ -1,7 +1,7 @@
-"""`xoauth2-bench compare`: options, and what is printed and returned.
+"""`xoauth2-bench compare`: its options, output and exit code.
 
 Exit codes: 0 compared, 1 the verdict is worse (with --fail-on-worse) or a report could not be
-written, 2 wrong usage, a file that is no document of a run, or the same run twice.
+written, 2 incorrect usage, a file that is not the document of a run, or the same run twice.
 """
 
 # Annotations are read by typer when the command is built, so they stay real objects here.
@@ -58,11 +58,11 @@ In CI, where a loss of less than 5 % does not matter:
 
 
 class CompareCommand(TyperCommand):
-    """Lets `--with` take all the files that follow it, as a shell's wildcard gives them."""
+    """A command whose `--with` takes all the files that follow it, as from a shell's wildcard."""
 
     # typer has no public name for what its commands are really given.
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
-        """Parse the arguments, with `--with A B` read as `--with A --with B`."""
+        """Return the remaining arguments; `--with A B` is read as `--with A --with B`."""
         return super().parse_args(ctx, repeat_option(args, "--with"))
 
 
@@ -128,7 +128,7 @@ def _sides(baseline: list[Path], candidate: list[Path]) -> tuple[list[Path], lis
     files = [path.resolve() for path in (*baseline, *candidate)]
     for path in files:
         if files.count(path) > 1:
-            # The same run twice would look like two that agree.
+            # The same run given twice would look like two runs that agree.
             raise typer.BadParameter(f"{path} is given twice.")
     return baseline, candidate
 
@@ -153,14 +153,14 @@ def _runs(paths: list[Path]) -> list[Document]:
             raise DocumentError(f"{path}: {error}") from None
         first = seen.setdefault(_digest(document), path)
         if first is not path:
-            # A copy would look like a run that agrees.
+            # A copy would look like another run that agrees.
             raise DocumentError(f"{path} is the same run as {first}: a copy is no repetition")
         documents.append(document)
     return documents
 
 
 def _digest(document: Document) -> bytes:
-    """Return what is the same for two documents of the same content, however they are written."""
+    """Return a digest of the content that does not depend on its JSON formatting."""
     text = json.dumps(document, sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(text.encode()).digest()
 

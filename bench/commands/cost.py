@@ -1,7 +1,7 @@
-"""`xoauth2-bench cost`: options, and what is printed and returned.
+"""`xoauth2-bench cost`: its options, output and exit code.
 
-Exit codes: 0 measured and every message arrived, 1 not so or (with --strict) a target missed,
-2 wrong usage, 130 or 143 stopped by SIGINT or SIGTERM.
+Exit codes: 0 measured and every message arrived, 1 otherwise or (with --strict) a target missed,
+2 incorrect usage, 130 or 143 stopped by SIGINT or SIGTERM.
 """
 
 # Annotations are read by typer when the command is built, so they stay real objects here.

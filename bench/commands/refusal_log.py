@@ -1,4 +1,4 @@
-"""Prints what the sandbox refuses, at a limited rate so that a load test stays readable."""
+"""Prints the sandbox's refusals at a limited rate, to keep a load test's output readable."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MINUTE_SECONDS = 60.0
 
 
 class RefusalLog:
-    """Prints the first 20 refusals of each minute, and the number of the others."""
+    """Prints the first 20 refusals of each minute and the number of further ones."""
 
     def __init__(
         self,
@@ -33,7 +33,7 @@ class RefusalLog:
         self._count = 0  # since then
 
     def __call__(self, refusal: ProviderRefusal) -> None:
-        """Say a refusal, or count it."""
+        """Print a refusal, or only count it."""
         now = self._clock()
         if now - self._begun >= _MINUTE_SECONDS:
             unsaid = self._count - MAX_LINES
@@ -48,7 +48,7 @@ class RefusalLog:
 
 
 def refusal_line(refusal: ProviderRefusal) -> str:
-    """Return a refusal in one line."""
+    """Return a refusal as one line."""
     whose = f" {refusal.mailbox}" if refusal.mailbox else ""
     reply = refusal.reply.partition("\n")[0]
     moment = time.strftime("%H:%M:%S", time.localtime(refusal.at))
@@ -56,7 +56,7 @@ def refusal_line(refusal: ProviderRefusal) -> str:
 
 
 def _write(line: str) -> None:
-    """Write to standard error if that needs no waiting: whoever holds its end may never read."""
+    """Write to standard error unless that would block: the reader may never read."""
     with contextlib.suppress(OSError, ValueError):
         poll = select.poll()
         poll.register(sys.stderr, select.POLLOUT)

@@ -1,4 +1,4 @@
-"""`xoauth2-bench` without a sub-command: carries out a run, or the runs of a comparison."""
+"""`xoauth2-bench` without a sub-command: a run, or the runs of a comparison."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ _PROMPT_ABOVE_EMAILS = 500
 
 
 def run(options: RunOptions, given: Collection[str]) -> NoReturn:
-    """Carry out the run and report; `given` are the options written on the command line.
+    """Carry out the run and report; `given` names the options on the command line.
 
     Raises:
         typer.Exit: with the exit code.
-        typer.BadParameter: an option is wrong, or does not go with another.
+        typer.BadParameter: an option is invalid or conflicts with another.
     """
     if options.scenario_file is None:
         request = request_of(options)
@@ -86,7 +86,7 @@ async def _bench_and_report(request: RunRequest, out: OutputOptions) -> int:
 
 
 async def _pause(interruption: Interruption, out: OutputOptions) -> bool:
-    """Wait for ENTER; return whether to go on."""
+    """Wait for ENTER; return whether to continue."""
     if out.is_confirmed or not sys.stdin.isatty():
         return True
     print("Make the change, restart the proxy, then press ENTER.", file=sys.stderr)  # noqa: T201
@@ -100,5 +100,5 @@ async def _pause(interruption: Interruption, out: OutputOptions) -> bool:
         loop.remove_reader(sys.stdin)
         for wait in waits:
             wait.cancel()
-    # The line, which a terminal hands over whole; nothing of it after Ctrl+D.
+    # A terminal delivers the whole line; after Ctrl+D, none of it.
     return pressed.is_set() and bool(os.read(sys.stdin.fileno(), 4096))

@@ -1,4 +1,4 @@
-"""What came of a command's runs: documents, screen and exit code."""
+"""The outcome of a command's runs: documents, terminal output and exit code."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ _ALONE = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOutcome:
-    """What came of the command: its runs and the documents to write."""
+    """The runs of a command and the documents to write."""
 
     runs: list[Run]
     document: dict[str, object]  # of the one run, or of the comparison
-    alone: list[dict[str, object]]  # of each run, where there is nothing to compare them with
+    alone: list[dict[str, object]]  # of each run, if there is no other side
 
     @property
     def is_comparison(self) -> bool:
@@ -44,7 +44,7 @@ class RunOutcome:
 
 
 def of_runs(before: list[Run], after: list[Run], expressions: Sequence[str] = ()) -> RunOutcome:
-    """Return what came of these runs; `after` is a comparison's other side, empty for none."""
+    """Return the outcome of these runs; `after` is a comparison's other side, empty for none."""
     first, second = ([json_export.document(run) for run in side] for side in (before, after))
     if second:
         return RunOutcome(runs=before + after, document=comparison.compare(first, second), alone=[])
@@ -56,9 +56,9 @@ def of_runs(before: list[Run], after: list[Run], expressions: Sequence[str] = ()
 def exit_code(
     request: RunRequest, outcome: RunOutcome, interruption: Interruption, *, is_saved: bool
 ) -> int:
-    """Return how well it went: 0 well, 1 not, 2 an assertion is not met; or the signal's.
+    """Return the exit code: 0 success, 1 failure, 2 an assertion not met; or the signal's.
 
-    A signal that came when all was done has stopped nothing.
+    A signal that came after everything was done does not count.
     """
     is_whole = outcome.is_comparison or request.plan.scenario != COMPARE
     if not is_whole or outcome.document["partial"]:
@@ -72,7 +72,7 @@ def exit_code(
 
 
 def report(request: RunRequest, outcome: RunOutcome, out: OutputOptions) -> bool:
-    """Write and print what came of the runs; return whether it was written."""
+    """Write the reports and print the results; return whether the reports were written."""
     saved: list[Path] = []
     complaints: list[str] = []
     for path, write, document in _files(outcome, out):
@@ -87,7 +87,7 @@ def report(request: RunRequest, outcome: RunOutcome, out: OutputOptions) -> bool
         else:
             _print_report(outcome, saved)
     except BrokenPipeError:
-        raise  # whoever read it has read enough
+        raise  # the reader has read enough
     except OSError as error:
         complaints.append(f"The results could not be printed: {error}")
     advice = (_advice(request, outcome.runs), _ALONE if outcome.alone else "")
@@ -130,7 +130,7 @@ def _print_report(outcome: RunOutcome, saved: list[Path]) -> None:
 
 
 def _log(runs: list[Run]) -> list[str]:
-    """Return what the private proxy of the last run with failures wrote; nobody sees it else."""
+    """Return the log of the last private proxy that had failures; it is not shown elsewhere."""
     lines = next((run.target_log for run in reversed(runs) if run.target_log), ())
     shown = [f"    {formatting.harmless(line)}" for line in lines]
     return ["The last lines of the private proxy's log:", *shown] if shown else []

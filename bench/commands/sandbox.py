@@ -1,6 +1,6 @@
-"""`xoauth2-bench sandbox`: runs the sandbox provider alone, as an XOAUTH2 test server.
+"""`xoauth2-bench sandbox`: runs the sandbox provider on its own, as an XOAUTH2 test server.
 
-Exit codes: 0 ended by SIGTERM or SIGINT, 1 it cannot start, 2 wrong usage.
+Exit codes: 0 ended by SIGTERM or SIGINT, 1 it cannot start, 2 incorrect usage.
 """
 
 # Annotations are read by typer when the command is built, so they stay real objects here.
@@ -73,7 +73,7 @@ Exit codes: 0 stopped by a signal, 1 could not start, 2 incorrect usage.
 
 
 class ProviderTls(StrEnum):
-    """How a client is to protect its connection."""
+    """The protection that clients must use."""
 
     STARTTLS = "starttls"
     IMPLICIT = "implicit"
@@ -242,7 +242,7 @@ def _fault(text: str) -> dict[str, object]:
 
 
 def _document(file: Path | None) -> dict[str, object]:
-    """Return the document of a settings file; without one, that of a sandbox with room."""
+    """Return the document of a settings file; without one, that of a sandbox with high limits."""
     if file is None:
         return {"overrides": {"max_connections": _MAX_CONNECTIONS}}
     try:
@@ -268,7 +268,7 @@ def _given(**values: object) -> dict[str, object]:
 
 def _merge(document: dict[str, object], key: str, more: dict[str, object]) -> None:
     known = document.get(key, {})
-    if more and isinstance(known, dict):  # if not, reading it says so
+    if more and isinstance(known, dict):  # otherwise, reading it reports the error
         document[key] = known | more
 
 
@@ -360,7 +360,7 @@ def _welcome(options: _SandboxOptions, provider: Sandbox, tokens: dict[str, str]
 
 
 def _client_line(options: _SandboxOptions, provider: Sandbox) -> str:
-    """Return a command that sends a message here, for a person to copy."""
+    """Return a command line that sends a message to this sandbox."""
     host, port = provider.smtp_address
     tls = provider.behaviour.tls.value
     scheme = "smtps" if tls == "implicit" else "smtp"
@@ -374,7 +374,7 @@ def _client_line(options: _SandboxOptions, provider: Sandbox) -> str:
 
 
 def _table(settings: ProviderSettings) -> list[tuple[str, str, str]]:
-    """Return what it does: each setting that acts, and each fault."""
+    """Return the rows that describe the settings in effect and the faults."""
     rows = settings.behaviour.describe()
     endpoint = settings.token_endpoint
     rows.append(("ttl_seconds", f"{endpoint.ttl_seconds:g}", "How long access tokens are good."))

@@ -1,4 +1,4 @@
-"""`xoauth2-bench schema`: the form of each document and of a scenario file, for programs."""
+"""`xoauth2-bench schema`: the JSON schema of each document and of a scenario file."""
 
 # Annotations are read by typer when the command is built, so they stay real objects here.
 import json
@@ -18,7 +18,7 @@ Names of figures include their units. null means that there is no value.
 
 
 class SchemaKind(StrEnum):
-    """What is described."""
+    """A kind of document."""
 
     RUN = "run"
     COMPARISON = "comparison"
@@ -37,7 +37,7 @@ def schema(
 
 
 def text(kind: SchemaKind = SchemaKind.RUN) -> str:
-    """Return the schema as it is published: whole, with a run's in it where it holds runs."""
+    """Return the complete schema; a document that holds runs includes the schema of a run."""
     if kind not in _WITH_RUNS:
         return _file(kind)
     schema = json.loads(_file(kind))

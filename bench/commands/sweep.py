@@ -1,8 +1,8 @@
-"""`xoauth2-bench sweep`: options, and what is printed and returned.
+"""`xoauth2-bench sweep`: its options, output and exit code.
 
-Exit codes: 0 swept, and nothing lost, doubled or changed; 1 not so, or messages failed at the
-lowest load already, or a report could not be written; 2 wrong usage; 130 or 143 stopped by SIGINT
-or SIGTERM, with the steps so far; one that ended early is marked partial.
+Exit codes: 0 completed, and no message lost, duplicated or changed; 1 otherwise, or messages failed
+at the lowest load, or a report could not be written; 2 incorrect usage; 130 or 143 stopped by
+SIGINT or SIGTERM, with the steps so far; a step that ended early is marked partial.
 """
 
 # Annotations are read by typer when the command is built, so they stay real objects here.
@@ -62,7 +62,7 @@ _REFUSED = ("assertions", "ramp_from", "ramp_seconds", "scenario_file", "runs") 
 
 @dataclass(frozen=True, kw_only=True)
 class SweepOptions(RunOptions):
-    """What the user said about a sweep: the options of a run, two of them with several values."""
+    """The options of a sweep: those of a run, two of them with several values."""
 
     concurrent: Annotated[
         str | None,
@@ -102,7 +102,7 @@ class _SweepPlan:
 
 @dataclass(frozen=True, slots=True)
 class _Sweep:
-    """What was swept, and why no further."""
+    """The steps of a sweep, and why it stopped."""
 
     target: str
     steps: list[tuple[float, Document]]
@@ -111,7 +111,7 @@ class _Sweep:
 
 
 def run(context: typer.Context, options: SweepOptions) -> None:
-    """Sweep and report."""
+    """Carry out the sweep and report."""
     plan, out = _plan(options), output_of(_step(options, None, None))
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         code = runner.run(_sweep_and_report(plan, out))
@@ -131,7 +131,7 @@ def _plan(options: SweepOptions) -> _SweepPlan:
     if options.arrival_rate is None:
         parameter, option = Parameter.CONCURRENT, "--concurrent"
         found = _loads(option, options.concurrent or _DEFAULT, options.steps)
-        if options.steps is not None:  # evenly spread, as far as whole connections allow
+        if options.steps is not None:  # evenly spread, rounded to whole connections
             found = sorted({float(round(load)) for load in found})
         given = [_step(options, _whole(load), None) for load in found]
     else:

@@ -1,6 +1,6 @@
-"""Tells what a token says and whether the sandbox accepts it, and never shows another's token.
+"""Reads a token's claims and checks whether the sandbox accepts it; never shows foreign tokens.
 
-A token comes from anywhere: nothing in it is trusted to be there.
+A token may come from any source, so no claim is assumed to exist.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokens
 
-_SHOWN_CHARACTERS = 8  # of a token that is not ours, and no more than a quarter of it
+_SHOWN_CHARACTERS = 8  # of a foreign token, and no more than a quarter of it
 _MAX_CLAIMS = 50
 _JWT = re.compile(r"eyJ[\w-]*\.([\w-]+)\.[\w-]*\Z", re.ASCII)  # behind a prefix, if there is one
 _BEARER = re.compile(r"auth=Bearer ([!-~]+)\x01\x01\Z", re.ASCII)
@@ -34,49 +34,49 @@ _REASONS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenReading:
-    """A token that was looked at."""
+    """A token and the result of its inspection."""
 
     token: str = field(repr=False)
-    reason: str  # "": it is good; else malformed, signature, expired or mailbox
-    is_ours: bool  # this state directory's key has signed it
+    reason: str  # "": valid; otherwise malformed, signature, expired or mailbox
+    is_ours: bool  # signed with this state directory's key
     claims: Mapping[str, object] = field(default_factory=dict, repr=False)  # true only if ours
 
     @property
     def is_valid(self) -> bool:
-        """Whether the sandbox takes it."""
+        """Whether the sandbox accepts it."""
         return not self.reason
 
     @property
     def told_reason(self) -> str:
-        """Why it is not good, for people."""
+        """Why it is not valid, in words."""
         if self.reason == "mailbox":
             return f"{_REASONS['mailbox']}: {self.mailbox}"
         return _REASONS.get(self.reason, self.reason)
 
     @property
     def mailbox(self) -> str:
-        """Whose it is; "" if it does not say."""
+        """Its mailbox; "" if it names none."""
         subject = self.claims.get("sub")
         return subject if isinstance(subject, str) and subject.isprintable() else ""
 
     @property
     def issued_at(self) -> str | None:
-        """When it was made (RFC 3339); None if it does not say."""
+        """The time of issue (RFC 3339); None if it has none."""
         return _moment(self.claims.get("iat"))
 
     @property
     def expires_at(self) -> str | None:
-        """When it ends; None if it does not say."""
+        """The time of expiry; None if it has none."""
         return _moment(self.claims.get("exp"))
 
     @property
     def seconds_left(self) -> float | None:
-        """How long it is good, negative when it is no longer; None if it does not say."""
+        """The time until it expires, negative afterwards; None if it has no expiry."""
         expires_at = _number(self.claims.get("exp"))
         return None if expires_at is None else round(expires_at - time.time(), 3)
 
     def shown(self) -> str:
-        """Return the token, if it is ours; else how it begins and how long it is."""
+        """Return the token, if it is ours; otherwise its first characters and its length."""
         if self.is_ours:
             return self.token
         length = len(self.token)
@@ -84,7 +84,7 @@ class TokenReading:
         return f"{beginning}… ({length} characters)"
 
     def to_json(self) -> dict[str, object]:
-        """Return it all, as JSON has it."""
+        """Return the whole reading for a JSON document."""
         return {
             "token": self.shown(),
             "token_characters": len(self.token),
@@ -99,9 +99,9 @@ class TokenReading:
 
 
 def read(tokens: MockTokens, given: str, *, mailbox: str = "") -> TokenReading:
-    """Return what is to be said of a token, or of the token in a base64 initial response.
+    """Return the reading of a token, or of the token in a base64 initial response.
 
-    With a `mailbox`, in lower case, the token has to be that mailbox's.
+    If `mailbox` (in lower case) is given, the token must be for that mailbox.
     """
     token = _unwrapped(given)
     reason: str
@@ -111,26 +111,26 @@ def read(tokens: MockTokens, given: str, *, mailbox: str = "") -> TokenReading:
         reason = error.reason
     else:
         reason = "mailbox" if mailbox and found != mailbox else ""
-    # An end that has come is looked at behind the signature.
+    # Expiry is checked after the signature.
     is_ours = reason in {"", "mailbox", "expired"}
     return TokenReading(token=token, reason=reason, is_ours=is_ours, claims=_claims(token))
 
 
 def tampered(token: str) -> str:
-    """Return the token with another signature."""
+    """Return the token with an invalid signature."""
     head, _, signature = token.rpartition(".")
     return f"{head}.{'B' if signature[0] == 'A' else 'A'}{signature[1:]}"
 
 
 def looks_like(token: str) -> str:
-    """Return the name of the provider whose tokens begin as this one does."""
+    """Return the name of the provider whose tokens have this prefix."""
     return "outlook" if token.startswith("EwA") else "gmail"
 
 
 def _unwrapped(given: str) -> str:
-    """Return the token within an initial response of XOAUTH2 or OAUTHBEARER; else what was given.
+    """Return the token from an initial response of XOAUTH2 or OAUTHBEARER; else the input.
 
-    It is what logs and transcripts hold: RFC 7628 §3.1, and Google's and Microsoft's XOAUTH2.
+    Logs and transcripts contain these: RFC 7628 §3.1, and Google's and Microsoft's XOAUTH2.
     """
     try:
         match = _BEARER.search(base64.b64decode(given, validate=True).decode("ascii"))
@@ -168,6 +168,6 @@ def _moment(value: object) -> str | None:
         return None
     try:
         moment = datetime.fromtimestamp(seconds, UTC)
-    except (OverflowError, ValueError, OSError):  # no year that there is
+    except (OverflowError, ValueError, OSError):  # a time out of range
         return None
     return moment.isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -1,9 +1,9 @@
-"""`xoauth2-bench tokens`: the sandbox's access tokens, listed, shown, minted and verified.
+"""`xoauth2-bench tokens`: lists, shows, mints and verifies the sandbox's access tokens.
 
-Anyone may mint one who can read the state directory's key, and nothing but the sandbox takes it.
+Any user who can read the state directory's key can mint one; only the sandbox accepts it.
 I1: no token is printed whole unless that key signed it.
 
-Exit codes: 0 done, or every token is good; 1 one is not; 2 wrong usage, or there is no key to use.
+Exit codes: 0 done, or every token is valid; 1 one is not; 2 incorrect usage, or no usable key.
 """
 
 # Annotations are read by typer when the command is built, so they stay real objects here.
@@ -28,9 +28,9 @@ from xoauth2_proxy.sandbox.mock_mailboxes import MOCK_MAILBOXES
 from xoauth2_proxy.sandbox.state_directory import load_signing_key
 from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokens
 
-MAX_COUNT = 10_000  # tokens; each takes some 20 microseconds to sign
+MAX_COUNT = 10_000  # tokens; signing each takes about 20 microseconds
 _MAX_SECONDS = 31_536_000.0
-_HOUR_SECONDS = 3600.0  # what providers give
+_HOUR_SECONDS = 3600.0  # as at providers
 _MAX_INPUT_CHARACTERS = 16 << 20
 _MAX_TOKEN_CHARACTERS = 16_384
 _ELSEWHERE = ("somebody.else@example.com", "another@example.com")
@@ -108,7 +108,7 @@ def list_mailboxes(
     state_dir: StateOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List the mock mailboxes, then each MAILBOX that is given. Any other name works as well."""
+    """List the mock mailboxes, then each MAILBOX given. Any other name works as well."""
     tokens = _tokens(state_dir)
     named = [_mailbox(one) for one in mailboxes or ()]
     rows = [
@@ -218,7 +218,7 @@ def verify(
     state_dir: StateOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Tell whether the sandbox accepts each token, and why not.
+    """Show whether the sandbox accepts each token, and if not, why.
 
     -: read tokens from standard input, one per line.
     """
@@ -237,9 +237,9 @@ def verify(
 
 
 def _tokens(state_dir: Path | None, *, is_created: bool = True) -> MockTokens:
-    """Return what mints and verifies with the directory's key, which is made if `is_created`."""
+    """Return the mint for the directory's key, which is created if `is_created`."""
     directory = state_dir or Path(platformdirs.user_state_dir("xoauth2-proxy"))
-    # Verifying with a key that is made for it would call every token forged.
+    # Verifying with a new key would report every token as forged.
     if not is_created and not directory.is_dir():
         _refuse("--state-dir", f"there is no {directory}, so there is no key.")
     try:
@@ -290,7 +290,7 @@ def _described(reading: TokenReading) -> str:
         lines.append(f"  issued at   {reading.issued_at}")
     if reading.expires_at:
         lines.append(f"  expires at  {reading.expires_at}")
-    # JSON writes control characters so that they do nothing to a terminal.
+    # JSON escapes control characters, which protects the terminal.
     lines += [
         f"  {json.dumps(name[:40])[1:-1]:<10}  {json.dumps(value)}"
         for name, value in reading.claims.items()
@@ -321,7 +321,7 @@ def _refuse(parameter: str, reason: str) -> NoReturn:
 
 
 def command() -> TyperGroup:
-    """Return the sub-command, which has sub-commands of its own."""
+    """Return the sub-command with its own sub-commands."""
     group = typer.main.get_command(app)
     group.name = "tokens"
     return cast("TyperGroup", group)

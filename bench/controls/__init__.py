@@ -1,4 +1,4 @@
-"""Relays to compare the proxy with: the least a relay can cost, and what one usually costs.
+"""Relays to compare the proxy with: one of minimal cost and one of usual cost.
 
-Each is a process of its own, started by `xoauth2-bench cost`.
+`xoauth2-bench cost` starts each in its own process.
 """

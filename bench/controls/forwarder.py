@@ -1,7 +1,7 @@
-"""The floor: passes octets between a client and the provider without looking at them.
+"""The minimal relay: passes octets between a client and the provider without reading them.
 
 No TLS, no parsing, no accounts: the client talks to the provider itself. Reading pauses while the
-other side does not take what was read.
+other side is not ready to receive.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ class _Side(asyncio.Protocol):
     __slots__ = ("_early", "_other", "transport")
 
     def __init__(self) -> None:
-        self.transport: asyncio.Transport | None = None  # None: not yet, or gone
+        self.transport: asyncio.Transport | None = None  # None: not connected yet, or closed
         self._other: _Side | None = None
-        self._early = b""  # read before the other end was there: a read or two, no more
+        self._early = b""  # read before the other end was connected: one or two reads at most
 
     def join(self, other: _Side) -> None:
-        """Forward to `other` from now on, beginning with what has been read already."""
+        """Forward to `other` from now on, beginning with the octets already read."""
         self._other = other
         if self._early:
             self._pass_on(self._early)
@@ -74,7 +74,7 @@ class _Side(asyncio.Protocol):
 
 
 class _ClientSide(_Side):
-    """The end a client connected to; it connects the other one."""
+    """The client's end; it opens the connection of the other end."""
 
     __slots__ = ("_opening", "_upstream")
 
@@ -97,7 +97,7 @@ class _ClientSide(_Side):
             if self.transport is not None:
                 self.transport.abort()
             return
-        if self.transport is None:  # the client has gone meanwhile
+        if self.transport is None:  # the client has disconnected meanwhile
             if side.transport is not None:
                 side.transport.abort()
             return

@@ -1,7 +1,7 @@
-"""The usual way: aiosmtpd's handler in front, aiosmtplib's connections in a pool behind.
+"""The usual relay: an aiosmtpd handler for clients, a pool of aiosmtplib connections upstream.
 
-Both libraries as they come, the way their documentation shows; no more than a decent afternoon's
-work. Speaks TLS to the provider and logs in there with XOAUTH2.
+Both libraries are used as their documentation shows, as in an afternoon's work. It connects to the
+provider with TLS and logs in with XOAUTH2.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _BACKLOG = 1024
 
 
 class ConnectionPool:
-    """Keeps the open connections of one mailbox."""
+    """The open connections of one mailbox."""
 
     def __init__(self, mailbox: str, upstream: tuple[str, int], tls: ssl.SSLContext) -> None:
         self._mailbox = mailbox
@@ -42,7 +42,7 @@ class ConnectionPool:
 
     @asynccontextmanager
     async def connection(self, tokens: MockTokens) -> AsyncIterator[aiosmtplib.SMTP]:
-        """Lend a connection; one that failed is closed."""
+        """Yield a connection; close it after an error."""
         async with self._room:
             client = self._idle.pop() if self._idle else await self._open(tokens)
             try:
@@ -65,7 +65,7 @@ class ConnectionPool:
 
 
 class NaiveRelay:
-    """The handler: who may log in, and where the mail goes."""
+    """The aiosmtpd handler: authenticates clients and forwards their mail."""
 
     def __init__(
         self,
@@ -81,7 +81,7 @@ class NaiveRelay:
     def authenticate(
         self, _server: SMTP, _session: Session, _envelope: Envelope, _mechanism: str, login: object
     ) -> AuthResult:
-        """Compare with the local passwords."""
+        """Check the login against the local passwords."""
         if not isinstance(login, LoginPassword):
             return AuthResult(success=False, handled=False)
         mailbox, password = login.login.decode(), login.password.decode()
@@ -92,7 +92,7 @@ class NaiveRelay:
     async def handle_DATA(  # aiosmtpd looks for this name
         self, _server: SMTP, session: Session, envelope: Envelope
     ) -> str:
-        """Send the message on, and answer what the provider answered."""
+        """Forward the message and return the provider's reply."""
         pool = self._pools[str(session.auth_data)]
         try:
             async with pool.connection(self._tokens) as client:

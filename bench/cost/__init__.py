@@ -1,4 +1,4 @@
-"""What a relay process costs per message, for controls and for the proxy.
+"""Measures a relay process's cost per message, for the proxy and for control relays.
 
-Everything runs on loopback. Relays take turns, so that a drift of the machine meets all of them.
+Everything runs on loopback. Relays take turns, so a drift of the machine affects all of them.
 """

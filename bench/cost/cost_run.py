@@ -1,7 +1,7 @@
-"""Carries out the workloads: starts what each needs, lets the relays take turns, ends everything.
+"""Carries out the workloads: starts sandboxes and relays, measures the relays in turn, ends them.
 
-A relay's process serves all repeats of one workload and no other, or a single repeat where its
-memory is the question; the sandboxes serve all workloads.
+A relay process serves all repeats of a single workload, or a single repeat if its memory is
+measured; the sandboxes serve all workloads.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from bench.targets.private_provider import PrivateProvider
 
 _MEASURE_SECONDS = 180.0  # one repeat; the longest takes half a minute
-_NAIVE_FACTOR = 6  # the naive relay holds each message some four times; and the client is there
+_NAIVE_FACTOR = 6  # the naive relay holds about four copies of each message; the client holds more
 
 
 class CostRun:
@@ -43,12 +43,12 @@ class CostRun:
         self._interruption = interruption
         self._announce = announce
         self._providers: dict[ProviderKind, PrivateProvider] = {}
-        self._starting = asyncio.Lock()  # sandboxes share their keys: one after the other
+        self._starting = asyncio.Lock()  # sandboxes share their keys, so they start one at a time
         self._stack = AsyncExitStack()
         self._folder = Path()
 
     async def run(self) -> CostResults:
-        """Measure every workload; what goes wrong with one relay is in its row.
+        """Measure every workload and return the results; a relay's error is in its row.
 
         Raises `StartInterrupted`: a signal came while something was starting.
         """

@@ -1,4 +1,4 @@
-"""What was measured, as plain values: one repeat, a relay's repeats, a workload, all of them.
+"""The figures of a repeat, a relay, a workload and a whole cost run. Plain values.
 
 The names of `CostFigures` are keys of the JSON document.
 """
@@ -19,43 +19,43 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True, kw_only=True)
 class CostFigures:
-    """One repeat; None where the workload does not measure it."""
+    """The figures of one repeat; None if the workload does not measure a figure."""
 
-    messages: int = 0  # acknowledged in the measured window, and arrived
+    messages: int = 0  # acknowledged in the measured window, and received by the provider
     window_seconds: float = 0.0
     cpu_us_per_message: float | None = None
     throughput_per_second: float | None = None
     p50_ms: float | None = None
     p99_ms: float | None = None
-    peak_mib: float | None = None  # resident, at most, in the window
-    rss_mib: float | None = None  # resident at its end
+    peak_mib: float | None = None  # peak resident memory in the window
+    rss_mib: float | None = None  # resident memory at its end
     turns_per_message: float | None = None  # flights of replies the provider wrote
     upstream_connections_opened: int | None = None  # in the window
     idle_clients: int | None = None
     kib_per_idle_client: float | None = None
-    idle_crowd_ratio: float | None = None  # throughput among idle clients to that without them
-    trickling_crowd_ratio: float | None = None  # the same among trickling ones
+    idle_crowd_ratio: float | None = None  # throughput with idle clients, over that without
+    trickling_crowd_ratio: float | None = None  # the same with trickling clients
 
 
 @dataclass(slots=True, kw_only=True)
 class RelayRow:
-    """One relay under one workload."""
+    """The repeats of one relay under one workload."""
 
     relay: RelayName
     repeats: list[CostFigures] = field(default_factory=list)
     lag: LoopLag = field(default_factory=Counter)  # in all windows; empty: not known
     error: str = ""  # "": every message was acknowledged and arrived unchanged
-    skipped: str = ""  # why it was not measured; "": it was
+    skipped: str = ""  # why it was not measured; "" if it was
 
     @property
     def medians(self) -> CostFigures:
-        """Each figure's median over the repeats; all None after an error."""
+        """The median of each figure over the repeats; all None after an error."""
         return CostFigures() if self.error else medians(self.repeats)
 
 
 @dataclass(slots=True, kw_only=True)
 class WorkloadResult:
-    """One workload."""
+    """The results of one workload."""
 
     workload: CostWorkload
     rows: list[RelayRow]
@@ -67,7 +67,7 @@ class WorkloadResult:
 
 @dataclass(slots=True, kw_only=True)
 class CostResults:
-    """Every workload."""
+    """The results of all workloads."""
 
     measured: list[WorkloadResult] = field(default_factory=list)
 
@@ -96,5 +96,5 @@ def medians(repeats: Sequence[CostFigures]) -> CostFigures:
 
 
 def ratio(value: float | None, base: float | None) -> float | None:
-    """Return how many times `base` a value is; None when one of them is not known."""
+    """Return the value divided by `base`; None if either is unknown."""
     return None if value is None or not base else value / base

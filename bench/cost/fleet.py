@@ -1,4 +1,4 @@
-"""The clients that send in a workload: they stay connected from one window to the next."""
+"""The sending clients of a workload, which stay connected between windows."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from bench.measurement.histogram import Histogram
     from bench.measurement.sample import Sample
 
-_DRAIN_SECONDS = 5.0  # what is in flight when another message has failed
-_SETTLE_SECONDS = 0.5  # after clients came or left, which is not measured
+_DRAIN_SECONDS = 5.0  # for messages in flight after another has failed
+_SETTLE_SECONDS = 0.5  # after clients connect or disconnect; not measured
 _TRICKLING = ClientBehaviour(slow_bytes_per_second=1.0)
 
 
@@ -53,9 +53,9 @@ class Fleet:
         ]
 
     async def send(self, messages: int) -> Histogram:
-        """Send so many messages and return how long each took; the clients stay connected.
+        """Send `messages` messages and return their durations; the clients stay connected.
 
-        Raises `SubmissionFailed`: the relay did not take one.
+        Raises `SubmissionFailed`: the relay did not accept one.
         """
         recorder = Recorder(messages)
         if not messages:
@@ -90,9 +90,9 @@ class Fleet:
 
     @asynccontextmanager
     async def idle_clients(self, count: int) -> AsyncIterator[IdleClients]:
-        """Keep this many more authenticated clients for as long as the context is entered.
+        """Keep this many more authenticated clients connected while the context is entered.
 
-        Raises `SubmissionFailed`: one was not let in.
+        Raises `SubmissionFailed`: one could not log in.
         """
         async with IdleClients(self._relay.endpoint, self._logins, count, _TRICKLING) as idle:
             await idle.open(asyncio.Event())

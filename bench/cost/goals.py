@@ -1,4 +1,4 @@
-"""The figures to reach, and whether they are: reached, missed, or not measured."""
+"""The goals of a cost run, and whether each is reached, missed or not measured."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SPLICE, _NAIVE, _PROXY, _PROXY_DATA, _ = RelayName
 
 
 class GoalVerdict(StrEnum):
-    """What came of a goal."""
+    """The verdict on a goal."""
 
     REACHED = "reached"
     MISSED = "missed"
@@ -28,13 +28,13 @@ class GoalVerdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """One figure to reach, and the one measured. The fields are keys of the JSON document."""
+    """A figure's limit and its measured value. The fields are keys of the JSON document."""
 
     measure: str
     unit: str
     limit: float
     value: float | None  # None: not measured
-    is_minimum: bool = False  # the value may not be less, rather than not be more
+    is_minimum: bool = False  # the limit is a minimum rather than a maximum
     slack: float = 0.0  # by how much the limit may be passed
 
     @property
@@ -47,7 +47,7 @@ class Goal:
 
 
 def goals(results: CostResults, rtt_seconds: float) -> list[Goal]:
-    """Return every goal with what was measured."""
+    """Return every goal with its measured value."""
 
     def cpu(workload: str, relay: RelayName) -> float | None:
         return results.median(workload, relay).cpu_us_per_message

@@ -1,4 +1,4 @@
-"""The report for a machine: everything measured, each repeat's figures beside the medians."""
+"""The JSON report of a cost run, with the figures of each repeat and their medians."""
 
 from __future__ import annotations
 

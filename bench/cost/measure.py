@@ -1,7 +1,7 @@
-"""One workload at one relay, once: warm up, measure, and check that every message arrived.
+"""One repeat of a workload at a relay: warm up, measure, check that every message arrived.
 
-The window begins when every client is connected and warm, and ends when the last message is
-acknowledged; what the relay does at once afterwards still counts as its CPU time.
+The window begins when every client is connected and warmed up, and ends when the last message is
+acknowledged; the relay's work right afterwards still counts as its CPU time.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from bench.cost.workloads import CostWorkload
     from bench.reconciliation.loop_lag import LoopLag
 
-_SETTLE_SECONDS = 0.05  # what follows the last reply: leases given back, counters
+_SETTLE_SECONDS = 0.05  # for work after the last reply: leases returned, counters
 _SPARE_FILES = 500  # beside two for each idle client
 _MIB = 1024 * 1024
 
 
 class CheckFailed(Exception):
-    """What was acknowledged is not what arrived, or cannot be compared."""
+    """The acknowledged messages differ from those received, or cannot be compared."""
 
 
 class Measurement:
@@ -46,13 +46,13 @@ class Measurement:
         self._meter = ProcessMeter(relay.pid)
 
     async def figures(self) -> CostFigures:
-        """Carry it out and return what was measured.
+        """Carry out the repeat and return its figures.
 
         Raises:
-            SubmissionFailed: the relay did not take a message.
-            CheckFailed: a message was lost, doubled or changed.
-            SandboxUnavailable: the sandbox does not say what arrived.
-            MeterError: the relay is gone.
+            SubmissionFailed: the relay did not accept a message.
+            CheckFailed: a message was lost, duplicated or changed.
+            SandboxUnavailable: the sandbox does not report the messages received.
+            MeterError: the relay has ended.
         """
         methods = {Method.STREAM: self._window, Method.IDLE: self._idle, Method.CROWD: self._crowd}
         messages = SandboxMessages(self._relay.sandbox_url)
@@ -71,7 +71,7 @@ class Measurement:
         return figures
 
     async def _idle(self) -> CostFigures:
-        """Return what idle clients take: as many as the limit of open files allows."""
+        """Return the cost of idle clients, as many as the limit of open files allows."""
         room = (raise_open_file_limit() - _SPARE_FILES) // 2  # the forwarder needs two for each
         count = max(1, min(self._workload.crowd, room))
         before = self._meter.memory()

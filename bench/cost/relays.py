@@ -1,4 +1,4 @@
-"""Starts each relay in a process of its own, in front of the provider that suits it."""
+"""Starts each relay in its own process, with a suitable provider upstream."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ _MAILBOXES = tuple(
     BenchMailbox(f"mailbox{index:02}@example.com", _PASSWORD) for index in range(MAX_MAILBOXES)
 )
 _MAX_CLIENTS = 20_000  # of the proxy's listener
-_MAX_PROVIDER_CONNECTIONS = 30_000  # what splice opens for its clients
-# Wide enough that no connection to the provider has to be opened in a measured window.
+_MAX_PROVIDER_CONNECTIONS = 30_000  # opened by splice for its clients
+# High enough to avoid opening a connection to the provider in a measured window.
 _LIMITS = {"max_connections": 50, "max_messages_per_connection": 1_000_000}
 
 
 class ProviderKind(NamedTuple):
-    """What kind of provider a relay is put in front of."""
+    """The kind of provider upstream of a relay."""
 
     tls: str
     withheld: tuple[str, ...]  # EHLO keywords
@@ -50,7 +50,7 @@ class ProviderKind(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class RunningRelay:
-    """A relay that listens, and how its clients log in."""
+    """A listening relay, and how its clients log in."""
 
     endpoint: Endpoint
     pid: int
@@ -63,7 +63,7 @@ class RunningRelay:
 async def running_provider(
     kind: ProviderKind, folder: Path, interruption: Interruption
 ) -> AsyncIterator[PrivateProvider]:
-    """Run a sandbox for as long as the context is entered; `folder` has the keys of all of them.
+    """Run a sandbox while the context is entered; all sandboxes share the keys in `folder`.
 
     Raises `ChildError`: it did not start.
     """
@@ -84,7 +84,7 @@ async def running_provider(
 async def running_relay(
     name: RelayName, provider: PrivateProvider, folder: Path, interruption: Interruption
 ) -> AsyncIterator[RunningRelay]:
-    """Run a relay for as long as the context is entered.
+    """Run a relay while the context is entered.
 
     Raises `ChildError`: it did not start.
     """

@@ -1,4 +1,4 @@
-"""The report for a person: a table for each workload, and the goals."""
+"""The terminal report of a cost run: a table for each workload, and the goals."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _COLOURS = dict(zip(GoalVerdict, ("green", "red", "dim"), strict=True))
 _LEGEND = """CPU time and upstream turns are for one message; the ratios are of CPU time.
 ×idle and ×trickle: throughput among 500 such clients, to that without them.
 """
-# A column: its head, the digits after the point, and the figure; the ratios are worked out here.
+# A column: its heading, the number of decimals and the figure; the ratios are computed here.
 _TO_SPLICE, _TO_NAIVE = "×splice", "×naive"
 _SENDING = (
     ("CPU µs", 0, "cpu_us_per_message"),

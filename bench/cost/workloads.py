@@ -1,4 +1,4 @@
-"""What is measured: the relays and the workloads, as plain values.
+"""The relays and workloads that a cost run measures. Plain values.
 
 The names of a workload's fields are keys of the JSON document.
 """
@@ -21,7 +21,7 @@ class RelayName(StrEnum):
     PROXY_ASYNCIO = "proxy-asyncio"
 
 
-RELAYS = {  # and what each is, for a person
+RELAYS = {  # with a description for people
     RelayName.SPLICE: "uvloop TCP forwarder: no parsing, no TLS",
     RelayName.NAIVE: "stock aiosmtpd handler, pooled stock aiosmtplib",
     RelayName.PROXY: "this proxy",
@@ -36,13 +36,13 @@ class Method(StrEnum):
     """How a workload is measured."""
 
     STREAM = "stream"  # messages one after the other on each client
-    IDLE = "idle"  # clients that log in and say nothing
-    CROWD = "crowd"  # few clients that send, among many that do not
+    IDLE = "idle"  # clients that log in and stay silent
+    CROWD = "crowd"  # a few clients that send, among many that do not
 
 
 @dataclass(frozen=True, slots=True)
 class CostWorkload:
-    """One load, put on every one of its relays."""
+    """A load that is put on each of its relays."""
 
     name: str
     title: str
@@ -54,18 +54,18 @@ class CostWorkload:
     size_bytes: int = 4096
     warmup_messages: int = 20  # before it, of each client
     session_messages: int = 0  # after which a client connects anew; 0: never
-    crowd: int = 0  # clients that log in and send nothing, or next to nothing
-    needs_rtt: bool = False  # the provider holds each turn back
-    needs_fresh_relay: bool = False  # memory: what ran before must not be seen
+    crowd: int = 0  # clients that log in and send nothing, or very little
+    needs_rtt: bool = False  # the provider delays each turn
+    needs_fresh_relay: bool = False  # memory must not include earlier workloads
     repeats: int = 3  # unless --repeat says otherwise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CostPlan:
-    """What is measured, and how."""
+    """The workloads and relays to measure, and the settings."""
 
     workloads: tuple[CostWorkload, ...]
-    relays: tuple[RelayName, ...]  # of each workload's own, those to measure
+    relays: tuple[RelayName, ...]  # those to measure; each workload has its own
     repeat: int | None  # None: as often as each workload says
     is_quick: bool
     is_pipelined: bool  # MAIL, RCPT and DATA in one write
@@ -118,7 +118,7 @@ _QUICK_MESSAGES = {
 
 
 def workloads(names: tuple[str, ...], *, is_quick: bool) -> list[CostWorkload]:
-    """Return the workloads of these names, all when there are none, smaller when quick."""
+    """Return the workloads of these names, or all for no names; smaller ones if quick."""
     chosen = [one for one in _ALL if not names or one.name in names]
     return [_quick(workload) for workload in chosen] if is_quick else chosen
 
