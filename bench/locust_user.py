@@ -1,11 +1,11 @@
-"""Locust's users for SMTP: the benchmarker's own submission, in Locust's statistics and workers.
+"""SMTP users for Locust: they send with the benchmarker's client and report to Locust.
 
-`locust -f` on this file sends as its options say; a locustfile of your own imports `SmtpUser`,
-which sends one message at each `send`. Locust is an extra: nothing else here imports this module.
+`locust -f` on this file sends according to its options; your own locustfile imports `SmtpUser`,
+which sends one message at each `send`. Locust is an extra, so no other module imports this one.
 
-Locust's users are greenlets, and the submission is made of coroutines. All users of a process share
-one asyncio loop, which is a greenlet among them: gevent's selector lets the others run while it
-waits. So there is one implementation of SMTP, and no thread. uvloop cannot be that loop.
+Locust's users are greenlets, and the client consists of coroutines. All users of a process share
+one asyncio loop, which runs in a greenlet: gevent's selector lets the others run while it waits. So
+there is one implementation of SMTP, and no thread. uvloop cannot be that loop.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ T = TypeVar("T")
 
 _LOG = logging.getLogger(__name__)
 _TLS_OF_SCHEME = {"smtp": None, "smtps": Tls.IMPLICIT, "": None}
-# Those of our options that Locust's command line takes too; it has its own for how many and when.
+# Our options that Locust's command line accepts; Locust has its own for the amount and the time.
 _TAKEN = (
     "scenario",
     "connection",
@@ -72,14 +72,14 @@ _TAKEN = (
 
 
 class _Loop:
-    """The one asyncio loop of a process, and the way to it from other greenlets."""
+    """The asyncio loop of a process, usable from other greenlets."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
         self._greenlet = gevent.spawn(self._loop.run_forever)
 
     def do(self, work: Coroutine[object, object, T]) -> T:
-        """Run `work` there and return what it does; a greenlet that is killed cancels it."""
+        """Run `work` in the loop and return its result; killing the greenlet cancels it."""
         result: AsyncResult = AsyncResult()
         running: list[asyncio.Task[T]] = []
 
@@ -106,7 +106,7 @@ def _settle(done: asyncio.Task[T], result: AsyncResult) -> None:
 
 
 class Post:
-    """What the users of one process share: what they send, as whom and where to."""
+    """The state that the users of a process share: messages, logins and endpoints."""
 
     def __init__(self, request: RunRequest) -> None:
         plan = request.plan
@@ -123,24 +123,24 @@ class Post:
         self._finding = BoundedSemaphore(1)
 
     def submission(self, host: str) -> Submission:
-        """Return a connection to be opened, of the next mailbox in turn.
+        """Return an unopened connection for the next mailbox in turn.
 
         Raises:
-            TargetError: the target may not be measured, or there is none.
+            TargetError: the target may not be measured, or is missing.
         """
-        with self._finding:  # one of the users looks, the others wait for what it finds
+        with self._finding:  # one user looks for the server, the others wait for the result
             if host not in self._endpoints:
                 self._endpoints[host] = self.loop.do(self._find(host))
         login = self._logins[next(self._turns) % len(self._logins)]
         return Submission(self._endpoints[host], login, self.behaviour)
 
     def give_up(self, environment: Environment, error: TargetError) -> None:
-        """End the test, once, whoever of the users finds out first."""
+        """End the test; only the first user's call has an effect."""
         if environment.process_exit_code is None:
             environment.process_exit_code = 1
             _LOG.error("%s", error)
             if environment.runner is not None:
-                # In a greenlet of its own: it ends that of the user who asks for it.
+                # In its own greenlet, because it ends the calling user's.
                 gevent.spawn(environment.runner.quit)
 
     async def _find(self, host: str) -> Endpoint:
@@ -150,27 +150,27 @@ class Post:
 
 
 class SmtpUser(User):
-    """A client with a connection of its own, which it keeps as the options say."""
+    """A client with its own connection, kept or reopened as the options say."""
 
     abstract = True
 
     def on_start(self) -> None:
-        """Find the server; the test ends when there is none, and the log says why."""
+        """Find the server; without one the test ends, and the log says why."""
         self._post = _POSTS[self.environment]
         try:
             self._submission = self._post.submission(self.host or "")
         except TargetError as error:
             self._post.give_up(self.environment, error)
-            # A greenlet that ends so is an ordinary user who has left.
+            # Locust treats a greenlet that ends like this as a user that has stopped.
             raise gevent.GreenletExit from None
 
     def on_stop(self) -> None:
-        """Take leave of the server."""
+        """Disconnect from the server."""
         if hasattr(self, "_submission"):
             self._post.loop.do(self._submission.close())
 
     def send(self) -> bool:
-        """Send one message, over a new connection if there is none; return whether it succeeded."""
+        """Send one message, connecting first if necessary; return whether it succeeded."""
         if not self._submission.is_open and not self._open():
             return False
         number = next(self._post.numbers)
@@ -183,7 +183,7 @@ class SmtpUser(User):
             self._post.loop.do(self._submission.send(mailbox, paths, content))
         except SubmissionFailed as error:
             failure = error.failure
-        # A user that is stopped meanwhile tells nothing, as Locust's own do: it was no failure.
+        # A user stopped meanwhile reports no failure, like Locust's own users.
         self._tell("SEND", time.perf_counter() - began, failure, len(content))
         most = self._post.request.plan.workload.reuse.messages
         if most is not None and self._submission.messages >= most:
@@ -232,7 +232,7 @@ def _add_options(parser: LocustArgumentParser, **_: object) -> None:
     parser.add_argument(
         "--password",
         env_var="XOAUTH2_BENCH_PASSWORD",
-        is_secret=True,  # which a group's options cannot be
+        is_secret=True,  # not available for the options of a group
         include_in_web_ui=False,
         help="Password or token; the variable keeps it out of the process list.",
     )
@@ -254,7 +254,7 @@ def _add_options(parser: LocustArgumentParser, **_: object) -> None:
 
 
 def _prepare(environment: Environment, **_: object) -> None:
-    # gevent's clock stood still while modules were imported: --run-time would end so much earlier.
+    # gevent's clock did not advance during imports, so --run-time would end early by that time.
     gevent.get_hub().loop.update_now()
     options = environment.parsed_options
     if options is None or isinstance(environment.runner, MasterRunner):
@@ -280,10 +280,10 @@ def _options(given: Namespace) -> RunOptions:
 
 
 def _target(request: RunRequest, host: str) -> TargetRequest:
-    """Return what is asked for, at the address that Locust was given.
+    """Return the request for the target at Locust's `--host`.
 
     Raises:
-        TargetError: it is none.
+        TargetError: the address is invalid.
     """
     url = urlsplit(host if "//" in host else f"//{host}")
     try:
@@ -293,7 +293,7 @@ def _target(request: RunRequest, host: str) -> TargetRequest:
     if url.scheme not in _TLS_OF_SCHEME or port == 0 or (host and not url.hostname):
         raise TargetError(f"{host} is no address of a mail server: give --host smtp://name:port.")
     tls = _TLS_OF_SCHEME[url.scheme] or request.target.tls
-    # A worker must send where the others do: never to a proxy of its own.
+    # All workers must send to the same server, so a worker never starts a private proxy.
     return replace(request.target, host=url.hostname, port=port, tls=tls, may_start_private=False)
 
 

@@ -1,1 +1,1 @@
-"""The load: turns, messages, connections, and a watch over the generator itself."""
+"""Generates the load: turns, messages, connections, and monitoring of the generator itself."""

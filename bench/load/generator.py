@@ -1,9 +1,9 @@
-"""The sending loop, the same for every model: each connection sends when it is given a turn.
+"""The sending loop of both models: each connection sends when it gets a turn.
 
-I1: a message taken up is settled exactly once, whatever ends it.
-I2: after `stop` no message is taken up, and the run ends within the plan's drain time.
-I3: a run by duration ends within the plan's drain time after its duration, whatever the server
-does: what is in flight then has failed, and what was due and nobody took up is dropped.
+I1: each started message is settled exactly once, even when it is interrupted.
+I2: after `stop` no message is started, and the run ends within the plan's drain time.
+I3: a run by duration ends within the plan's drain time after its duration, even if the server
+stalls: messages then in flight fail, and due messages that were not started are dropped.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ if TYPE_CHECKING:
 
 
 class SampleSink(Protocol):
-    """What is told of every message; a `Recorder`, or what passes it on to one."""
+    """Receives the outcome of every message: a `Recorder`, or a writer that passes it on to one."""
 
     def begin(self, number: int, *, is_warmup: bool) -> None:
-        """Note that a message is taken up; it is settled by `add`."""
+        """Record that a message is started; `add` settles it."""
 
     def add(self, sample: Sample) -> None:
-        """Settle a message that was taken up."""
+        """Settle a message that was started."""
 
     def drop(self, number: int, at_seconds: float, *, is_warmup: bool = False) -> None:
-        """Settle a message that was due and is given up."""
+        """Settle a message that was due but is dropped."""
 
 
 class LoadGenerator:
-    """One run of a plan against one endpoint, or one process's share of it."""
+    """A run of a plan against an endpoint, or one process's share of it."""
 
     def __init__(
         self,
@@ -72,23 +72,23 @@ class LoadGenerator:
 
     @property
     def wall_seconds(self) -> float:
-        """From the start of the measuring to its last message's end; 0 when there was none."""
+        """The time from the start of measurement to the end of the last message; 0 without any."""
         return max(0.0, self._last_settled - self._pacer.measured_from)
 
     @property
     def measured_seconds(self) -> float:
-        """How long has been measured by now; negative in the warm-up, 0 before the start."""
+        """The time measured so far; negative during the warm-up, 0 before the start."""
         is_running = self._deadline is not None
         return time.perf_counter() - self._pacer.measured_from if is_running else 0.0
 
     async def run(
         self, at: float | None = None, clients: Sequence[Submission] | None = None
     ) -> None:
-        """Send every planned message, or as many as were begun before `stop`.
+        """Send every planned message, or those started before `stop`.
 
-        Time runs from `at`, on the clock of time.perf_counter, before or to come; without it, from
-        now. Given `clients` stay connected at the end; without them each connection has one of its
-        own.
+        Time starts at `at`, past or future, on the clock of time.perf_counter; without it, now.
+        Clients passed in `clients` stay connected at the end; without them each connection opens
+        its own.
         """
         most = self._plan.concurrent
         if self._plan.pace.num_emails is not None and not self._plan.pace.warmup_seconds:
@@ -107,7 +107,7 @@ class LoadGenerator:
             self._deadline = None
 
     def stop(self) -> None:
-        """Take up no more messages; those in flight may finish within the plan's drain time."""
+        """Start no more messages; those in flight may finish within the plan's drain time."""
         self._pacer.stop()
         if self._deadline is None or self._deadline.expired():
             return
@@ -131,7 +131,7 @@ class LoadGenerator:
                 await self._send(submission, turn)
                 if submission.messages:
                     back_off.reset()
-                elif self._plan.pace.rate is None:  # arrivals do not wait for us
+                elif self._plan.pace.rate is None:  # arrivals do not wait
                     await self._pacer.pause(back_off.pause_seconds())
                 if most is not None and submission.messages >= most:
                     await submission.close()

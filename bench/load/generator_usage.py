@@ -1,6 +1,6 @@
-"""Whether the generator itself was what limited the run: its CPU time and its event loop's lag.
+"""Decides whether the generator limited the run, from its CPU time and its event loop's lag.
 
-A process that used little of a core may have had no more of it: on a machine that is full it waits.
+On a busy machine a process that used little of a core may have been waiting for one.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
 _SAMPLE_SECONDS = 0.02
-_LEAST_WATCHED_SECONDS = 0.5  # below, a share of the time says nothing
-_MAX_CPU_SHARE = 0.9  # of a core: beyond it the generator has nothing left to give
-_MAX_STARVED_SHARE = 0.25  # of the time, ready to run and without a core: the machine is full
-_MAX_LAG_SECONDS = 0.05  # at p99: what is measured is late by as much
-_MAX_OWN_LATE_SHARE = 0.01  # of the messages taken up
-_SCHEDULER = Path("/proc/self/schedstat")  # Linux: nanoseconds on a core, and waiting for one
+_LEAST_WATCHED_SECONDS = 0.5  # below this, a share of the time means nothing
+_MAX_CPU_SHARE = 0.9  # of a core: above this the generator has no reserve
+_MAX_STARVED_SHARE = 0.25  # of the time, ready to run but without a core: the machine is full
+_MAX_LAG_SECONDS = 0.05  # at p99: measured times are late by as much
+_MAX_OWN_LATE_SHARE = 0.01  # of the messages started
+_SCHEDULER = Path("/proc/self/schedstat")  # Linux: nanoseconds on a core and waiting for one
 
-# What to do, by what was short.
+# The advice for each bottleneck.
 _MORE_PROCESSES = "Use more --processes."
 _NO_CORES = (
     "This machine has too few CPU cores for everything that runs on it: use fewer --processes, or "
@@ -45,7 +45,7 @@ _LATE = (
 
 @dataclass(frozen=True, slots=True)
 class _Bottleneck:
-    """In what the generator was at its end."""
+    """The resource that the generator ran short of."""
 
     reason: str
     advice: str  # a sentence
@@ -53,17 +53,17 @@ class _Bottleneck:
 
 @dataclass(slots=True)
 class GeneratorUsage:
-    """What one process saw of itself; `merge` adds up several. It pickles."""
+    """The resources that a process used; `merge` adds up several. It can be pickled."""
 
     processes: int = 1  # that send
     cpu_seconds: float = 0.0  # of all processes
     watched_seconds: float = 0.0  # of all processes
     lag: Histogram = field(default_factory=Histogram)
-    starved_seconds: float = 0.0  # of all processes, as far as the system tells
-    merged: tuple[GeneratorUsage, ...] = ()  # of one process each; none when this is one
+    starved_seconds: float = 0.0  # of all processes, as far as the system reports it
+    merged: tuple[GeneratorUsage, ...] = ()  # one for each process; empty for a single process
 
     def merge(self, other: GeneratorUsage) -> GeneratorUsage:
-        """Return what several processes saw of themselves."""
+        """Return the combined usage of several processes."""
         return GeneratorUsage(
             self.processes + other.processes,
             self.cpu_seconds + other.cpu_seconds,
@@ -76,7 +76,7 @@ class GeneratorUsage:
     def figures(
         self, attempted: int, own_late_starts: int, cores: int | None = None
     ) -> GeneratorFigures:
-        """Return what was seen, and the verdict; `cores` is how many there are to use."""
+        """Return the figures and the verdict; `cores` is the number of usable cores."""
         watched = self.watched_seconds
         share = min(1.0, self.cpu_seconds / watched) if watched > 0 else 0.0
         lag = LoopLag(
@@ -96,7 +96,7 @@ class GeneratorUsage:
             loop_lag=lag,
             was_bottleneck=bool(limits),
             reason="; ".join(limit.reason for limit in limits),
-            # Of a full core the others follow.
+            # A full core causes the others.
             advice=limits[0].advice if limits else "",
         )
 
@@ -105,7 +105,7 @@ class GeneratorUsage:
 async def measuring_usage(
     usage: GeneratorUsage, warmup_seconds: float = 0.0
 ) -> AsyncIterator[None]:
-    """Watch this process for as long as the context is entered, its warm-up apart."""
+    """Measure this process while the context is entered, except during the warm-up."""
     task = asyncio.create_task(_sample(usage, warmup_seconds))
     try:
         yield
@@ -138,7 +138,7 @@ async def _sample(usage: GeneratorUsage, warmup_seconds: float) -> None:
 def _starved_seconds() -> float:
     try:
         return int(_SCHEDULER.read_text().split()[1]) / 1e9
-    except (OSError, ValueError, IndexError):  # not told here
+    except (OSError, ValueError, IndexError):  # not reported on this system
         return 0.0
 
 

@@ -1,4 +1,4 @@
-"""Clients that log in and stay silent, or nearly so, while the load runs."""
+"""Clients that log in and send nothing, or very slowly, while the load runs."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 _OPENING_AT_ONCE = 50
 _CLOSING_AT_ONCE = 200
-_TRICKLE_START_SECONDS = 1.0  # in which they begin one after the other, not to write in step
+_TRICKLE_START_SECONDS = 1.0  # over which their starts are spread, to avoid writing in step
 _TRICKLE_SETTLE_SECONDS = 0.5
 
 
 class IdleClients:
-    """A number of clients; leaving the context without `close` ends their connections at once."""
+    """A group of clients; leaving the context without `close` ends their connections at once."""
 
     def __init__(
         self,
@@ -38,7 +38,7 @@ class IdleClients:
         self._waiting = [
             Submission(endpoint, logins[index % len(logins)], behaviour) for index in range(clients)
         ]
-        self.present: list[Submission] = []  # those that could log in
+        self.present: list[Submission] = []  # those that are logged in
         self.refused = 0
 
     async def __aenter__(self) -> Self:
@@ -49,9 +49,9 @@ class IdleClients:
             client.abort()
 
     async def open(self, is_stopped: asyncio.Event) -> None:
-        """Let them come in, a bounded number at once.
+        """Connect the clients, a limited number at a time.
 
-        `is_stopped` ends it: those on their way in are turned back, and the rest stays outside.
+        `is_stopped` ends it: those that are connecting are cancelled, and the rest do not connect.
         """
         if is_stopped.is_set():
             return
@@ -68,13 +68,13 @@ class IdleClients:
 
     @asynccontextmanager
     async def trickling(self, source: MessageSource) -> AsyncIterator[None]:
-        """Let each of those present send a message, at the pace of their behaviour.
+        """Make each connected client send a message, at the rate of its behaviour.
 
-        They begin one after the other within a second, before the context is entered, and are
-        cut off at its end. It is to be ended before a message is whole.
+        They start one after the other within a second, before the context is entered, and are
+        cut off at its end, which must come before a message is complete.
 
         Raises:
-            SubmissionFailed: one was refused, or its connection lost.
+            SubmissionFailed: one was refused, or its connection was lost.
         """
         sent = [
             asyncio.create_task(_trickle(client, source, number, len(self.present)))
@@ -92,7 +92,7 @@ class IdleClients:
             await asyncio.gather(*sent, return_exceptions=True)
 
     async def close(self) -> IdleClientFigures:
-        """Let them leave; return what became of them."""
+        """Disconnect the clients; return the figures about them."""
         staying = [client for client in self.present if client.is_open]
         figures = IdleClientFigures(
             clients=self._clients,

@@ -1,7 +1,7 @@
-"""Writes the messages a run sends, and can write each one again from its number.
+"""Generates the messages of a run; each can be regenerated from its number.
 
-A message is its own head and a tail shared by many, so that writing one costs next to nothing.
-Nothing about a message depends on when it is sent: its digest can be had after the run.
+A message has its own head and a tail shared by many, so generating one costs very little. A message
+does not depend on when it is sent, so its digest can be computed after the run.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _MAX_FOLDER_BYTES = 256 << 20
-_MAX_TAILS_BYTES = 32 << 20  # kept to be used again
+_MAX_TAILS_BYTES = 32 << 20  # cached for reuse
 _HEADERS = (
     b"MIME-Version: 1.0\r\n"
     b"Content-Type: text/plain; charset=us-ascii\r\n"
     b"Content-Transfer-Encoding: 7bit\r\n"
     b"\r\n"
 )
-# Lines that begin with dots, and one that is only a dot: each must be stuffed (RFC 5321 §4.5.2).
+# Lines that begin with a dot, one of them a single dot: each must be stuffed (RFC 5321 §4.5.2).
 _BODY = b"\r\n".join(
     (
         b"The quick brown fox jumps over the lazy dog while the relay carries this on.",
@@ -50,7 +50,7 @@ _SAME_BODY = (
     + b".This one begins with a dot, which is stuffed on its way.\r\n"
 )
 _LINE_END = re.compile(rb"\r\n|\r|\n")
-# A field of ours with the lines that continue it; only in the head (RFC 5322 §2.2.3).
+# One of our header fields with its continuation lines (RFC 5322 §2.2.3).
 _OUR_FIELDS = re.compile(
     rb"^(?:Message-ID|X-Bench-Id|X-Bench-From)[ \t]*:.*\r\n(?:[ \t].*\r\n)*",
     re.IGNORECASE | re.MULTILINE,
@@ -58,11 +58,11 @@ _OUR_FIELDS = re.compile(
 
 
 class MessagesUnusable(Exception):
-    """The folder holds nothing to send, or too much; the text says which."""
+    """The folder has no messages, or too many, or one is unreadable; the text says which."""
 
 
 class MessageSource(Protocol):
-    """Where the messages come from; `Messages` in a run."""
+    """A source of messages; `Messages` in a run."""
 
     def content(self, number: int, mailbox: str) -> bytes | DataContent:
         """Return message `number` from `mailbox`."""
@@ -84,7 +84,7 @@ class Messages:
         self.run_id = run_id or secrets.token_hex(8)
         self._to_email = to_email
         self._workload = workload or Workload()
-        self._files = files  # in the form of `read_folder`; empty: messages are written
+        self._files = files  # in the form of `read_folder`; empty: messages are generated
         self._date = format_datetime(datetime.now(UTC))
         self._tails: dict[int, bytes] = {}  # by size
         self._tails_bytes = 0
@@ -109,17 +109,17 @@ class Messages:
         return head + self._tail(max(0, self._workload.sizes.pick(number) - len(head)))
 
     def forward_paths(self, number: int) -> list[str]:
-        """Return the recipients of message `number`: the plan's, and sub-addresses of it."""
+        """Return the recipients of message `number`: the plan's recipient and its subaddresses."""
         local, _, domain = self._to_email.rpartition("@")
         count = self._workload.recipients.pick(number)
         return [self._to_email, *(f"{local}+{extra}@{domain}" for extra in range(2, count + 1))]
 
     def sha256(self, number: int, mailbox: str) -> str:
-        """Return the digest of message `number` from `mailbox`, in hexadecimal."""
+        """Return the hexadecimal digest of message `number` from `mailbox`."""
         return hashlib.sha256(self.content(number, mailbox)).hexdigest()
 
     def number(self, message_id: str) -> int | None:
-        """Return the number of the message with this Message-ID; None when it is not this run's."""
+        """Return the number of the message with this Message-ID; None if it is not of this run."""
         run_id, _, rest = message_id.strip().strip("<>").partition(".")
         number, _, domain = rest.partition("@")
         if run_id != self.run_id or domain != "bench.invalid" or not number.isdecimal():
@@ -137,13 +137,13 @@ class Messages:
 
 
 class SameMessage:
-    """A source of messages that are all the same: encoding them takes no time while they are sent.
+    """A source of identical messages, which are encoded only once.
 
-    One line in twenty begins with a dot, which is stuffed on its way.
+    One line in twenty begins with a dot, which DATA stuffs.
     """
 
     def __init__(self, size_bytes: int, recipient: str = "recipient@example.org") -> None:
-        """Make a message of about this size, of whole lines, and not less than its header."""
+        """Make a message of about this size, in whole lines and no shorter than its header."""
         self.recipient = recipient
         head = _SAME_HEAD % recipient.encode("ascii")
         room = max(0, size_bytes - len(head))
@@ -162,10 +162,10 @@ class SameMessage:
 
 
 def read_folder(folder: Path) -> tuple[bytes, ...]:
-    """Return the folder's .eml files in the order of their names, with CRLF and without our fields.
+    """Return the folder's .eml files in order of name, with CRLF and without our header fields.
 
     Raises:
-        MessagesUnusable: there is none, one cannot be read, or they are more than 256 MB.
+        MessagesUnusable: there is none, one cannot be read, or they exceed 256 MB.
     """
     contents, octets = [], 0
     try:
@@ -185,7 +185,7 @@ def _normalised(content: bytes) -> bytes:
     lines = _LINE_END.sub(b"\r\n", content)
     if not lines.endswith(b"\r\n"):
         lines += b"\r\n"
-    if lines.startswith((b" ", b"\t")):  # no field begins so: all of it is body
+    if lines.startswith((b" ", b"\t")):  # a header field cannot begin like this: all of it is body
         lines = b"\r\n" + lines
     if lines.startswith(b"\r\n"):
         return lines
@@ -200,6 +200,6 @@ def _tail(size_bytes: int) -> bytes:
     if missing < 0:
         return _HEADERS if size_bytes <= len(_HEADERS) else _HEADERS + b"\r\n"
     body = (_BODY * (missing // len(_BODY) + 1))[:missing]
-    if body.endswith(b"\r"):  # cut in the middle of a CRLF: no bare CR may remain
+    if body.endswith(b"\r"):  # cut in the middle of a CRLF: a bare CR must not remain
         body = body[:-1] + b"x"
     return _HEADERS + body + b"\r\n"

@@ -1,8 +1,8 @@
-"""Deals out the turns to send: the one place where the arithmetic of arrivals meets the clock.
+"""Hands out the turns to send: applies the arithmetic of arrivals to the clock.
 
-A connection that is free takes the next message and waits until it is due. So no message is ever
-late while a connection is free, and the waiting line needs no memory: it is the messages that are
-due and not yet taken. The line is bounded by the lateness at which they are dropped.
+A free connection takes the next message and waits until it is due. So no message is late while a
+connection is free, and the queue needs no memory: it consists of the messages that are due and not
+yet taken. The lateness at which they are dropped limits the queue.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
     from bench.plan.arrivals import Pace, Rate
 
-_DROPS_AT_ONCE = 500  # between two chances for the event loop
+_DROPS_AT_ONCE = 500  # before yielding to the event loop
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One message to be sent now."""
+    """A message to be sent now."""
 
     number: int
     due: float | None  # on the clock of time.perf_counter; None: the closed model
@@ -33,37 +33,37 @@ class Turn:
 
 
 class Pacer:
-    """The turns of one run. Every number is dealt out, or given to `on_drop`, at most once."""
+    """The turns of a run. Every number is handed out, or passed to `on_drop`, at most once."""
 
     def __init__(
         self, pace: Pace, on_drop: Callable[[int, bool], None], share: ProcessShare | None = None
     ) -> None:
         self.started = 0.0  # on the clock of time.perf_counter
-        self._began = 0.0  # when we were there; later than `started` in a process that is late
+        self._began = 0.0  # our own start; later than `started` if this process is late
         self._pace = pace
-        self._on_drop = on_drop  # called with the number and whether it is of the warm-up
+        self._on_drop = on_drop  # called with the number and whether it belongs to the warm-up
         self._share = share or ProcessShare()
         self._position = 0
-        self._measured = 0  # dealt out in the closed model, the warm-up's apart
+        self._measured = 0  # handed out in the closed model, without the warm-up
         self._is_stopped = False
-        self._reserved: set[int] = set()  # by connections that wait until it is due
+        self._reserved: set[int] = set()  # by connections that wait until the message is due
         self._waiting: set[asyncio.Future[None]] = set()
 
     @property
     def measured_from(self) -> float:
-        """When the measuring begins, on the clock of time.perf_counter."""
+        """The start of measurement, on the clock of time.perf_counter."""
         return self.started + self._pace.warmup_seconds
 
     @property
     def ends(self) -> float | None:
-        """When nothing more becomes due, on the same clock; None: by count, whenever that is."""
+        """The time after which no message is due, on the same clock; None in a run by count."""
         end_seconds = self._pace.end_seconds
         return None if end_seconds is None else self.started + end_seconds
 
     async def start(self, at: float | None = None) -> None:
-        """Let time run from `at`, which several processes agree on; without it, from now.
+        """Start the clock at `at`, common to several processes; without it, now.
 
-        Returns when it does, or at `stop`.
+        Returns at that time, or at `stop`.
         """
         self.started = self._began = time.perf_counter()
         if at is not None:
@@ -72,20 +72,20 @@ class Pacer:
             self._began = time.perf_counter()
 
     def stop(self) -> None:
-        """Deal out nothing more."""
+        """Hand out no more turns."""
         self._is_stopped = True
         self._wake_all()
 
     async def turn(self) -> Turn | None:
-        """Return the next turn as soon as it is due; None when there is none any more."""
+        """Return the next turn as soon as it is due; None if there are no more."""
         if self._pace.rate is None:
             return self._closed_turn()
         return await self._open_turn(self._pace.rate)
 
     async def pause(self, seconds: float) -> None:
-        """Wait before asking for a turn: so long, or until there is none any more.
+        """Wait this long before asking for a turn, or until there are no more.
 
-        Whoever waits holds no turn meanwhile: others may take it.
+        The caller holds no turn meanwhile; others may take it.
         """
         now = time.perf_counter()
         if self._is_over(now):
@@ -93,9 +93,9 @@ class Pacer:
         await self._sleep(seconds if self.ends is None else min(seconds, self.ends - now))
 
     async def drop_rest(self) -> None:
-        """Give up what was due and nobody took up, now that the time to do so is over.
+        """Drop the due messages that were not started in time.
 
-        In the closed model, by count and after `stop` there is nothing of that kind.
+        In the closed model, in a run by count and after `stop` there are none.
         """
         if self._is_stopped or self._pace.rate is None or self._pace.end_seconds is None:
             return
@@ -117,7 +117,7 @@ class Pacer:
         is_warmup = now < self.measured_from
         self._measured += not is_warmup
         if self._is_over(now):
-            self._wake_all()  # those that pause have nothing more to wait for
+            self._wake_all()  # paused connections have no turn to wait for
         return Turn(self._next_number(), None, has_waited=False, is_warmup=is_warmup)
 
     def _is_over(self, now: float) -> bool:
@@ -144,7 +144,7 @@ class Pacer:
                     return None
                 return Turn(number, due, has_waited=False, is_warmup=is_warmup)
             if lateness_seconds <= self._pace.max_lateness_seconds:
-                # What was due before we were there waited for us, not for a connection.
+                # Messages due before our own start waited for us, not for a connection.
                 return Turn(number, due, has_waited=due >= self._began, is_warmup=is_warmup)
             self._on_drop(number, is_warmup)
             drops += 1
@@ -158,7 +158,7 @@ class Pacer:
         return number
 
     async def _until(self, due: float) -> None:
-        # A timer may run a little early: it is rounded to the millisecond.
+        # A timer is rounded to the millisecond and may fire a little early.
         while not self._is_stopped and (delay := due - time.perf_counter()) > 0:
             await self._sleep(delay)
 

@@ -1,1 +1,1 @@
-"""What was measured: samples, histograms, the timeline, and the result made of them."""
+"""Records measurements: samples, histograms, the timeline, and the result computed from them."""

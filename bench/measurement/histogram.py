@@ -1,4 +1,4 @@
-"""A histogram of durations in bounded memory, whatever their number."""
+"""A histogram of any number of durations in bounded memory."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from bench.measurement.result import Bucket, Distribution
 
 PRECISION_BITS = 7  # 128 buckets for each power of two: a bucket is < 0.8 % of its value
 COARSE_BITS = 5  # 32: < 3.2 %; for pictures
-MAX_MICROSECONDS = (1 << 36) - 1  # 19 hours; longer is counted as this long
+MAX_MICROSECONDS = (1 << 36) - 1  # 19 hours; longer durations count as this long
 
 
 class Histogram:
     """A log-linear histogram of whole microseconds: at most 3,840 buckets, exact below 256 µs.
 
-    Count, sum, least and greatest are exact. `merge` is associative and commutative. Fewer
-    `precision_bits` than the usual 7 make fewer and wider buckets.
+    Count, sum, minimum and maximum are exact. `merge` is associative and commutative. Fewer
+    `precision_bits` than the default of 7 make fewer and wider buckets.
     """
 
     __slots__ = ("_bits", "_buckets", "count", "max", "min", "sum")
@@ -26,7 +26,7 @@ class Histogram:
         self._buckets: Counter[int] = Counter()
         self.count = 0
         self.sum = 0  # microseconds
-        self.min = 0  # microseconds; 0 when nothing was added
+        self.min = 0  # microseconds; 0 if empty
         self.max = 0  # microseconds; likewise
 
     def __eq__(self, other: object) -> bool:
@@ -37,7 +37,7 @@ class Histogram:
     __hash__ = None  # type: ignore[assignment]
 
     def add(self, microseconds: int) -> None:
-        """Count one value; below 0 counts as 0."""
+        """Count one value; a negative value counts as 0."""
         value = min(max(microseconds, 0), MAX_MICROSECONDS)
         self.min = min(self.min, value) if self.count else value
         self.max = max(self.max, value)
@@ -66,10 +66,10 @@ class Histogram:
         return merged
 
     def quantile(self, q: float) -> int:
-        """Return the value of rank ⌈q·count⌉ in microseconds, never less and at most 1 % more.
+        """Return the value of rank ⌈q·count⌉ in microseconds, rounded up by at most 1 %.
 
         Raises:
-            ValueError: nothing was added, or `q` is not within 0 and 1.
+            ValueError: the histogram is empty, or `q` is not between 0 and 1.
         """
         if not self.count or not 0 <= q <= 1:
             raise ValueError("no such quantile")
@@ -81,7 +81,7 @@ class Histogram:
         raise AssertionError("the buckets hold fewer values than were counted")
 
     def quantile_seconds(self, q: float) -> float | None:
-        """Return the same in seconds; None when nothing was added."""
+        """Return the same in seconds; None if the histogram is empty."""
         return self.quantile(q) / 1e6 if self.count else None
 
     def snapshot(self) -> Distribution:
@@ -101,7 +101,7 @@ class Histogram:
         )
 
     def coarse(self) -> tuple[Bucket, ...]:
-        """Return the buckets that hold something, ascending, each < 3.2 % of its value wide."""
+        """Return the non-empty buckets, ascending, each < 3.2 % of its value wide."""
         counts: Counter[int] = Counter()
         for bucket, count in self._buckets.items():
             counts[_bucket(_upper_bound(bucket, self._bits), COARSE_BITS)] += count

@@ -1,7 +1,7 @@
-"""Counts and times a run's messages: bounded memory, and one octet for each message's fate.
+"""Counts and times a run's messages in bounded memory plus one octet for each message.
 
-I1: each message is settled at most once; of those planned, one never settled was not attempted.
-Recorders of several processes, each with numbers of its own, merge into the run's; they pickle.
+I1: each message is settled at most once; a planned one never settled counts as not attempted.
+Recorders of several processes with disjoint numbers merge into the run's; they can be pickled.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 
 __all__ = ["LATE_SECONDS", "MAX_ERROR_KINDS", "Histogram", "Recorder"]
 
-MAX_ERROR_KINDS = 50  # a server that numbers its replies may not fill the memory
-LATE_SECONDS = 0.005  # timers have a resolution of 1 ms; what exceeds it well is late
+MAX_ERROR_KINDS = 50  # a server that numbers its replies must not fill the memory
+LATE_SECONDS = 0.005  # timers have a resolution of 1 ms; late means well above that
 
-# A message's fate.
+# The outcome of a message.
 _OPEN, _SUCCEEDED, _FAILED, _DROPPED = range(4)
-_WARMUP = 4  # added to the fate of a message of the warm-up
+_WARMUP = 4  # added to the outcome of a warm-up message
 
 
 class Recorder:
-    """The account of a run: what became of each message, and how long it took."""
+    """The record of a run: the outcome and duration of each message."""
 
     def __init__(self, planned: int | None, warmup_seconds: float = 0.0) -> None:
         self.planned = planned  # None: as many as the time allows
@@ -36,11 +36,11 @@ class Recorder:
         self.failed = 0
         self.dropped = 0
         self.late_starts = 0
-        self.own_late_starts = 0  # of these, where a connection was free: the generator was slow
+        self.own_late_starts = 0  # those for which a connection was free: the generator was slow
         self.latency = Histogram()
         self._begun = 0
         self._warmup_seconds = warmup_seconds
-        self._warmup: Counter[int] = Counter()  # by fate
+        self._warmup: Counter[int] = Counter()  # by outcome
         self._fates = bytearray()  # by number; grows as numbers come
         self._service = Histogram()
         self._lateness = Histogram()
@@ -52,38 +52,38 @@ class Recorder:
 
     @property
     def settled(self) -> int:
-        """How many messages of what is measured have come to an end."""
+        """The number of finished messages, without the warm-up."""
         return self.succeeded + self.failed + self.dropped
 
     @property
     def in_flight(self) -> int:
-        """How many messages are taken up and have not come to an end."""
+        """The number of messages started but not finished."""
         return max(0, self._begun - self.succeeded - self.failed - self.warmup_requests)
 
     @property
     def warmup_requests(self) -> int:
-        """How many messages of the warm-up have come to an end."""
+        """The number of finished messages of the warm-up."""
         return self._warmup[_SUCCEEDED] + self._warmup[_FAILED]
 
     @property
     def acknowledged(self) -> int:
-        """How many messages got a positive final reply, those of the warm-up included."""
+        """The number of messages with a positive final reply, including the warm-up."""
         return self.succeeded + self._warmup[_SUCCEEDED]
 
     @property
     def failed_by_code(self) -> Counter[str]:
-        """How many messages failed, by reply code or kind of error."""
+        """The number of failed messages by reply code or kind of error."""
         codes: Counter[str] = Counter()
         for failure, count in self._errors.items():
             codes[failure.code] += count
         return codes
 
     def begin(self, number: int, *, is_warmup: bool) -> None:
-        """Note that a message is taken up; it is settled by `add`."""
+        """Record that a message is started; `add` settles it."""
         self._begun += 1
 
     def add(self, sample: Sample) -> None:
-        """Settle one message that was taken up.
+        """Settle a message that was started.
 
         Raises:
             ValueError: it was settled before.
@@ -106,7 +106,7 @@ class Recorder:
             self._transaction.add_seconds(sample.transaction_seconds)
 
     def drop(self, number: int, at_seconds: float, *, is_warmup: bool = False) -> None:
-        """Settle one message that was due and is given up.
+        """Settle a message that was due but is dropped.
 
         Raises:
             ValueError: it was settled before.
@@ -122,10 +122,10 @@ class Recorder:
         return fate in (_SUCCEEDED, _SUCCEEDED + _WARMUP)
 
     def merge(self, other: Recorder) -> Recorder:
-        """Return the account of both, parts of one run with different messages.
+        """Return the combined record of two parts of a run, which have different messages.
 
         Raises:
-            ValueError: both have settled the same message, or they are of different runs.
+            ValueError: both have settled the same message, or they belong to different runs.
         """
         if (self.planned, self._warmup_seconds) != (other.planned, other._warmup_seconds):
             raise ValueError("the recorders are of different runs")
@@ -219,7 +219,7 @@ def _joined(fates: bytearray, others: bytearray) -> bytearray:
     size = max(len(fates), len(others))
     joined = int.from_bytes(fates, "little") | int.from_bytes(others, "little")
     octets = bytearray(joined.to_bytes(size, "little"))
-    # A message that both settled leaves one octet less than there were.
+    # If both settled the same message, one octet is missing.
     if size - octets.count(0) != sum(len(one) - one.count(0) for one in (fates, others)):
         raise ValueError("a message was settled twice")
     return octets

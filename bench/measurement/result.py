@@ -1,8 +1,8 @@
-"""What a run measured, as values that cannot contradict themselves.
+"""The results of a run, as consistent values.
 
-I1: planned = succeeded + failed + not attempted + dropped, and the errors listed are the failures
-counted; a run by duration in the closed model plans no number.
-I2: a figure is computed here, once; the screen and the JSON only write it down.
+I1: planned = succeeded + failed + not attempted + dropped, and the listed errors add up to the
+failures; a run by duration in the closed model has no planned number.
+I2: every figure is computed here, once; the terminal and JSON reports only print it.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from bench.plan.scenarios import RunPlan
 
 PROCESS_LOST = "process lost"  # in place of a signal's name
-_CLOCK_SECONDS = 1e-9  # what time.perf_counter can tell apart at best
+_CLOCK_SECONDS = 1e-9  # the best resolution of time.perf_counter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Distribution:
-    """A distribution in seconds; all but `count` are None when nothing was measured."""
+    """A distribution in seconds; all but `count` are None if nothing was measured."""
 
     count: int
     min_seconds: float | None = None
@@ -38,7 +38,7 @@ class Distribution:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Phases:
-    """Where the time goes."""
+    """The durations of the phases."""
 
     connect: Distribution  # TCP, greeting, EHLO and TLS, for each connection
     auth: Distribution  # AUTH to 235, for each connection
@@ -47,7 +47,7 @@ class Phases:
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """How many values lie above the bucket before and not above `up_to_seconds`."""
+    """The number of values above the previous bucket's limit and up to `up_to_seconds`."""
 
     up_to_seconds: float
     count: int
@@ -55,7 +55,7 @@ class Bucket:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimelineBin:
-    """What ended within one stretch of the run."""
+    """The messages that ended within one interval of the run."""
 
     start_seconds: float
     successful: int
@@ -67,7 +67,7 @@ class TimelineBin:
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """The run in stretches of equal length, without gaps."""
+    """The run in consecutive intervals of equal length."""
 
     bin_seconds: float
     bins: tuple[TimelineBin, ...]
@@ -75,7 +75,7 @@ class Timeline:
 
 @dataclass(frozen=True, slots=True)
 class ErrorCount:
-    """How many messages failed in one way."""
+    """The number of messages that failed with one error."""
 
     failure: SendFailure
     count: int
@@ -83,17 +83,17 @@ class ErrorCount:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Warmup:
-    """What was sent before the measuring began."""
+    """The messages sent before the measurement began."""
 
     seconds: float
-    requests: int  # messages taken up
+    requests: int  # messages started
     failed: int
     dropped: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """The figures of one run, its warm-up apart.
+    """The figures of a run, without its warm-up.
 
     Raises:
         ValueError: a message was not counted, or counted twice.
@@ -103,11 +103,11 @@ class Result:
     succeeded: int
     failed: int
     not_attempted: int | None  # None exactly when `planned` is
-    dropped: int  # due, and given up because no connection was free for too long
+    dropped: int  # due, but given up because no connection was free in time
     late_starts: int
-    wall_seconds: float  # from the start of the measuring to the last message's end
-    interrupted_by: str  # the signal that asked to stop, or PROCESS_LOST; "" when none did
-    latency: Distribution  # of succeeded messages only, as the next one
+    wall_seconds: float  # from the start of measurement to the end of the last message
+    interrupted_by: str  # the signal received, or PROCESS_LOST; "" if not interrupted
+    latency: Distribution  # of successful messages only, like the next one
     service_time: Distribution
     lateness: Distribution
     phases: Phases
@@ -129,7 +129,7 @@ class Result:
 
     @property
     def attempted(self) -> int:
-        """How many messages were taken up."""
+        """The number of messages started."""
         return self.succeeded + self.failed
 
     @property
@@ -139,16 +139,16 @@ class Result:
 
     @property
     def is_complete(self) -> bool:
-        """Whether every message that was planned or taken up succeeded."""
+        """Whether every planned or started message succeeded."""
         expected = self.attempted if self.planned is None else self.planned
         return self.succeeded == expected and not self.dropped
 
     @property
     def success_rate(self) -> float | None:
-        """Succeeded of all that should have been sent, 0 to 1; None when nothing was to be.
+        """The share of the messages to be sent that succeeded, 0 to 1; None if there were none.
 
-        What was dropped has not succeeded, nor what a lost process left; what nobody tried because
-        a signal asked to stop is left out.
+        Dropped messages and those left by a lost process count as not succeeded; those not
+        attempted because of a signal are left out.
         """
         wanted = self.attempted + self.dropped
         if self.interrupted_by in ("", PROCESS_LOST):
@@ -157,28 +157,28 @@ class Result:
 
     @property
     def throughput_per_second(self) -> float | None:
-        """Successes for each second of wall time; None when no time passed."""
+        """Successes per second of wall time; None if no time passed."""
         if self.wall_seconds < _CLOCK_SECONDS:
             return None
         return self.succeeded / self.wall_seconds
 
     @property
     def throughput_per_minute(self) -> float | None:
-        """Successes for each minute of wall time; None when no time passed."""
+        """Successes per minute of wall time; None if no time passed."""
         per_second = self.throughput_per_second
         return None if per_second is None else per_second * 60
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reconciliation:
-    """What the relay acknowledged against what the sandbox received, the warm-up included."""
+    """The comparison of acknowledged and received messages, including the warm-up."""
 
     acknowledged: int
     arrived: int  # different messages of this run
-    lost: int  # acknowledged, never arrived
+    lost: int  # acknowledged but never arrived
     duplicated: int  # arrived more than once
-    corrupted: int  # arrived with other octets, or for other recipients, than were sent
-    unexpected: int  # arrived without having been acknowledged
+    corrupted: int  # arrived with different octets or recipients
+    unexpected: int  # arrived without an acknowledgement
 
     @property
     def is_clean(self) -> bool:
@@ -195,7 +195,7 @@ class NotReconciled:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProviderFigures:
-    """What the sandbox counted between the run's start and its end."""
+    """The sandbox's counts from the start of the run to its end."""
 
     connections_opened: int
     peak_connections_per_mailbox: int  # of this run's mailboxes
@@ -204,12 +204,12 @@ class ProviderFigures:
     transactions_accepted: int
     transactions_refused: int
     turns: int  # flights of replies while a client waited
-    token_requests: int | None  # of the proxy at a token endpoint; None: it does not say
+    token_requests: int | None  # of the proxy at a token endpoint; None: unknown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoopLag:
-    """How much later than asked the generator's event loop ran a timer."""
+    """The delay of timers in the generator's event loop."""
 
     p50_seconds: float | None
     p99_seconds: float | None
@@ -218,7 +218,7 @@ class LoopLag:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GeneratorFigures:
-    """What the generator itself needed, and whether that limited the run."""
+    """The resources that the generator used, and whether they limited the run."""
 
     processes: int
     cpu_seconds: float
@@ -226,12 +226,12 @@ class GeneratorFigures:
     loop_lag: LoopLag
     was_bottleneck: bool
     reason: str  # "" when it was not
-    advice: str = ""  # what to do about the reason, a sentence; "" when it was not
+    advice: str = ""  # a sentence on the remedy; "" when it was not
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IdleClientFigures:
-    """What became of the idle clients."""
+    """The outcome of the idle clients."""
 
     clients: int
     refused: int  # could not connect or log in
@@ -240,19 +240,19 @@ class IdleClientFigures:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Environment:
-    """What the figures were measured with."""
+    """The machine and software that the figures were measured with."""
 
     python: str
     platform: str
     cpu_count: int
     bench_version: str
     loop: str  # uvloop or asyncio
-    load_average: float | None  # of the last minute, when the run began; None: not to be had
+    load_average: float | None  # of the last minute, when the run began; None: unavailable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """One run: what was asked, where it went and what came of it."""
+    """A run: its plan, target and results."""
 
     started_at: datetime  # UTC
     target: str  # host:port
@@ -264,18 +264,18 @@ class Run:
     generator: GeneratorFigures
     environment: Environment
     provider: ProviderFigures | None = None  # None: there is no sandbox to ask
-    # How the sandbox was set when the run began, as it says; None: no sandbox, or it does not say.
+    # The sandbox's settings when the run began; None: no sandbox, or they are unknown.
     provider_settings: Mapping[str, object] | None = None
     idle_clients: IdleClientFigures | None = None  # None: no idle clients were asked for
-    target_log: tuple[str, ...] = ()  # the last lines of a private proxy, when messages failed
+    target_log: tuple[str, ...] = ()  # the last lines of a private proxy's log, if messages failed
 
     @property
     def is_intact(self) -> bool:
-        """Whether nothing was lost, doubled or changed, as far as that could be checked."""
+        """Whether no message was lost, duplicated or changed, as far as that could be checked."""
         reconciled = self.reconciliation
         return isinstance(reconciled, NotReconciled) or reconciled.is_clean
 
     @property
     def is_success(self) -> bool:
-        """Whether every planned message succeeded and nothing was lost, doubled or changed."""
+        """Whether every planned message succeeded and none was lost, duplicated or changed."""
         return self.result.is_complete and self.is_intact

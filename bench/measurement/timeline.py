@@ -1,6 +1,6 @@
-"""The course of a run in at most 600 bins: when it grows, bins are merged in pairs.
+"""The timeline of a run in at most 600 bins; as it grows, bins are merged in pairs.
 
-Bins are told apart by when a message ended, so a server that stalls leaves a gap.
+A message belongs to the bin in which it ended, so a stalled server leaves a gap.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class _BinRecorder:
     def __init__(self) -> None:
         self.failed = 0
         self.dropped = 0
-        self.latency = Histogram(COARSE_BITS)  # of the successful
+        self.latency = Histogram(COARSE_BITS)  # of successful messages
 
     def merge(self, other: _BinRecorder) -> _BinRecorder:
         merged = _BinRecorder()
@@ -29,7 +29,7 @@ class _BinRecorder:
 
 
 class TimelineRecorder:
-    """Counts what ended when, from the start of the measuring. `merge` is associative."""
+    """Counts messages by the time of their end, from the start of measurement."""
 
     __slots__ = ("_bins", "_doublings")
 
@@ -39,7 +39,7 @@ class TimelineRecorder:
 
     @property
     def bin_seconds(self) -> float:
-        """How long a bin is now."""
+        """The current length of a bin."""
         return _FIRST_BIN_SECONDS * float(1 << self._doublings)
 
     def add_success(self, at_seconds: float, latency_seconds: float) -> None:
@@ -51,11 +51,11 @@ class TimelineRecorder:
         self._at(at_seconds).failed += 1
 
     def add_drop(self, at_seconds: float) -> None:
-        """Count an arrival given up at this time."""
+        """Count a message dropped at this time."""
         self._at(at_seconds).dropped += 1
 
     def merge(self, other: TimelineRecorder) -> TimelineRecorder:
-        """Return the timeline of both, which began at the same moment."""
+        """Return the combined timeline; both began at the same moment. Associative."""
         merged = TimelineRecorder()
         merged._doublings = max(self._doublings, other._doublings)
         for one in (self, other):
@@ -66,7 +66,7 @@ class TimelineRecorder:
         return merged
 
     def snapshot(self) -> Timeline:
-        """Return the bins from the start to the last one that holds something."""
+        """Return the bins from the start to the last non-empty one."""
         bins, width = self._bins, self.bin_seconds
         empty = _BinRecorder()
         return Timeline(

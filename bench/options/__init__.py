@@ -1,1 +1,1 @@
-"""From the command line or a scenario file to the plan of a run."""
+"""Builds the plan of a run from the command line or a scenario file."""

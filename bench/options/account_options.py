@@ -1,4 +1,4 @@
-"""From the options of the command line to the mailboxes of the run's own."""
+"""Builds the list of mailboxes to create for a run from the command line's options."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 def accounts_of(options: RunOptions) -> MailboxesToAdd | None:
-    """Return the mailboxes that are to be made; None when there are others.
+    """Return the mailboxes to create; None if the run uses existing ones.
 
     Raises:
-        typer.BadParameter: an option is wrong, or does not go with another.
+        typer.BadParameter: an option is invalid or conflicts with another.
     """
     if options.accounts is None:
         for name in ("user_prefix", "min_accounts", "no_cleanup"):

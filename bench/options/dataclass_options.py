@@ -1,6 +1,6 @@
-"""Commands whose options are the fields of a dataclass, shown in groups.
+"""Makes commands whose options are the fields of a dataclass, shown in groups.
 
-A field's annotation is what typer wants of a parameter: `Annotated[type, typer.Option(…)]`.
+A field is annotated like a typer parameter: `Annotated[type, typer.Option(…)]`.
 """
 
 # Annotations are read by typer when the command is built, so they stay real objects here.
@@ -23,10 +23,10 @@ def command_with_options(
     hidden: Collection[str] = (),
     **more: type[object],
 ) -> Callable[..., None]:
-    """Return `command` in the form typer reads: with a parameter for each field of `kind`.
+    """Return `command` with a parameter for each field of `kind`, as typer requires.
 
-    The fields that are `hidden` are left out of the help: the command says why it refuses them.
-    `more` are options that act when they are read and have no value for the command.
+    The help leaves out the fields in `hidden`; the command explains why it refuses them.
+    The options in `more` act when they are parsed and pass no value to the command.
     """
     build: Callable[..., OptionsT] = kind
 
@@ -56,7 +56,7 @@ def _hidden(annotation: Any) -> Any:  # noqa: ANN401 - types
 
 
 def options_given(context: typer.Context) -> list[str]:
-    """Return the names of the options that were written on the command line."""
+    """Return the names of the options given on the command line."""
     sources = {name: context.get_parameter_source(name) for name in context.params}
     return [name for name, source in sources.items() if source and source.name == "COMMANDLINE"]
 
@@ -82,14 +82,14 @@ def _parameter(name: str, annotation: object, default: object) -> inspect.Parame
 
 
 class GroupedHelp(TyperGroup):
-    """A command whose help shows its options in groups; sub-commands come last.
+    """A command whose help shows its options in groups and its sub-commands last.
 
-    `--assert` takes all the words that follow it.
+    `--assert` takes all the arguments that follow it.
     """
 
     # typer's own types of these differ between its versions.
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401
-        """Parse the arguments, with `--assert A B` read as `--assert A --assert B`."""
+        """Return the remaining arguments; `--assert A B` is read as `--assert A --assert B`."""
         return super().parse_args(ctx, repeat_option(args, "--assert"))
 
     def format_options(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401

@@ -1,4 +1,4 @@
-"""Durations as people write them: 40ms, 1.5s."""
+"""Parses durations such as 40ms or 1.5s."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ _MAX_SECONDS = 60.0
 
 
 def seconds(text: str) -> float:
-    """Return the seconds of a duration with its unit.
+    """Return a duration, given with its unit, in seconds.
 
     Raises:
-        ValueError: it is none, or longer than a minute; the text says so.
+        ValueError: it is not a duration, or is longer than a minute; the text says which.
     """
     match = _DURATION.fullmatch(text.strip())
     if match is None:

@@ -1,15 +1,15 @@
-"""Options that take all the words that follow them, as a shell's wildcard gives them.
+"""Lets an option take all the arguments that follow it, as from a shell's wildcard.
 
-`--with A B` is read as `--with A --with B`, which is all that the command line's library knows.
+`--with A B` is read as `--with A --with B`, the only form that the library supports.
 """
 
 from __future__ import annotations
 
 
 def repeat_option(args: list[str], option: str) -> list[str]:
-    """Return the arguments with the option before each of the words that follow it.
+    """Return the arguments with the option repeated before each word that follows it.
 
-    Its words end at the next option. Without a word it stays alone, for the library to refuse.
+    Its words end at the next option. An option without a word is left for the library to refuse.
     """
     written: list[str] = []
     is_listing = False

@@ -1,6 +1,6 @@
-"""From the options of the command line to the plan of a run; says what is wrong with them.
+"""Builds the plan of a run from the command line's options, and reports errors in them.
 
-Whatever needs no network is checked here, before anything is sent.
+All checks that need no network are made here, before a message is sent.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 _MOCK_PASSWORD = "secret"  # noqa: S105 - the mock mailboxes' published password
 _SENDER_WITHOUT_LOGIN = "sender@bench.invalid"
 _ADDRESS = re.compile(r"[!-;=?A-~]+@[!-;=?A-~]+")  # printable ASCII without <, > and blanks
-# Those that make a run something else than the scenario `quick`.
+# The options that make a run differ from the scenario `quick`.
 _CUSTOM = (
     "num_emails",
     "duration",
@@ -67,10 +67,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputOptions:
-    """What is to be done with the results."""
+    """Where the results go."""
 
     path: Path | None  # of the JSON; None: no file
-    html: Path | None  # None: no page
+    html: Path | None  # None: no HTML report
     assertions: tuple[str, ...]
     is_json: bool
     is_verbose: bool
@@ -78,7 +78,7 @@ class OutputOptions:
 
 
 def request_of(options: RunOptions) -> RunRequest:
-    """Return what is asked for.
+    """Return the request for one or several runs.
 
     Raises:
         typer.BadParameter: an option is wrong, or does not go with another.

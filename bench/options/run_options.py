@@ -1,6 +1,6 @@
-"""The options of a run on the command line, declared once: name, type, limits and help.
+"""The command-line options of a run: name, type, limits and help.
 
-They are a dataclass, so that every command that makes runs takes the same ones.
+They form a dataclass that all commands with runs share.
 """
 
 # Annotations are read by typer when the command is built, so they stay real objects here.
@@ -32,7 +32,7 @@ LOGIN, SERVER, REPORT = "Login", "Server", "End of run and reports"
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """What the user said about a run; None where nothing was said."""
+    """The options of a run; None if not given."""
 
     scenario: Annotated[
         str | None,

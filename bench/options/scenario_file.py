@@ -1,7 +1,7 @@
-"""A case in a file: load, provider and faults, and what has to come of it; JSON or TOML.
+"""Reads a scenario file, in JSON or TOML: load, provider, faults and expected result.
 
-Everything that is wrong is told at once, each with its path. A case runs against a proxy and a
-provider of its own, so that a failure seen once can be seen again.
+All errors are reported together, each with its path. A scenario runs against its own proxy and
+provider, which makes a failure reproducible.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _MAX_BYTES = 1 << 20
 
 
 class ScenarioFileError(Exception):
-    """The file holds no scenario; `problems` says each thing that is wrong, and where."""
+    """The file is not a valid scenario; `problems` lists each error with its path."""
 
     def __init__(self, path: Path, problems: list[str]) -> None:
         count = len(problems)
@@ -41,26 +41,26 @@ class ScenarioFileError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScenarioFile:
-    """A case that can be run."""
+    """A validated scenario."""
 
     name: str
-    options: RunOptions  # of the load; nothing is said there about a target or reports
+    options: RunOptions  # of the load; no target and no reports
     provider: Mapping[str, object]  # as `ProviderSettings.from_dict` reads it
     limits: Mapping[str, object]  # of the relay, per mailbox
     assertions: tuple[str, ...]
 
 
 def read(path: Path) -> ScenarioFile:
-    """Return the case in the file; its suffix, .toml or .json, says how it is written.
+    """Return the scenario in the file; the suffix, .toml or .json, gives its format.
 
     Raises:
-        ScenarioFileError: with every problem.
+        ScenarioFileError: the file is invalid; it lists every problem.
     """
     document = _parsed(path)
     problems: list[str] = []
     case: Any = None
     try:
-        # As JSON, so that both forms are held to the same types.
+        # As JSON, which applies the same types to both formats.
         case = ScenarioDocument.model_validate_json(json.dumps(document))
     except ValidationError as error:
         problems += _told(error)
@@ -100,7 +100,7 @@ def _parsed(path: Path) -> dict[str, Any]:
 
 def _members(suffix: str, text: str) -> object:
     if suffix == ".toml":
-        # Dates, which JSON has not, become text.
+        # JSON has no dates; they become text.
         return json.loads(json.dumps(tomllib.loads(text), default=str))
     if suffix != ".json":
         raise ValueError("its name ends neither in .toml nor in .json")
@@ -119,13 +119,13 @@ def _options(case: Any, folder: Path) -> RunOptions:  # noqa: ANN401 - of a mode
     if "eml_dir" in values:
         values["eml_dir"] = folder / values["eml_dir"]
     if asks_token_endpoint(case.provider):
-        # A client that brings a token leaves the relay nothing to ask for.
+        # If the client brings a token, the relay requests none.
         values.setdefault("mechanism", Mechanism.PLAIN)
     return RunOptions(use_mock_tokens=True, assertions=case.assertions or None, **values)
 
 
 def _contradictions(options: RunOptions, provider: Mapping[str, object]) -> list[str]:
-    """Return what is right by itself and wrong together."""
+    """Return the conflicts between values that are valid by themselves."""
     problems = []
     if options.eml_dir is not None and not options.eml_dir.is_dir():
         return [f"load.eml_dir: there is no folder {options.eml_dir}"]
@@ -162,6 +162,6 @@ def _provider_problems(provider: dict[str, Any]) -> list[str]:
     try:
         ProviderSettings.from_dict(provider, "provider")
     except ValueError as error:
-        # One text with all of them, each of which begins with its path.
+        # One text with all of them, each beginning with its path.
         return re.split(r"; (?=provider[.:\[])", str(error))
     return []

@@ -1,4 +1,4 @@
-"""From a scenario file, and what the command line says beside it, to a run."""
+"""Builds a run from a scenario file and the command line's options."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ _NOT_WITH_FILE = frozenset(
         *("password", "no_auth", "accounts", "user_prefix", "min_accounts", "no_cleanup"),
     }
 )
-_PASSWORD = "secret"  # noqa: S105 - of mailboxes that log in with tokens; nobody uses it
+_PASSWORD = "secret"  # noqa: S105 - of mailboxes that log in with tokens; unused
 
 
 def applied(
     path: Path, options: RunOptions, given: Collection[str]
 ) -> tuple[RunOptions, RunRequest]:
-    """Return the options of the file, with those given on the command line instead, and the run.
+    """Return the file's options, overridden by those on the command line, and the run.
 
     Raises:
-        typer.BadParameter: the file holds no scenario, or an option does not go with one.
+        typer.BadParameter: the file is not a scenario, or an option conflicts with it.
     """
     for name in given:
         if name in _NOT_WITH_FILE:

@@ -1,7 +1,7 @@
-"""The form of a scenario file: its types, bounds and published schema.
+"""The format of a scenario file: its types, limits and published schema.
 
-The keys of `load` are the options of the command line, made from their own definitions, so that an
-option is declared once; `provider` has the form of the sandbox's settings.
+The keys of `load` are generated from the definitions of the command line's options; `provider` has
+the format of the sandbox's settings.
 """
 
 # Annotations are read by pydantic, so they stay real objects here.
@@ -22,17 +22,17 @@ from xoauth2_proxy.sandbox.provider_settings import document_schema
 _STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 _MAX_ASSERTIONS = 100
 
-# Of the options in other groups, those that are the load's too; and the one that names the file.
+# Options in other groups that belong to the load as well; and the one that names the file.
 _MORE = frozenset({"from_emails", "mechanism", "token_ttl", "drain_seconds", "reply_seconds"})
 _NOT = frozenset({"scenario_file", "runs"})
-# Not what has two runs, nor what brings a provider: the file does that.
+# Without scenarios that have two runs or their own provider, which the file defines.
 _SCENARIOS = tuple(
     one.name for one in SCENARIOS.values() if one.name != COMPARE and one.provider is None
 )
 
 
 def _checked(parse: Callable[[str], object]) -> AfterValidator:
-    """Return what lets text through that `parse` does not refuse."""
+    """Return a validator that accepts text if `parse` does."""
 
     def check(text: str) -> str:
         parse(text)
@@ -55,9 +55,9 @@ _CHECKS: dict[str, tuple[Any, ...]] = {
 
 
 def _load_model() -> type[BaseModel]:
-    """Return the model of `load`: a field for each option of the command line that is the load's.
+    """Return the model of `load`, with a field for each command-line option of the load.
 
-    Type, bounds and meaning are the option's own.
+    Each has the option's type, limits and help.
     """
     hints = get_type_hints(RunOptions, include_extras=True)
     fields: dict[str, Any] = {}
@@ -88,7 +88,7 @@ def _field(name: str, option: typer.models.OptionInfo) -> Any:  # noqa: ANN401 -
 
 def _key(name: str, option: typer.models.OptionInfo) -> str:
     """Return the option's long name as a key."""
-    # In an annotation typer takes the first name for a default, and finds out later.
+    # In an annotation, typer takes the first name for a default and corrects that later.
     words = (option.default, *(option.param_decls or ()))
     long = [one for one in words if isinstance(one, str) and one.startswith("--")]
     return long[0].removeprefix("--").replace("-", "_") if long else name

@@ -1,1 +1,1 @@
-"""What is to be sent: when, how much and over which connections. Pure values."""
+"""Plans a run: what is sent, when and over which connections. Pure values."""

@@ -1,4 +1,4 @@
-"""What can be sent: the named scenarios, and the plan of one run. Pure values."""
+"""The named scenarios and the plan of one run. Pure values."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from bench.plan.arrivals import Pace  # noqa: TC001 - a dataclass field's type
 from bench.plan.workloads import REPLY_SECONDS, Workload
 
 COMPARE = "compare"
-COMPARED_RUNS = 5  # on each side: two runs of the very same relay differ
+COMPARED_RUNS = 5  # on each side: two runs of the same relay differ
 CUSTOM = "custom"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
-    """A named load, so that two runs can be compared; `compare` has two runs of it."""
+    """A named load, which makes runs comparable; `compare` measures it before and after a pause."""
 
     name: str
     title: str
@@ -28,15 +28,15 @@ class Scenario:
     sizes: str | None = None  # None: 4 kB
     token_ttl_seconds: float | None = None  # None: an hour
     idle_clients: int = 0
-    # Settings of a sandbox: it brings a proxy and a provider of its own, and so many mailboxes,
-    # which log in with passwords. None: it is for any relay.
+    # Settings of a sandbox: the scenario starts its own proxy and provider, with mailboxes that log
+    # in with passwords. None: it suits any relay.
     provider: Mapping[str, object] | None = field(default=None, hash=False)
     limits: Mapping[str, object] = field(default_factory=dict, hash=False)  # of that proxy
     accounts: int | None = None
 
     @property
     def amount(self) -> str:
-        """How much is sent, in words."""
+        """A description of the amount."""
         times = f"2 × {COMPARED_RUNS} × " if self.name == COMPARE else ""
         if self.num_emails is not None:
             return f"{times}{self.num_emails}"
@@ -85,7 +85,7 @@ SCENARIOS: dict[str, Scenario] = {
             token_ttl_seconds=2,
             accounts=50,
             provider={},
-            limits={"max_messages_per_connection": 10},  # so that the relay logs in again, too
+            limits={"max_messages_per_connection": 10},  # makes the relay log in again as well
         ),
         Scenario(
             name="crowd",
@@ -110,15 +110,15 @@ SCENARIOS: dict[str, Scenario] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunPlan:
-    """What one run sends."""
+    """The plan of one run."""
 
     scenario: str  # a name of `SCENARIOS`, or `custom`
     pace: Pace
-    concurrent: int  # connections at most, each with one message in flight
+    concurrent: int  # maximum number of connections, each with one message in flight
     workload: Workload = Workload()  # noqa: RUF009 - frozen
-    mailboxes: tuple[str, ...]  # logins and reverse-paths, dealt to the connections in turn
+    mailboxes: tuple[str, ...]  # logins and reverse paths, assigned to the connections in turn
     to_email: str
-    # How long a send in flight may go on after a request to stop, and after the end of a duration.
+    # The time for messages in flight after a request to stop or the end of a duration.
     drain_seconds: float
-    reply_seconds: float = REPLY_SECONDS  # to wait for each reply, and for a connection at most
+    reply_seconds: float = REPLY_SECONDS  # the longest wait for a reply or a connection
     processes: int = 1

@@ -1,6 +1,6 @@
-"""What is sent and over which connections: sizes, recipients, reuse. Pure values.
+"""The properties of messages and connections: sizes, recipients, reuse. Pure values.
 
-What a message is like follows from its number alone, so that it can be had again after the run.
+A message's properties depend only on its number, so it can be regenerated after the run.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from itertools import accumulate
 from pathlib import Path  # noqa: TC003 - a dataclass field's type
 
 MAX_MESSAGE_BYTES = 100_000_000
-REPLY_SECONDS = 120.0  # to wait for each reply; a relay waits for its own upstream meanwhile
+REPLY_SECONDS = 120.0  # the wait for each reply, which includes the relay's wait for its upstream
 MAX_RECIPIENTS = 1000
 _MAX_SIZES = 100
 _MAX_MESSAGES = 1_000_000  # on one connection
@@ -24,14 +24,14 @@ _WORD = (1 << 64) - 1
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """The sizes of messages in octets and how often each occurs, as weights."""
+    """The sizes of messages in octets, with weights for their frequency."""
 
     text: str  # as given
     choices: tuple[tuple[int, int], ...]  # size, weight
 
     @classmethod
     def parse(cls, text: str) -> Sizes:
-        """Return the distribution of `4k:70,100k:25,1m:5`, or the one size of `4096`.
+        """Return the distribution `4k:70,100k:25,1m:5`, or the single size `4096`.
 
         Raises:
             ValueError: it is neither; the text says so.
@@ -51,7 +51,7 @@ class Sizes:
 
     @property
     def size_bytes(self) -> int | None:
-        """The one size there is; None when there are several."""
+        """The size if there is only one; None if there are several."""
         return self.choices[0][0] if len(self.choices) == 1 else None
 
     def pick(self, number: int) -> int:
@@ -67,14 +67,14 @@ class Sizes:
 
 @dataclass(frozen=True, slots=True)
 class Recipients:
-    """How many recipients a message has."""
+    """The range of the number of recipients."""
 
     least: int = 1
     most: int = 1
 
     @classmethod
     def parse(cls, text: str) -> Recipients:
-        """Return the range of `1-5`, or the one number of `3`.
+        """Return the range `1-5`, or the single number `3`.
 
         Raises:
             ValueError: it is neither; the text says so.
@@ -89,22 +89,22 @@ class Recipients:
         return str(self.least) if self.least == self.most else f"{self.least}-{self.most}"
 
     def pick(self, number: int) -> int:
-        """Return how many recipients message `number` has."""
+        """Return the number of recipients of message `number`."""
         if self.least == self.most:
             return self.least
-        # Another stream of numbers than the sizes': the two are independent.
+        # A different stream of numbers from that of the sizes; the two are independent.
         return self.least + scattered(~number & _WORD) % (self.most - self.least + 1)
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionReuse:
-    """How many messages a connection carries before it is closed."""
+    """The number of messages on a connection before it is closed."""
 
-    messages: int | None = None  # None: as many as there are
+    messages: int | None = None  # None: unlimited
 
     @classmethod
     def parse(cls, text: str) -> ConnectionReuse:
-        """Return what `kept`, `per-message` or a number of messages means.
+        """Return the reuse for `kept`, `per-message` or a number of messages.
 
         Raises:
             ValueError: it is none of these; the text says so.
@@ -123,19 +123,19 @@ class ConnectionReuse:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
-    """What messages are like and how they are sent."""
+    """The properties of the messages and the way they are sent."""
 
-    sizes: Sizes = Sizes("4096", ((4096, 1),))  # a message's header fields are the least
-    eml_dir: Path | None = None  # where messages are read, instead of sizes; None: they are written
+    sizes: Sizes = Sizes("4096", ((4096, 1),))  # at least as large as the header
+    eml_dir: Path | None = None  # messages to read instead of sizes; None: generated
     recipients: Recipients = Recipients()
     reuse: ConnectionReuse = ConnectionReuse()
-    is_pipelined: bool = False  # MAIL, RCPT and DATA in one flight where PIPELINING is offered
+    is_pipelined: bool = False  # MAIL, RCPT and DATA in one flight if PIPELINING is offered
     slow_bytes_per_second: float | None = None  # None: as fast as the connection takes them
     idle_clients: int = 0  # logged in and silent while the load runs
 
 
 def scattered(number: int) -> int:
-    """Return a number of 64 bits that looks random and follows from `number` (SplitMix64)."""
+    """Return a pseudo-random 64-bit number computed from `number` (SplitMix64)."""
     value = (number + 1) * 0x9E3779B97F4A7C15 & _WORD
     value = (value ^ value >> 30) * 0xBF58476D1CE4E5B9 & _WORD
     value = (value ^ value >> 27) * 0x94D049BB133111EB & _WORD

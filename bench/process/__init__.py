@@ -1,1 +1,1 @@
-"""This process and those it starts: signals, event loop, open files, children."""
+"""Manages this process and its children: signals, event loop, open files."""

@@ -21,13 +21,13 @@ def main() -> None:
     """Run the server and end with its exit code."""
     folder, *module = sys.argv[1:]
     is_ending = threading.Event()
-    # The benchmark signals the whole group, so the server knows already. A handler, since a signal
-    # that is ignored would stay so in the server.
+    # The benchmark signals the whole group, so the server has the signal too. A handler is used
+    # because the server would inherit an ignored signal.
     signal.signal(signal.SIGTERM, lambda *_: is_ending.set())
     server = subprocess.Popen(  # noqa: S603 - the benchmark's own words
         [sys.executable, "-m", *module], stdin=subprocess.DEVNULL
     )
-    if is_ending.is_set():  # it may have come before there was a server to hear it
+    if is_ending.is_set():  # the signal may have come before the server was started
         server.terminate()
     is_alone = threading.Event()
     threading.Thread(target=_outlive, args=(server, is_alone), daemon=True).start()

@@ -1,7 +1,7 @@
-"""A server of the benchmark's own in a process of its own: ended in every ending.
+"""Runs one of the benchmark's own servers as a process, and always ends it.
 
-It leads a session of its own, so a terminal's Ctrl+C reaches only the benchmark, which ends it. If
-the benchmark cannot any more, the guard does.
+It has its own session, so a terminal's Ctrl+C reaches only the benchmark, which ends the server. If
+the benchmark is killed, the guard ends the server.
 """
 
 from __future__ import annotations
@@ -25,29 +25,29 @@ if TYPE_CHECKING:
     from bench.process.interruption import Interruption
 
 _START_SECONDS = 60.0  # interpreter, imports and keys on a slow machine
-_END_SECONDS = 10.0  # SIGTERM to SIGKILL; nothing is in flight by then
+_END_SECONDS = 10.0  # SIGTERM to SIGKILL; no message is in flight by then
 _POLL_SECONDS = 0.02  # how often the ready file is looked for
 _REMOVE_ATTEMPTS = 50
 _LOG_TAIL_CHARACTERS = 2000
 
 
 class ChildError(Exception):
-    """A server did not start, or did not say where it listens; the text quotes what it wrote."""
+    """A server did not start or did not report its address; the text quotes its output."""
 
 
 class StartInterrupted(Exception):
-    """A signal asked to stop before the server was ready."""
+    """A stop signal came before the server was ready."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChildProcess:
-    """A running server and what it said of itself."""
+    """A running server and the facts from its ready file."""
 
     name: str
     facts: Mapping[str, object]
 
     def text(self, key: str) -> str:
-        """Return a fact that is text.
+        """Return the fact of this name, which must be text.
 
         Raises:
             ChildError: there is none of that name.
@@ -59,10 +59,10 @@ class ChildProcess:
 
     @property
     def pid(self) -> int:
-        """The server's process id; its guard has another.
+        """The server's process id, which is not its guard's.
 
         Raises:
-            ChildError: it does not say.
+            ChildError: the ready file does not have it.
         """
         fact = self.facts.get("pid")
         if not isinstance(fact, int):
@@ -70,7 +70,7 @@ class ChildProcess:
         return fact
 
     def address(self, key: str) -> tuple[str, int]:
-        """Return a fact that is `host:port`.
+        """Return the fact of this name, which must be `host:port`.
 
         Raises:
             ChildError: there is none of that name.
@@ -85,7 +85,7 @@ class ChildProcess:
 async def running_child(
     name: str, module: Sequence[str], folder: Path, interruption: Interruption
 ) -> AsyncIterator[ChildProcess]:
-    """Run `python -m module…` for as long as the context is entered, its files in `folder`.
+    """Run `python -m module…` while the context is entered, with its files in `folder`.
 
     Raises:
         ChildError: it ended, or was not ready in time.
@@ -98,7 +98,7 @@ async def running_child(
             sys.executable,
             *("-m", "bench.process.child_guard", str(folder)),
             *(*module, "--ready-file", str(ready_file)),
-            stdin=asyncio.subprocess.PIPE,  # which nobody writes to; see the guard
+            stdin=asyncio.subprocess.PIPE,  # never written to; see the guard
             stdout=log,
             stderr=log,
             start_new_session=True,
@@ -134,7 +134,7 @@ async def _until_ready(
 
 
 def _is_ready(ready_file: Path) -> bool:
-    return ready_file.exists()  # written whole, by renaming
+    return ready_file.exists()  # complete: it appears by renaming
 
 
 def _facts(name: str, ready_file: Path) -> dict[str, object]:
@@ -149,7 +149,7 @@ def _facts(name: str, ready_file: Path) -> dict[str, object]:
 
 async def _end(process: Process) -> None:
     if process.returncode is not None:
-        _signal(process, signal.SIGKILL)  # should only the guard have ended, the server has not
+        _signal(process, signal.SIGKILL)  # in case only the guard has ended
         return
     _signal(process, signal.SIGTERM)
     try:
@@ -157,14 +157,14 @@ async def _end(process: Process) -> None:
             await process.wait()
     except TimeoutError:
         _signal(process, signal.SIGKILL)
-        # Bounded: an event loop may miss the end of a process that is killed as it starts.
+        # Limited, because an event loop may miss the end of a process killed during its start.
         with suppress(TimeoutError):
             async with asyncio.timeout(_END_SECONDS):
                 await process.wait()
 
 
 def _signal(process: Process, number: signal.Signals) -> None:
-    """Send a signal to the server and its guard, which are one process group."""
+    """Send a signal to the process group of the server and its guard."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, number)
 
@@ -175,9 +175,9 @@ def _complaint(name: str, log_file: Path, what: str) -> str:
 
 
 def remove_folder(folder: Path) -> None:
-    """Remove a folder, into which a process that was just killed may still write; never raises.
+    """Remove a folder even if a process just killed may still write to it; never raises.
 
-    Blocks a second at most.
+    Blocks for at most a second.
     """
     for _ in range(_REMOVE_ATTEMPTS):
         shutil.rmtree(folder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""What figures are measured with: the machine, its system and the versions."""
+"""Describes the machine, its operating system and the software versions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def describe(packages: Iterable[str]) -> dict[str, object]:
-    """Return what a document says of it, the versions of these packages included."""
+    """Return the description for a document, with the versions of these packages."""
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -28,7 +28,7 @@ def describe(packages: Iterable[str]) -> dict[str, object]:
 
 
 def load_averages() -> list[float]:
-    """Return what others had the machine do in the last 1, 5 and 15 minutes; empty: not known."""
+    """Return the load averages of the last 1, 5 and 15 minutes; empty if unknown."""
     with suppress(OSError, AttributeError):
         return list(os.getloadavg())
     return []

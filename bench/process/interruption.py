@@ -1,4 +1,4 @@
-"""The signals that ask to stop: the first ends the run well, a second ends the process at once."""
+"""Handles stop signals: the first ends the run properly, a second ends the process at once."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
 class Interruption:
-    """Whether a signal asked to stop; receives signals while it is entered, in a running loop."""
+    """Records a stop signal; handles signals while it is entered, in a running loop."""
 
     def __init__(self) -> None:
         self.requested = asyncio.Event()
-        self.signal_number = 0  # 0: nobody asked to stop
+        self.signal_number = 0  # 0: no signal yet
         self.on_request: set[Callable[[], None]] = set()  # called with the first signal
-        # Called before the process ends at once, the last one first: what was started in a folder
-        # is killed before the folder is removed.
+        # Called, last one first, before the process ends at once: a process started in a folder is
+        # killed before the folder is removed.
         self.on_abort: list[Callable[[], None]] = []
-        self._taken: dict[signal.Signals, object] = {}  # and what had them before
+        self._taken: dict[signal.Signals, object] = {}  # with their previous handlers
 
     def __enter__(self) -> Self:
-        # What the caller had ignored stays so: nohup(1) does that with SIGHUP.
+        # A signal that the caller ignores stays ignored: nohup(1) does that with SIGHUP.
         handlers = {one: signal.getsignal(one) for one in _SIGNALS}
         self._taken = {one: had for one, had in handlers.items() if had is not signal.SIG_IGN}
         for number in self._taken:
@@ -42,12 +42,12 @@ class Interruption:
 
     @property
     def exit_code(self) -> int:
-        """What a process ended by the signal shows to a shell, as 130 or 143; 0 without one."""
+        """A shell's exit code for the signal, such as 130 or 143; 0 without one."""
         return 128 + self.signal_number if self.signal_number else 0
 
     @property
     def signal_name(self) -> str:
-        """The signal's name, "" without one."""
+        """The signal's name; "" without one."""
         return signal.Signals(self.signal_number).name if self.signal_number else ""
 
     def _receive(self, number: int) -> None:

@@ -1,4 +1,4 @@
-"""The limit of open files, raised as far as the system lets a process raise its own."""
+"""Raises the process's limit of open files as far as the system allows."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from contextlib import suppress
 
 
 def raise_open_file_limit() -> int:
-    """Allow as many open files as may be; return how many that are, 0 when it cannot be said."""
+    """Raise the limit to the maximum; return the new limit, 0 if unknown."""
     try:
         import resource
     except ImportError:  # not a Unix

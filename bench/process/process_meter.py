@@ -1,4 +1,4 @@
-"""What a process has used, read from /proc: CPU time, and resident memory now and at its peak.
+"""Measures a process from /proc: CPU time, current and peak resident memory.
 
 Linux only. A process is measured together with the processes it has started.
 """
@@ -24,7 +24,7 @@ class ResidentMemory:
     """Resident memory in octets."""
 
     now_bytes: int
-    peak_bytes: int  # since the last reset, or since the start where there was none
+    peak_bytes: int  # since the last reset, or since the start
 
 
 class ProcessMeter:
@@ -56,7 +56,7 @@ class ProcessMeter:
         )
 
     def reset_peak(self) -> bool:
-        """Let the peak begin anew from what is resident now; return whether that was allowed."""
+        """Reset the peak to the memory now resident; return whether that was allowed."""
         try:
             for pid in self._pids():
                 (_PROC / str(pid) / "clear_refs").write_text(_RESET_PEAK)
@@ -66,7 +66,7 @@ class ProcessMeter:
 
     def _pids(self) -> list[int]:
         pids = [self._pid]
-        for pid in pids:  # grows while it is walked
+        for pid in pids:  # grows during the loop
             with suppress(OSError):
                 for task in (_PROC / str(pid) / "task").iterdir():
                     with suppress(OSError):
@@ -80,7 +80,7 @@ def is_available() -> bool:
 
 
 def available_memory_bytes() -> int:
-    """Return how much memory the system can still give, 0 when it does not say."""
+    """Return the available memory of the system; 0 if unknown."""
     with suppress(OSError, ValueError, IndexError):
         for line in (_PROC / "meminfo").read_text().splitlines():
             if line.startswith("MemAvailable:"):
@@ -101,7 +101,7 @@ def _cpu_ns_of_tasks(pid: int) -> int:
 
 
 def _cpu_ns_in_ticks(pid: int) -> int:
-    """Return the same from /proc/PID/stat, which counts in hundredths of a second."""
+    """Return the CPU time from /proc/PID/stat, which counts in hundredths of a second."""
     try:
         # proc_pid_stat(5): utime and stime are fields 14 and 15; field 2 may hold blanks.
         fields = (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()

@@ -1,7 +1,7 @@
-"""Runs a command line to the end of its process: no traceback, whatever becomes of its streams.
+"""Runs a command line and ends the process without a traceback, even if a stream fails.
 
-A caller can close a standard stream, the disk behind it can be full, its reader can leave, and
-Ctrl+C can come at any moment, also while modules are imported. None of that is our error.
+A caller can close a standard stream, its disk can be full, its reader can exit, and Ctrl+C can come
+at any moment, even during imports. None of these is a bug of ours.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ StreamT = TypeVar("StreamT", bound=io.TextIOWrapper)
 
 
 def run_program(name: str, main: Callable[[], object]) -> NoReturn:
-    """Call `main`, write out what it printed, and end the process with the exit code it asks for.
+    """Call `main`, flush its output, and end the process with its exit code.
 
-    Exit code 1 when standard output cannot be written to.
+    The exit code is 1 if standard output cannot be written to.
     """
     output = _take_streams()
     code: object = 0
@@ -31,8 +31,8 @@ def run_program(name: str, main: Callable[[], object]) -> NoReturn:
     try:
         main()
     except SystemExit as ending:
-        code, told = ending.code, output.error  # a command that caught it has said so
-    except KeyboardInterrupt:  # if a library took the signal for itself
+        code, told = ending.code, output.error  # a command that caught it has reported it
+    except KeyboardInterrupt:  # if a library has set its own handler
         code = 128 + signal.SIGINT
     except OSError as error:
         code = _FAILED
@@ -49,12 +49,12 @@ def run_program(name: str, main: Callable[[], object]) -> NoReturn:
 
 
 class _StandardOutput(io.TextIOWrapper):
-    """Standard output that remembers why it could not be written to."""
+    """Standard output that keeps the error of a failed write."""
 
     error: OSError | None = None
 
     def write(self, text: str, /) -> int:
-        """Write, or remember why not and raise that."""
+        """Write; on failure, keep the error and raise it."""
         try:
             return super().write(text)
         except OSError as error:
@@ -62,7 +62,7 @@ class _StandardOutput(io.TextIOWrapper):
             raise
 
     def flush(self) -> None:
-        """Write out what is held, or remember why not and raise that."""
+        """Flush; on failure, keep the error and raise it."""
         try:
             super().flush()
         except OSError as error:
@@ -71,7 +71,7 @@ class _StandardOutput(io.TextIOWrapper):
 
 
 class _StandardError(io.TextIOWrapper):
-    """Standard error: what cannot be told there cannot be told, and changes nothing else."""
+    """Standard error that ignores failed writes."""
 
     def write(self, text: str, /) -> int:
         """Write if that is possible."""
@@ -80,15 +80,15 @@ class _StandardError(io.TextIOWrapper):
         return len(text)
 
     def flush(self) -> None:
-        """Write out what is held if that is possible."""
+        """Flush if that is possible."""
         with suppress(OSError):
             super().flush()
 
 
 def _finish(stream: io.TextIOWrapper) -> None:
-    """Write out what a stream holds, and whatever is left after that to nowhere.
+    """Flush a stream; on failure, discard the rest of its buffer.
 
-    The interpreter would else try once more when it ends, and complain.
+    Otherwise the interpreter would try again on exit and print an error.
     """
     with suppress(OSError, ValueError):  # ValueError: it is closed
         stream.flush()
@@ -97,13 +97,13 @@ def _finish(stream: io.TextIOWrapper) -> None:
 
 
 def _take_streams() -> _StandardOutput:
-    """Take the standard streams, opening those that the caller closed to nowhere."""
+    """Replace the standard streams; open those that the caller closed on the null device."""
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
-    # Python has none for a descriptor that was closed when it started.
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number, which is this one
+    # Python has no stream for a descriptor that was closed at its start.
     sys.stdin = sys.stdin or os.fdopen(0)
     sys.stderr = _rewrapped(sys.stderr or os.fdopen(2, "w"), _StandardError)
     sys.stdout = output = _rewrapped(sys.stdout or os.fdopen(1, "w"), _StandardOutput)
@@ -111,7 +111,7 @@ def _take_streams() -> _StandardOutput:
 
 
 def _rewrapped(stream: TextIO, kind: type[StreamT]) -> StreamT:
-    """Return the stream as one of another kind, which takes its place."""
+    """Return a stream of another class that replaces this one."""
     was = cast("io.TextIOWrapper", stream)
     settings = (was.encoding, was.errors, None, was.line_buffering, was.write_through)
     return kind(was.detach(), *settings)

@@ -1,6 +1,6 @@
-"""What every server of the benchmarker does around its serving: run, announce itself, end.
+"""Runs the benchmarker's servers: event loop, stop signals and ready file.
 
-SIGTERM and SIGINT end it well, exit code 0; the ready file appears whole or not at all.
+SIGTERM and SIGINT end a server properly, with exit code 0; the ready file is written atomically.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def run(main: Coroutine[None, None, None]) -> None:
-    """Run `main` to its end on uvloop where it is installed, else on asyncio's loop."""
+    """Run `main` to its end on uvloop if it is installed, else on asyncio's loop."""
     handler = signal.getsignal(signal.SIGINT)
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         runner.run(main)
@@ -25,7 +25,7 @@ def run(main: Coroutine[None, None, None]) -> None:
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """Return what makes the loop; None is asyncio's default."""
+    """Return the factory of the event loop; None is asyncio's default."""
     try:
         import uvloop
     except ImportError:
@@ -34,7 +34,7 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 def stop_signal() -> asyncio.Event:
-    """Return an event that SIGTERM and SIGINT set from now on."""
+    """Return an event that SIGTERM and SIGINT will set."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

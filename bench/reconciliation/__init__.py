@@ -1,1 +1,1 @@
-"""What the other side counted, and how it compares with what was acknowledged."""
+"""Compares the sandbox's messages and counters with the acknowledged messages."""

@@ -1,4 +1,4 @@
-"""How late the proxy's event loop is, from the histogram it shows at /metrics."""
+"""The lag of the proxy's event loop, from its histogram at /metrics."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _BUCKET = re.compile(
 
 
 async def read(metrics_url: str) -> LoopLag:
-    """Return the samples so far by bucket, empty when there is no such histogram."""
+    """Return the samples so far by bucket; empty if there is no such histogram."""
     if not metrics_url:
         return Counter()
     try:
@@ -25,8 +25,8 @@ async def read(metrics_url: str) -> LoopLag:
 
 
 def parse(text: str) -> LoopLag:
-    """Return the samples by bucket from the text of /metrics, whose buckets are cumulative."""
-    # Several processes may each have their own series; their buckets have the same bounds.
+    """Return the samples by bucket from the text of /metrics, which has cumulative buckets."""
+    # Several processes may each have a series; their buckets have the same limits.
     lag: LoopLag = Counter()
     for bound, count in _BUCKET.findall(text):
         lag[float(bound)] += int(float(count))
@@ -37,9 +37,9 @@ def parse(text: str) -> LoopLag:
 
 
 def p99_ms(lag: LoopLag) -> float | None:
-    """Return a bound that 99 of 100 samples keep, in milliseconds; None without samples.
+    """Return an upper limit of the 99th percentile, in milliseconds; None without samples.
 
-    It is a bucket's upper bound, so the truth may be lower; beyond the last bucket it is higher.
+    It is a bucket's upper limit, so the value may be lower; beyond the last bucket it is higher.
     """
     total, seen = lag.total(), 0
     finite = [bound for bound in sorted(lag) if bound != float("inf")]

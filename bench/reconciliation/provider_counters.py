@@ -1,7 +1,7 @@
-"""What the run cost the provider: the sandbox's counters and the proxy's token requests.
+"""The run's load on the provider: the sandbox's counters and the proxy's token requests.
 
-Both are read before the run and after it, and subtracted: others may have been there before. Peaks
-cannot be subtracted, so the sandbox is asked to begin them anew.
+Both are read before and after the run, and subtracted, since they may include earlier runs. Peaks
+cannot be subtracted, so the sandbox is asked to reset them.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ class ProviderCounters:
     """The counters at one moment."""
 
     stats: dict[str, object]
-    token_requests: int | None  # None: the proxy does not say
+    token_requests: int | None  # None: unknown
 
 
 async def begin_peaks(sandbox_url: str) -> None:
-    """Let the peaks be the run's own; a sandbox that cannot do so keeps its own."""
+    """Reset the peaks for this run; a sandbox that cannot do so keeps its own."""
     with suppress(FetchFailed):
         await fetch(f"{sandbox_url}/stats/peaks", method="DELETE")
 
 
 async def read(sandbox_url: str, admin_url: str = "") -> ProviderCounters | None:
-    """Return the counters now; None when there is no sandbox, or it does not say."""
+    """Return the current counters; None without a sandbox or a usable answer."""
     if not sandbox_url:
         return None
     try:
@@ -59,7 +59,7 @@ async def read(sandbox_url: str, admin_url: str = "") -> ProviderCounters | None
 def difference(
     before: ProviderCounters | None, after: ProviderCounters | None, mailboxes: Iterable[str]
 ) -> ProviderFigures | None:
-    """Return what was counted in between; None when one of both is missing or of another form."""
+    """Return the difference; None if either is missing or invalid."""
     if before is None or after is None:
         return None
     counts = {key: _difference(before.stats.get(key), after.stats.get(key)) for key in _COUNTED}
@@ -87,4 +87,4 @@ async def _token_requests(admin_url: str) -> int | None:
 def _difference(before: object, after: object) -> int | None:
     if not isinstance(before, int) or not isinstance(after, int):
         return None
-    return max(0, after - before)  # less, when the server was started anew meanwhile
+    return max(0, after - before)  # less, if the server was restarted meanwhile

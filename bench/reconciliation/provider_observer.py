@@ -1,4 +1,4 @@
-"""What the provider saw of the run: asked before it and after it, where the sandbox is one."""
+"""Observes the provider during the run: asks the sandbox, if there is one, before and after."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class ProviderObserver:
-    """The sandbox's messages and counters from one moment on; make it with `begin`."""
+    """The sandbox's messages and counters since `begin`, which creates the observer."""
 
     def __init__(
         self,
@@ -34,11 +34,11 @@ class ProviderObserver:
         self._mailboxes = mailboxes
         self._position = position
         self._before = before
-        self.settings = settings  # of the provider; None: there is no sandbox, or it does not say
+        self.settings = settings  # of the provider; None: no sandbox, or unknown
 
     @classmethod
     async def begin(cls, target: Target, mailboxes: tuple[str, ...]) -> Self:
-        """Return a observer of all that comes from now on; it never fails."""
+        """Return an observer that starts now; never fails."""
         url = target.sandbox_url
         if not url:
             return cls(target, mailboxes, NotReconciled(target.no_sandbox_reason), None, None)
@@ -53,14 +53,14 @@ class ProviderObserver:
         return cls(target, mailboxes, position, before, settings)
 
     async def provider(self) -> ProviderFigures | None:
-        """Return what the provider counted meanwhile; None when it does not say."""
+        """Return the provider's counts since `begin`; None if unknown."""
         after = await provider_counters.read(self._target.sandbox_url, self._target.admin_url)
         return provider_counters.difference(self._before, after, self._mailboxes)
 
     async def reconciled(
         self, messages: Messages, recorder: Recorder
     ) -> Reconciliation | NotReconciled:
-        """Return how what was acknowledged compares with what has arrived."""
+        """Return the comparison of acknowledged and received messages."""
         if isinstance(self._position, NotReconciled):
             return self._position
         sandbox = SandboxMessages(self._target.sandbox_url)
@@ -69,7 +69,7 @@ class ProviderObserver:
             return found
         if all(_is_mock(mailbox.lower()) for mailbox in self._mailboxes):
             return found
-        # The mailboxes' mail may go to another provider altogether.
+        # The mailboxes may use another provider.
         return NotReconciled(
             "no message reached this sandbox: the mailbox's provider may be another"
         )

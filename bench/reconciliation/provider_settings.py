@@ -1,4 +1,4 @@
-"""How the sandbox is set: its behaviour, its faults, its token endpoint, and its seed."""
+"""The sandbox's settings: behaviour, faults, token endpoint and seed."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 from bench.targets.http_client import FetchFailed, fetch_object
 
-_ENDPOINT = ("ttl_seconds", "rotation")  # no more: others may be a client's secret
+_ENDPOINT = ("ttl_seconds", "rotation")  # only these: others may contain a client's secret
 
 
 async def read(sandbox_url: str) -> dict[str, object] | None:
-    """Return the settings; None when the sandbox does not say, or something of another form."""
+    """Return the settings; None without a valid answer from the sandbox."""
     try:
         answer = await fetch_object(f"{sandbox_url}/settings")
     except FetchFailed:

@@ -1,4 +1,4 @@
-"""Compares what the relay acknowledged with what the sandbox received, message by message."""
+"""Compares acknowledged with received messages, one by one."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _PAGE_MESSAGES = 500  # their descriptions are about 250 kB
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """One message as the sandbox received it."""
+    """A message that the sandbox received."""
 
     message_id: str
-    mailbox: str  # who was logged in
+    mailbox: str  # the login
     sha256: str  # of the content, hexadecimal
     forward_paths: tuple[str, ...]
 
@@ -33,13 +33,13 @@ class SandboxUnavailable(Exception):
 
 
 class SandboxMessages:
-    """The list of messages a sandbox received, read over HTTP."""
+    """The messages that a sandbox received, read over HTTP."""
 
     def __init__(self, url: str) -> None:
         self._messages_url = f"{url}/messages"
 
     async def position(self) -> int:
-        """Return how many messages have arrived so far, which is the last one's `seq`.
+        """Return the number of messages received so far, which is the last one's `seq`.
 
         Raises:
             SandboxUnavailable: there is no usable answer.
@@ -80,7 +80,7 @@ async def reconcile(
     recorder: Recorder,
     mailboxes: Iterable[str],
 ) -> Reconciliation | NotReconciled:
-    """Return how the run's acknowledged messages compare with those arrived after `position`."""
+    """Return the comparison of the run's acknowledged messages with those after `position`."""
     logins = {mailbox.lower(): mailbox for mailbox in mailboxes}
     arrivals: Counter[int] = Counter()
     corrupted: set[int] = set()
@@ -88,9 +88,9 @@ async def reconcile(
         async for arrival in sandbox.arrivals(position):
             number = messages.number(arrival.message_id)
             if number is None:
-                continue  # somebody else's
+                continue  # from another source
             arrivals[number] += 1
-            # The digest covers the mailbox that must have been logged in upstream.
+            # The digest includes the mailbox that must have logged in upstream.
             login = logins.get(arrival.mailbox.lower(), arrival.mailbox)
             is_same = arrival.sha256 == messages.sha256(number, login)
             if not is_same or sorted(arrival.forward_paths) != sorted(
