@@ -1,1 +1,1 @@
-"""What a run looks like to a person and to a machine; every figure is from `figures.result`."""
+"""Reports for people and programs; every figure comes from `measurement.result`."""

@@ -1,4 +1,4 @@
-"""Writes a file whole or not at all, and what is no file as it is."""
+"""Writes a file atomically; writes to devices and pipes directly."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 
 
 def write_atomically(octets: bytes, path: Path) -> None:
-    """Write the file, replacing what is there, readable by everybody.
+    """Write the file, replacing an existing one, readable by all users.
 
-    A symbolic link stays, and what it leads to is written. A device or pipe is written to.
+    A symbolic link is kept and its target is written. A device or pipe is written to directly.
 
     Raises:
-        OSError: it could not be written; a file is as it was.
+        OSError: it could not be written; an existing file is unchanged.
     """
     if path.exists() and not path.is_file():
         with path.open("wb") as stream:

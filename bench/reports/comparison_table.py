@@ -1,4 +1,4 @@
-"""The comparison for a person at a terminal: one row a figure, then what to beware of."""
+"""The comparison as a terminal report: a row for each figure, then the warnings."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _PERCENT = "\N{NO-BREAK SPACE}%"
-# The head of the column, by whether it is that of the pairs.
+# The column's heading, by whether it is the change of the pairs.
 CHANGE = {True: "Pairs' change", False: "Change"}
 _COLOURS = {"better": "green", "worse": "bold red", "better and worse": "yellow"}
 
 
 def show(console: Console, document: Mapping[str, Any]) -> None:
-    """Print a document of kind `comparison`; words in it are never taken for markup."""
+    """Print a document of kind `comparison`; its text is never interpreted as markup."""
     for one in document["differs"]:
         print_sentence(console, f"Differs: {one}")
     for warning in document["warnings"]:
@@ -46,7 +46,7 @@ def show(console: Console, document: Mapping[str, Any]) -> None:
 
 
 def notes(document: Mapping[str, Any]) -> list[str]:
-    """Return what one has to know to read the table."""
+    """Return the notes that explain the table."""
     titles = ", ".join(row["title"] for row in document["figures"] if row["decides"])
     decided = (
         f"What decides, together: {titles} (marked *), and mail lost, doubled or changed on one "
@@ -63,17 +63,17 @@ def notes(document: Mapping[str, Any]) -> list[str]:
 
 
 def sureness(document: Mapping[str, Any]) -> str:
-    """Return how sure the intervals are, to stand after "interval"; "" when there is none."""
+    """Return the intervals' confidence, to follow the word "interval"; "" without intervals."""
     least = min(
         (row["interval"]["confidence"] for row in document["figures"] if row["interval"]),
         default=None,
     )
-    # Rounded down: 95 % is said when it is reached.
+    # Rounded down: 95 % is shown only if it is reached.
     return "" if least is None else f" at {math.floor(least * 100 + 1e-9)} % confidence"
 
 
 def bounds(row: Mapping[str, Any]) -> str:
-    """Return the interval of a row as changes."""
+    """Return the interval of a row, as relative changes."""
     interval = row["interval"]
     if interval is None:
         return formatting.NOTHING

@@ -1,4 +1,4 @@
-"""Sentences on a screen: whole words in each line, and nothing that could command a terminal."""
+"""Prints sentences with lines broken between words and without control sequences."""
 
 from __future__ import annotations
 
@@ -13,5 +13,5 @@ if TYPE_CHECKING:
 
 
 def print_sentence(console: Console, text: str, style: str = "") -> None:
-    """Print a sentence: on a terminal in lines that end between words, elsewhere in one line."""
+    """Print a sentence, wrapped between words on a terminal, in one line elsewhere."""
     console.print(Text(formatting.harmless(text), style), soft_wrap=not console.is_terminal)

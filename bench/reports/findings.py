@@ -1,4 +1,4 @@
-"""What a run's figures amount to, in plain words, the gravest first."""
+"""The findings of a run: sentences that interpret its figures, the most serious first."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ SIGNS = {BAD: "✕", ATTENTION: "!", GOOD: "✓"}
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A sentence, and how grave it is."""
+    """A sentence and its level."""
 
     level: str  # bad, attention or good
     sentence: str
 
     @property
     def sign(self) -> str:
-        """A sign for the level, so that no colour alone tells it."""
+        """A sign for the level, which does not depend on colour."""
         return SIGNS[self.level]
 
 
 def findings(document: Mapping[str, Any]) -> list[Finding]:
-    """Return what there is to know of a run, the gravest first; at least one sentence."""
+    """Return the findings of a run, the most serious first; at least one."""
     found = [
         *_integrity(document["reconciliation"], document["reconciliation_not_checked_because"]),
         *_assertions(document["assertions"]),
@@ -42,7 +42,7 @@ def findings(document: Mapping[str, Any]) -> list[Finding]:
 
 
 def unexpected(count: int) -> str:
-    """Return what it means that messages arrived which were not acknowledged."""
+    """Return the explanation of messages that arrived without an acknowledgement."""
     return (
         f"{formatting.messages(count)} arrived although the client was told of a failure, or "
         "nothing: sent again, as clients do, they arrive twice."
@@ -50,7 +50,7 @@ def unexpected(count: int) -> str:
 
 
 def short(count: int, seconds: float) -> str:
-    """Return what a run that is too short to be a measurement is worth."""
+    """Return the note on a run that is too short to be a measurement."""
     return (
         f"{formatting.messages(count)} in {formatting.duration(seconds)} show that it works, not "
         f"how fast it is: {sample_size.ADVICE}."
@@ -58,7 +58,7 @@ def short(count: int, seconds: float) -> str:
 
 
 def opened_before(document: Mapping[str, Any]) -> str:
-    """Return why nothing was measured of connecting, where the warm-up did it; "" elsewhere."""
+    """Return the note that the warm-up opened the connections; "" if it did not."""
     results, warmup = document["results"], document["warmup"]
     is_so = (
         results["successful"] and warmup["requests"] and not results["phases"]["connect"]["count"]
@@ -67,21 +67,21 @@ def opened_before(document: Mapping[str, Any]) -> str:
 
 
 def opened(connections: int, transactions: int) -> str:
-    """Return how many connections a relay opened at the provider; none, if it had some."""
+    """Return the number of connections opened at the provider, in words."""
     if not connections and transactions:
         return "none opened: existing ones were used"
     return f"{formatting.count(connections)} opened"
 
 
 def logins(accepted: int, transactions: int) -> str:
-    """Return how many logins the provider accepted; none, if the connections had logged in."""
+    """Return the number of logins that the provider accepted, in words."""
     if not accepted and transactions:
         return "none needed"
     return f"{formatting.count(accepted)} accepted"
 
 
 def measured(checked: Mapping[str, Any]) -> str:
-    """Return what an assertion was held against; why there is nothing, where there is nothing."""
+    """Return the value that an assertion was checked against, or why there is none."""
     assertion = assertions.parse(checked["expression"])
     if checked["value"] is not None:
         return formatting.in_unit(checked["value"], formatting.UNITS[assertion.measure])
@@ -89,7 +89,7 @@ def measured(checked: Mapping[str, Any]) -> str:
 
 
 def bottleneck(generator: Mapping[str, Any]) -> str:
-    """Return in what the generator was at its limit, what that means, and what to do."""
+    """Return which limit the generator reached, what that means, and the remedy."""
     advice = generator.get("advice")
     return (
         f"The generator was the bottleneck, not the target: {generator['reason']}. The target "

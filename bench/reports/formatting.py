@@ -1,4 +1,4 @@
-"""Numbers as people read them: three significant digits and a unit; a dash for no value."""
+"""Formats numbers with three significant digits and a unit; a dash for no value."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 NOTHING = "–"
-ABOUT = "~"  # in front of a percentile that few values lie beyond
+ABOUT = "~"  # before a percentile with few values beyond it
 PERCENTILES = ("p50", "p90", "p95", "p99", "p999")
-_GAP = "\N{NO-BREAK SPACE}"  # a number and its unit stay on one line
-# Controls, halves of characters, and what ends a line or turns the writing around.
+_GAP = "\N{NO-BREAK SPACE}"  # keeps a number and its unit on one line
+# Control characters, surrogates, line separators and bidirectional overrides.
 _HARMFUL = frozenset({"Cc", "Cs", "Zl", "Zp"})
 _TURNING = frozenset({"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"})
 
 
-# Of a figure that is asserted: its unit for `in_unit`.
+# The unit of an asserted figure, for `in_unit`.
 UNITS = {
     Measure.COUNT: "messages",
     Measure.TIME: "seconds",
@@ -33,7 +33,7 @@ UNITS = {
 
 
 def in_unit(number: float | None, unit: str) -> str:
-    """Return a number of a unit: seconds, per_second, share or messages."""
+    """Return a number with its unit: seconds, per_second, share or messages."""
     if unit == "per_second":
         return NOTHING if number is None else f"{rate(number)}/s"
     return {"seconds": duration, "share": percent, "messages": count}[unit](number)
@@ -49,7 +49,7 @@ def duration(seconds: float | None) -> str:
         return (
             f"{hours}{_GAP}h {minutes}{_GAP}min" if hours else f"{minutes}{_GAP}min {rest}{_GAP}s"
         )
-    # What rounds up to 1,000 of a unit is 1 of the next.
+    # A value that rounds up to 1,000 of a unit is 1 of the next.
     if seconds >= 0.9995:
         return f"{_significant(seconds)}{_GAP}s"
     if seconds >= 0.0009995:
@@ -58,35 +58,35 @@ def duration(seconds: float | None) -> str:
 
 
 def figure(distribution: Mapping[str, Any], name: str) -> str:
-    """Return the figure `p99`, `max` … of a document's distribution; marked where it is rough."""
+    """Return the figure `p99`, `max` … of a distribution, marked if it is rough."""
     shown = duration(distribution[f"{name}_seconds"])
     return f"{mark(distribution, name)}{shown}"
 
 
 def mark(distribution: Mapping[str, Any], name: str) -> str:
-    """Return the sign in front of a figure of a distribution; "" where none is needed."""
+    """Return the sign before a figure of a distribution; "" if it needs none."""
     return ABOUT if sample_size.is_rough(name, distribution["count"]) else ""
 
 
 def note(distributions: Iterable[Mapping[str, Any]], names: Iterable[str] = PERCENTILES) -> str:
-    """Return what the mark in front of these figures says; "" where none of them has it."""
+    """Return the explanation of the mark; "" if none of these figures has it."""
     of_all = tuple(names)
     is_marked = any(mark(one, name) for one in distributions for name in of_all)
     return f"{ABOUT} {sample_size.ROUGH}." if is_marked else ""
 
 
 def breakable(shown: object) -> Markup:
-    """Return a value for a page that is too narrow for it: an address breaks behind its `@`."""
+    """Return a value for a narrow page: an address may break after its `@`."""
     return Markup("@<wbr>").join(str(shown).split("@"))
 
 
 def messages(number: int) -> str:
-    """Return how many messages."""
+    """Return a number of messages."""
     return f"{count(number)} message{'' if number == 1 else 's'}"
 
 
 def harmless(text: str, *, keeps_lines: bool = False) -> str:
-    """Return words of a document for a terminal: whatever could command it is spelt out."""
+    """Return a document's text for a terminal, with control characters escaped."""
     return "".join(
         one.encode("unicode_escape").decode()
         if _is_harmful(one) and not (keeps_lines and one == "\n")
@@ -103,7 +103,7 @@ def _is_harmful(character: str) -> bool:
 
 
 def tick(seconds: float) -> str:
-    """Return a round duration, exactly."""
+    """Return a round duration without rounding."""
     for factor, unit in ((1, "s"), (1e3, "ms"), (1e6, "µs")):
         if seconds * factor >= 0.9999 or unit == "µs":
             return f"{plain(seconds * factor)}{_GAP}{unit}" if seconds else "0"
@@ -116,12 +116,12 @@ def count(number: float | None) -> str:
 
 
 def rate(per_second: float | None) -> str:
-    """Return a rate a second, its unit left to the context."""
+    """Return a rate per second, without its unit."""
     return NOTHING if per_second is None else _significant(per_second)
 
 
 def percent(share: float | None) -> str:
-    """Return a share of 1 in percent, rounded; 100 % and 0 % are said only of all and of none."""
+    """Return a share in percent, rounded; 100 % and 0 % only for exactly all and none."""
     if share is None:
         return NOTHING
     if share in (0, 1):
@@ -137,12 +137,12 @@ def change(relative: float | None) -> str:
 
 
 def change_tick(factor: float) -> str:
-    """Return a round factor as the change that it is."""
+    """Return a round factor as a relative change."""
     return _signed(f"{(factor - 1) * 100:+.4g}")
 
 
 def plain(number: float) -> str:
-    """Return a number without the digits that say nothing."""
+    """Return a number without insignificant digits."""
     return f"{number:,.10g}" if abs(number) < 1e10 else f"{number:.3g}"
 
 

@@ -1,8 +1,8 @@
-"""The report for a browser: one self-contained file, without a script and without a network.
+"""The HTML report: one self-contained file without scripts or external resources.
 
-I1: all that comes from a document is escaped, and the page's own security policy forbids whatever
-is not its one style sheet.
-I2: every figure is the document's; only sentences and pictures are made here.
+I1: all text from a document is escaped, and the page's security policy allows only its own style
+sheet.
+I2: every figure comes from the document; only sentences and charts are made here.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def render(document: Mapping[str, Any]) -> str:
     """Return the page of a document of kind run, comparison or sweep.
 
     Raises:
-        ValueError: it is of another kind or version.
+        ValueError: the document is of another kind or version.
     """
     kind = str(document.get("kind"))
     if kind not in _VIEWS or document.get("schema_version") != SCHEMA_VERSION:
@@ -56,18 +56,18 @@ def render(document: Mapping[str, Any]) -> str:
 
 
 def write(document: Mapping[str, Any], path: Path) -> None:
-    """Write the page to `path`, replacing what is there.
+    """Write the page to `path`, replacing an existing file.
 
     Raises:
         ValueError: as `render`.
-        OSError: it could not be written; `path` is as it was.
+        OSError: it could not be written; an existing file is unchanged.
     """
     write_atomically(render(document).encode("utf-8", "xmlcharrefreplace"), path)
 
 
 @cache
 def _theme() -> tuple[Environment, Markup, str]:
-    """Return the templates, the style sheet, and the policy that admits nothing but it."""
+    """Return the templates, the style sheet, and the security policy that allows only it."""
     style = resources.files(_PACKAGE).joinpath(_FOLDER, "report.css").read_text("utf-8")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     policy = (

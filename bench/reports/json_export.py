@@ -1,7 +1,7 @@
-"""The report for a machine: one JSON object, versioned, units in the names, null for "no value".
+"""The JSON report: one versioned object, units in the names, null for "no value".
 
-The form is published as `bench/schema/run.schema.json`. No NaN and no Infinity (RFC 8259 §6),
-whatever was measured. A file appears whole or not at all.
+Its schema is `bench/schema/run.schema.json`. It never contains NaN or Infinity (RFC 8259 §6). Files
+are written atomically.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from bench.measurement.result import Distribution, Result, Run
 
 SCHEMA_VERSION = 2
-# JSON allows them in a string; a terminal, and UTF-8, do not.
+# JSON strings may contain them; terminals and UTF-8 may not.
 _ESCAPED = re.compile("[\x7f-\x9f\ud800-\udfff]")
 _SHOWN_MAILBOXES = 10
 
 
 def document(run: Run) -> dict[str, object]:
-    """Return the document of one run, without assertions."""
+    """Return the document of a run, without assertions."""
     return {
         "schema_version": SCHEMA_VERSION,
         "kind": "run",
@@ -59,7 +59,7 @@ def document(run: Run) -> dict[str, object]:
 
 
 def encode(document: Mapping[str, object]) -> str:
-    """Return the JSON text, ended by a newline.
+    """Return the JSON text with a final newline.
 
     Raises:
         ValueError: a number is not finite.
@@ -69,10 +69,10 @@ def encode(document: Mapping[str, object]) -> str:
 
 
 def write(document: Mapping[str, object], path: Path) -> None:
-    """Write the document to `path`, replacing what is there.
+    """Write the document to `path`, replacing an existing file.
 
     Raises:
-        OSError: it could not be written; `path` is as it was.
+        OSError: it could not be written; an existing file is unchanged.
     """
     write_atomically(encode(document).encode(), path)
 

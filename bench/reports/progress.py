@@ -1,4 +1,4 @@
-"""How a run is getting on, on standard error: a bar on a terminal, else a line now and then."""
+"""Shows a run's progress on standard error: a bar on a terminal, else occasional lines."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _LINE_SECONDS = 5.0
 
 
 class Progress:
-    """Tells a person what happens meanwhile; nothing of it when `is_silent`."""
+    """Prints progress; prints nothing if `is_silent`."""
 
     def __init__(self, *, is_silent: bool = False, is_verbose: bool = False) -> None:
         self._is_silent = is_silent
@@ -32,23 +32,23 @@ class Progress:
         self._console = Console(stderr=True, highlight=False)
 
     def announce(self, text: str, *, even_if_silent: bool = False) -> None:
-        """Say one thing, in as many lines as the text has."""
+        """Print a text of one or several lines."""
         if even_if_silent or not self._is_silent:
-            with suppress(OSError):  # a terminal that was closed must not keep us from cleaning up
+            with suppress(OSError):  # a closed terminal must not prevent the clean-up
                 shown = formatting.harmless(text, keeps_lines=True)
                 self._console.print(Text(shown), soft_wrap=True)
 
     def on_sample(self, sample: Sample) -> None:
-        """Say what failed, when that was asked for."""
+        """Print a failure, if that was requested."""
         if self._is_verbose and sample.failure is not None:
-            # Of a server's words none may look like a line of ours.
+            # A server's text must not look like a line of ours.
             self.announce(f"Message {sample.number}: {formatting.harmless(str(sample.failure))}")
 
     @asynccontextmanager
     async def following(
         self, pace: Pace, recorder: Recorder, measured_seconds: Callable[[], float]
     ) -> AsyncIterator[None]:
-        """Show the recorder's figures for as long as the context is entered."""
+        """Show the recorder's figures while the context is entered."""
         if self._is_silent:
             yield
             return
@@ -90,7 +90,7 @@ class Progress:
 
 
 class _View:
-    """The figures of a run that is going on, in words."""
+    """The current figures of a run, as text."""
 
     def __init__(
         self, pace: Pace, recorder: Recorder, measured_seconds: Callable[[], float]

@@ -1,4 +1,4 @@
-"""What the settings of a run and its machine are called on a page: by the option that sets them."""
+"""The labels of a run's settings on a page, named after the options that set them."""
 
 from __future__ import annotations
 
@@ -40,11 +40,13 @@ _LABELS = {
     "refused": "Could not log in",
     "lost": "Disconnected during the run",
 }
-_REPEATED = frozenset({"messages_per_connection", "size_bytes", "from_email"})  # in other rows
+_REPEATED = frozenset(
+    {"messages_per_connection", "size_bytes", "from_email"}
+)  # shown in other rows
 
 
 def labelled(values: Mapping[str, object]) -> list[tuple[str, object]]:
-    """Return the settings with their labels, without those that other rows hold as well."""
+    """Return the settings with their labels, without those shown in other rows."""
     return [
         (_LABELS.get(name, name.replace("_", " ").capitalize()), value)
         for name, value in values.items()

@@ -1,4 +1,4 @@
-"""The report of a sweep for the terminal: a line for each step, and the knee."""
+"""The terminal report of a sweep: a line for each step, and the knee."""
 
 from __future__ import annotations
 

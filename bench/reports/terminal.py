@@ -1,4 +1,4 @@
-"""The report for a person: text of a fixed layout, coloured only where a terminal shows it."""
+"""The terminal report: text in a fixed layout, coloured only on a terminal."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _FIGURES = (
 
 
 def render(run: Run) -> str:
-    """Return the report of one run, lines ended by newlines."""
+    """Return the report of a run, each line with a newline."""
     result = run.result
     title = "LOAD TEST RESULTS (PARTIAL)" if result.is_partial else "LOAD TEST RESULTS"
     lines = [*_header(run), "", _RULE, title, _RULE]
@@ -59,7 +59,7 @@ def render(run: Run) -> str:
 
 
 def render_assertions(checked: Sequence[Mapping[str, object]]) -> str:
-    """Return what became of the assertions of a run's document, lines ended by newlines."""
+    """Return the results of a run's assertions, each line with a newline."""
     lines = ["Assertions:"]
     for one in checked:
         is_met = "met    " if one["is_met"] else "NOT MET"
@@ -75,7 +75,7 @@ def heading(title: str) -> str:
 
 
 def show(console: Console, text: str) -> None:
-    """Print report text; a server's words in it are never taken for markup."""
+    """Print report text; a server's text in it is never interpreted as markup."""
     styled = Text(formatting.harmless(text, keeps_lines=True))
     styled.highlight_regex(r"(?m)^(LOAD TEST RESULTS.*|COMPARISON)$", "bold")
     styled.highlight_regex(r"(?m)^(Stopped after|Warning:| +Beware:) .*$", "yellow")
@@ -297,12 +297,12 @@ def _warning(sentence: str) -> str:
 
 
 def _words(shown: str) -> str:
-    """Return words with blanks that a search finds."""
+    """Return the text with ordinary blanks, which a search finds."""
     return shown.replace("\N{NO-BREAK SPACE}", " ")
 
 
 def _plain(shown: str) -> str:
-    """Return words whose numbers have no commas, as no other number of this text has them."""
+    """Return the text without commas in numbers, like the rest of the report."""
     return shown.replace(",", "")
 
 

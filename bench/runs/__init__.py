@@ -1,1 +1,1 @@
-"""One run from start to end, in one process or several, and several runs in a row."""
+"""Carries out runs: one or several in a row, in one process or several."""

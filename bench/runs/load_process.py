@@ -1,6 +1,6 @@
-"""One process of a load: sends its share of the messages and tells its parent what became of them.
+"""A child process of a load: sends its share of the messages and reports each outcome.
 
-It does what its standard input says, and ends at once when that ends: it never outlives its parent.
+It obeys the orders on its standard input and exits when that closes: it cannot outlive its parent.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ if TYPE_CHECKING:
     from bench.measurement.sample import Sample
     from bench.runs.process_messages import Order
 
-# How long an event waits for others to share its frame. What a process that is killed had not told
-# by then, its parent takes as in flight, or as not begun.
+# How long an event waits for others to share its frame. If the process is killed before that, its
+# parent counts the messages of those events as in flight or as not started.
 _TELL_SECONDS = 0.02
-_LAST_WORDS_SECONDS = 30.0  # a parent that does not read them by then is not going to
+_LAST_WORDS_SECONDS = 30.0  # the parent will not read them after that
 
 
 def main() -> None:
-    """Do one parent's bidding."""
-    # What is printed by mistake must not stand between the frames.
+    """Carry out the orders of the parent."""
+    # Accidental output must not get between the frames.
     out = os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     raise_open_file_limit()
@@ -81,7 +81,7 @@ async def _serve(out: FileIO) -> None:
 def _load(assignment: Assignment, outbox: EventWriter) -> LoadGenerator:
     request, share = assignment.request, assignment.share
     logins = logins_of(request, assignment.state_dir)
-    # Connections are dealt out as messages are: which mailbox has how many does not change.
+    # Connections are divided like messages, so each mailbox keeps its number of them.
     connections = share.count(request.plan.concurrent)
     ours = [logins[share.number(index) % len(logins)] for index in range(connections)]
     return LoadGenerator(
@@ -111,11 +111,11 @@ async def _obey(told: AsyncIterator[Order], load: LoadGenerator) -> None:
     async for order in told:
         if isinstance(order, Stop):
             load.stop()
-    os._exit(1)  # the parent is gone: nobody will ever read what is in flight
+    os._exit(1)  # the parent is gone and will not read pending events
 
 
 class EventWriter(asyncio.BaseProtocol):
-    """Takes the place of the recorder, which is the parent's: tells it what is written down."""
+    """Replaces the recorder, which is in the parent, and sends the events to it."""
 
     def __init__(self) -> None:
         self._waiting: list[Event] = []
@@ -124,37 +124,37 @@ class EventWriter(asyncio.BaseProtocol):
 
     @classmethod
     async def open(cls, out: FileIO) -> EventWriter:
-        """Return one that writes to a pipe."""
+        """Return a writer for a pipe."""
         transport, outbox = await asyncio.get_running_loop().connect_write_pipe(cls, out)
         outbox._transport = transport
         return outbox
 
     def begin(self, number: int, *, is_warmup: bool = False) -> None:
-        """Tell that a message was taken up."""
+        """Report a started message."""
         self.tell(MessageBegun(number, is_warmup))
 
     def add(self, sample: Sample) -> None:
-        """Tell what became of one."""
+        """Report the outcome of a message."""
         self.tell(sample)
 
     def drop(self, number: int, at_seconds: float, *, is_warmup: bool = False) -> None:
-        """Tell that one was given up."""
+        """Report a dropped message."""
         self.tell(MessageDropped(number, at_seconds, is_warmup))
 
     def tell(self, event: Event) -> None:
-        """Tell it soon, together with what else happens until then."""
+        """Send the event soon, together with others."""
         if not self._waiting:
             asyncio.get_running_loop().call_later(_TELL_SECONDS, self.flush)
         self._waiting.append(event)
 
     def flush(self) -> None:
-        """Tell at once what is waiting."""
+        """Send the waiting events at once."""
         if self._waiting and self._transport is not None:
             self._transport.write(frame(self._waiting))
             self._waiting = []
 
     async def close(self) -> None:
-        """Tell what is left and close the pipe."""
+        """Send the remaining events and close the pipe."""
         self.flush()
         if self._transport is not None:
             self._transport.close()
@@ -162,7 +162,7 @@ class EventWriter(asyncio.BaseProtocol):
                 await self._gone
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Note that all is written, or that nobody reads any more."""
+        """Record that everything is written, or that the reader is gone."""
         if not self._gone.done():
             self._gone.set_result(None)
 

@@ -1,12 +1,12 @@
-"""A load divided among several processes, each with an event loop of its own.
+"""Runs a load in several child processes, each with its own event loop.
 
-The children send and time, and tell at once what became of each message; the one account of it is
-kept here, so that a child which dies takes nothing with it but what it had in flight.
+The children send, measure and report the outcome of each message at once; the recorder is in this
+process, so a child that dies loses only its messages in flight.
 
-I1: message n is child n mod N's: no message is sent twice, and the rates of the children add up to
-the whole. What a dead child had taken up counts as failed, what it had not as not attempted.
-The connections are divided, too, and no child lends one to another: see `ProcessShare`.
-I2: no child outlives this process, however that ends.
+I1: message n belongs to child n mod N: no message is sent twice, and the children's rates add up to
+the whole. A dead child's started messages count as failed, its other ones as not attempted. The
+connections are divided too, and not shared between children: see `ProcessShare`.
+I2: no child outlives this process, even if it is killed.
 """
 
 from __future__ import annotations
@@ -51,32 +51,30 @@ if TYPE_CHECKING:
     from bench.runs.run_request import RunRequest
     from bench.targets.target import Target
 
-LOST = PROCESS_LOST  # the code under which what was in flight then is counted
+LOST = PROCESS_LOST  # the error code for messages in flight in a lost process
 _PASSWORD_VARIABLE = "XOAUTH2_BENCH_PASSWORD"  # noqa: S105 - a name
 _READY_SECONDS = 60.0  # interpreter, imports and keys, all children at once on a slow machine
-_HEAD_START_SECONDS = 0.05  # for the word to start to reach all of them
-_END_SECONDS = 10.0  # beyond the time to drain, until a child that does not end is killed
+_HEAD_START_SECONDS = 0.05  # for the start order to reach all of them
+_END_SECONDS = 10.0  # after the drain time, before a child that has not ended is killed
 _STDERR_LINES = 20
 
 
 class LoadProcessesError(Exception):
-    """The children could not be started; the text says which and why."""
+    """A child could not be started; the text says which and why."""
 
 
 class LoadProcesses:
-    """A run's children; in place of the one `Load` of a run without them."""
+    """The children of a run; replaces the `Load` of a run without children."""
 
     def __init__(
         self, request: RunRequest, target: Target, messages: Messages, recorder: Recorder
     ) -> None:
         self.on_sample: Callable[[Sample], None] | None = None
-        self.on_loss: Callable[[str], None] | None = None  # told in words
-        self.usage = GeneratorUsage(
-            processes=0
-        )  # what the children saw of themselves; filled as they end
-        self.losses: list[str] = []  # of children, in words
-        self._own_usage = GeneratorUsage(processes=0)  # of this process, which sends nothing
-        # The messages have the files; they need not be sent twice.
+        self.on_loss: Callable[[str], None] | None = None  # called with a description
+        self.usage = GeneratorUsage(processes=0)  # the children's own usage; filled as they end
+        self.losses: list[str] = []  # descriptions of lost children
+        self._own_usage = GeneratorUsage(processes=0)  # of this process, which sends no messages
+        # The messages contain the files, which need not be sent twice.
         self._request = replace(request, files=())
         self._target = target
         self._messages = messages
@@ -88,42 +86,42 @@ class LoadProcesses:
 
     @property
     def wall_seconds(self) -> float:
-        """From the start of the measuring to its last message's end; 0 when there was none."""
+        """The time from the start of measurement to the end of the last message; 0 without any."""
         return self._wall_seconds
 
     @property
     def measured_seconds(self) -> float:
-        """How long has been measured by now; negative in the warm-up, 0 before the start."""
+        """The time measured so far; negative during the warm-up, 0 before the start."""
         if self._measured_from is None:
             return 0.0
         return time.perf_counter() - self._measured_from
 
     @property
     def pids(self) -> list[int]:
-        """The process ids of those that run."""
+        """The process ids of the running children."""
         return [child.pid for child in self._children if child.is_running]
 
     @property
     def was_cut_short(self) -> bool:
-        """Whether a child was lost: what was its to send is not sent, and the run is not whole."""
+        """Whether a child was lost; its remaining messages are not sent, and the run is partial."""
         return bool(self.losses)
 
     def figures(self, attempted: int, own_late_starts: int) -> GeneratorFigures:
-        """Return what the children and this process saw of themselves, and the verdict."""
-        # Nothing is timed here: that our own event loop is late distorts no figure.
+        """Return the usage of the children and this process, and the verdict."""
+        # This process measures no times, so lag of its event loop distorts no figure.
         own = replace(self._own_usage, lag=Histogram())
         figures = self.usage.merge(own).figures(attempted, own_late_starts)
         if not self.losses:
             return figures
-        # The load was smaller than asked for from then on: the figures are the generator's doing.
+        # The load was smaller than requested from then on, so the generator limited the figures.
         reason = "; ".join(filter(None, (figures.reason, *self.losses)))
         return replace(figures, was_bottleneck=True, reason=reason)
 
     async def run(self) -> None:
-        """Send every planned message, or as many as were begun before `stop`.
+        """Send every planned message, or those started before `stop`.
 
         Raises:
-            ProcessesError: a child did not start; nothing was sent.
+            LoadProcessesError: a child did not start; no message was sent.
         """
         try:
             await self._start()
@@ -139,7 +137,7 @@ class LoadProcesses:
                 await child.end()
 
     def stop(self) -> None:
-        """Take up no more messages; those in flight may finish within the plan's drain time."""
+        """Start no more messages; those in flight may finish within the plan's drain time."""
         if self._is_stopped:
             return
         self._is_stopped = True
@@ -211,7 +209,7 @@ class LoadProcesses:
             self._settle(
                 Sample(
                     number=number,
-                    latency_seconds=0.0,  # of a failure it is not counted
+                    latency_seconds=0.0,  # not counted for a failure
                     service_seconds=0.0,
                     at_seconds=at_seconds,
                     is_warmup=is_warmup,
@@ -219,7 +217,7 @@ class LoadProcesses:
                 )
             )
         child.in_flight.clear()
-        # It counts as one, though what it used is not known.
+        # It counts as one process, although its usage is unknown.
         self.usage = self.usage.merge(GeneratorUsage())
         words = f"Process {child.share.index + 1} of {child.share.of} of the load is lost: {why}"
         self.losses.append(words)
@@ -228,12 +226,12 @@ class LoadProcesses:
 
 
 class _LoadProcess:
-    """One process of the load, as its parent sees it."""
+    """A child process, as its parent sees it."""
 
     def __init__(self, process: Process, share: ProcessShare) -> None:
         self.share = share
-        self.in_flight: dict[int, bool] = {}  # number: whether it is of the warm-up
-        self.has_ended = False  # it said so
+        self.in_flight: dict[int, bool] = {}  # number: whether it belongs to the warm-up
+        self.has_ended = False  # it reported its end
         self._process = process
         self._stderr: deque[bytes] = deque(maxlen=_STDERR_LINES)
         self._listening = asyncio.create_task(self._listen())
@@ -249,7 +247,7 @@ class _LoadProcess:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             env=environment,
-            # A terminal's Ctrl+C reaches only the parent, which tells the children.
+            # A terminal's Ctrl+C reaches only the parent, which stops the children.
             start_new_session=True,
         )
         child = cls(process, assignment.share)
@@ -282,7 +280,7 @@ class _LoadProcess:
         self._killing = asyncio.get_running_loop().call_later(seconds, self._kill)
 
     async def cause(self) -> str:
-        """Return why it ended, in one line."""
+        """Return the reason for its end, in one line."""
         code = await self._process.wait()
         await self._listening
         how = f"exit code {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}"
@@ -290,7 +288,7 @@ class _LoadProcess:
         return f"{how}, {said}" if said else how
 
     async def end(self) -> None:
-        """See that it ends: it does when its standard input does."""
+        """End the child by closing its standard input."""
         if self._killing is not None:
             self._killing.cancel()
         if not self.has_ended:
@@ -306,7 +304,7 @@ class _LoadProcess:
         await self._listening
 
     async def _listen(self) -> None:
-        with suppress(ValueError):  # a line without an end
+        with suppress(ValueError):  # a line that is too long
             async for line in _piped(self._process.stderr):
                 self._stderr.append(line)
 

@@ -1,4 +1,4 @@
-"""Who the load logs in as: each mailbox with the secret given, or with mock tokens of its own."""
+"""The logins of a load: each mailbox with the given secret or with its own mock tokens."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
     from bench.runs.run_request import RunRequest
 
-_TOKEN_SECONDS = 3600.0  # what providers give
+_TOKEN_SECONDS = 3600.0  # as at providers
 
 
 def logins_of(request: RunRequest, state_dir: Path) -> list[ClientLogin]:
-    """Return the logins of the plan's mailboxes, in their order.
+    """Return the logins of the plan's mailboxes, in order.
 
     Raises:
         TargetError: the key that signs mock tokens cannot be used.
@@ -30,7 +30,7 @@ def logins_of(request: RunRequest, state_dir: Path) -> list[ClientLogin]:
     secret = "" if mechanism is Mechanism.NONE else request.secret
     if secret is not None:
         return [ClientLogin(mailbox, mechanism, lambda: secret) for mailbox in mailboxes]
-    if not state_dir.is_dir():  # reading the key would make one, which nobody else has
+    if not state_dir.is_dir():  # reading the key would create one that no server knows
         raise TargetError(
             f"There is no {state_dir}, where the key of the mock tokens should be: give the "
             "--state-dir of the proxy or sandbox that is to take them."
@@ -50,5 +50,5 @@ def _own_login(mailbox: str, mechanism: Mechanism, password: str) -> ClientLogin
 def mock_login(
     mailbox: str, mechanism: Mechanism, tokens: MockTokens, ttl_seconds: float = _TOKEN_SECONDS
 ) -> ClientLogin:
-    """Return a login with a new mock token each time."""
+    """Return a login that uses a new mock token each time."""
     return ClientLogin(mailbox, mechanism, lambda: tokens.mint(mailbox, ttl_seconds=ttl_seconds))

@@ -1,7 +1,7 @@
-"""What a load's process and its children tell each other, over the children's stdin and stdout.
+"""The messages between a load's parent process and its children, over their stdin and stdout.
 
-Nothing of it is in an argument or in the environment, where others could read the secrets. Both
-ends are this program, and nobody else holds the pipes: so the frames are pickled.
+Arguments and environment are not used, as others could read the secrets there. Both ends are this
+program and no other process holds the pipes, so pickle is safe for the frames.
 """
 
 from __future__ import annotations
@@ -22,42 +22,42 @@ if TYPE_CHECKING:
     from bench.plan.arrivals import ProcessShare
     from bench.runs.run_request import RunRequest
 
-_LENGTH_OCTETS = 8  # in front of each frame
+_LENGTH_OCTETS = 8  # before each frame
 _READ_OCTETS = 1 << 18
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assignment:
-    """A child's part of a run: the first thing it is told."""
+    """A child's share of a run; the first order."""
 
     request: RunRequest
     host: str
     port: int
-    state_dir: Path  # of the key of the mock tokens
-    messages: Messages  # the very same for all, the date in them included
+    state_dir: Path  # with the key of the mock tokens
+    messages: Messages  # identical for all children, including the date
     share: ProcessShare
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Begin at this moment, on the clock of time.perf_counter, which all processes share."""
+    """Start at this time on the clock of time.perf_counter, which all processes share."""
 
     at: float
 
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Take up nothing more."""
+    """Start no more messages."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The child has what it needs and waits for the start."""
+    """The child is prepared and waits for the start."""
 
 
 @dataclass(frozen=True, slots=True)
 class MessageBegun:
-    """A message was taken up."""
+    """A message was started."""
 
     number: int
     is_warmup: bool
@@ -65,7 +65,7 @@ class MessageBegun:
 
 @dataclass(frozen=True, slots=True)
 class MessageDropped:
-    """A message was due and is given up."""
+    """A message was due but is dropped."""
 
     number: int
     at_seconds: float
@@ -74,7 +74,7 @@ class MessageDropped:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """There will be no more; what the child saw of itself."""
+    """The last event, with the child's own usage."""
 
     usage: GeneratorUsage
 
@@ -84,20 +84,20 @@ Event: TypeAlias = Ready | MessageBegun | Sample | MessageDropped | Ended
 
 
 def frame(told: Order | list[Event]) -> bytes:
-    """Return the octets that `frames` reads."""
+    """Return a message encoded as a frame, which `orders` and `events` read."""
     octets = pickle.dumps(told, pickle.HIGHEST_PROTOCOL)
     return len(octets).to_bytes(_LENGTH_OCTETS, "big") + octets
 
 
 async def orders(reader: asyncio.StreamReader) -> AsyncIterator[Order]:
-    """Yield what the parent says, until it is gone."""
+    """Yield the parent's orders until it is gone."""
     async for order in _frames(reader):
         if isinstance(order, Assignment | Start | Stop):
             yield order
 
 
 async def events(reader: asyncio.StreamReader) -> AsyncIterator[Iterable[Event]]:
-    """Yield what a child tells, until it is gone."""
+    """Yield a child's events until it is gone."""
     async for told in _frames(reader):
         if isinstance(told, list):
             yield told

@@ -1,7 +1,7 @@
-"""Shows a run to Prometheus while it lasts: on loopback, from the one recorder of the whole run.
+"""Exposes a running run to Prometheus on loopback, from the run's recorder.
 
-With several processes that is the parent's, so nothing needs to be added up. The warm-up is not
-among the figures. A scrape reads counters that exist anyway; between scrapes it costs nothing.
+With several processes that is the parent's recorder. The warm-up is not included. A scrape reads
+existing counters, so there is no cost between scrapes.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ if TYPE_CHECKING:
     from bench.plan.arrivals import Pace
 
 _HOST = "127.0.0.1"
-_SHUTDOWN_SECONDS = 1.0  # for a scrape under way
-# Where buckets end, in microseconds: 0.26 ms to 134 s, doubled each time. A histogram of ours has
+_SHUTDOWN_SECONDS = 1.0  # for a scrape in progress
+# The buckets' upper limits in microseconds: 0.26 ms to 134 s, doubled each time. Our histogram has
 # an edge right below each power of two, so no value is counted on the wrong side.
 _EDGES = tuple((1 << bits) - 1 for bits in range(8, 28))
 
 
 class PrometheusPortError(Exception):
-    """The port cannot be had; the text says why."""
+    """The port cannot be opened; the text says why."""
 
 
 class RunCollector(Collector):
-    """The figures of a run that is going on, as Prometheus reads them."""
+    """The current figures of a run, in the form that Prometheus reads."""
 
     def __init__(
         self, recorder: Recorder, pace: Pace, measured_seconds: Callable[[], float]
@@ -48,7 +48,7 @@ class RunCollector(Collector):
         self._measured_seconds = measured_seconds
 
     def collect(self) -> Iterable[Metric]:
-        """Yield each figure as it is now."""
+        """Yield the current value of each figure."""
         recorder = self._recorder
         messages = CounterMetricFamily(
             "xoauth2_bench_messages", "Messages that came to an end.", labels=["outcome"]
@@ -89,10 +89,10 @@ class RunCollector(Collector):
 
 @asynccontextmanager
 async def serving_metrics(port: int | None, collector: Collector) -> AsyncIterator[str]:
-    """Serve /metrics for as long as the context is entered; yield its URL, "" without a port.
+    """Serve /metrics while the context is entered; yield its URL, or "" without a port.
 
     Raises:
-        ExpositionError: the port cannot be had.
+        PrometheusPortError: the port cannot be opened.
     """
     if port is None:
         yield ""

@@ -1,4 +1,4 @@
-"""One run from start to end: find the target, send the plan, reconcile, and say what came of it."""
+"""Carries out a run: finds the target, sends the plan, reconciles and returns the result."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 async def run_once(request: RunRequest, interruption: Interruption, progress: Progress) -> Run:
-    """Carry out one run; a signal makes it partial.
+    """Carry out a run and return it; a signal makes it partial.
 
     Raises:
         TargetError: there is nothing to measure, or it may not be measured.
@@ -59,7 +59,7 @@ async def run_once(request: RunRequest, interruption: Interruption, progress: Pr
 async def with_mailboxes(
     request: RunRequest, target: Target, interruption: Interruption, progress: Progress
 ) -> AsyncIterator[RunRequest]:
-    """Yield the request with the mailboxes that there are; those of the run's own are added."""
+    """Yield the request with its final mailboxes; create the run's own ones first."""
     if request.accounts is None or target.is_private:
         yield request
         return
@@ -81,11 +81,11 @@ async def run_sides(
     progress: Progress,
     pause: Callable[[], Awaitable[bool]],
 ) -> tuple[list[Run], list[Run]]:
-    """Carry out `count` runs, a pause and as many again.
+    """Carry out `count` runs, a pause and another `count` runs, and return both sides.
 
-    A signal leaves the rest out, and so does a `pause` that returns False.
+    The rest is skipped after a signal, or if `pause` returns False.
 
-    Each finds its target anew, so those after the pause may meet another version of the proxy.
+    Each run finds its target again, so those after the pause may use another version of the proxy.
 
     Raises:
         TargetError: there is nothing to measure, or it may not be measured; nothing was.
@@ -97,7 +97,7 @@ async def run_sides(
     try:
         return before, await _side("after", request, count, interruption, progress)
     except (TargetError, StartInterrupted) as error:
-        # What was measured before the pause is not to be lost because of what comes after it.
+        # An error after the pause must not lose the runs measured before it.
         progress.announce(str(error) or "Stopped before the second side's first message.")
         return before, []
 
@@ -124,11 +124,11 @@ async def _side(
 async def measure(
     request: RunRequest, target: Target, interruption: Interruption, progress: Progress
 ) -> Run:
-    """Carry out one run at a target that is open already; a signal makes it partial.
+    """Carry out a run at an open target and return it; a signal makes it partial.
 
     Raises:
         TargetError: the key that signs mock tokens cannot be used, a process of the load did not
-            start, or the port for Prometheus cannot be had.
+            start, or the port for Prometheus cannot be opened.
     """
     plan = request.plan
     messages = Messages(plan.to_email, plan.workload, request.files)

@@ -1,4 +1,4 @@
-"""What the user asked for: one run, or several alike. Plain values."""
+"""The request for one run or several equal runs. Plain values."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRequest:
-    """What the user asked for."""
+    """A request for one or several runs."""
 
     plan: RunPlan
     target: TargetRequest
     mechanism: Mechanism
     secret: str | None = field(repr=False)  # password or token; None: mock tokens, or no login
     token_ttl_seconds: float | None = None  # of the mock tokens; None: an hour
-    files: tuple[bytes, ...] = field(default=(), repr=False)  # messages to send; empty: written
-    accounts: MailboxesToAdd | None = None  # mailboxes of the run's own, which are the plan's
+    files: tuple[bytes, ...] = field(default=(), repr=False)  # messages to send; empty: generated
+    accounts: MailboxesToAdd | None = (
+        None  # the mailboxes to create for the run; the plan uses them
+    )
     runs: int = 1  # of each side, with the scenario compare
     prometheus_port: int | None = None  # on loopback, 0: any; None: the run is not exposed

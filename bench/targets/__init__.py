@@ -1,1 +1,1 @@
-"""What is measured: the relay that runs, or a private one, and its mailboxes."""
+"""Provides the relay to measure, running or private, and its mailboxes."""

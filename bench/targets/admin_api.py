@@ -1,7 +1,7 @@
-"""A running proxy's mailboxes, by its admin server: listed, added, removed.
+"""Lists, adds and removes a running proxy's mailboxes through its admin server.
 
-Every call blocks, within a limit: what removes mailboxes must work in the last moment of a process
-too, when its event loop runs no more.
+Every call blocks for a limited time: mailboxes must also be removed in a process's last moment, when
+its event loop has stopped.
 """
 
 from __future__ import annotations
@@ -16,30 +16,30 @@ from urllib.parse import quote, urlsplit
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-MAX_BATCH = 100  # what the admin server takes at once
+MAX_BATCH = 100  # the admin server's limit for one request
 _MAX_BYTES = 8 << 20
 _MAX_SHOWN_CHARACTERS = 300
 _FORBIDDEN = "the admin server wants its token: set XOAUTH2_PROXY_ADMIN_TOKEN"
 
 
 class AdminError(Exception):
-    """The admin server does not do it; the text says why."""
+    """The admin server did not carry out the request; the text says why."""
 
 
 class AdminRefused(AdminError):
-    """It said no: nothing has changed."""
+    """It refused; nothing has changed."""
 
 
 class AdminUnavailable(AdminError):
-    """It gave no usable answer: what was asked may have been done, or be done yet."""
+    """It gave no usable response; the request may have been, or may yet be, carried out."""
 
 
 @dataclass(frozen=True, slots=True)
 class AddedMailboxes:
-    """What became of mailboxes that were to be added; each is in one of the two."""
+    """The result of adding mailboxes; each mailbox is in one of the two fields."""
 
     added: frozenset[str]
-    failed: dict[str, str]  # mailbox and why
+    failed: dict[str, str]  # reason by mailbox
 
 
 class AdminApi:
@@ -53,15 +53,15 @@ class AdminApi:
         self.url = url.rstrip("/")
         self.host = parts.hostname
         self.is_clear = parts.scheme == "http"
-        self._port = parts.port  # None: the scheme's
+        self._port = parts.port  # None: the scheme's default
         self._path = parts.path.rstrip("/")
-        # The second header says that it was meant: no web page can send it unasked.
+        # A web page cannot send the second header, which protects against forged requests.
         self._headers = {"Content-Type": "application/json", "X-Requested-By": "xoauth2-bench"}
         if token:
             self._headers["Authorization"] = f"Bearer {token}"
 
     def mailboxes(self, timeout_seconds: float) -> frozenset[str]:
-        """Return the mailboxes there are, in lower case. Raises `AdminError`."""
+        """Return the existing mailboxes in lower case. Raises `AdminError`."""
         answer = self._ask("GET", "/accounts", timeout_seconds)
         return frozenset(str(one["email"]).lower() for one in _rows(answer, "accounts"))
 
@@ -72,7 +72,7 @@ class AdminApi:
 
         Raises:
             AdminRefused: none was added.
-            AdminUnavailable: nobody knows.
+            AdminUnavailable: unknown whether any was added.
         """
         answer = self._ask("POST", "/accounts/batch", timeout_seconds, documents)
         failed = {
@@ -83,7 +83,7 @@ class AdminApi:
         return AddedMailboxes(frozenset(added), failed)
 
     def remove(self, mailbox: str, timeout_seconds: float) -> bool:
-        """Remove a mailbox that was added; return whether there was one. Raises `AdminError`."""
+        """Remove an added mailbox; return whether it existed. Raises `AdminError`."""
         try:
             self._ask("DELETE", f"/accounts/{quote(mailbox, safe='@')}", timeout_seconds)
         except _NotThere:
@@ -106,7 +106,7 @@ class AdminApi:
             answer = None
         if not isinstance(answer, dict):
             raise AdminUnavailable(f"{self.url} answered {status}, and no JSON object")
-        # A batch of which every mailbox failed is a 400 that lists them.
+        # If every mailbox of a batch fails, the response is a 400 that lists them.
         if status < 300 or (status == 400 and "failed_accounts" in answer):
             return answer
         raise _failure(status, f"{self.url} answered {status}: {_shown(answer.get('error'))}")
@@ -120,7 +120,7 @@ class AdminApi:
 
 
 class _NotThere(AdminRefused):
-    """It knows no such thing."""
+    """The server answered 404."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +131,7 @@ class _HttpRequest:
     headers: Mapping[str, str] = field(repr=False)
 
     def carry_out(self, connection: http.client.HTTPConnection) -> tuple[int, bytes]:
-        """Return status and body; raises what `http.client` does."""
+        """Return the status and the body; raises the errors of `http.client`."""
         try:
             connection.request(self.method, self.path, self.body, dict(self.headers))
             answer = connection.getresponse()
@@ -158,5 +158,5 @@ def _rows(answer: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
 
 
 def _shown(text: object) -> str:
-    """Return a server's words, fit for a terminal."""
+    """Return a server's text, safe for a terminal."""
     return "".join(one for one in str(text) if one.isprintable())[:_MAX_SHOWN_CHARACTERS]

@@ -1,4 +1,4 @@
-"""Asks an HTTP server one question; time and size of the answer are bounded."""
+"""Sends one HTTP request; the response's time and size are limited."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _MAX_BYTES = 8 << 20
 
 
 class FetchFailed(Exception):
-    """There is no usable answer; the text says why."""
+    """There is no usable response; the text says why."""
 
 
 async def fetch(url: str, query: Mapping[str, str] | None = None, *, method: str = "GET") -> bytes:
-    """Return the body that `url` answers with.
+    """Return the body of the response from `url`.
 
     Raises:
-        FetchFailed: it does not answer, not well, or too much.
+        FetchFailed: there is no response, an error, or one that is too large.
     """
     timeout = aiohttp.ClientTimeout(total=_REQUEST_SECONDS)
     octets = bytearray()
@@ -42,7 +42,7 @@ async def fetch(url: str, query: Mapping[str, str] | None = None, *, method: str
 
 
 async def fetch_object(url: str, query: Mapping[str, str] | None = None) -> dict[str, object]:
-    """Return the JSON object that `url` answers with.
+    """Return the JSON object from `url`.
 
     Raises:
         FetchFailed: there is none.

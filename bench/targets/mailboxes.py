@@ -1,4 +1,4 @@
-"""The mailboxes that a run makes for itself: their names and passwords. Plain values."""
+"""The mailboxes that a run creates: their names and passwords. Plain values."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ _PREFIX = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,38}[a-z0-9])?", re.ASCII)
 
 
 def is_prefix(text: str) -> bool:
-    """Return whether the names of a run's mailboxes may begin so."""
+    """Return whether this is a valid prefix for the names of a run's mailboxes."""
     return _PREFIX.fullmatch(text) is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MailboxesToAdd:
-    """How many mailboxes of its own a run has, and what becomes of them."""
+    """The mailboxes to create for a run."""
 
     count: int
     user_prefix: str = "bench"
-    min_count: int | None = None  # with fewer the run is called off; None: all are needed
-    is_kept: bool = False  # they stay, and are listed
+    min_count: int | None = None  # with fewer the run is cancelled; None: all are needed
+    is_kept: bool = False  # they are kept and listed
     mailboxes: tuple[BenchMailbox, ...] = field(init=False)  # each with a random password
 
     def __post_init__(self) -> None:
@@ -39,20 +39,20 @@ class MailboxesToAdd:
 
 @dataclass(frozen=True, slots=True)
 class BenchMailbox:
-    """A mailbox and what opens it at the proxy."""
+    """A mailbox and its password at the proxy."""
 
     address: str
     password: str = field(repr=False)
 
     def document(self, *, is_hashed: bool = False) -> dict[str, object]:
-        """Return it as a proxy's configuration has accounts."""
+        """Return it as an account of a proxy's configuration."""
         password = _hashed(self.password) if is_hashed else self.password
         return {"email": self.address, "provider": "mock", "password": password}
 
 
 def _hashed(password: str) -> str:
-    import argon2  # only runs with mailboxes of their own need it
+    import argon2  # needed only by runs that create mailboxes
 
-    # Random passwords of this length need no slow hash: at the usual cost the proxy would hash a
-    # hundred of them for half a minute.
+    # Random passwords of this length need no slow hash; at the usual cost, hashing a hundred would
+    # take the proxy half a minute.
     return argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash(password)

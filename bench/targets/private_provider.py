@@ -1,6 +1,6 @@
-"""A provider of the benchmark's own, with limits and faults, and a proxy's way to it.
+"""A private provider with limits and faults, and the configuration of a proxy that uses it.
 
-The sandbox runs as a process, since the one inside a proxy has no settings.
+It is a sandbox in its own process, because the one inside a proxy has no settings.
 """
 
 from __future__ import annotations
@@ -20,29 +20,29 @@ if TYPE_CHECKING:
     from bench.process.interruption import Interruption
     from bench.targets.mailboxes import BenchMailbox
 
-# What the proxy's own mock provider has: wide enough never to be what a benchmark measures.
+# As the proxy's own mock provider has: too high to limit a benchmark.
 _LIMITS = {"max_connections": 50, "max_messages_per_connection": 1000}
 _CLIENT_ID = "xoauth2-bench"
 
 
 @dataclass(frozen=True, slots=True)
 class PrivateProvider:
-    """A sandbox that runs, and the document it was started with."""
+    """A running sandbox and the document it was started with."""
 
     smtp: tuple[str, int]
     tls: str
     ca_file: str
     http_url: str
     token_endpoint: str
-    state_dir: Path  # of its keys
+    state_dir: Path  # with its keys
     settings: Mapping[str, object]
 
     def configuration(
         self, mailboxes: Sequence[BenchMailbox], limits: Mapping[str, object]
     ) -> dict[str, object]:
-        """Return the configuration of a proxy that sends these mailboxes' mail here.
+        """Return the configuration of a proxy that sends these mailboxes' mail to this provider.
 
-        It asks the token endpoint if the settings speak of it, else it signs mock tokens itself.
+        The proxy uses the token endpoint if the settings mention it, else it signs mock tokens.
         """
         host, port = self.smtp
         upstream = {"host": host, "port": port, "tls": self.tls, "ca_file": self.ca_file}
@@ -68,7 +68,7 @@ class PrivateProvider:
 
 
 def asks_token_endpoint(settings: Mapping[str, object]) -> bool:
-    """Return whether a provider's settings say anything of its token endpoint."""
+    """Return whether a provider's settings mention its token endpoint."""
     faults = settings.get("faults")
     has_fault = isinstance(faults, list) and any(
         isinstance(fault, dict) and fault.get("step") == "token" for fault in faults
@@ -84,9 +84,9 @@ async def private_provider(
     interruption: Interruption,
     name: str = "sandbox",
 ) -> AsyncIterator[PrivateProvider]:
-    """Run a sandbox with these settings for as long as the context is entered.
+    """Run a sandbox with these settings while the context is entered.
 
-    Its keys are in `state_dir`, where a proxy that signs mock tokens for it has to find them.
+    Its keys are in `state_dir`, where a proxy that signs mock tokens for it must find them.
 
     Raises:
         ChildError: it did not start.

@@ -1,6 +1,6 @@
-"""A proxy of the benchmark's own: started with a sandbox on free ports, ended in every ending.
+"""A private proxy: started with a sandbox on free ports, and always ended.
 
-Its state lives in a temporary folder that goes with it.
+Its state is in a temporary folder that is removed with it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class PrivateProxyError(Exception):
-    """The private proxy did not start; the text holds the end of what it wrote."""
+    """The private proxy did not start; the text contains the end of its output."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +35,14 @@ class PrivateProxy:
     admin_url: str
     sandbox_url: str
     state_dir: Path
-    log_file: Path  # what it writes to standard error
+    log_file: Path  # its standard error
 
 
 @asynccontextmanager
 async def private_proxy(
     interruption: Interruption, options: PrivateProxyOptions | None = None
 ) -> AsyncIterator[PrivateProxy]:
-    """Run a proxy with a sandbox for as long as the context is entered.
+    """Run a proxy with a sandbox while the context is entered.
 
     Raises:
         PrivateProxyError: it ended, or was not ready in time.
@@ -83,7 +83,7 @@ async def _started(
             provider.configuration(options.mailboxes, options.limits),
         )
     if options.mailboxes:
-        file = folder / "accounts.json"  # in a folder that is nobody else's
+        file = folder / "accounts.json"  # in a private folder
         file.write_text(json.dumps(config))
         arguments += ["--config", str(file)]
     module = ("xoauth2_proxy", *arguments)

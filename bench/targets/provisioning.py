@@ -1,10 +1,10 @@
-"""Mailboxes of the run's own: made before it, and gone after it in every ending.
+"""Creates a run's own mailboxes before it, and always removes them afterwards.
 
-A private proxy has them in its configuration and takes them along when it ends. At a proxy that
-runs already they are added by its admin server, a few requests at a time, and removed one by one.
-I1: a mailbox that was there before is not touched.
-I2: whatever may have been added is removed: at the end, on an error and a signal, and by a second
-signal at once. What cannot be removed is listed.
+A private proxy has them in its configuration, so they end with it. At a running proxy they are
+added through its admin server, a few requests at a time, and removed one by one.
+I1: a mailbox that existed before is not changed.
+I2: every mailbox that may have been added is removed: at the end, after an error or a signal, and
+at once after a second signal. Those that cannot be removed are listed.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 TOKEN_VARIABLE = "XOAUTH2_PROXY_ADMIN_TOKEN"  # noqa: S105 - its name
 
 _AT_ONCE = 2  # requests
-_BATCH = 25  # mailboxes a request: a proxy reads its configuration again after each
-_SPACING_SECONDS = 0.05  # between two requests of one of those at once
+_BATCH = 25  # mailboxes per request: a proxy reloads its configuration after each
+_SPACING_SECONDS = 0.05  # between two requests of one of these series
 _REQUEST_SECONDS = 30.0
-_LEAVE_SECONDS = 300.0  # to remove all; 1000 mailboxes take half of it on a slow machine
+_LEAVE_SECONDS = 300.0  # to remove all; 1000 mailboxes take half of this on a slow machine
 _LEAVE_AT_ONCE_SECONDS = 10.0  # the same after a second signal
-_SETTLE_SECONDS = 2.0  # a request without an answer may still be carried out
+_SETTLE_SECONDS = 2.0  # a request without a response may still be carried out
 _AGAIN_SECONDS = 0.1
 _SHOWN_FAILURES = 5
 
@@ -54,7 +54,7 @@ async def provisioned(
     *,
     allow_remote: bool = False,
 ) -> AsyncIterator[tuple[BenchMailbox, ...]]:
-    """Yield mailboxes that were added to the proxy with this admin server; remove them afterwards.
+    """Yield mailboxes added through this admin server; remove them afterwards.
 
     Raises:
         ProvisioningError: it is not on loopback, or there are fewer mailboxes than needed.
@@ -65,20 +65,22 @@ async def provisioned(
     try:
         yield await stay.begin(interruption, announce)
     finally:
-        # In a thread: should this task be cancelled meanwhile, it goes on, and the loop waits.
+        # In a thread: it continues if this task is cancelled, and the loop waits for it.
         await asyncio.to_thread(stay.end)
         interruption.on_abort.remove(stay.end_at_once)
 
 
 class _AddedMailboxes:
-    """The mailboxes at a proxy, from their first request to the last of them removed."""
+    """The mailboxes added at a proxy, from the first request to the last removal."""
 
     def __init__(self, admin: AdminApi, accounts: MailboxesToAdd) -> None:
         self._admin = admin
         self._accounts = accounts
         self._mailboxes = accounts.mailboxes
-        self._failed: dict[str, str] = {}  # mailbox and why
-        self._here: dict[str, bool] = {}  # what may have been added: whether it surely was
+        self._failed: dict[str, str] = {}  # reason by mailbox
+        self._here: dict[
+            str, bool
+        ] = {}  # mailboxes that may have been added: whether it is certain
 
     async def begin(
         self, interruption: Interruption, announce: Callable[[str], None]
@@ -107,7 +109,7 @@ class _AddedMailboxes:
 
         async def add_some(delay_seconds: float) -> None:
             await asyncio.sleep(delay_seconds)
-            # Requests under way are waited for: what they add must be known before it is removed.
+            # Wait for requests in progress: the mailboxes they add must be known before removal.
             for batch in batches:
                 if interruption.requested.is_set():
                     return
@@ -148,7 +150,7 @@ class _AddedMailboxes:
         return "\n".join([head, *shown])
 
     def end(self) -> None:
-        """Remove the mailboxes, or list them; blocks, and never raises."""
+        """Remove the mailboxes, or list them; blocks, never raises."""
         if self._accounts.is_kept:
             self._tell("These mailboxes stay")
             self._here.clear()
@@ -157,7 +159,7 @@ class _AddedMailboxes:
         self._tell("These mailboxes could not be removed")
 
     def end_at_once(self) -> None:
-        """Do the same in the last moment of the process, with little time."""
+        """Do the same in the last moment of the process, with a short time limit."""
         if not self._here:
             return
         if not self._accounts.is_kept:
@@ -177,10 +179,10 @@ class _AddedMailboxes:
         while self._here and time.monotonic() < settled:
             time.sleep(_AGAIN_SECONDS)
             absent = self._remove_some(deadline, request_seconds)
-        self._forget(absent)  # never added, it seems
+        self._forget(absent)  # probably never added
 
     def _remove_some(self, deadline: float, request_seconds: float) -> list[str]:
-        """Remove what can be removed; return what was not there, and may be yet."""
+        """Remove as many as possible; return those not found, which may yet be added."""
         absent = []
         for address, is_sure in tuple(self._here.items()):
             left = deadline - time.monotonic()
@@ -189,7 +191,7 @@ class _AddedMailboxes:
             try:
                 was_there = self._admin.remove(address, min(left, request_seconds))
             except AdminUnavailable:
-                break  # neither could the others be
+                break  # the others would fail too
             except AdminError:
                 continue
             if was_there or is_sure:
@@ -233,6 +235,6 @@ def _batches(mailboxes: Sequence[BenchMailbox]) -> Iterator[Sequence[BenchMailbo
 
 
 def _say(text: str) -> None:
-    """Tell it even where progress is not shown: it is about what stays behind."""
-    with suppress(OSError, ValueError):  # nobody listens any more
+    """Print even if progress is not shown, because mailboxes are left behind."""
+    with suppress(OSError, ValueError):  # standard error is closed
         print(text, file=sys.stderr, flush=True)  # noqa: T201

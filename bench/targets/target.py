@@ -1,4 +1,4 @@
-"""Finds the relay to measure: the one running, or a private one; and refuses to leave loopback."""
+"""Finds the relay to measure, running or private; refuses addresses other than loopback."""
 
 from __future__ import annotations
 
@@ -38,18 +38,18 @@ _LOG_TAIL_BYTES = 16_384
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """A relay that listens."""
+    """A listening relay."""
 
     endpoint: Endpoint
     state_dir: Path
-    sandbox_url: str  # "" when there is no sandbox to ask
-    no_sandbox_reason: str  # "" when there is one
-    admin_url: str = ""  # of the proxy with that sandbox; "" when there is none
-    is_private: bool = False  # it has the mailboxes that were wished for
+    sandbox_url: str  # "" if there is no sandbox
+    no_sandbox_reason: str  # "" if there is a sandbox
+    admin_url: str = ""  # of the proxy with that sandbox; "" if there is none
+    is_private: bool = False  # it has the requested mailboxes
     log_file: Path | None = None  # of a private proxy
 
     def log_tail(self) -> tuple[str, ...]:
-        """Return the last lines that a private proxy wrote; empty for any other."""
+        """Return the last lines of a private proxy's log; empty for other relays."""
         if self.log_file is None:
             return ()
         with self.log_file.open("rb") as file:
@@ -62,10 +62,10 @@ class Target:
 async def open_target(
     request: TargetRequest, interruption: Interruption, announce: Callable[[str], None]
 ) -> AsyncIterator[Target]:
-    """Yield the relay to measure, starting a private one where `request` allows and needs it.
+    """Yield the relay to measure; start a private one if `request` allows and needs it.
 
     Raises:
-        TargetError: nothing listens, or the target is not on loopback.
+        TargetError: no server listens, or the target is not on loopback.
         StartInterrupted: a signal came while a private proxy was starting.
     """
     if request.is_private:
@@ -131,7 +131,7 @@ async def _endpoint(request: TargetRequest) -> Endpoint:
 
 
 def tls_context(request: TargetRequest) -> ssl.SSLContext | None:
-    """Return how connections to the target are protected; None when they are not.
+    """Return the TLS context of connections to the target; None without TLS.
 
     Raises:
         TargetError: the certificates to trust cannot be used.
@@ -153,7 +153,7 @@ async def _is_loopback(host: str) -> bool:
 
 async def _sandbox(request: TargetRequest) -> tuple[str, str]:
     if request.admin_url is None and (request.port or DEFAULT_PORT) != DEFAULT_PORT:
-        # Another proxy's sandbox would show every message as lost.
+        # With another proxy's sandbox, every message would count as lost.
         return "", "give the --admin-url of the proxy at this port, if it is one with a sandbox"
     if request.admin_url is not None and await _is_sandbox(request, _admin_url(request)):
         return _admin_url(request), ""
@@ -170,7 +170,7 @@ async def _sandbox(request: TargetRequest) -> tuple[str, str]:
 
 
 async def _is_sandbox(request: TargetRequest, url: str) -> bool:
-    """Return whether a sandbox that runs alone answers there."""
+    """Return whether a stand-alone sandbox answers there."""
     if not request.allow_remote and not await _is_loopback(urlsplit(url).hostname or ""):
         return False
     try:
@@ -208,7 +208,7 @@ def _health_url(request: TargetRequest) -> str:
 
 
 async def _health(request: TargetRequest) -> dict[str, object] | str:
-    """Return what /health answered, or why there is no such answer."""
+    """Return the response of /health, or why there is none."""
     url = _health_url(request)
     try:
         if not request.allow_remote and not await _is_loopback(urlsplit(url).hostname or ""):

@@ -1,4 +1,4 @@
-"""What the user said about the relay to measure. Plain values."""
+"""The request for the relay to measure. Plain values."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ DEFAULT_ADMIN_URL = "http://127.0.0.1:9090"
 
 
 class TargetError(Exception):
-    """There is nothing to measure, or it may not be measured; the text says what to do."""
+    """The target is missing or may not be measured; the text says what to do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrivateProxyOptions:
-    """What a private proxy is to have beside what it has anyway."""
+    """The additional settings of a private proxy."""
 
     mailboxes: tuple[BenchMailbox, ...] = ()  # empty: the four mock mailboxes
     provider: Mapping[str, object] | None = None  # settings of a sandbox; None: the proxy's own
@@ -33,7 +33,7 @@ class PrivateProxyOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetRequest:
-    """What the user said about the relay; None where nothing was said."""
+    """The user's choice of the relay; None if not given."""
 
     host: str | None = None
     port: int | None = None
@@ -41,13 +41,13 @@ class TargetRequest:
     tls: Tls = Tls.NONE
     ca_file: Path | None = None  # None: the system's certificate authorities
     allow_remote: bool = False
-    may_start_private: bool = False  # a private proxy may stand in for the default target
-    is_private: bool = False  # it has to be a private one
+    may_start_private: bool = False  # a private proxy may replace the default target
+    is_private: bool = False  # it must be a private one
     private_options: PrivateProxyOptions = PrivateProxyOptions()
     has_login: bool = True  # a password or token is sent
     state_dir: Path  # where the running proxy keeps the key of its mock tokens
 
     @property
     def is_default(self) -> bool:
-        """Whether the target was left to us."""
+        """Whether no target was given."""
         return self.host is None and self.port is None

@@ -1,1 +1,1 @@
-"""Pictures of a run as SVG: drawn here, coloured by the page's style sheet, no script."""
+"""Charts of a run as SVG, coloured by the page's style sheet, without scripts."""

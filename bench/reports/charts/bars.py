@@ -1,4 +1,4 @@
-"""Lengths side by side: where the time goes, and which errors there were."""
+"""Bar charts: the duration of each phase, and the number of errors of each kind."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ if TYPE_CHECKING:
 
     from markupsafe import Markup
 
-_ROW = 40  # units of height: a line of words and a bar
-_MOST_ERRORS = 12  # bars; the table has them all
-_MOST_LETTERS = 34  # of an error's name in the picture
+_ROW = 40  # units of height: a line of text and a bar
+_MOST_ERRORS = 12  # bars; the table lists all
+_MOST_LETTERS = 34  # of an error's name in the chart
 
 
 def phases(results: Mapping[str, Any], *, without: str = "not measured") -> Markup:
-    """Draw p50 and p95 of connecting, logging in and the transaction.
+    """Return the chart of p50 and p95 of connecting, logging in and the transaction.
 
-    `without` is what to say of connecting and logging in where neither was measured.
+    `without` is the text shown if neither connecting nor logging in was measured.
     """
     rows = [
         (title, results["phases"][name])
@@ -55,7 +55,7 @@ def phases(results: Mapping[str, Any], *, without: str = "not measured") -> Mark
 
 
 def errors(counted: Sequence[tuple[str, int]]) -> Markup:
-    """Draw how many messages failed with each code, the most frequent first."""
+    """Return the chart of failed messages by code, the most frequent first."""
     shown = counted[:_MOST_ERRORS]
     highest = max((count for _, count in shown), default=0)
 

@@ -1,4 +1,4 @@
-"""How the latencies spread: bars over a logarithmic axis, with the percentiles marked."""
+"""The histogram of latencies: bars over a logarithmic axis, with the percentiles marked."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 
     from bench.reports.charts.scales import Scale
 
-_LEAST_SECONDS = 1e-6  # what the recorder tells apart; a logarithm needs more than 0
+_LEAST_SECONDS = 1e-6  # the recorder's resolution; a logarithm needs more than 0
 _LEAST_WIDTH = (
-    0.016  # of a value: two buckets of the recorder, so that no bar stays empty by chance
+    0.016  # of a value: two buckets of the recorder, to avoid bars that are empty by chance
 )
-_LEAST_HEIGHT = 1.5  # units: a bar of one among a million is seen
+_LEAST_HEIGHT = 1.5  # units: a bar of one message among a million stays visible
 _MARKS = (("p50", "p50_seconds"), ("p95", "p95_seconds"), ("p99", "p99_seconds"))
-_MARK_ROW = 15  # units of height for a mark's words
+_MARK_ROW = 15  # units of height for a mark's text
 
 
 def histogram(results: Mapping[str, Any]) -> Markup:
-    """Draw how many messages took how long; nothing but axes when none succeeded."""
+    """Return the histogram of latencies; only axes if no message succeeded."""
     buckets, latency = results["histogram"], results["latency"]
 
     def draw(width: int) -> Markup:
@@ -57,7 +57,7 @@ def histogram(results: Mapping[str, Any]) -> Markup:
 def bars(
     buckets: Sequence[Mapping[str, Any]], x: Scale, most: int
 ) -> tuple[list[float], list[int]]:
-    """Return the edges of bars of equal width along the scale, and how many messages each holds."""
+    """Return the edges of bars of equal width on the scale, and each bar's count."""
     span = math.log(x.high / x.low)
     number = max(1, min(most, math.floor(span / _LEAST_WIDTH)))
     counts = [0] * number
@@ -69,7 +69,7 @@ def bars(
 
 
 def _marks(sheet: Drawing, latency: Mapping[str, Any], x: Scale) -> None:
-    """Draw the percentiles as lines, their words one below the other and above every line."""
+    """Draw the percentiles as lines, with their labels stacked above the lines."""
     known = [
         (name, latency[key], 12.0 + row * _MARK_ROW)
         for row, (name, key) in enumerate(_MARKS)

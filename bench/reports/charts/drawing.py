@@ -1,7 +1,7 @@
-"""A sheet to draw on: elements of SVG, axes with their numbers, and words for who cannot see it.
+"""An SVG drawing: elements, axes with numbers, and a text for screen readers.
 
-Colours and line styles are classes of the page's style sheet, so that a picture follows light,
-dark and print. Every text and attribute is escaped.
+Colours and line styles are classes of the page's style sheet, which has light, dark and print
+modes. Every text and attribute is escaped.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
     from bench.reports.charts.scales import Scale
 
-WIDE = 720  # units of a picture beside text and on paper
-NARROW = 360  # of one on a telephone
-_CHARACTER = 7.2  # units of width, about, at the size of the axes' numbers
+WIDE = 720  # units of width, beside text and on paper
+NARROW = 360  # on a phone
+_CHARACTER = 7.2  # approximate units of width, at the size of the axes' numbers
 _GAP = 10  # units between two numbers of an axis
 
 
 class Drawing:
-    """One picture, and the frame in it that the values are drawn in."""
+    """A chart and the frame in which its values are drawn."""
 
     def __init__(self, width: int, height: int, *, left: float = 52, bottom: float = 40) -> None:
         self.width, self.height = width, height
@@ -32,15 +32,15 @@ class Drawing:
 
     @property
     def is_narrow(self) -> bool:
-        """Whether there is room for few words only."""
+        """Whether there is room for only a few words."""
         return self.width < WIDE
 
     def add(self, name: str, content: str | None = None, **attributes: object) -> None:
-        """Draw an element; `_` in the name of an attribute stands for `-`, a last one for none."""
+        """Draw an element; `_` in an attribute's name becomes `-`, and is dropped at the end."""
         self._parts.append(element(name, content, **attributes))
 
     def text(self, x: float, y: float, words: str, kind: str = "tick", at: str = "start") -> None:
-        """Write words; `at` says which of their points x is: start, middle or end."""
+        """Draw text; `at` is the part of the text at x: start, middle or end."""
         self.add("text", words, x=_place(x), y=_place(y), class_=kind, text_anchor=at)
 
     def rect(self, x: float, y: float, width: float, height: float, kind: str) -> None:
@@ -59,14 +59,14 @@ class Drawing:
         self.add("path", d=_move([(x1, y1), (x2, y2)]), class_=kind)
 
     def path(self, points: Sequence[tuple[float, float]], kind: str) -> None:
-        """Draw a line through the points; of a single one, a dot."""
+        """Draw a line through the points; a dot for a single one."""
         if len(points) == 1:
             self.dot(*points[0], kind=f"{kind}-dot", radius=5 if kind == "line-p95" else 3)
         elif points:
             self.add("path", d=_move(points), class_=kind)
 
     def area(self, points: Sequence[tuple[float, float]], base: float, kind: str) -> None:
-        """Fill what is between the points and a level."""
+        """Fill the area between the points and a level."""
         if points:
             closed = [(points[0][0], base), *points, (points[-1][0], base)]
             self.add("path", d=_move(closed) + "Z", class_=kind)
@@ -95,14 +95,14 @@ class Drawing:
         self.text(self.right, self.bottom + 34, title, "axis-title", "end")
 
     def y_axis(self, scale: Scale, label: Callable[[float], str]) -> None:
-        """Draw the lines across the frame with their numbers to the left."""
+        """Draw horizontal lines across the frame, with their numbers at the left."""
         for value in scale.ticks:
             y = scale(value)
             self.line(self.left, y, self.right, y, "grid")
             self.text(self.left - 7, y + 4, label(value), at="end")
 
     def svg(self, name: str, title: str, description: str) -> Markup:
-        """Return the picture; `name` is unique in the page."""
+        """Return the SVG; `name` must be unique in the page."""
         size = "narrow" if self.is_narrow else "wide"
         key = f"{name}-{size}"
         heads = (
@@ -117,7 +117,7 @@ class Drawing:
 
 
 def element(name: str, content: str | None = None, **attributes: object) -> Markup:
-    """Return an element of SVG; see `Drawing.add`."""
+    """Return an SVG element; see `Drawing.add`."""
     written = Markup("").join(
         Markup(' {}="{}"').format(key.rstrip("_").replace("_", "-"), value)
         for key, value in attributes.items()
@@ -128,19 +128,19 @@ def element(name: str, content: str | None = None, **attributes: object) -> Mark
 
 
 def both_sizes(draw: Callable[[int], Markup]) -> Markup:
-    """Return the picture drawn wide and narrow; the style sheet shows one of the two."""
+    """Return the chart in both widths; the style sheet shows one of the two."""
     return Markup("\n").join([draw(WIDE), draw(NARROW)])
 
 
 def steps(
     bins: Iterable[tuple[float, float, float]],
 ) -> list[tuple[float, float]]:
-    """Return the points of a staircase over (from, to, height)."""
+    """Return the points of a step line over (from, to, height)."""
     return [point for start, end, height in bins for point in ((start, height), (end, height))]
 
 
 def width_of(words: str) -> float:
-    """Return about how wide words are at the size of the axes' numbers."""
+    """Return the approximate width of a text at the size of the axes' numbers."""
     return len(words) * _CHARACTER
 
 

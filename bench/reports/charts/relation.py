@@ -1,4 +1,4 @@
-"""Runs beside each other: the curve of a sweep, the changes of a comparison, every run a dot."""
+"""Charts of several runs: the curve of a sweep, and the changes and runs of a comparison."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
     from bench.reports.charts.scales import Scale
 
-_ROW = 38  # units of height: a line of words and what belongs to it
-_PANEL = 170  # units of height of one of two pictures with a common axis
-_LEAST_SPAN = 0.05  # of a change: less would make noise look like mountains
+_ROW = 38  # units of height: a line of text and its mark
+_PANEL = 170  # units of height of one of two charts with a common axis
+_LEAST_SPAN = 0.05  # of a change: a smaller span would exaggerate noise
 _TITLE_WIDTH = 96  # units, of "p95 latency"
-_MULTIPLIED = 8  # from the first step to the last
+_MULTIPLIED = 8  # the least ratio of the last step to the first
 _ARROW = 12  # units from a mark to the tip of the arrow beside it
-_MOST_SPAN = 10.0  # times: beyond, a change is drawn at the edge
+_MOST_SPAN = 10.0  # times: larger changes are drawn at the edge
 
 
 def curve(
@@ -33,7 +33,7 @@ def curve(
     knee: float | None,
     title: str,
 ) -> Markup:
-    """Draw throughput and p95 against the load, one above the other."""
+    """Return the charts of throughput and p95 over the load, one above the other."""
 
     def draw(width: int) -> Markup:
         sheet = Drawing(width, 2 * _PANEL + 66, left=62)
@@ -68,7 +68,7 @@ def curve(
 
 
 def _load_axis(loads: Sequence[float], sheet: Drawing) -> Scale:
-    """Return a scale with a number for each step; logarithmic where the steps multiply."""
+    """Return a scale with a number for each step; logarithmic if the steps multiply."""
     low, high = min(loads, default=1.0), max(loads, default=1.0)
     if low <= 0 or high < low * _MULTIPLIED:
         return along(high * 1.05, sheet.left, sheet.right, most=6)
@@ -100,10 +100,10 @@ def _panel(
 
 
 def forest(figures: Sequence[Mapping[str, Any]]) -> Markup:
-    """Draw each change with its interval around "no change"; a ring where none could be said.
+    """Return the chart of each change with its interval; a ring if there is no interval.
 
-    What lies beyond the picture, as a change to 0, is drawn at its edge with an arrow; a figure
-    that a side does not have is named without a mark.
+    Values outside the chart, such as a change to 0, are drawn at its edge with an arrow; a figure
+    that a side does not have is listed without a mark.
     """
     rows = list(figures)
     bounds = [1.0]
@@ -130,13 +130,13 @@ def forest(figures: Sequence[Mapping[str, Any]]) -> Markup:
 
 
 def _factor(row: Mapping[str, Any]) -> float | None:
-    """Return by what a figure changed, 0 and infinite included; None: a side does not have it."""
+    """Return a figure's change as a factor, 0 to infinity; None if a side does not have it."""
     before, after = row["baseline"]["median"], row["candidate"]["median"]
     if before is None or after is None:
         return None
     if row["change"] is not None:
         return 1 + float(row["change"])
-    # Not a finite number: from nothing to something, or from nothing to nothing.
+    # Not a finite number: the baseline is 0.
     return math.inf if after else 1.0
 
 
@@ -163,14 +163,14 @@ def _whisker(sheet: Drawing, top: float, row: Mapping[str, Any], x: Scale) -> No
 
 
 def _arrow(sheet: Drawing, place: float, middle: float, way: int) -> None:
-    """Draw the head of an arrow: the mark belongs beyond the edge."""
+    """Draw an arrowhead, which shows that the value lies beyond the edge."""
     tip = place + way * _ARROW
     sheet.line(place + way * 6, middle - 5, tip, middle, "median")
     sheet.line(place + way * 6, middle + 5, tip, middle, "median")
 
 
 def dots(name: str, row: Mapping[str, Any], label: Callable[[float], str], spoken: str) -> Markup:
-    """Draw one figure of every run, the baseline's above the candidate's, medians as bars."""
+    """Return the chart of one figure of every run, baseline above candidate, medians as bars."""
     sides = ("baseline", "candidate")
     known = {side: [one for one in row[side]["runs"] if one is not None] for side in sides}
     highest = max((one for values in known.values() for one in values), default=1.0)

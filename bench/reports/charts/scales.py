@@ -1,4 +1,4 @@
-"""From values to places on a picture, and the round numbers along its axes. Pure arithmetic."""
+"""Scales from values to positions, and the round numbers along axes. Pure arithmetic."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _SHORT_RANGE = 4.0  # from the lowest to the highest value
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scale:
-    """Maps low…high to start…end, which may run downwards; beyond is cut off."""
+    """Maps low…high to start…end, which may descend; values outside are clamped."""
 
     low: float
     high: float
@@ -21,7 +21,7 @@ class Scale:
     ticks: tuple[float, ...] = ()
 
     def __call__(self, value: float) -> float:
-        """Return the place of a value."""
+        """Return the position of a value."""
         value = min(max(value, self.low), self.high)
         if self.is_log:
             share = math.log(value / self.low) / math.log(self.high / self.low)
@@ -39,7 +39,7 @@ def from_zero(highest: float, start: float, end: float, most: int = 6) -> Scale:
 
 
 def along(highest: float, start: float, end: float, most: int = 8) -> Scale:
-    """Return a linear scale from 0 to exactly `highest`, with round numbers on the way."""
+    """Return a linear scale from 0 to exactly `highest`, with round numbers between."""
     highest = highest if highest > 0 else 1.0
     ticks = from_zero(highest, start, end, most).ticks
     inside = tuple(tick for tick in ticks if tick <= highest * (1 + 1e-9))
@@ -48,7 +48,7 @@ def along(highest: float, start: float, end: float, most: int = 8) -> Scale:
 
 def logarithmic(low: float, high: float, start: float, end: float, most: int = 8) -> Scale:
     """Return a logarithmic scale of low…high, both above 0, with round numbers within it."""
-    if high < low * 1.05:  # one value still gets a place in the middle
+    if high < low * 1.05:  # a single value is placed in the middle
         low, high = low / 1.1, high * 1.1
     ticks = next(
         (found for found in _log_ticks(low, high, most) if 2 <= len(found) <= most),
@@ -58,7 +58,7 @@ def logarithmic(low: float, high: float, start: float, end: float, most: int = 8
 
 
 def _log_ticks(low: float, high: float, most: int) -> list[tuple[float, ...]]:
-    """Return the choices of round numbers, the most telling first."""
+    """Return the possible sets of round numbers, the most informative first."""
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     choices = [
         [_tidy(step * 10.0**decade) for decade in decades for step in steps]
@@ -68,7 +68,7 @@ def _log_ticks(low: float, high: float, most: int) -> list[tuple[float, ...]]:
     choices.append([_tidy(10.0**decade) for decade in decades if decade % stride == 0])
     step = _round_step((high - low) / max(1, most - 2))
     first = math.ceil(low / step - 1e-9)
-    # Within a short range even steps say more; in a long one they would crowd at its end.
+    # Even steps suit a short range; in a long one they would crowd at the end.
     place = 0 if high < low * _SHORT_RANGE else len(choices)
     choices.insert(place, [_tidy(step * number) for number in range(first, first + most + 1)])
     return [
@@ -78,7 +78,7 @@ def _log_ticks(low: float, high: float, most: int) -> list[tuple[float, ...]]:
 
 
 def _round_step(least: float) -> float:
-    """Return the least of 1, 2 and 5 times a power of ten that is not below `least`."""
+    """Return the smallest of 1, 2 and 5 times a power of ten that is at least `least`."""
     power = 10.0 ** math.floor(math.log10(least))
     return next(step * power for step in _STEPS if step * power >= least * (1 - 1e-9))
 

@@ -1,4 +1,4 @@
-"""What happened when: throughput and latency over the time of a run."""
+"""Charts over the time of a run: throughput and latency."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
 
     from markupsafe import Markup
 
-_WIDE_RANGE = 20  # above this a linear axis would hide the usual latency below the worst
+_WIDE_RANGE = 20  # above this, the worst latency would hide the usual one on a linear axis
 _STRIP = 16  # units of height for a row of marks
 _STRIP_GAP = 8  # above the first one
 _TITLE_ROW = 18  # units of height for an axis's title above the frame
-_LEAST_MARK = 2.0  # units: one failure among a million is seen
+_LEAST_MARK = 2.0  # units: one failure among a million stays visible
 
 
 @dataclass(frozen=True, slots=True)
 class ChartBin:
-    """A stretch of the run: how many messages a second, and their latency."""
+    """An interval of the run: messages per second and their latency."""
 
     start_seconds: float
     end_seconds: float
@@ -34,15 +34,15 @@ class ChartBin:
     p95_seconds: float | None
 
     def rate(self, count: int) -> float:
-        """Return a count as a rate a second."""
+        """Return a count as a rate per second."""
         return count / (self.end_seconds - self.start_seconds)
 
 
 def bins(results: Mapping[str, Any]) -> list[ChartBin]:
-    """Return the stretches of a run's timeline; the last one ends with the run.
+    """Return the intervals of a run's timeline; the last one ends with the run.
 
-    A last stretch that is shorter than the others is made one with the stretch before: alone it
-    would show the chance of a moment as a rate.
+    A shorter last interval is merged with the one before it; alone it would show a random moment
+    as a rate.
     """
     width = results["timeline"]["bin_seconds"]
     rows = results["timeline"]["bins"]
@@ -71,7 +71,7 @@ def bins(results: Mapping[str, Any]) -> list[ChartBin]:
 
 
 def throughput(stretches: Sequence[ChartBin]) -> Markup:
-    """Draw the successes a second, and when messages failed or were dropped."""
+    """Return the chart of successes per second, with marks for failed or dropped messages."""
     highest = max((one.rate(one.successful + one.failed) for one in stretches), default=0.0)
     rows = [
         (name, marked)
@@ -98,7 +98,7 @@ def throughput(stretches: Sequence[ChartBin]) -> Markup:
 
 
 def latency(stretches: Sequence[ChartBin]) -> Markup:
-    """Draw the p50 and p95 of each stretch that had a success."""
+    """Return the chart of p50 and p95 of each interval with a success."""
     known = [
         value
         for one in stretches
@@ -155,7 +155,7 @@ def _staircase(
 
 
 def _strip(sheet: Drawing, number: int, name: str, marked: Sequence[ChartBin], x: Scale) -> None:
-    """Draw a row below the frame with a mark wherever any message failed or was dropped."""
+    """Draw a row below the frame with a mark where messages failed or were dropped."""
     top = sheet.bottom + _STRIP_GAP + number * _STRIP
     sheet.text(sheet.left - 7, top + 9, name, at="end")
     for one in marked:
@@ -166,7 +166,7 @@ def _strip(sheet: Drawing, number: int, name: str, marked: Sequence[ChartBin], x
 def _unbroken(
     stretches: Sequence[ChartBin], name: str, x: Scale, y: Scale
 ) -> list[list[tuple[float, float]]]:
-    """Return the points of each run of stretches that have a value."""
+    """Return the points of each unbroken series of intervals with a value."""
     lines: list[list[tuple[float, float]]] = [[]]
     for one in stretches:
         value = getattr(one, name)
@@ -198,7 +198,7 @@ def _until(one: ChartBin, end: float) -> ChartBin:
 
 
 def _joined(one: ChartBin, last: ChartBin, end: float) -> ChartBin:
-    # The percentiles of the longer stretch stand for both.
+    # The percentiles of the longer interval represent both.
     return ChartBin(
         one.start_seconds, end, one.successful + last.successful, one.failed + last.failed,
         one.dropped + last.dropped, one.p50_seconds or last.p50_seconds,
