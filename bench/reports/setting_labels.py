@@ -40,9 +40,7 @@ _LABELS = {
     "refused": "Could not log in",
     "lost": "Disconnected during the run",
 }
-_REPEATED = frozenset(
-    {"messages_per_connection", "size_bytes", "from_email"}
-)  # shown in other rows
+_REPEATED = frozenset({"messages_per_connection", "size_bytes", "from_email"})  # in other rows
 
 
 def labelled(values: Mapping[str, object]) -> list[tuple[str, object]]:

@@ -22,8 +22,6 @@ class RunRequest:
     secret: str | None = field(repr=False)  # password or token; None: mock tokens, or no login
     token_ttl_seconds: float | None = None  # of the mock tokens; None: an hour
     files: tuple[bytes, ...] = field(default=(), repr=False)  # messages to send; empty: generated
-    accounts: MailboxesToAdd | None = (
-        None  # the mailboxes to create for the run; the plan uses them
-    )
+    accounts: MailboxesToAdd | None = None  # mailboxes to create, which the plan uses
     runs: int = 1  # of each side, with the scenario compare
     prometheus_port: int | None = None  # on loopback, 0: any; None: the run is not exposed

@@ -1,7 +1,7 @@
 """Lists, adds and removes a running proxy's mailboxes through its admin server.
 
-Every call blocks for a limited time: mailboxes must also be removed in a process's last moment, when
-its event loop has stopped.
+Every call blocks for a limited time: mailboxes must also be removed in a process's last moment,
+when its event loop has stopped.
 """
 
 from __future__ import annotations

@@ -78,9 +78,7 @@ class _AddedMailboxes:
         self._accounts = accounts
         self._mailboxes = accounts.mailboxes
         self._failed: dict[str, str] = {}  # reason by mailbox
-        self._here: dict[
-            str, bool
-        ] = {}  # mailboxes that may have been added: whether it is certain
+        self._here: dict[str, bool] = {}  # possibly added: whether it is certain
 
     async def begin(
         self, interruption: Interruption, announce: Callable[[str], None]
