@@ -101,8 +101,7 @@ async def running_relay(
 
 def _module(name: RelayName, provider: PrivateProvider, folder: Path) -> list[str]:
     folder.mkdir(exist_ok=True)
-    host, port = provider.smtp
-    upstream = ["--upstream", f"{host}:{port}"]
+    upstream = ["--upstream", "{}:{}".format(*provider.smtp)]
     state = ["--state-dir", str(provider.state_dir)]
     if name is RelayName.SPLICE:
         return ["bench.controls.forwarder", *upstream]
@@ -114,9 +113,8 @@ def _module(name: RelayName, provider: PrivateProvider, folder: Path) -> list[st
     config = folder / "accounts.json"
     document = provider.configuration(_MAILBOXES, _LIMITS)
     config.write_text(json.dumps(document | {"listener": {"max_connections": _MAX_CLIENTS}}))
-    options = ["--port", "0", "--admin-port", "0", "--log-level", "warning"]
-    if name is RelayName.PROXY_ASYNCIO:
-        options += ["--loop", "asyncio"]
+    loop = ["--loop", "asyncio" if name is RelayName.PROXY_ASYNCIO else "uvloop"]
+    options = ["--port", "0", "--admin-port", "0", "--log-level", "warning", *loop]
     return ["xoauth2_proxy", "--config", str(config), *state, *options]
 
 

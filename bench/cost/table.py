@@ -33,6 +33,7 @@ _SENDING = (
     ("p50 ms", 1, "p50_ms"),
     ("p99 ms", 1, "p99_ms"),
 )
+_CROWDED = ("×idle", 2, "idle_crowd_ratio"), ("×trickle", 2, "trickling_crowd_ratio")
 _COLUMNS = {
     Method.STREAM: (*_SENDING, ("peak MiB", 1, "peak_mib"), ("turns", 2, "turns_per_message")),
     Method.IDLE: (
@@ -41,11 +42,7 @@ _COLUMNS = {
         ("resident MiB", 1, "rss_mib"),
         ("peak MiB", 1, "peak_mib"),
     ),
-    Method.CROWD: (
-        *_SENDING,
-        ("×idle", 2, "idle_crowd_ratio"),
-        ("×trickle", 2, "trickling_crowd_ratio"),
-    ),
+    Method.CROWD: (*_SENDING, *_CROWDED),
 }
 
 
@@ -91,14 +88,13 @@ def _goals(goals: Sequence[Goal]) -> Table:
     table.add_column("")
     table.add_column("verdict")
     for goal in goals:
-        colour = _COLOURS[goal.verdict]
         limit = _number(goal.limit, 3).rstrip("0").rstrip(".")
         table.add_row(
             goal.measure,
             f"{'≥' if goal.is_minimum else '≤'} {limit}",
             _number(goal.value, 3 if goal.limit < 1 else 2 if goal.limit < 100 else 0),
             goal.unit,
-            f"[{colour}]{goal.verdict}[/{colour}]",
+            f"[{_COLOURS[goal.verdict]}]{goal.verdict}[/]",
         )
     return table
 
