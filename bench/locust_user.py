@@ -237,12 +237,12 @@ def _add_options(parser: LocustArgumentParser, **_: object) -> None:
         help="Password or token; the variable keeps it out of the process list.",
     )
     group = parser.add_argument_group("SMTP", "What Sender sends; --host is smtp://… or smtps://…")
-    group.add_argument("--scenario", help="Sizes and reuse of connections of a named scenario.")
+    group.add_argument("--scenario", help="Sizes and connection reuse of a named scenario.")
     group.add_argument("--sizes", help="4096, or sizes with weights: 4k:70,100k:25,1m:5.")
     group.add_argument("--recipients", default="1", help="Recipients of a message: 3 or 1-5.")
     group.add_argument("--connection", help="kept, per-message, or messages a connection carries.")
     group.add_argument("--pipelined", action="store_true", help="MAIL, RCPT, DATA in one flight.")
-    group.add_argument("--mailbox", help="Who logs in and sends; several with commas between.")
+    group.add_argument("--mailbox", help="Mailboxes to log in as, separated by commas.")
     group.add_argument("--to", default="recipient@outlook.com", help="Recipient.")
     group.add_argument("--mechanism", choices=[one.value for one in Mechanism], help="To log in.")
     group.add_argument("--no-auth", action="store_true", help="Do not log in.")
@@ -291,7 +291,7 @@ def _target(request: RunRequest, host: str) -> TargetRequest:
     except ValueError:
         port = 0
     if url.scheme not in _TLS_OF_SCHEME or port == 0 or (host and not url.hostname):
-        raise TargetError(f"{host} is no address of a mail server: give --host smtp://name:port.")
+        raise TargetError(f"{host} is not a mail server's address: give --host smtp://name:port.")
     tls = _TLS_OF_SCHEME[url.scheme] or request.target.tls
     # All workers must send to the same server, so a worker never starts a private proxy.
     return replace(request.target, host=url.hostname, port=port, tls=tls, may_start_private=False)

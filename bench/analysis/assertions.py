@@ -124,7 +124,7 @@ def parse(expression: str) -> Assertion:
     reader = _Reader(expression)
     name = reader.take(_NAME, "a name")
     if name not in _FIGURES and not re.fullmatch(r"errors\.[A-Za-z0-9-]+", name):
-        reader.fail(f"{name!r} is no name of a figure", reader.position - len(name))
+        reader.fail(f"{name!r} is not the name of a figure", reader.position - len(name))
     measure = _measure(name)
     symbol = reader.take(_OPERATOR, "an operator")
     digits = reader.take(_NUMBER, f"a number ({measure.value})")
@@ -149,7 +149,7 @@ def missing(name: str) -> str:
     if path.startswith("reconciliation."):
         return "nothing was reconciled with a sandbox"
     if path.startswith("provider."):
-        return "there was no sandbox to ask, or it does not say"
+        return "there was no sandbox, or it gave no answer"
     if path == "errors":
         return "there were too many kinds of errors to tell them apart"
     return "no message gave such a figure"

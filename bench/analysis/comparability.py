@@ -214,14 +214,14 @@ def _shown(found: object, field: str) -> str:
 def _machines(found: Sequence[Mapping[str, object]]) -> list[str]:
     if not found:
         return []
-    return [f"The machine, or what ran on it, was not the same: {'; '.join(map(_told, found))}."]
+    return [f"The machine or its software was not the same: {'; '.join(map(_told, found))}."]
 
 
 def _mixtures(found: Sequence[Mapping[str, object]]) -> list[str]:
     mixed = [row for row in found if _is_mixed(row)]
     if not mixed:
         return []
-    return [f"The runs of one side were not alike: {'; '.join(map(_told, mixed))}."]
+    return [f"The runs of one side differ: {'; '.join(map(_told, mixed))}."]
 
 
 def _is_slow(run: Document) -> bool:

@@ -67,7 +67,7 @@ def number(document: Document, path: str) -> float | None:
     if isinstance(found, bool) or not isinstance(found, int | float):
         raise DocumentError(f"{path} is no number")
     if not 0 <= found <= sys.float_info.max:  # which nan and infinity are not
-        raise DocumentError(f"{path} is no number from 0 up")
+        raise DocumentError(f"{path} is not a number from 0 up")
     return found
 
 
@@ -111,10 +111,10 @@ def _parsed(path: Path, kind: str) -> Document:
     with path.open("rb") as file:
         octets = file.read(_MAX_BYTES + 1)
     if len(octets) > _MAX_BYTES:
-        raise DocumentError(f"{path} is larger than any document of ours")
+        raise DocumentError(f"{path} is too large for a document of xoauth2-bench")
     document = json.loads(octets.decode("utf-8"), parse_constant=_refuse)
     if not isinstance(document, dict) or "schema_version" not in document:
-        raise DocumentError(f"{path} is no document of xoauth2-bench: it has no schema_version")
+        raise DocumentError(f"{path} is not a document of xoauth2-bench: it has no schema_version")
     version = document["schema_version"]
     if version != SCHEMA_VERSION:
         raise DocumentError(

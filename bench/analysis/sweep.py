@@ -79,11 +79,11 @@ def loads(text: str, count: int | None = None) -> list[float]:
     if match is not None:
         found = _range(float(match[1]), float(match[2]), count)
     elif count is not None:
-        raise ValueError(f"{text!r} is no range, which a number of steps is for.")
+        raise ValueError(f"{text!r} is not a range, which a number of steps requires.")
     elif _LISTED.fullmatch(text):
         found = [float(word) for word in text.split(",")]
     else:
-        raise ValueError(f"{text!r} is no list like 1,2,4,8 and no range like 50..800.")
+        raise ValueError(f"{text!r} is neither a list like 1,2,4,8 nor a range like 50..800.")
     if any(later <= earlier for earlier, later in pairwise(found)):
         raise ValueError(f"{text!r} does not rise from step to step.")
     if not found or found[0] <= 0:

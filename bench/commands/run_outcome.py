@@ -145,5 +145,5 @@ def _advice(request: RunRequest, runs: list[Run]) -> str:
             f"--state-dir ({request.target.state_dir})?"
         )
     if TLS_FAILED in codes:
-        return "The server's certificate was not accepted: --ca-file names whom to trust."
+        return "The server's certificate was not accepted: give the CA certificate with --ca-file."
     return ""

@@ -377,12 +377,12 @@ def _table(settings: ProviderSettings) -> list[tuple[str, str, str]]:
     """Return the rows that describe the settings in effect and the faults."""
     rows = settings.behaviour.describe()
     endpoint = settings.token_endpoint
-    rows.append(("ttl_seconds", f"{endpoint.ttl_seconds:g}", "How long access tokens are good."))
-    rows.append(("rotation", endpoint.rotation.value, "What becomes of a used refresh token."))
+    rows.append(("ttl_seconds", f"{endpoint.ttl_seconds:g}", "Lifetime of access tokens."))
+    rows.append(("rotation", endpoint.rotation.value, "What happens to a refresh token after use."))
     for fault in settings.faults:
         rows.append((f"fault at {fault.step}", fault.action.value, fault.turn))
     if any(fault.rate is not None for fault in settings.faults) or settings.seed:
-        rows.append(("seed", str(settings.seed), "What chance is made of."))
+        rows.append(("seed", str(settings.seed), "Seed of the random numbers."))
     return rows
 
 

@@ -87,7 +87,7 @@ class SweepOptions(RunOptions):
             metavar="NUMBER",
             min=2,
             max=MAX_STEPS,
-            help="Spread a range evenly over so many.",
+            help="Number of steps to spread a range over evenly.",
             rich_help_panel=LOAD,
         ),
     ] = None

@@ -27,7 +27,7 @@ _JWT = re.compile(r"eyJ[\w-]*\.([\w-]+)\.[\w-]*\Z", re.ASCII)  # behind a prefix
 _BEARER = re.compile(r"auth=Bearer ([!-~]+)\x01\x01\Z", re.ASCII)
 _REASONS = {
     "malformed": "not a token of any sandbox",
-    "signature": "another key has signed it, or it was changed since",
+    "signature": "it was signed with another key, or changed afterwards",
     "mailbox": "it is another mailbox's",
 }
 

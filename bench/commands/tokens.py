@@ -197,7 +197,7 @@ def mint(  # noqa: PLR0913 - one parameter an option
     if is_expired + is_tampered + is_wrong_mailbox > 1:
         _refuse("--expired", "--expired, --tampered and --wrong-mailbox: give one of them.")
     if is_expired and ttl_seconds is not None:
-        _refuse("--ttl", "an expired token is good for no time; give one of --ttl and --expired.")
+        _refuse("--ttl", "an expired token has no lifetime; give either --ttl or --expired.")
     names = [_mailbox(one) for one in accounts]
     tokens = _tokens(state_dir)
     ttl = -1.0 if is_expired else ttl_seconds or _HOUR_SECONDS
@@ -258,7 +258,7 @@ def _given(words: list[str]) -> list[str]:
         _refuse("TOKEN", "there is none on standard input.")
     for value in values:
         if not value.isascii() or not value.isprintable() or " " in value:
-            _refuse("TOKEN", "a token has no blanks, and nothing but ASCII.")
+            _refuse("TOKEN", "a token contains only ASCII and no blanks.")
         if len(value) > _MAX_TOKEN_CHARACTERS:
             _refuse("TOKEN", f"a token has no more than {_MAX_TOKEN_CHARACTERS} characters.")
     return values
@@ -268,7 +268,7 @@ def _lines() -> list[str]:
     try:
         text = sys.stdin.read(_MAX_INPUT_CHARACTERS)
     except UnicodeDecodeError:
-        _refuse("TOKEN", "standard input is no text.")
+        _refuse("TOKEN", "standard input is not text.")
     except OSError as error:
         _refuse("TOKEN", f"standard input cannot be read: {error.strerror}.")
     return [line.strip() for line in text.splitlines() if line.strip()]

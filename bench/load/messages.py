@@ -177,7 +177,7 @@ def read_folder(folder: Path) -> tuple[bytes, ...]:
     except OSError as error:
         raise MessagesUnusable(f"{folder} cannot be read: {error}") from error
     if not contents:
-        raise MessagesUnusable(f"{folder} holds no .eml file.")
+        raise MessagesUnusable(f"{folder} contains no .eml file.")
     return tuple(contents)
 
 

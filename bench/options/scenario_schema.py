@@ -114,13 +114,14 @@ class RelayLimits(BaseModel):
         default=50, ge=1, le=1000, description="Connections to the provider."
     )
     max_messages_per_connection: int = Field(
-        default=1000, ge=1, description="Then the relay opens another, and logs in anew."
+        default=1000, ge=1, description="Then the relay opens another and logs in again."
     )
-    messages_per_minute: int | None = Field(
-        default=None, ge=1, description="What is more waits for its turn."
-    )
+    messages_per_minute: int | None = Field(default=None, ge=1, description="Further ones wait.")
     wait_seconds: float | None = Field(
-        default=None, ge=0, le=3600, description="For a connection or a turn; then 451 4.3.2."
+        default=None,
+        ge=0,
+        le=3600,
+        description="Longest wait for a connection or a turn; then 451 4.3.2.",
     )
 
 
@@ -140,11 +141,9 @@ class ScenarioDocument(BaseModel, title="Scenario"):
     schema_url: str = Field(default="", alias="$schema", description="For editors.")
     version: Literal[1] = Field(description="Of this form.")
     name: str = Field(
-        pattern="^[a-z0-9][a-z0-9-]{0,63}$", description="What the report calls the run."
+        pattern="^[a-z0-9][a-z0-9-]{0,63}$", description="Name of the run in the report."
     )
-    description: str = Field(
-        default="", max_length=2000, description="What the case shows, for people."
-    )
+    description: str = Field(default="", max_length=2000, description="Description for people.")
     load: LoadSection = Field(default_factory=LoadSection)  # type: ignore[valid-type]
     provider: dict[str, Any] = {}
     relay: RelaySection = Field(default_factory=RelaySection)

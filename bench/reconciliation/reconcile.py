@@ -70,7 +70,7 @@ class SandboxMessages:
         try:
             return await fetch_object(self._messages_url, query)
         except FetchFailed as error:
-            raise SandboxUnavailable(f"the sandbox is of no help: {error}") from error
+            raise SandboxUnavailable(f"the sandbox cannot tell: {error}") from error
 
 
 async def reconcile(
@@ -113,7 +113,7 @@ async def reconcile(
 def _entries(page: dict[str, object]) -> list[dict[str, object]]:
     entries = page.get("messages")
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise SandboxUnavailable("the sandbox answers no list of messages")
+        raise SandboxUnavailable("the sandbox returned no list of messages")
     return entries
 
 

@@ -80,7 +80,7 @@ def _remarks(document: Document) -> list[str]:
     for step in rows(document, "steps"):
         if value(part(step, "run"), "partial") is True:
             load = number(step, "load")
-            remarks.append(f"The step at {load:g} is partial, and has no part in the knee.")
+            remarks.append(f"The step at {load:g} is partial and does not count for the knee.")
     return remarks
 
 

@@ -270,7 +270,7 @@ def _generator(generator: GeneratorFigures) -> list[str]:
     lines = [
         "Generator:       "
         + (
-            "not watched long enough to say anything of it"
+            "not measured long enough"
             if lag is None
             else f"{generator.cpu_share:.0%} of a core, event loop "
             f"{_words(formatting.duration(lag))} late at P99"

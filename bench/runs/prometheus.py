@@ -51,7 +51,7 @@ class RunCollector(Collector):
         """Yield the current value of each figure."""
         recorder = self._recorder
         messages = CounterMetricFamily(
-            "xoauth2_bench_messages", "Messages that came to an end.", labels=["outcome"]
+            "xoauth2_bench_messages", "Finished messages.", labels=["outcome"]
         )
         for outcome in ("succeeded", "failed", "dropped"):
             messages.add_metric([outcome], getattr(recorder, outcome))
@@ -65,12 +65,12 @@ class RunCollector(Collector):
             failures.add_metric([code], count)
         yield failures
         yield self._latency()
-        yield _gauge("in_flight", "Messages taken up and not answered yet.", recorder.in_flight)
+        yield _gauge("in_flight", "Messages in flight.", recorder.in_flight)
         seconds = self._measured_seconds()
-        yield _gauge("measured_seconds", "How long is measured by now; below 0: warm-up.", seconds)
+        yield _gauge("measured_seconds", "Time measured so far; negative: warm-up.", seconds)
         if self._pace.rate is not None:
             due = self._pace.rate.at(max(0.0, seconds + self._pace.warmup_seconds))
-            yield _gauge("target_rate_per_second", "Messages that are due a second now.", due)
+            yield _gauge("target_rate_per_second", "Current arrival rate per second.", due)
 
     def _latency(self) -> HistogramMetricFamily:
         histogram = self._recorder.latency
@@ -112,7 +112,7 @@ async def serving_metrics(port: int | None, collector: Collector) -> AsyncIterat
         try:
             await web.TCPSite(runner, _HOST, port).start()
         except OSError as error:
-            reason = f"Port {port} cannot be had for Prometheus: {error}"
+            reason = f"Port {port} cannot be opened for Prometheus: {error}"
             raise PrometheusPortError(reason) from error
         yield f"http://{_HOST}:{runner.addresses[0][1]}/metrics"
     finally:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 MAX_BATCH = 100  # the admin server's limit for one request
 _MAX_BYTES = 8 << 20
 _MAX_SHOWN_CHARACTERS = 300
-_FORBIDDEN = "the admin server wants its token: set XOAUTH2_PROXY_ADMIN_TOKEN"
+_FORBIDDEN = "the admin server requires its token: set XOAUTH2_PROXY_ADMIN_TOKEN"
 
 
 class AdminError(Exception):
@@ -49,7 +49,7 @@ class AdminApi:
         """Raises `ValueError`: the URL is not http or https with a host."""
         parts = urlsplit(url)
         if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise ValueError(f"{url} is no http URL")
+            raise ValueError(f"{url} is not an http URL")
         self.url = url.rstrip("/")
         self.host = parts.hostname
         self.is_clear = parts.scheme == "http"
@@ -153,7 +153,7 @@ def _rows(answer: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
     if not isinstance(rows, list) or not all(
         isinstance(one, dict) and "email" in one for one in rows
     ):
-        raise AdminUnavailable(f"the admin server's answer has no list of {key}")
+        raise AdminUnavailable(f"the admin server's response has no list of {key}")
     return rows
 
 

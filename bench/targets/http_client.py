@@ -35,7 +35,7 @@ async def fetch(url: str, query: Mapping[str, str] | None = None, *, method: str
             async for chunk in response.content.iter_any():
                 octets += chunk
                 if len(octets) > _MAX_BYTES:
-                    raise FetchFailed("the answer is too long")
+                    raise FetchFailed("the response is too long")
     except (aiohttp.ClientError, OSError) as error:
         raise FetchFailed(f"it does not answer: {str(error) or type(error).__name__}") from error
     return bytes(octets)
@@ -50,7 +50,7 @@ async def fetch_object(url: str, query: Mapping[str, str] | None = None) -> dict
     try:
         answer = json.loads(await fetch(url, query))
     except ValueError as error:
-        raise FetchFailed("it answers something that is not JSON") from error
+        raise FetchFailed("the response is not JSON") from error
     if not isinstance(answer, dict):
-        raise FetchFailed("it answers no JSON object")
+        raise FetchFailed("the response is not a JSON object")
     return answer

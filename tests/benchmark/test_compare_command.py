@@ -105,7 +105,7 @@ def test_a_report_that_cannot_be_written_is_told(tmp_path: Path, before: list[Pa
         ("{", "cannot be read"),
         ('{"schema_version": NaN}', "NaN is not JSON"),
         ("[" * 100_000, "cannot be read"),
-        ("[]", "no document of xoauth2-bench"),
+        ("[]", "not a document of xoauth2-bench"),
         ('{"schema_version": 1}', "has schema_version 1; this program reads 2"),
         ('{"schema_version": 2, "kind": "sweep"}', "of kind 'sweep'; a run is needed"),
         ('{"schema_version": 2, "kind": "run"}', "the document has no config.model"),

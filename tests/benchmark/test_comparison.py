@@ -195,7 +195,7 @@ def test_whether_mail_was_lost_is_not_guessed_where_it_was_not_checked() -> None
     [
         (
             {"environment__python": "3.14"},
-            "The machine, or what ran on it, was not the same: python: 3.11.2 against 3.14.",
+            "The machine or its software was not the same: python: 3.11.2 against 3.14.",
         ),
         (
             {"generator__was_bottleneck": True, "generator__reason": "CPU 99 %"},
@@ -220,9 +220,7 @@ def test_conditions_that_differ_are_listed_with_their_values() -> None:
         }
     ]
     assert document["differs"] == []
-    assert document["warnings"] == [
-        "The runs of one side were not alike: processes: 1 or 2 against 1."
-    ]
+    assert document["warnings"] == ["The runs of one side differ: processes: 1 or 2 against 1."]
 
 
 def test_what_was_varied_on_purpose_is_told_with_its_values_and_not_warned_of() -> None:
@@ -282,7 +280,7 @@ def test_what_to_beware_of_stands_above_the_figures_in_lines_of_whole_words() ->
         lines.append(re.sub(r"\x1b\[[0-9;]*m", "", out.getvalue()).splitlines())
     terminal, elsewhere = lines
     assert elsewhere[0] == "Differs: connections at once: 10 against 20"
-    assert elsewhere[1].startswith("Beware: The machine, or what ran on it,")
+    assert elsewhere[1].startswith("Beware: The machine or its software")
     figures = next(at for at, one in enumerate(elsewhere) if one.startswith("Throughput"))
     assert figures > 1
     words = " ".join(" ".join(elsewhere).split()).split()

@@ -202,7 +202,7 @@ def test_the_figures_shown_are_those_of_the_document() -> None:
         "Token requests 4",
         "p95<=500ms 30.0 ms ✓ met",
         "lost==0 2 ✕ not met",
-        "token_requests<5 not known: there was no sandbox to ask, or it does not say ✕ not met",
+        "token_requests<5 not known: there was no sandbox, or it gave no answer ✕ not met",
         "421 because 50",
         "CPU, of a core for each 31.00 %",
     ):

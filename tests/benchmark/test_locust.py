@@ -187,7 +187,7 @@ async def test_a_locustfile_of_ones_own_uses_the_user(tmp_path: Path) -> None:
     ("arguments", "complaint"),
     [
         (("--host", "smtp://192.0.2.1:25", "--no-auth"), "not a loopback address"),
-        (("--host", "http://127.0.0.1:25", "--no-auth"), "no address of a mail server"),
+        (("--host", "http://127.0.0.1:25", "--no-auth"), "not a mail server's address"),
         (("--host", "smtp://127.0.0.1:1", "--no-auth"), "Nothing listens at 127.0.0.1:1"),
         (("--host", "smtp://127.0.0.1:1"), "is required, with --password"),
     ],

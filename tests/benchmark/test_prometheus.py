@@ -107,7 +107,7 @@ async def test_a_port_that_is_taken_is_said_in_words() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         collector = RunCollector(Recorder(planned=1), Pace(num_emails=1), lambda: 0.0)
-        with pytest.raises(PrometheusPortError, match=f"Port {port} cannot be had"):
+        with pytest.raises(PrometheusPortError, match=f"Port {port} cannot be opened"):
             async with serving_metrics(port, collector):
                 pass
 

@@ -80,7 +80,7 @@ async def answering(body: bytes, status: int = 200) -> AsyncIterator[str]:
     [
         (b"{}", 500, "does not answer"),
         (b"<html>", 200, "not JSON"),
-        (b"[]", 200, "no JSON object"),
+        (b"[]", 200, "not a JSON object"),
         (b"x" * 2000, 200, "too long"),
     ],
 )

@@ -185,7 +185,7 @@ async def test_the_admin_servers_token_comes_from_the_environment(
     [
         ("http://192.0.2.1:9090", {}, "", "give --allow-remote"),
         ("http://192.0.2.1:9090", {"allow_remote": True}, "secret", "in clear"),
-        ("ftp://127.0.0.1", {}, "", "no http URL"),
+        ("ftp://127.0.0.1", {}, "", "not an http URL"),
         ("http://127.0.0.1:1", {}, "", "does not answer"),
     ],
 )

@@ -150,22 +150,22 @@ def test_loads_are_a_list_or_a_range(text: str, expected: list[float]) -> None:
 
 def test_a_range_can_be_spread_evenly() -> None:
     assert loads("50..800", 4) == [50, 300, 550, 800]
-    with pytest.raises(ValueError, match="no range"):
+    with pytest.raises(ValueError, match="not a range"):
         loads("1,2,4", 3)
 
 
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("", "no list"),
-        ("a,b", "no list"),
-        ("1,,2", "no list"),
+        ("", "neither a list"),
+        ("a,b", "neither a list"),
+        ("1,,2", "neither a list"),
         ("4,2", "does not rise"),
         ("2,2", "does not rise"),
         ("0,1", "begin above 0"),
         ("800..50", "does not rise"),
         ("0..8", "does not rise from above 0"),
-        ("1..8:4", "no list"),
+        ("1..8:4", "neither a list"),
         (",".join(map(str, range(1, 60))), f"more than {MAX_STEPS}"),
     ],
 )

@@ -176,7 +176,7 @@ async def test_counts_are_right_at_whatever_moment_it_is_stopped(
         (("--concurrent", "4,2"), "does not rise"),
         (("--concurrent", "1.5"), "is not a whole number of connections"),
         (("--concurrent", "1,2", "--arrival-rate", "5,6"), "only one value with --arrival-rate"),
-        (("--concurrent", "1,2", "--steps", "4"), "no range"),
+        (("--concurrent", "1,2", "--steps", "4"), "not a range"),
         (("--assert", "lost==0"), "single run"),
         (("--scenario", "compare"), "two runs"),
         (("--concurrent", "1,20000000"), "--concurrent"),
