@@ -72,7 +72,7 @@ OK, SEQUENCE = [replies.SENDER_OK, replies.RECIPIENT_OK], replies.BAD_SEQUENCE
         ([MAIL, RCPT, "BDAT", RCPT], [*OK, None, SEQUENCE]),
         ([MAIL, RCPT, "BDAT", MAIL], [*OK, None, SEQUENCE]),
         ([MAIL, "BDAT", RCPT, "BDAT"],
-         [replies.SENDER_OK, SEQUENCE, replies.RECIPIENT_OK, SEQUENCE]),
+         [replies.SENDER_OK, SEQUENCE, SEQUENCE, SEQUENCE]),
         (["MAIL FROM:x", MAIL], [replies.SENDER_MALFORMED, replies.SENDER_OK]),
     ],
 )  # fmt: skip

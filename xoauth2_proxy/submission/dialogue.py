@@ -67,6 +67,10 @@ class State(Enum):
     CLOSED = auto()  # the dialogue has ended
 
 
+# Found as globals many times for each message: an Enum's attribute costs several times as much.
+COMMAND, RESPONSE, LAST_RESPONSE, DATA, CHUNK, WAITING, CLOSED = State
+
+
 class _LineTooLong(Exception):
     """A line exceeded its limit; only its first octets were kept, as `start`."""
 
@@ -85,7 +89,7 @@ class ClientDialogue:
         trace: Callable[[str, int], None] | None = None,
     ) -> None:
         """`current_login` as in `Authenticator`; `trace` hears each command's verb and code."""
-        self.state = State.COMMAND
+        self.state = COMMAND
         self._policy = policy
         self._current_login = current_login
         self._trace = trace
@@ -113,14 +117,14 @@ class ClientDialogue:
         self._chunk: Chunk
         self._chunk_refusal: Reply | None = None
         self._remaining = 0  # octets of the chunk
-        self._content_state = State.DATA  # where `content_sent` goes on
+        self._content_state = DATA  # where `content_sent` goes on
 
     # The caller's side.
 
     @property
     def is_closed(self) -> bool:
         """Whether the dialogue has ended."""
-        return self.state is State.CLOSED
+        return self.state is CLOSED
 
     @property
     def is_mid_line(self) -> bool:
@@ -153,9 +157,9 @@ class ClientDialogue:
 
     def close(self, reply: Reply | None = None) -> Signal:
         """End the dialogue, with a last reply if there is one."""
-        if reply is not None and self.state is not State.CLOSED:
+        if reply is not None and self.state is not CLOSED:
             self._answer(reply)
-        self.state = State.CLOSED
+        self.state = CLOSED
         return Signal.ENDED
 
     def take(self) -> bytes:
@@ -167,7 +171,7 @@ class ClientDialogue:
 
     def next_event(self) -> Event | None:
         """Return what the caller must see to next; None if octets are needed first."""
-        if self.state is State.CLOSED:
+        if self.state is CLOSED:
             return Signal.ENDED
         for _ in range(_STEPS_PER_TURN):
             if self._is_draining and self._may_drain:
@@ -185,40 +189,40 @@ class ClientDialogue:
     def _step(self) -> Event | None:
         """Read one line, or one piece of content. Raises `_LineTooLong`."""
         state = self.state
-        if state is State.DATA:
+        if state is DATA:
             return self._read_data()
-        if state is State.CHUNK:
+        if state is CHUNK:
             return self._read_chunk()
-        if state is State.WAITING:
+        if state is WAITING:
             raise RuntimeError("the last event has not been answered")
         line = self._line()
         if line is None:
             return Signal.OCTETS_NEEDED
-        return self._command(line) if state is State.COMMAND else self._response(line)
+        return self._command(line) if state is COMMAND else self._response(line)
 
     # Answers to events. After the end of the dialogue they say nothing.
 
     def logged_in(self, login: Login) -> None:
         """The credentials are right."""
-        if self._resume(State.COMMAND):
+        if self._resume(COMMAND):
             self._login = login
             self._answer(replies.AUTHENTICATED)
 
     def login_failed(self, reply: Reply, *, is_token: bool) -> None:
         """The credentials are wrong (535), or could not be checked."""
-        if not self._resume(State.COMMAND):
+        if not self._resume(COMMAND):
             return
         if reply.code == 535 and is_token:
             # XOAUTH2 and OAUTHBEARER: the error goes into a challenge, whose response is ignored.
             self._challenge(challenge_line(sasl.token_error_challenge(self._mechanism)))
             self._refusal = reply
-            self.state = State.LAST_RESPONSE
+            self.state = LAST_RESPONSE
         else:
             self._auth_refused(reply, is_failure=reply.code == 535)
 
     def recipient_answered(self, reply: Reply) -> None:
         """The provider's reply to the recipient."""
-        if self._resume(State.COMMAND):
+        if self._resume(COMMAND):
             if not reply.is_positive:
                 self._transaction.remove_last_recipient()
             self._answer(reply)
@@ -229,13 +233,13 @@ class ClientDialogue:
 
     def finish(self, reply: Reply) -> None:
         """The final reply to the message."""
-        if self._resume(State.COMMAND):
+        if self._resume(COMMAND):
             self._end_transaction()
             self._answer(reply)
 
     def secured(self) -> None:
         """TLS is in place. Octets fed since `TLS_REQUESTED` have come through it."""
-        if self._resume(State.COMMAND):
+        if self._resume(COMMAND):
             self._is_secure = True
             self._greeted = False
             self._login = None
@@ -243,11 +247,11 @@ class ClientDialogue:
 
     def _resume(self, state: State) -> bool:
         """Read on. Return False if the dialogue was closed meanwhile."""
-        if self.state is State.WAITING:
+        if self.state is WAITING:
             self.state = state
-        elif self.state is not State.CLOSED:
+        elif self.state is not CLOSED:
             raise RuntimeError("there is no event to answer")
-        return self.state is not State.CLOSED
+        return self.state is not CLOSED
 
     # Lines.
 
@@ -273,12 +277,12 @@ class ClientDialogue:
         return line
 
     def _long_line_read(self, start: bytes) -> Event | None:
-        if self.state is State.COMMAND:
+        if self.state is COMMAND:
             is_auth = start[:5].upper() == b"AUTH "
             return self._bad_line(
                 start, replies.AUTH_LINE_TOO_LONG if is_auth else replies.COMMAND_TOO_LONG
             )
-        if self.state is State.RESPONSE:
+        if self.state is RESPONSE:
             return self._auth_ended(replies.AUTH_LINE_TOO_LONG)
         return self._response(start)
 
@@ -321,7 +325,7 @@ class ClientDialogue:
 
     @property
     def _may_drain(self) -> bool:
-        is_between = self.state in (State.COMMAND, State.RESPONSE, State.LAST_RESPONSE)
+        is_between = self.state in (COMMAND, RESPONSE, LAST_RESPONSE)
         return is_between and not self._transaction.has_begun
 
     # EHLO, STARTTLS and the commands without effect on a transaction.
@@ -363,7 +367,7 @@ class ClientDialogue:
         if self.unread_bytes:
             return self.close(replies.OCTETS_AFTER_STARTTLS)
         self._answer(replies.START_TLS)
-        self.state = State.WAITING
+        self.state = WAITING
         return Signal.TLS_REQUESTED
 
     def _noop(self, argument: str) -> Event | None:
@@ -417,9 +421,9 @@ class ClientDialogue:
         return None if mechanism in sasl.MECHANISMS else replies.AUTH_MECHANISM_UNKNOWN
 
     def _response(self, line: bytes) -> Event | None:
-        if self.state is State.RESPONSE:
+        if self.state is RESPONSE:
             return self._credentials(self._auth.respond, line)
-        self.state = State.COMMAND  # whatever the response to a refused token
+        self.state = COMMAND  # whatever the response to a refused token
         return self._auth_refused(self._refusal, is_failure=True)
 
     def _credentials(
@@ -432,9 +436,9 @@ class ClientDialogue:
             return self._auth_ended(ended.reply)
         if credentials is None:
             self._challenge(self._auth.challenge)
-            self.state = State.RESPONSE
+            self.state = RESPONSE
             return None
-        self.state = State.WAITING
+        self.state = WAITING
         return LoginAttempt(self._mechanism, credentials)
 
     def _challenge(self, line: bytes) -> None:
@@ -443,7 +447,7 @@ class ClientDialogue:
         self._output.append(line)
 
     def _auth_ended(self, reply: Reply) -> Event | None:
-        self.state = State.COMMAND
+        self.state = COMMAND
         self._auth_refused(reply, is_failure=True)
         return LoginMalformed(self._mechanism)
 
@@ -479,7 +483,7 @@ class ClientDialogue:
         answer = self._transaction.rcpt(argument)
         if answer is replies.RECIPIENT_OK and self._login.account.verifies:
             self._is_streaming = True
-            self.state = State.WAITING
+            self.state = WAITING
             return RecipientAdded(self._login, self._transaction.envelope)
         return self._answer(answer)
 
@@ -492,7 +496,7 @@ class ClientDialogue:
             return self._answer(refusal)
         self._collector = self._transaction.new_collector()
         self._data = DataReader(self._collector)
-        self.state = State.DATA
+        self.state = DATA
         return self._answer(replies.SEND_CONTENT)
 
     def _bdat(self, argument: str) -> Event | None:
@@ -507,7 +511,7 @@ class ClientDialogue:
         self._chunk_refusal = refusal
         self._collector = None if refusal else self._transaction.chunks
         self._remaining = self._chunk.size_bytes
-        self.state = State.CHUNK
+        self.state = CHUNK
         return None
 
     def _auth_missing(self) -> Reply | None:
@@ -518,7 +522,7 @@ class ClientDialogue:
             return Signal.OCTETS_NEEDED
         rest = self._data.feed(self._octets(_PIECE_BYTES))
         if rest is None:
-            return self._content_event(State.DATA)
+            return self._content_event(DATA)
         self._buffer = rest + self._buffer[self._start :]
         self._start = 0
         return self._complete(is_stuffed=True)
@@ -533,13 +537,13 @@ class ClientDialogue:
         if self._collector is None:
             return None
         self._collector.add(octets)
-        return self._content_event(State.CHUNK)
+        return self._content_event(CHUNK)
 
     def _end_chunk(self) -> Event | None:
         collector, refusal = self._collector, self._chunk_refusal
         if collector is not None and self._chunk.is_last:
             return self._complete(is_stuffed=False)
-        self.state = State.COMMAND
+        self.state = COMMAND
         if collector is not None and not collector.is_too_large:
             return self._answer(replies.CHUNK_OK)
         self._transaction.fail()  # RFC 3030 §2: only RSET is accepted next
@@ -562,8 +566,8 @@ class ClientDialogue:
         if held == 0 or (held <= self._policy.buffer_bytes and not self._is_streaming):
             return None
         self._is_streaming = True
-        self._content_state, self.state = state, State.WAITING
-        is_stuffed = state is State.DATA
+        self._content_state, self.state = state, WAITING
+        is_stuffed = state is DATA
         envelope = self._transaction.envelope
         return ContentArrived(login, envelope, collector.take(), is_stuffed, is_last=False)
 
@@ -575,11 +579,11 @@ class ClientDialogue:
         refusal = collector.refusal()
         if refusal is not None:
             answer = replies.TOO_LARGE if refusal is Refusal.TOO_LARGE else replies.BARE_LINE_ENDS
-            self.state = State.COMMAND
+            self.state = COMMAND
             self._answer(answer)
             self._end_transaction()
             return MessageRefused(login, envelope, collector.size_bytes, answer)
-        self.state = State.WAITING
+        self.state = WAITING
         if self._is_streaming:
             return ContentArrived(login, envelope, collector.take(), is_stuffed, is_last=True)
         return MessageComplete(login, envelope, collector.content(is_stuffed=is_stuffed))

@@ -50,6 +50,8 @@ class State(Enum):
     FINAL = auto()  # all of the content is out, after its envelope was accepted
     CLOSED = auto()  # nothing can be sent any more
 
+    __hash__ = object.__hash__  # Enum's own is a Python function, and the tables are asked often
+
 
 # I3. Before content leaves, nothing can have been delivered. While it is incomplete, the provider
 # must discard it (RFC 5321 §4.1.1.4, RFC 3030 §2). Once it is complete, only the reply can tell.
@@ -86,6 +88,8 @@ class Command(Enum):
     CONTENT = auto()  # the final dot of DATA, or the last octet of BDAT LAST
     RECIPIENT = auto()  # a RCPT by itself: its reply ends the step, whatever it is
     OTHER = auto()  # AUTH and its responses: the caller judges the reply
+
+    __hash__ = object.__hash__  # as above
 
 
 class Meaning(Enum):
