@@ -22,6 +22,7 @@ _BARE_CR = re.compile(rb"\r[^\n]")
 _REMARKABLE = re.compile(rb"\r(?!\n[^.])")
 _NO_LINE_END = bytes(octet for octet in range(256) if octet not in b"\r\n")
 _MESSAGE_ID = re.compile(rb"^message-id:[ \t]*(\S+)", re.IGNORECASE | re.MULTILINE)
+_MAX_LOOKS = 64  # lines of one chunk that are looked at one by one
 MAX_HEADER_BYTES = 16_384  # how far `message_id` looks
 
 
@@ -197,20 +198,28 @@ class DataReader:
     def feed(self, chunk: bytes) -> bytes | None:
         """Take a chunk; return the octets after the end of the data, or None before the end."""
         window = self._tail + chunk
-        remarkable = _REMARKABLE.search(window)
-        if remarkable is None:
-            end, is_plain = None, True
-        else:
-            end = _END_OF_DATA.search(window, remarkable.start())
-            is_plain = end is not None and end.start() == remarkable.start()
-            self._sink.may_have_dots = self._sink.may_have_dots or not is_plain
-        if end is not None:
-            self._pass_on(window[: end.start() + 2], is_plain=is_plain)
-            return window[end.end() :]
+        end, is_plain = self._end_of(window)
+        if end >= 0:
+            self._pass_on(window[:end], is_plain=is_plain)
+            return window[end + len(".\r\n") :]
         kept = min(len(window), len(END_OF_DATA) - 1)
         self._pass_on(window[: len(window) - kept], is_plain=is_plain)
         self._tail = window[len(window) - kept :]
         return None
+
+    def _end_of(self, window: bytes) -> tuple[int, bool]:
+        """Return where the content ends, or -1, and whether it surely has no bare CR before."""
+        last = len(window) - 1
+        for number, match in enumerate(_REMARKABLE.finditer(window)):
+            at = match.start()
+            if window.startswith(END_OF_DATA, at):
+                return at + 2, True
+            is_bare = at < last and window[at + 1] != 0x0A
+            self._sink.may_have_dots = self._sink.may_have_dots or at + 1 < last
+            if is_bare or number == _MAX_LOOKS:
+                end = _END_OF_DATA.search(window, at)
+                return (-1 if end is None else end.start() + 2), False
+        return -1, True
 
     def _pass_on(self, octets: bytes, *, is_plain: bool) -> None:
         if self._not_content:
