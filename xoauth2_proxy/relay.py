@@ -377,7 +377,7 @@ class StreamingMessage(_Message):
         self._relay.report(self._record, answer)
 
     async def _get_go_ahead(self) -> None:
-        """Bring the provider to wait for content, unless it does already or has refused."""
+        """Send the envelope if needed, then DATA; do nothing if that is settled."""
         if self._has_go_ahead or self._answer is not None:
             return
 

@@ -305,7 +305,7 @@ class AccountPool:
         if waiter in self.waiters:
             self.waiters.remove(waiter)
         elif served.done() and not served.cancelled() and served.exception() is None:
-            # It was served in the moment it gave up: the next one gets it.
+            # It was served just as it gave up: pass this on to the next waiter.
             self._hand_over(served.result())
 
     def _hand_over(self, connection: Connection | None) -> None:

@@ -31,7 +31,7 @@ _PATIENCE_SECONDS = {
     State.GO_AHEAD: 300.0,
     State.GRANTED: 180.0,
     State.CONTENT: 180.0,  # RFC 5321 §4.5.3.2.5
-    State.FLIGHT: 300.0,  # RFC 5321 §4.5.3.2.6 allows 10 minutes; our client's end comes first
+    State.FLIGHT: 300.0,  # RFC 5321 §4.5.3.2.6 allows 10 minutes; clients give up sooner
     State.FINAL: 300.0,
 }
 _WRITE_BUFFER_BYTES = 65_536  # the event loops' default for TLS is 512 KiB a connection

@@ -57,7 +57,7 @@ class Pool:
             await asyncio.sleep(delay)
 
     def note_reply(self, account: Account, reply: Reply) -> None:
-        """Heed a provider that says the mailbox has too many connections."""
+        """Lower the cap if the provider reports too many connections."""
         if reply.code == 432:
             self._pool_of(account).lower()
 
@@ -73,7 +73,7 @@ class Pool:
         return Lease(self._pool_of(account), open_connection, credential, new=new)
 
     def use(self, accounts: Iterable[Account]) -> None:
-        """Go on with these accounts; connections of others, and of changed ones, are closed.
+        """Replace the accounts; close the connections of others, and of changed ones.
 
         Those in use are closed as they come back. Clients that logged in before may go on with an
         account as it was, but not beyond the limits that it has now.
