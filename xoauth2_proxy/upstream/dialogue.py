@@ -444,7 +444,7 @@ class Dialogue:
         """Whether a 2yz can only be the reply to the message (I2).
 
         RFC 3463 §3.2: x.1.z speaks of an address, so that one answers MAIL or RCPT. Behind BDAT a
-        reply without an enhanced code may be anybody's; behind DATA, 354 came between.
+        reply without an enhanced code may answer another command; behind DATA, 354 came between.
         """
         if reply.code != 250 or reply.enhanced.startswith("2.1."):
             return False
