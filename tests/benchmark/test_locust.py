@@ -17,7 +17,7 @@ import pytest
 
 import bench
 from tests.benchmark.scripted_server import PASSWORD, ScriptedServer, scripted_server
-from tests.support.waiting import PATIENCE_SECONDS
+from tests.support.waiting import PATIENCE_SECONDS, until
 from xoauth2_proxy.sandbox.app import Sandbox
 from xoauth2_proxy.sandbox.provider_settings import ProviderSettings
 
@@ -35,7 +35,8 @@ pytestmark = [
 
 LOCUSTFILE = Path(bench.__file__).with_name("locust_user.py")
 # With -s Locust lets sends in flight finish, so that its figures can be exact.
-HEADLESS = ("--headless", "-u", "4", "-r", "4", "-t", "2s", "-s", "10", "--only-summary")
+USERS = ("--headless", "-u", "4", "-r", "4", "-s", "10", "--only-summary")
+HEADLESS = (*USERS, "-t", "2s")
 
 Counts = dict[str, tuple[int, int]]  # requests and failures, by type
 
@@ -45,6 +46,10 @@ class Process:
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
+
+    def stop(self) -> None:
+        """Ask it to end, as Ctrl+C or a service manager does."""
+        self._process.terminate()
 
     async def end(self) -> tuple[int, str]:
         """Return exit code and output when it has ended."""
@@ -105,11 +110,13 @@ async def test_a_masters_statistics_are_what_the_sandbox_received(
     ours = ("--use-mock-tokens", "--state-dir", str(tmp_path / "state"), "--connection", "50")
     target = address(sandbox.smtp_address[1])
     binding = ("--master-bind-host", "127.0.0.1", "--master-bind-port", port)
-    leading = (*HEADLESS, "--master", "--expect-workers", "1", *binding)
+    leading = (*USERS, "--master", "--expect-workers", "1", *binding)
     following = ("--worker", "--master-host", "127.0.0.1", "--master-port", port)
     async with AsyncExitStack() as stack:
         master = await stack.enter_async_context(locust(tmp_path, *leading, *target, *ours))
         worker = await stack.enter_async_context(locust(tmp_path, *following, *ours))
+        await until(lambda: sandbox.received.total > 50)
+        master.stop()
         for code, out in (await master.end(), await worker.end()):
             assert code == 0, out
     found, saw = counts(tmp_path), sandbox.counters
