@@ -62,7 +62,7 @@ _REFUSED = ("assertions", "ramp_from", "ramp_seconds", "scenario_file", "runs") 
 
 @dataclass(frozen=True, kw_only=True)
 class SweepOptions(RunOptions):
-    """The options of a sweep: those of a run, two of them with several values."""
+    """The options of a sweep: a run's options, two of which take several values."""
 
     concurrent: Annotated[
         str | None,

@@ -211,7 +211,7 @@ class TestReading:
     ) -> None:
         result = config.load({"accounts": []})
         assert (result.accounts, result.runtime_accounts) == ((), frozenset())
-        assert result.warnings == ("there is no account yet: nobody can log in",)
+        assert result.warnings == ("there is no account yet: no one can log in",)
         added.add(new())
         assert config.load().warnings == ()
 

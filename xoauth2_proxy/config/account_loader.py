@@ -1,4 +1,4 @@
-"""Loads accounts: those of the file, those that were added at run time, and those to be added.
+"""Loads the accounts of the file, the accounts added at run time, and an account to be added.
 
 The keys of an account are checked one by one, then with one another, with its provider and with the
 other accounts. What is wrong with one account hides nothing that is wrong with another. In the file

@@ -75,7 +75,7 @@ def load(
     if accounts and all(map(is_disabled, accounts)) and not loader.runtime_keys:
         problems.append(("accounts", "no account is enabled"))
     if not accounts and not loader.accounts:
-        warnings.append("there is no account yet: nobody can log in")
+        warnings.append("there is no account yet: no one can log in")
     raise_if_any(problems)
     config = Config(
         accounts=tuple(loader.accounts),

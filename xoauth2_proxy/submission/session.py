@@ -166,10 +166,11 @@ class ClientSession(SMTP):
 
     def cut(self) -> None:
         """Send 421 and close, whatever is under way. No message was acknowledged."""
-        if self._task is None:
+        if self._task is None or self._task.done():
             self._end(replies.SHUTTING_DOWN)
         else:
-            self._task.add_done_callback(lambda _: self._end(replies.SHUTTING_DOWN))
+            # It may end by itself just now, and the dialogue go on to another task.
+            self._task.add_done_callback(lambda _: self.cut())
             # Not before the task has begun: a message that is never begun would not be recorded.
             self.loop.call_soon(self._task.cancel)
 
@@ -293,7 +294,7 @@ class ClientSession(SMTP):
             self._advance()
 
     def _end(self, reply: Reply | None = None) -> None:
-        """Say the last words and close the connection."""
+        """Send the last replies and close the connection."""
         if self._has_ended:
             return
         self._dialogue.close(reply)
