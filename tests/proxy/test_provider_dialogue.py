@@ -47,6 +47,19 @@ def sending(
     return dialogue
 
 
+def awaiting_final_reply(extensions: Mapping[str, str]) -> Dialogue:
+    """Return a dialogue that has sent a whole message, whose envelope was accepted."""
+    dialogue = sending(extensions, is_fresh=False)
+    for answer in [b"250 2.1.0 a\r\n", b"250 2.1.5 b\r\n", b"354 go\r\n"]:
+        while dialogue.take():
+            pass
+        if dialogue.state is not State.FINAL:
+            dialogue.feed(answer)
+    while dialogue.take():
+        pass
+    return dialogue
+
+
 def flights(dialogue: Dialogue, *blocks: bytes) -> list[bytes]:
     """Return what is sent at first and after each block of replies."""
     sent = [dialogue.take()]
@@ -220,14 +233,7 @@ def test_octets_behind_the_reply_to_the_content_make_the_outcome_unknown(
     extensions: Mapping[str, str], more: bytes
 ) -> None:
     # Never a second attempt: the message may have been accepted.
-    dialogue = sending(extensions, is_fresh=False)
-    for answer in [b"250 2.1.0 a\r\n", b"250 2.1.5 b\r\n", b"354 go\r\n"]:
-        while dialogue.take():
-            pass
-        if dialogue.state is not State.FINAL:
-            dialogue.feed(answer)
-    while dialogue.take():
-        pass
+    dialogue = awaiting_final_reply(extensions)
     dialogue.feed(b"250 2.0.0 kept\r\n" + more)
     assert isinstance(dialogue.result, OutcomeUnknown)
 
@@ -247,14 +253,7 @@ def test_octets_after_the_step_has_its_reply_do_not_undo_it(later: bytes) -> Non
 def test_a_421_behind_the_reply_to_the_content_does_not_undo_it(
     extensions: Mapping[str, str], is_one_read: bool
 ) -> None:
-    dialogue = sending(extensions, is_fresh=False)
-    for answer in [b"250 2.1.0 a\r\n", b"250 2.1.5 b\r\n", b"354 go\r\n"]:
-        while dialogue.take():
-            pass
-        if dialogue.state is not State.FINAL:
-            dialogue.feed(answer)
-    while dialogue.take():
-        pass
+    dialogue = awaiting_final_reply(extensions)
     final, closing = b"250 2.0.0 kept\r\n", b"421 4.3.2 shutting down\r\n"
     for octets in [final + closing] if is_one_read else [final, closing]:
         dialogue.feed(octets)
