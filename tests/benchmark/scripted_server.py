@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from email import message_from_bytes
 from typing import TYPE_CHECKING
 
+from tests.support.listening import stop_listening
 from tests.support.waiting import PATIENCE_SECONDS
 
 if TYPE_CHECKING:
@@ -156,7 +157,7 @@ async def scripted_server(server: ScriptedServer | None = None) -> AsyncIterator
     try:
         yield server
     finally:
-        listener.close()
+        await stop_listening(listener)
         await server.end_sessions()
 
 

@@ -9,6 +9,7 @@ import asyncio
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
+from tests.support.listening import stop_listening
 from tests.support.waiting import PATIENCE_SECONDS
 from xoauth2_proxy.upstream.connection import Connection
 
@@ -103,7 +104,7 @@ async def serving(
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
-        server.close()
+        await stop_listening(server)
         for task in tuple(running):
             task.cancel()
         if running:
@@ -156,7 +157,7 @@ async def upstreams() -> AsyncIterator[Upstreams]:
     try:
         yield made
     finally:
-        server.close()
+        await stop_listening(server)
         made.abort()
         for peer in peers:
             peer.writer.transport.abort()

@@ -26,6 +26,7 @@ from urllib.parse import parse_qsl, unquote_plus, urlsplit
 import jwt
 from cryptography import x509
 
+from tests.support.listening import stop_listening
 from xoauth2_proxy.errors import (
     GrantRevoked,
     TokenEndpointRefused,
@@ -262,7 +263,7 @@ class TokenEndpoint:
         self._port = server.sockets[0].getsockname()[1]
         self._is_up.set()
         await self._ending.wait()
-        server.close()
+        await stop_listening(server)
         for task in self._serving:
             task.cancel()
         await asyncio.gather(*self._serving, return_exceptions=True)
