@@ -105,9 +105,9 @@ class Watched(Collector):
 
     __slots__ = ()
 
-    def add(self, chunk: bytes, *, is_plain: bool = False) -> None:
+    def add(self, chunk: bytes) -> None:
         before = self.held_bytes
-        super().add(chunk, is_plain=is_plain)
+        super().add(chunk)
         assert before <= BUFFER_BYTES, f"{before} octets were held back"
 
 

@@ -14,7 +14,7 @@ from xoauth2_proxy.smtp.content import (
     Content,
     DataFraming,
     DataReader,
-    LineEnds,
+    Refusal,
     message_id,
 )
 
@@ -75,6 +75,10 @@ def read(*chunks: bytes, max_bytes: int = PLENTY) -> tuple[Collector, bytes | No
     return collector, None
 
 
+def has_clean_line_ends(collector: Collector) -> bool:
+    return collector.refusal() is not Refusal.BARE_LINE_ENDS
+
+
 def taken(collector: Collector) -> bytes:
     return collector.content(is_stuffed=True).octets
 
@@ -90,7 +94,7 @@ def test_reader_agrees_with_reading_octet_by_octet(data: st.DataObject, octets: 
     if expected is not None:
         assert taken(collector) == (expected[0] if collector.is_acceptable else b"")
         assert collector.size_bytes == len(expected[0])
-        assert collector.has_clean_line_ends is has_clean_ends(expected[0])
+        assert has_clean_line_ends(collector) is has_clean_ends(expected[0])
 
 
 def test_every_short_content_is_read_alike_over_every_cut_in_two_and_octet_by_octet() -> None:
@@ -102,8 +106,8 @@ def test_every_short_content_is_read_alike_over_every_cut_in_two_and_octet_by_oc
             for chunks in [*cuts, [sent[at : at + 1] for at in range(len(sent))]]:
                 collector, found = read(*chunks)
                 assert found == rest, chunks
-                assert collector.has_clean_line_ends is has_clean_ends(content), chunks
-                if collector.has_clean_line_ends:
+                assert has_clean_line_ends(collector) is has_clean_ends(content), chunks
+                if has_clean_line_ends(collector):
                     relayed = collector.content(is_stuffed=True)
                     assert relayed.for_bdat() == unstuffed(content), chunks
                     assert relayed.for_data() == content + b".\r\n", chunks
@@ -117,7 +121,7 @@ def test_content_and_what_follows_are_told_apart_over_any_split(
     collector, rest = read(*data.draw(cut(octets)))
     assert rest == following
     assert collector.content(is_stuffed=True).for_bdat() == content
-    assert collector.has_clean_line_ends
+    assert has_clean_line_ends(collector)
 
 
 def test_every_split_in_three_finds_the_same_end() -> None:
@@ -132,7 +136,7 @@ def test_every_split_in_three_finds_the_same_end() -> None:
 def test_content_may_be_empty() -> None:
     collector, rest = read(b".\r\nQUIT\r\n")
     assert (taken(collector), rest) == (b"", b"QUIT\r\n")
-    assert collector.has_clean_line_ends
+    assert has_clean_line_ends(collector)
 
 
 def test_content_of_dots_only() -> None:
@@ -169,7 +173,7 @@ def test_smuggled_end_ends_nothing_wherever_it_is_split(fake_end: bytes) -> None
         collector, rest = read(octets[:at], octets[at:])
         assert rest == b"NOOP\r\n"
         assert taken(collector) == (content if collector.is_acceptable else b"")
-        assert collector.has_clean_line_ends is has_clean_ends(content)
+        assert has_clean_line_ends(collector) is has_clean_ends(content)
 
 
 @pytest.mark.parametrize("fake_end", _NO_END)
@@ -186,7 +190,7 @@ def test_smuggled_end_in_bdat_is_noticed_across_chunks(fake_end: bytes) -> None:
         collector = Collector(PLENTY)
         collector.add(octets[:at])
         collector.add(octets[at:])
-        assert not collector.has_clean_line_ends
+        assert not has_clean_line_ends(collector)
 
 
 # Line ends.
@@ -194,10 +198,10 @@ def test_smuggled_end_in_bdat_is_noticed_across_chunks(fake_end: bytes) -> None:
 
 @given(st.data(), _octets)
 def test_line_ends_agree_with_looking_at_each(data: st.DataObject, octets: bytes) -> None:
-    ends = LineEnds()
+    collector = Collector(PLENTY)
     for chunk in data.draw(cut(octets)):
-        ends.add(chunk)
-    assert ends.finish() is has_clean_ends(octets)
+        collector.add(chunk)
+    assert has_clean_line_ends(collector) is has_clean_ends(octets)
 
 
 @pytest.mark.parametrize(
@@ -219,10 +223,10 @@ def test_line_ends_agree_with_looking_at_each(data: st.DataObject, octets: bytes
     ],
 )
 def test_line_ends_at_chunk_borders(chunks: list[bytes], is_clean: bool) -> None:
-    ends = LineEnds()
+    collector = Collector(PLENTY)
     for chunk in chunks:
-        ends.add(chunk)
-    assert ends.finish() is is_clean
+        collector.add(chunk)
+    assert has_clean_line_ends(collector) is is_clean
 
 
 # Gathering.
@@ -241,7 +245,7 @@ def test_collector_keeps_up_to_its_limit_and_counts_beyond(
         ends_well = not octets or octets.endswith(b"\r\n")
         expected = octets if ends_well else octets + b"\r\n"
         assert collector.content(is_stuffed=False) == Content(expected, is_stuffed=False)
-        assert collector.has_clean_line_ends is has_clean_ends(octets)
+        assert has_clean_line_ends(collector) is has_clean_ends(octets)
 
 
 def test_beyond_the_limit_nothing_is_kept() -> None:
@@ -299,8 +303,8 @@ def test_content_in_chunks_is_judged_and_relayed_as_if_it_came_whole(
         return
     collector, rest = read(*data.draw(cut(stuffed_octets + b".\r\nQUIT\r\n")))
     assert rest is not None
-    assert collector.has_clean_line_ends is has_clean_ends(stuffed_octets)
-    if collector.has_clean_line_ends:
+    assert has_clean_line_ends(collector) is has_clean_ends(stuffed_octets)
+    if has_clean_line_ends(collector):
         content = collector.content(is_stuffed=True)
         assert content.for_bdat() == unstuffed(stuffed_octets)
         assert content.for_data() == stuffed_octets + b".\r\n"

@@ -100,8 +100,7 @@ def test_target_notices_what_is_broken(
     name: str, target: Target, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A relay that lets a bare LF pass, or believes any reply, does not go unnoticed."""
-    monkeypatch.setattr("xoauth2_proxy.smtp.content.LineEnds.finish", lambda self: True)
-    monkeypatch.setattr("xoauth2_proxy.smtp.content.LineEnds.add", lambda *given, **options: None)
+    monkeypatch.setattr("xoauth2_proxy.smtp.content.Collector.refusal", lambda self: None)
     monkeypatch.setattr("xoauth2_proxy.smtp.protocol.Reply.is_positive", True)
 
     def check_all() -> None:

@@ -31,8 +31,8 @@ def gathered(monkeypatch: pytest.MonkeyPatch) -> list[int]:
             self._number = len(sizes)
             sizes.append(0)
 
-        def add(self, chunk: bytes, *, is_plain: bool = False) -> None:
-            super().add(chunk, is_plain=is_plain)
+        def add(self, chunk: bytes) -> None:
+            super().add(chunk)
             sizes[self._number] += len(chunk)
 
     monkeypatch.setattr(transaction, "Collector", Watched)
