@@ -59,7 +59,7 @@ class RepliesTarget(_Pure):
             assert in_pieces == whole
         self._compare(octets, in_pieces, error)
         for one in in_pieces:
-            encoded = for_client(one).encode()
+            encoded = for_client(one).octets
             assert reference.is_well_formed(encoded), encoded
             (again,) = ReplyParser().feed(encoded)
             assert again.is_positive == one.is_positive or one.code in range(300, 400)

@@ -51,7 +51,7 @@ def test_enhanced_code_has_the_class_of_its_code(name: str) -> None:
 
 @pytest.mark.parametrize("name", _OURS)
 def test_own_replies_survive_the_wire(name: str) -> None:
-    assert ReplyParser().feed(_OURS[name].encode()) == [_OURS[name]]
+    assert ReplyParser().feed(_OURS[name].octets) == [_OURS[name]]
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_every_error_has_a_row_for_the_transaction(kind: type[errors.ProxyError]
 @pytest.mark.parametrize("kind", _ERRORS)
 def test_no_cause_reaches_a_client(kind: type[errors.ProxyError]) -> None:
     for answer in (replies.at_auth(raised(kind)), replies.at_transaction(raised(kind))):
-        assert b"secret" not in answer.encode()
+        assert b"secret" not in answer.octets
 
 
 @pytest.mark.parametrize("kind", [one for one in _ERRORS if one not in _ONLY_AT_AUTH])
@@ -243,7 +243,7 @@ def test_other_codes_are_about_the_message(code: int) -> None:
 
 @pytest.mark.parametrize("evil", ["\r\n250 ok", "\n", "\r", "\0", "\x1b[2J", "\x7f"])
 def test_text_of_the_provider_cannot_carry_a_second_reply(evil: str) -> None:
-    octets = replies.for_client(Reply(550, "5.7.1", (f"no{evil}", "more"))).encode()
+    octets = replies.for_client(Reply(550, "5.7.1", (f"no{evil}", "more"))).octets
     assert octets.count(b"\n") == octets.count(b"\r") == 2
     assert not set(octets) & ({*range(32), 127} - {10, 13})
     assert [one.code for one in ReplyParser().feed(octets)] == [550]

@@ -175,7 +175,7 @@ async def test_a_group_is_answered_in_order_and_in_one_write(relay: Relay) -> No
         replies.RESET,
         replies.OK,
     ]
-    assert octets == b"".join(one.encode() for one in expected)
+    assert octets == b"".join(one.octets for one in expected)
 
 
 async def test_two_messages_and_quit_in_one_write(relay: Relay) -> None:

@@ -55,7 +55,7 @@ def parsed(*chunks: bytes) -> list[Reply]:
 def test_what_is_encoded_is_parsed_back_whatever_the_packets(
     data: st.DataObject, sent: list[Reply]
 ) -> None:
-    octets = b"".join(one.encode() for one in sent)
+    octets = b"".join(one.octets for one in sent)
     assert parsed(*data.draw(cut(octets))) == sent
 
 
@@ -69,14 +69,14 @@ def test_a_reply_cut_at_every_octet_is_the_same_reply() -> None:
 
 
 def test_lines_are_encoded_with_code_enhanced_code_and_crlf() -> None:
-    assert reply(550, "7.1", "a", "b").encode() == b"550-5.7.1 a\r\n550 5.7.1 b\r\n"
-    assert reply(354, "", "go").encode() == b"354 go\r\n"
-    assert Reply(250, "", ()).encode() == b"250 \r\n"
+    assert reply(550, "7.1", "a", "b").octets == b"550-5.7.1 a\r\n550 5.7.1 b\r\n"
+    assert reply(354, "", "go").octets == b"354 go\r\n"
+    assert Reply(250, "", ()).octets == b"250 \r\n"
 
 
 @given(st.text(st.characters(codec="utf-8"), max_size=60))
 def test_text_can_never_break_out_of_its_line(text: str) -> None:
-    octets = reply(550, "0.0", text).encode()
+    octets = reply(550, "0.0", text).octets
     assert octets.count(b"\r\n") == octets.count(b"\n") == octets.count(b"\r") == 1
     assert octets.endswith(b"\r\n")
     assert b"\0" not in octets
@@ -84,7 +84,7 @@ def test_text_can_never_break_out_of_its_line(text: str) -> None:
 
 @pytest.mark.parametrize("character", ["x", "é", "€"])
 def test_a_line_of_a_relayed_reply_fits_into_512_octets(character: str) -> None:
-    octets = reply(250, "999.999", character * 5000).encode()
+    octets = reply(250, "999.999", character * 5000).octets
     assert 500 <= len(octets) <= 512
     assert octets.decode().strip("250 .9\r\n") == character * octets.decode().count(character)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 MAX_REPLY_LINE_BYTES = (
     4096  # RFC 5321 §4.5.3.1.5 allows 512; providers with long host names exceed it
@@ -20,7 +20,7 @@ _ENHANCED = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?:[ \t]+|$)", re.ASCII)
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e\x80-\U0010ffff]")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Reply:
     """A server's reply (RFC 5321 §4.2): a code, an enhanced code or "", and its text lines."""
 
@@ -38,13 +38,19 @@ class Reply:
         """Whether a later retry may succeed (RFC 5321 §4.2.1, 4yz)."""
         return 400 <= self.code < 500
 
-    def encode(self) -> bytes:
-        """Return the wire form of the reply: one line with CRLF for each line of text.
+    @cached_property
+    def octets(self) -> bytes:
+        """The wire form of the reply: one line with CRLF for each line of text.
 
         Control characters are dropped, so a relayed reply cannot smuggle in a second one.
         """
-        is_common = len(self.text) == 1 and len(self.text[0]) <= _CACHED_BYTES
-        return _common_encoding(self) if is_common else _encoded(self)
+        prefix = f"{self.enhanced} " if self.enhanced else ""
+        lines = self.text or ("",)
+        last = len(lines) - 1
+        return b"".join(
+            f"{self.code}{' ' if number == last else '-'}{prefix}{_printable(line)}\r\n".encode()
+            for number, line in enumerate(lines)
+        )
 
     def __str__(self) -> str:
         return " ".join(part for part in (str(self.code), self.enhanced, *self.text) if part)
@@ -56,19 +62,6 @@ def reply(code: int, enhanced: str, *text: str) -> Reply:
     `enhanced` is written without the class: `reply(451, "4.1", "…")` is `451 4.4.1 …`.
     """
     return Reply(code, f"{code // 100}.{enhanced}" if enhanced else "", text)
-
-
-def _encoded(answer: Reply) -> bytes:
-    prefix = f"{answer.enhanced} " if answer.enhanced else ""
-    lines = answer.text or ("",)
-    last = len(lines) - 1
-    return b"".join(
-        f"{answer.code}{' ' if number == last else '-'}{prefix}{_printable(line)}\r\n".encode()
-        for number, line in enumerate(lines)
-    )
-
-
-_common_encoding = lru_cache(maxsize=256)(_encoded)  # most replies are the relay's few own ones
 
 
 def _printable(line: str) -> str:
@@ -104,17 +97,16 @@ class ReplyParser:
         if len(rest) > MAX_REPLY_LINE_BYTES:
             raise MalformedReply("reply line too long")
         self._rest = rest
-        found = (self._complete(line) for line in lines)
-        return [reply for reply in found if reply is not None]
-
-    def _complete(self, raw: bytes) -> Reply | None:
-        """Return the reply that this line completes, or None."""
-        if self._lines or raw[3:4] != b" ":
-            return self._add(raw)
-        # A provider answers MAIL and RCPT in the same words each time. A refusal may echo what must
-        # not be kept.
-        is_common = raw.startswith(b"2") and len(raw) <= _CACHED_BYTES
-        return _common_reply(raw) if is_common else _one_line_reply(raw)
+        replies = []
+        for line in lines:
+            # A provider answers MAIL and RCPT in the same words each time. A refusal may echo what
+            # must not be kept.
+            is_common = line.startswith(b"2") and len(line) <= _CACHED_BYTES and not self._lines
+            if is_common and line[3:4] == b" ":
+                replies.append(_common_reply(line))
+            elif (reply := self._add(line)) is not None:
+                replies.append(reply)
+        return replies
 
     def _add(self, raw: bytes) -> Reply | None:
         code, separator, text = _line_parts(raw)
@@ -142,12 +134,10 @@ def _line_parts(raw: bytes) -> tuple[str, str, str]:
     return code, separator, text
 
 
-def _one_line_reply(raw: bytes) -> Reply:
+@lru_cache(maxsize=256)
+def _common_reply(raw: bytes) -> Reply:
     code, _, text = _line_parts(raw)
     return _reply_from(int(code), [text])
-
-
-_common_reply = lru_cache(maxsize=256)(_one_line_reply)
 
 
 def _reply_from(code: int, lines: list[str]) -> Reply:
@@ -194,14 +184,20 @@ class BadParameter(ValueError):
 
 # RFC 5321 §4.1.2, with the source route that §4.1.2 says to accept and ignore. The local part is
 # checked by what it must not contain rather than by the whole grammar: the provider decides.
-_PATH = re.compile(
-    r"""<(?:@[^<>\s:]{1,255}:(?!>))?                     # source route, ignored
+_PATHS = {
+    keyword: re.compile(
+        keyword
+        + r"""\s*
+        <(?:@[^<>\s:]{1,255}:(?!>))?                     # source route, ignored
         (?P<mailbox>
           (?P<local>"(?:[^"\\\x00-\x1f\x7f]|\\[\x20-\x7e])*"|[^\s<>"@\\(),:;\[\]\x00-\x1f\x7f]+)
           (?:@(?P<domain>\[[^\s<>\[\]\x00-\x1f\x7f]+\]|[^\s<>"@\\(),:;\[\]\x00-\x1f\x7f]+))?
-        )?>""",
-    re.VERBOSE,
-)
+        )?>
+        (?:\s+(?P<parameters>.*))?\Z""",
+        re.VERBOSE | re.IGNORECASE | re.DOTALL,
+    )
+    for keyword in ("FROM:", "TO:")
+}
 _PARAMETER = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*)(?:=([^\s=\x00-\x1f\x7f]+))?$")
 
 
@@ -211,19 +207,15 @@ def parse_path(argument: str, keyword: str) -> tuple[str, str]:
     White space after the colon is accepted, as every server does (RFC 5321 §3.3 forbids it).
     Raises `BadPath` if there is no path in angle brackets or it violates RFC 5321 §4.1.2.
     """
-    head, rest = argument[: len(keyword)], argument[len(keyword) :].lstrip()
-    match = _PATH.match(rest)
-    if head.upper() != keyword or match is None:
+    match = _PATHS[keyword].match(argument)
+    if match is None:
         raise BadPath(argument)
-    mailbox, local, domain = match.group("mailbox", "local", "domain")
-    rest = rest[match.end() :]
-    if rest and not rest[0].isspace():
-        raise BadPath(argument)
+    mailbox, local, domain, parameters = match.groups("")
     # RFC 5321 §4.5.3.1.1–3: 64 octets local part, 255 domain, 256 path with its brackets.
-    local_bytes, domain_bytes = len((local or "").encode()), len((domain or "").encode())
+    local_bytes, domain_bytes = len(local.encode()), len(domain.encode())
     if local_bytes > 64 or domain_bytes > 255 or local_bytes + domain_bytes > 253:
         raise BadPath(argument)
-    return mailbox or "", rest.strip()
+    return mailbox, parameters.rstrip()
 
 
 def parse_parameters(text: str) -> dict[str, str]:

@@ -320,7 +320,7 @@ class ClientDialogue:
         """Queue a reply. Return None: the caller has nothing to do."""
         if self._trace is not None:
             self._trace(self._verb, reply.code)
-        self._output.append(reply.encode())
+        self._output.append(reply.octets)
         return None
 
     @property
