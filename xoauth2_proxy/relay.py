@@ -3,7 +3,7 @@
 I1: a positive reply is returned only after the provider's own.
 I2: a second attempt is made only where the first can have delivered nothing.
 
-When a second attempt may be made, case by case (`_Message.attempt` makes it, once, on a new
+When a second attempt may be made, case by case (`_Transaction._attempt` makes it, once, on a new
 connection; `upstream.dialogue` tells the cases apart by the state of the loss):
 
 - The connection was dead before anything was sent, or was lost while the envelope, or DATA, awaited
@@ -23,9 +23,8 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from xoauth2_proxy import log, replies
 from xoauth2_proxy.diagnostics import Explanations
@@ -43,9 +42,10 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
     from xoauth2_proxy.accounts.accounts import Login
+    from xoauth2_proxy.message import Message
     from xoauth2_proxy.metrics import Metrics
     from xoauth2_proxy.smtp.content import Content
-    from xoauth2_proxy.smtp.protocol import Envelope, Reply
+    from xoauth2_proxy.smtp.protocol import Reply
     from xoauth2_proxy.upstream.connection import Connection
     from xoauth2_proxy.upstream.connector import Connector
     from xoauth2_proxy.upstream.pool import Lease, Pool
@@ -53,22 +53,9 @@ if TYPE_CHECKING:
     Send = Callable[[Connection], Awaitable[Reply]]
     Judge = Callable[[Reply], Reply | None]
 
+T = TypeVar("T")
+
 _log = log.logger("relay")
-
-
-@dataclass(slots=True)
-class TransactionRecord:
-    """One transaction's data for its log line and the metrics."""
-
-    login: Login
-    envelope: Envelope
-    transaction_id: str
-    size_bytes: int = 0
-    start: bytes = b""  # of the content, for its Message-ID
-    waited_seconds: float = 0.0  # for the rate limit and a connection, including its opening
-    ended_at: float = 0.0  # when the client's last octet arrived
-    failure: ProxyError | None = None
-    refusal: Reply | None = None  # by the provider
 
 
 class Relay:
@@ -86,68 +73,59 @@ class Relay:
         self._metrics = metrics
         self.explanations = explanations or Explanations()
 
-    def relay(
-        self, login: Login, envelope: Envelope, content: Content, transaction_id: str
-    ) -> Coroutine[None, None, Reply]:
+    def relay(self, message: Message, content: Content) -> Coroutine[None, None, Reply]:
         """Return the final reply to a message received whole. Raises only `CancelledError`."""
-        octets = content.octets
-        record = TransactionRecord(login, envelope, transaction_id, len(octets), octets)
-        record.ended_at = time.monotonic()
-        return _WholeMessage(self, record).send(content)
+        message.start = content.octets
+        message.size_bytes = len(content.octets)
+        message.ended_at = time.monotonic()
+        return _WholeMessage(self, message).send(content)
 
-    def refuse(
-        self,
-        login: Login,
-        envelope: Envelope,
-        size_bytes: int,
-        transaction_id: str,
-        answer: Reply,
-    ) -> None:
+    def refuse(self, message: Message, answer: Reply) -> None:
         """Record a message that the relay itself refused because of its content."""
-        record = TransactionRecord(login, envelope, transaction_id, size_bytes=size_bytes)
-        record.ended_at = time.monotonic()
-        self.report(record, answer)
+        message.ended_at = time.monotonic()
+        message.failure = message.refusal = None
+        self.report(message, answer)
 
-    def stream(self, login: Login, envelope: Envelope, transaction_id: str) -> StreamingMessage:
+    def stream(self, message: Message) -> StreamingMessage:
         """Return a message that is sent while its content still arrives."""
-        return StreamingMessage(self, TransactionRecord(login, envelope, transaction_id))
+        return StreamingMessage(self, message)
 
-    def lease(self, record: TransactionRecord, *, new: bool) -> Lease:
+    def lease(self, message: Message, *, new: bool) -> Lease:
         """Return the lease of a connection for this message."""
-        login = record.login
+        login = message.login
         return self.pool.lease(
             login.account, partial(self._open, login), credential=login.credential, new=new
         )
 
-    def report(self, record: TransactionRecord, answer: Reply) -> None:
+    def report(self, message: Message, answer: Reply) -> None:
         """Count and log a transaction that has its final reply."""
-        duration = time.monotonic() - record.ended_at
-        series = self._metrics.provider(record.login.account.provider)
-        series.message(answer.code, record.size_bytes, duration)
+        duration = time.monotonic() - message.ended_at
+        series = self._metrics.provider(message.login.account.provider)
+        series.message(answer.code, message.size_bytes, duration)
         level = logging.INFO if answer.is_positive else logging.WARNING
         if not _log.is_enabled(level):
             return
-        failure = record.failure
+        failure = message.failure
         details: dict[str, object] = {"error": failure} if failure is not None else {}
         if isinstance(failure, OutcomeUnknown):
             # Needed to look into a possible duplicate.
-            details["message_id"] = message_id(record.start)
-        details |= self._explained(record)
+            details["message_id"] = message_id(message.start)
+        details |= self._explained(message)
         _log.event(
             level,
             "outcome unknown" if isinstance(failure, OutcomeUnknown) else "transaction",
-            id=record.transaction_id,
-            account=record.login.account.key,
-            sender=record.envelope.reverse_path,
-            recipients=len(record.envelope.forward_paths),
-            bytes=record.size_bytes,
+            id=message.id,
+            account=message.login.account.key,
+            sender=message.envelope.reverse_path,
+            recipients=len(message.envelope.forward_paths),
+            bytes=message.size_bytes,
             reply=answer,
-            wait_seconds=record.waited_seconds,
+            wait_seconds=message.waited_seconds,
             relay_seconds=duration,
             **details,
         )
 
-    def report_cut(self, record: TransactionRecord, *, in_doubt: bool) -> None:
+    def report_cut(self, message: Message, *, in_doubt: bool) -> None:
         """Count and log a transaction cut off by the shutdown deadline before the provider replied.
 
         The client gets 421 and will retry; if all of the content was out, the recipients may get
@@ -156,25 +134,25 @@ class Relay:
         _log.event(
             logging.WARNING,
             "outcome unknown" if in_doubt else "transaction cut off",
-            id=record.transaction_id,
-            account=record.login.account.key,
+            id=message.id,
+            account=message.login.account.key,
             error="cut off at the shutdown deadline",
-            message_id=message_id(record.start),
+            message_id=message_id(message.start),
         )
-        self._metrics.provider(record.login.account.provider).cut()
+        self._metrics.provider(message.login.account.provider).cut()
 
-    def note_wait(self, record: TransactionRecord, seconds: float) -> None:
+    def note_wait(self, message: Message, seconds: float) -> None:
         """Count the time that a message waited for a connection, or for its turn."""
-        record.waited_seconds += seconds
-        self._metrics.provider(record.login.account.provider).pool_wait_seconds.observe(seconds)
+        message.waited_seconds += seconds
+        self._metrics.provider(message.login.account.provider).pool_wait_seconds.observe(seconds)
 
-    def _explained(self, record: TransactionRecord) -> dict[str, str]:
-        refused: ProxyError | Reply | None = record.refusal or record.failure
+    def _explained(self, message: Message) -> dict[str, str]:
+        refused: ProxyError | Reply | None = message.refusal or message.failure
         if isinstance(refused, UpstreamClosedEarly):
             refused = refused.reply
         if refused is None:
             return {}
-        mailbox = record.login.account
+        mailbox = message.login.account
         return self.explanations.fields(str(refused), mailbox.refresher, mailbox.key)
 
     async def _open(self, login: Login) -> Connection:
@@ -183,12 +161,12 @@ class Relay:
         return await self._connector.open(login.account)
 
 
-class _Message:
+class _Transaction:
     """One message being sent: owns the lease, the attempts, and what their failures mean."""
 
-    def __init__(self, relay: Relay, record: TransactionRecord) -> None:
+    def __init__(self, relay: Relay, message: Message) -> None:
         self._relay = relay
-        self._record = record
+        self._message = message
         self._lease: Lease | None = None
 
     async def _attempt(self, send: Send, judge: Judge) -> Reply | None:
@@ -197,17 +175,33 @@ class _Message:
         Return the answer for the client once `judge` or a failure settles the message, else None.
         Raises only cancellation.
         """
+        relay, message = self._relay, self._message
+        account = message.login.account
         try:
-            if self._record.login.account.limits.messages_per_minute:
-                await self._wait_turn()
+            if account.limits.messages_per_minute:
+                await self._timed(relay.pool.wait_turn(account))
+            lease = self._lease = relay.lease(message, new=False)
+            if (connection := lease.connection) is not None:
+                relay.note_wait(message, 0.0)
+            else:
+                connection = await self._timed(lease.open())
             try:
-                reply = await send(self._kept_connection() or await self._connect(new=False))
+                reply = await send(connection)
             except UpstreamClosedEarly:
-                self._end_lease(in_doubt=True)
-                reply = await send(await self._connect(new=True))
+                lease.end(in_doubt=True)
+                lease = self._lease = relay.lease(message, new=True)
+                reply = await send(await self._timed(lease.open()))
             return judge(reply)
         except BaseException as error:
             return self._failed(error)
+
+    async def _timed(self, waiting: Awaitable[T]) -> T:
+        """Wait for the message's turn or its connection, and note how long that took."""
+        began = time.monotonic()
+        try:
+            return await waiting
+        finally:
+            self._relay.note_wait(self._message, time.monotonic() - began)
 
     def _settled(self, answer: Reply) -> None:
         """Note the answer that the client gets."""
@@ -215,8 +209,8 @@ class _Message:
 
     def _concluded(self, reply: Reply) -> Reply:
         """Settle the message by the provider's reply; return the answer for the client."""
-        self._record.refusal = None if reply.is_positive else reply
-        self._relay.pool.note_reply(self._record.login.account, reply)
+        self._message.refusal = None if reply.is_positive else reply
+        self._relay.pool.note_reply(self._message.login.account, reply)
         self._end_lease(in_doubt=False)
         answer = replies.for_client(reply)
         self._settled(answer)
@@ -232,41 +226,17 @@ class _Message:
         in_doubt = connection is not None and connection.is_content_out
         self._end_lease(in_doubt=not isinstance(error, ExtensionMissing))
         if isinstance(error, ProxyError):
-            self._record.failure = error
+            self._message.failure = error
             answer = replies.at_transaction(error)
         elif isinstance(error, Exception):
             # One message may fail by an error of ours; the others go on.
-            _log.error("internal error in %s", self._record.transaction_id, exc_info=error)
+            _log.error("internal error in %s", self._message.id, exc_info=error)
             answer = replies.INTERNAL_ERROR
         else:
-            self._relay.report_cut(self._record, in_doubt=in_doubt)
+            self._relay.report_cut(self._message, in_doubt=in_doubt)
             raise error
         self._settled(answer)
         return answer
-
-    def _kept_connection(self) -> Connection | None:
-        """Lease a connection that is kept, without waiting; None if there is none."""
-        lease = self._lease = self._relay.lease(self._record, new=False)
-        if lease.connection is not None:
-            self._relay.note_wait(self._record, 0.0)
-        return lease.connection
-
-    async def _connect(self, *, new: bool) -> Connection:
-        """Lease a connection that must be opened, or waited for."""
-        if self._lease is None:
-            self._lease = self._relay.lease(self._record, new=new)
-        began = time.monotonic()
-        try:
-            return await self._lease.open()
-        finally:
-            self._relay.note_wait(self._record, time.monotonic() - began)
-
-    async def _wait_turn(self) -> None:
-        began = time.monotonic()
-        try:
-            await self._relay.pool.wait_turn(self._record.login.account)
-        finally:
-            self._relay.note_wait(self._record, time.monotonic() - began)
 
     def _end_lease(self, *, in_doubt: bool) -> None:
         lease, self._lease = self._lease, None
@@ -274,34 +244,33 @@ class _Message:
             lease.end(in_doubt=in_doubt)
 
 
-class _WholeMessage(_Message):
+class _WholeMessage(_Transaction):
     """A message received whole: one step settles it."""
 
     def send(self, content: Content) -> Coroutine[None, None, Reply]:
         """Return the final reply. Raises only cancellation."""
-        envelope = self._record.envelope
+        envelope = self._message.envelope
         attempt = self._attempt(
             lambda connection: connection.send_message(envelope, content), self._concluded
         )
         return cast("Coroutine[None, None, Reply]", attempt)  # `_concluded` settles every reply
 
     def _settled(self, answer: Reply) -> None:
-        self._relay.report(self._record, answer)
+        self._relay.report(self._message, answer)
 
 
-class StreamingMessage(_Message):
+class StreamingMessage(_Transaction):
     """A message that is sent upstream while it still arrives.
 
     A failure is kept until `finish` returns its reply; octets written after it are dropped. Every
-    instance ends with `finish` or `abandon`.
+    instance ends with `finish`, `abandon`, or `stop`, after which `Relay.refuse` records it.
     """
 
-    def __init__(self, relay: Relay, record: TransactionRecord) -> None:
-        super().__init__(relay, record)
+    def __init__(self, relay: Relay, message: Message) -> None:
+        super().__init__(relay, message)
         self._framing: DataFraming | None = None  # made when the content begins
         self._is_open = False  # MAIL was accepted
         self._has_go_ahead = False
-        self._is_stopped = False
         self._answer: Reply | None = None
 
     async def recipient(self) -> Reply:
@@ -314,7 +283,7 @@ class StreamingMessage(_Message):
         replied: list[Reply] = []
 
         async def ask(connection: Connection) -> Reply:
-            envelope = self._record.envelope
+            envelope = self._message.envelope
             if not self._is_open:
                 sender = await connection.begin(envelope, [])
                 if not sender.is_positive:
@@ -334,8 +303,8 @@ class StreamingMessage(_Message):
         """Send content, at the pace at which the provider accepts it."""
         if self._framing is None:
             self._framing = DataFraming(is_stuffed=is_stuffed)
-            self._record.start = octets[:MAX_HEADER_BYTES]  # kept for as long as it streams
-        self._record.size_bytes += len(octets)
+            self._message.start = octets[:MAX_HEADER_BYTES]  # kept for as long as it streams
+        self._message.size_bytes += len(octets)
         if self._answer is None and octets:
             await self._get_go_ahead()
         if self._answer is None and octets:
@@ -344,7 +313,7 @@ class StreamingMessage(_Message):
 
     async def finish(self, octets: bytes, *, is_stuffed: bool) -> Reply:
         """Send the last content and return the final reply. Raises only `CancelledError`."""
-        self._record.ended_at = time.monotonic()
+        self._message.ended_at = time.monotonic()
         await self.write(octets, is_stuffed=is_stuffed)
         framing = self._framing or DataFraming(is_stuffed=is_stuffed)
         await self._get_go_ahead()
@@ -352,29 +321,20 @@ class StreamingMessage(_Message):
             end = framing.finish()
             await self._step(lambda connection: connection.end_content(end), self._concluded)
         answer = self._answer or replies.INTERNAL_ERROR
-        self._relay.report(self._record, answer)
+        self._relay.report(self._message, answer)
         return answer
 
     def stop(self) -> None:
         """Send no more: the provider never gets the end of the message."""
-        self._is_stopped = True
         self._end_lease(in_doubt=self._has_go_ahead)
 
     def abandon(self) -> None:
         """Stop, since the client gave the message up."""
         if self._answer is not None:
             # It had failed already, and the client has the reply.
-            self._record.ended_at = time.monotonic()
-            self._relay.report(self._record, self._answer)
+            self._message.ended_at = time.monotonic()
+            self._relay.report(self._message, self._answer)
         self.stop()
-
-    def refuse(self, size_bytes: int, answer: Reply) -> None:
-        """Stop, and record that the relay itself refused the message because of its content."""
-        self.stop()
-        self._record.ended_at = time.monotonic()
-        self._record.size_bytes = size_bytes
-        self._record.failure = self._record.refusal = None
-        self._relay.report(self._record, answer)
 
     async def _get_go_ahead(self) -> None:
         """Send the envelope if needed, then DATA; do nothing if that is settled."""
@@ -383,7 +343,7 @@ class StreamingMessage(_Message):
 
         async def ask(connection: Connection) -> Reply:
             if not self._is_open:
-                envelope = self._record.envelope
+                envelope = self._message.envelope
                 reply = await connection.begin(envelope, envelope.forward_paths)
                 if not reply.is_positive:
                     return reply
@@ -397,8 +357,6 @@ class StreamingMessage(_Message):
 
     async def _step(self, send: Send, judge: Judge) -> Reply | None:
         """Make a step of the message. Only the first one, before any content, may be retried."""
-        if self._is_stopped:
-            raise RuntimeError("the message was stopped")  # a step would begin it anew
         if self._lease is None or self._lease.connection is None:
             return await self._attempt(send, judge)
         try:

@@ -128,10 +128,10 @@ class ClientTarget:
             self._log_in(event, dialogue, heard)
         elif isinstance(event, MessageComplete):
             assert not heard.is_streaming
-            self._finish(event.envelope, event.content, dialogue, heard)
+            self._finish(event.message.envelope, event.content, dialogue, heard)
         elif isinstance(event, RecipientAdded):
             heard.is_streaming = True
-            path = event.envelope.forward_paths[-1]
+            path = event.message.envelope.forward_paths[-1]
             is_good = not path.startswith("refuse")
             dialogue.recipient_answered(
                 replies.RECIPIENT_OK if is_good else reply(550, "1.1", "no")
@@ -156,7 +156,7 @@ class ClientTarget:
         heard.streamed.append(event.octets)
         if event.is_last:
             content = Content(b"".join(heard.streamed), event.is_stuffed)
-            self._finish(event.envelope, content, dialogue, heard)
+            self._finish(event.message.envelope, content, dialogue, heard)
         else:
             dialogue.content_sent()
 

@@ -19,6 +19,7 @@ from tests.fuzz.wire import Wire
 from tests.support.accounts import mailbox
 from xoauth2_proxy.accounts.accounts import Login
 from xoauth2_proxy.errors import UpstreamUnavailable
+from xoauth2_proxy.message import Message
 from xoauth2_proxy.metrics import Metrics
 from xoauth2_proxy.relay import Relay
 from xoauth2_proxy.smtp.content import Content
@@ -240,11 +241,11 @@ async def _speak(plan: Plan, provider: _Provider, sending: asyncio.Task[Reply]) 
 
 async def _whole(relay: Relay, envelope: Envelope, *, is_verified: bool) -> Reply:
     content = Content(CONTENT, is_stuffed=False)
-    return await relay.relay(Login(mailbox()), envelope, content, "id")
+    return await relay.relay(Message(Login(mailbox()), envelope, "id"), content)
 
 
 async def _streamed(relay: Relay, envelope: Envelope, *, is_verified: bool) -> Reply:
-    outgoing = relay.stream(Login(mailbox()), envelope, "id")
+    outgoing = relay.stream(Message(Login(mailbox()), envelope, "id"))
     if is_verified:
         paths, envelope.forward_paths = envelope.forward_paths, []
         answers: list[Reply] = []

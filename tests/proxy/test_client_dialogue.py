@@ -317,7 +317,7 @@ def test_what_is_handed_on_stops_when_the_message_becomes_unacceptable() -> None
     stopped, refused = others
     assert stopped is Signal.CONTENT_UNACCEPTABLE
     assert isinstance(refused, MessageRefused)
-    assert refused.size_bytes == 903
+    assert refused.message.size_bytes == 903
     assert said(dialogue)[-1] == refused.reply == replies.BARE_LINE_ENDS
 
 
@@ -351,7 +351,7 @@ def test_each_recipient_keeps_its_own_parameters() -> None:
     events(dialogue, b"MAIL FROM:<a@x>\r\nRCPT TO:<b@y> NOTIFY=NEVER\r\nRCPT TO:<b@y>\r\n")
     (message,) = events(dialogue, b"RCPT TO:<b@y> NOTIFY=FAILURE\r\nDATA\r\n.\r\n")
     assert isinstance(message, MessageComplete)
-    assert [rcpt_command(message.envelope, index) for index in range(3)] == [
+    assert [rcpt_command(message.message.envelope, index) for index in range(3)] == [
         b"RCPT TO:<b@y> NOTIFY=NEVER\r\n",
         b"RCPT TO:<b@y>\r\n",
         b"RCPT TO:<b@y> NOTIFY=FAILURE\r\n",
@@ -369,7 +369,7 @@ def test_recipients_are_judged_one_by_one_where_the_account_asks_for_it() -> Non
     (last,) = events(dialogue, b"DATA\r\nx\r\n.\r\n")
     assert isinstance(last, ContentArrived)
     assert last.is_last
-    assert last.envelope.forward_paths == ["c@z"]
+    assert last.message.envelope.forward_paths == ["c@z"]
     assert [one.code for one in said(dialogue)] == [250, 550, 250, 354]
 
 
@@ -408,18 +408,18 @@ def conversation(pieces: list[bytes]) -> tuple[bytes, list[object]]:
             if isinstance(event, LoginAttempt):
                 dialogue.logged_in(LOGIN)
             elif isinstance(event, MessageComplete):
-                asked.append((list(event.envelope.forward_paths), event.content.octets))
+                asked.append((list(event.message.envelope.forward_paths), event.content.octets))
                 dialogue.finish(replies.OK)
             elif isinstance(event, ContentArrived):
                 content += event.octets
                 if event.is_last:
-                    asked.append((list(event.envelope.forward_paths), content))
+                    asked.append((list(event.message.envelope.forward_paths), content))
                     dialogue.finish(replies.OK)
                     content = b""
                 else:
                     dialogue.content_sent()
             elif isinstance(event, MessageRefused):
-                asked.append((event.size_bytes, event.reply))
+                asked.append((event.message.size_bytes, event.reply))
                 content = b""
             elif event is Signal.TRANSACTION_DROPPED:
                 content = b""

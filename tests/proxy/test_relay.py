@@ -15,6 +15,7 @@ from xoauth2_proxy import replies
 from xoauth2_proxy.accounts.accounts import Login
 from xoauth2_proxy.errors import GrantRevoked, TokenEndpointUnavailable
 from xoauth2_proxy.log import LOGGER_NAME
+from xoauth2_proxy.message import Message
 from xoauth2_proxy.sandbox.faults import Action, Fault, Step
 from xoauth2_proxy.smtp.content import Content
 from xoauth2_proxy.smtp.protocol import Envelope, Reply, reply
@@ -32,7 +33,7 @@ CONTENT = Content(b"Message-ID: <1@x>\r\nSubject: a\r\n\r\n.b\r\n", is_stuffed=F
 async def send(made: Parts, *recipients: str, content: Content = CONTENT) -> Reply:
     envelope = Envelope("from@example.com", list(recipients or ("to@example.net",)))
     async with asyncio.timeout(PATIENCE_SECONDS):
-        return await made.relay.relay(Login(made.account), envelope, content, "a-1")
+        return await made.relay.relay(Message(Login(made.account), envelope, "a-1"), content)
 
 
 def lines(caplog: pytest.LogCaptureFixture) -> list[dict[str, object]]:
@@ -189,7 +190,8 @@ async def test_a_token_of_the_clients_own_is_what_the_message_is_sent_with(
     refresher = ScriptedRefresher()
     async with parts(tmp_path, refresher) as made:
         login = Login(made.account, made.sandbox.tokens.mint("someone@example.com"))
-        answer = await made.relay.relay(login, Envelope("a@x", ["b@y"]), CONTENT, "a-1")
+        message = Message(login, Envelope("a@x", ["b@y"]), "a-1")
+        answer = await made.relay.relay(message, CONTENT)
         assert answer.is_positive
     assert refresher.asked == []
 

@@ -144,10 +144,10 @@ class Collector:
 class DataReader:
     """Finds the end of DATA in a stream of chunks and returns the stuffed octets unchanged."""
 
-    __slots__ = ("_not_content", "_sink", "_tail")
+    __slots__ = ("_not_content", "_tail", "sink")
 
     def __init__(self, sink: Collector) -> None:
-        self._sink = sink
+        self.sink = sink
         # The last octets, held back while they may be part of the end. The CRLF that ended the DATA
         # command counts as one of them, because empty content is just ".CRLF".
         self._tail = b"\r\n"
@@ -160,7 +160,7 @@ class DataReader:
         if b"." in window and (dot := _DOT_LINE.search(window)) is not None:
             end = _END_OF_DATA.search(window, dot.start())
             if end is None or end.start() > dot.start():
-                self._sink.may_have_dots = True
+                self.sink.may_have_dots = True
             if end is not None:
                 self._pass_on(window[: end.start() + 2])
                 return window[end.end() :]
@@ -175,7 +175,7 @@ class DataReader:
             self._not_content -= skipped
             octets = octets[skipped:]
         if octets:
-            self._sink.add(octets)
+            self.sink.add(octets)
 
 
 def message_id(octets: bytes) -> str:

@@ -19,6 +19,7 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 from xoauth2_proxy import replies
+from xoauth2_proxy.message import Message
 from xoauth2_proxy.smtp import sasl
 from xoauth2_proxy.smtp.content import DataReader, Refusal
 from xoauth2_proxy.smtp.protocol import Reply
@@ -69,14 +70,7 @@ class State(Enum):
 
 # Found as globals many times for each message: an Enum's attribute costs several times as much.
 COMMAND, RESPONSE, LAST_RESPONSE, DATA, CHUNK, WAITING, CLOSED = State
-
-
-class _LineTooLong(Exception):
-    """A line exceeded its limit; only its first octets were kept, as `start`."""
-
-    def __init__(self, start: bytes) -> None:
-        super().__init__()
-        self.start = start
+_READS_LINES = (COMMAND, RESPONSE, LAST_RESPONSE)
 
 
 class ClientDialogue:
@@ -87,16 +81,21 @@ class ClientDialogue:
         policy: SessionPolicy,
         current_login: Callable[[Login], Login | None],
         trace: Callable[[str, int], None] | None = None,
+        session_id: str = "",
     ) -> None:
-        """`current_login` as in `Authenticator`; `trace` hears each command's verb and code."""
+        """`current_login` as in `Authenticator`; `trace` hears each command's verb and code.
+
+        The ids of the messages begin with `session_id`.
+        """
         self.state = COMMAND
         self._policy = policy
         self._current_login = current_login
         self._trace = trace
+        self._session_id = session_id
         self._buffer = b""
         self._start = 0  # the octets before it have been read
         self._searched = 0  # how many of the unread octets are known to hold no LF
-        self._long_line: bytes | None = None  # the start of a line that is being discarded
+        self._long_line: bytes | None = None  # the start of a line that is too long
         self._saw_eof = False
         self._is_draining = False
         self._output: list[bytes] = []
@@ -110,8 +109,9 @@ class ClientDialogue:
         self._bad_commands = 0
         self._auth_failures = 0
         self._transaction = ClientTransaction(policy.max_message_bytes, policy.max_recipients)
-        self._is_streaming = False  # parts of the transaction were handed on
-        self._is_stopped = False  # they will not become a message
+        self._messages = 0  # begun in this session
+        self._message: Message | None = None  # of the transaction, once an event carried it
+        self._is_stopped = False  # what was handed on of it will not become a message
         self._collector: Collector | None = None  # of the content under way; None: it is discarded
         self._data: DataReader
         self._chunk: Chunk
@@ -171,34 +171,25 @@ class ClientDialogue:
 
     def next_event(self) -> Event | None:
         """Return what the caller must see to next; None if octets are needed first."""
-        if self.state is CLOSED:
-            return Signal.ENDED
         for _ in range(_STEPS_PER_TURN):
             if self._is_draining and self._may_drain:
                 return self.close(replies.SHUTTING_DOWN)
-            try:
-                event = self._step()
-            except _LineTooLong as error:
-                event = self._long_line_read(error.start)
+            state = self.state
+            if state in _READS_LINES:
+                event = self._read_line()
+            elif state is DATA:
+                event = self._read_data()
+            elif state is CHUNK:
+                event = self._read_chunk()
+            elif state is CLOSED:
+                return Signal.ENDED
+            else:
+                raise RuntimeError("the last event has not been answered")
             if event is Signal.OCTETS_NEEDED:
                 return self.close() if self._saw_eof else None
             if event is not None:
                 return event
         return Signal.TURN_OVER
-
-    def _step(self) -> Event | None:
-        """Read one line, or one piece of content. Raises `_LineTooLong`."""
-        state = self.state
-        if state is DATA:
-            return self._read_data()
-        if state is CHUNK:
-            return self._read_chunk()
-        if state is WAITING:
-            raise RuntimeError("the last event has not been answered")
-        line = self._line()
-        if line is None:
-            return Signal.OCTETS_NEEDED
-        return self._command(line) if state is COMMAND else self._response(line)
 
     # Answers to events. After the end of the dialogue they say nothing.
 
@@ -255,26 +246,27 @@ class ClientDialogue:
 
     # Lines.
 
-    def _line(self) -> bytes | None:
-        """Return the next line with its LF, or None. Raises `_LineTooLong`."""
+    def _read_line(self) -> Event | None:
+        """Read a line. Of one that is too long only the start is kept (I4)."""
         buffer, start = self._buffer, self._start
         if start == len(buffer):
-            return None
+            return Signal.OCTETS_NEEDED
         end = buffer.find(b"\n", start + self._searched) + 1
+        is_too_long = (end or len(buffer)) - start > _MAX_LINE_BYTES
+        if is_too_long and self._long_line is None:
+            self._long_line = buffer[start : start + _START_BYTES]
         if not end:
-            if self._long_line is None and len(buffer) - start > _MAX_LINE_BYTES:
-                self._long_line = buffer[start : start + _START_BYTES]
             if self._long_line is not None:
                 self._start = len(buffer)
             self._searched = len(buffer) - self._start
-            return None
-        line = buffer[start:end]
+            return Signal.OCTETS_NEEDED
         self._start = end
         self._searched = 0
-        if self._long_line is not None or len(line) > _MAX_LINE_BYTES:
-            begin, self._long_line = self._long_line or line[:_START_BYTES], None
-            raise _LineTooLong(begin)
-        return line
+        if self._long_line is not None:
+            start_of_line, self._long_line = self._long_line, None
+            return self._long_line_read(start_of_line)
+        line = buffer[start:end]
+        return self._command(line) if self.state is COMMAND else self._response(line)
 
     def _long_line_read(self, start: bytes) -> Event | None:
         if self.state is COMMAND:
@@ -325,32 +317,23 @@ class ClientDialogue:
 
     @property
     def _may_drain(self) -> bool:
-        is_between = self.state in (COMMAND, RESPONSE, LAST_RESPONSE)
-        return is_between and not self._transaction.has_begun
+        return self.state in _READS_LINES and not self._transaction.has_begun
 
     # EHLO, STARTTLS and the commands without effect on a transaction.
 
-    def _helo(self, hostname: str) -> Event | None:
-        """HELO (RFC 5321 §4.1.1.1)."""
+    def _hello(self, hostname: str) -> Event | None:
+        """HELO and EHLO (RFC 5321 §4.1.1.1): offers what the relay supports with every provider."""
         if not hostname:
             return self._answer(replies.ARGUMENT_MALFORMED)
-        self._answer(Reply(250, "", (self._policy.hostname,)))
-        return self._hello()
-
-    def _ehlo(self, hostname: str) -> Event | None:
-        """EHLO (RFC 5321 §4.1.1.1): offers only what the relay supports with every provider."""
-        if not hostname:
-            return self._answer(replies.ARGUMENT_MALFORMED)
-        lines = [self._policy.hostname, "PIPELINING", f"SIZE {self._policy.max_message_bytes}"]
-        lines += ["8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "CHUNKING"]
-        if self._policy.tls_context is not None and not self._is_secure:
-            lines.append("STARTTLS")
-        if self._may_authenticate:
-            lines.append("AUTH " + " ".join(sasl.MECHANISMS))
+        lines = [self._policy.hostname]
+        if self._verb == "EHLO":
+            lines += ["PIPELINING", f"SIZE {self._policy.max_message_bytes}", "8BITMIME"]
+            lines += ["SMTPUTF8", "ENHANCEDSTATUSCODES", "CHUNKING"]
+            if self._policy.tls_context is not None and not self._is_secure:
+                lines.append("STARTTLS")
+            if self._may_authenticate:
+                lines.append("AUTH " + " ".join(sasl.MECHANISMS))
         self._answer(Reply(250, "", tuple(lines)))
-        return self._hello()
-
-    def _hello(self) -> Event | None:
         self._greeted = True
         return self._end_transaction()
 
@@ -370,21 +353,9 @@ class ClientDialogue:
         self.state = WAITING
         return Signal.TLS_REQUESTED
 
-    def _noop(self, argument: str) -> Event | None:
-        """NOOP (RFC 5321 §4.1.1.9)."""
-        return self._answer(replies.OK)
-
-    def _help(self, argument: str) -> Event | None:
-        """HELP (RFC 5321 §4.1.1.8)."""
-        return self._answer(replies.HELP)
-
     def _vrfy(self, argument: str) -> Event | None:
         """VRFY (RFC 5321 §3.5.3): always 252, since only the provider knows its addresses."""
         return self._answer(replies.CANNOT_VERIFY if argument else replies.ARGUMENT_MALFORMED)
-
-    def _not_implemented(self, argument: str) -> Event | None:
-        """EXPN (RFC 5321 §3.5.2), and ETRN (RFC 1985), since the relay has no queue."""
-        return self._answer(replies.COMMAND_NOT_IMPLEMENTED)
 
     def _rset(self, argument: str) -> Event | None:
         """RSET (RFC 5321 §4.1.1.5)."""
@@ -482,9 +453,8 @@ class ClientDialogue:
             return self._answer(replies.AUTH_REQUIRED)
         answer = self._transaction.rcpt(argument)
         if answer is replies.RECIPIENT_OK and self._login.account.verifies:
-            self._is_streaming = True
             self.state = WAITING
-            return RecipientAdded(self._login, self._transaction.envelope)
+            return RecipientAdded(self._outgoing())
         return self._answer(answer)
 
     def _data_command(self, argument: str) -> Event | None:
@@ -525,7 +495,7 @@ class ClientDialogue:
             return self._content_event(DATA)
         self._buffer = rest + self._buffer[self._start :]
         self._start = 0
-        return self._complete(is_stuffed=True)
+        return self._complete(self._data.sink, is_stuffed=True)
 
     def _read_chunk(self) -> Event | None:
         if not self._remaining:
@@ -542,61 +512,67 @@ class ClientDialogue:
     def _end_chunk(self) -> Event | None:
         collector, refusal = self._collector, self._chunk_refusal
         if collector is not None and self._chunk.is_last:
-            return self._complete(is_stuffed=False)
+            return self._complete(collector, is_stuffed=False)
         self.state = COMMAND
         if collector is not None and not collector.is_too_large:
             return self._answer(replies.CHUNK_OK)
         self._transaction.fail()  # RFC 3030 §2: only RSET is accepted next
         self._answer(refusal or replies.TOO_LARGE)
-        if collector is None or self._login is None:
-            return None
-        self._is_streaming = False
-        envelope, size_bytes = self._transaction.envelope, collector.size_bytes
-        return MessageRefused(self._login, envelope, size_bytes, replies.TOO_LARGE)
+        return None if collector is None else self._refused(collector, replies.TOO_LARGE)
 
     def _content_event(self, state: State) -> Event | None:
         """Hand on content that exceeds the buffer; stop once the message is unacceptable."""
-        collector, login = self._collector, self._login
-        if collector is None or login is None or self._is_stopped:
+        collector = self._collector
+        if collector is None or self._is_stopped:
             return None
         if not collector.is_acceptable:
             self._is_stopped = True
-            return Signal.CONTENT_UNACCEPTABLE if self._is_streaming else None
+            return None if self._message is None else Signal.CONTENT_UNACCEPTABLE
         held = collector.held_bytes
-        if held == 0 or (held <= self._policy.buffer_bytes and not self._is_streaming):
+        if held == 0 or (held <= self._policy.buffer_bytes and self._message is None):
             return None
-        self._is_streaming = True
         self._content_state, self.state = state, WAITING
         is_stuffed = state is DATA
-        envelope = self._transaction.envelope
-        return ContentArrived(login, envelope, collector.take(), is_stuffed, is_last=False)
+        return ContentArrived(self._outgoing(), collector.take(), is_stuffed, is_last=False)
 
-    def _complete(self, *, is_stuffed: bool) -> Event | None:
+    def _complete(self, collector: Collector, *, is_stuffed: bool) -> Event | None:
         """The message has been received to its end."""
-        collector, login, envelope = self._collector, self._login, self._transaction.envelope
-        if collector is None or login is None:
-            raise RuntimeError("content without a transaction")
         refusal = collector.refusal()
         if refusal is not None:
             answer = replies.TOO_LARGE if refusal is Refusal.TOO_LARGE else replies.BARE_LINE_ENDS
             self.state = COMMAND
             self._answer(answer)
+            refused = self._refused(collector, answer)
             self._end_transaction()
-            return MessageRefused(login, envelope, collector.size_bytes, answer)
+            return refused
         self.state = WAITING
-        if self._is_streaming:
-            return ContentArrived(login, envelope, collector.take(), is_stuffed, is_last=True)
-        return MessageComplete(login, envelope, collector.content(is_stuffed=is_stuffed))
+        if self._message is not None:
+            return ContentArrived(self._message, collector.take(), is_stuffed, is_last=True)
+        return MessageComplete(self._outgoing(), collector.content(is_stuffed=is_stuffed))
+
+    def _outgoing(self) -> Message:
+        """Return the transaction's message, as events carry it."""
+        if self._message is None:
+            if self._login is None:
+                raise RuntimeError("a message without a login")
+            self._messages += 1
+            message_id = f"{self._session_id}-{self._messages}"
+            self._message = Message(self._login, self._transaction.envelope, message_id)
+        return self._message
+
+    def _refused(self, collector: Collector, answer: Reply) -> Event:
+        message, self._message = self._outgoing(), None
+        message.size_bytes = collector.size_bytes
+        return MessageRefused(message, answer)
 
     def _end_transaction(self) -> Signal | None:
         """Begin anew; a message that was being handed on is dropped."""
-        was_streaming = self._is_streaming
-        self._is_streaming = self._is_stopped = False
+        message, self._message = self._message, None
+        self._is_stopped = False
         self._collector = None
-        self._transaction = ClientTransaction(
-            self._policy.max_message_bytes, self._policy.max_recipients
-        )
-        return Signal.TRANSACTION_DROPPED if was_streaming else None
+        policy = self._policy
+        self._transaction = ClientTransaction(policy.max_message_bytes, policy.max_recipients)
+        return None if message is None else Signal.TRANSACTION_DROPPED
 
 
 def _command_text(line: bytes) -> str | None:
@@ -610,9 +586,13 @@ def _command_text(line: bytes) -> str | None:
     return text if text.isprintable() or not _CONTROL.search(text) else None
 
 
+def _always(reply: Reply) -> Callable[[ClientDialogue, str], Event | None]:
+    return lambda dialogue, argument: dialogue._answer(reply)
+
+
 _COMMANDS: dict[str, Callable[[ClientDialogue, str], Event | None]] = {
-    "HELO": ClientDialogue._helo,
-    "EHLO": ClientDialogue._ehlo,
+    "HELO": ClientDialogue._hello,
+    "EHLO": ClientDialogue._hello,
     "STARTTLS": ClientDialogue._starttls,
     "AUTH": ClientDialogue._auth_command,
     "MAIL": ClientDialogue._mail,
@@ -620,10 +600,10 @@ _COMMANDS: dict[str, Callable[[ClientDialogue, str], Event | None]] = {
     "DATA": ClientDialogue._data_command,
     "BDAT": ClientDialogue._bdat,
     "RSET": ClientDialogue._rset,
-    "NOOP": ClientDialogue._noop,
-    "HELP": ClientDialogue._help,
-    "VRFY": ClientDialogue._vrfy,
-    "EXPN": ClientDialogue._not_implemented,
-    "ETRN": ClientDialogue._not_implemented,
     "QUIT": ClientDialogue._quit,
+    "VRFY": ClientDialogue._vrfy,
+    "NOOP": _always(replies.OK),  # RFC 5321 §4.1.1.9
+    "HELP": _always(replies.HELP),  # §4.1.1.8
+    "EXPN": _always(replies.COMMAND_NOT_IMPLEMENTED),  # §3.5.2
+    "ETRN": _always(replies.COMMAND_NOT_IMPLEMENTED),  # RFC 1985: the relay has no queue
 }

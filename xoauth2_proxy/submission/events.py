@@ -7,9 +7,9 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from xoauth2_proxy.accounts.accounts import Login
+    from xoauth2_proxy.message import Message
     from xoauth2_proxy.smtp.content import Content
-    from xoauth2_proxy.smtp.protocol import Envelope, Reply
+    from xoauth2_proxy.smtp.protocol import Reply
     from xoauth2_proxy.smtp.sasl import Credentials
 
 
@@ -43,16 +43,14 @@ class LoginMalformed:
 class RecipientAdded:
     """The provider is to judge the envelope's last recipient. Answer: `recipient_answered`."""
 
-    login: Login
-    envelope: Envelope
+    message: Message
 
 
 @dataclass(slots=True)
 class ContentArrived:
     """A part of a message that is sent while it arrives. Answer: `content_sent`, or `finish`."""
 
-    login: Login
-    envelope: Envelope
+    message: Message
     octets: bytes
     is_stuffed: bool  # as DATA carries it, without the end
     is_last: bool
@@ -62,8 +60,7 @@ class ContentArrived:
 class MessageComplete:
     """A message received whole. Answer: `finish`."""
 
-    login: Login
-    envelope: Envelope
+    message: Message
     content: Content
 
 
@@ -71,9 +68,7 @@ class MessageComplete:
 class MessageRefused:
     """A message was refused because of its content; the client has its reply."""
 
-    login: Login
-    envelope: Envelope
-    size_bytes: int
+    message: Message
     reply: Reply
 
 

@@ -33,10 +33,10 @@ from xoauth2_proxy.submission.events import (
 from xoauth2_proxy.submission.proxy_header import ProxyHeader
 
 if TYPE_CHECKING:
-    from xoauth2_proxy.accounts.accounts import Login
+    from xoauth2_proxy.message import Message
     from xoauth2_proxy.metrics import Metrics
     from xoauth2_proxy.relay import Relay, StreamingMessage
-    from xoauth2_proxy.smtp.protocol import Envelope, Reply
+    from xoauth2_proxy.smtp.protocol import Reply
     from xoauth2_proxy.submission.authenticator import Authenticator
     from xoauth2_proxy.submission.policy import SessionPolicy
 
@@ -86,10 +86,9 @@ class ClientSession(SMTP):
         self._metrics = metrics
         self._registry = registry
         trace = self._trace if _log.is_enabled(logging.DEBUG) else None
-        self._dialogue = ClientDialogue(policy, authenticator.current_login, trace)
+        self._dialogue = ClientDialogue(policy, authenticator.current_login, trace, self.id)
         self._proxy_header: ProxyHeader | None = None  # while it is awaited
         self._streaming: StreamingMessage | None = None  # a message sent upstream while it arrives
-        self._transactions = 0
         self._is_busy = False  # a task is running, or the next turn is scheduled
         self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -216,11 +215,13 @@ class ClientSession(SMTP):
         if event is Signal.TRANSACTION_DROPPED:
             self._abandon()
         elif event is Signal.CONTENT_UNACCEPTABLE:
-            self._stream_stopped()
+            self._stop_streaming()
         elif isinstance(event, LoginMalformed):
             self._count_auth(event.mechanism, "malformed")
         elif isinstance(event, MessageRefused):
-            self._message_refused(event)
+            self._stop_streaming()
+            self._streaming = None
+            self._relay.refuse(event.message, event.reply)
         elif event is Signal.ENDED:
             self._end()
             return False
@@ -261,17 +262,13 @@ class ClientSession(SMTP):
         dialogue = self._dialogue
         try:
             if isinstance(event, MessageComplete):
-                login, transaction_id = event.login, self._next_transaction_id()
-                dialogue.finish(
-                    await self._relay.relay(login, event.envelope, event.content, transaction_id)
-                )
+                dialogue.finish(await self._relay.relay(event.message, event.content))
                 # A final reply is never held back until a pipelining client's next transaction.
                 self._write()
             elif isinstance(event, ContentArrived):
                 await self._send_content(event)
             elif isinstance(event, RecipientAdded):
-                streaming = self._stream(event.login, event.envelope)
-                dialogue.recipient_answered(await streaming.recipient())
+                dialogue.recipient_answered(await self._stream(event.message).recipient())
             elif isinstance(event, LoginAttempt):
                 await self._log_in(event)
             else:
@@ -447,7 +444,7 @@ class ClientSession(SMTP):
     # Messages.
 
     async def _send_content(self, part: ContentArrived) -> None:
-        streaming = self._stream(part.login, part.envelope)
+        streaming = self._stream(part.message)
         if part.is_last:
             reply = await streaming.finish(part.octets, is_stuffed=part.is_stuffed)
             self._streaming = None
@@ -457,31 +454,17 @@ class ClientSession(SMTP):
             await streaming.write(part.octets, is_stuffed=part.is_stuffed)
             self._dialogue.content_sent()
 
-    def _stream(self, login: Login, envelope: Envelope) -> StreamingMessage:
+    def _stream(self, message: Message) -> StreamingMessage:
         """Return the message that is sent while it arrives; begin it if there is none yet."""
         if self._streaming is None:
-            self._streaming = self._relay.stream(login, envelope, self._next_transaction_id())
+            self._streaming = self._relay.stream(message)
         return self._streaming
 
-    def _stream_stopped(self) -> None:
+    def _stop_streaming(self) -> None:
         if self._streaming is not None:
             self._streaming.stop()
-
-    def _message_refused(self, event: MessageRefused) -> None:
-        """Record a message that was refused because of its content."""
-        streaming, self._streaming = self._streaming, None
-        if streaming is not None:
-            streaming.refuse(event.size_bytes, event.reply)
-        else:
-            transaction_id = self._next_transaction_id()
-            size_bytes, reply = event.size_bytes, event.reply
-            self._relay.refuse(event.login, event.envelope, size_bytes, transaction_id, reply)
 
     def _abandon(self) -> None:
         if self._streaming is not None:
             self._streaming.abandon()
             self._streaming = None
-
-    def _next_transaction_id(self) -> str:
-        self._transactions += 1
-        return f"{self.id}-{self._transactions}"
