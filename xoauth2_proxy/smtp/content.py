@@ -156,8 +156,9 @@ class DataReader:
     def feed(self, chunk: bytes) -> bytes | None:
         """Take a chunk; return the octets after the end of the data, or None before the end."""
         window = self._tail + chunk
-        # Encoded attachments have no dots at all, and one octet is found fifty times as fast.
-        if b"." in window and (dot := _DOT_LINE.search(window)) is not None:
+        # One octet is found fifty times as fast, and encoded attachments have no dots at all.
+        first = window.find(b".")
+        if first >= 0 and (dot := _DOT_LINE.search(window, max(0, first - 2))) is not None:
             end = _END_OF_DATA.search(window, dot.start())
             if end is None or end.start() > dot.start():
                 self.sink.may_have_dots = True

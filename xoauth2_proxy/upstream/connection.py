@@ -13,7 +13,18 @@ from typing import TYPE_CHECKING
 
 from xoauth2_proxy.errors import UpstreamClosedEarly
 from xoauth2_proxy.smtp.protocol import Reply
-from xoauth2_proxy.upstream.dialogue import Dialogue, State
+from xoauth2_proxy.upstream.dialogue import (
+    CLOSED,
+    COMMAND,
+    CONTENT,
+    ENVELOPE,
+    FINAL,
+    FLIGHT,
+    GO_AHEAD,
+    GRANTED,
+    READY,
+    Dialogue,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -26,13 +37,13 @@ CONTENT_TAKEN = Reply(354, "", ("more may come",))  # of `add_content`; no provi
 FRESH_SECONDS = 5.0
 # How long each state may last without progress.
 _PATIENCE_SECONDS = {
-    State.COMMAND: 300.0,  # RFC 5321 §4.5.3.2: 5 minutes for MAIL and RCPT, 2 for DATA
-    State.ENVELOPE: 300.0,
-    State.GO_AHEAD: 300.0,
-    State.GRANTED: 180.0,
-    State.CONTENT: 180.0,  # RFC 5321 §4.5.3.2.5
-    State.FLIGHT: 300.0,  # RFC 5321 §4.5.3.2.6 allows 10 minutes; clients give up sooner
-    State.FINAL: 300.0,
+    COMMAND: 300.0,  # RFC 5321 §4.5.3.2: 5 minutes for MAIL and RCPT, 2 for DATA
+    ENVELOPE: 300.0,
+    GO_AHEAD: 300.0,
+    GRANTED: 180.0,
+    CONTENT: 180.0,  # RFC 5321 §4.5.3.2.5
+    FLIGHT: 300.0,  # RFC 5321 §4.5.3.2.6 allows 10 minutes; clients give up sooner
+    FINAL: 300.0,
 }
 _WRITE_BUFFER_BYTES = 65_536  # the event loops' default for TLS is 512 KiB a connection
 
@@ -53,7 +64,7 @@ class Connection(asyncio.Protocol):
         self._step: asyncio.Future[Reply] | None = None  # of the step under way
         self._room: asyncio.Future[None] | None = None  # done when the transport takes octets again
         self._deadline = math.inf  # of the wait under way
-        self._command_seconds = _PATIENCE_SECONDS[State.COMMAND]
+        self._command_seconds = _PATIENCE_SECONDS[COMMAND]
         self._timer: asyncio.TimerHandle | None = None
         # Content waits here, not in the transport, while the provider takes it slowly.
         transport.set_write_buffer_limits(high=_WRITE_BUFFER_BYTES)
@@ -77,12 +88,12 @@ class Connection(asyncio.Protocol):
     @property
     def is_usable(self) -> bool:
         """Whether a new transaction can begin: alive, and no reply awaited."""
-        return self.dialogue.state is State.READY
+        return self.dialogue.state is READY
 
     @property
     def is_closed(self) -> bool:
         """Whether the dialogue has ended; a step then fails, and nothing of it is sent."""
-        return self.dialogue.state is State.CLOSED
+        return self.dialogue.state is CLOSED
 
     @property
     def is_content_out(self) -> bool:
@@ -144,7 +155,7 @@ class Connection(asyncio.Protocol):
         if not self.is_closed:
             self.dialogue.add_content(octets)
             self._write()
-            if self._is_paused and self.dialogue.state is State.CONTENT:
+            if self._is_paused and self.dialogue.state is CONTENT:
                 self._room = self._loop.create_future()
                 self._watch_clock()
                 try:
@@ -185,7 +196,7 @@ class Connection(asyncio.Protocol):
         dialogue = self.dialogue
         awaited = dialogue.awaits_reply
         dialogue.feed(data)
-        if self.is_closed:
+        if dialogue.state is CLOSED:
             self._transport.abort()
             self._end()
         elif dialogue.result is not None:
@@ -244,7 +255,7 @@ class Connection(asyncio.Protocol):
         if self.dialogue.result is not None or self.is_closed:
             self._resolve()
         else:
-            self._command_seconds = timeout_seconds or _PATIENCE_SECONDS[State.COMMAND]
+            self._command_seconds = timeout_seconds or _PATIENCE_SECONDS[COMMAND]
             self._watch_clock()
         return future
 
@@ -266,7 +277,7 @@ class Connection(asyncio.Protocol):
 
     def _watch_clock(self) -> None:
         state = self.dialogue.state
-        is_command = state is State.COMMAND
+        is_command = state is COMMAND
         seconds = self._command_seconds if is_command else _PATIENCE_SECONDS[state]
         self._deadline = self._loop.time() + seconds
         if self._timer is None or self._timer.when() > self._deadline:

@@ -53,31 +53,6 @@ class State(Enum):
     __hash__ = object.__hash__  # Enum's own is a Python function, and the tables are asked often
 
 
-# I3. Before content leaves, nothing can have been delivered. While it is incomplete, the provider
-# must discard it (RFC 5321 §4.1.1.4, RFC 3030 §2). Once it is complete, only the reply can tell.
-_LOSS: dict[State, type[UpstreamError]] = {
-    State.READY: UpstreamClosedEarly,
-    State.COMMAND: UpstreamClosedEarly,
-    State.ENVELOPE: UpstreamClosedEarly,
-    State.GO_AHEAD: UpstreamClosedEarly,
-    State.GRANTED: UpstreamClosedEarly,
-    State.CONTENT: UpstreamDropped,
-    State.FLIGHT: OutcomeUnknown,
-    State.FINAL: OutcomeUnknown,
-    State.CLOSED: UpstreamClosedEarly,
-}
-
-
-# From which states a step may begin.
-_MAY_BEGIN = {
-    State.COMMAND: (State.READY,),
-    State.ENVELOPE: (State.READY,),
-    State.GO_AHEAD: (State.READY,),
-    State.CONTENT: (State.GRANTED, State.CONTENT),
-    State.FINAL: (State.GRANTED, State.CONTENT),
-}
-
-
 class Command(Enum):
     """What a reply is awaited for."""
 
@@ -85,41 +60,48 @@ class Command(Enum):
     MAIL = auto()
     RCPT = auto()
     DATA = auto()
-    CONTENT = auto()  # the final dot of DATA, or the last octet of BDAT LAST
+    END = auto()  # the final dot of DATA, or the last octet of BDAT LAST
     RECIPIENT = auto()  # a RCPT by itself: its reply ends the step, whatever it is
     OTHER = auto()  # AUTH and its responses: the caller judges the reply
 
     __hash__ = object.__hash__  # as above
 
 
-class Meaning(Enum):
-    """What a reply says about the command it answers."""
+# As globals, since an Enum's attribute costs several times as much.
+READY, COMMAND, ENVELOPE, GO_AHEAD, GRANTED, CONTENT, FLIGHT, FINAL, CLOSED = State
+RSET, MAIL, RCPT, DATA, END, RECIPIENT, OTHER = Command
 
-    ACCEPTED = auto()
-    REFUSED = auto()
-    GRANTED = auto()  # 354
-    CLOSING = auto()  # the provider hangs up, and has accepted nothing of this transaction
-    OUT_OF_ORDER = auto()  # no such reply answers this command
+# From which states a step may begin.
+_MAY_BEGIN = {
+    COMMAND: (READY,),
+    ENVELOPE: (READY,),
+    GO_AHEAD: (READY,),
+    CONTENT: (GRANTED, CONTENT),
+    FINAL: (GRANTED, CONTENT),
+}
 
+# I3. Before content leaves, nothing can have been delivered. While it is incomplete, the provider
+# must discard it (RFC 5321 §4.1.1.4, RFC 3030 §2). Once it is complete, only the reply can tell.
+_LOSS: dict[State, type[UpstreamError]] = {
+    READY: UpstreamClosedEarly,
+    COMMAND: UpstreamClosedEarly,
+    ENVELOPE: UpstreamClosedEarly,
+    GO_AHEAD: UpstreamClosedEarly,
+    GRANTED: UpstreamClosedEarly,
+    CONTENT: UpstreamDropped,
+    FLIGHT: OutcomeUnknown,
+    FINAL: OutcomeUnknown,
+}
 
-_POSITIVE, _OTHER_3YZ, _GO_AHEAD, _NEGATIVE, _CLOSING = "2yz", "3yz", "354", "4yz or 5yz", "421"
-_JUDGED = {_POSITIVE: Meaning.ACCEPTED, _NEGATIVE: Meaning.REFUSED, _CLOSING: Meaning.REFUSED}
-_ANYTHING = dict.fromkeys((_POSITIVE, _OTHER_3YZ, _GO_AHEAD, _NEGATIVE, _CLOSING), Meaning.ACCEPTED)
-_MEANINGS: dict[Command, dict[str, Meaning]] = {
-    # Whatever a provider answers to RSET, its answer to MAIL tells more.
-    Command.RSET: _ANYTHING | {_CLOSING: Meaning.CLOSING},
-    # No transaction exists without MAIL (RFC 5321 §4.1.4), so 421 here leaves nothing in doubt.
-    Command.MAIL: _JUDGED | {_CLOSING: Meaning.CLOSING},
-    Command.RCPT: _JUDGED,
-    # A 2yz is never the answer to DATA: it must not pass for the message's (I2).
-    Command.DATA: {
-        _GO_AHEAD: Meaning.GRANTED,
-        _NEGATIVE: Meaning.REFUSED,
-        _CLOSING: Meaning.REFUSED,
-    },
-    Command.CONTENT: _JUDGED,
-    Command.RECIPIENT: _JUDGED,
-    Command.OTHER: _ANYTHING,
+# The first digits of the replies that can answer a command; others are out of order.
+_MAY_ANSWER: dict[Command, tuple[int, ...]] = {
+    RSET: (2, 3, 4, 5),  # the answer to MAIL tells more
+    MAIL: (2, 4, 5),
+    RCPT: (2, 4, 5),
+    DATA: (3, 4, 5),  # of 3yz only 354; a 2yz must not pass for the message's (I2)
+    END: (2, 4, 5),
+    RECIPIENT: (2, 4, 5),
+    OTHER: (2, 3, 4, 5),
 }
 
 
@@ -132,7 +114,7 @@ class Dialogue:
 
     def __init__(self, extensions: Mapping[str, str]) -> None:
         self.extensions = extensions  # EHLO keywords in upper case, with their parameters
-        self.state = State.READY
+        self.state = READY
         self.ending = ""  # why the dialogue ended; "" while it goes on
         self.result: Reply | UpstreamError | None = None  # of the step; reset when it is collected
         self.early_refusal: Reply | None = None  # a 4yz or 5yz that came amid content
@@ -140,8 +122,8 @@ class Dialogue:
         self.needs_reset = False  # a transaction is still open: RSET before the next MAIL
         self.transactions = 0  # begun in this dialogue
         self._parser = ReplyParser()
-        self._expected: deque[tuple[Command, str]] = deque()  # with the recipient of a RCPT
-        self._queue: deque[tuple[Command, str, bytes]] = deque()  # commands to send one by one
+        self._expected: deque[Command] = deque()  # those that have no reply yet
+        self._queue: deque[tuple[Command, bytes]] = deque()  # commands to send one by one
         self._output: list[bytes] = []
         self._content: Content | None = None
         self._rest = memoryview(b"")  # content that is not written yet
@@ -150,13 +132,14 @@ class Dialogue:
         self._final_by_bdat = False
         self._is_granted = False
         self._recipients: list[str] = []
+        self._judged = 0  # how many of them have a reply
         self._refusals: list[tuple[str, Reply]] = []
         self._sender_refusal: Reply | None = None
 
     @property
     def is_ready(self) -> bool:
         """Whether a new step may begin: the dialogue goes on, and no reply is awaited."""
-        return self.state is State.READY
+        return self.state is READY
 
     @property
     def awaits_reply(self) -> int:
@@ -167,8 +150,8 @@ class Dialogue:
 
     def command(self, line: bytes) -> None:
         """Send one command, or the response to a challenge. The result is the reply."""
-        self._begin_step(State.COMMAND)
-        self._send(Command.OTHER, line)
+        self._begin_step(COMMAND)
+        self._send(OTHER, line)
 
     def send_message(self, envelope: Envelope, content: Content, *, is_fresh: bool) -> None:
         """Send a message in as few round trips as the provider allows.
@@ -185,7 +168,7 @@ class Dialogue:
         recipients, is_ascii = envelope.forward_paths, octets.isascii()
         commands = self._envelope(envelope, recipients, len(octets), is_ascii=is_ascii)
         may_pipeline, may_chunk = "PIPELINING" in self.extensions, self._may_chunk
-        self._begin_transaction(recipients, State.ENVELOPE)
+        self._begin_transaction(recipients, ENVELOPE)
         self._content = content
         if not may_pipeline:
             self._send_in_turn(commands)
@@ -193,11 +176,11 @@ class Dialogue:
         is_alone = len(recipients) == 1
         if may_chunk and is_fresh and is_alone and len(octets) <= ONE_FLIGHT_BYTES:
             body = content.for_bdat()
-            commands.append((Command.CONTENT, "", b"BDAT %d LAST\r\n" % len(body) + body))
+            commands.append((END, b"BDAT %d LAST\r\n" % len(body) + body))
             self._final_by_bdat = self.is_content_out = True
-            self.state = State.FLIGHT
+            self.state = FLIGHT
         elif not may_chunk:
-            commands.append((Command.DATA, "", b"DATA\r\n"))
+            commands.append((DATA, b"DATA\r\n"))
         self._send_all(commands)
 
     def begin(self, envelope: Envelope, recipients: list[str]) -> None:
@@ -206,7 +189,7 @@ class Dialogue:
         The result is a 2yz or the refusal of the envelope. Raises `ExtensionMissing`.
         """
         commands = self._envelope(envelope, recipients, envelope.size_bytes, is_ascii=False)
-        self._begin_transaction(recipients, State.ENVELOPE)
+        self._begin_transaction(recipients, ENVELOPE)
         if "PIPELINING" in self.extensions:
             self._send_all(commands)
         else:
@@ -214,24 +197,24 @@ class Dialogue:
 
     def add_recipient(self, envelope: Envelope) -> None:
         """Send RCPT for the envelope's last recipient. The result is its reply."""
-        self._begin_step(State.COMMAND)
-        self._send(Command.RECIPIENT, rcpt_command(envelope, len(envelope.forward_paths) - 1))
+        self._begin_step(COMMAND)
+        self._send(RECIPIENT, rcpt_command(envelope, len(envelope.forward_paths) - 1))
 
     def ask_for_go_ahead(self) -> None:
         """Send DATA. The result is a refusal or the 354."""
-        self._begin_step(State.GO_AHEAD)
+        self._begin_step(GO_AHEAD)
         self._content = None
         self._is_granted = False
-        self._send(Command.DATA, b"DATA\r\n")
+        self._send(DATA, b"DATA\r\n")
 
     def add_content(self, octets: bytes) -> None:
         """Send content that is not the last, as DATA frames it."""
-        self._begin_step(State.CONTENT)
+        self._begin_step(CONTENT)
         self._output.append(octets)
 
     def end_content(self, octets: bytes) -> None:
         """Send the octets that end the content. The result is the final reply."""
-        self._begin_step(State.FINAL)
+        self._begin_step(FINAL)
         self._output.append(octets)
         self._await_final_reply()
 
@@ -250,15 +233,15 @@ class Dialogue:
             return b""
         piece, self._rest = self._rest[:_PIECE_BYTES], self._rest[_PIECE_BYTES:]
         if self._rest:
-            self.state = State.CONTENT
+            self.state = CONTENT
         else:
-            self.state = State.FINAL
+            self.state = FINAL
             self._await_final_reply()
         return bytes(piece)
 
     def feed(self, octets: bytes) -> None:
         """Take octets from the provider; `result` and `take` may have something new after it."""
-        if self.state is State.CLOSED:
+        if self.state is CLOSED:
             return
         try:
             replies = self._parser.feed(octets)
@@ -277,7 +260,7 @@ class Dialogue:
         # may have taken its place (I2).
         if surplus > 0 and (self._awaits_delivery or len({one.code // 100 for one in replies}) > 1):
             replies = []
-        is_flight = self.state is State.FLIGHT
+        is_flight = self.state is FLIGHT
         for reply in replies[:awaited]:
             self._answer(reply)
             if self.ending:
@@ -299,34 +282,34 @@ class Dialogue:
         """
         if self._parser.is_mid_reply:
             return None
-        if self._takes_content or (self._expected and self._expected[-1][0] is Command.DATA):
+        if self._takes_content or (self._expected and self._expected[-1] is DATA):
             return surplus[0] if all(one.code >= 400 for one in surplus) else None
         is_end = len(surplus) == 1 and surplus[0].code == 421 and self._expected
         return surplus[0] if is_end else None
 
     def _hear_unasked(self, reply: Reply) -> None:
-        if self.state is State.GRANTED:
+        if self.state is GRANTED:
             self.result = None  # of a 354 that has not been collected
-        if self.state is State.CONTENT or (self.state is State.GRANTED and reply.code != 421):
+        if self.state is CONTENT or (self.state is GRANTED and reply.code != 421):
             self.early_refusal = reply
         self.lose(f"closed by the provider: {reply.code}")
 
     @property
     def _takes_content(self) -> bool:
-        return self.state in (State.GRANTED, State.CONTENT)
+        return self.state in (GRANTED, CONTENT)
 
     def lose(self, reason: str) -> None:
         """Note that the connection is lost, or must be. The result says what that means (I3)."""
-        if self.state is State.CLOSED:
+        if self.state is CLOSED:
             return
-        state, self.state, self.ending = self.state, State.CLOSED, reason
+        state, self.state, self.ending = self.state, CLOSED, reason
         self._output.clear()
         self._rest = memoryview(b"")
         if self.result is not None:
             pass  # settled, and not yet collected: what comes after a reply does not undo it
         elif self.early_refusal is not None:
             self.result = self.early_refusal
-        elif state is State.FLIGHT and (refusal := self._refusal()) is not None:
+        elif state is FLIGHT and (refusal := self._refusal()) is not None:
             # The only recipient, or the sender, was refused before the loss: nothing was delivered.
             self.result = refusal
         else:
@@ -341,24 +324,23 @@ class Dialogue:
 
     @property
     def _awaits_delivery(self) -> bool:
-        return self.state in (State.FLIGHT, State.FINAL)
+        return self.state in (FLIGHT, FINAL)
 
     def _envelope(
         self, envelope: Envelope, recipients: list[str], content_bytes: int, *, is_ascii: bool
-    ) -> list[tuple[Command, str, bytes]]:
+    ) -> list[tuple[Command, bytes]]:
         sender = mail_command(envelope, self.extensions, content_bytes, is_ascii=is_ascii)
-        commands = [(Command.MAIL, "", sender)]
+        commands = [(MAIL, sender)]
         if self.needs_reset:
-            commands.insert(0, (Command.RSET, "", b"RSET\r\n"))
-        return commands + [
-            (Command.RCPT, path, rcpt_command(envelope, index))
-            for index, path in enumerate(recipients)
-        ]
+            commands.insert(0, (RSET, b"RSET\r\n"))
+        commands += [(RCPT, rcpt_command(envelope, index)) for index in range(len(recipients))]
+        return commands
 
     def _begin_transaction(self, recipients: list[str], state: State) -> None:
         self._begin_step(state)
         self.transactions += 1
         self._recipients = recipients
+        self._judged = 0
         self._content = None
         self._refusals = []
         self._sender_refusal = None
@@ -373,56 +355,58 @@ class Dialogue:
         self.state = state
 
     def _await_final_reply(self) -> None:
-        self._expected.append((Command.CONTENT, ""))
+        self._expected.append(END)
         self._is_premature = self._parser.is_mid_reply  # begun before the content was complete
         self.is_content_out = True
 
     def _send(self, command: Command, octets: bytes) -> None:
-        self._expected.append((command, ""))
+        self._expected.append(command)
         self._output.append(octets)
 
-    def _send_all(self, commands: list[tuple[Command, str, bytes]]) -> None:
-        for command, recipient, octets in commands:
-            self._expected.append((command, recipient))
+    def _send_all(self, commands: list[tuple[Command, bytes]]) -> None:
+        for command, octets in commands:
+            self._expected.append(command)
             self._output.append(octets)
 
-    def _send_in_turn(self, commands: list[tuple[Command, str, bytes]]) -> None:
+    def _send_in_turn(self, commands: list[tuple[Command, bytes]]) -> None:
         self._queue.extend(commands)
-        self._send_all([self._queue.popleft()])
+        self._send(*self._queue.popleft())
 
     # Replies.
 
     def _answer(self, reply: Reply) -> None:
         """Apply a reply to the oldest command that has none (I1)."""
-        command, recipient = self._expected.popleft()
-        meaning = _MEANINGS[command].get(_kind(reply), Meaning.OUT_OF_ORDER)
-        if meaning is Meaning.OUT_OF_ORDER:
+        command = self._expected.popleft()
+        code = reply.code
+        if code // 100 not in _MAY_ANSWER[command] or (command is DATA and 354 != code < 400):
             self.lose(f"{command.name} was answered {reply}")
-        elif meaning is Meaning.CLOSING:
+            return
+        if command is END:
+            self._answer_content(reply)
+            return
+        if command is RCPT:
+            if code >= 400:
+                self._refusals.append((self._recipients[self._judged], reply))
+            self._judged += 1
+        elif command is DATA:
+            self._is_granted = code < 400
+        elif command is MAIL or command is RSET:
+            self._answer_opening(command, reply)
+        if not self._expected and not self.ending:
+            self._go_on(reply, is_opaque=command is OTHER)
+
+    def _answer_opening(self, command: Command, reply: Reply) -> None:
+        if reply.code == 421:
+            # No transaction exists without MAIL (RFC 5321 §4.1.4), so nothing is in doubt.
             self.result = UpstreamClosedEarly(f"{command.name}: {reply}", reply)
             self.lose("closed by the provider")
-        elif command is Command.CONTENT:
-            self._answer_content(reply)
-        else:
-            self._answer_command(command, recipient, reply, meaning)
-            if not self._expected:
-                self._go_on(reply, is_opaque=command is Command.OTHER)
-
-    def _answer_command(
-        self, command: Command, recipient: str, reply: Reply, meaning: Meaning
-    ) -> None:
-        if command is Command.RSET:
+        elif command is RSET:
             self.needs_reset = False
-        elif command is Command.MAIL:
-            if meaning is Meaning.ACCEPTED:
-                self.needs_reset = True  # until the transaction ends well
-            else:
-                self._sender_refusal = reply
-                self._queue.clear()
-        elif command is Command.RCPT and meaning is Meaning.REFUSED:
-            self._refusals.append((recipient, reply))
-        elif command is Command.DATA:
-            self._is_granted = meaning is Meaning.GRANTED
+        elif reply.code < 400:
+            self.needs_reset = True  # until the transaction ends well
+        else:
+            self._sender_refusal = reply
+            self._queue.clear()
 
     def _answer_content(self, reply: Reply) -> None:
         """Take the reply to the whole message."""
@@ -453,9 +437,9 @@ class Dialogue:
     def _go_on(self, reply: Reply, *, is_opaque: bool) -> None:
         """Every reply awaited has come: send what follows, or end the step."""
         if self._queue:
-            self._send_all([self._queue.popleft()])
-        elif self.state is State.COMMAND:
-            self.result, self.state = reply, State.READY
+            self._send(*self._queue.popleft())
+        elif self.state is COMMAND:
+            self.result, self.state = reply, READY
             self.is_spent = not is_opaque and ends_session(reply)
         elif (refusal := self._refusal()) is not None:
             if self._is_granted:
@@ -476,18 +460,18 @@ class Dialogue:
             self._final_by_bdat = True
             self._write_content(b"BDAT %d LAST\r\n" % len(body) + body)
         else:
-            self.state = State.GO_AHEAD
-            self._send(Command.DATA, b"DATA\r\n")
+            self.state = GO_AHEAD
+            self._send(DATA, b"DATA\r\n")
 
     def _begin_content(self, reply: Reply) -> None:
-        self.state = State.GRANTED
+        self.state = GRANTED
         if self._content is None:
             self.result = reply
         else:
             self._write_content(self._content.for_data())
 
     def _write_content(self, octets: bytes) -> None:
-        self.state = State.GRANTED
+        self.state = GRANTED
         self._rest = memoryview(octets)
 
     def _refusal(self) -> Reply | None:
@@ -500,12 +484,6 @@ class Dialogue:
 
     def _finish(self, result: Reply) -> None:
         self.result = result
-        self.state = State.READY
+        self.state = READY
         self.is_spent = ends_session(result)
         self._content = None
-
-
-def _kind(reply: Reply) -> str:
-    if reply.code in (421, 354):
-        return _CLOSING if reply.code == 421 else _GO_AHEAD
-    return (_POSITIVE, _OTHER_3YZ, _NEGATIVE, _NEGATIVE)[reply.code // 100 - 2]
