@@ -24,7 +24,7 @@ from __future__ import annotations
 import logging
 import time
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar
 
 from xoauth2_proxy import log, replies
 from xoauth2_proxy.diagnostics import Explanations
@@ -250,10 +250,11 @@ class _WholeMessage(_Transaction):
     def send(self, content: Content) -> Coroutine[None, None, Reply]:
         """Return the final reply. Raises only cancellation."""
         envelope = self._message.envelope
-        attempt = self._attempt(
-            lambda connection: connection.send_message(envelope, content), self._concluded
+        attempt: Coroutine[None, None, Reply] = self._attempt(  # type: ignore[assignment]
+            lambda connection: connection.send_message(envelope, content),
+            self._concluded,  # which settles every reply, so that there is always an answer
         )
-        return cast("Coroutine[None, None, Reply]", attempt)  # `_concluded` settles every reply
+        return attempt
 
     def _settled(self, answer: Reply) -> None:
         self._relay.report(self._message, answer)

@@ -492,7 +492,7 @@ def test_mail_says_what_the_provider_understands(
     extensions: dict[str, str], size_bytes: int, is_ascii: bool, parameters: str
 ) -> None:
     sender = Envelope("a@x", ["b@y"], body_8bit=True, smtputf8=True)
-    line = mail_command(sender, extensions, size_bytes, is_ascii=is_ascii)
+    line = mail_command(sender, extensions, size_bytes, lambda: is_ascii)
     assert line == f"MAIL FROM:<a@x>{parameters}\r\n".encode()
 
 

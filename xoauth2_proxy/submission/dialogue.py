@@ -71,6 +71,7 @@ class State(Enum):
 # Found as globals many times for each message: an Enum's attribute costs several times as much.
 COMMAND, RESPONSE, LAST_RESPONSE, DATA, CHUNK, WAITING, CLOSED = State
 _READS_LINES = (COMMAND, RESPONSE, LAST_RESPONSE)
+_OCTETS_NEEDED = Signal.OCTETS_NEEDED
 
 
 class ClientDialogue:
@@ -185,7 +186,7 @@ class ClientDialogue:
                 return Signal.ENDED
             else:
                 raise RuntimeError("the last event has not been answered")
-            if event is Signal.OCTETS_NEEDED:
+            if event is _OCTETS_NEEDED:
                 return self.close() if self._saw_eof else None
             if event is not None:
                 return event
@@ -250,7 +251,7 @@ class ClientDialogue:
         """Read a line. Of one that is too long only the start is kept (I4)."""
         buffer, start = self._buffer, self._start
         if start == len(buffer):
-            return Signal.OCTETS_NEEDED
+            return _OCTETS_NEEDED
         end = buffer.find(b"\n", start + self._searched) + 1
         is_too_long = (end or len(buffer)) - start > _MAX_LINE_BYTES
         if is_too_long and self._long_line is None:
@@ -259,7 +260,7 @@ class ClientDialogue:
             if self._long_line is not None:
                 self._start = len(buffer)
             self._searched = len(buffer) - self._start
-            return Signal.OCTETS_NEEDED
+            return _OCTETS_NEEDED
         self._start = end
         self._searched = 0
         if self._long_line is not None:
@@ -489,7 +490,7 @@ class ClientDialogue:
 
     def _read_data(self) -> Event | None:
         if not self.unread_bytes:
-            return Signal.OCTETS_NEEDED
+            return _OCTETS_NEEDED
         rest = self._data.feed(self._octets(_PIECE_BYTES))
         if rest is None:
             return self._content_event(DATA)
@@ -501,7 +502,7 @@ class ClientDialogue:
         if not self._remaining:
             return self._end_chunk()
         if not self.unread_bytes:
-            return Signal.OCTETS_NEEDED
+            return _OCTETS_NEEDED
         octets = self._octets(min(self._remaining, _PIECE_BYTES))
         self._remaining -= len(octets)
         if self._collector is None:

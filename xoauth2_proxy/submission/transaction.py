@@ -20,13 +20,31 @@ from xoauth2_proxy.smtp.protocol import (
 )
 
 _CHUNK = re.compile(r"(\d{1,12})(?: +(LAST))?", re.IGNORECASE | re.ASCII)
-_MAIL_KEYWORDS = frozenset({"SIZE", "BODY", "SMTPUTF8", "AUTH", "RET", "ENVID"})
-_RCPT_KEYWORDS = frozenset({"NOTIFY", "ORCPT"})
 # RFC 3461 §4: xtext is printable ASCII without "+" and "=", or "+" and two hexadecimal digits.
 _XTEXT = r"(?:[!-*,-<>-~]|\+[0-9A-F]{2})"
-_ENVID = re.compile(rf"{_XTEXT}{{1,100}}")
-_ORCPT = re.compile(rf"[A-Za-z0-9-]{{1,60}};{_XTEXT}{{1,500}}")
-_NOTIFY = re.compile(r"NEVER|(?:SUCCESS|FAILURE|DELAY)(?:,(?:SUCCESS|FAILURE|DELAY)){0,2}")
+_ONE_EVENT = "(?:SUCCESS|FAILURE|DELAY)"
+
+
+def _values(**patterns: str) -> dict[str, re.Pattern[str]]:
+    return {
+        keyword: re.compile(pattern, re.IGNORECASE | re.ASCII)
+        for keyword, pattern in patterns.items()
+    }
+
+
+# What the value of each parameter must look like.
+_OF_MAIL = _values(
+    SIZE=r"\d{1,20}",
+    BODY="7BIT|8BITMIME",
+    SMTPUTF8="",
+    AUTH=".*",  # accepted and dropped (RFC 4954 §5)
+    RET="FULL|HDRS",
+    ENVID=rf"(?-i:{_XTEXT}){{1,100}}",
+)
+_OF_RCPT = _values(
+    NOTIFY=rf"NEVER|{_ONE_EVENT}(?:,{_ONE_EVENT}){{0,2}}",
+    ORCPT=rf"[A-Z0-9-]{{1,60}};(?-i:{_XTEXT}){{1,500}}",
+)
 
 
 class BadChunk(ValueError):
@@ -53,7 +71,7 @@ class ClientTransaction:
     """A session's current transaction, or the one it may begin."""
 
     def __init__(self, max_message_bytes: int, max_recipients: int) -> None:
-        self.envelope = Envelope()
+        self.envelope: Envelope  # once MAIL was accepted
         self.has_begun = False  # MAIL was accepted
         self._max_message_bytes = max_message_bytes
         self._max_recipients = max_recipients
@@ -69,16 +87,21 @@ class ClientTransaction:
         """Return the reply to MAIL, and begin the transaction if it is accepted."""
         if self.has_begun:
             return replies.BAD_SEQUENCE
-        parsed = _parsed(argument, "FROM:", replies.SENDER_MALFORMED)
+        parsed = _parsed(argument, "FROM:", _OF_MAIL, replies.SENDER_MALFORMED)
         if isinstance(parsed, Reply):
             return parsed
         reverse_path, parameters = parsed
         envelope = Envelope(reverse_path)
-        refusal = self._apply(envelope, parameters)
-        if refusal is None and not (reverse_path.isascii() or envelope.smtputf8):
-            refusal = replies.SENDER_MALFORMED
-        if refusal is not None:
-            return refusal
+        if parameters:
+            envelope.size_bytes = int(parameters.get("SIZE", 0))
+            envelope.body_8bit = parameters.get("BODY", "").upper() == "8BITMIME"
+            envelope.smtputf8 = "SMTPUTF8" in parameters
+            envelope.ret = parameters.get("RET", "").upper()
+            envelope.envid = parameters.get("ENVID", "")
+        if envelope.size_bytes > self._max_message_bytes:
+            return replies.TOO_LARGE
+        if not (reverse_path.isascii() or envelope.smtputf8):
+            return replies.SENDER_MALFORMED
         self.envelope = envelope
         self.has_begun = True
         return replies.SENDER_OK
@@ -119,65 +142,42 @@ class ClientTransaction:
         self._has_failed = self.has_begun
 
     def _content_refusal(self) -> Reply | None:
-        if self.envelope.forward_paths:
+        if self.has_begun and self.envelope.forward_paths:
             return None
         return replies.NO_VALID_RECIPIENTS if self._has_refused_recipients else replies.BAD_SEQUENCE
 
     def _rcpt_refusal(self, argument: str) -> Reply | None:
-        parsed = _parsed(argument, "TO:", replies.RECIPIENT_MALFORMED)
+        parsed = _parsed(argument, "TO:", _OF_RCPT, replies.RECIPIENT_MALFORMED)
         if isinstance(parsed, Reply):
             return parsed
         forward_path, parameters = parsed
-        if not forward_path or not (forward_path.isascii() or self.envelope.smtputf8):
+        envelope = self.envelope
+        if not forward_path or not (forward_path.isascii() or envelope.smtputf8):
             return replies.RECIPIENT_MALFORMED
-        if not _RCPT_KEYWORDS.issuperset(parameters):
-            return replies.PARAMETER_UNKNOWN
-        if not _are_notifications(parameters):
-            return replies.ARGUMENT_MALFORMED
-        if len(self.envelope.forward_paths) >= self._max_recipients:
+        if len(envelope.forward_paths) >= self._max_recipients:
             return replies.TOO_MANY_RECIPIENTS
         if parameters:
-            self.envelope.notifications[len(self.envelope.forward_paths)] = "".join(
+            envelope.notifications[len(envelope.forward_paths)] = "".join(
                 f" {keyword}={value}" for keyword, value in parameters.items()
             )
-        self.envelope.forward_paths.append(forward_path)
+        envelope.forward_paths.append(forward_path)
         return None
 
-    def _apply(self, envelope: Envelope, parameters: dict[str, str]) -> Reply | None:
-        """Apply the parameters of MAIL; AUTH= is accepted and dropped (RFC 4954 §5)."""
-        if not _MAIL_KEYWORDS.issuperset(parameters):
-            return replies.PARAMETER_UNKNOWN
-        size, body = parameters.get("SIZE", "0"), parameters.get("BODY", "7BIT").upper()
-        if not (size.isascii() and size.isdigit() and len(size) <= 20):
-            return replies.ARGUMENT_MALFORMED
-        if body not in {"7BIT", "8BITMIME"} or parameters.get("SMTPUTF8"):
-            return replies.ARGUMENT_MALFORMED
-        ret, envid = parameters.get("RET", "").upper(), parameters.get("ENVID", "")
-        if ("RET" in parameters and ret not in {"FULL", "HDRS"}) or (
-            "ENVID" in parameters and not _ENVID.fullmatch(envid)
-        ):
-            return replies.ARGUMENT_MALFORMED
-        envelope.ret, envelope.envid = ret, envid
-        envelope.size_bytes = int(size)
-        envelope.body_8bit = body == "8BITMIME"
-        envelope.smtputf8 = "SMTPUTF8" in parameters
-        return replies.TOO_LARGE if envelope.size_bytes > self._max_message_bytes else None
 
-
-def _parsed(argument: str, keyword: str, malformed: Reply) -> tuple[str, dict[str, str]] | Reply:
+def _parsed(
+    argument: str, keyword: str, values: dict[str, re.Pattern[str]], malformed: Reply
+) -> tuple[str, dict[str, str]] | Reply:
     """Return the path and the parameters after it, or the reply that refuses them."""
     try:
         path, rest = parse_path(argument, keyword)
-        return path, parse_parameters(rest)
+        parameters = parse_parameters(rest)
     except BadPath:
         return malformed
     except BadParameter:
         return replies.ARGUMENT_MALFORMED
-
-
-def _are_notifications(parameters: dict[str, str]) -> bool:
-    """Whether NOTIFY and ORCPT are valid by RFC 3461 §4.1 and §4.2."""
-    notify, orcpt = parameters.get("NOTIFY"), parameters.get("ORCPT")
-    return (notify is None or _NOTIFY.fullmatch(notify.upper()) is not None) and (
-        orcpt is None or _ORCPT.fullmatch(orcpt) is not None
-    )
+    if not values.keys() >= parameters.keys():
+        return replies.PARAMETER_UNKNOWN
+    for name, value in parameters.items():
+        if not values[name].fullmatch(value):
+            return replies.ARGUMENT_MALFORMED
+    return path, parameters

@@ -165,8 +165,9 @@ class Dialogue:
         recipient or to none. Raises `ExtensionMissing`; then nothing was sent.
         """
         octets = content.octets
-        recipients, is_ascii = envelope.forward_paths, octets.isascii()
-        commands = self._envelope(envelope, recipients, len(octets), is_ascii=is_ascii)
+        recipients = envelope.forward_paths
+        sender = mail_command(envelope, self.extensions, len(octets), octets.isascii)
+        commands = self._envelope(envelope, sender, recipients)
         may_pipeline, may_chunk = "PIPELINING" in self.extensions, self._may_chunk
         self._begin_transaction(recipients, ENVELOPE)
         self._content = content
@@ -188,7 +189,8 @@ class Dialogue:
 
         The result is a 2yz or the refusal of the envelope. Raises `ExtensionMissing`.
         """
-        commands = self._envelope(envelope, recipients, envelope.size_bytes, is_ascii=False)
+        sender = mail_command(envelope, self.extensions, envelope.size_bytes)
+        commands = self._envelope(envelope, sender, recipients)
         self._begin_transaction(recipients, ENVELOPE)
         if "PIPELINING" in self.extensions:
             self._send_all(commands)
@@ -327,9 +329,8 @@ class Dialogue:
         return self.state in (FLIGHT, FINAL)
 
     def _envelope(
-        self, envelope: Envelope, recipients: list[str], content_bytes: int, *, is_ascii: bool
+        self, envelope: Envelope, sender: bytes, recipients: list[str]
     ) -> list[tuple[Command, bytes]]:
-        sender = mail_command(envelope, self.extensions, content_bytes, is_ascii=is_ascii)
         commands = [(MAIL, sender)]
         if self.needs_reset:
             commands.insert(0, (RSET, b"RSET\r\n"))

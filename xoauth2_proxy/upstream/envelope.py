@@ -12,19 +12,21 @@ from xoauth2_proxy.errors import ExtensionMissing
 from xoauth2_proxy.smtp.protocol import Reply
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from xoauth2_proxy.smtp.protocol import Envelope
 
 
 def mail_command(
-    envelope: Envelope, extensions: Mapping[str, str], content_bytes: int, *, is_ascii: bool
+    envelope: Envelope,
+    extensions: Mapping[str, str],
+    content_bytes: int = 0,
+    is_ascii: Callable[[], bool] = lambda: False,
 ) -> bytes:
     """Return MAIL with the parameters that this provider understands.
 
-    While the content is unknown, `content_bytes` is 0 and `is_ascii` False. Raises
-    `ExtensionMissing` if the provider lacks what the message needs (RFC 6152 §3, RFC 6531 §3.2,
-    RFC 3461 §4).
+    Raises `ExtensionMissing` if the provider lacks what the message needs (RFC 6152 §3, RFC 6531
+    §3.2, RFC 3461 §4). `is_ascii` says whether the content is ASCII, which an unknown one is not.
     """
     parameters = ""
     if content_bytes and "SIZE" in extensions:
@@ -32,13 +34,13 @@ def mail_command(
     if envelope.body_8bit:
         if "8BITMIME" in extensions:
             parameters += " BODY=8BITMIME"
-        elif not is_ascii:
+        elif not is_ascii():
             raise ExtensionMissing(replies.EIGHT_BIT_UNSUPPORTED)
     if envelope.smtputf8:
         paths = (envelope.reverse_path, *envelope.forward_paths)
         if "SMTPUTF8" in extensions:
             parameters += " SMTPUTF8"
-        elif not (is_ascii and all(path.isascii() for path in paths)):
+        elif not (is_ascii() and all(path.isascii() for path in paths)):
             raise ExtensionMissing(replies.SMTPUTF8_UNSUPPORTED)
     if envelope.needs_dsn:
         if "DSN" not in extensions:
