@@ -223,7 +223,7 @@ class _Transaction:
         again: what cancelled sends the client 421.
         """
         connection = self._lease.connection if self._lease is not None else None
-        in_doubt = connection is not None and connection.is_content_out
+        in_doubt = connection is not None and connection.dialogue.is_content_out
         self._end_lease(in_doubt=not isinstance(error, ExtensionMissing))
         if isinstance(error, ProxyError):
             self._message.failure = error

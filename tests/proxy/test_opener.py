@@ -52,7 +52,7 @@ async def test_open_says_ehlo_and_auth_and_no_more(connector: Connector) -> None
     provider = Provider()
     async with at(provider) as account:
         connection = await connector.open(account)
-        assert connection.extensions == {
+        assert connection.dialogue.extensions == {
             "PIPELINING": "",
             "CHUNKING": "",
             "AUTH": "LOGIN XOAUTH2",
@@ -71,8 +71,8 @@ async def test_after_starttls_everything_is_asked_again(
     provider = Provider(server_context(authority), in_clear=["X-IN-CLEAR", "AUTH PLAIN"])
     async with at(provider, TlsMode.STARTTLS, ca_file) as account:
         connection = await connector.open(account)
-        assert "X-IN-CLEAR" not in connection.extensions
-        assert connection.extensions["AUTH"] == "LOGIN XOAUTH2"
+        assert "X-IN-CLEAR" not in connection.dialogue.extensions
+        assert connection.dialogue.extensions["AUTH"] == "LOGIN XOAUTH2"
         ends(connection)
     verbs = [line.split()[0] for line in provider.heard]
     assert verbs == [b"EHLO", b"STARTTLS", b"EHLO", b"AUTH"]
@@ -99,7 +99,7 @@ async def test_extensions_are_understood_as_providers_write_them(
 ) -> None:
     async with at(Provider(extensions=["AUTH LOGIN XOAUTH2", line])) as account:
         connection = await connector.open(account)
-        assert connection.extensions[keyword] == parameters
+        assert connection.dialogue.extensions[keyword] == parameters
         ends(connection)
 
 

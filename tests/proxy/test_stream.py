@@ -107,7 +107,7 @@ async def test_a_message_goes_by_data_piece_by_piece(network: Upstreams) -> None
     peer.says("250 2.0.0 kept")
     assert await ending == KEPT
     assert connection.is_usable
-    assert connection.transactions == 1
+    assert connection.dialogue.transactions == 1
     assert not connection.dialogue.needs_reset
 
 

@@ -43,7 +43,7 @@ async def test_one_recipient_on_a_fresh_connection_takes_one_flight(network: Ups
     peer.says("250 2.1.0 ok", "250 2.1.5 ok", "250 2.0.0 kept")
     assert await sending == KEPT
     assert connection.is_usable
-    assert connection.transactions == 1
+    assert connection.dialogue.transactions == 1
 
 
 async def envelope_first(peer: Peer, rcpt: bytes = RCPT) -> None:
@@ -117,7 +117,7 @@ async def test_several_messages_on_one_connection(network: Upstreams) -> None:
         await peer.expects_flight(MAIL + RCPT + BDAT)
         peer.says("250 ok", "250 ok", "250 2.0.0 kept")
         assert await sending == KEPT
-        assert connection.transactions == number
+        assert connection.dialogue.transactions == number
 
 
 # Refusals.

@@ -37,7 +37,7 @@ from xoauth2_proxy.oauth.grant import EpochSeconds
 from xoauth2_proxy.oauth.refreshers import registry
 from xoauth2_proxy.oauth.stores import StoreKind
 from xoauth2_proxy.service.components import open_configured_store
-from xoauth2_proxy.upstream.connector import Connector, NoTokens
+from xoauth2_proxy.upstream.connector import Connector
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -187,7 +187,7 @@ async def _sign_in(
         terminal.tell(reason)
 
     async def prove(access_token: str) -> None:
-        connection = await Connector(NoTokens()).open_with(account, access_token)
+        connection = await Connector(None).open_with(account, access_token)
         connection.close()
 
     async def conclude(signed_in: SignInResult) -> SignInResult:

@@ -350,7 +350,7 @@ class AccountPool:
             return self._void_reason
         if not connection.is_usable:
             return "lost"
-        if connection.transactions >= limits.max_messages_per_connection:
+        if connection.dialogue.transactions >= limits.max_messages_per_connection:
             return "messages"
         if now >= connection.expires_at:
             return "age"

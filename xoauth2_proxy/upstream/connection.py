@@ -76,16 +76,6 @@ class Connection(asyncio.Protocol):
         return f"<Connection {state}, {dialogue.transactions} transactions>"
 
     @property
-    def extensions(self) -> Mapping[str, str]:
-        """The EHLO keywords in upper case, with their parameters."""
-        return self.dialogue.extensions
-
-    @property
-    def transactions(self) -> int:
-        """How many transactions were begun on this connection."""
-        return self.dialogue.transactions
-
-    @property
     def is_usable(self) -> bool:
         """Whether a new transaction can begin: alive, and no reply awaited."""
         return self.dialogue.state is READY
@@ -94,11 +84,6 @@ class Connection(asyncio.Protocol):
     def is_closed(self) -> bool:
         """Whether the dialogue has ended; a step then fails, and nothing of it is sent."""
         return self.dialogue.state is CLOSED
-
-    @property
-    def is_content_out(self) -> bool:
-        """Whether all of the present or last message's content was sent."""
-        return self.dialogue.is_content_out
 
     @property
     def idle_seconds(self) -> float:

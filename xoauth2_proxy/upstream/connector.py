@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 from xoauth2_proxy.accounts.accounts import TlsMode
 from xoauth2_proxy.errors import (
-    TokenEndpointRefused,
     UpstreamAuthRejected,
     UpstreamClosedEarly,
     UpstreamError,
@@ -57,26 +56,11 @@ class Tokens(Protocol):
         ...
 
 
-class NoTokens:
-    """A source without tokens, for callers that only use `Connector.open_with`."""
-
-    async def token_for(self, account: Account) -> AccessToken:
-        """Raise `TokenEndpointRefused`."""
-        raise TokenEndpointRefused(f"{account.email} has no token yet")
-
-    def invalidate(self, account: Account, token: AccessToken) -> bool:
-        """Return False: there is no other token."""
-        del account, token
-        return False
-
-    def note_login(self, account: Account, refusal: str = "") -> None:
-        """Do nothing."""
-
-
 class Connector:
     """Opens authenticated connections for accounts."""
 
-    def __init__(self, tokens: Tokens, hostname: str = "[127.0.0.1]") -> None:
+    def __init__(self, tokens: Tokens | None, hostname: str = "[127.0.0.1]") -> None:
+        """`tokens`: None for a caller that only uses `open_with`."""
         self.hostname = hostname  # the argument of EHLO: a domain or an address literal
         self._tokens = tokens
         self._tls_contexts: dict[Path | None, ssl.SSLContext] = {}
@@ -96,27 +80,25 @@ class Connector:
             UpstreamRejected: the provider greeted with a refusal.
             UpstreamAuthRejected: it refused the new token as well.
         """
-        token = await self._tokens.token_for(account)
-        try:
-            connection = await self.open_with(account, token.value)
-        except UpstreamAuthRejected as error:
-            if error.is_transient:
-                raise
-            if not self._tokens.invalidate(account, token):
-                self._tokens.note_login(account, str(error))
-                raise
-            connection = await self._open_again(account)
-        self._tokens.note_login(account)
-        return connection
-
-    async def _open_again(self, account: Account) -> Connection:
-        token = await self._tokens.token_for(account)
-        try:
-            return await self.open_with(account, token.value)
-        except UpstreamAuthRejected as error:
-            if not error.is_transient:
-                self._tokens.note_login(account, str(error))
-            raise
+        tokens = self._tokens
+        if tokens is None:
+            raise RuntimeError("there is no source of tokens")
+        token = await tokens.token_for(account)
+        may_replace = True
+        while True:
+            try:
+                connection = await self.open_with(account, token.value)
+            except UpstreamAuthRejected as error:
+                if error.is_transient:
+                    raise
+                if not (may_replace and tokens.invalidate(account, token)):
+                    tokens.note_login(account, str(error))
+                    raise
+                may_replace = False
+                token = await tokens.token_for(account)
+            else:
+                tokens.note_login(account)
+                return connection
 
     async def open_with(self, account: Account, access_token: str) -> Connection:
         """Return a connection authenticated as the account's mailbox with this token.
@@ -188,7 +170,7 @@ class Connector:
 
 
 async def _authenticate(connection: Connection, mailbox: str, access_token: str) -> None:
-    if "XOAUTH2" not in connection.extensions.get("AUTH", "").upper().split():
+    if "XOAUTH2" not in connection.dialogue.extensions.get("AUTH", "").upper().split():
         raise UpstreamAuthRejected(Reply(454, "4.7.0", ("The provider offers no XOAUTH2",)))
     response = sasl.xoauth2_response(mailbox, access_token)
     inline = b"AUTH XOAUTH2 " + response + b"\r\n"

@@ -13,7 +13,7 @@ from xoauth2_proxy.diagnostics import explain
 from xoauth2_proxy.errors import ProxyError, UpstreamAuthRejected, UpstreamRejected
 from xoauth2_proxy.smtp.content import Content
 from xoauth2_proxy.smtp.protocol import Envelope
-from xoauth2_proxy.upstream.connector import Connector, NoTokens
+from xoauth2_proxy.upstream.connector import Connector
 
 if TYPE_CHECKING:
     from xoauth2_proxy.commands.doctor.context import DoctorContext
@@ -43,7 +43,7 @@ async def login(context: DoctorContext) -> str:
     """Log in with the token, as the proxy does."""
     if not context.access_token:
         raise NotNeeded("there is no token")
-    connector = Connector(NoTokens(), context.given.hostname)
+    connector = Connector(None, context.given.hostname)
     try:
         context.connection = await connector.open_with(context.account, context.access_token)
     except UpstreamAuthRejected as error:
