@@ -17,15 +17,16 @@ import aiohttp
 
 from xoauth2_proxy.accounts.accounts import TlsMode
 from xoauth2_proxy.commands.doctor.context import NotNeeded, Trouble
-from xoauth2_proxy.commands.doctor.smtp_dialogue import PORTS, DialogueBroken, greeted
 from xoauth2_proxy.errors import TokenError
 from xoauth2_proxy.network import is_loopback
 from xoauth2_proxy.oauth import discovery, endpoint
+from xoauth2_proxy.smtp.protocol import MalformedReply, Reply, ReplyParser
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
+    from xoauth2_proxy.accounts.accounts import Upstream
     from xoauth2_proxy.commands.doctor.context import DoctorContext
 
 _SECONDS = 15.0  # for each wait on a host
@@ -33,6 +34,7 @@ _SKEW_SECONDS = 300.0  # what Google and Microsoft tolerate in signed assertions
 _ENDS_SOON_DAYS = 14
 
 _OAUTH_ADDRESS = 'look at "oauth_token_url", "issuer" and "authority" of the account'
+_PORTS = 'look at "upstream.port" and "upstream.tls": 587 is starttls, 465 is implicit'
 _RESOLVER = "see whether this machine can look up names (/etc/resolv.conf)"
 
 
@@ -79,9 +81,9 @@ async def mail_host_tls(context: DoctorContext) -> str:
     if upstream.tls is not TlsMode.NONE:
         tls = await _tls_context(upstream.ca_file, '"upstream.ca_file"')
     async with (
-        _tls_trouble(upstream.host, '"upstream.ca_file"', PORTS),
+        _tls_trouble(upstream.host, '"upstream.ca_file"', _PORTS),
         asyncio.timeout(4 * _SECONDS),
-        greeted(upstream, tls, context.given.hostname) as (writer, context.extensions),
+        _greeted(upstream, tls, context.given.hostname) as (writer, context.extensions),
     ):
         described = _described(writer)
     if tls is None:
@@ -223,12 +225,59 @@ async def _tls_trouble(host: str, key: str, address: str) -> AsyncIterator[None]
     except ssl.SSLError as error:
         why = error.reason or "the handshake failed"
         raise Trouble(f"no TLS with {host}: {why}", address) from None
-    except DialogueBroken as error:
-        raise Trouble(str(error), error.remedy) from None
     except TimeoutError:
         raise Trouble(f"{host} does not answer in time", address) from None
     except (OSError, EOFError):
         raise Trouble(f"{host} hung up", address) from None
+
+
+@asynccontextmanager
+async def _greeted(
+    upstream: Upstream, tls: ssl.SSLContext | None, hostname: str
+) -> AsyncIterator[tuple[asyncio.StreamWriter, dict[str, str]]]:
+    """Yield a connection after EHLO, behind TLS if there is any, and the server's extensions.
+
+    The proxy's own way to a server is `upstream.connector`, which keeps nothing of the certificate.
+
+    Raises: `Trouble`, `OSError`, `ssl.SSLError`, `EOFError`.
+    """
+    reader, writer = await asyncio.open_connection(
+        upstream.host, upstream.port, ssl=tls if upstream.tls is TlsMode.IMPLICIT else None
+    )
+    parser = ReplyParser()
+
+    async def expect(code: int, what: str) -> Reply:
+        while line := await reader.readline():
+            try:
+                replies = parser.feed(line)
+            except MalformedReply:
+                raise Trouble("what answers there is no mail server", _PORTS) from None
+            if replies and replies[0].code == code:
+                return replies[0]
+            if replies:
+                raise Trouble(f"{what}: {replies[0]}", "try again later")
+        raise EOFError
+
+    async def hello() -> dict[str, str]:
+        writer.write(f"EHLO {hostname}\r\n".encode())
+        reply = await expect(250, "EHLO is answered")
+        words = (line.partition(" ") for line in reply.text[1:])
+        return {keyword.upper(): parameters for keyword, _, parameters in words}
+
+    try:
+        await expect(220, "the server's greeting is")
+        extensions = await hello()
+        if upstream.tls is TlsMode.STARTTLS and tls is not None:
+            if "STARTTLS" not in extensions:
+                raise Trouble("the server offers no STARTTLS", _PORTS)
+            writer.write(b"STARTTLS\r\n")
+            await expect(220, "STARTTLS is answered")
+            await writer.start_tls(tls, server_hostname=upstream.host)
+            extensions = await hello()
+        yield writer, extensions
+        writer.write(b"QUIT\r\n")
+    finally:
+        writer.transport.abort()
 
 
 def _described(writer: asyncio.StreamWriter) -> str:
