@@ -1,4 +1,9 @@
-"""What an operator can do: list, add, remove, refresh, revoke, sign in, reload."""
+"""What an operator can do: list, add, remove, refresh, revoke, sign in, reload.
+
+I1: the grant of a removed mailbox that stays in force, because the configuration file defines it
+too, is left alone.
+I2: a mailbox that cannot be removed does not keep others from being removed.
+"""
 
 from __future__ import annotations
 
@@ -10,24 +15,37 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from xoauth2_proxy.accounts.accounts import login_key
-from xoauth2_proxy.errors import SignInRefused
-from xoauth2_proxy.mailboxes.additions import Additions
-from xoauth2_proxy.mailboxes.interface import DefinedInFile, Mailbox, NotSupported, UnknownMailbox
-from xoauth2_proxy.mailboxes.refresh_throttle import RefreshThrottle
-from xoauth2_proxy.mailboxes.removals import Removals
+from xoauth2_proxy.errors import GrantRevoked, SignInRefused, TokenError, TokenStoreUnavailable
+from xoauth2_proxy.mailboxes.additions import MAX_CONCURRENT_REQUESTS, Additions
+from xoauth2_proxy.mailboxes.interface import (
+    DefinedInFile,
+    Mailbox,
+    NotSupported,
+    RefreshTooSoon,
+    UnknownMailbox,
+)
 from xoauth2_proxy.oauth import sign_in
 from xoauth2_proxy.oauth.expiry_monitor import mailbox_statuses
 from xoauth2_proxy.oauth.grant import EpochSeconds
 from xoauth2_proxy.oauth.mailbox_status import State
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 
     from xoauth2_proxy.accounts.accounts import Account, DisabledAccount
     from xoauth2_proxy.mailboxes.additions import AdditionResult, Proposal
     from xoauth2_proxy.mailboxes.interface import ProviderInfo, RelayControl
-    from xoauth2_proxy.mailboxes.removals import RemovalResult
     from xoauth2_proxy.oauth.authorization import Attempt
+
+_PAUSE_SECONDS = 60.0  # a provider that is asked too often refuses the mailbox, or the client
+
+
+@dataclass(frozen=True, slots=True)
+class RemovalResult:
+    """What became of the mailboxes whose grants were checked."""
+
+    removed: list[str]
+    undecided: list[tuple[str, TokenError]]  # not removed: the failure proves no revocation
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +62,13 @@ class Mailboxes:
     def __init__(self, relay: RelayControl, clock: Callable[[], float] = time.monotonic) -> None:
         self._relay = relay
         self._store = relay.store
-        self._lock = asyncio.Lock()  # held while the set of accounts changes
+        # Held while the set of accounts changes, never during a token request.
+        self._lock = asyncio.Lock()
         self._additions = Additions(relay, self._lock)
         self._sign_ins = sign_in.PendingSignIns(relay.threads)
-        self._throttle = RefreshThrottle(clock)
-        self._removals = Removals(relay, self._throttle, self._lock)
+        self._clock = clock
+        self._asked_at: dict[str, float] = {}  # when an operator last asked for a token, by mailbox
+        self._removed: set[str] = set()  # keys of mailboxes whose grants are not deleted yet
 
     async def close(self) -> None:
         """Wait some seconds for additions in progress, while the store is still open."""
@@ -96,11 +116,11 @@ class Mailboxes:
             raise DefinedInFile(
                 f"{account.email} is defined in the configuration file: remove it there and reload"
             )
-        await self._removals.remove([key])
+        await self._remove([key])
 
     async def remove_all(self) -> list[str]:
         """Remove every added mailbox; return their keys. Raises: as `remove`."""
-        return await self._removals.remove(sorted(await self._added()))
+        return await self._remove(sorted(await self._added()))
 
     async def remove_invalid(self) -> RemovalResult:
         """Ask for a token of each added mailbox; remove those whose grant was revoked.
@@ -108,9 +128,32 @@ class Mailboxes:
         Raises: as `remove`, and `RefreshTooSoon` if a provider was asked less than a minute ago;
         then nothing was done.
         """
-        accounts = self._relay.accounts
-        added = [accounts[key] for key in sorted(await self._added()) if key in accounts]
-        return await self._removals.remove_revoked(added)
+        in_force = self._relay.accounts
+        added = [in_force[key] for key in sorted(await self._added()) if key in in_force]
+        accounts = [account for account in added if not account.oauth.is_empty]
+        self._note_request(account.key for account in accounts)
+        limit = asyncio.Semaphore(MAX_CONCURRENT_REQUESTS)
+
+        async def failure_of(account: Account) -> TokenError | None:
+            async with limit:
+                try:
+                    await self._relay.refresh(account)
+                except TokenError as error:
+                    return error
+            return None
+
+        failures = await asyncio.gather(*map(failure_of, accounts))
+        failed = [(one, error) for one, error in zip(accounts, failures, strict=True) if error]
+        # `GrantRevoked` alone is not enough: it is also raised when the provider wants a second
+        # factor, and for a mailbox that was never signed in.
+        revoked = [
+            account.key
+            for account, error in failed
+            if isinstance(error, GrantRevoked) and error.oauth_error == "invalid_grant"
+        ]
+        removed = await self._remove(revoked, only_revoked=True)
+        undecided = [(one.email, error) for one, error in failed if one.key not in removed]
+        return RemovalResult(removed, undecided)
 
     async def refresh(self, email: str) -> Mailbox:
         """Get a new access token from the provider now; return the mailbox with its new status.
@@ -125,7 +168,7 @@ class Mailboxes:
         mailbox = await self.find(email)
         if mailbox.status.state is State.OWN_TOKEN:
             raise NotSupported(f"the clients of {account.email} bring their own tokens")
-        self._throttle.note([account.key])
+        self._note_request([account.key])
         await self._relay.refresh(account)
         return await self.find(email)
 
@@ -144,8 +187,7 @@ class Mailboxes:
         if not (mailbox.has_grant and has_token):
             raise NotSupported(f"{account.email} has no grant to revoke")
         is_revoked = await sign_in.revoke(self._store, account, self._relay.threads)
-        self._throttle.forget(account.key)
-        self._relay.forget(account.key)
+        self._grant_changed(account.key)
         left_over = _remaining_access(mailbox, is_revoked=is_revoked)
         return RevocationResult(await self.find(email), left_over)
 
@@ -180,15 +222,88 @@ class Mailboxes:
         log_in = partial(self._relay.log_in, account)
         lock = self._while_unchanged(account)
         await sign_in.save_sign_in(self._store, account, signed_in, now, log_in, lock)
-        self._throttle.forget(account.key)
-        self._relay.forget(account.key)
+        self._grant_changed(account.key)
         return await self.find(account.email)
 
     async def reload(self) -> None:
         """Read the configuration again. Raises `ConfigError`, `OSError`: nothing has changed."""
         async with self._lock:
             await self._relay.reload()
-            await self._removals.delete_grants()
+            await self._delete_grants()
+
+    async def _remove(self, keys: Collection[str], *, only_revoked: bool = False) -> list[str]:
+        """Remove added mailboxes, with `only_revoked` those with revoked grants. Return which.
+
+        Raises: as `remove`, once everything else is done.
+        """
+        removed: list[str] = []
+        errors: list[OSError | TokenStoreUnavailable] = []
+        async with self._lock:
+            in_force = set(self._relay.added)
+            for key in keys:
+                try:
+                    if await self._remove_file(key, only_revoked=only_revoked):
+                        removed.append(key)
+                except (OSError, TokenStoreUnavailable) as error:
+                    errors.append(error)
+            if removed:
+                # A mailbox not in force may be a disabled account of the file: its grant stays.
+                self._removed |= in_force & {*removed}
+                await self._relay.reload()
+                await self._delete_grants()
+        if errors:
+            raise errors[0]
+        return removed
+
+    async def _delete_grants(self) -> None:
+        """Delete the grants of removed mailboxes that are no longer in force.
+
+        Raises `TokenStoreUnavailable` once all were tried; the rest is tried next time.
+        """
+        errors: list[TokenStoreUnavailable] = []
+        for key in sorted(self._removed):
+            try:
+                if key not in self._relay.accounts:
+                    async with self._relay.store.lock(key):
+                        await self._relay.store.delete(key)
+                    self._grant_changed(key)
+                self._removed.discard(key)
+            except TokenStoreUnavailable as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
+
+    async def _remove_file(self, key: str, *, only_revoked: bool) -> bool:
+        files = self._relay.account_files
+        if not only_revoked:
+            await asyncio.to_thread(files.remove, key)
+            return True
+        async with self._relay.store.lock(key):
+            # The mailbox may have been signed in again since the token request.
+            grant = await self._relay.store.load(key)
+            if grant is None or grant.failure is None or grant.failure.kind != "revoked":
+                return False
+            await asyncio.to_thread(files.remove, key)
+            return True
+
+    def _note_request(self, keys: Iterable[str]) -> None:
+        """Note that a token is asked for now. Raises `RefreshTooSoon`: it was within a minute."""
+        wanted, now = set(keys), self._clock()
+        recent = {key: at for key, at in self._asked_at.items() if now - at < _PAUSE_SECONDS}
+        if busy := wanted & recent.keys():
+            last = max(busy, key=lambda key: recent[key])
+            wait_seconds = recent[last] + _PAUSE_SECONDS - now
+            raise RefreshTooSoon(
+                f"the provider was asked for a token of {last} less than a minute ago; wait "
+                f"{wait_seconds:.0f} s",
+                wait_seconds,
+            )
+        self._asked_at = recent | dict.fromkeys(wanted, now)
+
+    def _grant_changed(self, key: str) -> None:
+        """Drop what was got with the former grant; a token may be asked for at once."""
+        self._asked_at.pop(key, None)
+        self._relay.forget(key)
 
     @asynccontextmanager
     async def _while_unchanged(self, account: Account) -> AsyncIterator[None]:
