@@ -37,14 +37,8 @@ from xoauth2_proxy.errors import (
     TokenEndpointRefused,
     TokenEndpointUnavailable,
 )
-from xoauth2_proxy.oauth import endpoint as endpoints
-from xoauth2_proxy.oauth.endpoint import (
-    MAX_BODY_BYTES,
-    json_object,
-    open_session,
-    token_error,
-    token_response,
-)
+from xoauth2_proxy.oauth.endpoint import MAX_BODY_BYTES, open_session, send_request
+from xoauth2_proxy.oauth.responses import json_object, token_error, token_response
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -72,7 +66,7 @@ def ask(
     body: dict[str, object] = {}
     with open_session(ca_file, seconds) as session:
         for _ in range(times):
-            body = json_object(endpoints.send_request(session, "POST", url, form))
+            body = json_object(send_request(session, "POST", url, form))
     return body
 
 

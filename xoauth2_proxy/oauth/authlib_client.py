@@ -13,7 +13,7 @@ from authlib.integrations.requests_client.oauth2_session import OAuth2ClientAuth
 from authlib.oauth2.client import OAuth2Client
 
 from xoauth2_proxy.errors import TokenEndpointUnavailable
-from xoauth2_proxy.oauth import endpoint
+from xoauth2_proxy.oauth import endpoint, responses
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -74,11 +74,11 @@ def request_tokens(authlib: Any, url: str, grant: Grant, **form: str) -> TokenRe
     Raises:
         TokenError: there are no tokens.
     """
-    responses: list[TokenResponse] = []
+    received: list[TokenResponse] = []
     secrets = [value for name, value in form.items() if name not in ("grant_type", "scope")]
 
     def read(response: requests.Response) -> requests.Response:
-        responses.append(endpoint.tokens_of(response, grant, secrets))
+        received.append(responses.tokens_of(response, grant, secrets))
         return response
 
     authlib.register_compliance_hook("access_token_response", read)
@@ -91,6 +91,6 @@ def request_tokens(authlib: Any, url: str, grant: Grant, **form: str) -> TokenRe
         raise endpoint.connection_error(error, url) from None
     except (TypeError, ValueError):
         pass  # Authlib fails on an `expires_in` that is not a number, which `read` has accepted
-    if not responses:  # not raised above: that error, which may quote secrets, would be its context
+    if not received:  # not raised above: that error, which may quote secrets, would be its context
         raise TokenEndpointUnavailable("the response cannot be read")
-    return responses[0]
+    return received[0]

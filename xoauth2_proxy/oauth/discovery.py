@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from xoauth2_proxy.errors import TokenEndpointRefused, TokenEndpointUnavailable
 from xoauth2_proxy.network import is_loopback
-from xoauth2_proxy.oauth import endpoint
+from xoauth2_proxy.oauth import endpoint, responses
 
 if TYPE_CHECKING:
     import requests
@@ -93,7 +93,7 @@ def _fetch(session: requests.Session, issuer: str) -> dict[str, Any]:
 def _metadata_in(response: requests.Response, url: str) -> dict[str, Any]:
     status = response.status_code
     if status in (408, 429) or status >= 500:
-        raise endpoint.token_error(status, {}, response.headers)
+        raise responses.token_error(status, {}, response.headers)
     if status != 200:
         raise TokenEndpointRefused(f"{url} answers HTTP {status}")
     try:

@@ -15,7 +15,7 @@ from joserfc.errors import JoseError
 from joserfc.jwk import KeySet
 
 from xoauth2_proxy.errors import SignInRefused, TokenError
-from xoauth2_proxy.oauth import endpoint
+from xoauth2_proxy.oauth import endpoint, responses
 from xoauth2_proxy.oauth.authorization.provider_profile import ANY_TENANT
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def userinfo_identity(
     headers = {"Authorization": f"Bearer {access_token}", "Accept": "application/json"}
     try:
         response = endpoint.send_request(session, "GET", url, headers=headers)
-        claims = endpoint.json_object(response, (access_token,))
+        claims = responses.json_object(response, (access_token,))
     except TokenError:
         return Identity(subject=subject)  # usually the token is for mail only
     found = _identity(claims)
@@ -124,7 +124,7 @@ def _issuer(metadata: Mapping[str, Any], claims: Mapping[str, Any]) -> str:
 
 def _keys(session: requests.Session, url: str) -> KeySet:
     headers = {"Accept": "application/json"}
-    document = endpoint.json_object(endpoint.send_request(session, "GET", url, headers=headers))
+    document = responses.json_object(endpoint.send_request(session, "GET", url, headers=headers))
     listed = document.get("keys")
     usable = [
         key

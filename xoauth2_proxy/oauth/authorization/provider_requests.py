@@ -1,6 +1,6 @@
 """Sends the requests of a sign-in to an authorization server. Blocking, for threads.
 
-Authlib builds the requests; `endpoint` sends them and checks the responses.
+Authlib builds the requests; `endpoint` sends them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from xoauth2_proxy.errors import (
     TokenEndpointUnavailable,
     TokenError,
 )
-from xoauth2_proxy.oauth import endpoint
+from xoauth2_proxy.oauth import endpoint, responses
 from xoauth2_proxy.oauth.authlib_client import authlib_client, basic_credentials, request_tokens
 from xoauth2_proxy.oauth.authorization import identity
 from xoauth2_proxy.oauth.discovery import discover
@@ -127,7 +127,7 @@ def ask_for_device_code(session: requests.Session, profile: ProviderProfile) -> 
     """Return the code for the person to type. RFC 8628 §3.1–3.2. Raises `TokenError`."""
     url = str(profile.metadata["device_authorization_endpoint"])
     response = _post(session, profile, url, {"scope": profile.scope} | profile.targets)
-    return _device_attempt(endpoint.json_object(response, endpoint.secrets_of(_grant(profile))))
+    return _device_attempt(responses.json_object(response, responses.secrets_of(_grant(profile))))
 
 
 def poll(session: requests.Session, profile: ProviderProfile, device_code: str) -> SignInResult:
@@ -159,7 +159,7 @@ def revoke(session: requests.Session, profile: ProviderProfile, refresh_token: s
     if response.ok:
         return True
     try:
-        endpoint.json_object(response, [*endpoint.secrets_of(_grant(profile)), refresh_token])
+        responses.json_object(response, [*responses.secrets_of(_grant(profile)), refresh_token])
     except TokenError as error:
         if error.oauth_error == "unsupported_token_type":  # RFC 7009 §2.2.1
             return False
@@ -251,4 +251,4 @@ def _device_attempt(answer: Mapping[str, object]) -> DeviceAttempt:
 
 
 def _seconds(value: object, default: float, maximum: float) -> float:
-    return min(max(endpoint.seconds(value) or default, 1.0), maximum)
+    return min(max(responses.seconds(value) or default, 1.0), maximum)

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 from xoauth2_proxy.errors import TokenEndpointRefused, TokenEndpointUnavailable, TokenError
-from xoauth2_proxy.oauth import endpoint
+from xoauth2_proxy.oauth import endpoint, responses
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -59,7 +59,7 @@ class LibraryExchange:
     ) -> str:
         """Return the body of the response for the library. Raises one of our errors."""
         response = endpoint.send_request(self._session, "POST", url, form, headers)
-        self._response = endpoint.tokens_of(response, self._grant)
+        self._response = responses.tokens_of(response, self._grant)
         return json.dumps({"access_token": self._response.access_token})
 
     def run(self, library: str, request: Callable[[], object]) -> TokenResponse:

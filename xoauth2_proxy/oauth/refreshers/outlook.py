@@ -21,7 +21,7 @@ import msal
 
 from xoauth2_proxy.accounts.oauth_client import MICROSOFT_AUTHORITY, SHARED_TENANTS, GrantType
 from xoauth2_proxy.errors import TokenEndpointRefused
-from xoauth2_proxy.oauth import endpoint
+from xoauth2_proxy.oauth import endpoint, responses
 from xoauth2_proxy.oauth.refreshers import check_client
 from xoauth2_proxy.oauth.refreshers.blocking import BlockingRefresher, LibraryExchange
 
@@ -153,7 +153,7 @@ class _MsalHttpClient:
     ) -> None:
         self._session = session
         self._client = grant.client
-        self._secrets = endpoint.secrets_of(grant)
+        self._secrets = responses.secrets_of(grant)
         self._exchange = exchange
         self._cache = cache
         self.discovered: _MetadataCache = {}
@@ -167,7 +167,7 @@ class _MsalHttpClient:
         text, stale_at = self._cache.get(key, ("", 0.0))
         if stale_at <= time.monotonic():
             response = endpoint.send_request(self._session, "GET", url)
-            endpoint.json_object(response, self._secrets)
+            responses.json_object(response, self._secrets)
             text = response.text
             self.discovered[key] = text, time.monotonic() + _METADATA_SECONDS
         return _MsalResponse(text)

@@ -1,4 +1,4 @@
-"""HTTP and HTTPS to token endpoints, with limits on time and size. Blocking, for threads.
+"""Sends requests to token endpoints, with limits on time and size. Blocking, for threads.
 
 I1: TLS certificates are verified, whatever a library requests; plain HTTP goes to loopback only.
 I2: an exchange ends by its deadline, even if the server sends one octet at a time.
@@ -29,9 +29,8 @@ from requests.utils import get_environ_proxies
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
-from xoauth2_proxy.errors import TokenEndpointRefused
+from xoauth2_proxy.errors import TokenEndpointRefused, TokenEndpointUnavailable
 from xoauth2_proxy.network import is_loopback
-from xoauth2_proxy.oauth.endpoint.failures import UnusableResponse, connection_error
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -46,6 +45,28 @@ MAX_BODY_BYTES = 256 * 1024  # decoded; the largest real answer is some 20 KiB o
 _MIN_ATTEMPT_SECONDS = 1.0  # for one of a host's addresses: Linux repeats a SYN after a second
 _CHUNK_BYTES = 16 * 1024
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
+
+_TUNNEL = "Tunnel connection failed"  # http.client's text for a proxy's refusal
+_CERTIFICATES = {  # OpenSSL's X509_V_ERR_…
+    10: "has a certificate that has expired",
+    62: "has a certificate for another name",
+    64: "has a certificate for another address",
+}
+_WORDS: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (  # the first that fits
+    ((socket.gaierror,), "does not resolve"),
+    ((ssl.SSLError,), "does not speak TLS as expected"),
+    ((TimeoutError, urllib3.exceptions.TimeoutError), "gave no answer in time"),
+    ((ConnectionRefusedError,), "refuses connections"),
+    (
+        (ConnectionError, http.client.IncompleteRead),
+        "closed the connection before its response was complete",
+    ),
+    (
+        (http.client.HTTPException, urllib3.exceptions.DecodeError),
+        "does not speak HTTP as expected",
+    ),
+    ((OSError,), "cannot be reached"),
+)
 
 _deadline: ContextVar[float] = ContextVar("_deadline")  # of the current exchange; monotonic
 
@@ -89,6 +110,55 @@ def send_request(
         return session.request(method, url, data=form, headers=dict(headers or {}), auth=auth)
     except requests.RequestException as error:
         raise connection_error(error, url) from None
+
+
+class _UnusableResponse(requests.RequestException):
+    """A response that is not read to its end; the text says why."""
+
+
+def connection_error(error: requests.RequestException, url: str) -> TokenEndpointUnavailable:
+    """Return the error that explains to an operator why there was no response from `url`."""
+    host = _host(url)
+    if isinstance(error, requests.exceptions.ProxyError):
+        host = f"the proxy on the way to {host}"
+    return TokenEndpointUnavailable(f"{host} {_why(error)}")
+
+
+def _host(url: str) -> str:
+    try:
+        host = urlsplit(url).netloc.rpartition("@")[2]
+    except ValueError:
+        host = ""
+    return host or "the token endpoint"
+
+
+def _why(error: requests.RequestException) -> str:
+    if isinstance(error, _UnusableResponse):
+        return str(error)
+    causes = _causes(error)
+    for cause in causes:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            untrusted = f"has a certificate that is not trusted ({cause.verify_message})"
+            return _CERTIFICATES.get(cause.verify_code, untrusted)
+        if isinstance(cause, OSError) and str(cause).startswith(_TUNNEL):
+            return "refuses to connect to the host"
+    for kinds, words in _WORDS:
+        if any(isinstance(cause, kinds) for cause in causes):
+            return words
+    return f"cannot be asked ({type(error).__name__})"
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    """Return an error and those inside it; requests and urllib3 wrap errors in several ways."""
+    found: list[BaseException] = []
+    waiting: list[object] = [error]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, BaseException) and one not in found:
+            found.append(one)
+            waiting += [*one.args, getattr(one, "reason", None), one.__cause__, one.__context__]
+    # All errors of requests are OSErrors, which does not tell the cause.
+    return [one for one in found if not isinstance(one, requests.RequestException)]
 
 
 class _Adapter(HTTPAdapter):
@@ -150,11 +220,11 @@ def _read(response: requests.Response) -> None:
     body = bytearray()
     try:
         if response.status_code in _REDIRECTS:
-            raise UnusableResponse("redirects, and is not followed", request=response.request)
+            raise _UnusableResponse("redirects, and is not followed", request=response.request)
         for chunk in response.raw.stream(_CHUNK_BYTES, decode_content=True):
             body += chunk
             if len(body) > MAX_BODY_BYTES:
-                raise UnusableResponse(
+                raise _UnusableResponse(
                     "sends a response that is too large", request=response.request
                 )
     except urllib3.exceptions.HTTPError as error:
