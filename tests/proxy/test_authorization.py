@@ -388,7 +388,7 @@ async def test_googles_device_flow_is_never_used(
 ) -> None:
     server = AuthorizationServer(account(identity_provider, kind="gmail"), threads)
     assert "device_authorization_endpoint" in await server.metadata()
-    assert not server.can_use_device
+    assert not server.profile.can_use_device
     with pytest.raises(SignInRefused, match="no scope for mail"):
         await server.begin_device()
 
@@ -416,4 +416,4 @@ def test_the_redirect_has_the_host_that_the_provider_allows(
     identity_provider: IdentityProvider, threads: ThreadPoolExecutor, kind: str, expected: str
 ) -> None:
     server = AuthorizationServer(account(identity_provider, kind=kind), threads)
-    assert server.redirect_uri(8) == expected
+    assert server.profile.redirect_uri(8) == expected

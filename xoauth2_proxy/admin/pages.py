@@ -87,7 +87,7 @@ class MailboxPages:
             list=shown,
             most_disabled=PAGE_SIZE,
             here=_place(query),
-            links={page: _place(query, page=page) for page in _near(shown.page, shown.pages)},
+            links={page: _place(query, page=page) for page in _near(shown["page"], shown["pages"])},
             done=_DONE.get(query.get("done", ""), ""),
             done_with=query.get("mailbox", ""),
         )

@@ -1,11 +1,14 @@
-"""Mailboxes as pages show them: words, symbols and dates, without HTML."""
+"""Mailboxes as pages show them: words, symbols and dates, without HTML.
+
+What a template inserts is a dictionary; a template that names a missing key fails.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from xoauth2_proxy.oauth.mailbox_status import State, rfc3339
 
@@ -49,42 +52,6 @@ class DateText:
     exact: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One mailbox in the table."""
-
-    address: str
-    provider: str
-    source: str
-    look: StateLabel
-    reason: str
-    remedy: str
-    last_error: str  # the provider's message, if it differs from the reason
-    last_success: DateText
-    next_refresh: DateText
-    days_left: str
-    is_sign_in_needed: bool
-    can_sign_in: bool
-    can_refresh: bool
-    can_revoke: bool
-    can_remove: bool
-
-
-@dataclass(frozen=True, slots=True)
-class MailboxTable:
-    """One page of the table, with its filter and counts."""
-
-    rows: Sequence[Row]
-    counts: Sequence[tuple[State, StateLabel, int]]  # states that occur
-    total: int  # of all mailboxes
-    found: int  # of those that match
-    search: str
-    disabled: Sequence[DisabledAccount]  # those that match; none if a state is chosen
-    state: str  # "": any
-    page: int  # from 1
-    pages: int
-
-
 def mailbox_table(
     mailboxes: Sequence[Mailbox],
     search: str,
@@ -92,8 +59,8 @@ def mailbox_table(
     page: int,
     now: float,
     disabled: Sequence[DisabledAccount] = (),
-) -> MailboxTable:
-    """Return a page of the mailboxes whose address or provider contains `search`."""
+) -> dict[str, Any]:
+    """Return a page of the mailboxes whose address or provider contains `search`, with counts."""
     counts = Counter(one.status.state for one in mailboxes)
     words = search.lower().split()
     wanted = [
@@ -105,40 +72,41 @@ def mailbox_table(
     pages = max(1, -(-len(wanted) // PAGE_SIZE))
     page = min(max(page, 1), pages)
     shown = wanted[(page - 1) * PAGE_SIZE : page * PAGE_SIZE]
-    return MailboxTable(
-        rows=[row(one, now) for one in shown],
-        counts=[(each, look, counts[each]) for each, look in STATE_LABELS.items() if counts[each]],
-        total=len(mailboxes),
-        found=len(wanted),
-        search=search,
-        disabled=[] if state else [one for one in disabled if _matches(one, words)],
-        state=state,
-        page=page,
-        pages=pages,
-    )
+    return {
+        "rows": [row(one, now) for one in shown],
+        "counts": [(one, look, counts[one]) for one, look in STATE_LABELS.items() if counts[one]],
+        "total": len(mailboxes),
+        "found": len(wanted),
+        "search": search,
+        # None if a state is chosen.
+        "disabled": [] if state else [one for one in disabled if _matches(one, words)],
+        "state": state,  # "": any
+        "page": page,
+        "pages": pages,
+    }
 
 
-def row(mailbox: Mailbox, now: float) -> Row:
-    """Return a mailbox's row in the table."""
+def row(mailbox: Mailbox, now: float) -> dict[str, Any]:
+    """Return a mailbox as a row of the table."""
     status = mailbox.status
     is_repeated = status.last_error == status.reason
-    return Row(
-        address=mailbox.account.email,
-        provider=status.provider,
-        source="added here" if mailbox.is_added else "from the file",
-        look=STATE_LABELS[status.state],
-        reason=status.reason,
-        remedy=status.remedy,
-        last_error="" if is_repeated else status.last_error,
-        last_success=date_text(status.last_success, now),
-        next_refresh=date_text(status.next_refresh, now),
-        days_left=_days(status.days_left),
-        is_sign_in_needed=status.state is State.SIGN_IN_NEEDED,
-        can_sign_in=not mailbox.obstacle,
-        can_refresh=status.state is not State.OWN_TOKEN,
-        can_revoke=mailbox.has_grant and status.state is not State.SIGN_IN_NEEDED,
-        can_remove=mailbox.is_added,
-    )
+    return {
+        "address": mailbox.account.email,
+        "provider": status.provider,
+        "source": "added here" if mailbox.is_added else "from the file",
+        "look": STATE_LABELS[status.state],
+        "reason": status.reason,
+        "remedy": status.remedy,
+        "last_error": "" if is_repeated else status.last_error,
+        "last_success": date_text(status.last_success, now),
+        "next_refresh": date_text(status.next_refresh, now),
+        "days_left": _days(status.days_left),
+        "is_sign_in_needed": status.state is State.SIGN_IN_NEEDED,
+        "can_sign_in": not mailbox.obstacle,
+        "can_refresh": status.state is not State.OWN_TOKEN,
+        "can_revoke": mailbox.has_grant and status.state is not State.SIGN_IN_NEEDED,
+        "can_remove": mailbox.is_added,
+    }
 
 
 def date_text(at: float, now: float) -> DateText:

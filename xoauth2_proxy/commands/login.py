@@ -173,16 +173,16 @@ async def _sign_in(
     options: LoginOptions, server: AuthorizationServer, store: TokenStore, terminal: Terminal
 ) -> SignInResult:
     account = server.account
-    if options.method is SignInMethod.DEVICE and server.is_google:
+    if options.method is SignInMethod.DEVICE and server.profile.is_google:
         raise _Usage(
             "Google's device flow grants no scope for mail; use --paste instead, which needs no "
             "browser on this machine either"
         )
     await server.metadata()
-    if options.method is SignInMethod.DEVICE and not server.can_use_device:
-        raise _Usage(f"{server.name} offers no device flow; use --paste instead")
+    if options.method is SignInMethod.DEVICE and not server.profile.can_use_device:
+        raise _Usage(f"{server.profile.name} offers no device flow; use --paste instead")
     method, reason = (options.method, "") if options.method else best_method(server, terminal)
-    terminal.tell(f"Signing in {account.email} at {server.name}.")
+    terminal.tell(f"Signing in {account.email} at {server.profile.name}.")
     if reason:
         terminal.tell(reason)
 

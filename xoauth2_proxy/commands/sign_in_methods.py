@@ -40,10 +40,10 @@ def best_method(server: AuthorizationServer, terminal: Terminal) -> tuple[SignIn
     if not obstacle:
         return SignInMethod.WEB, "Your browser opens; sign in there."
     begin = obstacle[0].upper() + obstacle[1:]
-    if server.can_use_device:
+    if server.profile.can_use_device:
         return SignInMethod.DEVICE, f"{begin}, so you sign in on any device that has a browser."
-    reason = "Google's device flow grants no scope for mail" if server.is_google else ""
-    reason = reason or f"{server.name} offers no device flow"
+    reason = "Google's device flow grants no scope for mail" if server.profile.is_google else ""
+    reason = reason or f"{server.profile.name} offers no device flow"
     return (
         SignInMethod.PASTE,
         f"{begin}, and {reason}, so you copy an address from a browser elsewhere.",
@@ -59,9 +59,9 @@ async def by_browser(
         SignInRefused: it came to nothing.
         ProxyError: something could not be asked.
     """
-    host = urlsplit(server.redirect_uri(port)).hostname or ""
+    host = urlsplit(server.profile.redirect_uri(port)).hostname or ""
     async with LoopbackRedirect(port=port, host=host) as loopback:
-        attempt = await server.begin(server.redirect_uri(loopback.port))
+        attempt = await server.begin(server.profile.redirect_uri(loopback.port))
         terminal.tell("If no page appears, open this address in a browser on this machine:")
         terminal.say(f"\n  {attempt.url}\n")
         terminal.show(attempt.url)
@@ -94,7 +94,7 @@ async def by_copying(
     Raises: as `by_browser`.
     """
     port = port or secrets.choice(_FREE_PORTS)
-    attempt = await server.begin(server.redirect_uri(port))
+    attempt = await server.begin(server.profile.redirect_uri(port))
     terminal.tell("1. Open this address in a browser on any machine, and sign in:")
     terminal.say(f"\n  {attempt.url}\n")
     terminal.tell(

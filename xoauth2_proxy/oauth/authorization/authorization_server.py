@@ -50,30 +50,11 @@ class AuthorizationServer:
     def __init__(self, account: Account, threads: Executor) -> None:
         self.account = account
         self._threads = threads
-        self._profile = ProviderProfile(account, {})
+        self.profile = ProviderProfile(account, {})  # complete once `metadata` has returned
 
     async def metadata(self) -> Mapping[str, Any]:
         """Return the server's metadata; configured endpoints replace its own."""
         return (await self._known()).metadata
-
-    @property
-    def can_use_device(self) -> bool:
-        """Whether the device flow works; known once `metadata` has returned."""
-        return self._profile.can_use_device
-
-    @property
-    def is_google(self) -> bool:
-        """Whether the provider is Google, whose device flow does not grant the mail scope."""
-        return self._profile.is_google
-
-    @property
-    def name(self) -> str:
-        """The server's name in messages."""
-        return self._profile.name
-
-    def redirect_uri(self, port: int) -> str:
-        """Return the redirect URI of a listener on this machine, as the server allows it."""
-        return self._profile.redirect_uri(port)
 
     async def begin(self, redirect_uri: str) -> Attempt:
         """Return an attempt; its `url` leads to the server's sign-in page."""
@@ -157,10 +138,10 @@ class AuthorizationServer:
         return await self._ask(provider_requests.revoke, await self._known(), refresh_token)
 
     async def _known(self) -> ProviderProfile:
-        if not self._profile.metadata:
-            metadata = await self._ask(provider_requests.find_metadata, self._profile)
-            self._profile = ProviderProfile(self.account, metadata)
-        return self._profile
+        if not self.profile.metadata:
+            metadata = await self._ask(provider_requests.find_metadata, self.profile)
+            self.profile = ProviderProfile(self.account, metadata)
+        return self.profile
 
     async def _ready(self) -> ProviderProfile:
         client = self.account.oauth
