@@ -70,8 +70,7 @@ class LocalPassword:
 def local_password(secret: str) -> LocalPassword:
     """Return the password that `secret` is: an argon2 hash (PHC string), else clear text.
 
-    Raises:
-        ValueError: it begins as an argon2 hash and is not a whole one.
+    Raises `ValueError`: it begins as an argon2 hash and is not a whole one.
     """
     if not secret.startswith("$argon2"):
         return LocalPassword(clear_text=secret)

@@ -113,8 +113,7 @@ class AccessControl:
     def is_token(self, request: web.Request, given: str) -> bool:
         """Return whether this is the token; wrong ones are counted.
 
-        Raises:
-            HTTPTooManyRequests: too many were wrong; this one was not looked at.
+        Raises `HTTPTooManyRequests`: too many were wrong; this one was not looked at.
         """
         address = request.remote or ""
         wait_seconds = self._failures.wait_seconds(address)

@@ -80,8 +80,7 @@ class _Usage(Exception):
 async def run(options: LoginOptions, source: ConfigSource, terminal: Terminal) -> int:
     """Sign the mailbox in and return the exit code.
 
-    Raises:
-        ConfigError: the configuration cannot be used.
+    Raises `ConfigError`: the configuration cannot be used.
     """
     config = await asyncio.to_thread(source.load, registry.names(), terminal.environ)
     new_password = secrets.token_urlsafe(_PASSWORD_BYTES)

@@ -71,8 +71,7 @@ def basic_credentials(client: OAuthClient, method: str) -> tuple[str, str] | Non
 def request_tokens(authlib: Any, url: str, grant: Grant, **form: str) -> TokenResponse:  # noqa: ANN401
     """Return the token endpoint's response to `form`; no error quotes the form's values.
 
-    Raises:
-        TokenError: there are no tokens.
+    Raises `TokenError`: there are no tokens.
     """
     received: list[TokenResponse] = []
     secrets = [value for name, value in form.items() if name not in ("grant_type", "scope")]

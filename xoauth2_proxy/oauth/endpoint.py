@@ -79,10 +79,8 @@ def open_session(
     `requests.Session` is not guaranteed to be thread-safe, and servers close idle connections
     between refreshes. Requests raise `requests.RequestException` (see `connection_error`), and
     `TokenEndpointRefused` for plain HTTP to other hosts than loopback. `exchange_seconds` does not
-    include the name look-up, which the system's resolver limits.
-
-    Raises:
-        TokenEndpointRefused: `ca_file` cannot be read, or has no PEM certificates.
+    include the name look-up, which the system's resolver limits. Raises `TokenEndpointRefused`:
+    `ca_file` cannot be read, or has no PEM certificates.
     """
     adapter = _Adapter(_tls_context(ca_file), exchange_seconds)
     session = requests.Session()

@@ -61,9 +61,7 @@ def json_object(
     """Return the JSON object of a successful response.
 
     A response with `error` is not successful, whatever its status. Arguments: as `token_error`.
-
-    Raises:
-        TokenError: it is not successful, or not a JSON object.
+    Raises `TokenError`: it is not successful, or not a JSON object.
     """
     try:
         body = json.loads(response.content)
@@ -81,8 +79,7 @@ def json_object(
 def token_response(body: Mapping[str, object]) -> TokenResponse:
     """Return the tokens of a successful response. RFC 6749 §5.1.
 
-    Raises:
-        TokenEndpointUnavailable: it contains no access token, or an invalid one.
+    Raises `TokenEndpointUnavailable`: it contains no access token, or an invalid one.
     """
     access_token = _text(body.get("access_token"))
     if not access_token:

@@ -42,10 +42,8 @@ class Sandbox:
 
     It accepts any mailbox that a token names; none has to be created. `mints_tokens` is for test
     suites: the HTTP server then has a token endpoint, and routes under /test that mint tokens and
-    add faults. Every program on this machine can use them.
-
-    Raises:
-        ValueError: `host` is not a loopback address.
+    add faults. Every program on this machine can use them. Raises `ValueError`: `host` is not a
+    loopback address.
     """
 
     state_dir: Path
@@ -143,8 +141,7 @@ class Sandbox:
     def add_fault(self, fault: Fault | TokenFault) -> None:
         """Add a fault; its arrivals are counted from now on.
 
-        Raises:
-            ValueError: there are 1000 already.
+        Raises `ValueError`: there are 1000 already.
         """
         if isinstance(fault, Fault):
             self._faults.add(fault)
@@ -159,8 +156,7 @@ class Sandbox:
     def revoke(self, token: str) -> None:
         """Refuse this token from now on; sessions already logged in with it continue.
 
-        Raises:
-            ValueError: 100,000 revoked tokens have not expired yet.
+        Raises `ValueError`: 100,000 revoked tokens have not expired yet.
         """
         self._started.verifier.revoke(token)
 
@@ -181,8 +177,7 @@ class Sandbox:
     async def arrived(self, step: Step, nth: int = 1, timeout_seconds: float = 60.0) -> None:
         """Wait until the step was reached `nth` times since the first start.
 
-        Raises:
-            TimeoutError: that took longer than `timeout_seconds`.
+        Raises `TimeoutError`: that took longer than `timeout_seconds`.
         """
         await self._started.arrivals[step].reached(nth, timeout_seconds)
 

@@ -35,8 +35,7 @@ class AwaitableCounter:
     async def reached(self, count: int, timeout_seconds: float = 60.0) -> None:
         """Wait until the count is `count` or more.
 
-        Raises:
-            TimeoutError: that took longer than `timeout_seconds`.
+        Raises `TimeoutError`: that took longer than `timeout_seconds`.
         """
         if self.count >= count:
             return

@@ -280,8 +280,7 @@ class FaultScript(Generic[FaultT]):
     def add(self, fault: FaultT) -> None:
         """Append a fault; its arrivals are counted from now on.
 
-        Raises:
-            ValueError: there are too many.
+        Raises `ValueError`: there are too many.
         """
         if len(self._all) >= MAX_FAULTS:
             raise ValueError(f"a script has at most {MAX_FAULTS} faults")
@@ -320,8 +319,7 @@ class FaultScript(Generic[FaultT]):
 def fault_document(text: str) -> dict[str, object]:
     """Return the document of a fault like `end:drop:rate=0.01`; `text=` takes all that follows.
 
-    Raises:
-        ValueError: the syntax is wrong; the text says what is expected.
+    Raises `ValueError`: the syntax is wrong; the text says what is expected.
     """
     step, _, rest = text.partition(":")
     action, _, rest = rest.partition(":")
@@ -363,8 +361,7 @@ def fault_words() -> str:
 def override(text: str) -> tuple[str, object]:
     """Return key and value of `messages_per_minute=5`; a value is JSON, or a word.
 
-    Raises:
-        ValueError: there is no key.
+    Raises `ValueError`: there is no key.
     """
     key, equals, value = text.partition("=")
     if not (key and equals):

@@ -109,8 +109,7 @@ class MessageStore:
     async def wait_until(self, count: int, timeout_seconds: float = 60.0) -> list[Message]:
         """Wait until `count` messages were ever accepted; return those that are stored.
 
-        Raises:
-            TimeoutError: that took longer than `timeout_seconds`.
+        Raises `TimeoutError`: that took longer than `timeout_seconds`.
         """
         await self._accepted.reached(count, timeout_seconds)
         return list(self)

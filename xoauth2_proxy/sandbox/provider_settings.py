@@ -130,8 +130,7 @@ def document_schema() -> dict[str, Any]:
 def fault_from(document: object) -> Fault | TokenFault:
     """Return one fault from its document.
 
-    Raises:
-        ValueError: it is invalid; the text says where.
+    Raises `ValueError`: it is invalid; the text says where.
     """
     try:
         return ProviderSettings.from_dict({"faults": [document]}).faults[0]

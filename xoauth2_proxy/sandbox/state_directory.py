@@ -26,10 +26,8 @@ def sandbox_directory(state_dir: Path) -> Path:
 def load_signing_key(state_dir: Path) -> bytes:
     """Return the signing key kept under `state_dir`, created at the first call.
 
-    Processes that race to create it get the same key.
-
-    Raises:
-        ValueError: the file exists and is too short to be a key.
+    Processes that race to create it get the same key. Raises `ValueError`: the file exists and is
+    too short to be a key.
     """
     path = sandbox_directory(state_dir) / "signing-key"
     if not path.exists():

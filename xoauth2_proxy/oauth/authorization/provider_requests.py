@@ -74,8 +74,7 @@ class SignInResult:
 def find_metadata(session: requests.Session, profile: ProviderProfile) -> dict[str, Any]:
     """Return the provider's metadata; configured endpoints replace its own.
 
-    Raises:
-        TokenError: it cannot be fetched, or lacks an endpoint.
+    Raises `TokenError`: it cannot be fetched, or lacks an endpoint.
     """
     client = profile.account.oauth
     found = discover(session, profile.issuer, ca_file=client.ca_file) if profile.issuer else {}
@@ -133,8 +132,7 @@ def ask_for_device_code(session: requests.Session, profile: ProviderProfile) -> 
 def poll(session: requests.Session, profile: ProviderProfile, device_code: str) -> SignInResult:
     """Return the tokens and who signed in. RFC 8628 §3.4.
 
-    Raises:
-        TokenError: with an `oauth_error` of RFC 8628 §3.5 until the person has signed in.
+    Raises `TokenError`: with an `oauth_error` of RFC 8628 §3.5 until the person has signed in.
     """
     issued = request_tokens(
         _authlib(profile, session),
@@ -149,8 +147,7 @@ def poll(session: requests.Session, profile: ProviderProfile, device_code: str) 
 def revoke(session: requests.Session, profile: ProviderProfile, refresh_token: str) -> bool:
     """Revoke the token; return False if the provider cannot. RFC 7009.
 
-    Raises:
-        TokenError: the token may still be valid.
+    Raises `TokenError`: the token may still be valid.
     """
     url = profile.metadata.get("revocation_endpoint")
     if not isinstance(url, str) or not url:

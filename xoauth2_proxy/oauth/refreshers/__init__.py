@@ -52,7 +52,6 @@ class ChecksTokens(Protocol):
     def check(self, mailbox: str, access_token: str) -> None:
         """Return if the token is valid for the mailbox, given by its `Account.key`.
 
-        Raises:
-            CredentialsRejected: it is for another mailbox, expired or forged.
+        Raises `CredentialsRejected`: it is for another mailbox, expired or forged.
         """
         ...

@@ -31,8 +31,7 @@ class UnreadableToken(ValueError):
 def parse_token(output: bytes, now: float) -> TokenResponse:
     """Return the token that the program printed; `now` is in seconds since the epoch.
 
-    Raises:
-        UnreadableToken: there is no token in it, or one that has expired.
+    Raises `UnreadableToken`: there is no token in it, or one that has expired.
     """
     text = output.decode("utf-8", "replace").strip()
     if text.startswith("{"):

@@ -30,8 +30,7 @@ class MockRefresher:
     def check(self, mailbox: str, access_token: str) -> None:
         """Return if this machine's key signed the token, and it is valid now for the mailbox.
 
-        Raises:
-            CredentialsRejected: it is not.
+        Raises `CredentialsRejected`: it is not.
         """
         try:
             opened = self._tokens.verify(access_token)

@@ -59,10 +59,8 @@ class RefresherRegistry:
         """Return the refreshers of these names, without unknown names.
 
         A refresher that cannot be loaded is replaced by one that raises `TokenEndpointRefused`, so
-        mailboxes of other refreshers work.
-
-        Raises:
-            OSError, ValueError: the signing key of mock tokens cannot be read.
+        mailboxes of other refreshers work. Raises `OSError`, `ValueError`: the signing key of mock
+        tokens cannot be read.
         """
         names = [name for name in wanted if name in BUILT_IN or name in self._plug_ins]
         for name in names:

@@ -62,8 +62,7 @@ class StoredGrant:
     def from_json(cls, values: object) -> StoredGrant:
         """Return the grant of a JSON object; keys of a later version are ignored.
 
-        Raises:
-            ValueError: it is something else.
+        Raises `ValueError`: it is something else.
         """
         if not isinstance(values, dict):
             raise ValueError("not an object")

@@ -25,9 +25,8 @@ def write(mailbox: str, grant: StoredGrant, cipher: GrantCipher) -> bytes:
 def read(mailbox: str, document: bytes, cipher: GrantCipher) -> StoredGrant:
     """Return the mailbox's grant.
 
-    Raises:
-        ValueError: the document is damaged, of another mailbox, or encrypted with an unknown key;
-            the text says which, and the remedy.
+    Raises `ValueError`: the document is damaged, of another mailbox, or encrypted with an unknown
+    key; the text says which, and the remedy.
     """
     octets = cipher.decrypt(document)
     whose, grant = "", None

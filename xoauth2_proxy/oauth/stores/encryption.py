@@ -70,8 +70,7 @@ class GrantCipher:
     def decrypt(self, octets: bytes) -> bytes:
         """Return the decrypted document; one that is not encrypted is returned unchanged.
 
-        Raises:
-            ValueError: it was encrypted with another key, or it is damaged.
+        Raises `ValueError`: it was encrypted with another key, or it is damaged.
         """
         if not octets.startswith(_MAGIC):
             return octets
@@ -119,10 +118,8 @@ def key_from_keyring() -> str:
     """Return the key in the operating system's keyring; the first call generates and stores it.
 
     It may wait for a person to unlock the keyring. The caller makes sure that first calls do not
-    run at the same time.
-
-    Raises:
-        ValueError: there is no keyring, or it does not store the key; the text says what to do.
+    run at the same time. Raises `ValueError`: there is no keyring, or it does not store the key;
+    the text says what to do.
     """
     try:
         import keyring

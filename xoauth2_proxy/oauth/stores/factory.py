@@ -51,10 +51,7 @@ def open_cipher(directory: Path, key: str = "", *, is_key_in_keyring: bool = Fal
     """Return the cipher for grants and the other secrets stored beside them.
 
     In `directory` processes agree on which of them generates the keyring's key. It may wait for a
-    person to unlock the keyring.
-
-    Raises:
-        ValueError: a key is invalid, or there is no keyring.
+    person to unlock the keyring. Raises `ValueError`: a key is invalid, or there is no keyring.
     """
     if is_key_in_keyring:
         try:

@@ -48,8 +48,7 @@ class MailboxLocks:
     ) -> AsyncIterator[None]:
         """Hold the mailbox's lock; `take` takes a lock among processes and returns its release.
 
-        Raises:
-            TokenStoreUnavailable: it was not free in time.
+        Raises `TokenStoreUnavailable`: it was not free in time.
         """
         lock = self._locks.setdefault(mailbox, asyncio.Lock())
         async with AsyncExitStack() as held:

@@ -14,10 +14,8 @@ _FORMS = "must be a rediss://, redis:// or unix:// URL"
 def redis_location(url: str, *, is_encrypted: bool) -> str:
     """Return the server's location for messages: host and port, or a socket's path.
 
-    `is_encrypted` says whether grants are encrypted before they are sent.
-
-    Raises:
-        ValueError: the URL is not valid; the text says what it must be, and quotes no password.
+    `is_encrypted` says whether grants are encrypted before they are sent. Raises `ValueError`: the
+    URL is not valid; the text says what it must be, and quotes no password.
     """
     try:
         parts = urlsplit(url)

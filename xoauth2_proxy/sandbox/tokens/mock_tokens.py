@@ -124,16 +124,14 @@ class MockTokens:
     def verify(self, token: str) -> str:
         """Return the mailbox, in lower case, that the token is for.
 
-        Raises:
-            MockTokenInvalid: the token is malformed, not signed with this key, or expired.
+        Raises `MockTokenInvalid`: the token is malformed, not signed with this key, or expired.
         """
         return self.read(token).mailbox
 
     def read(self, token: str) -> MockClaims:
         """Return the claims of a valid token.
 
-        Raises:
-            MockTokenInvalid: the token is malformed, not signed with this key, or expired.
+        Raises `MockTokenInvalid`: the token is malformed, not signed with this key, or expired.
         """
         try:
             prefix = next(

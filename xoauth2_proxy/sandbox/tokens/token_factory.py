@@ -63,8 +63,7 @@ class TokenFactory:
     def mint(self, mailbox: str, kind: TokenKind, ttl_seconds: float) -> str:
         """Return a new token of this kind.
 
-        Raises:
-            TooManyRevoked: it was to be revoked, and no further one can be.
+        Raises `TooManyRevoked`: it was to be revoked, and no further one can be.
         """
         match kind:
             case TokenKind.REFRESH:
@@ -91,8 +90,7 @@ class TokenFactory:
     def use(self, refresh_token: str) -> str:
         """Return the refresh token that replaces this one; "": it remains good.
 
-        Raises:
-            GrantEnded: the sandbox has not issued it, or it is no longer good.
+        Raises `GrantEnded`: the sandbox has not issued it, or it is no longer good.
         """
         mailbox, family, serial = self._read(refresh_token)
         # Unknown: issued before a restart, or so long ago that it was evicted.

@@ -49,8 +49,7 @@ class Revocations:
     def add(self, token_id: str, expires_at: float, now: float) -> None:
         """Remember a token until it expires.
 
-        Raises:
-            TooManyRevoked: there are 100,000 that have not expired.
+        Raises `TooManyRevoked`: there are 100,000 that have not expired.
         """
         while self._ends and self._ends[0][0] <= now:
             self._ids.discard(heapq.heappop(self._ends)[1])
@@ -89,8 +88,7 @@ class TokenVerifier:
     def revoke(self, token: str) -> None:
         """Refuse this token from now on.
 
-        Raises:
-            TooManyRevoked: there are 100,000 that have not expired.
+        Raises `TooManyRevoked`: there are 100,000 that have not expired.
         """
         try:
             claims = self.tokens.read(token)

@@ -58,8 +58,7 @@ class HttpServer:
     async def start(self, host: str, port: int) -> tuple[str, int]:
         """Listen on a loopback address, and return the address bound.
 
-        Raises:
-            ValueError: `host` is not a loopback address.
+        Raises `ValueError`: `host` is not a loopback address.
         """
         if not is_loopback(host):
             raise ValueError(f"the sandbox listens on loopback only, not on {host}")
