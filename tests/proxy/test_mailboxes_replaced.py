@@ -49,7 +49,7 @@ async def relay(tmp_path: Path, store: FragileStore) -> AsyncIterator[Operated]:
 @pytest.fixture
 def briefly(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let nobody wait for a store that stays broken."""
-    monkeypatch.setattr("xoauth2_proxy.mailboxes.token_check.PAUSES_SECONDS", (0.0,))
+    monkeypatch.setattr("xoauth2_proxy.mailboxes.additions.PAUSES_SECONDS", (0.0,))
 
 
 async def add(relay: Operated, document: dict[str, Any], **options: bool) -> AdditionResult:
@@ -166,7 +166,7 @@ async def test_a_token_replaced_on_trial_outlives_a_store_in_trouble(
 async def test_with_other_settings_a_token_replaced_on_trial_is_saved_as_soon_as_can_be(
     relay: Operated, store: FragileStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("xoauth2_proxy.mailboxes.token_check.PAUSES_SECONDS", (0.02,) * 400)
+    monkeypatch.setattr("xoauth2_proxy.mailboxes.additions.PAUSES_SECONDS", (0.02,) * 400)
     await add(relay, gmail(NEW))
     store.is_writable = False
     asked = relay.answers.asked

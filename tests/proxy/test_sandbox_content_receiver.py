@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xoauth2_proxy.sandbox.message_store import MessageStore
-from xoauth2_proxy.sandbox.smtp.transaction import ContentReceiver, DataDecoder
+from xoauth2_proxy.sandbox.smtp.session_state import ContentReceiver, DataDecoder
 
 LINES = b"From: a\r\n\r\n.\r\n..\r\n...x\r\n.x\r\n\r\n. .\r\nend.\r\n"
 

@@ -4,8 +4,11 @@ I1: nothing is saved for a mailbox whose token request failed; if the mailboxes 
 force, the former accounts and grants are restored.
 I2: concurrent additions do not overwrite one another; one mailbox is added by one of them.
 I3: a password is saved as a hash.
-I4: a grant never follows its mailbox to another server.
-I5: an addition ends even if its caller has gone: it may hold a refresh token that the provider
+I4: a grant is never presented for an account that takes its mailbox to another server, and never
+follows it there.
+I5: a token request that fails changes nothing. If the provider replaces the refresh token of the
+mailbox's own grant, the new one is saved before the request ends.
+I6: an addition ends even if its caller has gone: it may hold a refresh token that the provider
 issues only once.
 """
 
@@ -14,12 +17,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from xoauth2_proxy import log
-from xoauth2_proxy.accounts.oauth_client import GrantType
+from xoauth2_proxy.accounts.oauth_client import GrantType, fingerprint
 from xoauth2_proxy.accounts.providers import MOCK
 from xoauth2_proxy.background_tasks import BackgroundTasks
 from xoauth2_proxy.errors import (
@@ -30,15 +34,20 @@ from xoauth2_proxy.errors import (
 )
 from xoauth2_proxy.mailboxes.interface import DefinedInFile, MailboxExists
 from xoauth2_proxy.mailboxes.runtime_accounts import account_key
-from xoauth2_proxy.mailboxes.token_check import changes_servers, new_grant, save_with_retries
+from xoauth2_proxy.oauth.grant import EpochSeconds
+from xoauth2_proxy.oauth.refresh import TokenRefreshes, current_grant, issued_to
+from xoauth2_proxy.oauth.stores.memory import MemoryStore
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
+    from contextlib import AbstractAsyncContextManager
 
     from xoauth2_proxy.accounts.accounts import Account
     from xoauth2_proxy.mailboxes.interface import Document, RelayControl
-    from xoauth2_proxy.oauth.stores import StoredGrant
+    from xoauth2_proxy.oauth.stores import StoredGrant, TokenStore
 
+# Between attempts to save: the provider will not issue the same token again.
+PAUSES_SECONDS = (0.5, 1.0, 2.0)
 MAX_CONCURRENT_REQUESTS = 4  # as many as `oauth.token_request` allows one token host
 
 _CLOSE_SECONDS = 12.0  # for token requests under way
@@ -165,7 +174,7 @@ class Additions:
     async def _verify(self, candidate: _Candidate) -> None:
         async with self._request_limit:
             try:
-                candidate.grant = await new_grant(self._relay, candidate.account)
+                candidate.grant = await _new_grant(self._relay, candidate.account)
             except TokenError as error:
                 candidate.error = error
             except OSError as error:
@@ -196,13 +205,13 @@ class Additions:
     async def _save_grant(self, candidate: _Candidate) -> None:
         """Save the new grant, or delete a grant that must not follow to another server."""
         account = candidate.account
-        changes = changes_servers(self._relay.accounts.get(account.key), account)
+        changes = _changes_servers(self._relay.accounts.get(account.key), account)
         if candidate.grant is None and not changes:
             return
         async with self._store.lock(account.key):
             candidate.former_grant = await self._store.load(account.key)
             if candidate.grant is not None:
-                await save_with_retries(self._store, account.key, candidate.grant)
+                await _save_with_retries(self._store, account.key, candidate.grant)
             elif candidate.former_grant is not None:
                 await self._store.delete(account.key)
             candidate.is_in_store = True
@@ -253,3 +262,98 @@ def _can_verify(account: Account) -> bool:
     if client.is_empty:
         return False
     return client.grant_type is not GrantType.REFRESH_TOKEN or bool(client.refresh_token)
+
+
+async def _new_grant(relay: RelayControl, account: Account) -> StoredGrant | None:
+    """Ask for a token; return the grant to save, None if it is saved already.
+
+    Raises:
+        TokenError: there is no token.
+        OSError: the refresher needs a file that cannot be read.
+    """
+    # First, so that no token is asked for that could not be saved.
+    stored = await relay.store.load(account.key)
+    former = relay.accounts.get(account.key)
+    if _changes_servers(former, account):
+        _refuse_replaced_token(account, stored)
+    elif stored and current_grant(account, stored, EpochSeconds(time.time())) is stored:
+        if former is not None and former.token_identity == account.token_identity:
+            await relay.refresh(former)
+        else:
+            await _refresh(relay, account, _CheckStore(relay.store))
+        return None
+    separate = MemoryStore()
+    await _refresh(relay, account, separate)
+    return await separate.load(account.key)
+
+
+async def _refresh(relay: RelayControl, account: Account, store: TokenStore) -> None:
+    refresher = await asyncio.to_thread(relay.refresher, account.refresher)
+    if refresher is None:
+        raise TokenEndpointRefused(f"there is no refresher {account.refresher}")
+    refreshes = TokenRefreshes({account.refresher: refresher}, store, relay.metrics)
+    try:
+        await refreshes.refresh(account, is_forced=True)
+    finally:
+        await refreshes.close()  # tries once more to save, also if this was cancelled
+
+
+class _CheckStore:
+    """The relay's store during a check: failures are not saved, and saving is tried again."""
+
+    def __init__(self, store: TokenStore) -> None:
+        self._store = store
+
+    async def load(self, mailbox: str) -> StoredGrant | None:
+        return await self._store.load(mailbox)
+
+    async def save(self, mailbox: str, grant: StoredGrant) -> None:
+        if grant.failure is None:
+            await _save_with_retries(self._store, mailbox, grant)
+
+    async def delete(self, mailbox: str) -> None:
+        await self._store.delete(mailbox)
+
+    def lock(self, mailbox: str) -> AbstractAsyncContextManager[None]:
+        return self._store.lock(mailbox)
+
+    async def close(self) -> None:
+        """Leave the store open: the relay uses it."""
+
+
+async def _save_with_retries(store: TokenStore, mailbox: str, grant: StoredGrant) -> None:
+    """Save the grant; try again for some seconds. Raises `TokenStoreUnavailable`."""
+    for pause_seconds in PAUSES_SECONDS:
+        try:
+            return await store.save(mailbox, grant)
+        except TokenStoreUnavailable:
+            await asyncio.sleep(pause_seconds)
+    return await store.save(mailbox, grant)
+
+
+def _changes_servers(former: Account | None, account: Account) -> bool:
+    """Whether the account takes the mailbox to other servers, which must not see its grant.
+
+    A grant of a mailbox that is not in force may belong to any server.
+    """
+    return (
+        former is None
+        or former.upstream != account.upstream
+        or issued_to(former) != issued_to(account)
+    )
+
+
+def _refuse_replaced_token(account: Account, stored: StoredGrant | None) -> None:
+    """Raise for a replaced refresh token: its reuse may end the grant (RFC 9700 §4.14.2)."""
+    given = account.oauth.refresh_token
+    if (
+        stored is not None
+        and given
+        and stored.issued_to == issued_to(account)
+        and stored.descends_from == fingerprint(given)
+        and stored.refresh_token != given
+    ):
+        raise TokenEndpointRefused(
+            "the provider has replaced this refresh token by a newer one, which does not follow "
+            "the mailbox to another server; revoke the grant first, or give another token"
+        )

@@ -1,16 +1,24 @@
-"""Stored grants, and the interface of the stores that keep them."""
+"""Stored grants, the documents they are kept as, and the interface of the stores.
+
+A document names its mailbox, for a person who looks at it, and because one mailbox's document must
+not be used for another. It is encrypted as a whole.
+"""
 
 from __future__ import annotations
 
+import json
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
 from types import NoneType
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from xoauth2_proxy.oauth.grant import EpochSeconds
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
+
+    from xoauth2_proxy.oauth.stores.encryption import GrantCipher
 
 _NEVER = EpochSeconds(0.0)
 
@@ -53,10 +61,6 @@ class StoredGrant:
     scope: str = ""
     subject: str = ""  # the provider's stable id of who signed in
     failure: Failure | None = None  # None: the last attempt succeeded
-
-    def to_json(self) -> dict[str, object]:
-        """Return the grant as a JSON object."""
-        return asdict(self)
 
     @classmethod
     def from_json(cls, values: object) -> StoredGrant:
@@ -108,6 +112,33 @@ class TokenStore(Protocol):
     async def close(self) -> None:
         """Release the store's resources."""
         ...
+
+
+def write_document(mailbox: str, grant: StoredGrant, cipher: GrantCipher) -> bytes:
+    """Return the document to store."""
+    values = {"mailbox": mailbox, "grant": asdict(grant)}
+    return cipher.encrypt(json.dumps(values, indent=1).encode() + b"\n")
+
+
+def read_document(mailbox: str, document: bytes, cipher: GrantCipher) -> StoredGrant:
+    """Return the mailbox's grant.
+
+    Raises `ValueError`: the document is damaged, of another mailbox, or encrypted with an unknown
+    key; the text says which, and the remedy.
+    """
+    octets = cipher.decrypt(document)
+    whose, grant = "", None
+    with suppress(ValueError, TypeError, KeyError, RecursionError):
+        values: Any = json.loads(octets)
+        whose = values["mailbox"]
+        grant = StoredGrant.from_json(values["grant"])
+    if grant is None:  # not raised above: that error, which holds tokens, would be its context
+        raise ValueError(
+            "it is damaged; restore it from a backup, or move it away and sign the mailbox in again"
+        )
+    if whose != mailbox:
+        raise ValueError("it holds the grant of another mailbox; move it away")
+    return grant
 
 
 def _is_well_typed(values: StoredGrant | Failure) -> bool:

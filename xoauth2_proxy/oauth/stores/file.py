@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from xoauth2_proxy.errors import TokenStoreUnavailable
 from xoauth2_proxy.files import private_directory, replace_durably, sync_directory, try_lock, unlock
-from xoauth2_proxy.oauth.stores import codec
+from xoauth2_proxy.oauth.stores import read_document, write_document
 from xoauth2_proxy.oauth.stores.encryption import NO_ENCRYPTION, GrantCipher
 from xoauth2_proxy.oauth.stores.mailbox_locks import (
     LOCK_WAIT_SECONDS,
@@ -113,11 +113,11 @@ class FileStore:
                 document = path.read_bytes()
             except FileNotFoundError:
                 return None
-            return codec.read(mailbox, document, self._cipher)
+            return read_document(mailbox, document, self._cipher)
 
     def _save(self, mailbox: str, grant: StoredGrant) -> None:
         with self._checked(self._path(mailbox)) as path:
-            replace_durably(path, codec.write(mailbox, grant, self._cipher))
+            replace_durably(path, write_document(mailbox, grant, self._cipher))
 
     def _delete(self, mailbox: str) -> None:
         with self._checked(self._path(mailbox)) as path:

@@ -23,7 +23,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from xoauth2_proxy.errors import TokenStoreUnavailable
-from xoauth2_proxy.oauth.stores import codec
+from xoauth2_proxy.oauth.stores import read_document, write_document
 from xoauth2_proxy.oauth.stores.encryption import NO_ENCRYPTION, GrantCipher
 from xoauth2_proxy.oauth.stores.mailbox_locks import (
     LOCK_WAIT_SECONDS,
@@ -108,7 +108,7 @@ class RedisStore:
         loop = asyncio.get_running_loop()
         try:
             return await loop.run_in_executor(
-                self._thread, codec.read, mailbox, document, self._cipher
+                self._thread, read_document, mailbox, document, self._cipher
             )
         except ValueError as error:
             key = _grant_key(mailbox)
@@ -136,7 +136,7 @@ class RedisStore:
     async def _save(self, mailbox: str, grant: StoredGrant) -> None:
         loop = asyncio.get_running_loop()
         document = await loop.run_in_executor(
-            self._thread, codec.write, mailbox, grant, self._cipher
+            self._thread, write_document, mailbox, grant, self._cipher
         )
         await self._change(mailbox, document)
 

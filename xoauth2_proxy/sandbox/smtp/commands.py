@@ -14,8 +14,7 @@ from xoauth2_proxy.sandbox.dialects import HOST
 from xoauth2_proxy.sandbox.faults import Step
 from xoauth2_proxy.sandbox.smtp.auth import auth, may_authenticate
 from xoauth2_proxy.sandbox.smtp.content_commands import bdat, data
-from xoauth2_proxy.sandbox.smtp.session_state import Ending
-from xoauth2_proxy.sandbox.smtp.transaction import ContentReceiver, Transaction
+from xoauth2_proxy.sandbox.smtp.session_state import ContentReceiver, Ending, Transaction
 from xoauth2_proxy.smtp.protocol import (
     BadParameter,
     BadPath,

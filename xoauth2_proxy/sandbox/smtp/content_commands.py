@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING
 from xoauth2_proxy.sandbox.faults import Step
 from xoauth2_proxy.sandbox.message_store import Message
 from xoauth2_proxy.sandbox.smtp.fault_injection import run_step
-from xoauth2_proxy.sandbox.smtp.session_state import Input
-from xoauth2_proxy.sandbox.smtp.transaction import BdatChunk
+from xoauth2_proxy.sandbox.smtp.session_state import BdatChunk, Input
 
 if TYPE_CHECKING:
-    from xoauth2_proxy.sandbox.smtp.session_state import SessionState
-    from xoauth2_proxy.sandbox.smtp.transaction import Transaction
+    from xoauth2_proxy.sandbox.smtp.session_state import SessionState, Transaction
 
 _MAX_CHUNK_BYTES = 1 << 31  # the octets of a larger one are not read
 
