@@ -105,7 +105,8 @@ class AdminServer:
         return response
 
     def _http_error(self, request: web.Request, error: web.HTTPException) -> web.StreamResponse:
-        if self._access.kind(request) in MONITORING and not _is_for_programs(request):
+        is_api = f"{request.path}/".startswith("/accounts/")  # or would be, if it were known
+        if self._access.kind(request) in MONITORING and not is_api:
             return error
         response = self._error_response(
             request, HttpError(error.status, error.text or error.reason)
@@ -140,11 +141,6 @@ class AdminServer:
             body=generate_latest(self._metrics.registry),
             headers={"Content-Type": CONTENT_TYPE_LATEST},
         )
-
-
-def _is_for_programs(request: web.Request) -> bool:
-    """Whether an unknown path is part of the JSON API."""
-    return request.path == "/accounts" or request.path.startswith("/accounts/")
 
 
 def _missing(response: web.StreamResponse) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 
@@ -22,11 +22,7 @@ from xoauth2_proxy.cli.options import (
 from xoauth2_proxy.commands.health_check import TOKEN_VARIABLE, URL_VARIABLE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
-
-    from xoauth2_proxy.commands.console import Console
-    from xoauth2_proxy.commands.mailbox_changes import ChangeOptions, ProxyFiles
-    from xoauth2_proxy.config import ConfigSource
+    from pathlib import Path
 
 _CONFIGURED = "xoauth2-proxy --config accounts.json"
 _WRONG_USAGE = {2: "wrong usage or configuration"}
@@ -337,11 +333,7 @@ def revoke(
     MAILBOX is its e-mail address. It sends no mail until it is signed in again. The running proxy
     does this; if none runs, it is done in the stored tokens.
     """
-    from xoauth2_proxy.cli import configured
-    from xoauth2_proxy.commands import mailbox_changes
-
-    source = configured.source_of(context, config, state_dir)
-    _change(mailbox_changes.revoke, mailbox, url, source)
+    _change(context, "revoke", mailbox, url, config, state_dir)
 
 
 @cli.command(
@@ -362,35 +354,35 @@ def remove(
     MAILBOX is its e-mail address. A mailbox of the configuration file is removed in that file. The
     running proxy does this; if none runs, it is done in its files.
     """
-    from xoauth2_proxy.cli import configured
-    from xoauth2_proxy.commands import mailbox_changes
-
-    source = configured.source_of(context, config, state_dir)
-    _change(mailbox_changes.remove, mailbox, url, source)
+    _change(context, "remove", mailbox, url, config, state_dir)
 
 
 def _change(
-    change: Callable[[ChangeOptions, ProxyFiles | None, Console], Coroutine[object, object, int]],
+    context: typer.Context,
+    what: Literal["remove", "revoke"],
     mailbox: str,
     url: str,
-    source: ConfigSource,
+    config: Path | None,
+    state_dir: Path | None,
 ) -> NoReturn:
     from xoauth2_proxy.cli import configured
-    from xoauth2_proxy.commands.mailbox_changes import ChangeOptions, ProxyFiles
+    from xoauth2_proxy.commands import mailbox_changes
     from xoauth2_proxy.mailboxes.runtime_accounts import open_runtime_accounts
 
+    source = configured.source_of(context, config, state_dir)
     loaded = configured.load_unless(url, source)
     files = None
     if loaded is not None:
-        files = ProxyFiles(
+        files = mailbox_changes.ProxyFiles(
             config=loaded,
             open_store=lambda: configured.open_store(loaded, source),
             open_added=lambda: open_runtime_accounts(source.state_dir, loaded.store.cipher()),
         )
-    options = ChangeOptions(
+    change = mailbox_changes.ChangeOptions(
         mailbox=mailbox,
         url=url or configured.admin_url(loaded),
         token=configured.admin_token(loaded),
         is_url_given=bool(url),
     )
-    raise typer.Exit(configured.run(change(options, files, configured.console(source))))
+    run = mailbox_changes.remove if what == "remove" else mailbox_changes.revoke
+    raise typer.Exit(configured.run(run(change, files, configured.console(source))))
