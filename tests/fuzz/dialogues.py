@@ -203,7 +203,7 @@ def cut(octets: bytes) -> list[bytes]:
     if way == 0:
         at = number % (len(octets) + 1)
         return [octets[:at], octets[at:]]
-    size = (1 if len(octets) < 400 else 7, 2 + number % 40, 40 + number % 1500)[way - 1]
+    size = (1 if len(octets) < 150 else 7, 2 + number % 40, 40 + number % 1500)[way - 1]
     return [octets[at : at + size] for at in range(0, len(octets), size)]
 
 
