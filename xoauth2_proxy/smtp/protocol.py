@@ -101,8 +101,8 @@ class ReplyParser:
         for line in lines:
             # A provider answers MAIL and RCPT in the same words each time. A refusal may echo what
             # must not be kept.
-            is_common = line.startswith(b"2") and len(line) <= _CACHED_BYTES and not self._lines
-            if is_common and line[3:4] == b" ":
+            is_whole = line[3:4] == b" " and not self._lines
+            if is_whole and line[0] == 0x32 and len(line) <= _CACHED_BYTES:  # "2"
                 replies.append(_common_reply(line))
             elif (reply := self._add(line)) is not None:
                 replies.append(reply)

@@ -89,6 +89,7 @@ class ClientDialogue:
         The ids of the messages begin with `session_id`.
         """
         self.state = COMMAND
+        self.is_mid_line = False  # a part of a line was fed, and not yet its end
         self._policy = policy
         self._current_login = current_login
         self._trace = trace
@@ -99,7 +100,7 @@ class ClientDialogue:
         self._long_line: bytes | None = None  # the start of a line that is too long
         self._saw_eof = False
         self._is_draining = False
-        self._output: list[bytes] = []
+        self._output = b""
         self._verb = ""  # of the current command
         self._greeted = False  # EHLO or HELO was received
         self._is_secure = False
@@ -126,11 +127,6 @@ class ClientDialogue:
     def is_closed(self) -> bool:
         """Whether the dialogue has ended."""
         return self.state is CLOSED
-
-    @property
-    def is_mid_line(self) -> bool:
-        """Whether a part of a line was fed, and not yet its end."""
-        return self._long_line is not None or self._searched > 0
 
     @property
     def unread_bytes(self) -> int:
@@ -165,9 +161,7 @@ class ClientDialogue:
 
     def take(self) -> bytes:
         """Return the octets to write."""
-        output = self._output
-        octets = output[0] if len(output) == 1 else b"".join(output)
-        output.clear()
+        octets, self._output = self._output, b""
         return octets
 
     def next_event(self) -> Event | None:
@@ -256,6 +250,7 @@ class ClientDialogue:
         is_too_long = (end or len(buffer)) - start > _MAX_LINE_BYTES
         if is_too_long and self._long_line is None:
             self._long_line = buffer[start : start + _START_BYTES]
+        self.is_mid_line = not end
         if not end:
             if self._long_line is not None:
                 self._start = len(buffer)
@@ -313,7 +308,7 @@ class ClientDialogue:
         """Queue a reply. Return None: the caller has nothing to do."""
         if self._trace is not None:
             self._trace(self._verb, reply.code)
-        self._output.append(reply.octets)
+        self._output += reply.octets
         return None
 
     @property
@@ -416,7 +411,7 @@ class ClientDialogue:
     def _challenge(self, line: bytes) -> None:
         if self._trace is not None:
             self._trace(self._verb, 334)
-        self._output.append(line)
+        self._output += line
 
     def _auth_ended(self, reply: Reply) -> Event | None:
         self.state = COMMAND
