@@ -16,6 +16,7 @@ from tests.support.smtp_client import message
 from tests.support.waiting import PATIENCE_SECONDS
 from xoauth2_proxy import __version__
 from xoauth2_proxy.admin.health import Health, Status
+from xoauth2_proxy.admin.listener import AdminListener
 from xoauth2_proxy.admin.server import AdminServer
 from xoauth2_proxy.metrics import Metrics
 
@@ -31,11 +32,11 @@ TOKEN = "let me in"
 
 @asynccontextmanager
 async def admin(health: Health, token: str = "") -> AsyncIterator[tuple[str, int]]:
-    server = AdminServer(health, Metrics(), token)
+    listener = AdminListener(lambda: AdminServer(health, Metrics(), token))
     try:
-        yield await server.start("127.0.0.1", 0)
+        yield await listener.start("127.0.0.1", 0)
     finally:
-        await server.stop()
+        await listener.stop()
 
 
 async def get(
@@ -186,3 +187,41 @@ async def test_no_mailbox_no_host_and_no_address_is_a_label(relay: Relay) -> Non
     _, text = await relay.get("/metrics")
     for secret in ("@", "test.account", "recipient", "example", relay.host, "localhost"):
         assert secret not in text
+
+
+# Clients that come before the server's library is imported.
+
+
+@pytest.mark.both_loops
+async def test_every_client_that_comes_before_the_server_is_answered() -> None:
+    async with admin(Health({"enabled": 1}, is_ready=True)) as address:
+        answers = await asyncio.gather(*(get(address, "/health/live") for _ in range(20)))
+        assert answers == [(200, '{"status": "alive"}')] * 20
+        assert await get(address, "/health/ready") == (200, '{"status": "healthy"}')
+
+
+@pytest.mark.both_loops
+async def test_a_client_is_turned_away_if_the_server_cannot_start(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def make_server() -> AdminServer:
+        raise OSError("no templates")
+
+    listener = AdminListener(make_server)
+    address = await listener.start("127.0.0.1", 0)
+    try:
+        with pytest.raises(aiohttp.ClientConnectionError):
+            await get(address, "/health")
+    finally:
+        await listener.stop()
+    assert "the admin server cannot start" in caplog.text
+
+
+@pytest.mark.both_loops
+async def test_a_client_without_a_word_delays_neither_the_server_nor_its_end() -> None:
+    async with admin(Health({"enabled": 1}, is_ready=True)) as address:
+        reader, writer = await asyncio.open_connection(*address)
+        assert await get(address, "/health/live") == (200, '{"status": "alive"}')
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        assert await reader.read() == b""
+    writer.close()

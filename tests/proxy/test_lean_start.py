@@ -21,6 +21,7 @@ WAIT_SECONDS = 60.0
 
 # What only a mailbox, a page, a key, a sandbox or a table calls for.
 WHEN_USED = (
+    "aiohttp",
     "aiosmtplib",
     "argon2",
     "authlib",
@@ -41,7 +42,7 @@ WHEN_USED = (
 )
 # What the proxy itself is made of.
 OF_THE_PROXY = (
-    "aiohttp", "aiosmtpd", "asyncio", "prometheus_client", "pydantic", "uvloop",
+    "aiosmtpd", "asyncio", "prometheus_client", "pydantic", "uvloop",
     "xoauth2_proxy.config", "xoauth2_proxy.service.app",
 )  # fmt: skip
 

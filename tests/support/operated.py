@@ -20,6 +20,7 @@ import argon2
 
 from xoauth2_proxy.accounts.oauth_client import OAuthClient
 from xoauth2_proxy.admin.health import Health
+from xoauth2_proxy.admin.listener import AdminListener
 from xoauth2_proxy.admin.server import AdminServer
 from xoauth2_proxy.config import Config, ConfigSource, Overrides
 from xoauth2_proxy.errors import ConfigError
@@ -249,9 +250,11 @@ async def administered(
     """Run it with its admin server; the second is the server's URL."""
     async with operated(directory, document, refreshers) as relay:
         health = Health({"enabled": 1}, is_ready=True)
-        server = AdminServer(health, relay.metrics, token, relay.mailboxes, public_url)
+        listener = AdminListener(
+            lambda: AdminServer(health, relay.metrics, token, relay.mailboxes, public_url)
+        )
         try:
-            _, port = await server.start("127.0.0.1", 0)
+            _, port = await listener.start("127.0.0.1", 0)
             yield relay, f"http://127.0.0.1:{port}"
         finally:
-            await server.stop()
+            await listener.stop()

@@ -75,16 +75,15 @@ class AdminServer:
             yield from SignInPages(mailboxes, self._access, renderer).routes()
             yield from LoginPages(self._access, renderer).routes()
 
-    async def start(self, host: str, port: int) -> tuple[str, int]:
-        """Listen, and return the address and port in use. Raises `OSError`."""
+    async def open(self, host: str) -> web.Server:
+        """Return what makes the protocol of each connection; `host` is where it listens."""
         self._access.listens_on = host
         await self._runner.setup()
-        await web.TCPSite(self._runner, host, port).start()
-        address = self._runner.addresses[0]
-        return address[0], address[1]
+        assert self._runner.server is not None  # noqa: S101 - `setup` made it
+        return self._runner.server
 
     async def stop(self) -> None:
-        """Stop listening and end running requests."""
+        """End running requests."""
         await self._runner.cleanup()
 
     @web.middleware

@@ -10,6 +10,7 @@ Each notice is one POST, a JSON object:
 from __future__ import annotations
 
 import asyncio
+import importlib
 import logging
 import ssl
 import time
@@ -18,8 +19,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-import aiohttp
-
 from xoauth2_proxy import __version__, log
 from xoauth2_proxy.network import is_loopback
 from xoauth2_proxy.oauth.mailbox_status import rfc3339
@@ -27,11 +26,13 @@ from xoauth2_proxy.oauth.mailbox_status import rfc3339
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import aiohttp
+
     from xoauth2_proxy.oauth.grant import EpochSeconds
     from xoauth2_proxy.oauth.mailbox_status import MailboxStatus
     from xoauth2_proxy.oauth.token_request import Clock
 
-_TIMEOUT = aiohttp.ClientTimeout(total=10.0)
+_TIMEOUT_SECONDS = 10.0
 _TRIES = 3
 _FAILURE_LOG_SECONDS = 3600.0  # a webhook that stays down is logged once an hour
 
@@ -90,9 +91,13 @@ class Webhook:
         if self._tls_context is None:
             # Reads the certificate authorities from disk, so not on the event loop.
             self._tls_context = await asyncio.to_thread(ssl.create_default_context)
+        # For the first notice, not for the start; in a thread, so that mail does not wait.
+        await asyncio.to_thread(importlib.import_module, "aiohttp")
+        import aiohttp
+
         async with aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(ssl=self._tls_context),
-            timeout=_TIMEOUT,
+            timeout=aiohttp.ClientTimeout(total=_TIMEOUT_SECONDS),
             headers={"User-Agent": f"xoauth2-proxy/{__version__}"},
         ) as http:
             for number, notice in enumerate(notices):
@@ -117,6 +122,8 @@ class Webhook:
 
     async def _post(self, http: aiohttp.ClientSession, notice: Notice) -> tuple[str, bool]:
         """Return the error ("": none), and whether it is permanent."""
+        import aiohttp
+
         try:
             async with http.post(
                 self._url, json=notice.to_json(), proxy=self._proxy, allow_redirects=False

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from xoauth2_proxy.admin.server import AdminServer
+from xoauth2_proxy.admin.listener import AdminListener
 from xoauth2_proxy.mailboxes.interface import RelayControl
 from xoauth2_proxy.mailboxes.operations import Mailboxes
 from xoauth2_proxy.oauth.expiry_monitor import ExpiryMonitor
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from xoauth2_proxy.accounts.accounts import Account
     from xoauth2_proxy.admin.health import Health
+    from xoauth2_proxy.admin.server import AdminServer
     from xoauth2_proxy.config import Config
     from xoauth2_proxy.metrics import MergedMetrics, Metrics
     from xoauth2_proxy.oauth.token_source import TokenSource
@@ -72,13 +73,8 @@ class AdminBackend:
             forget=dependencies.forget,
         )
         self._mailboxes = Mailboxes(self.relay)
-        self._server = AdminServer(
-            dependencies.health,
-            dependencies.shown_metrics,
-            config.admin.token,
-            self._mailboxes,
-            config.admin.public_url,
-        )
+        self._dependencies = dependencies
+        self._listener = AdminListener(self._make_server)
         webhook = config.alerts.webhook
         self._monitor = ExpiryMonitor(
             components.store,
@@ -91,7 +87,7 @@ class AdminBackend:
 
     async def start(self) -> tuple[str, int]:
         """Start listening and monitoring; return the address and port in use. Raises `OSError`."""
-        address = await self._server.start(self._config.admin.host, self._config.admin.port)
+        address = await self._listener.start(self._config.admin.host, self._config.admin.port)
         self._monitoring = asyncio.create_task(self._monitor.run(), name="expiry monitor")
         return address
 
@@ -100,7 +96,7 @@ class AdminBackend:
         if self._monitoring is not None:
             self._monitoring.cancel()
             await asyncio.gather(self._monitoring, return_exceptions=True)
-        await self._server.stop()
+        await self._listener.stop()
         await self._mailboxes.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
@@ -110,6 +106,17 @@ class AdminBackend:
         self.relay.disabled = config.disabled
         self.relay.added = config.runtime_accounts
         self.relay.providers = config.providers
+
+    def _make_server(self) -> AdminServer:
+        from xoauth2_proxy.admin.server import AdminServer
+
+        return AdminServer(
+            self._dependencies.health,
+            self._dependencies.shown_metrics,
+            self._config.admin.token,
+            self._mailboxes,
+            self._config.admin.public_url,
+        )
 
     async def _log_in(self, account: Account, access_token: str) -> None:
         connection = await self._connector.open_with(account, access_token)
