@@ -55,6 +55,9 @@ class AdminListener:
         return _Waiting(self._wait) if self._new_protocol is None else self._new_protocol()
 
     def _wait(self, client: _Waiting) -> None:
+        if self._new_protocol is not None:  # since this client was accepted
+            client.go_on_with(self._new_protocol())
+            return
         self._waiting.append(client)
         if self._loading is None:
             self._loading = asyncio.create_task(self._load(), name="admin server")
