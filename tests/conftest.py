@@ -23,8 +23,8 @@ from xoauth2_proxy.oauth.refreshers import registry
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
+    from tests.support.sandbox import Sandbox
     from xoauth2_proxy.oauth.refreshers import Refresher
-    from xoauth2_proxy.sandbox.app import Sandbox
 
 settings.register_profile("default", deadline=None, max_examples=100)
 settings.register_profile("long", deadline=None, max_examples=5000)

@@ -17,8 +17,8 @@ import pytest
 
 import bench
 from tests.benchmark.scripted_server import PASSWORD, ScriptedServer, scripted_server
+from tests.support.sandbox import Sandbox
 from tests.support.waiting import PATIENCE_SECONDS, until
-from xoauth2_proxy.sandbox.app import Sandbox
 from xoauth2_proxy.sandbox.provider_settings import ProviderSettings
 
 if TYPE_CHECKING:

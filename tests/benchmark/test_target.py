@@ -13,7 +13,7 @@ from bench.process.interruption import Interruption
 from bench.targets.target import Target, _endpoint, open_target
 from bench.targets.target_request import TargetError, TargetRequest
 from tests.benchmark.scripted_server import scripted_server
-from xoauth2_proxy.sandbox.app import Sandbox
+from tests.support.sandbox import Sandbox
 from xoauth2_proxy.sandbox.provider_settings import ProviderSettings
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from bench.commands.tokens import app
-from xoauth2_proxy.sandbox.app import Sandbox
+from tests.support.sandbox import Sandbox
 from xoauth2_proxy.sandbox.mock_mailboxes import MOCK_MAILBOXES
 from xoauth2_proxy.sandbox.state_directory import load_signing_key
 from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokens

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from xoauth2_proxy.sandbox.app import Sandbox
+    from tests.support.sandbox import Sandbox
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import pytest
 
 from tests.support.parts import Parts, parts
 from tests.support.refreshers import ScriptedRefresher
+from tests.support.sandbox import reply_fault
 from tests.support.waiting import PATIENCE_SECONDS
 from xoauth2_proxy import replies
 from xoauth2_proxy.accounts.accounts import Login
@@ -56,14 +57,14 @@ async def test_the_reply_is_the_providers(made: Parts) -> None:
 
 
 async def test_a_refusal_is_the_providers_and_the_next_message_goes(made: Parts) -> None:
-    made.sandbox.add_fault(Fault.reply(Step.END, "550 5.7.1 Looks like spam"))
+    made.sandbox.add_fault(reply_fault(Step.END, "550 5.7.1 Looks like spam"))
     assert await send(made) == reply(550, "7.1", "Looks like spam")
     assert (await send(made)).is_positive
     assert made.sandbox.counters.connections_opened == 1
 
 
 async def test_421_becomes_451_and_the_connection_is_not_used_again(made: Parts) -> None:
-    made.sandbox.add_fault(Fault.reply(Step.END, "421 4.7.0 Too fast"))
+    made.sandbox.add_fault(reply_fault(Step.END, "421 4.7.0 Too fast"))
     assert await send(made) == reply(451, "7.0", "Too fast")
     assert (await send(made)).is_positive
     assert made.sandbox.counters.connections_opened == 2
@@ -83,7 +84,7 @@ async def test_a_kept_connection_that_died_unnoticed_is_replaced(made: Parts) ->
 
 async def test_421_at_mail_is_tried_again_on_a_new_connection(made: Parts) -> None:
     await send(made)
-    made.sandbox.add_fault(Fault.reply(Step.MAIL, "421 4.4.2 Idle for too long"))
+    made.sandbox.add_fault(reply_fault(Step.MAIL, "421 4.4.2 Idle for too long"))
     assert (await send(made)).is_positive
     assert made.sandbox.received.total == 2
     assert made.sandbox.counters.connections_opened == 2
@@ -97,13 +98,13 @@ async def test_the_second_attempt_trusts_no_kept_connection(made: Parts) -> None
     made.sandbox.end_delays()
     await first
     assert repr(made.pool) == "<Pool 0 leased or opening, 2 idle, 0 waiting>"
-    made.sandbox.add_fault(Fault.reply(Step.MAIL, "421 4.4.2 Idle for too long"))
+    made.sandbox.add_fault(reply_fault(Step.MAIL, "421 4.4.2 Idle for too long"))
     assert (await send(made)).is_positive
     assert made.sandbox.counters.connections_opened == 3
 
 
 async def test_a_second_loss_is_told_and_not_tried_again(made: Parts) -> None:
-    made.sandbox.add_fault(Fault.reply(Step.MAIL, "421 4.3.2 Shutting down", nth=None))
+    made.sandbox.add_fault(reply_fault(Step.MAIL, "421 4.3.2 Shutting down", nth=None))
     assert await send(made) == reply(451, "3.2", "Shutting down")
     assert made.sandbox.arrivals(Step.MAIL) == 2
     assert repr(made.pool) == "<Pool 0 leased or opening, 0 idle, 0 waiting>"
@@ -144,7 +145,7 @@ async def test_lost_in_the_middle_of_content_is_told(made: Parts) -> None:
 
 @pytest.mark.parametrize("answer", ["550 5.7.1 no", "451 4.3.0 later", "503 5.5.1 what"])
 async def test_a_refusal_is_not_tried_again(made: Parts, answer: str) -> None:
-    made.sandbox.add_fault(Fault.reply(Step.MAIL, answer, nth=None))
+    made.sandbox.add_fault(reply_fault(Step.MAIL, answer, nth=None))
     assert not (await send(made)).is_positive
     assert made.sandbox.arrivals(Step.MAIL) == 1
 

@@ -12,9 +12,9 @@ import pytest
 import uvloop
 
 from tests.support.raw_smtp import MAILBOX, RawSmtp
+from tests.support.sandbox import Sandbox
 from tests.support.waiting import PATIENCE_SECONDS
 from xoauth2_proxy.accounts.accounts import TlsMode
-from xoauth2_proxy.sandbox.app import Sandbox
 from xoauth2_proxy.sandbox.faults import Step
 from xoauth2_proxy.sandbox.mock_mailboxes import MOCK_MAILBOXES
 from xoauth2_proxy.sandbox.provider_settings import ProviderSettings

@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 
 from tests.support.raw_smtp import MAILBOX, RawSmtp, xoauth2
-from xoauth2_proxy.sandbox.app import Sandbox
+from tests.support.sandbox import Sandbox, reply_fault
 from xoauth2_proxy.sandbox.behaviour import Behaviour, ProviderProfile
 from xoauth2_proxy.sandbox.faults import Action, Fault, FaultScript, Step
 from xoauth2_proxy.sandbox.mock_mailboxes import MOCK_MAILBOXES
@@ -82,7 +82,7 @@ def test_a_fault_that_makes_no_sense_is_refused() -> None:
 
 
 async def test_a_reply_takes_the_place_of_the_greeting(sandbox: Sandbox) -> None:
-    sandbox.add_fault(Fault.reply(Step.CONNECT, "421 4.3.2 Try again later"))
+    sandbox.add_fault(reply_fault(Step.CONNECT, "421 4.3.2 Try again later"))
     async with RawSmtp(sandbox) as client:
         await client.connect()
         assert await client.rest() == b"421 4.3.2 Try again later\r\n"
@@ -102,7 +102,7 @@ async def test_a_reply_takes_the_place_of_a_command(
 ) -> None:
     async with RawSmtp(sandbox) as client:
         await client.log_in()
-        sandbox.add_fault(Fault.reply(step, "451-4.3.0 No,\n451 4.3.0 not now"))
+        sandbox.add_fault(reply_fault(step, "451-4.3.0 No,\n451 4.3.0 not now"))
         assert await client.command(command) == "451-4.3.0 No,\r\n451 4.3.0 not now\r\n"
         assert await client.command("RCPT TO:<a@b>") == "503 5.5.1 MAIL first\r\n"
 
@@ -112,7 +112,7 @@ async def test_a_reply_takes_the_place_of_a_command(
     [
         (Fault(Step.CONNECT, Action.REFUSE), "554 5.7.1 "),
         (Fault(Step.CONNECT, Action.TEMPFAIL), "451 "),
-        (Fault.reply(Step.CONNECT, "550 5.7.1 Go away"), "550 5.7.1 Go away"),
+        (reply_fault(Step.CONNECT, "550 5.7.1 Go away"), "550 5.7.1 Go away"),
     ],
 )
 async def test_whom_the_greeting_refuses_may_only_quit(
@@ -137,7 +137,7 @@ async def test_who_is_greeted_with_garbage_may_go_on(sandbox: Sandbox) -> None:
 
 
 async def test_starttls_can_be_refused(sandbox: Sandbox) -> None:
-    sandbox.add_fault(Fault.reply(Step.STARTTLS, "454 4.7.0 TLS not available"))
+    sandbox.add_fault(reply_fault(Step.STARTTLS, "454 4.7.0 TLS not available"))
     async with RawSmtp(sandbox) as client:
         await client.connect()
         await client.reply()
@@ -148,7 +148,7 @@ async def test_starttls_can_be_refused(sandbox: Sandbox) -> None:
 
 async def test_one_mailboxs_auth_can_be_refused(sandbox: Sandbox) -> None:
     text = "454 4.7.0 Too many login attempts"
-    sandbox.add_fault(Fault.reply(Step.AUTH, text, nth=None, mailbox=MOCK_MAILBOXES[1]))
+    sandbox.add_fault(reply_fault(Step.AUTH, text, nth=None, mailbox=MOCK_MAILBOXES[1]))
     async with RawSmtp(sandbox) as client:
         await client.begin()
         token = sandbox.tokens.mint(MOCK_MAILBOXES[1])
@@ -160,7 +160,7 @@ async def test_one_mailboxs_auth_can_be_refused(sandbox: Sandbox) -> None:
 
 async def test_one_recipient_can_be_refused(sandbox: Sandbox) -> None:
     sandbox.add_fault(
-        Fault.reply(Step.RCPT, "550 5.1.1 No such user", nth=None, matching="nobody@")
+        reply_fault(Step.RCPT, "550 5.1.1 No such user", nth=None, matching="nobody@")
     )
     async with RawSmtp(sandbox) as client:
         await client.log_in()
@@ -175,7 +175,7 @@ async def test_one_recipient_can_be_refused(sandbox: Sandbox) -> None:
 
 
 async def test_a_refused_data_command_leaves_the_transaction(sandbox: Sandbox) -> None:
-    sandbox.add_fault(Fault.reply(Step.DATA, "451 4.3.0 Not now"))
+    sandbox.add_fault(reply_fault(Step.DATA, "451 4.3.0 Not now"))
     async with RawSmtp(sandbox) as client:
         await client.log_in()
         await client.envelope()
@@ -185,7 +185,7 @@ async def test_a_refused_data_command_leaves_the_transaction(sandbox: Sandbox) -
 
 @pytest.mark.parametrize("step", [Step.BDAT, Step.CONTENT, Step.END])
 async def test_a_refused_chunk_is_read_to_its_end(sandbox: Sandbox, step: Step) -> None:
-    sandbox.add_fault(Fault.reply(step, "432 4.3.2 Concurrent connections limit exceeded"))
+    sandbox.add_fault(reply_fault(step, "432 4.3.2 Concurrent connections limit exceeded"))
     async with RawSmtp(sandbox) as client:
         await client.log_in()
         client.send(FLIGHT + FLIGHT)
@@ -197,7 +197,7 @@ async def test_a_refused_chunk_is_read_to_its_end(sandbox: Sandbox, step: Step) 
 
 @pytest.mark.parametrize("step", [Step.CONTENT, Step.END])
 async def test_refused_data_is_read_to_its_end(sandbox: Sandbox, step: Step) -> None:
-    sandbox.add_fault(Fault.reply(step, "552 5.7.0 Illegal attachment"))
+    sandbox.add_fault(reply_fault(step, "552 5.7.0 Illegal attachment"))
     async with RawSmtp(sandbox) as client:
         await client.log_in()
         assert await client.deliver(CONTENT) == "552 5.7.0 Illegal attachment\r\n"
@@ -206,7 +206,7 @@ async def test_refused_data_is_read_to_its_end(sandbox: Sandbox, step: Step) -> 
 
 
 async def test_a_421_closes_the_connection(sandbox: Sandbox) -> None:
-    sandbox.add_fault(Fault.reply(Step.MAIL, "421 4.7.0 Try again later"))
+    sandbox.add_fault(reply_fault(Step.MAIL, "421 4.7.0 Try again later"))
     async with RawSmtp(sandbox) as client:
         await client.log_in()
         client.send(FLIGHT)

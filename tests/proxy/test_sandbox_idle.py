@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.support.raw_smtp import RawSmtp
+from tests.support.sandbox import Sandbox
 from tests.support.waiting import until
-from xoauth2_proxy.sandbox.app import Sandbox
 from xoauth2_proxy.sandbox.faults import Action, Fault, Step
 from xoauth2_proxy.sandbox.provider_settings import ProviderSettings
 

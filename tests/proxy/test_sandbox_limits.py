@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.raw_smtp import MAILBOX, RawSmtp
+from tests.support.sandbox import Sandbox
 from xoauth2_proxy.sandbox import limits as limits_module
-from xoauth2_proxy.sandbox.app import Sandbox
 from xoauth2_proxy.sandbox.behaviour import Behaviour, ProviderProfile
 from xoauth2_proxy.sandbox.counters import Counters
 from xoauth2_proxy.sandbox.dialects import DIALECTS

@@ -6,7 +6,7 @@ import tracemalloc
 
 import pytest
 
-from xoauth2_proxy.sandbox.counters import AwaitableCounter
+from tests.support.sandbox import AwaitableCounter, WaitingStore
 from xoauth2_proxy.sandbox.message_store import Message, MessageStore, find_message_id
 
 MIB = 1024 * 1024
@@ -139,7 +139,7 @@ def test_clearing_forgets_messages_and_goes_on_counting() -> None:
 
 
 async def test_waiting_ends_when_the_count_is_reached() -> None:
-    received = MessageStore()
+    received = WaitingStore()
     waiting = asyncio.create_task(received.wait_until(2))
     accept(received, b"1")
     await asyncio.sleep(0)

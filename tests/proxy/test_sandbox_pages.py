@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.raw_smtp import MAILBOX, RawSmtp
-from xoauth2_proxy.sandbox.app import Sandbox
+from tests.support.sandbox import Sandbox
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -12,7 +12,7 @@ import pytest_asyncio
 from tests.proxy.test_sandbox_pages import HARMLESS, HTML_ONLY, SUBJECTS, deliver
 from tests.support import chromium
 from tests.support.raw_smtp import MAILBOX, RawSmtp
-from xoauth2_proxy.sandbox.app import Sandbox
+from tests.support.sandbox import Sandbox
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

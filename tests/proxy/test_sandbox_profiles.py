@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.raw_smtp import MAILBOX, RawSmtp, xoauth2
+from tests.support.sandbox import Sandbox, reply_fault
 from xoauth2_proxy.accounts.accounts import TlsMode
-from xoauth2_proxy.sandbox.app import Sandbox
 from xoauth2_proxy.sandbox.behaviour import PROFILES, Behaviour, ProviderProfile
 from xoauth2_proxy.sandbox.dialects import DIALECTS, encode_reply
 from xoauth2_proxy.sandbox.faults import Fault, FaultScript, Step
@@ -223,7 +223,7 @@ def test_every_refused_login_is_counted_once() -> None:
 @pytest.mark.parametrize(("text", "refused"), [("454 4.7.0 no", 1), ("235 2.7.0 yes", 0), ("?", 0)])
 def test_a_reply_on_request_is_counted_for_what_it_says(text: str, refused: int) -> None:
     peer = Peer(GMAIL)
-    peer.faults.add(Fault.reply(Step.AUTH, text))
+    peer.faults.add(reply_fault(Step.AUTH, text))
     peer.say("AUTH XOAUTH2")
     assert peer.say(peer.blob()) == f"{text}\r\n", "and it is said as it stands"
     assert (peer.provider.counters.auth_accepted, peer.provider.counters.auth_refused) == (

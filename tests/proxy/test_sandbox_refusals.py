@@ -11,8 +11,8 @@ import aiohttp
 import pytest
 
 from tests.support.raw_smtp import MAILBOX, RawSmtp, xoauth2
+from tests.support.sandbox import Sandbox
 from tests.support.waiting import until
-from xoauth2_proxy.sandbox.app import Sandbox
 from xoauth2_proxy.sandbox.behaviour import Behaviour, ProviderProfile, RefusalPoint
 from xoauth2_proxy.sandbox.faults import Action, Fault, FaultScript, Step, TokenAction, TokenFault
 from xoauth2_proxy.sandbox.message_store import MessageStore

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from tests.support.raw_smtp import MAILBOX, xoauth2
+from tests.support.sandbox import count_arrivals
 from xoauth2_proxy.accounts.accounts import TlsMode
 from xoauth2_proxy.sandbox.behaviour import Behaviour
 from xoauth2_proxy.sandbox.faults import FaultScript, Step
@@ -28,6 +29,7 @@ class Peer:
         self.provider = ProviderState(
             behaviour or Behaviour(), self.tokens, MessageStore(), FaultScript()
         )
+        self.arrivals = count_arrivals(self.provider)
         self.session = Session(self.provider, is_encrypted=is_encrypted)
         self.session.greet()
         assert self.session.take_replies().startswith(b"220 ")
@@ -546,6 +548,6 @@ def test_an_abandoned_session_gives_back_all_it_held(peer: Peer) -> None:
 
 def test_arrivals_are_counted_by_step(peer: Peer) -> None:
     peer.say(ENVELOPE + bdat(CONTENT) + b"RSET\r\nQUIT\r\n")
-    counts = {step: tally.count for step, tally in peer.provider.arrivals.items()}
+    counts = {step: tally.count for step, tally in peer.arrivals.items()}
     never = {Step.STARTTLS, Step.DATA}
     assert counts == {step: 0 if step in never else 1 for step in Step}

@@ -7,6 +7,7 @@ from dataclasses import fields
 
 import pytest
 
+from tests.support.sandbox import reply_fault
 from xoauth2_proxy.accounts.accounts import TlsMode
 from xoauth2_proxy.sandbox.behaviour import PROFILES, Behaviour, ProviderProfile, RefusalPoint
 from xoauth2_proxy.sandbox.faults import (
@@ -56,7 +57,7 @@ def test_a_profile_with_what_differs_from_it() -> None:
     assert behaviour.max_connections_per_mailbox == 3
     assert settings.faults == (
         Fault(Step.END, Action.DROP, rate=0.25, mailbox="a@b"),
-        Fault.reply(Step.MAIL, "451 4.3.0 no", nth=None),
+        reply_fault(Step.MAIL, "451 4.3.0 no", nth=None),
         TokenFault(TokenAction.RATE_LIMITED, retry_after_seconds=7),
     )
     assert settings.token_endpoint.rotation is Rotation.STRICT

@@ -11,8 +11,8 @@ import jwt
 import pytest
 
 from tests.support.raw_smtp import MAILBOX, RawSmtp
+from tests.support.sandbox import Sandbox
 from tests.support.waiting import until
-from xoauth2_proxy.sandbox.app import Sandbox
 from xoauth2_proxy.sandbox.mock_mailboxes import MOCK_MAILBOXES
 from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokens
 

@@ -12,8 +12,8 @@ import aiohttp
 import pytest
 
 from tests.support.raw_smtp import MAILBOX, RawSmtp
+from tests.support.sandbox import Sandbox
 from tests.support.waiting import PATIENCE_SECONDS, until
-from xoauth2_proxy.sandbox.app import Sandbox
 from xoauth2_proxy.sandbox.faults import TokenAction, TokenFault
 from xoauth2_proxy.sandbox.mock_mailboxes import MOCK_MAILBOXES, PLAIN_REFRESH_TOKEN
 from xoauth2_proxy.sandbox.provider_settings import ProviderSettings

@@ -8,7 +8,7 @@ import aiohttp
 import pytest
 
 from tests.support.raw_smtp import MAILBOX, RawSmtp
-from xoauth2_proxy.sandbox.app import Sandbox
+from tests.support.sandbox import Sandbox
 from xoauth2_proxy.sandbox.provider_settings import OVERRIDES, ProviderSettings
 from xoauth2_proxy.sandbox.web.server import HttpServer
 

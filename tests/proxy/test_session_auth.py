@@ -11,11 +11,12 @@ import pytest
 
 from tests.support.refreshers import ScriptedRefresher
 from tests.support.relay import MAILBOX, OTHER_MAILBOX, PASSWORD
+from tests.support.sandbox import reply_fault
 from tests.support.smtp_client import encoded, message
 from xoauth2_proxy import replies
 from xoauth2_proxy.errors import GrantRevoked, TokenEndpointUnavailable
 from xoauth2_proxy.log import LOGGER_NAME
-from xoauth2_proxy.sandbox.faults import Fault, Step
+from xoauth2_proxy.sandbox.faults import Step
 
 if TYPE_CHECKING:
     from tests.conftest import StartRelay
@@ -285,7 +286,7 @@ async def test_passing_trouble_is_told_without_a_challenge(
     refresher = ScriptedRefresher()
     relay = await start_relay(refreshers={"mock": refresher})
     refresher.fails_with = error
-    relay.sandbox.add_fault(Fault.reply(Step.AUTH, "454 4.7.0 Later"))
+    relay.sandbox.add_fault(reply_fault(Step.AUTH, "454 4.7.0 Later"))
     (response,) = responses(mechanism, relay)
     async with await greeted(relay) as client:
         client.write(f"AUTH {mechanism} {response}\r\nNOOP\r\n".encode())

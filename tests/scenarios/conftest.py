@@ -10,7 +10,7 @@ import pytest
 from tests.support.mail_server import MailServer
 from tests.support.planted import Planted
 from tests.support.proxy_process import ProxyProcess
-from xoauth2_proxy.sandbox.app import Sandbox
+from tests.support.sandbox import Sandbox
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping

@@ -10,6 +10,7 @@ import pytest
 
 from tests.support.documents import upstream_at
 from tests.support.relay import MAILBOX, OTHER_MAILBOX
+from tests.support.sandbox import reply_fault
 from tests.support.smtp_client import encoded, message
 from xoauth2_proxy.sandbox.faults import Fault, Step
 from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokens
@@ -17,8 +18,8 @@ from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokens
 if TYPE_CHECKING:
     from tests.conftest import StartRelay
     from tests.support.relay import Relay
+    from tests.support.sandbox import Sandbox
     from tests.support.smtp_client import Client
-    from xoauth2_proxy.sandbox.app import Sandbox
     from xoauth2_proxy.smtp.protocol import Reply
 
 REAL = "someone@gmail.com"
@@ -140,10 +141,10 @@ async def test_a_token_that_the_provider_refuses_is_refused(
 @pytest.mark.parametrize(
     "fault",
     [
-        Fault.reply(Step.AUTH, "454 4.7.0 Temporary authentication failure"),
-        Fault.reply(Step.CONNECT, "421 4.3.2 Overloaded"),
-        Fault.reply(Step.CONNECT, "554 5.3.2 No service"),
-        Fault.reply(Step.STARTTLS, "454 4.7.0 TLS not available"),
+        reply_fault(Step.AUTH, "454 4.7.0 Temporary authentication failure"),
+        reply_fault(Step.CONNECT, "421 4.3.2 Overloaded"),
+        reply_fault(Step.CONNECT, "554 5.3.2 No service"),
+        reply_fault(Step.STARTTLS, "454 4.7.0 TLS not available"),
     ],
     ids=lambda fault: f"{fault.step} {fault.text[:3]}",
 )

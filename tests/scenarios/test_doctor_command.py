@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tests.support.command_line import Command, Said
     from tests.support.identity_server import IdentityProvider
     from tests.support.mail_server import MailServer
-    from xoauth2_proxy.sandbox.app import Sandbox
+    from tests.support.sandbox import Sandbox
 
 pytest_plugins = ["tests.support.identity"]
 pytestmark = pytest.mark.one_loop

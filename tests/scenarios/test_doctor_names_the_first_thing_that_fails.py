@@ -20,6 +20,7 @@ from tests.support.examinations import (
 )
 from tests.support.peers import serving
 from tests.support.provider import Provider
+from tests.support.sandbox import Sandbox
 from xoauth2_proxy.accounts.accounts import TlsMode, Upstream
 from xoauth2_proxy.accounts.oauth_client import GrantType, OAuthClient
 from xoauth2_proxy.errors import (
@@ -31,7 +32,6 @@ from xoauth2_proxy.errors import (
 from xoauth2_proxy.oauth.grant import TokenResponse
 from xoauth2_proxy.oauth.refreshers.mock import MockRefresher
 from xoauth2_proxy.oauth.stores.memory import MemoryStore
-from xoauth2_proxy.sandbox.app import Sandbox
 from xoauth2_proxy.sandbox.faults import Action, Fault, Step
 
 if TYPE_CHECKING:

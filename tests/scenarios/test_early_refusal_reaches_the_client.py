@@ -9,10 +9,10 @@ import pytest
 from tests.support.documents import one_account
 from tests.support.peers import serving
 from tests.support.relay import MAILBOX
+from tests.support.sandbox import Sandbox, reply_fault
 from tests.support.smtp_client import message
 from tests.support.streams import dotted, send_large
-from xoauth2_proxy.sandbox.app import Sandbox
-from xoauth2_proxy.sandbox.faults import Fault, Step
+from xoauth2_proxy.sandbox.faults import Step
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,7 +43,7 @@ async def test_an_early_refusal_is_told_in_the_providers_words(
         one_account() | {"relay": {"buffer_bytes": BUFFERS[buffer]}},
         sandbox=Sandbox(tmp_path, withhold=withhold),
     )
-    relay.sandbox.add_fault(Fault.reply(Step.CONTENT, text))
+    relay.sandbox.add_fault(reply_fault(Step.CONTENT, text))
     async with await relay.log_in() as client:
         answer = await send_large(client, way, dotted(MEGABYTES))
         assert str(answer) == text.replace("421", "451")
@@ -98,7 +98,7 @@ async def test_an_early_yes_never_counts_as_success(
         one_account() | {"relay": {"buffer_bytes": BUFFERS[buffer]}},
         sandbox=Sandbox(tmp_path, withhold=CHUNKING),
     )
-    relay.sandbox.add_fault(Fault.reply(Step.CONTENT, text))
+    relay.sandbox.add_fault(reply_fault(Step.CONTENT, text))
     async with await relay.log_in() as client:
         answer = await send_large(client, "DATA", dotted(12_000_000))
         assert answer.code == 451

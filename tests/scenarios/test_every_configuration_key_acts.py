@@ -23,6 +23,7 @@ from tests.support.documents import account, one_account, upstream_at
 from tests.support.keyrings import Keyring, keyring_in_use
 from tests.support.redis_server import redis_server
 from tests.support.relay import MAILBOX, OTHER_MAILBOX, PASSWORD, Relay
+from tests.support.sandbox import Sandbox, reply_fault
 from tests.support.smtp_client import Client, message
 from tests.support.waiting import PATIENCE_SECONDS, until
 from xoauth2_proxy.config import ConfigSource, Overrides
@@ -31,7 +32,6 @@ from xoauth2_proxy.config.schema import json_schema
 from xoauth2_proxy.errors import ConfigError
 from xoauth2_proxy.oauth.refreshers.mock import MockRefresher
 from xoauth2_proxy.oauth.stores import StoredGrant, StoreKind
-from xoauth2_proxy.sandbox.app import Sandbox
 from xoauth2_proxy.sandbox.faults import Action, Fault, Step
 from xoauth2_proxy.sandbox.state_directory import load_signing_key
 from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokens
@@ -315,7 +315,7 @@ async def test_recipients_are_judged_with_the_message_or_at_once(
     start_relay: StartRelay, recipients: str
 ) -> None:
     relay = await start_relay(one_account(recipients=recipients))
-    relay.sandbox.add_fault(Fault.reply(Step.RCPT, "550 5.1.1 No such user"))
+    relay.sandbox.add_fault(reply_fault(Step.RCPT, "550 5.1.1 No such user"))
     async with await relay.log_in() as client:
         assert (await client.command("MAIL FROM:<a@example.com>")).code == 250
         answer = await client.command("RCPT TO:<b@example.net>")

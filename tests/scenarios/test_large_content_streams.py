@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.sandbox import Sandbox, reply_fault
 from tests.support.smtp_client import message
 from tests.support.streams import AT_REST, ONE_IDLE, Sending, dotted, pool_is, send_large, streaming
-from xoauth2_proxy.sandbox.app import Sandbox
-from xoauth2_proxy.sandbox.faults import Fault, Step
+from xoauth2_proxy.sandbox.faults import Step
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -77,7 +77,7 @@ async def test_a_refusal_is_told_once_everything_was_sent(
     start_relay: StartRelay, tmp_path: Path, way: str, step: Step, withhold: frozenset[str]
 ) -> None:
     relay = await start_relay(streaming(), sandbox=Sandbox(tmp_path, withhold=withhold))
-    relay.sandbox.add_fault(Fault.reply(step, REFUSALS[step]))
+    relay.sandbox.add_fault(reply_fault(step, REFUSALS[step]))
     content = dotted(2_000_000)
     async with await relay.log_in() as client:
         sending = Sending(client, way)
@@ -99,7 +99,7 @@ async def test_one_recipient_refused_of_two_stops_the_message_for_all(
     start_relay: StartRelay,
 ) -> None:
     relay = await start_relay(streaming())
-    relay.sandbox.add_fault(Fault.reply(Step.RCPT, "550 5.1.1 Unknown", matching="two@"))
+    relay.sandbox.add_fault(reply_fault(Step.RCPT, "550 5.1.1 Unknown", matching="two@"))
     async with await relay.log_in() as client:
         await client.envelope("one@example.net", "two@example.net")
         answer = await client.data(dotted(100_000))

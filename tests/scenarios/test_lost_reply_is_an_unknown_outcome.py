@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.sandbox import Sandbox, reply_fault
 from tests.support.smtp_client import message
-from xoauth2_proxy.sandbox.app import Sandbox
 from xoauth2_proxy.sandbox.faults import Action, Fault, Step
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ async def test_it_is_told_as_451_and_logged_with_its_message_id(
 async def test_a_refused_message_is_no_unknown_outcome(
     relay: Relay, caplog: pytest.LogCaptureFixture
 ) -> None:
-    relay.sandbox.add_fault(Fault.reply(Step.END, "550 5.7.1 No"))
+    relay.sandbox.add_fault(reply_fault(Step.END, "550 5.7.1 No"))
     async with await relay.log_in() as client:
         assert (await client.send(CONTENT)).code == 550
     assert not fields_of(caplog, "outcome unknown")

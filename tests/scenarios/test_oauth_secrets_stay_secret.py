@@ -32,13 +32,13 @@ from tests.support.peers import serving
 from tests.support.person import Person
 from tests.support.planted import Planted
 from tests.support.proxy_process import ROOT
+from tests.support.sandbox import Sandbox
 from tests.support.sign_ins import ALICE
 from tests.support.token_endpoint import TokenEndpoint
 from tests.support.treachery import TREACHERIES
 from tests.support.waiting import PATIENCE_SECONDS, until
 from xoauth2_proxy.oauth.stores import StoredGrant
 from xoauth2_proxy.oauth.stores.encryption import GrantCipher
-from xoauth2_proxy.sandbox.app import Sandbox
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

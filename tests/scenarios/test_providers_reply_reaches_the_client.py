@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.sandbox import Sandbox, reply_fault
 from tests.support.smtp_client import message
-from xoauth2_proxy.sandbox.app import Sandbox
-from xoauth2_proxy.sandbox.faults import Fault, Step
+from xoauth2_proxy.sandbox.faults import Step
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,7 +43,7 @@ async def test_a_refusal_reaches_the_client(
 ) -> None:
     withhold = frozenset({"CHUNKING"}) if step is Step.DATA else frozenset()
     relay = await start_relay(sandbox=Sandbox(tmp_path, withhold=withhold))
-    relay.sandbox.add_fault(Fault.reply(step, said))
+    relay.sandbox.add_fault(reply_fault(step, said))
     async with await relay.log_in() as client:
         assert str(await client.send(message("refused"))) == told
         assert relay.sandbox.received.total == 0
@@ -55,7 +55,7 @@ async def test_a_refusal_reaches_the_client(
 
 @pytest.mark.parametrize("step", [Step.RCPT, Step.END])
 async def test_a_421_does_not_end_the_clients_session(relay: Relay, step: Step) -> None:
-    relay.sandbox.add_fault(Fault.reply(step, "421 4.7.28 Unusual rate of mail"))
+    relay.sandbox.add_fault(reply_fault(step, "421 4.7.28 Unusual rate of mail"))
     async with await relay.log_in() as client:
         answer = await client.send(message("refused"))
         assert str(answer) == "451 4.7.28 Unusual rate of mail"
@@ -65,7 +65,7 @@ async def test_a_421_does_not_end_the_clients_session(relay: Relay, step: Step) 
 
 
 async def test_a_421_to_mail_is_tried_again_on_a_new_connection(relay: Relay) -> None:
-    relay.sandbox.add_fault(Fault.reply(Step.MAIL, "421 4.7.0 Closing, too many messages"))
+    relay.sandbox.add_fault(reply_fault(Step.MAIL, "421 4.7.0 Closing, too many messages"))
     async with await relay.log_in() as client:
         assert (await client.send(message("once"))).code == 250
     assert [kept.content for kept in relay.sandbox.received] == [message("once")]
@@ -75,13 +75,13 @@ async def test_a_421_to_mail_is_tried_again_on_a_new_connection(relay: Relay) ->
 async def test_a_lasting_421_to_mail_reaches_the_client_in_the_providers_words(
     relay: Relay,
 ) -> None:
-    relay.sandbox.add_fault(Fault.reply(Step.MAIL, "421 4.7.28 Unusual rate of mail", nth=None))
+    relay.sandbox.add_fault(reply_fault(Step.MAIL, "421 4.7.28 Unusual rate of mail", nth=None))
     async with await relay.log_in() as client:
         assert str(await client.send(message())) == "451 4.7.28 Unusual rate of mail"
 
 
 async def test_the_providers_greeting_of_refusal_reaches_the_client(relay: Relay) -> None:
-    relay.sandbox.add_fault(Fault.reply(Step.CONNECT, "450 4.3.2 Come back later"))
+    relay.sandbox.add_fault(reply_fault(Step.CONNECT, "450 4.3.2 Come back later"))
     async with await relay.log_in() as client:
         assert str(await client.send(message())) == "450 4.3.2 Come back later"
         assert (await client.send(message())).code == 250

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.sandbox import Sandbox, reply_fault
 from tests.support.smtp_client import message
-from xoauth2_proxy.sandbox.app import Sandbox
-from xoauth2_proxy.sandbox.faults import Fault, Step
+from xoauth2_proxy.sandbox.faults import Step
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,7 +27,7 @@ async def test_nobody_gets_it_and_the_rest_can_be_sent_to_again(
     start_relay: StartRelay, tmp_path: Path, withhold: frozenset[str], words: str, refused: str
 ) -> None:
     relay = await start_relay(sandbox=Sandbox(tmp_path, withhold=withhold))
-    relay.sandbox.add_fault(Fault.reply(Step.RCPT, words, nth=None, matching=refused))
+    relay.sandbox.add_fault(reply_fault(Step.RCPT, words, nth=None, matching=refused))
     rest = tuple(path for path in ALL if path != refused)
     async with await relay.log_in() as client:
         answer = await client.send(message("to three"), *ALL)
@@ -44,8 +44,8 @@ async def test_nobody_gets_it_and_the_rest_can_be_sent_to_again(
 async def test_each_refused_recipient_is_named_and_a_permanent_refusal_decides(
     relay: Relay,
 ) -> None:
-    relay.sandbox.add_fault(Fault.reply(Step.RCPT, "450 4.2.1 Busy", matching="one@"))
-    relay.sandbox.add_fault(Fault.reply(Step.RCPT, "550 5.1.1 Unknown", matching="three@"))
+    relay.sandbox.add_fault(reply_fault(Step.RCPT, "450 4.2.1 Busy", matching="one@"))
+    relay.sandbox.add_fault(reply_fault(Step.RCPT, "550 5.1.1 Unknown", matching="three@"))
     async with await relay.log_in() as client:
         answer = await client.send(message(), *ALL)
     assert answer.code == 550
@@ -57,7 +57,7 @@ async def test_each_refused_recipient_is_named_and_a_permanent_refusal_decides(
 
 
 async def test_a_lone_recipients_refusal_stays_as_it_was_said(relay: Relay) -> None:
-    relay.sandbox.add_fault(Fault.reply(Step.RCPT, "550 5.1.1 No such user"))
+    relay.sandbox.add_fault(reply_fault(Step.RCPT, "550 5.1.1 No such user"))
     async with await relay.log_in() as client:
         assert str(await client.send(message(), ALL[0])) == "550 5.1.1 No such user"
     assert relay.sandbox.received.total == 0

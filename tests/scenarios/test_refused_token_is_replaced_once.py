@@ -9,10 +9,11 @@ import pytest
 
 from tests.support.documents import one_account
 from tests.support.relay import MAILBOX
+from tests.support.sandbox import reply_fault
 from tests.support.smtp_client import message
 from tests.support.token_scripts import WrittenRefresher
 from xoauth2_proxy.errors import GrantRevoked, TokenEndpointUnavailable
-from xoauth2_proxy.sandbox.faults import Fault, Step
+from xoauth2_proxy.sandbox.faults import Step
 from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokens
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ async def test_a_token_refused_twice_is_told_as_permanent(
     refresher = WrittenRefresher(STRANGE)
     relay = await start_relay(one_account(), refreshers={"mock": refresher})
     if code != 535:
-        relay.sandbox.add_fault(Fault.reply(Step.AUTH, f"{code} 5.7.9 No", nth=None))
+        relay.sandbox.add_fault(reply_fault(Step.AUTH, f"{code} 5.7.9 No", nth=None))
     async with await relay.log_in() as client:
         answer = await client.send(message())
         assert (answer.code, answer.enhanced) == (550, "5.7.8")
@@ -85,7 +86,7 @@ async def test_a_provider_that_minded_something_else_is_served_once_it_is_mended
 ) -> None:
     said = "535 5.7.139 SmtpClientAuthentication is disabled"
     for nth in (1, 2):
-        relay.sandbox.add_fault(Fault.reply(Step.AUTH, said, nth=nth))
+        relay.sandbox.add_fault(reply_fault(Step.AUTH, said, nth=nth))
     async with await relay.log_in() as client:
         assert (await client.send(message())).code == 550
         assert (await client.send(message())).code == 250
@@ -94,7 +95,7 @@ async def test_a_provider_that_minded_something_else_is_served_once_it_is_mended
 
 @pytest.mark.parametrize("said", ["454 4.7.0 Try again", "421 4.7.0 Try again", "432 4.7.12 No"])
 async def test_a_passing_refusal_does_not_cost_the_token(relay: Relay, said: str) -> None:
-    relay.sandbox.add_fault(Fault.reply(Step.AUTH, said))
+    relay.sandbox.add_fault(reply_fault(Step.AUTH, said))
     async with await relay.log_in() as client:
         answer = await client.send(message())
         assert str(answer) == "451 4.7.0 Temporary authentication failure"

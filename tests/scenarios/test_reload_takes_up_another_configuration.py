@@ -16,9 +16,9 @@ import pytest
 
 from tests.support.documents import account, id_in, upstream_at
 from tests.support.relay import MAILBOX, OTHER_MAILBOX, PASSWORD
+from tests.support.sandbox import Sandbox
 from tests.support.smtp_client import Client, message
 from tests.support.waiting import PATIENCE_SECONDS, until
-from xoauth2_proxy.sandbox.app import Sandbox
 from xoauth2_proxy.sandbox.faults import Action, Fault, Step
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.documents import one_account, upstream_at
 from tests.support.relay import MAILBOX, Relay
-from xoauth2_proxy.sandbox.app import Sandbox
+from tests.support.sandbox import Sandbox
 from xoauth2_proxy.sandbox.provider_settings import ProviderSettings
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import pytest
 from tests.support.documents import upstream_at
 from tests.support.proxy_process import ProxyProcess
 from tests.support.relay import MAILBOX, PASSWORD
-from xoauth2_proxy.sandbox.app import Sandbox
+from tests.support.sandbox import Sandbox
 from xoauth2_proxy.sandbox.faults import TokenAction, TokenFault
 from xoauth2_proxy.sandbox.mock_mailboxes import PLAIN_REFRESH_TOKEN
 from xoauth2_proxy.sandbox.provider_settings import ProviderSettings

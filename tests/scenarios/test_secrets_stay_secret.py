@@ -19,6 +19,7 @@ from tests.support.documents import upstream_at
 from tests.support.peers import serving
 from tests.support.planted import TOKEN_MARKS, leaked
 from tests.support.relay import MAILBOX, OTHER_MAILBOX
+from tests.support.sandbox import reply_fault
 from tests.support.smtp_client import encoded
 from xoauth2_proxy.sandbox.faults import Action, Fault, Step
 from xoauth2_proxy.sandbox.mock_mailboxes import MOCK_MAILBOXES
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
     from tests.scenarios.conftest import StartProcess
     from tests.support.peers import Peer
     from tests.support.proxy_process import ProxyProcess
+    from tests.support.sandbox import Sandbox
     from tests.support.smtp_client import Client
-    from xoauth2_proxy.sandbox.app import Sandbox
 
 pytestmark = pytest.mark.one_loop
 
@@ -158,11 +159,11 @@ async def fail_to_send(proxy: ProxyProcess, provider: Sandbox) -> None:
         Fault(Step.STARTTLS, Action.GARBAGE),
         Fault(Step.AUTH, Action.DROP),
         Fault(Step.AUTH, Action.GARBAGE),
-        Fault.reply(Step.AUTH, "535 5.7.8 Refused", nth=None),
-        Fault.reply(Step.AUTH, "454 4.7.0 Later"),
-        Fault.reply(Step.MAIL, "503 5.5.1 What"),
-        Fault.reply(Step.RCPT, "550 5.1.1 No"),
-        Fault.reply(Step.END, "550 5.7.1 No"),
+        reply_fault(Step.AUTH, "535 5.7.8 Refused", nth=None),
+        reply_fault(Step.AUTH, "454 4.7.0 Later"),
+        reply_fault(Step.MAIL, "503 5.5.1 What"),
+        reply_fault(Step.RCPT, "550 5.1.1 No"),
+        reply_fault(Step.END, "550 5.7.1 No"),
         Fault(Step.END, Action.DROP),
     ]
     async with await log_in(proxy, MAILBOX, CLEAR) as client:

@@ -23,7 +23,7 @@ from xoauth2_proxy.sandbox.faults import Action, Fault, Step
 if TYPE_CHECKING:
     from tests.scenarios.conftest import StartProcess
     from tests.support.proxy_process import ProxyProcess
-    from xoauth2_proxy.sandbox.app import Sandbox
+    from tests.support.sandbox import Sandbox
 
 pytestmark = pytest.mark.one_loop
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.documents import upstream_at
+from tests.support.sandbox import reply_fault
 from tests.support.smtp_client import encoded, message
 from tests.support.waiting import PATIENCE_SECONDS, until
 from xoauth2_proxy.sandbox.faults import Action, Fault, Step
@@ -15,8 +16,8 @@ from xoauth2_proxy.sandbox.faults import Action, Fault, Step
 if TYPE_CHECKING:
     from tests.conftest import StartRelay
     from tests.support.relay import Relay
+    from tests.support.sandbox import Sandbox
     from tests.support.smtp_client import Client
-    from xoauth2_proxy.sandbox.app import Sandbox
     from xoauth2_proxy.smtp.protocol import Reply
 
 REAL = "someone@gmail.com"
@@ -76,7 +77,7 @@ async def test_whatever_the_provider_says_of_a_strangers_token(
         assert (await good.command(auth(token))).code == 235
         # The reply to the stranger comes late: the good client's message waits for it.
         provider.add_fault(Fault(Step.EHLO, Action.DELAY, seconds=UNTIL_ENDED))
-        provider.add_fault(Fault.reply(Step.AUTH, answer))
+        provider.add_fault(reply_fault(Step.AUTH, answer))
         stranger.write(auth("ya29.made-up").encode() + b"\r\n")
         await provider.arrived(Step.EHLO, 3)
         sending = asyncio.create_task(good.send(message()))

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.sandbox import Sandbox, reply_fault
 from tests.support.smtp_client import message
 from tests.support.streams import AT_REST, Sending, dotted, pool_is, send_large, streaming
 from tests.support.upstream_patience import PIECES, wait_only
 from tests.support.waiting import until
 from xoauth2_proxy import replies
 from xoauth2_proxy.log import LOGGER_NAME
-from xoauth2_proxy.sandbox.app import Sandbox
 from xoauth2_proxy.sandbox.faults import Action, Fault, Step
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ async def test_a_message_that_fails_twice_is_recorded_once_as_the_client_heard_i
 ) -> None:
     caplog.set_level(logging.INFO, LOGGER_NAME)
     relay = await start_relay(streaming(LIMIT))
-    relay.sandbox.add_fault(Fault.reply(Step.MAIL, "550 5.7.1 Not from you"))
+    relay.sandbox.add_fault(reply_fault(Step.MAIL, "550 5.7.1 Not from you"))
     async with await relay.log_in() as client:
         sending = Sending(client, "DATA")
         await sending.begin(0)
@@ -219,7 +219,7 @@ async def test_a_provider_lost_in_the_middle_is_told_at_the_end(
 @pytest.mark.parametrize("text", ["250 2.0.0 Kept already", "354 More"])
 async def test_an_early_yes_is_no_success(start_relay: StartRelay, text: str) -> None:
     relay = await start_relay(streaming())
-    relay.sandbox.add_fault(Fault.reply(Step.CONTENT, text))
+    relay.sandbox.add_fault(reply_fault(Step.CONTENT, text))
     async with await relay.log_in() as client:
         sending = Sending(client, "DATA")
         await sending.begin(0)

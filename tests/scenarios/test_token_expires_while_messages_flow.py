@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from tests.conftest import StartRelay
     from tests.support.relay import Relay
-    from xoauth2_proxy.sandbox.app import Sandbox
+    from tests.support.sandbox import Sandbox
 
 # One loop is enough: it takes seconds, for each message costs a login upstream.
 pytestmark = pytest.mark.one_loop

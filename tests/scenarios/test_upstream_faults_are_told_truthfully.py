@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.sandbox import Sandbox, reply_fault
 from tests.support.smtp_client import message
 from tests.support.upstream_patience import COMMANDS, FINAL_REPLIES, PIECES, wait_only
 from tests.support.waiting import seconds_for
-from xoauth2_proxy.sandbox.app import Sandbox
 from xoauth2_proxy.sandbox.faults import Action, Fault, Step
 from xoauth2_proxy.upstream import connector
 
@@ -116,7 +116,7 @@ async def sent_with_fault(relay: Relay, client: Client, case: Case) -> Reply:
     """Send a message that meets the fault, and return its final reply."""
     if case.step is Step.RSET:
         # A refused transaction leaves the connection in need of RSET.
-        relay.sandbox.add_fault(Fault.reply(Step.RCPT, "550 5.1.1 No such user"))
+        relay.sandbox.add_fault(reply_fault(Step.RCPT, "550 5.1.1 No such user"))
         assert (await client.send(message("before"))).code == 550
     relay.sandbox.add_fault(case.fault)
     return await client.send(message("first"))
@@ -155,7 +155,7 @@ async def test_the_reply_is_true_and_the_next_message_works(
 @pytest.mark.parametrize("step", [Step.MAIL, Step.RCPT])
 async def test_a_reply_too_many_never_makes_a_refusal_a_success(relay: Relay, step: Step) -> None:
     relay.sandbox.add_fault(Fault(step, Action.REPLY_TWICE))
-    relay.sandbox.add_fault(Fault.reply(Step.END, "550 5.7.1 Looks like spam"))
+    relay.sandbox.add_fault(reply_fault(Step.END, "550 5.7.1 Looks like spam"))
     async with await relay.log_in() as client:
         answer = await client.send(message())
     assert relay.sandbox.received.total == 0

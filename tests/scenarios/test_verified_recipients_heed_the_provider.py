@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.relay import MAILBOX, PASSWORD
+from tests.support.sandbox import reply_fault
 from tests.support.smtp_client import message
 from xoauth2_proxy.sandbox.faults import Action, Fault, Step
 
@@ -27,7 +28,7 @@ async def verifying(start_relay: StartRelay) -> Relay:
 
 async def test_each_recipient_gets_the_providers_answer(start_relay: StartRelay) -> None:
     relay = await verifying(start_relay)
-    relay.sandbox.add_fault(Fault.reply(Step.RCPT, "550 5.1.1 No such user", matching="nobody"))
+    relay.sandbox.add_fault(reply_fault(Step.RCPT, "550 5.1.1 No such user", matching="nobody"))
     async with await relay.log_in() as client:
         assert (await client.command("MAIL FROM:<from@example.com>")).code == 250
         assert (await client.command("RCPT TO:<one@example.net>")).code == 250
@@ -42,7 +43,7 @@ async def test_each_recipient_gets_the_providers_answer(start_relay: StartRelay)
 @pytest.mark.parametrize("text", ["432 4.3.2 Concurrent connections", "503 5.5.1 Out of order"])
 async def test_a_spent_connection_is_not_kept(start_relay: StartRelay, text: str) -> None:
     relay = await verifying(start_relay)
-    relay.sandbox.add_fault(Fault.reply(Step.RCPT, text))
+    relay.sandbox.add_fault(reply_fault(Step.RCPT, text))
     async with await relay.log_in() as client:
         await client.command("MAIL FROM:<from@example.com>")
         assert (await client.command("RCPT TO:<to@example.net>")).code == 451

@@ -27,8 +27,8 @@ from xoauth2_proxy import __version__
 
 if TYPE_CHECKING:
     from tests.scenarios.conftest import StartProcess
+    from tests.support.sandbox import Sandbox
     from tests.support.smtp_client import Client
-    from xoauth2_proxy.sandbox.app import Sandbox
 
 
 pytestmark = pytest.mark.one_loop

@@ -19,8 +19,8 @@ from tests.support.workers import Load, document, health, log_in, open_files, pi
 if TYPE_CHECKING:
     from tests.scenarios.conftest import StartProcess
     from tests.support.proxy_process import ProxyProcess
+    from tests.support.sandbox import Sandbox
     from tests.support.smtp_client import Client
-    from xoauth2_proxy.sandbox.app import Sandbox
 
 pytestmark = pytest.mark.one_loop
 

@@ -16,7 +16,7 @@ from tests.support.workers import Load, document, figures, health, log_in, pids
 
 if TYPE_CHECKING:
     from tests.scenarios.conftest import StartProcess
-    from xoauth2_proxy.sandbox.app import Sandbox
+    from tests.support.sandbox import Sandbox
 
 pytestmark = pytest.mark.one_loop
 

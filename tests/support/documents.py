@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from tests.support.relay import MAILBOX, PASSWORD
 
 if TYPE_CHECKING:
-    from xoauth2_proxy.sandbox.app import Sandbox
+    from tests.support.sandbox import Sandbox
     from xoauth2_proxy.smtp.protocol import Reply
 
 

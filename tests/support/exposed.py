@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     from tests.support.identity_server import IdentityProvider
     from tests.support.peers import Peer
     from tests.support.planted import Planted
+    from tests.support.sandbox import Sandbox
     from tests.support.token_endpoint import Answer, Request, TokenEndpoint
     from tests.support.treachery import Treachery
-    from xoauth2_proxy.sandbox.app import Sandbox
 
 Document = dict[str, Any]
 

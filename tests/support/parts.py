@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tests.support.accounts import mailbox
+from tests.support.sandbox import Sandbox
 from xoauth2_proxy.accounts.accounts import Account, Accounts, TlsMode, Upstream
 from xoauth2_proxy.metrics import Metrics
 from xoauth2_proxy.oauth.refreshers.mock import MockRefresher
 from xoauth2_proxy.oauth.token_source import TokenSource
 from xoauth2_proxy.relay import Relay
-from xoauth2_proxy.sandbox.app import Sandbox
 from xoauth2_proxy.submission.authenticator import Authenticator
 from xoauth2_proxy.upstream.connector import Connector
 from xoauth2_proxy.upstream.pool import Pool

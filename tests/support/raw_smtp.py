@@ -13,7 +13,7 @@ from xoauth2_proxy.sandbox.mock_mailboxes import MOCK_MAILBOXES
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from xoauth2_proxy.sandbox.app import Sandbox
+    from tests.support.sandbox import Sandbox
 
 MAILBOX = MOCK_MAILBOXES[0]
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Self
 import aiohttp
 
 from tests.support.components import TestComponents
+from tests.support.sandbox import Sandbox
 from tests.support.smtp_client import Client
 from xoauth2_proxy.config import Config, ConfigSource, Overrides
 from xoauth2_proxy.oauth.refreshers import registry
 from xoauth2_proxy.oauth.refreshers.mock import MockRefresher
-from xoauth2_proxy.sandbox.app import Sandbox
 from xoauth2_proxy.sandbox.state_directory import load_signing_key
 from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokens
 from xoauth2_proxy.service.app import App

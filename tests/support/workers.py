@@ -17,7 +17,7 @@ from tests.support.waiting import PATIENCE_SECONDS, until
 
 if TYPE_CHECKING:
     from tests.support.proxy_process import ProxyProcess
-    from xoauth2_proxy.sandbox.app import Sandbox
+    from tests.support.sandbox import Sandbox
 
 
 def pids(parent: int) -> set[int]:

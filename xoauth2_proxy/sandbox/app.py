@@ -13,7 +13,7 @@ from xoauth2_proxy.accounts.accounts import TlsMode
 from xoauth2_proxy.network import is_loopback
 from xoauth2_proxy.sandbox.behaviour import ProviderProfile
 from xoauth2_proxy.sandbox.certificate_authority import CertificateAuthority
-from xoauth2_proxy.sandbox.faults import Fault, FaultScript, Step, TokenFault
+from xoauth2_proxy.sandbox.faults import Fault, FaultScript, TokenFault
 from xoauth2_proxy.sandbox.message_store import MAX_BYTES, MAX_RECORDS, MessageStore
 from xoauth2_proxy.sandbox.provider_settings import ProviderSettings
 from xoauth2_proxy.sandbox.provider_state import ProviderState
@@ -29,7 +29,6 @@ from xoauth2_proxy.sandbox.web.server import HttpServer
 from xoauth2_proxy.sandbox.web.test_api import TestApi
 
 if TYPE_CHECKING:
-    from xoauth2_proxy.sandbox.counters import Counters
     from xoauth2_proxy.sandbox.refusals import Refusals
 
 
@@ -129,14 +128,11 @@ class Sandbox:
         await self.stop()
 
     @property
-    def counters(self) -> Counters:
-        """Counters since the first start."""
-        return self._started.counters
-
-    @property
     def refusals(self) -> Refusals:
         """What was refused since the first start, and why."""
-        return self._started.refusals
+        if self._provider is None:
+            raise RuntimeError("the sandbox was not started")
+        return self._provider.refusals
 
     def add_fault(self, fault: Fault | TokenFault) -> None:
         """Add a fault; its arrivals are counted from now on.
@@ -153,38 +149,6 @@ class Sandbox:
         self._faults.clear()
         self._token_faults.clear()
 
-    def revoke(self, token: str) -> None:
-        """Refuse this token from now on; sessions already logged in with it continue.
-
-        Raises `ValueError`: 100,000 revoked tokens have not expired yet.
-        """
-        self._started.verifier.revoke(token)
-
-    def revoke_all(self) -> None:
-        """Refuse every token minted until now; sessions already logged in continue."""
-        self._started.verifier.revoke_all()
-
-    def close_connections(self, farewell: str = "421 4.4.2 Timeout, closing connection") -> None:
-        """Close every connection, as a provider closes idle ones; "" closes without a reply."""
-        if self._smtp_server is not None:
-            self._smtp_server.close_connections(farewell.encode() + b"\r\n" if farewell else b"")
-
-    def end_delays(self) -> None:
-        """Send the replies that are delayed by faults or limits; later ones are delayed again."""
-        if self._smtp_server is not None:
-            self._smtp_server.end_delays()
-
-    async def arrived(self, step: Step, nth: int = 1, timeout_seconds: float = 60.0) -> None:
-        """Wait until the step was reached `nth` times since the first start.
-
-        Raises `TimeoutError`: that took longer than `timeout_seconds`.
-        """
-        await self._started.arrivals[step].reached(nth, timeout_seconds)
-
-    def arrivals(self, step: Step) -> int:
-        """Return how often the step was reached since the first start."""
-        return self._started.arrivals[step].count
-
     def as_document(self) -> dict[str, object]:
         """Return its present settings, without the clients' ids and secrets."""
         return {
@@ -196,12 +160,6 @@ class Sandbox:
             "token_endpoint": self.settings.token_endpoint.as_document(),
             "seed": self.settings.seed,
         }
-
-    @property
-    def _started(self) -> ProviderState:
-        if self._provider is None:
-            raise RuntimeError("the sandbox was not started")
-        return self._provider
 
     def _make_http_server(self, provider: ProviderState) -> HttpServer:
         routes = [

@@ -203,19 +203,6 @@ class Fault(ScriptedFault):
         if self.action in REFUSED_TOKEN and self.step is not Step.AUTH:
             raise ValueError(f"the action {self.action} is for the step auth only")
 
-    @classmethod
-    def reply(
-        cls,
-        step: Step,
-        text: str,
-        *,
-        nth: int | None = 1,
-        mailbox: str | None = None,
-        matching: str = "",
-    ) -> "Fault":
-        """Return the fault that answers `text` at `step`."""
-        return cls(step, Action.REPLY, text=text, nth=nth, mailbox=mailbox, matching=matching)
-
     @property
     def octets(self) -> bytes:
         """What is sent instead of the reply."""

@@ -12,8 +12,6 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from xoauth2_proxy.sandbox.counters import AwaitableCounter
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -45,6 +43,7 @@ class MessageStore:
     """The accepted messages, oldest first."""
 
     def __init__(self, max_bytes: int = MAX_BYTES, max_records: int = MAX_RECORDS) -> None:
+        self.total = 0  # messages ever accepted
         self.evicted = 0  # records dropped for want of room
         self._max_bytes = max_bytes
         self._max_records = max_records
@@ -53,13 +52,7 @@ class MessageStore:
         self._first_content = 1  # no record before this one has content
         self._held_bytes = 0  # records, content kept and content under way
         self._record_bytes = 0  # records alone
-        self._accepted = AwaitableCounter()
         self._run = secrets.token_hex(4)
-
-    @property
-    def total(self) -> int:
-        """How many messages were ever accepted."""
-        return self._accepted.count
 
     def __len__(self) -> int:
         return len(self._records)
@@ -72,13 +65,12 @@ class MessageStore:
 
         Evicts older content, then older records, to make room for its record.
         """
-        seq = self.total + 1
+        self.total = seq = self.total + 1
         message.seq, message.id = seq, f"{self._run}-{seq}"
         message.received_at = time.time()
         if message.content is not None:
             message.message_id = find_message_id(message.content)
         self._records[seq] = message
-        self._accepted.add()
         message.record_bytes = _record_bytes(message)
         self._record_bytes += message.record_bytes
         self._held_bytes += message.record_bytes
@@ -105,14 +97,6 @@ class MessageStore:
         newest = min(seq, self._first + len(self._records)) - 1
         oldest = max(newest - limit + 1, self._first)
         return [self._records[number] for number in range(newest, oldest - 1, -1)]
-
-    async def wait_until(self, count: int, timeout_seconds: float = 60.0) -> list[Message]:
-        """Wait until `count` messages were ever accepted; return those that are stored.
-
-        Raises `TimeoutError`: that took longer than `timeout_seconds`.
-        """
-        await self._accepted.reached(count, timeout_seconds)
-        return list(self)
 
     def clear(self) -> int:
         """Forget all messages and return how many there were; numbers go on."""

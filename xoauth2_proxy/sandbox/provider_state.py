@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from xoauth2_proxy.sandbox.counters import AwaitableCounter, Counters
+from xoauth2_proxy.sandbox.counters import Counters
 from xoauth2_proxy.sandbox.dialects import DIALECTS
-from xoauth2_proxy.sandbox.faults import Fault, FaultScript, Step
 from xoauth2_proxy.sandbox.limits import ProviderLimits
 from xoauth2_proxy.sandbox.refusals import Refusals
 from xoauth2_proxy.sandbox.seeded_random import Delays
@@ -15,6 +14,7 @@ from xoauth2_proxy.sandbox.tokens.token_verifier import TokenVerifier
 if TYPE_CHECKING:
     from xoauth2_proxy.sandbox.behaviour import Behaviour
     from xoauth2_proxy.sandbox.dialects import Dialect
+    from xoauth2_proxy.sandbox.faults import Fault, FaultScript, Step
     from xoauth2_proxy.sandbox.message_store import MessageStore
     from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokens
 
@@ -42,7 +42,6 @@ class ProviderState:
         self.received = received
         self.counters = Counters()
         self.refusals = Refusals()
-        self.arrivals = {step: AwaitableCounter() for step in Step}
         self.extensions = _extensions(behaviour, self.dialect)
         self.has_pipelining = "PIPELINING" in self.extensions
         has_dsn = "DSN" in self.extensions
@@ -64,8 +63,7 @@ class ProviderState:
         self._faults_by_step = faults.by_step
 
     def arrive(self, step: Step, mailbox: str, argument: str) -> Fault | None:
-        """Count an arrival at `step` and return the fault it meets."""
-        self.arrivals[step].add()
+        """Return the fault that an arrival at `step` meets, and count it."""
         if not self._faults_by_step:
             return None
         fault = self._faults.next(step, mailbox, argument)

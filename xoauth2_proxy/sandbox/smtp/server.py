@@ -149,12 +149,6 @@ class SandboxConnection(asyncio.Protocol):
             why = behaviour.describe_limit("session_seconds")
             self.farewell(dialect.encode(dialect.session_over), "IDLE", why)
 
-    def end_delay(self) -> None:
-        """Send the reply now, if it is delayed."""
-        if self._hold is not None:
-            self._hold.cancel()
-            self._release()
-
     def abort(self) -> None:
         """Close at once, without a reply."""
         if self._transport is not None:
@@ -346,16 +340,6 @@ class SmtpServer:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-    def close_connections(self, farewell: bytes) -> None:
-        """Write `farewell` on every connection and close it."""
-        for connection in tuple(self._connections):
-            connection.farewell(farewell, "IDLE", "the sandbox was asked to close connections")
-
-    def end_delays(self) -> None:
-        """Send all delayed replies now."""
-        for connection in tuple(self._connections):
-            connection.end_delay()
 
     async def _accept(self, listening: socket.socket) -> None:
         # `create_server(ssl=…)` would shake hands where `stop` cannot reach.
