@@ -24,15 +24,14 @@ from bench.options import duration
 from bench.options.dataclass_options import single_command
 from bench.process.open_files import raise_open_file_limit
 from bench.process.server_process import run, stop_signal, write_ready_file
-from xoauth2_proxy.sandbox.app import Sandbox
+from bench.sandbox.fault_syntax import FAULT_FORM, fault_document, fault_from, fault_words, override
+from bench.sandbox.token_sandbox import TokenSandbox
 from xoauth2_proxy.sandbox.behaviour import ProviderProfile
-from xoauth2_proxy.sandbox.faults import FAULT_FORM, fault_document, fault_words, override
 from xoauth2_proxy.sandbox.mock_mailboxes import PLAIN_REFRESH_TOKEN
 from xoauth2_proxy.sandbox.provider_settings import (
     OVERRIDES,
     ProviderSettings,
     Rotation,
-    fault_from,
 )
 
 _SMTP_PORT = 2600  # where the proxy's mock accounts look for it
@@ -305,12 +304,11 @@ def _accept_seconds(text: str | None) -> dict[str, object]:
 
 async def _serve(options: _SandboxOptions) -> None:
     stop = stop_signal()
-    provider = Sandbox(
+    provider = TokenSandbox(
         options.state_dir,
         options.settings,
         smtp_port=options.smtp_port,
         http_port=options.http_port,
-        mints_tokens=True,
     )
     async with provider:
         if not options.is_quiet:
@@ -337,7 +335,7 @@ async def _serve(options: _SandboxOptions) -> None:
         await stop.wait()
 
 
-def _welcome(options: _SandboxOptions, provider: Sandbox, tokens: dict[str, str]) -> None:
+def _welcome(options: _SandboxOptions, provider: TokenSandbox, tokens: dict[str, str]) -> None:
     host, port = provider.smtp_address
     tls = provider.behaviour.tls.value
     url = provider.http_url
@@ -359,7 +357,7 @@ def _welcome(options: _SandboxOptions, provider: Sandbox, tokens: dict[str, str]
     print("\n".join(lines), flush=True)  # noqa: T201
 
 
-def _client_line(options: _SandboxOptions, provider: Sandbox) -> str:
+def _client_line(options: _SandboxOptions, provider: TokenSandbox) -> str:
     """Return a command line that sends a message to this sandbox."""
     host, port = provider.smtp_address
     tls = provider.behaviour.tls.value

@@ -7,25 +7,22 @@ from dataclasses import fields
 
 import pytest
 
+from bench.sandbox.fault_syntax import FAULT_FORM, fault_document, fault_from, override
 from tests.support.sandbox import reply_fault
 from xoauth2_proxy.accounts.accounts import TlsMode
 from xoauth2_proxy.sandbox.behaviour import PROFILES, Behaviour, ProviderProfile, RefusalPoint
 from xoauth2_proxy.sandbox.faults import (
-    FAULT_FORM,
     Action,
     Fault,
     Step,
     TokenAction,
     TokenFault,
-    fault_document,
-    override,
 )
 from xoauth2_proxy.sandbox.provider_settings import (
     OVERRIDES,
     ProviderSettings,
     Rotation,
     document_schema,
-    fault_from,
 )
 
 read = ProviderSettings.from_dict

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from bench.sandbox.token_sandbox import TokenSandbox
 from xoauth2_proxy.sandbox import app
 from xoauth2_proxy.sandbox.faults import Action, Fault, Step
 from xoauth2_proxy.sandbox.message_store import MAX_BYTES, MAX_RECORDS, Message, MessageStore
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from aiohttp import web
+
     from xoauth2_proxy.sandbox.counters import Counters
     from xoauth2_proxy.sandbox.provider_state import ProviderState
 
@@ -71,10 +77,13 @@ class WaitingStore(MessageStore):
         return list(self)
 
 
-class Sandbox(app.Sandbox):
-    """A sandbox whose arrivals can be waited for."""
+@dataclass(eq=False)
+class Sandbox(TokenSandbox):
+    """A sandbox whose arrivals can be waited for; with `mints_tokens`, it issues tokens."""
 
-    received: WaitingStore
+    mints_tokens: bool = field(default=False, kw_only=True)
+
+    received: WaitingStore = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -125,6 +134,11 @@ class Sandbox(app.Sandbox):
             if connection._hold is not None:
                 connection._hold.cancel()
                 connection._release()
+
+    def _routes(self, provider: ProviderState) -> Iterator[web.RouteDef]:
+        if self.mints_tokens:
+            return super()._routes(provider)
+        return app.Sandbox._routes(self, provider)
 
     @property
     def _started(self) -> ProviderState:

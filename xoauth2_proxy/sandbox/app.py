@@ -21,14 +21,15 @@ from xoauth2_proxy.sandbox.refusals import format_address
 from xoauth2_proxy.sandbox.smtp.server import SmtpServer
 from xoauth2_proxy.sandbox.state_directory import load_signing_key
 from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokens
-from xoauth2_proxy.sandbox.tokens.token_endpoint import TokenEndpoint
-from xoauth2_proxy.sandbox.tokens.token_factory import TokenFactory
 from xoauth2_proxy.sandbox.web.json_api import JsonApi
 from xoauth2_proxy.sandbox.web.pages import MessagePages
 from xoauth2_proxy.sandbox.web.server import HttpServer
-from xoauth2_proxy.sandbox.web.test_api import TestApi
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from aiohttp import web
+
     from xoauth2_proxy.sandbox.refusals import Refusals
 
 
@@ -39,10 +40,8 @@ class Sandbox:
     `tokens`, `ca_file`, `smtp_address` and `http_url` are set once `start` has returned. It may be
     started again after `stop`: on the same ports, with the same messages and faults.
 
-    It accepts any mailbox that a token names; none has to be created. `mints_tokens` is for test
-    suites: the HTTP server then has a token endpoint, and routes under /test that mint tokens and
-    add faults. Every program on this machine can use them. Raises `ValueError`: `host` is not a
-    loopback address.
+    It accepts any mailbox that a token names; none has to be created. Raises `ValueError`: `host`
+    is not a loopback address.
     """
 
     state_dir: Path
@@ -51,7 +50,6 @@ class Sandbox:
     host: str = "127.0.0.1"
     smtp_port: int = 0  # 0: any free one
     http_port: int | None = 0  # None: no HTTP
-    mints_tokens: bool = False
     tls: TlsMode | Literal["starttls", "implicit", "none"] | None = None  # None: as in the settings
     withhold: frozenset[str] = frozenset()  # more EHLO keywords that are not offered
     max_received_bytes: int = MAX_BYTES
@@ -75,7 +73,6 @@ class Sandbox:
             withhold=behaviour.withhold | self.withhold,
         )
         self._faults: FaultScript[Fault] = FaultScript(self.settings.seed)
-        self._token_faults: FaultScript[TokenFault] = FaultScript(self.settings.seed)
         for fault in self.settings.faults:
             self.add_fault(fault)
         self._provider: ProviderState | None = None
@@ -93,14 +90,11 @@ class Sandbox:
             self._provider = ProviderState(
                 self.behaviour, self.tokens, self.received, self._faults, self.settings.seed
             )
-            self._factory = TokenFactory(
-                self._provider.verifier, key, self.settings.token_endpoint.rotation
-            )
         self._smtp_server = SmtpServer(self._provider, authority.server_context())
         self.smtp_address = await self._smtp_server.start(self.host, self.smtp_port)
         self.smtp_port = self.smtp_address[1]
         if self.http_port is not None:
-            self._http_server = self._make_http_server(self._provider)
+            self._http_server = HttpServer(self._routes(self._provider))
             try:
                 address = await self._http_server.start(self.host, self.http_port)
             except BaseException:
@@ -141,39 +135,23 @@ class Sandbox:
         """
         if isinstance(fault, Fault):
             self._faults.add(fault)
-        else:
-            self._token_faults.add(fault)
 
     def clear_faults(self) -> None:
         """Remove all faults. A session that has stalled stays stalled."""
         self._faults.clear()
-        self._token_faults.clear()
 
     def as_document(self) -> dict[str, object]:
         """Return its present settings, without the clients' ids and secrets."""
         return {
             "behaviour": self.behaviour.as_document(),
-            "faults": [
-                *(fault.as_document() for fault in self._faults),
-                *(fault.as_document() for fault in self._token_faults),
-            ],
+            "faults": [fault.as_document() for fault in self._scripted_faults()],
             "token_endpoint": self.settings.token_endpoint.as_document(),
             "seed": self.settings.seed,
         }
 
-    def _make_http_server(self, provider: ProviderState) -> HttpServer:
-        routes = [
-            *JsonApi(provider, self.as_document).routes(),
-            *MessagePages(provider.received, provider.refusals).routes(),
-        ]
-        if not self.mints_tokens:
-            return HttpServer(routes)
-        endpoint = TokenEndpoint(
-            self.settings.token_endpoint,
-            self._factory,
-            self._token_faults,
-            provider.counters,
-            provider.refusals,
-        )
-        api = TestApi(self.add_fault, self.clear_faults, provider.verifier, self._factory)
-        return HttpServer([*routes, *endpoint.routes(), *api.routes()], on_stop=endpoint.end)
+    def _routes(self, provider: ProviderState) -> Iterator[web.RouteDef]:
+        yield from JsonApi(provider, self.as_document).routes()
+        yield from MessagePages(provider.received, provider.refusals).routes()
+
+    def _scripted_faults(self) -> Iterator[Fault | TokenFault]:
+        return iter(self._faults)

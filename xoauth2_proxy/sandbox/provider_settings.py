@@ -127,19 +127,6 @@ def document_schema() -> dict[str, Any]:
     return _Document.model_json_schema()
 
 
-def fault_from(document: object) -> Fault | TokenFault:
-    """Return one fault from its document.
-
-    Raises `ValueError`: it is invalid; the text says where.
-    """
-    try:
-        return ProviderSettings.from_dict({"faults": [document]}).faults[0]
-    except ValueError as error:
-        raise ValueError(
-            str(error).replace("faults[0].", "").replace("faults[0]", "fault")
-        ) from None
-
-
 def _describe_errors(error: ValidationError, where: str) -> str:
     problems = []
     for problem in error.errors(include_url=False, include_context=False, include_input=False):

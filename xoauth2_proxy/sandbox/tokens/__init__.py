@@ -1,1 +1,1 @@
-"""The sandbox's tokens: signing, verifying, revoking, and the token endpoint that issues them."""
+"""The sandbox's tokens: signing, verifying and revoking."""

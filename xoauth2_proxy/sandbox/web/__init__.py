@@ -1,1 +1,1 @@
-"""The sandbox over HTTP: received messages as pages and JSON, and an API for tests."""
+"""The sandbox over HTTP: received messages as pages and JSON."""

@@ -40,11 +40,7 @@ _HEADERS = {
 class HttpServer:
     """The HTTP server of the sandbox."""
 
-    def __init__(
-        self, routes: Iterable[web.RouteDef], on_stop: Callable[[], None] | None = None
-    ) -> None:
-        """`on_stop` is called before the server stops: it ends requests that wait."""
-        self._on_stop = on_stop
+    def __init__(self, routes: Iterable[web.RouteDef]) -> None:
         app = web.Application(middlewares=[_guarded], client_max_size=_MAX_REQUEST_BYTES)
         app.on_response_prepare.append(_add_headers)
         app.add_routes(routes)
@@ -73,8 +69,6 @@ class HttpServer:
 
     async def stop(self) -> None:
         """Stop listening and close every connection; bounded in time."""
-        if self._on_stop is not None:
-            self._on_stop()
         await self._runner.cleanup()
 
 
