@@ -27,10 +27,9 @@ from xoauth2_proxy.service.runner import CannotStart, Run
 from xoauth2_proxy.submission.acceptor import listening_sockets
 from xoauth2_proxy.workers import parent as parent_module
 from xoauth2_proxy.workers.channel import Channel, Logging, Setup, receive_setup
-from xoauth2_proxy.workers.client_counts import ClientCounts
 from xoauth2_proxy.workers.number import number_of_processors
 from xoauth2_proxy.workers.parent import Parent
-from xoauth2_proxy.workers.run_directory import RunDirectory
+from xoauth2_proxy.workers.run_directory import ClientCounts, RunDirectory
 from xoauth2_proxy.workers.worker import SupervisionTiming
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from rich.console import Console as RichConsole
 from tests.support.identity_server import NATIVE
 from tests.support.waiting import until
 from xoauth2_proxy.commands import login
-from xoauth2_proxy.commands.terminal import Terminal
+from xoauth2_proxy.commands.console import Terminal
 from xoauth2_proxy.config import ConfigSource, Overrides
 from xoauth2_proxy.oauth.refreshers import registry
 from xoauth2_proxy.service.components import open_configured_store

@@ -124,8 +124,8 @@ def log_in(  # noqa: PLR0913 - one parameter an option
 
     from xoauth2_proxy.cli import configured
     from xoauth2_proxy.commands import login
+    from xoauth2_proxy.commands.console import Terminal
     from xoauth2_proxy.commands.sign_in_methods import SignInMethod
-    from xoauth2_proxy.commands.terminal import Terminal
     from xoauth2_proxy.errors import ConfigError
 
     chosen = [SignInMethod.WEB] * is_web + [SignInMethod.DEVICE] * is_device

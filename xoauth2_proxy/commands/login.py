@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from xoauth2_proxy.accounts.accounts import Account
-    from xoauth2_proxy.commands.terminal import Terminal
+    from xoauth2_proxy.commands.console import Terminal
     from xoauth2_proxy.config import Config, ConfigSource
     from xoauth2_proxy.config.sections import StoreSection
     from xoauth2_proxy.oauth.authorization import SignInResult

@@ -17,7 +17,7 @@ from xoauth2_proxy.oauth.loopback import LoopbackRedirect, parse_redirect
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-    from xoauth2_proxy.commands.terminal import Terminal
+    from xoauth2_proxy.commands.console import Terminal
     from xoauth2_proxy.oauth.authorization import AuthorizationServer, SignInResult
 
     Conclude: TypeAlias = Callable[[SignInResult], Awaitable[SignInResult]]

@@ -137,14 +137,12 @@ class Additions:
                 _Candidate(document, account, password, is_new=account.key not in added)
                 for (_, document, password), account in zip(documents, accounts, strict=True)
             ]
-            wanted = [proposal.verify for _, proposal in proposals]
-            await asyncio.gather(
-                *(
-                    self._verify(one)
-                    for one, is_wanted in zip(candidates, wanted, strict=True)
-                    if is_wanted and _can_verify(one.account)
-                )
-            )
+            wanted = [
+                one
+                for one, (_, proposal) in zip(candidates, proposals, strict=True)
+                if proposal.verify and _can_verify(one.account)
+            ]
+            await asyncio.gather(*map(self._verify, wanted))
             good = [one for one in candidates if one.error is None]
             if good:
                 await self._save(good)

@@ -269,7 +269,10 @@ def _connect(connection: HTTPConnection) -> socket.socket:
     Each address gets a share of the remaining time: if a firewall drops packets, none answers, and
     Microsoft's login host has sixteen.
     """
-    addresses = _look_up(connection.host, connection.port)
+    try:
+        addresses = socket.getaddrinfo(connection.host, connection.port, type=socket.SOCK_STREAM)
+    except UnicodeError:  # an empty label, or one that is too long
+        raise socket.gaierror(socket.EAI_NONAME, "not a host name") from None
     failure: OSError = TimeoutError()
     for count, (family, kind, protocol, _, address) in enumerate(addresses):
         share_seconds = _left_seconds() / (len(addresses) - count)
@@ -307,13 +310,6 @@ class _HttpsPool(HTTPSConnectionPool):
 
 
 _POOLS = {"http": _HttpPool, "https": _HttpsPool}
-
-
-def _look_up(host: str, port: int) -> list[Any]:
-    try:
-        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except UnicodeError:  # an empty label, or one that is too long
-        raise socket.gaierror(socket.EAI_NONAME, "not a host name") from None
 
 
 def _left_seconds() -> float:

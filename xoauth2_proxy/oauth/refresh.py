@@ -104,19 +104,14 @@ class TokenRefreshes:
 
     async def has_new_grant(self, account: Account) -> bool:
         """Whether the store's grant differs from the one that failed last."""
-        try:
-            stored = self._grant_in_force(account, await self._store_of(account).load(account.key))
-        except TokenStoreUnavailable:
-            return False
-        return self._failed.get(account.key, ()) != _version(stored)
+        stored = await self._readable_grant(account)
+        return stored is not None and self._failed.get(account.key, ()) != _version(stored)
 
     async def idle_seconds(self, account: Account) -> float:
         """Return the time since the grant was last used by any process; infinite if unknown."""
-        try:
-            stored = self._grant_in_force(account, await self._store_of(account).load(account.key))
-        except TokenStoreUnavailable:
-            return float("inf")
-        return self._clock.time() - stored.refreshed_at if stored.refreshed_at else float("inf")
+        stored = await self._readable_grant(account)
+        used_at = stored.refreshed_at if stored is not None else 0.0
+        return self._clock.time() - used_at if used_at else float("inf")
 
     async def note_login(self, account: Account, refusal: str) -> None:
         """Save with the grant that the mail server refused the login, or ("") accepted it.
@@ -168,6 +163,11 @@ class TokenRefreshes:
 
     def _grant_in_force(self, account: Account, stored: StoredGrant | None) -> StoredGrant:
         return current_grant(account, stored, EpochSeconds(self._clock.time()))
+
+    async def _readable_grant(self, account: Account) -> StoredGrant | None:
+        with suppress(TokenStoreUnavailable):
+            return self._grant_in_force(account, await self._store_of(account).load(account.key))
+        return None
 
     async def _current_grant(self, account: Account) -> StoredGrant:
         """Return the grant in force; one that is not saved yet is saved first."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from xoauth2_proxy import log
 from xoauth2_proxy.accounts.accounts import Accounts, TlsMode, Upstream
 from xoauth2_proxy.admin.health import Health
+from xoauth2_proxy.background_tasks import BackgroundTasks
 from xoauth2_proxy.config import needs_restart
 from xoauth2_proxy.diagnostics import Explanations
 from xoauth2_proxy.metrics import Metrics
@@ -98,7 +99,7 @@ class App:
         )
         self._reloading = asyncio.Lock()
         self._listener: Listener | None = None
-        self._background: set[asyncio.Task[None]] = set()
+        self._background = BackgroundTasks()
 
     def _make_admin_backend(self) -> AdminBackend:
         dependencies = AdminDependencies(
@@ -214,9 +215,7 @@ class App:
             if cut:
                 _log.event(logging.WARNING, "transactions cut off at the deadline", sessions=cut)
         self._pool.close()
-        for task in self._background:
-            task.cancel()
-        await asyncio.gather(*self._background, return_exceptions=True)
+        await self._background.close(0.0)
         self._accounts.close()
         if self._admin is not None:
             await self._admin.stop()
@@ -235,14 +234,11 @@ class App:
         return context
 
     def _spawn(self, work: Coroutine[object, object, None], name: str) -> None:
-        task = asyncio.create_task(work, name=name)
-        self._background.add(task)
-        task.add_done_callback(self._background_ended)
+        def ended(task: asyncio.Task[None]) -> None:
+            if not task.cancelled() and (error := task.exception()) is not None:
+                _log.critical("%s stopped unexpectedly", name, exc_info=error)
 
-    def _background_ended(self, task: asyncio.Task[None]) -> None:
-        self._background.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            _log.critical("%s stopped unexpectedly", task.get_name(), exc_info=error)
+        self._background.start(work, name).add_done_callback(ended)
 
 
 def account_states(config: Config) -> dict[str, int]:

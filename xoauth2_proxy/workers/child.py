@@ -19,7 +19,6 @@ from xoauth2_proxy.service.app import App, WorkerResources
 from xoauth2_proxy.upstream.worker_slots import WorkerSlots
 from xoauth2_proxy.workers import run_directory
 from xoauth2_proxy.workers.channel import CONFIG, HELD_BACK, Channel, receive_setup
-from xoauth2_proxy.workers.client_counts import ClientCounts
 
 if TYPE_CHECKING:
     from xoauth2_proxy.workers.channel import Setup
@@ -75,7 +74,7 @@ async def _serve(setup: Setup, end: socket.socket) -> int:
 
 def _build(setup: Setup, slots: WorkerSlots) -> App:
     sockets = [socket.socket(fileno=descriptor) for descriptor in setup.sockets]
-    counts = ClientCounts(run_directory.client_counts(setup.directory))
+    counts = run_directory.ClientCounts(run_directory.client_counts(setup.directory))
     shared = WorkerResources(sockets, slots, counts.for_worker(setup.number), setup.sandbox)
     return App(setup.run.config, setup.run.components(), shared=shared)
 

@@ -34,7 +34,6 @@ from xoauth2_proxy.submission.acceptor import listening_sockets
 from xoauth2_proxy.upstream.connector import Connector
 from xoauth2_proxy.workers import run_directory
 from xoauth2_proxy.workers.channel import Setup
-from xoauth2_proxy.workers.client_counts import ClientCounts
 from xoauth2_proxy.workers.worker import SupervisionTiming, Worker
 
 if TYPE_CHECKING:
@@ -78,7 +77,7 @@ class Parent:
         self._sockets: list[socket.socket] = []
         self._supervision: list[asyncio.Task[None]] = []  # one task for each worker
         self._directory: run_directory.RunDirectory | None = None
-        self._client_counts: ClientCounts | None = None
+        self._client_counts: run_directory.ClientCounts | None = None
         self._merged_metrics: MergedMetrics | None = None  # of all processes
         self._own_metrics = Metrics()
         self._tokens = TokenSource(
@@ -106,7 +105,7 @@ class Parent:
         config = self._settings.config
         self._directory = run_directory.RunDirectory(self._settings.state_dir)
         directory = self._directory.path
-        self._client_counts = ClientCounts.create(
+        self._client_counts = run_directory.ClientCounts.create(
             run_directory.client_counts(directory), self._worker_count
         )
         self._merged_metrics = MergedMetrics(
