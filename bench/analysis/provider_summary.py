@@ -12,7 +12,8 @@ from dataclasses import fields
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from xoauth2_proxy.sandbox.behaviour import PROFILES, Behaviour, ProviderProfile
+from bench.sandbox.profiles import PROFILES
+from xoauth2_proxy.sandbox.behaviour import Behaviour, ProviderProfile
 from xoauth2_proxy.sandbox.provider_settings import TokenEndpointSettings
 
 if TYPE_CHECKING:

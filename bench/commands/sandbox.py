@@ -24,15 +24,12 @@ from bench.options import duration
 from bench.options.dataclass_options import single_command
 from bench.process.open_files import raise_open_file_limit
 from bench.process.server_process import run, stop_signal, write_ready_file
-from bench.sandbox.fault_syntax import FAULT_FORM, fault_document, fault_from, fault_words, override
+from bench.sandbox.fault_syntax import FAULT_FORM, fault_document, fault_words, override
+from bench.sandbox.settings_document import OVERRIDES, fault_from, read_settings
 from bench.sandbox.token_sandbox import TokenSandbox
 from xoauth2_proxy.sandbox.behaviour import ProviderProfile
 from xoauth2_proxy.sandbox.mock_mailboxes import PLAIN_REFRESH_TOKEN
-from xoauth2_proxy.sandbox.provider_settings import (
-    OVERRIDES,
-    ProviderSettings,
-    Rotation,
-)
+from xoauth2_proxy.sandbox.provider_settings import ProviderSettings, Rotation
 
 _SMTP_PORT = 2600  # where the proxy's mock accounts look for it
 _HTTP_PORT = 2601
@@ -256,7 +253,7 @@ def _document(file: Path | None) -> dict[str, object]:
 
 def _read(document: dict[str, object]) -> ProviderSettings:
     try:
-        return ProviderSettings.from_dict(document)
+        return read_settings(document)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="the settings") from None
 

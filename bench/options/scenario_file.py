@@ -19,8 +19,8 @@ from bench.client.login import Mechanism
 from bench.options import request_builder
 from bench.options.run_options import RunOptions
 from bench.options.scenario_schema import ScenarioDocument
+from bench.sandbox.settings_document import read_settings
 from bench.targets.private_provider import asks_token_endpoint
-from xoauth2_proxy.sandbox.provider_settings import ProviderSettings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,7 +45,7 @@ class ScenarioFile:
 
     name: str
     options: RunOptions  # of the load; no target and no reports
-    provider: Mapping[str, object]  # as `ProviderSettings.from_dict` reads it
+    provider: Mapping[str, object]  # as `read_settings` reads it
     limits: Mapping[str, object]  # of the relay, per mailbox
     assertions: tuple[str, ...]
 
@@ -160,7 +160,7 @@ def _told(error: ValidationError) -> list[str]:
 
 def _provider_problems(provider: dict[str, Any]) -> list[str]:
     try:
-        ProviderSettings.from_dict(provider, "provider")
+        read_settings(provider, "provider")
     except ValueError as error:
         # One text with all of them, each beginning with its path.
         return re.split(r"; (?=provider[.:\[])", str(error))

@@ -6,27 +6,13 @@ import json
 from typing import TYPE_CHECKING
 
 from xoauth2_proxy.sandbox.faults import Action, Step, TokenAction
-from xoauth2_proxy.sandbox.provider_settings import ProviderSettings
 
 if TYPE_CHECKING:
-    from xoauth2_proxy.sandbox.faults import DocumentedEnum, Fault, TokenFault
+    from xoauth2_proxy.sandbox.faults import DocumentedEnum
 
 _NUMBERS = frozenset({"nth", "rate", "seconds", "retry_after_seconds"})
 _WORDS = frozenset({"mailbox", "matching"})
 FAULT_FORM = "step:action[:nth=2|every|rate=0.01][:mailbox=…][:seconds=…][:matching=…][:text=…]"
-
-
-def fault_from(document: object) -> Fault | TokenFault:
-    """Return one fault from its document.
-
-    Raises `ValueError`: it is invalid; the text says where.
-    """
-    try:
-        return ProviderSettings.from_dict({"faults": [document]}).faults[0]
-    except ValueError as error:
-        raise ValueError(
-            str(error).replace("faults[0].", "").replace("faults[0]", "fault")
-        ) from None
 
 
 def fault_document(text: str) -> dict[str, object]:

@@ -13,7 +13,7 @@ from typing import Annotated, TypeVar
 from aiohttp import web
 from pydantic import BaseModel, Field, ValidationError
 
-from bench.sandbox.fault_syntax import fault_from
+from bench.sandbox.settings_document import fault_from
 from bench.sandbox.token_factory import TokenFactory, TokenKind
 from xoauth2_proxy.sandbox.behaviour import STRICT
 from xoauth2_proxy.sandbox.faults import Fault, TokenFault

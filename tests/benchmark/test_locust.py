@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import bench
+from bench.sandbox.settings_document import read_settings
 from tests.benchmark.scripted_server import PASSWORD, ScriptedServer, scripted_server
 from tests.support.sandbox import Sandbox
 from tests.support.waiting import PATIENCE_SECONDS, until
-from xoauth2_proxy.sandbox.provider_settings import ProviderSettings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -93,7 +93,7 @@ def counts(folder: Path) -> Counts:
 @pytest.fixture
 async def sandbox(tmp_path: Path) -> AsyncIterator[Sandbox]:
     settings = {"overrides": {"tls": "none", "auth_without_tls": True, "max_connections": 100}}
-    async with Sandbox(tmp_path / "state", ProviderSettings.from_dict(settings)) as sandbox:
+    async with Sandbox(tmp_path / "state", read_settings(settings)) as sandbox:
         yield sandbox
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from bench.commands.refusal_log import MAX_LINES, RefusalLog
+from bench.sandbox.settings_document import document_schema
 from xoauth2_proxy.sandbox.faults import Action, Step, TokenAction
-from xoauth2_proxy.sandbox.provider_settings import document_schema
 from xoauth2_proxy.sandbox.refusals import Refusals
 
 

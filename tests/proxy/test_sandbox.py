@@ -11,18 +11,20 @@ from typing import TYPE_CHECKING
 import pytest
 import uvloop
 
+from bench.sandbox.settings_document import read_settings
 from tests.support.raw_smtp import MAILBOX, RawSmtp
 from tests.support.sandbox import Sandbox
 from tests.support.waiting import PATIENCE_SECONDS
 from xoauth2_proxy.accounts.accounts import TlsMode
 from xoauth2_proxy.sandbox.faults import Step
 from xoauth2_proxy.sandbox.mock_mailboxes import MOCK_MAILBOXES
-from xoauth2_proxy.sandbox.provider_settings import ProviderSettings
 from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokens
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
+
+    from xoauth2_proxy.sandbox.provider_settings import ProviderSettings
 
 pytestmark = pytest.mark.both_loops
 
@@ -37,7 +39,7 @@ async def sandbox(tmp_path: Path) -> AsyncIterator[Sandbox]:
 
 
 def behaving(**overrides: object) -> ProviderSettings:
-    return ProviderSettings.from_dict({"overrides": overrides})
+    return read_settings({"overrides": overrides})
 
 
 def submit(sandbox: Sandbox) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import aiohttp
 import pytest
 
+from bench.sandbox.settings_document import read_settings
 from bench.sandbox.token_factory import TokenKind
 from tests.support.raw_smtp import MAILBOX, RawSmtp, xoauth2
 from tests.support.sandbox import Sandbox, reply_fault
@@ -498,7 +499,7 @@ async def test_a_good_token_can_be_taken_for_a_bad_one(
     tmp_path: Path, profile: ProviderProfile, action: Action
 ) -> None:
     document = {"profile": profile.value, "overrides": {"refusal_seconds": 0.02}}
-    sandbox = Sandbox(tmp_path, ProviderSettings.from_dict(document), mints_tokens=True)
+    sandbox = Sandbox(tmp_path, read_settings(document), mints_tokens=True)
     async with sandbox, RawSmtp(sandbox) as client, aiohttp.ClientSession() as http:
         await client.begin()
         wanted = {"mailbox": MAILBOX, "kind": BAD_TOKENS[action].value}

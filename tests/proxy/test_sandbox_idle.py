@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from bench.sandbox.settings_document import read_settings
 from tests.support.raw_smtp import RawSmtp
 from tests.support.sandbox import Sandbox
 from tests.support.waiting import until
 from xoauth2_proxy.sandbox.faults import Action, Fault, Step
-from xoauth2_proxy.sandbox.provider_settings import ProviderSettings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,7 +29,7 @@ FLIGHT = (
 def provider(folder: Path, profile: str = "unlimited", **overrides: object) -> Sandbox:
     overrides = {"idle_seconds": IDLE_SECONDS, "tls": "none"} | overrides
     document = {"profile": profile, "overrides": overrides}
-    return Sandbox(folder, ProviderSettings.from_dict(document), http_port=None)
+    return Sandbox(folder, read_settings(document), http_port=None)
 
 
 async def log_in(client: RawSmtp) -> None:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench.sandbox.settings_document import read_settings
 from tests.support.raw_smtp import MAILBOX, RawSmtp
 from tests.support.sandbox import Sandbox
 from xoauth2_proxy.sandbox import limits as limits_module
@@ -19,7 +20,6 @@ from xoauth2_proxy.sandbox.counters import Counters
 from xoauth2_proxy.sandbox.dialects import DIALECTS
 from xoauth2_proxy.sandbox.limits import ProviderLimits, Window
 from xoauth2_proxy.sandbox.mock_mailboxes import MOCK_MAILBOXES
-from xoauth2_proxy.sandbox.provider_settings import ProviderSettings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -33,7 +33,7 @@ ROUNDING = 0.01  # of timers
 
 def provider(folder: Path, profile: str = "unlimited", **overrides: object) -> Sandbox:
     document = {"profile": profile, "overrides": overrides}
-    return Sandbox(folder, ProviderSettings.from_dict(document), http_port=None)
+    return Sandbox(folder, read_settings(document), http_port=None)
 
 
 async def log_in(sandbox: Sandbox, mailbox: str = MAILBOX) -> RawSmtp:

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from bench.sandbox.profiles import PROFILES
+from bench.sandbox.settings_document import read_settings
 from tests.support.raw_smtp import MAILBOX, RawSmtp, xoauth2
 from tests.support.sandbox import Sandbox, reply_fault
 from xoauth2_proxy.accounts.accounts import TlsMode
-from xoauth2_proxy.sandbox.behaviour import PROFILES, Behaviour, ProviderProfile
+from xoauth2_proxy.sandbox.behaviour import Behaviour, ProviderProfile
 from xoauth2_proxy.sandbox.dialects import DIALECTS, encode_reply
 from xoauth2_proxy.sandbox.faults import Fault, FaultScript, Step
 from xoauth2_proxy.sandbox.message_store import MessageStore
-from xoauth2_proxy.sandbox.provider_settings import ProviderSettings
 from xoauth2_proxy.sandbox.provider_state import ProviderState
 from xoauth2_proxy.sandbox.smtp.session import Session
 from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokens
@@ -173,7 +174,7 @@ def test_what_gmail_grants_has_no_such_end_nor_have_others() -> None:
 @pytest.mark.simulated_time
 async def test_the_idle_and_those_beyond_all_connections_hear_gmails_end(tmp_path: Path) -> None:
     overrides = {"max_connections": 1, "idle_seconds": 0.5}
-    settings = ProviderSettings.from_dict({"profile": "gmail", "overrides": overrides})
+    settings = read_settings({"profile": "gmail", "overrides": overrides})
     async with (
         Sandbox(tmp_path, settings, http_port=None) as sandbox,
         RawSmtp(sandbox) as first,

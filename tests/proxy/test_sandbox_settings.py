@@ -7,10 +7,12 @@ from dataclasses import fields
 
 import pytest
 
-from bench.sandbox.fault_syntax import FAULT_FORM, fault_document, fault_from, override
+from bench.sandbox.fault_syntax import FAULT_FORM, fault_document, override
+from bench.sandbox.profiles import PROFILES
+from bench.sandbox.settings_document import OVERRIDES, document_schema, fault_from, read_settings
 from tests.support.sandbox import reply_fault
 from xoauth2_proxy.accounts.accounts import TlsMode
-from xoauth2_proxy.sandbox.behaviour import PROFILES, Behaviour, ProviderProfile, RefusalPoint
+from xoauth2_proxy.sandbox.behaviour import Behaviour, ProviderProfile, RefusalPoint
 from xoauth2_proxy.sandbox.faults import (
     Action,
     Fault,
@@ -18,14 +20,9 @@ from xoauth2_proxy.sandbox.faults import (
     TokenAction,
     TokenFault,
 )
-from xoauth2_proxy.sandbox.provider_settings import (
-    OVERRIDES,
-    ProviderSettings,
-    Rotation,
-    document_schema,
-)
+from xoauth2_proxy.sandbox.provider_settings import ProviderSettings, Rotation
 
-read = ProviderSettings.from_dict
+read = read_settings
 
 
 def test_nothing_said_is_the_unlimited_provider() -> None:

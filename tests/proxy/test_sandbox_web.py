@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import pytest
 
+from bench.sandbox.settings_document import OVERRIDES, read_settings
 from tests.support.raw_smtp import MAILBOX, RawSmtp
 from tests.support.sandbox import Sandbox
-from xoauth2_proxy.sandbox.provider_settings import OVERRIDES, ProviderSettings
 from xoauth2_proxy.sandbox.web.server import HttpServer
 
 if TYPE_CHECKING:
@@ -209,7 +209,7 @@ async def test_settings_are_shown_as_files_hold_them(tmp_path: Path) -> None:
         "token_endpoint": {"ttl_seconds": 5.0, "rotation": "once", "clients": {"me": "hush"}},
         "seed": 4,
     }
-    settings = ProviderSettings.from_dict(document)
+    settings = read_settings(document)
     async with Sandbox(tmp_path, settings, tls="none", withhold=frozenset({"SIZE"})) as sandbox:
         shown = await settings_of(sandbox.http_url)
         assert "me" not in json.dumps(shown).split('"'), "a client's id"
@@ -225,7 +225,7 @@ async def test_settings_are_shown_as_files_hold_them(tmp_path: Path) -> None:
         assert behaviour["withhold"] == ["CHUNKING", "DSN", "SIZE"]
         assert (behaviour["dialect"], behaviour["tls"]) == ("outlook", "none")
         assert (behaviour["connections_refused_at"], behaviour["greeting"]) == ("end", "hello")
-        again = ProviderSettings.from_dict({"overrides": behaviour, "faults": shown["faults"]})
+        again = read_settings({"overrides": behaviour, "faults": shown["faults"]})
         assert again.behaviour == sandbox.behaviour
         assert set(again.faults) == set(settings.faults)
 

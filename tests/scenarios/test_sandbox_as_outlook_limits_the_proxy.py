@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from bench.sandbox.settings_document import read_settings
 from tests.support.documents import one_account, upstream_at
 from tests.support.relay import MAILBOX, Relay
 from tests.support.sandbox import Sandbox
-from xoauth2_proxy.sandbox.provider_settings import ProviderSettings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -29,7 +29,7 @@ CLIENTS = 12
 @pytest.fixture
 async def outlook(tmp_path: Path) -> AsyncIterator[Sandbox]:
     """Accepts slowly, so that as many connections as the proxy opens are busy at one time."""
-    settings = ProviderSettings.from_dict(
+    settings = read_settings(
         {"profile": "outlook", "overrides": {"accept_seconds": 0.15, "refusal_seconds": 0.0}}
     )
     async with Sandbox(tmp_path, settings, http_port=None) as sandbox:

@@ -1,0 +1,119 @@
+"""Reads a provider's settings from a document: profile, overrides, faults, token endpoint.
+
+Scenario files contain such a document as an object.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Discriminator, Field, Tag, ValidationError
+
+from bench.sandbox.profiles import PROFILES
+from xoauth2_proxy.sandbox.behaviour import STRICT, Behaviour, ProviderProfile
+from xoauth2_proxy.sandbox.faults import MAX_FAULTS, Fault, TokenFault
+from xoauth2_proxy.sandbox.provider_settings import (
+    MAX_SEED,
+    ProviderSettings,
+    TokenEndpointSettings,
+)
+
+_TAGS = ("smtp", "token")
+OVERRIDES = tuple(field.name for field in fields(Behaviour))  # what `overrides` may hold
+
+
+def _kind(fault: object) -> str:
+    step = fault.get("step") if isinstance(fault, dict) else getattr(fault, "step", "")
+    return "token" if step == "token" else "smtp"
+
+
+class _Document(BaseModel, title="Provider"):
+    """A stand-in mail provider for tests."""
+
+    model_config = STRICT
+
+    profile: ProviderProfile = Field(
+        default=ProviderProfile.UNLIMITED,
+        description="The provider whose limits and words it starts with.",
+    )
+    overrides: Behaviour | None = Field(
+        default=None, description="Settings that differ from the profile."
+    )
+    faults: list[
+        Annotated[
+            Annotated[Fault, Tag("smtp")] | Annotated[TokenFault, Tag("token")],
+            Discriminator(_kind),
+        ]
+    ] = Field(default=[], max_length=MAX_FAULTS)
+    token_endpoint: TokenEndpointSettings = TokenEndpointSettings()
+    seed: int = Field(
+        default=0, ge=0, le=MAX_SEED, description="Seed of the random faults and delays."
+    )
+
+    def behaviour(self, given: Mapping[str, object]) -> Behaviour:
+        """Return the profile's behaviour with the given overrides."""
+        profile = PROFILES[self.profile]
+        if self.overrides is None:
+            return profile
+        return replace(profile, **{name: getattr(self.overrides, name) for name in given})
+
+
+def read_settings(document: object, where: str = "") -> ProviderSettings:
+    """Return the settings of a document; missing values are those of the profile.
+
+    Raises:
+        ValueError: the document is invalid; the text names each place, starting with `where`.
+    """
+    try:
+        octets = json.dumps(document)
+        read = _Document.model_validate_json(octets)
+    except ValidationError as error:
+        raise ValueError(_describe_errors(error, where)) from None
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{where or 'the provider'}: {error}") from None
+    given = document["overrides"] if isinstance(document, dict) and read.overrides else {}
+    try:
+        behaviour = read.behaviour(given)
+    except ValidationError as error:
+        raise ValueError(_describe_errors(error, f"{where}.overrides".lstrip("."))) from None
+    return ProviderSettings(
+        behaviour=behaviour,
+        faults=tuple(read.faults),
+        token_endpoint=read.token_endpoint,
+        seed=read.seed,
+    )
+
+
+def fault_from(document: object) -> Fault | TokenFault:
+    """Return one fault from its document.
+
+    Raises `ValueError`: it is invalid; the text says where.
+    """
+    try:
+        return read_settings({"faults": [document]}).faults[0]
+    except ValueError as error:
+        raise ValueError(
+            str(error).replace("faults[0].", "").replace("faults[0]", "fault")
+        ) from None
+
+
+def document_schema() -> dict[str, Any]:
+    """Return the JSON Schema of the documents that `read_settings` takes."""
+    return _Document.model_json_schema()
+
+
+def _describe_errors(error: ValidationError, where: str) -> str:
+    problems = []
+    for problem in error.errors(include_url=False, include_context=False, include_input=False):
+        path = where
+        for part in problem["loc"]:
+            if part not in _TAGS:
+                path += f"[{part}]" if isinstance(part, int) else f".{part}"
+        message = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+            message = "there is no such key"
+        if problem["type"] == "enum" and problem["loc"][-1] == "step":
+            message += ", or 'token' for the token endpoint"
+        problems.append(f"{path.lstrip('.') or 'the provider'}: {message}")
+    return "; ".join(problems)
