@@ -25,7 +25,7 @@ from bench.options.dataclass_options import single_command
 from bench.process.open_files import raise_open_file_limit
 from bench.process.server_process import run, stop_signal, write_ready_file
 from bench.sandbox.fault_syntax import FAULT_FORM, fault_document, fault_words, override
-from bench.sandbox.settings_document import OVERRIDES, fault_from, read_settings
+from bench.sandbox.settings_document import OVERRIDES, describe, fault_from, read_settings
 from bench.sandbox.token_sandbox import TokenSandbox
 from xoauth2_proxy.sandbox.behaviour import ProviderProfile
 from xoauth2_proxy.sandbox.mock_mailboxes import PLAIN_REFRESH_TOKEN
@@ -370,7 +370,7 @@ def _client_line(options: _SandboxOptions, provider: TokenSandbox) -> str:
 
 def _table(settings: ProviderSettings) -> list[tuple[str, str, str]]:
     """Return the rows that describe the settings in effect and the faults."""
-    rows = settings.behaviour.describe()
+    rows = describe(settings.behaviour)
     endpoint = settings.token_endpoint
     rows.append(("ttl_seconds", f"{endpoint.ttl_seconds:g}", "Lifetime of access tokens."))
     rows.append(("rotation", endpoint.rotation.value, "What happens to a refresh token after use."))

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Annotated, Any
 
-from pydantic import BaseModel, Discriminator, Field, Tag, ValidationError
+from pydantic import BaseModel, Discriminator, Field, Tag, TypeAdapter, ValidationError
 
 from bench.sandbox.profiles import PROFILES
-from xoauth2_proxy.sandbox.behaviour import STRICT, Behaviour, ProviderProfile
+from xoauth2_proxy.sandbox.behaviour import STRICT, Behaviour, ProviderProfile, shown
 from xoauth2_proxy.sandbox.faults import MAX_FAULTS, Fault, TokenFault
 from xoauth2_proxy.sandbox.provider_settings import (
     MAX_SEED,
@@ -19,6 +19,7 @@ from xoauth2_proxy.sandbox.provider_settings import (
     TokenEndpointSettings,
 )
 
+_PERIODS = ("minute_seconds", "day_seconds")
 _TAGS = ("smtp", "token")
 OVERRIDES = tuple(field.name for field in fields(Behaviour))  # what `overrides` may hold
 
@@ -96,6 +97,16 @@ def fault_from(document: object) -> Fault | TokenFault:
         raise ValueError(
             str(error).replace("faults[0].", "").replace("faults[0]", "fault")
         ) from None
+
+
+def describe(behaviour: Behaviour) -> list[tuple[str, str, str]]:
+    """Return name, value and meaning of each setting that has an effect."""
+    rows = []
+    for name, setting in TypeAdapter(Behaviour).json_schema()["properties"].items():
+        value = getattr(behaviour, name)
+        if value and not (name in _PERIODS and value == setting["default"]):
+            rows.append((name, shown(value), str(setting["description"])))
+    return rows
 
 
 def document_schema() -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from bench.sandbox.profiles import PROFILES
-from bench.sandbox.settings_document import read_settings
+from bench.sandbox.settings_document import describe, read_settings
 from tests.support.raw_smtp import MAILBOX, RawSmtp, xoauth2
 from tests.support.sandbox import Sandbox, reply_fault
 from xoauth2_proxy.accounts.accounts import TlsMode
@@ -390,8 +390,9 @@ def test_every_text_is_a_reply(profile: ProviderProfile) -> None:
 
 
 def test_what_acts_is_told_with_its_meaning() -> None:
-    rows = {name: (value, meaning) for name, value, meaning in OUTLOOK.describe()}
+    rows = {name: (value, meaning) for name, value, meaning in describe(OUTLOOK)}
     assert rows["messages_per_minute"] == ("30", "Messages of a mailbox in a minute.")
     assert "messages_per_day" not in rows
     assert all(meaning for _, meaning in rows.values())
-    assert Behaviour(tls=TlsMode.NONE, withhold=frozenset({"B", "A"})).describe()[2][1] == "A B"
+    withholding = Behaviour(tls=TlsMode.NONE, withhold=frozenset({"B", "A"}))
+    assert describe(withholding)[2][1] == "A B"

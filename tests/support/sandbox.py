@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import KW_ONLY, dataclass, field, replace
+from typing import TYPE_CHECKING, Literal
 
 from bench.sandbox.token_sandbox import TokenSandbox
+from xoauth2_proxy.accounts.accounts import TlsMode
 from xoauth2_proxy.sandbox import app
 from xoauth2_proxy.sandbox.faults import Action, Fault, Step
-from xoauth2_proxy.sandbox.message_store import MAX_BYTES, MAX_RECORDS, Message, MessageStore
+from xoauth2_proxy.sandbox.message_store import Message, MessageStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,8 +59,8 @@ class AwaitableCounter:
 class WaitingStore(MessageStore):
     """A message store whose messages can be waited for."""
 
-    def __init__(self, max_bytes: int = MAX_BYTES, max_records: int = MAX_RECORDS) -> None:
-        super().__init__(max_bytes, max_records)
+    def __init__(self) -> None:
+        super().__init__()
         self._accepted = AwaitableCounter()
 
     def add(self, message: Message) -> Message:
@@ -81,13 +82,23 @@ class WaitingStore(MessageStore):
 class Sandbox(TokenSandbox):
     """A sandbox whose arrivals can be waited for; with `mints_tokens`, it issues tokens."""
 
-    mints_tokens: bool = field(default=False, kw_only=True)
+    _: KW_ONLY
+    mints_tokens: bool = False
+    tls: TlsMode | Literal["starttls", "implicit", "none"] | None = None  # None: as in the settings
+    withhold: frozenset[str] = frozenset()  # more EHLO keywords that are not offered
 
     received: WaitingStore = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        behaviour = self.settings.behaviour
+        behaviour = replace(
+            behaviour,
+            tls=behaviour.tls if self.tls is None else TlsMode(self.tls),
+            withhold=behaviour.withhold | self.withhold,
+        )
+        self.settings = replace(self.settings, behaviour=behaviour)
         super().__post_init__()
-        self.received = WaitingStore(self.max_received_bytes, self.max_records)
+        self.received = WaitingStore()
         self._arrivals: dict[Step, AwaitableCounter] = {}
 
     async def start(self) -> None:

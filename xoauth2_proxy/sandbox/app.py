@@ -5,16 +5,15 @@ It listens on loopback only.
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path  # noqa: TC003 - a dataclass field's type
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Self
 
-from xoauth2_proxy.accounts.accounts import TlsMode
 from xoauth2_proxy.network import is_loopback
 from xoauth2_proxy.sandbox.behaviour import ProviderProfile
 from xoauth2_proxy.sandbox.certificate_authority import CertificateAuthority
 from xoauth2_proxy.sandbox.faults import Fault, FaultScript, TokenFault
-from xoauth2_proxy.sandbox.message_store import MAX_BYTES, MAX_RECORDS, MessageStore
+from xoauth2_proxy.sandbox.message_store import MessageStore
 from xoauth2_proxy.sandbox.provider_settings import ProviderSettings
 from xoauth2_proxy.sandbox.provider_state import ProviderState
 from xoauth2_proxy.sandbox.refusals import format_address
@@ -50,10 +49,6 @@ class Sandbox:
     host: str = "127.0.0.1"
     smtp_port: int = 0  # 0: any free one
     http_port: int | None = 0  # None: no HTTP
-    tls: TlsMode | Literal["starttls", "implicit", "none"] | None = None  # None: as in the settings
-    withhold: frozenset[str] = frozenset()  # more EHLO keywords that are not offered
-    max_received_bytes: int = MAX_BYTES
-    max_records: int = MAX_RECORDS
 
     smtp_address: tuple[str, int] = field(init=False)
     http_url: str = field(init=False, default="")  # without a slash at the end; "": no HTTP
@@ -65,13 +60,8 @@ class Sandbox:
         self.host = "127.0.0.1" if self.host == "localhost" else self.host
         if not is_loopback(self.host):
             raise ValueError(f"the sandbox listens on loopback only, not on {self.host}")
-        self.received = MessageStore(self.max_received_bytes, self.max_records)
-        behaviour = self.settings.behaviour
-        self.behaviour = replace(
-            behaviour,
-            tls=behaviour.tls if self.tls is None else TlsMode(self.tls),
-            withhold=behaviour.withhold | self.withhold,
-        )
+        self.received = MessageStore()
+        self.behaviour = self.settings.behaviour
         self._faults: FaultScript[Fault] = FaultScript(self.settings.seed)
         for fault in self.settings.faults:
             self.add_fault(fault)

@@ -16,7 +16,6 @@ MAX_CONNECTIONS = 10_000
 IDLE_SECONDS = 300.0  # RFC 5321 §4.5.3.2.7: at least 5 minutes
 MAX_AUTH_LINE_BYTES = 12_288 + len("AUTH OAUTHBEARER ")  # RFC 4954 §4, for the base64
 _MAX_SECONDS = 86_400.0
-_PERIODS = ("minute_seconds", "day_seconds")
 
 STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -126,20 +125,11 @@ class Behaviour:
 
     def describe_limit(self, name: str) -> str:
         """Return a limit as the reason of a refusal, such as `limit max_recipients=100`."""
-        return f"limit {name}={_shown(getattr(self, name))}"
-
-    def describe(self) -> list[tuple[str, str, str]]:
-        """Return name, value and meaning of each setting that has an effect."""
-        properties = TypeAdapter(Behaviour).json_schema()["properties"]
-        rows = []
-        for name, setting in properties.items():
-            value = getattr(self, name)
-            if value and not (name in _PERIODS and value == setting["default"]):
-                rows.append((name, _shown(value), str(setting["description"])))
-        return rows
+        return f"limit {name}={shown(getattr(self, name))}"
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """Return a setting's value for people."""
     if isinstance(value, frozenset):
         return " ".join(sorted(value))
     return f"{value:g}" if isinstance(value, float) else str(value)
