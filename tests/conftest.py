@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import gc
+import os
 import sys
 from contextlib import AsyncExitStack
 from importlib.metadata import EntryPoints, entry_points
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 
     from tests.support.sandbox import Sandbox
     from xoauth2_proxy.oauth.refreshers import Refresher
+
+# Each test brings its certificate authority. To read those of this machine takes as long as a tenth
+# of the proxy's start, in each of the hundreds of processes that the tests start.
+os.environ["SSL_CERT_FILE"] = os.devnull
 
 settings.register_profile("default", deadline=None, max_examples=100)
 settings.register_profile("long", deadline=None, max_examples=5000)
