@@ -52,7 +52,7 @@ async def test_every_acknowledged_message_is_at_the_provider_once(
     start_process: StartProcess, provider: Sandbox, number: signal.Signals
 ) -> None:
     provider.add_fault(Fault(Step.END, Action.DELAY, nth=None, seconds=0.01))
-    proxy = await start_process(document(provider, max_connections=8), "--workers", "3")
+    proxy = await start_process(document(provider, max_connections=8), "--workers", "2")
     workers = pids(proxy.process.pid)
     acknowledged: list[str] = []
     clients = await load(proxy, acknowledged)

@@ -24,19 +24,19 @@ pytestmark = pytest.mark.one_loop
 async def test_kill_under_load_loses_nothing_and_counts_on(
     start_process: StartProcess, provider: Sandbox
 ) -> None:
-    proxy = await start_process(document(provider, max_connections=8), "--workers", "3")
+    proxy = await start_process(document(provider, max_connections=8), "--workers", "2")
     load = Load(proxy, clients=20)
-    await load.until_acknowledged(200)
+    await load.until_acknowledged(100)
     before = await figures(proxy)
     victim = min(pids(proxy.process.pid))
     os.kill(victim, signal.SIGKILL)
 
     async def it_is_replaced() -> bool:
-        return bool((await health(proxy))["workers"] == {"running": 3, "restarts": 1})
+        return bool((await health(proxy))["workers"] == {"running": 2, "restarts": 1})
 
     after_the_kill = await figures(proxy)
     await until(it_is_replaced)
-    await load.until_acknowledged(len(load.acknowledged) + 200)
+    await load.until_acknowledged(len(load.acknowledged) + 100)
     await load.end()
     after = await figures(proxy)
     for earlier, later in ((before, after_the_kill), (after_the_kill, after)):

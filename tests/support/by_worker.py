@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tests.support.proxy_process import ProxyProcess
     from tests.support.smtp_client import Client
 
-CLIENTS = 20  # at one time; two workers that are offered so many have some each, or soon
+CLIENTS = 8  # at one time; two workers that are offered so many have some each, or soon
 _ESTABLISHED = "01"
 
 

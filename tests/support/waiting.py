@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 # only what never comes ends the wait. A test has a few times as long (`timeout`, pyproject.toml).
 PATIENCE_SECONDS = 120.0
 
-_LOOK_EVERY_SECONDS = 0.01
+# Between two looks. What takes long is looked at less often: a look may cost a login or a page.
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.01, 0.1
 
 
 async def until(condition: Callable[[], bool | Awaitable[bool]]) -> None:
@@ -23,12 +24,14 @@ async def until(condition: Callable[[], bool | Awaitable[bool]]) -> None:
     Raises:
         TimeoutError: it never did.
     """
+    pause_seconds = _FIRST_PAUSE_SECONDS
     async with asyncio.timeout(PATIENCE_SECONDS):
         while True:
             verdict = condition()
             if await verdict if inspect.isawaitable(verdict) else verdict:
                 return
-            await asyncio.sleep(_LOOK_EVERY_SECONDS)
+            await asyncio.sleep(pause_seconds)
+            pause_seconds = min(1.2 * pause_seconds, _LONGEST_PAUSE_SECONDS)
 
 
 async def seconds_for(act: Awaitable[object]) -> float:

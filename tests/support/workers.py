@@ -73,6 +73,10 @@ async def log_in(proxy: ProxyProcess, mailbox: str = MAILBOX) -> Client:
     return client
 
 
+# Between two messages of a client: without it, a proxy that starts a worker has no time for that.
+_PAUSE_SECONDS = 0.1
+
+
 class Load:
     """Clients that send without end, and come again when their worker is gone.
 
@@ -108,3 +112,4 @@ class Load:
                 self.acknowledged.append(id_in(answer))
             else:
                 self.refusals.append(str(answer))
+            await asyncio.sleep(_PAUSE_SECONDS)
