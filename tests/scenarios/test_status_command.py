@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import socket
 from datetime import UTC, datetime, timedelta
@@ -9,18 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.support.beside import beside
 from tests.support.command_line import CommandLine
 from tests.support.identity_server import APPLICATION
 from tests.support.logins import provider_entry
+from tests.support.proxy_process import ProxyProcess
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
-    from tests.scenarios.conftest import StartProcess
     from tests.support.command_line import Said
     from tests.support.identity_server import IdentityProvider
-    from tests.support.proxy_process import ProxyProcess
 
 pytest_plugins = ["tests.support.identity"]
 pytestmark = pytest.mark.one_loop
@@ -52,7 +52,7 @@ WORDS = (
 )
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def closed_port() -> Iterator[int]:
     """A port that nobody listens on, and that nobody else is given."""
     with socket.socket() as held:
@@ -60,13 +60,14 @@ def closed_port() -> Iterator[int]:
         yield held.getsockname()[1]
 
 
-@pytest.fixture
-def document(identity_provider: IdentityProvider, closed_port: int) -> dict[str, object]:
-    school = provider_entry(identity_provider)
+@pytest.fixture(scope="module")
+def document(shared_identity_provider: IdentityProvider, closed_port: int) -> dict[str, object]:
+    shared_identity_provider.reset()
+    school = provider_entry(shared_identity_provider)
     application = school | {
         "grant": "client_credentials",
         "client_id": APPLICATION,
-        "client_secret": identity_provider.secret(APPLICATION),
+        "client_secret": shared_identity_provider.secret(APPLICATION),
     }
     last_day = datetime.now(UTC).date() + timedelta(days=ENDS_IN_DAYS - 1)
     nowhere = f"https://127.0.0.1:{closed_port}/token"
@@ -92,25 +93,31 @@ def document(identity_provider: IdentityProvider, closed_port: int) -> dict[str,
     }
 
 
-@pytest.fixture
-async def proxy(start_process: StartProcess, document: dict[str, object]) -> ProxyProcess:
-    """A proxy whose clients have used some of the mailboxes."""
-    proxy = await start_process(document)
+@pytest.fixture(scope="module")
+def proxy(
+    tmp_path_factory: pytest.TempPathFactory, document: dict[str, object]
+) -> Iterator[ProxyProcess]:
+    """A proxy whose clients have used some of the mailboxes, one for all tests: they only look."""
+    with beside(ProxyProcess(tmp_path_factory.mktemp("proxy"), document)) as process:
+        asyncio.run(use(process))
+        yield process
+
+
+async def use(proxy: ProxyProcess) -> None:
     for mailbox in USED:
         async with await proxy.connect() as client:
             await client.ehlo()
             code = (await client.auth_plain(mailbox, PASSWORD)).code
             assert code == (235 if mailbox == "well@example.com" else 454)
-    return proxy
 
 
 @pytest.fixture
 def command_line(
-    proxy: ProxyProcess, tmp_path: Path, identity_provider: IdentityProvider
+    proxy: ProxyProcess, shared_identity_provider: IdentityProvider
 ) -> Iterator[CommandLine]:
     """A command line beside the proxy; no command that a test ran showed a secret."""
-    made = CommandLine(tmp_path / "proxy.json", tmp_path)
-    made.secrets |= {identity_provider.secret(APPLICATION), WRONG_SECRET, ADMIN_TOKEN}
+    made = CommandLine(proxy.directory / "proxy.json", proxy.directory)
+    made.secrets |= {shared_identity_provider.secret(APPLICATION), WRONG_SECRET, ADMIN_TOKEN}
     yield made
     assert len(made.secrets) == 4, "the access token was not noticed"
     assert made.leaked(proxy.stdout, proxy.stderr) == []

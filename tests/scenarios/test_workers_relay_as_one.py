@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.beside import beside
 from tests.support.documents import account, id_in, upstream_at
+from tests.support.proxy_process import ProxyProcess
 from tests.support.smtp_client import message
 from tests.support.waiting import until
 from tests.support.workers import (
@@ -24,8 +26,11 @@ from tests.support.workers import (
     total,
 )
 from xoauth2_proxy import __version__
+from xoauth2_proxy.sandbox.app import Sandbox
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tests.scenarios.conftest import StartProcess
     from tests.support.sandbox import Sandbox
     from tests.support.smtp_client import Client
@@ -33,18 +38,20 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.one_loop
 
+OPENS = "open-sesame-8471"
+
 
 async def test_every_worker_takes_mail_and_the_figures_are_everyones(
     start_process: StartProcess, provider: Sandbox
 ) -> None:
-    proxy = await start_process(document(provider, max_connections=8), "--workers", "4")
+    proxy = await start_process(document(provider, max_connections=8), "--workers", "3")
     workers = pids(proxy.process.pid)
-    assert len(workers) == 4
+    assert len(workers) == 3
     before = {pid: open_files(pid) for pid in workers}
     clients: list[Client] = []
 
     async def every_worker_has_a_client() -> bool:
-        clients.extend(await asyncio.gather(*(log_in(proxy) for _ in range(40))))
+        clients.extend(await asyncio.gather(*(log_in(proxy) for _ in range(20))))
         return all(open_files(pid) > before[pid] for pid in workers)
 
     await until(every_worker_has_a_client)
@@ -61,24 +68,11 @@ async def test_every_worker_takes_mail_and_the_figures_are_everyones(
         return await total(proxy, "xoauth2_proxy_client_sessions") == 0
 
     await until(nobody_is_left)
-    assert (await health(proxy))["workers"] == {"running": 4, "restarts": 0}
+    assert (await health(proxy))["workers"] == {"running": 3, "restarts": 0}
     assert json.loads((proxy.directory / "ready.json").read_text())["pid"] == proxy.process.pid
     assert proxy.stdout.count("is ready on") == 1
     assert await proxy.stop() == 0
     assert "Traceback" not in proxy.stderr
-
-
-async def test_process_figures_are_sums_under_the_usual_names(
-    start_process: StartProcess, provider: Sandbox
-) -> None:
-    proxy = await start_process(document(provider), "--workers", "2")
-    found = await figures(proxy)
-    processes = [proxy.process.pid, *pids(proxy.process.pid)]
-    assert found["xoauth2_proxy_info", (("version", __version__),)] == 1
-    assert found["process_open_fds", ()] >= sum(open_files(pid) for pid in processes) - 4
-    assert found["process_resident_memory_bytes", ()] > 3 * 20_000_000
-    assert found["process_cpu_seconds_total", ()] > 0
-    assert not [labels for _, labels in found if "pid" in dict(labels)]
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
@@ -95,23 +89,54 @@ async def test_the_embedded_sandbox_serves_all_workers(
     assert await proxy.stop() == 0
 
 
-async def test_the_limit_on_clients_holds_for_all_workers_together(
+async def test_workers_that_cannot_start_are_told_with_their_reason(
     start_process: StartProcess, provider: Sandbox
 ) -> None:
-    settings = document(provider) | {"listener": {"max_connections": 10}}
-    proxy = await start_process(settings, "--workers", "3")
+    (provider.state_dir / "slots").touch()
+    with pytest.raises(AssertionError, match=r"no worker could start: .*File exists"):
+        await start_process(document(provider), "--workers", "2")
+
+
+# A proxy that three tests share: each leaves it as it was.
+
+WORKERS, MAX_CLIENTS = 2, 10
+
+
+@pytest.fixture(scope="module")
+def shared_proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProxyProcess]:
+    directory = tmp_path_factory.mktemp("proxy")
+    with beside(Sandbox(directory, http_port=None)) as provider:
+        accounts = [account(upstream=upstream_at(provider), password=OPENS)]
+        settings = {"accounts": accounts, "listener": {"max_connections": MAX_CLIENTS}}
+        with beside(ProxyProcess(directory, settings, "--workers", str(WORKERS))) as process:
+            yield process
+
+
+async def test_process_figures_are_sums_under_the_usual_names(shared_proxy: ProxyProcess) -> None:
+    found = await figures(shared_proxy)
+    processes = [shared_proxy.process.pid, *pids(shared_proxy.process.pid)]
+    assert found["xoauth2_proxy_info", (("version", __version__),)] == 1
+    assert found["process_open_fds", ()] >= sum(open_files(pid) for pid in processes) - 4
+    assert found["process_resident_memory_bytes", ()] > 3 * 20_000_000
+    assert found["process_cpu_seconds_total", ()] > 0
+    assert not [labels for _, labels in found if "pid" in dict(labels)]
+
+
+async def test_the_limit_on_clients_holds_for_all_workers_together(
+    shared_proxy: ProxyProcess,
+) -> None:
     clients = []
     while True:
-        client = await proxy.connect()
+        client = await shared_proxy.connect()
         if client.greeting.code == 421:
             await client.close()
             break
         clients.append(client)
-    assert len(clients) == 10
+    assert len(clients) == MAX_CLIENTS
     await clients.pop().close()
 
     async def there_is_room() -> bool:
-        clients.append(await proxy.connect())
+        clients.append(await shared_proxy.connect())
         return clients[-1].greeting.code == 220
 
     await until(there_is_room)
@@ -120,20 +145,11 @@ async def test_the_limit_on_clients_holds_for_all_workers_together(
 
 
 async def test_no_secret_is_in_a_workers_arguments_or_environment(
-    start_process: StartProcess, provider: Sandbox
+    shared_proxy: ProxyProcess,
 ) -> None:
-    password = "open-sesame-8471"
-    accounts = [account(upstream=upstream_at(provider), password=password)]
-    proxy = await start_process({"accounts": accounts}, "--workers", "2")
-    for pid in pids(proxy.process.pid):
+    workers = pids(shared_proxy.process.pid)
+    assert len(workers) == WORKERS
+    for pid in workers:
         told = started_with(pid)
         assert b"xoauth2_proxy.workers" in told
-        assert password.encode() not in told
-
-
-async def test_workers_that_cannot_start_are_told_with_their_reason(
-    start_process: StartProcess, provider: Sandbox
-) -> None:
-    (provider.state_dir / "slots").touch()
-    with pytest.raises(AssertionError, match=r"no worker could start: .*File exists"):
-        await start_process(document(provider), "--workers", "2")
+        assert OPENS.encode() not in told
