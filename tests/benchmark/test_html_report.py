@@ -496,6 +496,13 @@ async def look(browser: Browser, tmp_path: Path) -> AsyncIterator[Look]:
         yield Look(page, tmp_path)
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared_page(browser: Browser) -> AsyncIterator[Page]:
+    """A page for many documents: each test sets all that it relies on."""
+    async with chromium.page_in(browser) as page:
+        yield page
+
+
 in_the_shared_browser = pytest.mark.asyncio(loop_scope="module")
 
 
@@ -518,7 +525,10 @@ async def test_the_page_opens_without_a_complaint_or_a_request(look: Look) -> No
 @pytest.mark.outside
 @in_the_shared_browser
 @pytest.mark.parametrize("name", DOCUMENTS)
-async def test_nothing_overflows_overlaps_or_is_cut_off(look: Look, name: str) -> None:
+async def test_nothing_overflows_overlaps_or_is_cut_off(
+    shared_page: Page, name: str, tmp_path: Path
+) -> None:
+    look = Look(shared_page, tmp_path)
     await look.open(DOCUMENTS[name]())
     for width in (320, 390, 700, 1280):
         await look.page.set_viewport_size({"width": width, "height": 800})
@@ -588,7 +598,7 @@ async def test_hostile_words_run_nothing_in_the_browser(look: Look) -> None:
 @in_the_shared_browser
 async def test_pictures_for_a_person_to_look_at(look: Look, tmp_path: Path) -> None:
     schemes: tuple[Literal["light", "dark"], ...] = ("light", "dark")
-    for scheme, width in itertools.product(schemes, (1100, 390)):
+    for scheme, width in zip(schemes, (1100, 390), strict=True):
         await look.page.emulate_media(color_scheme=scheme)
         await look.page.set_viewport_size({"width": width, "height": 800})
         await look.open(troubled())

@@ -54,8 +54,7 @@ async def test_a_browser_searches_and_deletes(sandbox: Sandbox, page: Page) -> N
     assert len(sandbox.received) == 0
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1200, 390])
+@pytest.mark.parametrize(("width", "scheme"), [(1200, "light"), (390, "dark")])
 async def test_a_browser_shows_it_without_complaint(
     sandbox: Sandbox, page: Page, scheme: str, width: int, tmp_path: Path
 ) -> None:
@@ -190,8 +189,7 @@ async def test_html_is_shown_as_it_looks_and_can_do_nothing(
         }
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1200, 390])
+@pytest.mark.parametrize(("width", "scheme"), [(1200, "light"), (390, "dark")])
 async def test_a_browser_shows_what_was_refused(
     sandbox: Sandbox, page: Page, scheme: str, width: int
 ) -> None:
