@@ -64,9 +64,9 @@ def test_custom_run_and_output_file(tmp_path: Path) -> None:
     assert "Results saved to: here.json" in out
 
 
-async def test_json_is_all_there_is_on_standard_output(tmp_path: Path) -> None:
-    async with scripted_server() as server:
-        code, out, errors = await outcome(tmp_path, *options(server, "--json"))
+def test_json_is_all_there_is_on_standard_output(tmp_path: Path) -> None:
+    with beside(scripted_server()) as server:
+        code, out, errors = invoked(tmp_path, *options(server, "--json"))
     assert (code, errors) == (0, "")
     assert strict_json(out)["results"]["successful"] == 100
     assert not os.listdir(tmp_path)
@@ -139,14 +139,13 @@ def test_a_state_directory_that_is_not_there_is_not_made(tmp_path: Path) -> None
     assert "--state-dir" in errors
 
 
-async def test_a_password_in_the_environment_is_not_sent_as_a_mock_token(tmp_path: Path) -> None:
+def test_a_password_in_the_environment_is_not_sent_as_a_mock_token(tmp_path: Path) -> None:
     (tmp_path / "state").mkdir()
-    async with scripted_server() as server:
+    with beside(scripted_server()) as server:
         arguments = ("--port", str(server.port), "--use-mock-tokens", "--num-emails", "2")
         variables = {"XOAUTH2_BENCH_PASSWORD": "the real one"}
         state = ("--state-dir", str(tmp_path / "state"))
-        async with command(tmp_path, *arguments, *state, environment=variables) as running:
-            await running.end()
+        invoked(tmp_path, *arguments, *state, environment=variables)
     sent = b"".join(server.commands)
     assert b"AUTH XOAUTH2" in sent
     assert not any(b"the real one" in _decoded(line) for line in server.commands)

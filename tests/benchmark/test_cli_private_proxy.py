@@ -79,10 +79,9 @@ def test_quick_with_mock_tokens_starts_a_proxy_and_ends_it(
     assert "  Lost:          0\n" in out
 
 
-async def test_one_mock_mailbox(tmp_path: Path, place: dict[str, str]) -> None:
+def test_one_mock_mailbox(tmp_path: Path, place: dict[str, str]) -> None:
     arguments = ("--use-mock-tokens", "--from", "test.account2@outlook.com", "--num-emails", "30")
-    async with command(tmp_path, *arguments, environment=place) as running:
-        code, out, errors = await running.end()
+    code, out, errors = invoked(tmp_path, *arguments, environment=place)
     assert code == 0, out + errors
     assert_clean(strict_json(only_file(tmp_path).read_text()), 30)
 

@@ -18,13 +18,14 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from tests.benchmark.runs import command, only_file, strict_json, validate
+from tests.benchmark.runs import invoked, only_file, strict_json, validate
+from tests.support.beside import beside
 from tests.support.mail_server import MailServer
 from tests.support.programs import program
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Iterator, Mapping
 
     import trustme
 
@@ -93,7 +94,7 @@ async def answers(port: int) -> bool:
     return False
 
 
-async def measured(
+def measured(
     folder: Path,
     *arguments: str,
     environment: Mapping[str, str] | None = None,
@@ -102,8 +103,7 @@ async def measured(
 ) -> dict[str, Any]:
     """Run the command and return its document."""
     more = ("--num-emails", str(messages), "--concurrent", "10")
-    async with command(folder, *arguments, *more, environment=environment) as running:
-        ended, out, errors = await running.end()
+    ended, out, errors = invoked(folder, *arguments, *more, environment=environment)
     assert ended == code, out + errors
     document = strict_json(only_file(folder).read_text())
     validate(document)
@@ -120,9 +120,9 @@ async def measured(
     ],
     ids=["kept", "pipelined", "seven-a-connection", "recipients"],
 )
-async def test_smtp_sink_keeps_what_was_counted(tmp_path: Path, behaviour: tuple[str, ...]) -> None:
-    async with smtp_sink("-a") as sink:
-        document = await measured(tmp_path, "--port", str(sink.port), "--no-auth", *behaviour)
+def test_smtp_sink_keeps_what_was_counted(tmp_path: Path, behaviour: tuple[str, ...]) -> None:
+    with beside(smtp_sink("-a")) as sink:
+        document = measured(tmp_path, "--port", str(sink.port), "--no-auth", *behaviour)
         assert sink.numbers() == list(range(_MESSAGES))
     results = document["results"]
     assert (results["successful"], results["failed"]) == (_MESSAGES, 0)
@@ -131,18 +131,18 @@ async def test_smtp_sink_keeps_what_was_counted(tmp_path: Path, behaviour: tuple
     assert results["phases"]["connect"]["count"] >= expected
 
 
-async def test_smtp_sink_that_refuses_is_counted_as_refusing(tmp_path: Path) -> None:
-    async with smtp_sink("-a", "-f", "RCPT") as sink:
-        document = await measured(tmp_path, "--port", str(sink.port), "--no-auth", code=1)
+def test_smtp_sink_that_refuses_is_counted_as_refusing(tmp_path: Path) -> None:
+    with beside(smtp_sink("-a", "-f", "RCPT")) as sink:
+        document = measured(tmp_path, "--port", str(sink.port), "--no-auth", code=1)
         assert sink.numbers() == []
     assert document["results"]["failed"] == _MESSAGES
     assert [(error["code"], error["count"]) for error in document["errors"]] == [("500", _MESSAGES)]
 
 
-async def test_smtp_sink_is_driven_at_a_rate(tmp_path: Path) -> None:
-    async with smtp_sink("-a") as sink:
+def test_smtp_sink_is_driven_at_a_rate(tmp_path: Path) -> None:
+    with beside(smtp_sink("-a")) as sink:
         arguments = ("--port", str(sink.port), "--no-auth", "--arrival-rate", "100")
-        document = await measured(tmp_path, *arguments)
+        document = measured(tmp_path, *arguments)
         assert sink.numbers() == list(range(_MESSAGES))
     assert document["results"]["total_time_seconds"] >= (_MESSAGES - 1) / 100
 
@@ -154,11 +154,11 @@ def key() -> rsa.RSAPrivateKey:
 
 
 @pytest.fixture
-async def mail_server(key: rsa.RSAPrivateKey, authority: trustme.CA) -> AsyncIterator[MailServer]:
+def mail_server(key: rsa.RSAPrivateKey, authority: trustme.CA) -> Iterator[MailServer]:
     public = key.public_key().public_bytes(
         serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     )
-    async with MailServer(authority, ISSUER, KEY_ID, public.decode()) as server:
+    with beside(MailServer(authority, ISSUER, KEY_ID, public.decode())) as server:
         yield server
 
 
@@ -177,28 +177,26 @@ def arguments_for(server: MailServer, mechanism: str) -> tuple[str, ...]:
 
 
 @pytest.mark.parametrize("mechanism", ["xoauth2", "oauthbearer"])
-async def test_postfix_delivers_what_was_counted(
+def test_postfix_delivers_what_was_counted(
     tmp_path: Path, key: rsa.RSAPrivateKey, mail_server: MailServer, mechanism: str
 ) -> None:
     environment = {"XOAUTH2_BENCH_PASSWORD": token(key, MAILBOX)}
-    document = await measured(
-        tmp_path, *arguments_for(mail_server, mechanism), environment=environment
-    )
+    document = measured(tmp_path, *arguments_for(mail_server, mechanism), environment=environment)
     results = document["results"]
     assert (results["successful"], results["failed"]) == (_MESSAGES, 0), mail_server.log
     assert results["phases"]["auth"]["count"] == 10
     # Postfix says 250 when a message is in its queue; Dovecot's Maildir gets it later.
-    await until(lambda: len(mail_server.received) == _MESSAGES)
+    asyncio.run(until(lambda: len(mail_server.received) == _MESSAGES))
     assert numbers(mail_server.received) == list(range(_MESSAGES))
 
 
-async def test_a_token_of_somebody_else_is_refused_by_dovecot_each_time(
+def test_a_token_of_somebody_else_is_refused_by_dovecot_each_time(
     tmp_path: Path, key: rsa.RSAPrivateKey, mail_server: MailServer
 ) -> None:
     environment = {"XOAUTH2_BENCH_PASSWORD": token(key, "director@example.test")}
     # Few: each refusal takes longer than the last, as Dovecot sees where they come from.
     arguments = arguments_for(mail_server, "xoauth2")
-    document = await measured(tmp_path, *arguments, environment=environment, code=1, messages=4)
+    document = measured(tmp_path, *arguments, environment=environment, code=1, messages=4)
     codes = {error["code"] for error in document["errors"]}
     assert (document["results"]["failed"], codes) == (4, {"535"}), mail_server.log
     assert mail_server.received == []

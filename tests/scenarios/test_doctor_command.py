@@ -170,7 +170,7 @@ async def test_an_unknown_mailbox_is_wrong_usage(
     command_line: CommandLine, identity_provider: IdentityProvider
 ) -> None:
     command_line.write(document(identity_provider))
-    command = await command_line.run("doctor", "scaner@example.test", "--json")
+    command = await command_line.ask("doctor", "scaner@example.test", "--json")
     assert command.code == 2
     assert command.stdout == ""
     assert f"there is no enabled account scaner@example.test; did you mean {MAILBOX}?" in (

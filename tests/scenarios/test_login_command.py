@@ -176,7 +176,7 @@ async def test_ctrl_c_ends_the_wait_without_a_fuss(command_line: CommandLine, wa
 
 
 async def test_the_end_of_the_input_is_an_answer(command_line: CommandLine) -> None:
-    command = await command_line.run("login", ALICE, "--paste")
+    command = await command_line.ask("login", ALICE, "--paste")
     assert command.code == 1
     assert "nothing was pasted" in command.stderr
 
