@@ -24,9 +24,10 @@ from bench.runs.process_messages import Start
 from bench.runs.run_request import RunRequest
 from bench.targets.target import Target
 from bench.targets.target_request import TargetRequest
-from tests.benchmark.runs import command, only_file, plan, strict_json, validate
+from tests.benchmark.runs import command, invoked, only_file, plan, strict_json, validate
 from tests.benchmark.scripted_server import PASSWORD, ScriptedServer, scripted_server
 from tests.benchmark.trial import Trial, codes
+from tests.support.beside import beside
 from tests.support.waiting import PATIENCE_SECONDS, until
 
 if TYPE_CHECKING:
@@ -88,43 +89,71 @@ def several(server: ScriptedServer, target: TargetRequest | None = None, **chang
     return Several(server, plan(**({"processes": 2} | changes)), target)
 
 
-async def test_each_message_is_sent_once_by_one_of_the_processes() -> None:
-    async with scripted_server() as server:
-        trial = several(server, num_emails=100, concurrent=7, processes=3)
-        async with trial.running():
-            pass
-        assert trial.arrived(server) == list(range(100))
-        assert server.connections == 7
+MAILBOXES = tuple(f"bench{index}@example.org" for index in range(4))
+
+
+@pytest.fixture(scope="module")
+def whole() -> tuple[Several, ScriptedServer]:
+    """A run that went well, and the server that it was sent to."""
+
+    async def run() -> tuple[Several, ScriptedServer]:
+        workload = Workload(sizes=Sizes.parse("600:1,9k:1"), recipients=Recipients.parse("1-4"))
+        load: dict[str, Any] = {
+            "num_emails": 100,
+            "concurrent": 8,
+            "mailboxes": MAILBOXES,
+            "workload": workload,
+        }
+        async with scripted_server() as server:
+            trial = several(server, **load, processes=3)
+            # As if the run had been prepared long before its processes were started.
+            trial.messages._date = "Thu, 20 Nov 2025 05:45:00 +0000"
+            async with trial.running():
+                pass
+        return trial, server
+
+    return asyncio.run(run())
+
+
+def test_each_message_is_sent_once_by_one_of_the_processes(
+    whole: tuple[Several, ScriptedServer],
+) -> None:
+    trial, server = whole
+    assert trial.arrived(server) == list(range(100))
+    assert server.connections == 8
     result = trial.result()
     assert (result.planned, result.succeeded, result.not_attempted) == (100, 100, 0)
     assert trial.recorder.in_flight == 0
-    assert result.phases.connect.count == 7
+    assert result.phases.connect.count == 8
     assert 0 < (result.latency.max_seconds or 0) <= result.wall_seconds
 
 
-async def test_the_messages_are_those_that_the_parent_can_write_again() -> None:
-    workload = Workload(sizes=Sizes.parse("600:1,9k:1"), recipients=Recipients.parse("1-4"))
-    async with scripted_server() as server:
-        trial = several(server, num_emails=30, concurrent=3, workload=workload)
-        # As if the run had been prepared long before its processes were started.
-        trial.messages._date = "Thu, 20 Nov 2025 05:45:00 +0000"
-        async with trial.running():
-            pass
-        for one in server.accepted:
-            number = trial.messages.number(one.message_id)
-            assert number is not None
-            assert one.sha256 == trial.messages.sha256(number, one.mailbox)
-            assert one.forward_paths == trial.messages.forward_paths(number)
+def test_the_messages_are_those_that_the_parent_can_write_again(
+    whole: tuple[Several, ScriptedServer],
+) -> None:
+    trial, server = whole
+    for one in server.accepted:
+        number = trial.messages.number(one.message_id)
+        assert number is not None
+        assert one.sha256 == trial.messages.sha256(number, one.mailbox)
+        assert one.forward_paths == trial.messages.forward_paths(number)
 
 
-async def test_mailboxes_are_dealt_to_the_connections_as_without_processes() -> None:
-    mailboxes = tuple(f"bench{index}@example.org" for index in range(4))
-    async with scripted_server() as server:
-        trial = several(server, num_emails=40, concurrent=8, processes=2, mailboxes=mailboxes)
-        async with trial.running():
-            pass
-        logins = [line for line in server.commands if line.startswith(b"AUTH")]
+def test_mailboxes_are_dealt_to_the_connections_as_without_processes(
+    whole: tuple[Several, ScriptedServer],
+) -> None:
+    logins = [line for line in whole[1].commands if line.startswith(b"AUTH")]
     assert sorted(logins.count(line) for line in set(logins)) == [2, 2, 2, 2]
+
+
+def test_what_the_processes_used_is_added_up(whole: tuple[Several, ScriptedServer]) -> None:
+    load = whole[0].load
+    figures = load.figures(100, 0)
+    assert figures.processes == 3
+    # What this process needed to keep the account is the load's as well.
+    assert figures.cpu_seconds > load.usage.cpu_seconds > 0
+    assert 0 < figures.cpu_share <= 1
+    assert figures.loop_lag.max_seconds is not None
 
 
 async def test_arrivals_of_all_processes_together_keep_the_rate() -> None:
@@ -242,9 +271,9 @@ async def test_a_process_that_cannot_start_ends_the_run_before_the_first_message
         missing = TargetRequest(
             state_dir=tmp_path, tls=Tls.STARTTLS, ca_file=tmp_path / "missing.pem"
         )
-        trial = several(server, missing, num_emails=10, concurrent=3, processes=3)
+        trial = several(server, missing, num_emails=10, concurrent=3)
         with pytest.raises(
-            LoadProcessesError, match=r"process . of 3 did not start: exit code 1, "
+            LoadProcessesError, match=r"process . of 2 did not start: exit code 1, "
         ):
             await trial.load.run()
         assert server.connections == 0
@@ -256,28 +285,15 @@ async def test_the_secret_is_in_no_argument_and_no_environment(
 ) -> None:
     monkeypatch.setenv("XOAUTH2_BENCH_PASSWORD", PASSWORD)
     async with scripted_server(ScriptedServer(hold_after=0)) as server:
-        trial = several(server, num_emails=6, concurrent=3, processes=3)
+        trial = several(server, num_emails=6, concurrent=3)
         async with trial.running():
             await server.held(3)
             pids = trial.load.pids
             seen = b"".join(map(shown, pids))
             server.released.set()
-    assert len(pids) == 3
+    assert len(pids) == 2
     assert b"bench.runs.load_process" in seen
     assert PASSWORD.encode() not in seen
-
-
-async def test_what_the_processes_used_is_added_up() -> None:
-    async with scripted_server() as server:
-        trial = several(server, num_emails=300, concurrent=6, processes=2)
-        async with trial.running():
-            pass
-    figures = trial.load.figures(300, 0)
-    assert figures.processes == 2
-    # What this process needed to keep the account is the load's as well.
-    assert figures.cpu_seconds > trial.load.usage.cpu_seconds > 0
-    assert 0 < figures.cpu_share <= 1
-    assert figures.loop_lag.max_seconds is not None
 
 
 def shown(pid: int) -> bytes:
@@ -390,11 +406,8 @@ async def test_no_process_outlives_one_that_was_killed(tmp_path: Path) -> None:
         await running.process.wait()
 
 
-async def test_more_processes_than_connections_are_refused(tmp_path: Path) -> None:
-    async with (
-        scripted_server() as server,
-        command(tmp_path, *arguments(server), "--concurrent", "1") as running,
-    ):
-        code, _, errors = await running.end()
+def test_more_processes_than_connections_are_refused(tmp_path: Path) -> None:
+    with beside(scripted_server()) as server:
+        code, _, errors = invoked(tmp_path, *arguments(server), "--concurrent", "1")
     assert (code, server.connections) == (2, 0)
     assert "--processes" in errors
