@@ -24,7 +24,7 @@ pytestmark = pytest.mark.one_loop
 
 LOGIN = ("--from", "someone@example.org", "--password", PASSWORD, "--yes")
 REPEATS = int(os.environ.get("BENCH_INTERRUPTIONS", "1"))
-LATEST_SECONDS = 0.7
+LATEST_SECONDS = 0.4
 RAMP = ("--arrival-rate", "150", "--ramp-from", "10", "--ramp-seconds", "3")
 OVERLOAD = ("--arrival-rate", "5000", "--concurrent", "2", "--max-lateness", "0.1")
 THREE = ("--processes", "3")

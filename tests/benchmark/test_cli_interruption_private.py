@@ -21,7 +21,7 @@ __all__ = ["place"]
 pytestmark = pytest.mark.one_loop
 
 REPEATS = int(os.environ.get("BENCH_INTERRUPTIONS", "1"))
-LATEST_SECONDS = 1.0
+LATEST_SECONDS = 0.5
 CASE = Path(__file__).parents[2] / "docs" / "scenarios" / "outlook-three-connections.toml"
 # Each goes on for longer than that.
 MODES = {

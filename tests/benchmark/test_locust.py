@@ -135,7 +135,8 @@ async def test_failures_are_told_apart_by_what_failed_and_by_reply_code(tmp_path
         return "250 ok" if number % 2 else "452 4.2.2 full"
 
     login = ("--mailbox", "a@example.org,b@example.org")
-    async with scripted_server(ScriptedServer(reply_to_content=reply)) as server:
+    slow = ScriptedServer(reply_to_content=reply, delay_seconds=lambda _: 0.05)
+    async with scripted_server(slow) as server:
         secret = {"XOAUTH2_BENCH_PASSWORD": PASSWORD}
         arguments = (*HEADLESS, *address(server.port), *login)
         async with locust(tmp_path, *arguments, environment=secret) as running:

@@ -43,9 +43,11 @@ def unbuffered(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.mark.parametrize(
-    "arguments",
-    [("--help",), ("--list",), ("--version",), ("schema",), ("sweep", "--help"), VERIFY],
-    ids=" ".join,
+    ("arguments", "unbuffered"),
+    [
+        *((one, "") for one in (("--list",), ("--version",), ("sweep", "--help"), VERIFY)),
+        *((one, each) for one in (("--help",), ("schema",)) for each in ("", "1")),
+    ],
 )
 def test_output_that_cannot_be_written_is_said_in_one_line(
     arguments: tuple[str, ...], unbuffered: str, tmp_path: Path

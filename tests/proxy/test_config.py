@@ -1139,7 +1139,7 @@ SAMPLES = (
 
 class TestAnything:
     @settings(
-        max_examples=200,
+        max_examples=settings().max_examples,
         deadline=None,
         suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
     )
@@ -1153,7 +1153,7 @@ class TestAnything:
             str(error).encode()
 
     @settings(
-        max_examples=200,
+        max_examples=settings().max_examples,
         deadline=None,
         suppress_health_check=[HealthCheck.function_scoped_fixture],
     )

@@ -415,7 +415,7 @@ class PoolStates(RuleBasedStateMachine):
 
 
 PoolStates.TestCase.settings = settings(
-    max_examples=settings().max_examples // 2, stateful_step_count=40, deadline=None
+    max_examples=settings().max_examples // 4, stateful_step_count=40, deadline=None
 )
 test_pool_keeps_its_promises = PoolStates.TestCase
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from keyring.backends import fail, null
 
 from tests.support.keyrings import Keyring, keyring_in_use
+from xoauth2_proxy.oauth.stores import encryption
 from xoauth2_proxy.oauth.stores.encryption import NO_ENCRYPTION, GrantCipher, key_from_keyring
 
 if TYPE_CHECKING:
@@ -24,6 +25,12 @@ OLD_TEXT = "an-older-key-of-the-operator"
 GENERATED = Fernet.generate_key().decode()
 OCTETS = b'{"refresh_token": "rt-secret"}'
 KEYS = [pytest.param(TEXT, id="text"), pytest.param(GENERATED, id="generated")]
+
+
+@pytest.fixture(autouse=True)
+def _keys_are_stretched_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the relay stretches them, each takes a fifth of a second."""
+    monkeypatch.setitem(encryption._SCRYPT, "n", 2**10)
 
 
 def salt_of(document: bytes) -> bytes:

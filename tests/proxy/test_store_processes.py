@@ -21,7 +21,7 @@ pytestmark = pytest.mark.one_loop
 MAILBOX = "someone@example.com"
 PROCESSES = 3
 TIMES = 30
-KILLS = 20
+KILLS = 8
 
 
 @pytest.fixture(params=["file", REDIS])

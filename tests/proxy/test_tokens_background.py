@@ -85,7 +85,7 @@ async def test_a_mailbox_in_use_never_waits_and_asks_no_more_than_need_be(
     source: TokenSource, refresher: ScriptedRefresher, clock: Clock
 ) -> None:
     await source.token_for(APPLICATION)
-    for _ in range(12):  # a message every 20 hours
+    for _ in range(6):  # a message every 20 hours
         await pass_seconds(clock, 20 * 3600.0, step=60.0)
         before = len(refresher.asked)
         refresher.may_answer.clear()
@@ -93,7 +93,7 @@ async def test_a_mailbox_in_use_never_waits_and_asks_no_more_than_need_be(
         refresher.may_answer.set()
         assert len(refresher.asked) == before
     # At 2,880 to 3,000 s of a token's 3,600.
-    assert 12 * 20 * 3600 / 3060 <= len(refresher.asked) <= 12 * 20 * 3600 / 2870
+    assert 6 * 20 * 3600 / 3060 <= len(refresher.asked) <= 6 * 20 * 3600 / 2870
 
 
 async def test_a_mailbox_not_used_for_a_day_is_left_in_peace(

@@ -277,6 +277,6 @@ class SourceStates(RuleBasedStateMachine):
 
 
 SourceStates.TestCase.settings = settings(
-    max_examples=settings().max_examples // 2, stateful_step_count=40, deadline=None
+    max_examples=settings().max_examples // 4, stateful_step_count=40, deadline=None
 )
 test_token_sources_keep_their_promises = SourceStates.TestCase

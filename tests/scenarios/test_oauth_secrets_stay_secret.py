@@ -50,7 +50,11 @@ if TYPE_CHECKING:
     from tests.support.proxy_process import ProxyProcess
 
 pytest_plugins = ["tests.support.identity"]
-pytestmark = pytest.mark.one_loop
+pytestmark = [
+    pytest.mark.one_loop,
+    # Of the service account's, which the token endpoint verifies.
+    pytest.mark.filterwarnings("ignore::jwt.warnings.InsecureKeyLengthWarning"),
+]
 
 TOKEN_VARIABLE = "XOAUTH2_PROXY_ADMIN_TOKEN"
 

@@ -32,7 +32,7 @@ pytestmark = pytest.mark.one_loop
 CONNECTIONS = 10
 LIMITS = {"max_connections": CONNECTIONS, "max_messages_per_connection": 1}
 MESSAGES = 300  # at least; and as many as it takes to see several tokens end
-PAUSE_SECONDS = 0.05  # after each, so that the time until tokens end is not spent on sending alone
+PAUSE_SECONDS = 0.15  # after each, so that the time until tokens end is not spent on sending alone
 LIVES = 3
 
 

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from tests.support.betrayed import rsa_leaf
+from tests.support.betrayed import rsa_leaf, service_account_key
 from tests.support.documents import upstream_at
 from tests.support.logins import provider_entry
 from tests.support.sign_ins import ALICE
@@ -138,7 +138,7 @@ class Exposed:
 
     def _of_google(self) -> list[Document]:
         key = self.directory / "key.json"
-        pem = rsa_leaf().private_key_pem.bytes()
+        pem = service_account_key()
         self.planted.add("a private key", pem.decode().splitlines()[2])
         key.write_text(
             json.dumps(

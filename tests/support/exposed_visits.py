@@ -76,11 +76,15 @@ async def look_at_everything(proxy: ProxyProcess, exposed: Exposed, token: str) 
     mailboxes = [*exposed.passwords, "nobody@example.com"]
     asked = [*PATHS, *(f"/accounts/{quote(mailbox)}" for mailbox in mailboxes)]
     asked += [f"/mailboxes/revoke?mailbox={quote(mailbox)}" for mailbox in mailboxes[:3]]
+    refused = [*PATHS, *asked[-4:]]  # whoever is refused sees the same of every mailbox
     async with Browser(proxy.admin_url) as browser:
         return [
             shown(await browser.get(path, Authorization=header))
-            for header in (f"Bearer {token}", f"Bearer {wrong}", f"Basic {wrong}", "")
-            for path in asked
+            for header, paths in (
+                (f"Bearer {token}", asked),
+                *((other, refused) for other in (f"Bearer {wrong}", f"Basic {wrong}", "")),
+            )
+            for path in paths
         ]
 
 
