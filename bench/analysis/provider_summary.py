@@ -12,12 +12,10 @@ from dataclasses import fields
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from bench.sandbox.profiles import PROFILES
-from xoauth2_proxy.sandbox.behaviour import Behaviour, ProviderProfile
-from xoauth2_proxy.sandbox.provider_settings import TokenEndpointSettings
-
 if TYPE_CHECKING:
     from bench.analysis.documents import Document
+    from xoauth2_proxy.sandbox.behaviour import Behaviour
+    from xoauth2_proxy.sandbox.provider_settings import TokenEndpointSettings
 
 _MOST_FAULTS = 5  # told one by one
 _MOST_LETTERS = 80  # of one fault: a reply's text can be long
@@ -49,6 +47,11 @@ def flat(found: Mapping[str, object]) -> dict[str, object]:
 
 def summary(found: Mapping[str, object]) -> str:
     """Return the settings in one line: `outlook, rtt 80 ms, faults: end:drop:rate=0.01`."""
+    # With pydantic behind them, they would be half of a run's start.
+    from bench.sandbox.profiles import PROFILES
+    from xoauth2_proxy.sandbox.behaviour import ProviderProfile
+    from xoauth2_proxy.sandbox.provider_settings import TokenEndpointSettings
+
     behaviour, endpoint = (
         one if isinstance(one, Mapping) else {}
         for one in (found.get("behaviour"), found.get("token_endpoint"))

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, NoReturn
 import typer
 
 from bench.commands import run_outcome
-from bench.options import scenario_request
 from bench.options.request_builder import output_of, request_of
 from bench.plan.scenarios import COMPARE
 from bench.process.child_process import StartInterrupted
@@ -41,6 +40,8 @@ def run(options: RunOptions, given: Collection[str]) -> NoReturn:
     if options.scenario_file is None:
         request = request_of(options)
     else:
+        from bench.options import scenario_request  # with pydantic
+
         options, request = scenario_request.applied(options.scenario_file, options, given)
     out = output_of(options)
     _confirm(request.plan, out)

@@ -13,9 +13,6 @@ from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-
 from bench.analysis import comparability, provider_summary
 from bench.analysis.documents import SCHEMA_VERSION
 from bench.reports import comparison_table, findings, formatting
@@ -26,6 +23,9 @@ from bench.reports.setting_labels import labelled
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
+
+    from jinja2 import Environment
+    from markupsafe import Markup
 
 _PACKAGE = "bench.reports"
 _FOLDER = "html"
@@ -68,6 +68,9 @@ def write(document: Mapping[str, Any], path: Path) -> None:
 @cache
 def _theme() -> tuple[Environment, Markup, str]:
     """Return the templates, the style sheet, and the security policy that allows only it."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined  # when a page is written
+    from markupsafe import Markup
+
     style = resources.files(_PACKAGE).joinpath(_FOLDER, "report.css").read_text("utf-8")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     policy = (

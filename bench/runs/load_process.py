@@ -30,7 +30,7 @@ from bench.runs.process_messages import (
     frame,
     orders,
 )
-from bench.targets.target import tls_context
+from bench.targets.target_request import tls_context
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

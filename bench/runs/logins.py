@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 from bench.client.login import ClientLogin, Mechanism
 from bench.targets.target_request import TargetError
 from xoauth2_proxy.sandbox.state_directory import load_signing_key
-from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokens
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from bench.runs.run_request import RunRequest
+    from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokens
 
 _TOKEN_SECONDS = 3600.0  # as at providers
 
@@ -35,6 +35,9 @@ def logins_of(request: RunRequest, state_dir: Path) -> list[ClientLogin]:
             f"There is no {state_dir}, where the key of the mock tokens should be: give the "
             "--state-dir of the proxy or sandbox that is to take them."
         )
+    # A load with passwords does without the library for tokens, in each of its processes.
+    from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokens
+
     try:
         tokens = MockTokens(load_signing_key(state_dir))
     except (OSError, ValueError) as error:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -21,6 +20,7 @@ from prometheus_client.registry import Collector
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
 
+    from aiohttp import web
     from prometheus_client import Metric
 
     from bench.measurement.recorder import Recorder
@@ -97,6 +97,8 @@ async def serving_metrics(port: int | None, collector: Collector) -> AsyncIterat
     if port is None:
         yield ""
         return
+    from aiohttp import web  # when a run is watched
+
     registry = CollectorRegistry()
     registry.register(collector)
 

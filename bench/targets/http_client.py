@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-import aiohttp
-
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -24,6 +22,8 @@ async def fetch(url: str, query: Mapping[str, str] | None = None, *, method: str
     Raises:
         FetchFailed: there is no response, an error, or one that is too large.
     """
+    import aiohttp  # a third of a run's start, and a run without a sandbox asks nothing
+
     timeout = aiohttp.ClientTimeout(total=_REQUEST_SECONDS)
     octets = bytearray()
     try:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import ssl
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
-
-import aiohttp
 
 from bench.client.endpoint import Endpoint, Tls
 from bench.client.submission import is_listening
@@ -21,6 +18,7 @@ from bench.targets.target_request import (
     DEFAULT_HOST,
     DEFAULT_PORT,
     TargetError,
+    tls_context,
 )
 
 if TYPE_CHECKING:
@@ -130,20 +128,6 @@ async def _endpoint(request: TargetRequest) -> Endpoint:
     return Endpoint(host, port, request.tls, tls_context(request))
 
 
-def tls_context(request: TargetRequest) -> ssl.SSLContext | None:
-    """Return the TLS context of connections to the target; None without TLS.
-
-    Raises:
-        TargetError: the certificates to trust cannot be used.
-    """
-    if request.tls is Tls.NONE:
-        return None
-    try:
-        return ssl.create_default_context(cafile=request.ca_file)
-    except (OSError, ssl.SSLError) as error:
-        raise TargetError(f"{request.ca_file} holds no usable certificates: {error}") from error
-
-
 async def _is_loopback(host: str) -> bool:
     try:
         return await is_loopback(host)
@@ -209,6 +193,8 @@ def _health_url(request: TargetRequest) -> str:
 
 async def _health(request: TargetRequest) -> dict[str, object] | str:
     """Return the response of /health, or why there is none."""
+    import aiohttp
+
     url = _health_url(request)
     try:
         if not request.allow_remote and not await _is_loopback(urlsplit(url).hostname or ""):

@@ -1,7 +1,8 @@
-"""The request for the relay to measure. Plain values."""
+"""The request for the relay to measure, in plain values, and the TLS context that it asks for."""
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Mapping  # noqa: TC003 - a dataclass field's type
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -51,3 +52,17 @@ class TargetRequest:
     def is_default(self) -> bool:
         """Whether no target was given."""
         return self.host is None and self.port is None
+
+
+def tls_context(request: TargetRequest) -> ssl.SSLContext | None:
+    """Return the TLS context of connections to the target; None without TLS.
+
+    Raises:
+        TargetError: the certificates to trust cannot be used.
+    """
+    if request.tls is Tls.NONE:
+        return None
+    try:
+        return ssl.create_default_context(cafile=request.ca_file)
+    except (OSError, ssl.SSLError) as error:
+        raise TargetError(f"{request.ca_file} holds no usable certificates: {error}") from error

@@ -146,3 +146,15 @@ def test_what_needs_no_run_imports_nothing_of_one(arguments: tuple[str, ...]) ->
     )
     assert process.stdout
     assert HEAVY.findall(process.stderr) == []
+
+
+def test_a_run_without_a_sandbox_or_a_page_imports_nothing_for_them() -> None:
+    later = {"aiohttp", "jinja2", "joserfc", "pydantic"}
+    program = (
+        "import bench.commands.run, bench.runs.load_process, sys\n"
+        f"print(*sys.modules.keys() & {later})"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert process.stdout == "\n", process.stderr

@@ -12,6 +12,7 @@ import pytest
 from tests.support.beside import beside
 from tests.support.documents import account, id_in, upstream_at
 from tests.support.proxy_process import ProxyProcess
+from tests.support.sandbox import Sandbox
 from tests.support.smtp_client import message
 from tests.support.waiting import until
 from tests.support.workers import (
@@ -26,13 +27,11 @@ from tests.support.workers import (
     total,
 )
 from xoauth2_proxy import __version__
-from xoauth2_proxy.sandbox.app import Sandbox
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.scenarios.conftest import StartProcess
-    from tests.support.sandbox import Sandbox
     from tests.support.smtp_client import Client
 
 
