@@ -57,6 +57,8 @@ T = TypeVar("T")
 
 _log = log.logger("relay")
 
+_PIECE_BYTES = 65_536  # of the first content, all that was held: TLS would copy it as a whole
+
 
 class Relay:
     """Sends messages on behalf of logins."""
@@ -300,22 +302,26 @@ class StreamingMessage(_Transaction):
         answer = await self._step(ask, judge)
         return answer or replies.for_client(replied[0])
 
-    async def write(self, octets: bytes, *, is_stuffed: bool) -> None:
-        """Send content, at the pace at which the provider accepts it."""
+    def write(self, octets: bytes, *, is_stuffed: bool) -> Coroutine[None, None, object] | None:
+        """Send content, at the pace at which the provider accepts it.
+
+        Return None if more may follow at once, else what must be awaited before it does.
+        """
         if self._framing is None:
             self._framing = DataFraming(is_stuffed=is_stuffed)
             self._message.start = octets[:MAX_HEADER_BYTES]  # kept for as long as it streams
         self._message.size_bytes += len(octets)
-        if self._answer is None and octets:
-            await self._get_go_ahead()
-        if self._answer is None and octets:
-            framed = self._framing.feed(octets)
-            await self._step(lambda connection: connection.add_content(framed), self._unless_taken)
+        if self._answer is not None or not octets:
+            return None
+        framed = self._framing.feed(octets)
+        return self._pass_on(framed) if self._has_go_ahead else self._begin_with(framed)
 
     async def finish(self, octets: bytes, *, is_stuffed: bool) -> Reply:
         """Send the last content and return the final reply. Raises only `CancelledError`."""
         self._message.ended_at = time.monotonic()
-        await self.write(octets, is_stuffed=is_stuffed)
+        waiting = self.write(octets, is_stuffed=is_stuffed)
+        if waiting is not None:
+            await waiting
         framing = self._framing or DataFraming(is_stuffed=is_stuffed)
         await self._get_go_ahead()
         if self._answer is None:
@@ -336,6 +342,23 @@ class StreamingMessage(_Transaction):
             self._message.ended_at = time.monotonic()
             self._relay.report(self._message, self._answer)
         self.stop()
+
+    async def _begin_with(self, framed: bytes) -> None:
+        """Send the envelope, DATA, and the first content."""
+        await self._get_go_ahead()
+        for start in range(0, len(framed), _PIECE_BYTES):
+            if self._answer is not None:
+                return
+            waiting = self._pass_on(framed[start : start + _PIECE_BYTES])
+            if waiting is not None:
+                await waiting
+
+    def _pass_on(self, framed: bytes) -> Coroutine[None, None, Reply | None] | None:
+        """Send content after the go-ahead. Return what must be awaited before more, or None."""
+        connection = self._lease.connection if self._lease is not None else None
+        if connection is not None and connection.add_content(framed):
+            return None
+        return self._step(lambda connection: connection.room(), self._unless_taken)
 
     async def _get_go_ahead(self) -> None:
         """Send the envelope if needed, then DATA; do nothing if that is settled."""

@@ -257,8 +257,9 @@ async def _streamed(relay: Relay, envelope: Envelope, *, is_verified: bool) -> R
         if not envelope.forward_paths:
             outgoing.abandon()
             return answers[-1]
-    await outgoing.write(CONTENT[:10], is_stuffed=False)
-    await outgoing.write(CONTENT[10:50], is_stuffed=False)
+    for part in (CONTENT[:10], CONTENT[10:50]):
+        if (waiting := outgoing.write(part, is_stuffed=False)) is not None:
+            await waiting
     return await outgoing.finish(CONTENT[50:], is_stuffed=False)
 
 

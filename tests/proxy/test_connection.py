@@ -134,8 +134,9 @@ async def test_close_in_the_middle_says_nothing(pair: tuple[Connection, Peer]) -
 
 async def test_content_waits_until_the_provider_reads(pair: tuple[Connection, Peer]) -> None:
     connection, peer = await content_wanted(pair)
-    assert await connection.add_content(b"a\r\n") is CONTENT_TAKEN
-    writing = asyncio.create_task(connection.add_content(MUCH))
+    assert connection.add_content(b"a\r\n")
+    assert not connection.add_content(MUCH)
+    writing = asyncio.create_task(connection.room())
     await asyncio.wait([writing], timeout=0.01)
     assert not writing.done()
     async with asyncio.timeout(PATIENCE_SECONDS):
@@ -145,7 +146,8 @@ async def test_content_waits_until_the_provider_reads(pair: tuple[Connection, Pe
 
 async def test_waiting_for_room_ends_with_the_connection(pair: tuple[Connection, Peer]) -> None:
     connection, peer = await content_wanted(pair)
-    writing = asyncio.create_task(connection.add_content(MUCH))
+    assert not connection.add_content(MUCH)
+    writing = asyncio.create_task(connection.room())
     await asyncio.wait([writing], timeout=0.01)
     assert not writing.done()
     peer.breaks()

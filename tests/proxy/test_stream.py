@@ -12,6 +12,7 @@ from tests.support.upstream_patience import COMMANDS, FINAL_REPLIES, PIECES, wai
 from tests.support.waiting import PATIENCE_SECONDS, until
 from xoauth2_proxy.errors import OutcomeUnknown, UpstreamClosedEarly, UpstreamDropped, UpstreamError
 from xoauth2_proxy.smtp.protocol import Envelope, Reply
+from xoauth2_proxy.upstream.connection import CONTENT_TAKEN
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -50,7 +51,9 @@ class Stream:
         return await self._connection.ask_for_go_ahead()
 
     async def write(self, octets: bytes) -> Reply:
-        return await self._connection.add_content(octets)
+        if self._connection.add_content(octets):
+            return CONTENT_TAKEN
+        return await self._connection.room()
 
     async def end(self, octets: bytes) -> Reply:
         return await self._connection.end_content(octets)

@@ -156,14 +156,15 @@ class DataReader:
     def feed(self, chunk: bytes) -> bytes | None:
         """Take a chunk; return the octets after the end of the data, or None before the end."""
         window = self._tail + chunk
-        # One octet is found fifty times as fast, and encoded attachments have no dots at all.
-        first = window.find(b".")
-        if first >= 0 and (dot := _DOT_LINE.search(window, max(0, first - 2))) is not None:
-            end = _END_OF_DATA.search(window, dot.start())
-            if end is None or end.start() > dot.start():
-                self.sink.may_have_dots = True
+        # One octet is found fifty times as fast as three or five, and encoded attachments have no
+        # dots at all. That there are no three or five is found from the end in half the time.
+        if b"." in window:
+            end = _END_OF_DATA.search(window) if window.rfind(END_OF_DATA) >= 0 else None
+            size = len(window) if end is None else end.start()
+            if not self.sink.may_have_dots:
+                self.sink.may_have_dots = window.rfind(b"\r\n.", 0, size) >= 0
             if end is not None:
-                self._pass_on(window[: end.start() + 2])
+                self._pass_on(window[: size + 2])
                 return window[end.end() :]
         kept = min(len(window), len(END_OF_DATA) - 1)
         self._pass_on(window[: len(window) - kept])

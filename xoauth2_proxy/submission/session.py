@@ -33,6 +33,8 @@ from xoauth2_proxy.submission.events import (
 from xoauth2_proxy.submission.proxy_header import ProxyHeader
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
     from xoauth2_proxy.message import Message
     from xoauth2_proxy.metrics import Metrics
     from xoauth2_proxy.relay import Relay, StreamingMessage
@@ -227,17 +229,29 @@ class ClientSession(SMTP):
             return False
         elif event is Signal.TURN_OVER:
             self._write()
-            self._is_busy = True
-            self.loop.call_soon(self._go_on)
+            self._go_on_soon()
+            return False
+        elif event is Signal.TLS_REQUESTED and not self._is_ready_for_tls():
+            self._end()
+            return False
+        elif isinstance(event, ContentArrived) and not event.is_last:
+            self._send_content(event)
             return False
         else:
-            if event is Signal.TLS_REQUESTED and not self._is_ready_for_tls():
-                self._end()
-                return False
-            self._is_busy = True
-            self._task = self.loop.create_task(self._handle_slowly(event))
+            self._begin_task(event)
             return False
         return True
+
+    def _go_on_soon(self) -> None:
+        """Let the other sessions have their turn before this one goes on."""
+        self._is_busy = True
+        self.loop.call_soon(self._go_on)
+
+    def _begin_task(
+        self, event: Event, waiting: Coroutine[None, None, object] | None = None
+    ) -> None:
+        self._is_busy = True
+        self._task = self.loop.create_task(self._handle_slowly(event, waiting))
 
     def _is_ready_for_tls(self) -> bool:
         """Write what precedes the handshake; return whether it has left.
@@ -254,10 +268,13 @@ class ClientSession(SMTP):
         self._is_busy = False
         self._advance()
 
-    async def _handle_slowly(self, event: Event) -> None:
+    async def _handle_slowly(
+        self, event: Event, waiting: Coroutine[None, None, object] | None
+    ) -> None:
         """Do what takes time, give the dialogue its answer, and go on.
 
-        Cancelled by `cut`, which ends the session.
+        `waiting` is for a provider that takes content slowly. Cancelled by `cut`, which ends the
+        session.
         """
         dialogue = self._dialogue
         try:
@@ -265,8 +282,16 @@ class ClientSession(SMTP):
                 dialogue.finish(await self._relay.relay(event.message, event.content))
                 # A final reply is never held back until a pipelining client's next transaction.
                 self._write()
+            elif waiting is not None:
+                await waiting
+                dialogue.content_sent()
             elif isinstance(event, ContentArrived):
-                await self._send_content(event)
+                reply = await self._stream(event.message).finish(
+                    event.octets, is_stuffed=event.is_stuffed
+                )
+                self._streaming = None
+                dialogue.finish(reply)
+                self._write()
             elif isinstance(event, RecipientAdded):
                 dialogue.recipient_answered(await self._stream(event.message).recipient())
             elif isinstance(event, LoginAttempt):
@@ -443,16 +468,14 @@ class ClientSession(SMTP):
 
     # Messages.
 
-    async def _send_content(self, part: ContentArrived) -> None:
-        streaming = self._stream(part.message)
-        if part.is_last:
-            reply = await streaming.finish(part.octets, is_stuffed=part.is_stuffed)
-            self._streaming = None
-            self._dialogue.finish(reply)
-            self._write()
-        else:
-            await streaming.write(part.octets, is_stuffed=part.is_stuffed)
+    def _send_content(self, part: ContentArrived) -> None:
+        """Send part of a message; a task is needed only where the provider takes it slowly."""
+        waiting = self._stream(part.message).write(part.octets, is_stuffed=part.is_stuffed)
+        if waiting is None:
             self._dialogue.content_sent()
+            self._go_on_soon()
+        else:
+            self._begin_task(part, waiting)
 
     def _stream(self, message: Message) -> StreamingMessage:
         """Return the message that is sent while it arrives; begin it if there is none yet."""

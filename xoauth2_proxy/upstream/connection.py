@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from xoauth2_proxy.smtp.content import Content
     from xoauth2_proxy.smtp.protocol import Envelope
 
-CONTENT_TAKEN = Reply(354, "", ("more may come",))  # of `add_content`; no provider said it
+CONTENT_TAKEN = Reply(354, "", ("more may come",))  # of `room`; no provider said it
 # An older connection may have been closed by the provider without our knowledge.
 FRESH_SECONDS = 5.0
 # How long each state may last without progress.
@@ -131,22 +131,26 @@ class Connection(asyncio.Protocol):
             self.dialogue.ask_for_go_ahead()
         return self._started()
 
-    async def add_content(self, octets: bytes) -> Reply:
-        """Send content after a 354, and wait while the provider takes it slowly.
+    def add_content(self, octets: bytes) -> bool:
+        """Send content after a 354. Return whether more may follow at once, or after `room`."""
+        if not self.is_closed:
+            self.dialogue.add_content(octets)
+            self._write()
+        return not (self._is_paused or self.is_closed)
+
+    async def room(self) -> Reply:
+        """Wait while the provider takes the content slowly.
 
         Return `CONTENT_TAKEN`, or the reply of a provider that refuses the content before its end.
         Raises `UpstreamError`.
         """
-        if not self.is_closed:
-            self.dialogue.add_content(octets)
-            self._write()
-            if self._is_paused and self.dialogue.state is CONTENT:
-                self._room = self._loop.create_future()
-                self._watch_clock()
-                try:
-                    await self._room
-                finally:
-                    self._room, self._deadline = None, math.inf
+        if self._is_paused and self.dialogue.state is CONTENT:
+            self._room = self._loop.create_future()
+            self._watch_clock()
+            try:
+                await self._room
+            finally:
+                self._room, self._deadline = None, math.inf
         return await self._started() if self.is_closed else CONTENT_TAKEN
 
     def end_content(self, octets: bytes) -> asyncio.Future[Reply]:
