@@ -21,12 +21,13 @@ _BACKLOG = 1024
 class _Side(asyncio.Protocol):
     """One end of a forwarded connection."""
 
-    __slots__ = ("_early", "_other", "transport")
+    __slots__ = ("_early", "_has_ended", "_other", "transport")
 
     def __init__(self) -> None:
         self.transport: asyncio.Transport | None = None  # None: not connected yet, or closed
         self._other: _Side | None = None
         self._early = b""  # read before the other end was connected: one or two reads at most
+        self._has_ended = False  # the peer sends no more
 
     def join(self, other: _Side) -> None:
         """Forward to `other` from now on, beginning with the octets already read."""
@@ -49,11 +50,13 @@ class _Side(asyncio.Protocol):
             self.transport.pause_reading()
 
     def eof_received(self) -> bool:
-        other = self._other.transport if self._other is not None else None
-        if other is None or other.is_closing():
+        self._has_ended = True
+        other = self._other
+        if other is None or other.transport is None or other.transport.is_closing():
             return False
-        other.write_eof()
-        return True
+        other.transport.write_eof()
+        # Once both have ended, the event loop closes neither by itself.
+        return not other._has_ended
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.transport = None

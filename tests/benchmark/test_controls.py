@@ -25,7 +25,8 @@ from tests.benchmark.scripted_server import (
     ScriptedServer,
     scripted_server,
 )
-from tests.support.waiting import PATIENCE_SECONDS
+from tests.support.waiting import PATIENCE_SECONDS, until
+from tests.support.workers import open_files
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -134,6 +135,23 @@ async def test_the_forwarder_changes_no_octet(echo: tuple[str, int], tmp_path: P
         writer.write_eof()
         assert await reader.read() == b"hello\r\n" + octets
         writer.close()
+
+
+async def test_the_forwarder_closes_a_connection_that_both_ends_have_ended(
+    echo: tuple[str, int], tmp_path: Path
+) -> None:
+    module = ("bench.controls.forwarder", "--upstream", f"{echo[0]}:{echo[1]}")
+    async with running_child("forwarder", module, tmp_path, Interruption()) as process:
+        before = open_files(process.pid)
+        for is_first_to_end in (True, False):
+            reader, writer = await asyncio.open_connection(*process.address("smtp"))
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                await reader.readline()
+                if is_first_to_end:
+                    writer.write_eof()
+                    assert not await reader.read()
+            writer.close()
+        await until(lambda: open_files(process.pid) == before)
 
 
 async def test_the_forwarder_hangs_up_without_an_upstream(tmp_path: Path) -> None:
