@@ -12,10 +12,11 @@ connection; `upstream.dialogue` tells the cases apart by the state of the loss):
 - RSET or MAIL was answered 421: yes, even in one flight. Without an accepted MAIL there is no
   transaction (RFC 5321 §4.1.4), so the BDAT behind it was refused whatever its reply.
 - A 4yz or 5yz to anything else: no. It is the provider's answer, and the client's to act on.
-- Lost while content was under way: no, although the provider must discard it (RFC 5321 §4.1.1.4).
-  The client's 451 has it try again when the network may be better.
+- Lost while content was under way: no. The provider must discard it (RFC 5321 §4.1.1.4), so that a
+  second attempt would be safe; but the client gets 451 and tries again later, when the network may
+  be better.
 - Lost after the last octet, or answered out of order there: no. The provider may have accepted the
-  message; RFC 1047 describes the duplicates. The client hears 451, and the log says that the
+  message; RFC 1047 describes the duplicates. The client gets 451, and the log says that the
   outcome is unknown.
 """
 
@@ -57,7 +58,9 @@ T = TypeVar("T")
 
 _log = log.logger("relay")
 
-_PIECE_BYTES = 65_536  # of the first content, all that was held: TLS would copy it as a whole
+_PIECE_BYTES = (
+    65_536  # of each write of the content held so far; TLS would copy one large write as a whole
+)
 
 
 class Relay:
@@ -110,7 +113,7 @@ class Relay:
         failure = message.failure
         details: dict[str, object] = {"error": failure} if failure is not None else {}
         if isinstance(failure, OutcomeUnknown):
-            # Needed to look into a possible duplicate.
+            # Identifies the message if a duplicate must be traced.
             details["message_id"] = message_id(message.start)
         details |= self._explained(message)
         _log.event(
@@ -130,8 +133,8 @@ class Relay:
     def report_cut(self, message: Message, *, in_doubt: bool) -> None:
         """Count and log a transaction cut off by the shutdown deadline before the provider replied.
 
-        The client gets 421 and will retry; if all of the content was out, the recipients may get
-        a duplicate.
+        The client gets 421 and will retry; if all of the content had been sent, the recipients may
+        get a duplicate.
         """
         _log.event(
             logging.WARNING,
@@ -222,7 +225,7 @@ class _Transaction:
         """Settle the message by what went wrong; return the answer for the client.
 
         A connection that was in use is in doubt, unless nothing was sent. Cancellation is raised
-        again: what cancelled sends the client 421.
+        again: the caller that cancelled sends 421.
         """
         connection = self._lease.connection if self._lease is not None else None
         in_doubt = connection is not None and connection.dialogue.is_content_out
@@ -303,7 +306,7 @@ class StreamingMessage(_Transaction):
         return answer or replies.for_client(replied[0])
 
     def write(self, octets: bytes, *, is_stuffed: bool) -> Coroutine[None, None, object] | None:
-        """Send content, at the pace at which the provider accepts it.
+        """Send content as fast as the provider accepts it.
 
         Return None if more may follow at once, else what must be awaited before it does.
         """
@@ -361,7 +364,7 @@ class StreamingMessage(_Transaction):
         return self._step(lambda connection: connection.room(), self._unless_taken)
 
     async def _get_go_ahead(self) -> None:
-        """Send the envelope if needed, then DATA; do nothing if that is settled."""
+        """Send the envelope if needed, then DATA; do nothing if either has been settled."""
         if self._has_go_ahead or self._answer is not None:
             return
 

@@ -1,7 +1,7 @@
 """`xoauth2-bench cost`: its options, output and exit code.
 
-Exit codes: 0 measured and every message arrived, 1 otherwise or (with --strict) a target missed,
-2 incorrect usage, 130 or 143 stopped by SIGINT or SIGTERM.
+Exit codes: 0 every message arrived; 1 otherwise, or a goal was missed with --strict; 2 incorrect
+usage; 130 or 143 stopped by SIGINT or SIGTERM.
 """
 
 # Annotations are read by typer when the command is built, so they stay real objects here.
@@ -62,14 +62,14 @@ def cost(  # noqa: PLR0913 - one parameter an option
         list[str] | None,
         typer.Option(
             metavar="WORKLOAD",
-            help=f"What to measure: {', '.join(WORKLOADS)}. Repeatable. Default: all.",
+            help=f"Workload to measure: {', '.join(WORKLOADS)}. Repeatable. Default: all.",
         ),
     ] = None,
     relay: Annotated[
         list[RelayName] | None,
         typer.Option(
             metavar="NAME",
-            help=f"What to measure: {', '.join(RelayName)}. Repeatable. "
+            help=f"Relay to measure: {', '.join(RelayName)}. Repeatable. "
             "Default: all but proxy-asyncio.",
         ),
     ] = None,
@@ -79,8 +79,8 @@ def cost(  # noqa: PLR0913 - one parameter an option
             metavar="NUMBER",
             min=1,
             max=_MAX_REPEAT,
-            help="How often each is measured; the medians count. 3 by default, 1 for memory "
-            "and idle.",
+            help="Measurements of each; medians are reported. Default: 3, or 1 for memory and "
+            "idle.",
         ),
     ] = None,
     quick: Annotated[
@@ -150,7 +150,7 @@ async def _measure_and_report(plan: CostPlan, out: _CostOutput) -> int:
         except (asyncio.CancelledError, StartInterrupted):
             if not interruption.exit_code:
                 raise
-            print("Stopped; nothing is reported.", file=sys.stderr)  # noqa: T201
+            print("Stopped; no report was written.", file=sys.stderr)  # noqa: T201
             return interruption.exit_code
         except ChildError as error:
             print(error, file=sys.stderr)  # noqa: T201
@@ -182,12 +182,12 @@ def _report(
     else:
         table.show(Console(highlight=False), results, found)
     is_missed = any(goal.verdict is GoalVerdict.MISSED for goal in found)
-    is_well = (
+    has_succeeded = (
         is_saved
         and not any(row.error for one in results.measured for row in one.rows)
         and not (out.is_strict and is_missed)
     )
-    return 0 if is_well else 1
+    return 0 if has_succeeded else 1
 
 
 def command() -> TyperCommand:

@@ -44,7 +44,7 @@ class SampleSink(Protocol):
 
 
 class LoadGenerator:
-    """A run of a plan against an endpoint, or one process's share of it."""
+    """Sends a plan's messages to an endpoint, or one process's share of them."""
 
     def __init__(
         self,
@@ -72,7 +72,10 @@ class LoadGenerator:
 
     @property
     def wall_seconds(self) -> float:
-        """The time from the start of measurement to the end of the last message; 0 without any."""
+        """Seconds from the start of measurement until the last measured message was settled.
+
+        0 if none was.
+        """
         return max(0.0, self._last_settled - self._pacer.measured_from)
 
     @property
@@ -86,18 +89,18 @@ class LoadGenerator:
     ) -> None:
         """Send every planned message, or those started before `stop`.
 
-        Time starts at `at`, past or future, on the clock of time.perf_counter; without it, now.
-        Clients passed in `clients` stay connected at the end; without them each connection opens
-        its own.
+        Time zero is `at`, past or future, by time.perf_counter; by default, now. Given `clients`,
+        use them and leave them connected; otherwise open one connection for each concurrent sender
+        and close it.
         """
-        most = self._plan.concurrent
+        number = self._plan.concurrent
         if self._plan.pace.num_emails is not None and not self._plan.pace.warmup_seconds:
-            most = min(most, self._plan.pace.num_emails)
+            number = min(number, self._plan.pace.num_emails)
         await self._pacer.start(at)
-        self._deadline = deadline = asyncio.timeout(self._most_seconds())
+        self._deadline = deadline = asyncio.timeout(self._time_limit_seconds())
         try:
             async with deadline, asyncio.TaskGroup() as group:
-                for submission in self._clients(most) if clients is None else clients[:most]:
+                for submission in self._clients(number) if clients is None else clients[:number]:
                     group.create_task(self._work(submission, is_kept=clients is not None))
         except TimeoutError:
             if not deadline.expired():
@@ -119,12 +122,12 @@ class LoadGenerator:
         logins = itertools.islice(itertools.cycle(self._logins), count)
         return [Submission(self._endpoint, login, self._behaviour) for login in logins]
 
-    def _most_seconds(self) -> float | None:
+    def _time_limit_seconds(self) -> float | None:
         ends = self._pacer.ends
         return None if ends is None else ends - time.perf_counter() + self._plan.drain_seconds
 
     async def _work(self, submission: Submission, *, is_kept: bool) -> None:
-        most = self._plan.workload.reuse.messages
+        limit = self._plan.workload.reuse.messages  # of a connection
         back_off = BackOff(is_endless=self._plan.pace.duration_seconds is not None)
         try:
             while (turn := await self._pacer.turn()) is not None:
@@ -133,7 +136,7 @@ class LoadGenerator:
                     back_off.reset()
                 elif self._plan.pace.rate is None:  # arrivals do not wait
                     await self._pacer.pause(back_off.pause_seconds())
-                if most is not None and submission.messages >= most:
+                if limit is not None and submission.messages >= limit:
                     await submission.close()
             if not is_kept:
                 await submission.close()
@@ -155,7 +158,7 @@ class LoadGenerator:
         except SubmissionFailed as error:
             failure = error.failure
         except BaseException:
-            failure = SendFailure("cut short", "in flight when the time to finish was over")
+            failure = SendFailure("cut short", "still in flight at the deadline")
             raise
         finally:
             ended = time.perf_counter()

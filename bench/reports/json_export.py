@@ -12,6 +12,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from bench.analysis import sample_size
+from bench.analysis.documents import SCHEMA_VERSION
 from bench.measurement.result import NotReconciled
 from bench.reports.atomic_write import write_atomically
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
     from bench.measurement.result import Distribution, Result, Run
 
-SCHEMA_VERSION = 2
 # JSON strings may contain them; terminals and UTF-8 may not.
 _ESCAPED = re.compile("[\x7f-\x9f\ud800-\udfff]")
 _SHOWN_MAILBOXES = 10

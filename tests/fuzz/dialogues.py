@@ -251,7 +251,11 @@ class _Run:
     def _streamed(self) -> None:
         self._dialogue.begin(self._envelope, self._envelope.forward_paths)
         self.result = self._await()
-        if isinstance(self.result, Reply) and self.result.is_positive and self._dialogue.is_ready:
+        if (
+            isinstance(self.result, Reply)
+            and self.result.is_positive
+            and self._dialogue.state is UpstreamState.READY
+        ):
             self._content()
 
     def _verified(self) -> None:
@@ -260,7 +264,9 @@ class _Run:
         paths, is_any = self._envelope.forward_paths, False
         self._envelope.forward_paths = []
         for path in paths:
-            if not self._dialogue.is_ready or not isinstance(self.result, Reply):
+            if self._dialogue.state is not UpstreamState.READY or not isinstance(
+                self.result, Reply
+            ):
                 return
             if path == paths[0] and not self.result.is_positive:
                 return
@@ -268,7 +274,7 @@ class _Run:
             self._dialogue.add_recipient(self._envelope)
             self.result = self._await()
             is_any = is_any or (isinstance(self.result, Reply) and self.result.is_positive)
-        if is_any and self._dialogue.is_ready:
+        if is_any and self._dialogue.state is UpstreamState.READY:
             self._content()
 
     def _content(self) -> None:
@@ -316,5 +322,5 @@ class _Run:
         if is_flawless(exchange):
             assert isinstance(result, Reply), result
             assert result.is_positive, f"{result} to a message that was accepted"
-        if self._dialogue.is_ready:
+        if self._dialogue.state is UpstreamState.READY:
             assert len(exchange.codes) == len(commands), (commands, exchange.codes)

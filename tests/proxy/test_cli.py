@@ -160,7 +160,7 @@ def test_check_tells_who_has_to_sign_in(config: Path, tmp_path: Path) -> None:
     result = run("check", "--config", config, "--state-dir", tmp_path)
     assert result.exit_code == 0
     assert result.stderr == (
-        "warning: 2 mailbox(es) need a person to sign in before mail goes; the first: "
+        "warning: 2 mailbox(es) cannot send until a person signs in; the first: "
         f"xoauth2-proxy --config {config} --state-dir {tmp_path} login b@x.example\n"
     )
     assert not (tmp_path / "tokens").exists(), "check writes nothing"

@@ -304,6 +304,17 @@ FAULTS: dict[str, tuple[dict[str, object], str, str]] = {
         "tenant",
         "the organisation's id or domain",
     ),
+    "application of a shared tenant": (
+        {
+            "provider": "outlook",
+            "grant": "client_credentials",
+            "client_id": "me",
+            "client_secret": "s",
+            "tenant": "Organizations",
+        },
+        "tenant",
+        "not Organizations",
+    ),
     "application with a person's token": (
         {
             "provider": "outlook",
@@ -314,7 +325,7 @@ FAULTS: dict[str, tuple[dict[str, object], str, str]] = {
             "refresh_token": "r",
         },
         "refresh_token",
-        "nobody signs in",
+        "needs no sign-in",
     ),
     "service account without its key": (
         {"provider": "gmail", "grant": "service_account"},

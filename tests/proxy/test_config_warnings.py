@@ -46,7 +46,7 @@ class TestSecretsThatEnded:
         }
         (warning,) = config.load(document).warnings
         assert warning.startswith(
-            "3 account(s) of provider outlook have a client secret that ended on 2020-01-31"
+            "3 account(s) of provider outlook have a client secret that expired on 2020-01-31"
         )
 
     def test_today_is_not_over(self, config: ConfigFile) -> None:
@@ -59,7 +59,7 @@ class TestSecretsThatEnded:
     ) -> None:
         name = certificate(config, authority, NOW - 9 * DAY, NOW - 3 * DAY)
         (warning,) = config.load_one(provider="outlook", client_id="a", certificate=name).warnings
-        assert f"have a certificate that ended on {(NOW - 3 * DAY).date()}" in warning
+        assert f"have a certificate that expired on {(NOW - 3 * DAY).date()}" in warning
 
 
 class TestListener:

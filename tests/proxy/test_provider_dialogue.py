@@ -130,7 +130,7 @@ def test_a_message_takes_as_few_flights_as_the_provider_allows(
     dialogue = sending(extensions, to, is_fresh=is_fresh)
     assert flights(dialogue, *blocks) == sent
     assert dialogue.result == KEPT
-    assert dialogue.is_ready
+    assert dialogue.state is State.READY
     assert not dialogue.needs_reset
 
 
@@ -388,7 +388,7 @@ def test_in_one_flight_the_first_refusal_is_the_reply(answers: bytes, code: str)
     dialogue.feed(answers)
     assert isinstance(dialogue.result, Reply)
     assert dialogue.result.enhanced == code
-    assert dialogue.is_ready
+    assert dialogue.state is State.READY
 
 
 def test_a_recipient_refused_leaves_a_transaction_to_reset() -> None:
@@ -512,7 +512,7 @@ def test_what_the_provider_lacks_is_told_before_anything_is_sent(
     assert caught.value.reply is answer
     assert dialogue.take() == b""
     assert dialogue.transactions == 0
-    assert dialogue.is_ready
+    assert dialogue.state is State.READY
 
 
 @pytest.mark.parametrize(

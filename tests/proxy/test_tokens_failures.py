@@ -160,7 +160,7 @@ async def test_the_end_of_trouble_is_told(
     refresher.fails_with = None
     clock.ahead_seconds += 2.0
     await source.token_for(ACCOUNT)
-    assert lines(caplog) == ["WARNING no access token", "INFO access token again"]
+    assert lines(caplog) == ["WARNING no access token", "INFO access token obtained again"]
 
 
 async def test_a_dead_grant_is_asked_for_once_and_bothers_nobody_else(

@@ -1,6 +1,6 @@
 """The admin HTTP server: health and metrics, and the mailboxes as pages and JSON.
 
-With a token configured, every request needs it (`access_control`).
+With a token configured, requests need it, except probes and the login page (`access_control`).
 """
 
 from __future__ import annotations
@@ -76,14 +76,14 @@ class AdminServer:
             yield from LoginPages(self._access, renderer).routes()
 
     async def open(self, host: str) -> web.Server:
-        """Return what makes the protocol of each connection; `host` is where it listens."""
+        """Prepare the application, which listens on `host`; return the factory of its protocols."""
         self._access.listens_on = host
         await self._runner.setup()
         assert self._runner.server is not None  # noqa: S101 - `setup` made it
         return self._runner.server
 
     async def stop(self) -> None:
-        """End running requests."""
+        """Stop the application; running requests get `_SHUTDOWN_SECONDS`."""
         await self._runner.cleanup()
 
     @web.middleware

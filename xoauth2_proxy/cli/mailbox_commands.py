@@ -53,12 +53,12 @@ def check(
     `check`.
     """
     from xoauth2_proxy.cli import configured
-    from xoauth2_proxy.commands.check import concerns
+    from xoauth2_proxy.commands.check import warnings_of
 
     source = configured.source_of(context, config, state_dir, sandbox=sandbox)
     loaded = configured.load(source)
     typed = configured.invocation(source).typed
-    warnings = [typed(one) for one in concerns(loaded, has_sandbox=source.overrides.sandbox)]
+    warnings = [typed(one) for one in warnings_of(loaded, has_sandbox=source.overrides.sandbox)]
     for warning in warnings:
         typer.echo(f"warning: {warning}", err=True)
     enabled = len(loaded.accounts)

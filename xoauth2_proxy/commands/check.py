@@ -1,7 +1,7 @@
-"""`xoauth2-proxy check`: what would keep mail from going although the configuration is right.
+"""`xoauth2-proxy check`: warns of what would stop mail although the configuration is valid.
 
-Nothing leaves this machine, and nothing is written. A store elsewhere is not asked, nor a keyring,
-which may wait for a person.
+It sends and writes nothing. Remote stores and keyrings are not asked: a keyring may prompt a
+person.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ if TYPE_CHECKING:
     from xoauth2_proxy.oauth.mailbox_status import MailboxStatus
 
 
-def concerns(config: Config, *, has_sandbox: bool) -> Iterator[str]:
-    """Yield a sentence for each thing that the operator should see to; blocks."""
+def warnings_of(config: Config, *, has_sandbox: bool) -> Iterator[str]:
+    """Yield a sentence for each thing that the operator should fix. Blocks."""
     yield from config.warnings
     if config.sandbox_accounts and not has_sandbox:
         yield (
-            f"{len(config.sandbox_accounts)} mock account(s) send to the sandbox, which runs with "
-            "--sandbox only: add it"
+            f"{len(config.sandbox_accounts)} mock account(s) send to the sandbox, which runs only "
+            "with --sandbox: add that option"
         )
     if problem := unusable_store(config):
         yield problem
     elif config.store.kind is StoreKind.FILE and not config.store.keyring:
-        unsigned = [
+        not_signed_in = [
             one for one in asyncio.run(_statuses(config)) if one.state is State.SIGN_IN_NEEDED
         ]
-        if unsigned:
+        if not_signed_in:
             yield (
-                f"{len(unsigned)} mailbox(es) need a person to sign in before mail goes; "
-                f"the first: xoauth2-proxy login {unsigned[0].mailbox}"
+                f"{len(not_signed_in)} mailbox(es) cannot send until a person signs in; "
+                f"the first: xoauth2-proxy login {not_signed_in[0].mailbox}"
             )
 
 

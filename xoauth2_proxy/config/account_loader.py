@@ -16,7 +16,12 @@ from xoauth2_proxy.accounts.accounts import Account, DisabledAccount, login_key
 from xoauth2_proxy.accounts.oauth_client import OAuthClient
 from xoauth2_proxy.accounts.providers import MOCK
 from xoauth2_proxy.config.account_sections import AccountSection
-from xoauth2_proxy.config.oauth_rules import contradictions, misfits, missing_keys, noteworthy
+from xoauth2_proxy.config.oauth_rules import (
+    client_warnings,
+    keys_of_other_grants,
+    missing_keys,
+    unsupported_keys,
+)
 from xoauth2_proxy.config.posted_account_rules import faults_of_posted
 from xoauth2_proxy.config.problems import Fault, Problem, beneath, shown
 from xoauth2_proxy.config.provider_loader import is_written, unknown_provider, with_changes
@@ -55,7 +60,7 @@ class AccountLoader:
         self._providers = providers
         self._environment = environment
         self._places: dict[tuple[str, str], str] = {}  # (key, value) -> where it is written first
-        self._notes: Counter[str] = Counter()  # what is noteworthy, with the number of accounts
+        self._notes: Counter[str] = Counter()  # warnings, with the number of accounts
 
     def load(
         self, value: object, path: str, origin: str = "", *, has_token: bool = True
@@ -155,7 +160,7 @@ class AccountLoader:
             self.disabled.append(DisabledAccount(account.email, account.provider))
             return
         self.accounts.append(account)
-        for note in noteworthy(account.oauth, provider):
+        for note in client_warnings(account.oauth, provider):
             self._notes[f"{provider.name} {note}"] += 1
         is_placed = is_written(section.upstream) or provider.is_upstream_written
         if provider.refresher == MOCK and not is_placed:
@@ -197,9 +202,9 @@ def _faults(
             f"a mock account may not use another machine, {host}, "
             'unless it has "allow_remote_mock": true',
         )
-    faults = [*misfits(section, provider)]
+    faults = [*unsupported_keys(section, provider)]
     if section.enabled and not provider.missing:
-        faults += contradictions(account.oauth, section)
+        faults += keys_of_other_grants(account.oauth, section)
         if is_whole and not faults:
             faults += missing_keys(account.oauth, provider)
     yield from faults

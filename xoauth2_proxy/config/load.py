@@ -1,7 +1,8 @@
 """Reads the configuration file, checks it as a whole and assembles what the proxy starts with.
 
-All problems are told at once, each with its JSON path. A disabled account's shape is checked, but
-its secrets and files need not exist. The same holds for a provider that no enabled account uses.
+All problems are reported together, each with its JSON path. A disabled account's shape is checked,
+but its secrets and files need not exist. The same holds for a provider that no enabled account
+uses.
 """
 
 from __future__ import annotations
@@ -65,13 +66,15 @@ def load(
     for number, account in enumerate(accounts):
         problems += loader.load(account, strict_json.json_path("accounts", number))
     warnings: list[str] = []
-    # Where none was ever added, no key is asked of a keyring.
+    # Without added accounts, the keyring is not asked for its key: it may prompt a person.
     if accounts_directory(environment.state_dir).exists():
         try:
-            added = open_runtime_accounts(environment.state_dir, settings.store.cipher())
-            warnings += loader.load_runtime(added, without)
+            cipher = settings.store.cipher()
         except ValueError as error:
             problems.append(("store.keyring", str(error)))
+        else:
+            added = open_runtime_accounts(environment.state_dir, cipher)
+            warnings += loader.load_runtime(added, without)
     if accounts and all(map(is_disabled, accounts)) and not loader.runtime_keys:
         problems.append(("accounts", "no account is enabled"))
     if not accounts and not loader.accounts:
@@ -100,10 +103,10 @@ def load(
 
 
 def _document(path: Path | None, overrides: Overrides) -> tuple[dict[str, Json], list[Problem]]:
-    """Return what is written, and the keys that are written twice."""
+    """Return the document, and a problem for each key that is written twice."""
     if path is None:
         if not overrides.sandbox:
-            fault = "no configuration was given; write --config accounts.json, or --sandbox to try "
+            fault = "no configuration was given; give --config accounts.json, or --sandbox to try "
             raise ConfigError([("--config", f"{fault}the proxy without one")])
         return {
             "accounts": [
@@ -130,9 +133,9 @@ def _settings(
     environment: Environment,
     problems: list[Problem],
 ) -> FileSection:
-    """Return the file without accounts and providers, as the command line overrides it.
+    """Return the settings, all but accounts and providers, with the command line's overrides.
 
-    What is wrong is added to `problems`, and its section has its defaults.
+    Problems are appended to `problems`; an invalid section gets its defaults.
     """
     written: dict[str, object] = {**{key: {} for key in SECTIONS}, **document}
     if isinstance(written.get("accounts"), list):
@@ -144,11 +147,11 @@ def _settings(
         options[strict_json.json_path(section, key)] = option
         if isinstance(values := overridden[section], dict):
             overridden[section] = values | {key: value}
-    if options:  # what is overridden must be right too
+    if options:  # values that an option overrides must be valid too
         problems += validate(FileSection, written, "")[1]
     settings, found = validate(FileSection, overridden, "", environment, {"accounts": []})
     problems += [(options.get(path, path), fault) for path, fault in found]
-    assert settings is not None  # noqa: S101 - what is wrong was left out
+    assert settings is not None  # noqa: S101 - invalid sections were replaced by defaults
     listener, admin = settings.listener, settings.admin
     hosts = {one.host.lower().replace("localhost", "127.0.0.1") for one in (listener, admin)}
     if (

@@ -1,6 +1,6 @@
-"""Which OAuth keys go with which refresher, and what a client must have to get tokens.
+"""Which OAuth keys each refresher accepts, and which a client needs to get tokens.
 
-Nothing is demanded of the mock refresher or of a plug-in: what they need is their own matter.
+Keys of the mock refresher and of plug-ins are not checked.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from xoauth2_proxy.accounts.oauth_client import GrantType, OAuthClient
+from xoauth2_proxy.accounts.oauth_client import SHARED_TENANTS, GrantType, OAuthClient
 from xoauth2_proxy.config.account_sections import OAuthSection
 
 if TYPE_CHECKING:
@@ -20,40 +20,40 @@ if TYPE_CHECKING:
     from xoauth2_proxy.config.problems import Fault
 
 # Refreshers that speak OAuth themselves, for clients that the operator has registered.
-SPEAKING = frozenset({"gmail", "outlook", "oidc"})
+_OAUTH_REFRESHERS = frozenset({"gmail", "outlook", "oidc"})
 _COMMAND = "command"
-_JUDGED = SPEAKING | {_COMMAND}
+_CHECKED_REFRESHERS = _OAUTH_REFRESHERS | {_COMMAND}
 
-_FITTING = dict.fromkeys((*OAuthSection.model_fields, "refresh_token", "sign_in_as"), SPEAKING) | {
+_REFRESHERS_OF_KEY = dict.fromkeys(
+    (*OAuthSection.model_fields, "refresh_token", "sign_in_as"), _OAUTH_REFRESHERS
+) | {
     "authority": frozenset({"outlook"}),
     "certificate": frozenset({"outlook"}),
     "tenant": frozenset({"outlook"}),
     "service_account": frozenset({"gmail"}),
     "command": frozenset({_COMMAND}),
-    "refresh_window_seconds": _JUDGED,
+    "refresh_window_seconds": _CHECKED_REFRESHERS,
 }
-_GRANTS = {
-    GrantType.REFRESH_TOKEN: SPEAKING,
+_REFRESHERS_OF_GRANT = {
+    GrantType.REFRESH_TOKEN: _OAUTH_REFRESHERS,
     GrantType.CLIENT_CREDENTIALS: frozenset({"outlook", "oidc"}),
     GrantType.SERVICE_ACCOUNT: frozenset({"gmail"}),
 }
-_PROOFS = ("client_secret", "certificate")  # of the client's identity
-# learn.microsoft.com/entra/identity-platform/v2-oauth2-client-creds-grant-flow: these name no one.
-_TENANTS_OF_MANY = frozenset({"common", "consumers", "organizations"})
+_CLIENT_SECRET_KEYS = ("client_secret", "certificate")  # of the client's identity
 
 
-def misfits(section: OAuthSection, provider: Provider) -> Iterator[Fault]:
-    """Yield the keys of `section` that the provider's refresher could not use."""
+def unsupported_keys(section: OAuthSection, provider: Provider) -> Iterator[Fault]:
+    """Yield a fault for each key of `section` that the provider's refresher does not support."""
     refresher, name = provider.refresher, provider.name
-    if refresher not in _JUDGED:
+    if refresher not in _CHECKED_REFRESHERS:
         return
-    for key, fitting in _FITTING.items():
+    for key, fitting in _REFRESHERS_OF_KEY.items():
         value = getattr(section, key, None)
         if value is None:
             continue
         what = ""
         if isinstance(value, GrantType):
-            what, fitting = f"{value} ", _GRANTS[value] & fitting
+            what, fitting = f"{value} ", _REFRESHERS_OF_GRANT[value] & fitting
         if refresher not in fitting:
             yield (
                 key,
@@ -62,27 +62,27 @@ def misfits(section: OAuthSection, provider: Provider) -> Iterator[Fault]:
             )
     url = section.oauth_token_url
     if refresher == "outlook" and url and not urlsplit(url).path.strip("/"):
-        yield "oauth_token_url", "must have a path, as /common/oauth2/v2.0/token"
+        yield "oauth_token_url", "must have a path, such as /common/oauth2/v2.0/token"
     elif refresher == "outlook" and url and not url.startswith("https:"):
         yield "oauth_token_url", f"must begin with https:// for {name}"
 
 
-def contradictions(client: OAuthClient, section: AccountSection) -> Iterator[Fault]:
-    """Yield what the account says of another grant than its own."""
+def keys_of_other_grants(client: OAuthClient, section: AccountSection) -> Iterator[Fault]:
+    """Yield a fault for each key that belongs to another grant than the account's."""
     if client.grant_type is GrantType.REFRESH_TOKEN:
         if section.service_account is not None:
             yield "service_account", "contradicts the grant refresh_token"
         return
     for key in ("refresh_token", "sign_in_as"):
         if getattr(section, key) is not None:
-            yield key, f"contradicts the grant {client.grant_type}, for which nobody signs in"
+            yield key, f"contradicts the grant {client.grant_type}, which needs no sign-in"
 
 
 def missing_keys(client: OAuthClient, provider: Provider) -> Iterator[Fault]:
-    """Yield what the client lacks to get tokens, unless it is not meant to get any."""
+    """Yield a fault for each key the client lacks, unless it is not meant to get tokens."""
     if provider.refresher == _COMMAND and not client.command:
         yield "command", f"is required, here or in {provider.name}: its refresher is command"
-    if provider.refresher not in SPEAKING:
+    if provider.refresher not in _OAUTH_REFRESHERS:
         return
     if client.grant_type is GrantType.CLIENT_CREDENTIALS:
         yield from _missing_of_application(client, provider)
@@ -90,17 +90,17 @@ def missing_keys(client: OAuthClient, provider: Provider) -> Iterator[Fault]:
         if client.service_account is None:
             yield "service_account", "is required for the grant service_account"
     elif not client.client_id:
-        written = [key for key in ("refresh_token", *_PROOFS) if getattr(client, key)]
+        written = [key for key in ("refresh_token", *_CLIENT_SECRET_KEYS) if getattr(client, key)]
         if written:
             yield "client_id", f"is required with {written[0]}"
     if provider.refresher == "oidc" and not client.is_empty and not client.issuer:
         yield from _missing_endpoints(client, provider)
 
 
-def noteworthy(client: OAuthClient, provider: Provider) -> Iterator[str]:
+def client_warnings(client: OAuthClient, provider: Provider) -> Iterator[str]:
     """Yield what the operator should know of an account with this client, although it is right."""
     if client.is_empty:
-        if provider.refresher in SPEAKING:
+        if provider.refresher in _OAUTH_REFRESHERS:
             yield (
                 "have no OAuth client: clients must bring their own token (XOAUTH2 or OAUTHBEARER)"
             )
@@ -108,7 +108,7 @@ def noteworthy(client: OAuthClient, provider: Provider) -> Iterator[str]:
     ended = client.secret_expires_on
     if ended is not None and ended < datetime.now(UTC).date():
         what = "certificate" if client.certificate else "client secret"
-        yield f"have a {what} that ended on {ended}: make a new one at the provider"
+        yield f"have a {what} that expired on {ended}: create a new one at the provider"
     # developers.google.com/identity/protocols/oauth2/native-app: only mobile apps have none.
     is_google = provider.refresher == "gmail" and not client.token_endpoint
     if is_google and client.grant_type is GrantType.REFRESH_TOKEN and not client.client_secret:
@@ -124,11 +124,12 @@ def _missing_of_application(client: OAuthClient, provider: Provider) -> Iterator
     if not client.client_secret and client.certificate is None:
         ways = ", unless there is a certificate" if provider.refresher == "outlook" else ""
         yield "client_secret", f"is required for the grant client_credentials{ways}"
-    if provider.refresher == "outlook" and client.tenant in _TENANTS_OF_MANY:
-        yield (
-            "tenant",
-            f"must be the organisation's id or domain for client_credentials, not {client.tenant}",
-        )
+    # learn.microsoft.com/entra/identity-platform/v2-oauth2-client-creds-grant-flow: shared tenants
+    # name no organisation.
+    is_named = bool(client.token_endpoint) or client.tenant.lower() not in SHARED_TENANTS
+    if provider.refresher == "outlook" and not is_named:
+        but = f", not {client.tenant}" if client.tenant else ""
+        yield "tenant", f"must be the organisation's id or domain for client_credentials{but}"
 
 
 def _missing_endpoints(client: OAuthClient, provider: Provider) -> Iterator[Fault]:

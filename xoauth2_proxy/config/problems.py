@@ -1,4 +1,4 @@
-"""The problems of a configuration, which are told all at once.
+"""The problems of a configuration, which are reported together.
 
 Their texts name keys, files and variables, never the value of a secret.
 """

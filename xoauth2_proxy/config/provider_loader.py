@@ -10,7 +10,7 @@ from xoauth2_proxy.accounts.accounts import Limits, Upstream
 from xoauth2_proxy.accounts.built_in_providers import blank_provider, built_in_providers
 from xoauth2_proxy.accounts.oauth_client import GrantType
 from xoauth2_proxy.config.account_sections import LimitsSection, ProviderSection, UpstreamSection
-from xoauth2_proxy.config.oauth_rules import misfits
+from xoauth2_proxy.config.oauth_rules import unsupported_keys
 from xoauth2_proxy.config.problems import Fault, Problem, beneath
 from xoauth2_proxy.config.section import validate
 from xoauth2_proxy.config.values import WORD, WORD_RULE
@@ -112,4 +112,4 @@ def _faults(
         for key in (key for key, value in values.items() if value is None):
             yield key, "is required for a provider of your own"
     yield from provider.faults_of_use(provider.upstream, provider.limits)
-    yield from misfits(section, provider)
+    yield from unsupported_keys(section, provider)

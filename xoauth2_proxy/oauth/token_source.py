@@ -1,9 +1,9 @@
 """Provides access tokens from a cache that is refreshed ahead of time.
 
 I1: at most one refresh of an account runs; other callers wait for it.
-I2: a token that the mail server refused is not used again, unless it had just replaced another one
-refused within the last minute: then the token is not the reason.
-I3: a token that is still valid is used while no new one can be had for a transient reason.
+I2: a token that the mail server refused is not used again, unless it replaced another one
+refused within the last minute: then the token is not the cause.
+I3: a token that is still valid is used while a transient failure prevents getting a new one.
 I4: a failure is raised again until it is time for another attempt, or there is a new grant.
 """
 
@@ -77,7 +77,7 @@ class TokenSource:
         """Return an access token that is valid for at least a minute, usually for ten.
 
         Concurrent calls for one account share one refresh; cancelling a caller does not cancel it.
-        If there is no new token for a transient reason, one in its last minute is returned.
+        After a transient failure, a token in its last minute is returned.
 
         Raises:
             GrantRevoked: a person must sign the mailbox in again.
@@ -149,7 +149,7 @@ class TokenSource:
     def use(self, refreshers: Mapping[str, Refresher], accounts: Iterable[Account]) -> None:
         """Use another configuration. Accounts that it does not change keep their tokens.
 
-        For a changed account the provider is asked again, whatever it answered last.
+        A changed account's next refresh asks the provider, even if a token or failure is stored.
         """
         self._refreshes.use(refreshers)
         present = self._accounts = {account.key: account for account in accounts}
@@ -177,7 +177,10 @@ class TokenSource:
                     self._set_timer(state, KEEP_ALIVE_SECONDS * (0.05 + 0.45 * _jitter()))
 
     async def close(self) -> None:
-        """Wait for running requests, whose responses may be irreplaceable; cancel late ones."""
+        """Wait for running requests, whose responses may hold the only copy of a refresh token.
+
+        Those that exceed `_CLOSE_SECONDS` are cancelled.
+        """
         self._is_closing = True
         self._refreshes.stop()
         for key in list(self._states):
@@ -257,7 +260,7 @@ class TokenSource:
             self._note_failure(state, unexpected)
             raise unexpected from None
         if state.failures:
-            _log.event(logging.INFO, "access token again", account=account.key)
+            _log.event(logging.INFO, "access token obtained again", account=account.key)
         state.note_token(token)
         return token
 

@@ -170,9 +170,9 @@ class ClientSession(SMTP):
         if self._task is None or self._task.done():
             self._end(replies.SHUTTING_DOWN)
         else:
-            # It may end by itself just now, and the dialogue go on to another task.
+            # The task may finish before it is cancelled, and the dialogue may start another.
             self._task.add_done_callback(lambda _: self.cut())
-            # Not before the task has begun: a message that is never begun would not be recorded.
+            # Let the task start first: a message whose task never ran would not be recorded.
             self.loop.call_soon(self._task.cancel)
 
     def abort(self) -> None:
@@ -186,7 +186,7 @@ class ClientSession(SMTP):
 
     @property
     def is_gone(self) -> bool:
-        """Whether the connection is closed; a message may still be being relayed."""
+        """Whether the connection is closed; a message may still be in progress."""
         return self._is_gone
 
     # Progress.
@@ -231,7 +231,7 @@ class ClientSession(SMTP):
             self._write()
             self._go_on_soon()
             return False
-        elif event is Signal.TLS_REQUESTED and not self._is_ready_for_tls():
+        elif event is Signal.TLS_REQUESTED and not self._prepare_for_tls():
             self._end()
             return False
         elif isinstance(event, ContentArrived) and not event.is_last:
@@ -253,11 +253,11 @@ class ClientSession(SMTP):
         self._is_busy = True
         self._task = self.loop.create_task(self._handle_slowly(event, waiting))
 
-    def _is_ready_for_tls(self) -> bool:
-        """Write what precedes the handshake; return whether it has left.
+    def _prepare_for_tls(self) -> bool:
+        """Write the reply that precedes the handshake; return whether it has left.
 
-        If it has not, the client does not read its replies, and this session would not hear of it
-        once it does, since the transport then belongs to TLS.
+        If it has not, the client is not reading its replies, and once TLS owns the transport, this
+        session would not be notified that writing can resume.
         """
         # No cleartext may be accepted between the reply and the handshake.
         self._transport.pause_reading()
@@ -273,8 +273,8 @@ class ClientSession(SMTP):
     ) -> None:
         """Do what takes time, give the dialogue its answer, and go on.
 
-        `waiting` is for a provider that takes content slowly. Cancelled by `cut`, which ends the
-        session.
+        `waiting` is what to await before the provider accepts more content. `cut` cancels the task
+        and ends the session.
         """
         dialogue = self._dialogue
         try:
@@ -311,7 +311,7 @@ class ClientSession(SMTP):
     def _no_more_input(self) -> None:
         self._dialogue.feed_eof()
         if self._proxy_header is not None:
-            self._end()  # a balancer checks the port by connecting alone
+            self._end()  # a load balancer's health check may connect and send nothing
         else:
             self._advance()
 
@@ -362,7 +362,10 @@ class ClientSession(SMTP):
     # Time.
 
     def _check_idle(self) -> None:
-        """End a silence that has lasted too long. One timer, moved forward, serves many waits."""
+        """Close the session if the client was silent too long.
+
+        The timer is set again when it fires, not at each command.
+        """
         now = self.loop.time()
         if self._is_busy:
             self._waiting_since = now
@@ -416,7 +419,7 @@ class ClientSession(SMTP):
             if secure is None:
                 raise ConnectionError("closed during the handshake")
         except BaseException as error:
-            # The transport no longer calls this protocol, which would not hear of the closing.
+            # The transport no longer calls this protocol: `connection_lost` would never come.
             self._is_gone = True
             plain.abort()
             if not isinstance(error, OSError):
@@ -469,7 +472,7 @@ class ClientSession(SMTP):
     # Messages.
 
     def _send_content(self, part: ContentArrived) -> None:
-        """Send part of a message; a task is needed only where the provider takes it slowly."""
+        """Send part of a message; start a task only if the provider accepts it slowly."""
         waiting = self._stream(part.message).write(part.octets, is_stuffed=part.is_stuffed)
         if waiting is None:
             self._dialogue.content_sent()

@@ -137,11 +137,6 @@ class Dialogue:
         self._sender_refusal: Reply | None = None
 
     @property
-    def is_ready(self) -> bool:
-        """Whether a new step may begin: the dialogue goes on, and no reply is awaited."""
-        return self.state is READY
-
-    @property
     def awaits_reply(self) -> int:
         """How many replies are awaited."""
         return len(self._expected)

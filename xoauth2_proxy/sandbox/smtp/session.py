@@ -1,7 +1,7 @@
 """Reads what a client sends in an SMTP session, and dispatches it (RFC 5321, RFC 2920).
 
-As strict as a large provider: a relay that works here has to work there. Does no I/O: `connection`
-hands it octets, writes its replies and does what its ending says.
+As strict as a large provider, so that a relay that works here should work there. No I/O: `server`
+passes in octets, writes the replies and acts on `ending`.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ class Session(SessionState):
     """
 
     _buffer: bytes = b""
-    _position: int = 0  # of the first octet that was not consumed
+    _position: int = 0  # of the first octet not yet consumed
 
     @property
     def backlog_bytes(self) -> int:
-        """How many received octets were not consumed."""
+        """The number of received octets not yet consumed."""
         return len(self._buffer) - self._position
 
     @property
@@ -177,7 +177,7 @@ class Session(SessionState):
         must_wait = command.must_wait if provider.has_pipelining else verb != b"BDAT"
         if must_wait and self.backlog_bytes:
             self.say(
-                "554 5.5.0 Protocol violation, octets behind STARTTLS"
+                "554 5.5.0 Protocol violation, octets after STARTTLS"
                 if verb == b"STARTTLS"
                 else _VIOLATION
             )
@@ -235,7 +235,7 @@ class Session(SessionState):
         return True
 
     def _begin_content(self) -> bool:
-        """Return whether reading may go on at once: no fault stopped it."""
+        """Run the faults at the start of content; return whether reading may go on at once."""
         transaction = self.transaction
         if transaction is None or transaction.has_content:
             return True
@@ -245,7 +245,7 @@ class Session(SessionState):
         return self.input is before and not self.is_held
 
     def _reply_to_content(self, run: Run) -> str:
-        """Reply to the content, altered by the faults that were met before its end."""
+        """Reply to the content after applying the pending faults."""
         if not self.pending_faults:
             return run(self, "")
         fault = self.pending_faults.pop(0)
