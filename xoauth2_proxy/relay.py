@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import logging
 import time
+from asyncio import CancelledError, Future
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -173,6 +174,7 @@ class _Transaction:
         self._relay = relay
         self._message = message
         self._lease: Lease | None = None
+        self._sent: Awaitable[Reply] | None = None  # the step whose reply is awaited
 
     async def _attempt(self, send: Send, judge: Judge) -> Reply | None:
         """Let `send` use a leased connection, and once more where that is safe (I2).
@@ -182,6 +184,7 @@ class _Transaction:
         """
         relay, message = self._relay, self._message
         account = message.login.account
+        self._sent = None
         try:
             if account.limits.messages_per_minute:
                 await self._timed(relay.pool.wait_turn(account))
@@ -191,14 +194,27 @@ class _Transaction:
             else:
                 connection = await self._timed(lease.open())
             try:
-                reply = await send(connection)
+                self._sent = send(connection)
+                reply = await self._sent
             except UpstreamClosedEarly:
+                self._sent = None
                 lease.end(in_doubt=True)
                 lease = self._lease = relay.lease(message, new=True)
-                reply = await send(await self._timed(lease.open()))
+                self._sent = send(await self._timed(lease.open()))
+                reply = await self._sent
             return judge(reply)
         except BaseException as error:
-            return self._failed(error)
+            return self._interrupted(error, judge)
+
+    def _interrupted(self, error: BaseException, judge: Judge) -> Reply | None:
+        """Settle what raised `error`, or judge the reply that arrived just before a cancellation.
+
+        A 250 that was received and not told would have the client send a duplicate.
+        """
+        sent = self._sent
+        if isinstance(error, CancelledError) and isinstance(sent, Future) and _has_result(sent):
+            return judge(sent.result())
+        return self._failed(error)
 
     async def _timed(self, waiting: Awaitable[T]) -> T:
         """Wait for the message's turn or its connection, and note how long that took."""
@@ -286,7 +302,7 @@ class StreamingMessage(_Transaction):
         """
         if self._answer is not None:
             return self._answer
-        replied: list[Reply] = []
+        answers: list[Reply] = []
 
         async def ask(connection: Connection) -> Reply:
             envelope = self._message.envelope
@@ -294,16 +310,19 @@ class StreamingMessage(_Transaction):
                 sender = await connection.begin(envelope, [])
                 if not sender.is_positive:
                     return sender
-            reply = await connection.add_recipient(envelope)
+            try:
+                reply = await connection.add_recipient(envelope)
+                answers.append(replies.for_client(reply))
+            except ExtensionMissing as error:  # this recipient alone needs it
+                answers.append(error.reply)
+                reply = replies.OK
             self._is_open = True
-            replied.append(reply)
             return reply
 
         def judge(reply: Reply) -> Reply | None:
-            return None if replied and not ends_session(reply) else self._concluded(reply)
+            return None if answers and not ends_session(reply) else self._concluded(reply)
 
-        answer = await self._step(ask, judge)
-        return answer or replies.for_client(replied[0])
+        return await self._step(ask, judge) or answers[0]
 
     def write(self, octets: bytes, *, is_stuffed: bool) -> Coroutine[None, None, object] | None:
         """Send content as fast as the provider accepts it.
@@ -312,8 +331,12 @@ class StreamingMessage(_Transaction):
         """
         if self._framing is None:
             self._framing = DataFraming(is_stuffed=is_stuffed)
-            self._message.start = octets[:MAX_HEADER_BYTES]  # kept for as long as it streams
-        self._message.size_bytes += len(octets)
+        message = self._message
+        if (
+            message.size_bytes < MAX_HEADER_BYTES
+        ):  # its Message-ID is kept for as long as it streams
+            message.start += octets[: MAX_HEADER_BYTES - message.size_bytes]
+        message.size_bytes += len(octets)
         if self._answer is not None or not octets:
             return None
         framed = self._framing.feed(octets)
@@ -325,10 +348,9 @@ class StreamingMessage(_Transaction):
         waiting = self.write(octets, is_stuffed=is_stuffed)
         if waiting is not None:
             await waiting
-        framing = self._framing or DataFraming(is_stuffed=is_stuffed)
         await self._get_go_ahead()
-        if self._answer is None:
-            end = framing.finish()
+        if self._answer is None and self._framing is not None:
+            end = self._framing.finish()
             await self._step(lambda connection: connection.end_content(end), self._concluded)
         answer = self._answer or replies.INTERNAL_ERROR
         self._relay.report(self._message, answer)
@@ -341,7 +363,7 @@ class StreamingMessage(_Transaction):
     def abandon(self) -> None:
         """Stop, since the client gave the message up."""
         if self._answer is not None:
-            # It had failed already, and the client has the reply.
+            # It had failed already: the client has the reply, or left before it was due.
             self._message.ended_at = time.monotonic()
             self._relay.report(self._message, self._answer)
         self.stop()
@@ -359,7 +381,7 @@ class StreamingMessage(_Transaction):
     def _pass_on(self, framed: bytes) -> Coroutine[None, None, Reply | None] | None:
         """Send content after the go-ahead. Return what must be awaited before more, or None."""
         connection = self._lease.connection if self._lease is not None else None
-        if connection is not None and connection.add_content(framed):
+        if connection is None or connection.add_content(framed):  # None: nothing more after `stop`
             return None
         return self._step(lambda connection: connection.room(), self._unless_taken)
 
@@ -387,9 +409,10 @@ class StreamingMessage(_Transaction):
         if self._lease is None or self._lease.connection is None:
             return await self._attempt(send, judge)
         try:
-            return judge(await send(self._lease.connection))
+            self._sent = send(self._lease.connection)
+            return judge(await self._sent)
         except BaseException as error:
-            return self._failed(error)
+            return self._interrupted(error, judge)
 
     def _unless_taken(self, reply: Reply) -> Reply | None:
         """Settle the message if the provider refuses its content before the end."""
@@ -397,3 +420,7 @@ class StreamingMessage(_Transaction):
 
     def _settled(self, answer: Reply) -> None:
         self._answer = answer
+
+
+def _has_result(step: Future[Reply]) -> bool:
+    return step.done() and not step.cancelled() and step.exception() is None

@@ -321,7 +321,10 @@ class _Walk:
             code = self._code(line)
             assert code in {500, 421}, f"{code} to {line!r}"
             # The chunk behind a broken BDAT would be read as commands.
-            self.has_ended = self.has_ended or line[:4].upper() == b"BDAT"
+            self.has_ended = self.has_ended or line.lstrip()[:4].upper() == b"BDAT"
+        elif not verb and line.lstrip()[:4].upper() == b"BDAT":
+            assert self._code(line) in {500, 421}
+            self.has_ended = True
         elif verb == b"BDAT":
             self._bdat(line, argument)
         elif verb == b"AUTH":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import tracemalloc
 from dataclasses import replace
 
 import pytest
@@ -351,7 +352,7 @@ def test_each_recipient_keeps_its_own_parameters() -> None:
     events(dialogue, b"MAIL FROM:<a@x>\r\nRCPT TO:<b@y> NOTIFY=NEVER\r\nRCPT TO:<b@y>\r\n")
     (message,) = events(dialogue, b"RCPT TO:<b@y> NOTIFY=FAILURE\r\nDATA\r\n.\r\n")
     assert isinstance(message, MessageComplete)
-    assert [rcpt_command(message.message.envelope, index) for index in range(3)] == [
+    assert [rcpt_command(message.message.envelope, index, {"DSN": ""}) for index in range(3)] == [
         b"RCPT TO:<b@y> NOTIFY=NEVER\r\n",
         b"RCPT TO:<b@y>\r\n",
         b"RCPT TO:<b@y> NOTIFY=FAILURE\r\n",
@@ -371,6 +372,52 @@ def test_recipients_are_judged_one_by_one_where_the_account_asks_for_it() -> Non
     assert last.is_last
     assert last.message.envelope.forward_paths == ["c@z"]
     assert [one.code for one in said(dialogue)] == [250, 550, 250, 354]
+
+
+@pytest.mark.parametrize("line", [b" BDAT 6 LAST\r\n", b"\tBDAT 6\r\n"])
+def test_a_chunk_behind_a_command_that_is_none_is_not_read_as_commands(line: bytes) -> None:
+    dialogue = logged_in()
+    assert events(dialogue, ENVELOPE + line + b"RSET\r\n") == [Signal.ENDED]
+    assert [one.code for one in said(dialogue)] == [250, 250, 500]
+
+
+def test_other_sessions_get_their_turn_whatever_a_client_says() -> None:
+    dialogue = logged_in()
+    refused = b"MAIL FROM:<a@x>\r\nRCPT TO:<b@y>\r\nBDAT 1 LAST\r\n\n"
+    dialogue.feed(refused * 500)
+    turns = [0]
+    while (event := dialogue.next_event()) is not None:
+        if event is Signal.TURN_OVER:
+            turns.append(0)
+        turns[-1] += isinstance(event, MessageRefused)
+    assert sum(turns) == 500
+    assert max(turns) <= 50
+    assert [one.code for one in said(dialogue)] == [250, 250, 550] * 500
+
+
+@pytest.mark.parametrize(
+    "command", [b"DATA\r\n%b.\r\n", b"BDAT 200000 LAST\r\n%b"], ids=["DATA", "BDAT"]
+)
+def test_nothing_of_a_message_is_kept_after_it(command: bytes) -> None:
+    dialogue = logged_in(
+        policy=replace(POLICY, max_message_bytes=1_000_000, buffer_bytes=1_000_000)
+    )
+    octets = ENVELOPE + command % (b"x" * 199_998 + b"\r\n")
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for _ in range(2):
+            dialogue.feed(bytes(bytearray(octets)))  # a copy, as a transport's octets are
+            while dialogue.state is not State.WAITING:
+                dialogue.next_event()
+            dialogue.finish(replies.OK)
+            while dialogue.next_event() is not None:
+                pass
+        del _
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert after - before < 50_000
 
 
 # Whatever the pieces.

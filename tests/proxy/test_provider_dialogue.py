@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import TYPE_CHECKING
 
 import pytest
@@ -29,6 +30,7 @@ from xoauth2_proxy.errors import (
     UpstreamDropped,
     UpstreamError,
 )
+from xoauth2_proxy.smtp.content import Content
 from xoauth2_proxy.smtp.protocol import MAX_REPLY_LINE_BYTES, Envelope, Reply
 from xoauth2_proxy.upstream.dialogue import Dialogue, State
 from xoauth2_proxy.upstream.envelope import joined, mail_command
@@ -246,6 +248,72 @@ def test_octets_after_the_step_has_its_reply_do_not_undo_it(later: bytes) -> Non
     dialogue.feed(later)
     assert dialogue.result == KEPT
     assert dialogue.state is State.CLOSED
+
+
+@pytest.mark.parametrize(
+    ("replied", "outcome"),
+    [
+        (b"250 2.1.0 a\r\n250 2.1.5 b\r\n250 2.0.0 kept\r\n421 4.3.2 bye\r\n", Reply),
+        (b"250 2.1.0 a\r\n250 2.1.5 b\r\n250 2.0.0 kept\r\n421-4.3.2 bye\r\n421 bye\r\n", Reply),
+        (b"250 2.1.0 a\r\n250 2.1.5 b\r\n250 2.0.0 kept\r\n422 4.3.2 bye\r\n", OutcomeUnknown),
+        (b"421 4.3.2 bye\r\n503 5.5.1 no\r\n503 5.5.1 no\r\n", UpstreamClosedEarly),
+        (b"421 4.3.2 bye\r\n503 5.5.1 no\r\n", UpstreamClosedEarly),
+        (b"421 4.3.2 bye\r\n550 5.1.1 b\r\n250 2.0.0 kept\r\n", OutcomeUnknown),
+    ],
+    ids=[
+        "421 behind",
+        "421 in two lines",
+        "422 behind",
+        "421 to all",
+        "421, then lost",
+        "no and yes",
+    ],
+)
+def test_what_replies_to_one_flight_mean_does_not_depend_on_packets(
+    replied: bytes, outcome: type[object]
+) -> None:
+    for cut in range(len(replied) + 1):
+        dialogue = sending(BOTH)
+        dialogue.take()
+        dialogue.feed(replied[:cut])
+        dialogue.feed(replied[cut:])
+        if dialogue.result is None:
+            dialogue.lose("closed by the provider")
+        # A step that has its reply is not undone by what comes after it.
+        is_settled_first = cut == replied.find(b"422 ") and outcome is OutcomeUnknown
+        assert type(dialogue.result) is (Reply if is_settled_first else outcome), cut
+
+
+@pytest.mark.parametrize("to_reset", [b"552 5.3.4 too large, again\r\n", b"451 4.3.0 later\r\n"])
+def test_a_late_reply_is_not_taken_for_that_to_the_reset(to_reset: bytes) -> None:
+    dialogue = sending(BOTH, is_fresh=False)
+    dialogue.take()
+    dialogue.feed(b"250 2.1.0 a\r\n550 5.1.1 b\r\n")
+    assert dialogue.needs_reset
+    dialogue.send_message(envelope(), CONTENT, is_fresh=False)
+    dialogue.take()
+    dialogue.feed(to_reset + b"250 2.0.0 reset\r\n250 2.1.0 a\r\n")
+    assert isinstance(dialogue.result, UpstreamClosedEarly)
+    assert dialogue.state is State.CLOSED
+
+
+def test_nothing_of_a_message_is_kept_after_it() -> None:
+    dialogue = Dialogue(CHUNKING)
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        content = Content(b"x" * 499_998 + b"\r\n", is_stuffed=False)
+        dialogue.send_message(envelope(), content, is_fresh=False)
+        del content
+        for answer in [b"250 a\r\n", b"250 b\r\n", b"250 2.0.0 kept\r\n"]:
+            while dialogue.take():
+                pass
+            dialogue.feed(answer)
+        assert dialogue.result == KEPT
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert after - before < 50_000
 
 
 @pytest.mark.parametrize("extensions", WAYS)

@@ -40,6 +40,22 @@ async def test_each_recipient_gets_the_providers_answer(start_relay: StartRelay)
     assert list(kept.forward_paths) == ["one@example.net", "two@example.net"]
 
 
+async def test_notifications_that_the_provider_cannot_send_concern_one_recipient(
+    start_relay: StartRelay,
+) -> None:
+    relay = await verifying(start_relay)
+    async with await relay.log_in() as client:
+        assert (await client.command("MAIL FROM:<from@example.com>")).code == 250
+        for notify, code in (("NEVER", 555), ("", 250), ("FAILURE", 555)):
+            parameter = f" NOTIFY={notify}" if notify else ""
+            answer = await client.command(f"RCPT TO:<{code}@example.net>{parameter}")
+            assert answer.code == code
+        assert (await client.data(message())).code == 250
+    (kept,) = relay.sandbox.received
+    assert list(kept.forward_paths) == ["250@example.net"]
+    assert relay.sandbox.counters.connections_opened == 1
+
+
 @pytest.mark.parametrize("text", ["432 4.3.2 Concurrent connections", "503 5.5.1 Out of order"])
 async def test_a_spent_connection_is_not_kept(start_relay: StartRelay, text: str) -> None:
     relay = await verifying(start_relay)

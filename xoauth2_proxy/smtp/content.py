@@ -132,13 +132,13 @@ class Collector:
         return octets
 
     def content(self, *, is_stuffed: bool) -> Content:
-        """Return the collected content; a missing CRLF at the end is added.
+        """Return and remove the collected content; a missing CRLF at the end is added.
 
         A next hop may use DATA, where content always ends with CRLF (RFC 3030 §3).
         """
         if self._held and not self._held.endswith(b"\r\n"):
             self._held += b"\r\n"
-        return Content(bytes(self._held), is_stuffed, self.may_have_dots or not is_stuffed)
+        return Content(self.take(), is_stuffed, self.may_have_dots or not is_stuffed)
 
 
 class DataReader:

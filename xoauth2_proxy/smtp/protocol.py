@@ -91,6 +91,10 @@ class ReplyParser:
         """Whether octets of an unfinished reply are held."""
         return bool(self._rest or self._lines)
 
+    def may_become(self, code: str) -> bool:
+        """Whether the unfinished reply may be one with this code."""
+        return code.startswith(self._code if self._lines else self._rest[:3].decode("latin-1"))
+
     def feed(self, octets: bytes) -> list[Reply]:
         """Return the replies completed by `octets`, in order."""
         *lines, rest = (self._rest + octets).split(b"\n")
@@ -102,7 +106,7 @@ class ReplyParser:
             # A provider answers MAIL and RCPT in the same words each time. A refusal may echo what
             # must not be kept.
             is_whole = line[3:4] == b" " and not self._lines
-            if is_whole and line[0] == 0x32 and len(line) <= _CACHED_BYTES:  # "2"
+            if is_whole and line[:1] == b"2" and len(line) <= _CACHED_BYTES:
                 replies.append(_common_reply(line))
             elif (reply := self._add(line)) is not None:
                 replies.append(reply)
@@ -167,11 +171,6 @@ class Envelope:
     envid: str = ""
     # By the index of a forward path: the NOTIFY= and ORCPT= behind it, with a leading space.
     notifications: dict[int, str] = field(default_factory=dict)
-
-    @property
-    def needs_dsn(self) -> bool:
-        """Whether the provider must support RFC 3461 for this message."""
-        return bool(self.ret or self.envid or self.notifications)
 
 
 class BadPath(ValueError):

@@ -3,13 +3,17 @@
 The caller passes received octets to `feed`, calls `next_event` until it returns None, does what the
 events ask for, and writes what `take` returns. `submission.session` is the transport around it.
 
-I1: every command gets exactly one reply, in the order of the commands (RFC 5321 §4.2, RFC 2920).
-An event that must be answered stops the dialogue until it is (`State.WAITING`).
-I2: content is never read as commands. Where the length of content is in doubt (a broken
-BDAT, octets behind STARTTLS), the dialogue ends.
-I3: nothing that a client said in cleartext outlives STARTTLS (RFC 3207 §4.2).
+I1: every command gets exactly one reply, in the order of the commands (RFC 5321 §4.2, RFC 2920);
+a closing 421 may follow it. An event that must be answered stops the dialogue until it is
+(`State.WAITING`).
+I2: content is never read as commands. Where the length of content is in doubt (a broken BDAT), the
+dialogue ends.
+I3: nothing that a client said in cleartext outlives STARTTLS (RFC 3207 §4.2), and octets behind it
+end the dialogue.
 I4: in bounded memory: lines beyond their limit are discarded as they come, content beyond the
-buffer is handed on.
+buffer is handed on. The caller bounds what it feeds while the dialogue waits.
+I5: after `_STEPS_PER_TURN` steps without a wait, other sessions get a turn, whatever the client
+says.
 """
 
 from __future__ import annotations
@@ -96,6 +100,7 @@ class ClientDialogue:
         self._session_id = session_id
         self._buffer = b""
         self._start = 0  # the octets before it have been read
+        self._steps = 0  # taken in this turn
         self._searched = 0  # how many of the unread octets are known to hold no LF
         self._long_line: bytes | None = None  # the start of a line that is too long
         self._saw_eof = False
@@ -166,7 +171,8 @@ class ClientDialogue:
 
     def next_event(self) -> Event | None:
         """Return what the caller must see to next; None if octets are needed first."""
-        for _ in range(_STEPS_PER_TURN):
+        while self._steps < _STEPS_PER_TURN:
+            self._steps += 1
             if self._is_draining and self._may_drain:
                 return self.close(replies.SHUTTING_DOWN)
             state = self.state
@@ -181,10 +187,18 @@ class ClientDialogue:
             else:
                 raise RuntimeError("the last event has not been answered")
             if event is _OCTETS_NEEDED:
-                return self.close() if self._saw_eof else None
+                return self._paused()
             if event is not None:
                 return event
+        self._steps = 0
         return Signal.TURN_OVER
+
+    def _paused(self) -> Event | None:
+        """All that can be read has been: nothing of it is kept."""
+        self._steps = 0
+        if not self.unread_bytes:
+            self._buffer, self._start = b"", 0
+        return self.close() if self._saw_eof else None
 
     # Answers to events. After the end of the dialogue they say nothing.
 
@@ -235,6 +249,7 @@ class ClientDialogue:
         """Read on. Return False if the dialogue was closed meanwhile."""
         if self.state is WAITING:
             self.state = state
+            self._steps = 0
         elif self.state is not CLOSED:
             raise RuntimeError("there is no event to answer")
         return self.state is not CLOSED
@@ -290,11 +305,12 @@ class ClientDialogue:
         if len(line) > _MAX_COMMAND_BYTES and verb != "AUTH":
             return self._bad_line(line, replies.COMMAND_TOO_LONG)
         if command is None:
-            return self._bad_command(replies.COMMAND_UNKNOWN)
+            # With white space before it, BDAT is no command, but a chunk follows it nonetheless.
+            return self._bad_line(b"" if word else line, replies.COMMAND_UNKNOWN)
         return command(self, argument.strip())
 
     def _bad_line(self, line: bytes, reply: Reply) -> Event | None:
-        if line[:4].upper() == b"BDAT":
+        if line.lstrip()[:4].upper() == b"BDAT":
             return self.close(reply)  # I2: a chunk of unknown length follows
         return self._bad_command(reply)
 
@@ -489,8 +505,7 @@ class ClientDialogue:
         rest = self._data.feed(self._octets(_PIECE_BYTES))
         if rest is None:
             return self._content_event(DATA)
-        self._buffer = rest + self._buffer[self._start :]
-        self._start = 0
+        self._start -= len(rest)
         return self._complete(self._data.sink, is_stuffed=True)
 
     def _read_chunk(self) -> Event | None:

@@ -7,7 +7,11 @@ I1: every reply answers the oldest command that has none (RFC 2920 §3.1). A rep
 octets that are no reply, end the dialogue: replies matched to the wrong commands are worse than a
 lost connection.
 I2: a message counts as delivered only after a 250 that cannot be the reply to another command.
-I3: what the loss of the connection means depends on the state alone (`_LOSS`).
+I3: what the loss of the connection means depends on the state (`_LOSS`), unless a reply has said
+already what became of the message (`lose`).
+I4: what replies mean does not depend on how they are cut into packets.
+I5: a message goes to all of its recipients or to none; its content leaves only after an accepted
+envelope, except in one flight to a single recipient.
 RFC 5321 §3.3, §4.1.4, §4.2; RFC 2920; RFC 3030.
 """
 
@@ -44,7 +48,7 @@ class State(Enum):
     COMMAND = auto()  # a lone command is out
     ENVELOPE = auto()  # MAIL and RCPT are out, perhaps DATA behind them
     GO_AHEAD = auto()  # DATA is out by itself
-    GRANTED = auto()  # 354 came: content may go, none has
+    GRANTED = auto()  # content may go, none has
     CONTENT = auto()  # content has gone, not all of it
     FLIGHT = auto()  # the envelope and all of the content are out
     FINAL = auto()  # all of the content is out, after its envelope was accepted
@@ -95,7 +99,7 @@ _LOSS: dict[State, type[UpstreamError]] = {
 
 # The first digits of the replies that can answer a command; others are out of order.
 _MAY_ANSWER: dict[Command, tuple[int, ...]] = {
-    RSET: (2, 3, 4, 5),  # the answer to MAIL tells more
+    RSET: (2,),  # or 421; never refused (RFC 5321 §4.3.2), unless replies are out of step
     MAIL: (2, 4, 5),
     RCPT: (2, 4, 5),
     DATA: (3, 4, 5),  # of 3yz only 354; a 2yz must not pass for the message's (I2)
@@ -119,6 +123,7 @@ class Dialogue:
         self.result: Reply | UpstreamError | None = None  # of the step; reset when it is collected
         self.early_refusal: Reply | None = None  # a 4yz or 5yz that came amid content
         self.is_spent = False  # the provider's reply says that nothing further can be sent
+        self.is_content_out = False  # all of the present transaction's content was taken
         self.needs_reset = False  # a transaction is still open: RSET before the next MAIL
         self.transactions = 0  # begun in this dialogue
         self._parser = ReplyParser()
@@ -127,7 +132,8 @@ class Dialogue:
         self._output: list[bytes] = []
         self._content: Content | None = None
         self._rest = memoryview(b"")  # content that is not written yet
-        self.is_content_out = False  # all of the present transaction's content was taken
+        self._held: list[Reply] = []  # until it is known what follows them
+        self._closing: UpstreamClosedEarly | None = None  # 421 to MAIL, in one flight
         self._is_premature = False
         self._final_by_bdat = False
         self._is_granted = False
@@ -164,7 +170,7 @@ class Dialogue:
         sender = mail_command(envelope, self.extensions, len(octets), octets.isascii)
         commands = self._envelope(envelope, sender, recipients)
         may_pipeline, may_chunk = "PIPELINING" in self.extensions, self._may_chunk
-        self._begin_transaction(recipients, ENVELOPE)
+        self._begin_transaction(recipients)
         self._content = content
         if not may_pipeline:
             self._send_in_turn(commands)
@@ -186,22 +192,24 @@ class Dialogue:
         """
         sender = mail_command(envelope, self.extensions, envelope.size_bytes)
         commands = self._envelope(envelope, sender, recipients)
-        self._begin_transaction(recipients, ENVELOPE)
+        self._begin_transaction(recipients)
         if "PIPELINING" in self.extensions:
             self._send_all(commands)
         else:
             self._send_in_turn(commands)
 
     def add_recipient(self, envelope: Envelope) -> None:
-        """Send RCPT for the envelope's last recipient. The result is its reply."""
+        """Send RCPT for the envelope's last recipient. The result is its reply.
+
+        Raises `ExtensionMissing`; then nothing was sent.
+        """
+        command = rcpt_command(envelope, len(envelope.forward_paths) - 1, self.extensions)
         self._begin_step(COMMAND)
-        self._send(RECIPIENT, rcpt_command(envelope, len(envelope.forward_paths) - 1))
+        self._send(RECIPIENT, command)
 
     def ask_for_go_ahead(self) -> None:
         """Send DATA. The result is a refusal or the 354."""
         self._begin_step(GO_AHEAD)
-        self._content = None
-        self._is_granted = False
         self._send(DATA, b"DATA\r\n")
 
     def add_content(self, octets: bytes) -> None:
@@ -232,6 +240,7 @@ class Dialogue:
         if self._rest:
             self.state = CONTENT
         else:
+            self._rest = memoryview(b"")  # an empty slice would keep the whole message
             self.state = FINAL
             self._await_final_reply()
         return bytes(piece)
@@ -241,10 +250,11 @@ class Dialogue:
         if self.state is CLOSED:
             return
         try:
-            replies = self._parser.feed(octets)
+            replies = self._held + self._parser.feed(octets)
         except MalformedReply as error:
             self.lose(str(error))
             return
+        self._held = []
         awaited = len(self._expected)
         closing = self._unasked(replies[awaited:]) if len(replies) > awaited else None
         if closing is not None:
@@ -252,18 +262,17 @@ class Dialogue:
         # The beginning of a reply to no command counts as one: more of it will come.
         has_rest = self._parser.is_mid_reply and not self._takes_content
         surplus = len(replies) - awaited + has_rest
+        if has_rest and len(replies) == awaited > 0 and self._parser.may_become("421"):
+            self._held = replies  # a 421 is no surplus
+            return
         # Which reply is the extra one cannot be known, so they count only if all have the same
         # first digit. Of a message's final reply no surplus is believed: another command's reply
         # may have taken its place (I2).
         if surplus > 0 and (self._awaits_delivery or len({one.code // 100 for one in replies}) > 1):
             replies = []
-        is_flight = self.state is FLIGHT
         for reply in replies[:awaited]:
             self._answer(reply)
             if self.ending:
-                if is_flight and len(replies) == awaited and replies[-1].is_positive:
-                    # 421 to MAIL, and yet the message was accepted: no second attempt (I2).
-                    self.result = OutcomeUnknown(self.ending)
                 return
         if surplus > 0:
             # Its text is not told: a provider that does not know AUTH may echo a token.
@@ -306,6 +315,8 @@ class Dialogue:
             pass  # settled, and not yet collected: what comes after a reply does not undo it
         elif self.early_refusal is not None:
             self.result = self.early_refusal
+        elif state is FLIGHT and self._closing is not None:
+            self.result = self._closing
         elif state is FLIGHT and (refusal := self._refusal()) is not None:
             # The only recipient, or the sender, was refused before the loss: nothing was delivered.
             self.result = refusal
@@ -329,17 +340,20 @@ class Dialogue:
         commands = [(MAIL, sender)]
         if self.needs_reset:
             commands.insert(0, (RSET, b"RSET\r\n"))
-        commands += [(RCPT, rcpt_command(envelope, index)) for index in range(len(recipients))]
+        commands += [
+            (RCPT, rcpt_command(envelope, index, self.extensions))
+            for index in range(len(recipients))
+        ]
         return commands
 
-    def _begin_transaction(self, recipients: list[str], state: State) -> None:
-        self._begin_step(state)
+    def _begin_transaction(self, recipients: list[str]) -> None:
+        self._begin_step(ENVELOPE)
         self.transactions += 1
         self._recipients = recipients
         self._judged = 0
         self._content = None
         self._refusals = []
-        self._sender_refusal = None
+        self._sender_refusal = self._closing = None
         self._is_granted = self._final_by_bdat = False
         self._is_premature = self.is_content_out = False
 
@@ -361,8 +375,7 @@ class Dialogue:
 
     def _send_all(self, commands: list[tuple[Command, bytes]]) -> None:
         for command, octets in commands:
-            self._expected.append(command)
-            self._output.append(octets)
+            self._send(command, octets)
 
     def _send_in_turn(self, commands: list[tuple[Command, bytes]]) -> None:
         self._queue.extend(commands)
@@ -374,7 +387,8 @@ class Dialogue:
         """Apply a reply to the oldest command that has none (I1)."""
         command = self._expected.popleft()
         code = reply.code
-        if code // 100 not in _MAY_ANSWER[command] or (command is DATA and 354 != code < 400):
+        may_answer = code // 100 in _MAY_ANSWER[command] or (command is RSET and code == 421)
+        if not may_answer or (command is DATA and 354 != code < 400):
             self.lose(f"{command.name} was answered {reply}")
             return
         if command is END:
@@ -393,9 +407,14 @@ class Dialogue:
 
     def _answer_opening(self, command: Command, reply: Reply) -> None:
         if reply.code == 421:
-            # No transaction exists without MAIL (RFC 5321 §4.1.4), so nothing is in doubt.
-            self.result = UpstreamClosedEarly(f"{command.name}: {reply}", reply)
-            self.lose("closed by the provider")
+            # No transaction exists without MAIL (RFC 5321 §4.1.4), so nothing is in doubt – unless
+            # the message that went along is answered otherwise.
+            closing = UpstreamClosedEarly(f"{command.name}: {reply}", reply)
+            if self.state is FLIGHT:
+                self._closing = closing
+            else:
+                self.result = closing
+                self.lose("closed by the provider")
         elif command is RSET:
             self.needs_reset = False
         elif reply.code < 400:
@@ -407,7 +426,9 @@ class Dialogue:
     def _answer_content(self, reply: Reply) -> None:
         """Take the reply to the whole message."""
         refusal = self._refusal()
-        if refusal is not None and reply.is_positive:
+        if self._closing is not None and not reply.is_positive:
+            self.lose("closed by the provider")
+        elif (refusal is not None or self._closing is not None) and reply.is_positive:
             self.result = OutcomeUnknown("the envelope was refused, but the message was accepted")
             self.lose("contradictory replies")
         elif refusal is not None:

@@ -42,17 +42,22 @@ def mail_command(
             parameters += " SMTPUTF8"
         elif not (is_ascii() and all(path.isascii() for path in paths)):
             raise ExtensionMissing(replies.SMTPUTF8_UNSUPPORTED)
-    if envelope.needs_dsn:
-        if "DSN" not in extensions:
-            raise ExtensionMissing(replies.DSN_UNSUPPORTED)
-        parameters += f" RET={envelope.ret}" if envelope.ret else ""
-        parameters += f" ENVID={envelope.envid}" if envelope.envid else ""
+    dsn = f" RET={envelope.ret}" if envelope.ret else ""
+    dsn += f" ENVID={envelope.envid}" if envelope.envid else ""
+    if dsn and "DSN" not in extensions:
+        raise ExtensionMissing(replies.DSN_UNSUPPORTED)
+    parameters += dsn
     return f"MAIL FROM:<{envelope.reverse_path}>{parameters}\r\n".encode()
 
 
-def rcpt_command(envelope: Envelope, index: int) -> bytes:
-    """Return RCPT for one of the envelope's recipients, with its parameters."""
+def rcpt_command(envelope: Envelope, index: int, extensions: Mapping[str, str]) -> bytes:
+    """Return RCPT for one of the envelope's recipients, with its parameters.
+
+    Raises `ExtensionMissing` if it asks for notifications that the provider cannot send.
+    """
     path, parameters = envelope.forward_paths[index], envelope.notifications.get(index, "")
+    if parameters and "DSN" not in extensions:
+        raise ExtensionMissing(replies.DSN_UNSUPPORTED)
     return f"RCPT TO:<{path}>{parameters}\r\n".encode()
 
 
