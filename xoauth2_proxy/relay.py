@@ -228,7 +228,7 @@ class _Transaction:
         """Note the answer that the client gets."""
         raise NotImplementedError
 
-    def _concluded(self, reply: Reply) -> Reply:
+    def _settle_by_reply(self, reply: Reply) -> Reply:
         """Settle the message by the provider's reply; return the answer for the client."""
         self._message.refusal = None if reply.is_positive else reply
         self._relay.pool.note_reply(self._message.login.account, reply)
@@ -273,7 +273,7 @@ class _WholeMessage(_Transaction):
         envelope = self._message.envelope
         attempt: Coroutine[None, None, Reply] = self._attempt(  # type: ignore[assignment]
             lambda connection: connection.send_message(envelope, content),
-            self._concluded,  # which settles every reply, so that there is always an answer
+            self._settle_by_reply,  # which settles every reply, so that there is always an answer
         )
         return attempt
 
@@ -295,7 +295,7 @@ class StreamingMessage(_Transaction):
         self._has_go_ahead = False
         self._answer: Reply | None = None
 
-    async def recipient(self) -> Reply:
+    async def add_recipient(self) -> Reply:
         """Send the provider RCPT for the last recipient; return the reply for the client.
 
         Once the connection is lost, later recipients and the message itself get the same reply.
@@ -320,7 +320,7 @@ class StreamingMessage(_Transaction):
             return reply
 
         def judge(reply: Reply) -> Reply | None:
-            return None if answers and not ends_session(reply) else self._concluded(reply)
+            return None if answers and not ends_session(reply) else self._settle_by_reply(reply)
 
         return await self._step(ask, judge) or answers[0]
 
@@ -340,7 +340,7 @@ class StreamingMessage(_Transaction):
         if self._answer is not None or not octets:
             return None
         framed = self._framing.feed(octets)
-        return self._pass_on(framed) if self._has_go_ahead else self._begin_with(framed)
+        return self._send_framed(framed) if self._has_go_ahead else self._begin_with(framed)
 
     async def finish(self, octets: bytes, *, is_stuffed: bool) -> Reply:
         """Send the last content and return the final reply. Raises only `CancelledError`."""
@@ -351,7 +351,7 @@ class StreamingMessage(_Transaction):
         await self._get_go_ahead()
         if self._answer is None and self._framing is not None:
             end = self._framing.finish()
-            await self._step(lambda connection: connection.end_content(end), self._concluded)
+            await self._step(lambda connection: connection.end_content(end), self._settle_by_reply)
         answer = self._answer or replies.INTERNAL_ERROR
         self._relay.report(self._message, answer)
         return answer
@@ -374,16 +374,16 @@ class StreamingMessage(_Transaction):
         for start in range(0, len(framed), _PIECE_BYTES):
             if self._answer is not None:
                 return
-            waiting = self._pass_on(framed[start : start + _PIECE_BYTES])
+            waiting = self._send_framed(framed[start : start + _PIECE_BYTES])
             if waiting is not None:
                 await waiting
 
-    def _pass_on(self, framed: bytes) -> Coroutine[None, None, Reply | None] | None:
+    def _send_framed(self, framed: bytes) -> Coroutine[None, None, Reply | None] | None:
         """Send content after the go-ahead. Return what must be awaited before more, or None."""
         connection = self._lease.connection if self._lease is not None else None
         if connection is None or connection.add_content(framed):  # None: nothing more after `stop`
             return None
-        return self._step(lambda connection: connection.room(), self._unless_taken)
+        return self._step(lambda connection: connection.room(), self._answer_if_refused)
 
     async def _get_go_ahead(self) -> None:
         """Send the envelope if needed, then DATA; do nothing if either has been settled."""
@@ -400,7 +400,7 @@ class StreamingMessage(_Transaction):
 
         def judge(reply: Reply) -> Reply | None:
             self._has_go_ahead = reply.code == 354
-            return None if self._has_go_ahead else self._concluded(reply)
+            return None if self._has_go_ahead else self._settle_by_reply(reply)
 
         await self._step(ask, judge)
 
@@ -414,9 +414,9 @@ class StreamingMessage(_Transaction):
         except BaseException as error:
             return self._interrupted(error, judge)
 
-    def _unless_taken(self, reply: Reply) -> Reply | None:
+    def _answer_if_refused(self, reply: Reply) -> Reply | None:
         """Settle the message if the provider refuses its content before the end."""
-        return None if reply is CONTENT_TAKEN else self._concluded(reply)
+        return None if reply is CONTENT_TAKEN else self._settle_by_reply(reply)
 
     def _settled(self, answer: Reply) -> None:
         self._answer = answer

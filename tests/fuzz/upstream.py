@@ -251,7 +251,7 @@ async def _streamed(relay: Relay, envelope: Envelope, *, is_verified: bool) -> R
         answers: list[Reply] = []
         for path in paths:
             envelope.forward_paths.append(path)
-            answers.append(await outgoing.recipient())
+            answers.append(await outgoing.add_recipient())
             if not answers[-1].is_positive:
                 envelope.forward_paths.pop()
         if not envelope.forward_paths:

@@ -159,7 +159,7 @@ async def test_a_reply_that_came_just_before_a_cancellation_is_the_answer(made: 
     lease.end(in_doubt=False)
     made.sandbox.add_fault(Fault(Step.END, Action.STALL))
     sending = asyncio.create_task(send(made))
-    await until(lambda: connection.dialogue.awaits_reply == 1)
+    await until(lambda: connection.dialogue.awaited_replies == 1)
     connection.data_received(b"250 2.0.0 kept\r\n")
     sending.cancel()
     assert await sending == Reply(250, "2.0.0", ("kept",))

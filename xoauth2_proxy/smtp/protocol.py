@@ -9,9 +9,8 @@ import re
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 
-MAX_REPLY_LINE_BYTES = (
-    4096  # RFC 5321 §4.5.3.1.5 allows 512; providers with long host names exceed it
-)
+# RFC 5321 §4.5.3.1.5 allows 512; providers with long host names exceed it.
+MAX_REPLY_LINE_BYTES = 4096
 _MAX_TEXT_BYTES = 490  # of one line sent
 _CACHED_BYTES = 100  # of a reply; a longer one is hardly sent again
 MAX_REPLY_LINES = 128  # RFC 5321 sets no limit; an EHLO reply has about fifteen

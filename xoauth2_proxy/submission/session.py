@@ -105,7 +105,7 @@ class ClientSession(SMTP):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Greet the client, if the listener admits it."""
-        self._use(cast("asyncio.Transport", transport))
+        self._set_transport(cast("asyncio.Transport", transport))
         self._peer = str((transport.get_extra_info("peername") or ("",))[0])
         if not self._registry.admit(self):
             self._end(replies.TOO_MANY_CONNECTIONS)
@@ -166,7 +166,7 @@ class ClientSession(SMTP):
             self._advance()
 
     def cut(self) -> None:
-        """Send 421 and close, whatever is under way. No message was acknowledged."""
+        """Send 421 and close, whatever is under way. No message under way is acknowledged."""
         if self._task is None or self._task.done():
             self._end(replies.SHUTTING_DOWN)
         else:
@@ -209,7 +209,7 @@ class ClientSession(SMTP):
             if self._is_reading_paused:
                 self._resume_reading()
         except Exception:
-            self._failed()
+            self._close_after_internal_error()
             self._end()
 
     def _handle(self, event: Event) -> bool:
@@ -293,18 +293,18 @@ class ClientSession(SMTP):
                 dialogue.finish(reply)
                 self._write()
             elif isinstance(event, RecipientAdded):
-                dialogue.recipient_answered(await self._stream(event.message).recipient())
+                dialogue.recipient_answered(await self._stream(event.message).add_recipient())
             elif isinstance(event, LoginAttempt):
                 await self._log_in(event)
             else:
                 await self._start_tls()
         except Exception:
-            self._failed()
+            self._close_after_internal_error()
         self._task = None
         self._waiting_since = self.loop.time()
         self._go_on()
 
-    def _failed(self) -> None:
+    def _close_after_internal_error(self) -> None:
         _log.exception("session %s ended by an internal error", self.id)
         self._dialogue.close(replies.INTERNAL_ERROR)
 
@@ -335,7 +335,7 @@ class ClientSession(SMTP):
 
     # Reading and writing.
 
-    def _use(self, transport: asyncio.Transport) -> None:
+    def _set_transport(self, transport: asyncio.Transport) -> None:
         self._transport = self.transport = transport
         self._is_reading_paused = False
         transport.set_write_buffer_limits(high=_UNREAD_REPLY_BYTES)
@@ -427,7 +427,7 @@ class ClientSession(SMTP):
             _log.event(logging.INFO, "TLS handshake failed", session=self.id, error=error)
             self._dialogue.close()
             return
-        self._use(secure)
+        self._set_transport(secure)
         self._is_secure = True
         self._abandon()
         self._dialogue.secured()

@@ -72,7 +72,7 @@ class Connection(asyncio.Protocol):
 
     def __repr__(self) -> str:
         dialogue = self.dialogue
-        state = dialogue.ending or f"{dialogue.awaits_reply} replies awaited"
+        state = dialogue.ending or f"{dialogue.awaited_replies} replies awaited"
         return f"<Connection {state}, {dialogue.transactions} transactions>"
 
     @property
@@ -132,7 +132,7 @@ class Connection(asyncio.Protocol):
         return self._started()
 
     def add_content(self, octets: bytes) -> bool:
-        """Send content after a 354. Return whether more may follow at once, or after `room`."""
+        """Send content after a 354. True: more may follow at once. False: await `room` first."""
         if not self.is_closed:
             self.dialogue.add_content(octets)
             self._write()
@@ -183,7 +183,7 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Pass octets from the provider to the dialogue."""
         dialogue = self.dialogue
-        awaited = dialogue.awaits_reply
+        awaited = dialogue.awaited_replies
         dialogue.feed(data)
         if dialogue.state is CLOSED:
             self._transport.abort()
@@ -192,7 +192,7 @@ class Connection(asyncio.Protocol):
             self._resolve()
             if dialogue.is_spent:
                 self.close()
-        elif self._write() or dialogue.awaits_reply != awaited:
+        elif self._write() or dialogue.awaited_replies != awaited:
             self._progressed()  # part of a reply is no progress
 
     def eof_received(self) -> None:

@@ -143,7 +143,7 @@ class Dialogue:
         self._sender_refusal: Reply | None = None
 
     @property
-    def awaits_reply(self) -> int:
+    def awaited_replies(self) -> int:
         """How many replies are awaited."""
         return len(self._expected)
 
