@@ -62,8 +62,7 @@ def certificate(authority: trustme.CA) -> bytes:
 @pytest.fixture
 def pem(config: ConfigFile, certificate: bytes) -> Path:
     """Files beside the configuration: "there", a certificate with its key, and "key.json"."""
-    path = config.directory / "there"
-    path.write_bytes(certificate)
+    path = config.add("there", certificate.decode())
     key = certificate.decode().partition("-----BEGIN CERTIFICATE-----")[0]
     config.add("key.json", json.dumps({"client_email": "me@cloud.example", "private_key": key}))
     return path
@@ -737,6 +736,10 @@ class TestProblems:
     )
     def test_address_that_is_none(self, config: ConfigFile, email: str) -> None:
         assert list(config.problems_of_one(email=email)) == ["accounts[0].email"]
+
+    def test_an_address_for_all_of_a_domain_is_none(self, config: ConfigFile) -> None:
+        problems = config.problems_of_one(email="*@example.com")
+        assert "does not stand for others" in problems["accounts[0].email"]
 
     @pytest.mark.parametrize(
         "email", ["someone@localhost", '"a@b c"@example.com', "jürgen@exämple.com", "a'b+c@d.e"]

@@ -145,6 +145,33 @@ class TestReaders:
         assert config.load().warnings == before
 
     @pytest.mark.parametrize(
+        "document",
+        [
+            {"accounts": [account(password={"file": "word"})]},
+            {"accounts": [account()], "admin": {"token": {"file": "word"}}},
+        ],
+        ids=["a password", "the admin token"],
+    )
+    def test_a_file_that_the_configuration_names_is_told_as_well(
+        self, config: ConfigFile, document: object
+    ) -> None:
+        word = config.add("word", "a token of 16 letters")
+        before = config.load(document).warnings
+        word.chmod(0o644)
+        told = set(config.load().warnings) - set(before)
+        assert told == {
+            f"{word} holds secrets, and every user of this machine may read it: chmod 600 {word}"
+        }
+
+    def test_a_private_key_is_a_secret(self, config: ConfigFile, authority: trustme.CA) -> None:
+        name = certificate(config, authority, NOW - DAY, NOW + 9 * DAY)
+        listener = {"tls_cert": name, "tls_key": name}
+        before = config.load({"accounts": [account()], "listener": listener}).warnings
+        (config.directory / name).chmod(0o644)
+        (told,) = set(config.load().warnings) - set(before)
+        assert f"/{name} holds secrets, and every user" in told
+
+    @pytest.mark.parametrize(
         "written",
         [
             account(password="${WORD}", provider="gmail"),

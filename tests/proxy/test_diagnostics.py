@@ -200,6 +200,8 @@ def test_the_mailbox_stands_in_the_command_to_type() -> None:
         ("AADSTS500011: The resource principal was not found.", "outlook", "permission"),
         ("invalid_grant: Bad Request", "gmail", "The sign-in is no longer valid"),
         ("invalid_grant", "", "another client's"),
+        ("invalid_grant: Token has been expired or revoked.", "oidc", "another client's"),
+        ("invalid_grant: Invalid JWT Signature.", "my-provider", "another client's"),
         ("432 4.3.2 Concurrent connections limit exceeded", "outlook", "three"),
         ("432 4.3.2 STOREDRV.ClientSubmit; sender thread limit exceeded", "", "three"),
         ("550 5.7.60 SMTP; Client does not have permissions to send as", "", "From"),

@@ -48,6 +48,7 @@ class ConfigFile:
     def add(self, name: str, content: str = "x") -> Path:
         """Put another file beside the configuration file."""
         path = self.directory / name
+        path.touch(0o600)  # as a file with a secret should be
         path.write_text(content)
         return path
 

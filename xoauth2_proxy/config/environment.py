@@ -31,6 +31,7 @@ class Environment:
     # The values were sent to the admin server, now or earlier. A client that may add mailboxes does
     # not own this machine, so nothing is looked up for it.
     is_posted: bool = False
+    secret_files: set[Path] = field(default_factory=set, repr=False, compare=False)  # found so far
 
     def variable(self, name: str) -> str:
         """Return the secret in an environment variable."""
@@ -55,6 +56,7 @@ class Environment:
         secret = secret.removesuffix("\n").removesuffix("\r")
         if not secret:
             raise ValueError(f"the file {path} is empty")
+        self.secret_files.add(path)
         return secret
 
     def path(self, name: str) -> Path:

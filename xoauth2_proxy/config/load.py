@@ -26,7 +26,7 @@ from xoauth2_proxy.mailboxes.runtime_accounts import accounts_directory, open_ru
 from xoauth2_proxy.sandbox.mock_mailboxes import MOCK_MAILBOXES
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterator
     from pathlib import Path
 
     from xoauth2_proxy.config.environment import Environment
@@ -92,7 +92,7 @@ def load(
         runtime_accounts=frozenset(loader.runtime_keys),
         sandbox_accounts=frozenset(loader.sandbox_accounts),
         warnings=(
-            *_warnings_of_file(path, document),
+            *_readable_by_all(path, document, environment.secret_files),
             *settings.listener.warnings(),
             *settings.admin.warnings(),
             *warnings,
@@ -164,10 +164,18 @@ def _settings(
     return settings
 
 
-def _warnings_of_file(path: Path | None, document: dict[str, Json]) -> list[str]:
-    if not path or not path.stat().st_mode & stat.S_IROTH or not holds_secrets(document):
-        return []
-    return [
-        f"{path} holds secrets, and every user of this machine may read it: chmod 600 "
-        f"{shlex.quote(str(path))}"
-    ]
+def _readable_by_all(
+    path: Path | None, document: dict[str, Json], secret_files: Collection[Path]
+) -> Iterator[str]:
+    """Yield a warning for each file with secrets that every user of this machine may read."""
+    own = [path] if path is not None and holds_secrets(document) else []
+    for file in [*own, *sorted(secret_files)]:
+        try:
+            is_open = bool(file.stat().st_mode & stat.S_IROTH)
+        except OSError:
+            continue  # who reads it says what is wrong
+        if is_open:
+            yield (
+                f"{file} holds secrets, and every user of this machine may read it: chmod 600 "
+                f"{shlex.quote(str(file))}"
+            )

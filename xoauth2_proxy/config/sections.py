@@ -15,7 +15,7 @@ from xoauth2_proxy.config.account_sections import AccountSection, ProviderSectio
 from xoauth2_proxy.config.problems import Fault
 from xoauth2_proxy.config.secret import Secret
 from xoauth2_proxy.config.section import Section, optional, setting
-from xoauth2_proxy.config.values import FilePath, Host, IpAddress, ListenPort, Url
+from xoauth2_proxy.config.values import FilePath, Host, IpAddress, ListenPort, SecretFile, Url
 from xoauth2_proxy.credential_files import (
     fault_of_certificate,
     fault_of_file,
@@ -43,7 +43,7 @@ class ListenerSection(Section):
     tls_cert: FilePath | None = optional(
         "PEM certificate chain for STARTTLS; relative to this file."
     )
-    tls_key: FilePath | None = optional("PEM private key of tls_cert; relative to this file.")
+    tls_key: SecretFile | None = optional("PEM private key of tls_cert; relative to this file.")
     allow_insecure_auth: bool = setting(
         False, "Offer AUTH without TLS on an address that is not loopback."
     )

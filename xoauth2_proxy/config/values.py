@@ -55,6 +55,8 @@ def _address(address: str) -> str:
     # `isprintable` also keeps 0x01 out, which would end the user field of XOAUTH2.
     if not _ADDRESS.fullmatch(address) or not address.isprintable():
         raise ValueError("must be one e-mail address, like name@example.com")
+    if address.startswith(("*@", "@")):
+        raise ValueError("must be one mailbox; an address with * does not stand for others")
     if len(address.encode()) > _MAX_ADDRESS_BYTES:
         raise ValueError("must not be longer than 254 octets")
     return address
@@ -141,7 +143,7 @@ _PATH: TypeAdapter[str] = TypeAdapter(
 )
 
 
-def _file(check: Callable[[Path], None] = lambda _: None) -> Any:  # noqa: ANN401 - for Annotated
+def _file(check: Callable[[Path], None] = lambda _: None, *, is_secret: bool = False) -> Any:  # noqa: ANN401 - for Annotated
     """Return how a file's name is read: from the configuration's directory, and checked."""
 
     def read(value: object, info: ValidationInfo) -> Path:
@@ -151,6 +153,8 @@ def _file(check: Callable[[Path], None] = lambda _: None) -> Any:  # noqa: ANN40
             return Path(name)
         path = environment.path(name)
         check(path)
+        if is_secret:
+            environment.secret_files.add(path)
         return path
 
     return PlainValidator(read)
@@ -173,8 +177,11 @@ Issuer = Annotated[Url, AfterValidator(_issuer)]
 Authority = Annotated[Url, AfterValidator(_authority)]
 FilePath = Annotated[Path, _file(), _PATH_SCHEMA]
 AuthoritiesFile = Annotated[Path, _file(check_authorities), _PATH_SCHEMA]
-ClientCertificateFile = Annotated[Path, _file(check_client_certificate), _PATH_SCHEMA]
-ServiceAccountFile = Annotated[Path, _file(check_service_account), _PATH_SCHEMA]
+SecretFile = Annotated[Path, _file(is_secret=True), _PATH_SCHEMA]
+ClientCertificateFile = Annotated[
+    Path, _file(check_client_certificate, is_secret=True), _PATH_SCHEMA
+]
+ServiceAccountFile = Annotated[Path, _file(check_service_account, is_secret=True), _PATH_SCHEMA]
 Command = Annotated[
     tuple[Annotated[str, Field(max_length=4096)], ...],
     Field(strict=False, min_length=1, max_length=100),
