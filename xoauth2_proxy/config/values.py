@@ -55,7 +55,7 @@ def _address(address: str) -> str:
     # `isprintable` also keeps 0x01 out, which would end the user field of XOAUTH2.
     if not _ADDRESS.fullmatch(address) or not address.isprintable():
         raise ValueError("must be one e-mail address, like name@example.com")
-    if address.startswith(("*@", "@")):
+    if address.startswith("*@"):
         raise ValueError("must be one mailbox; an address with * does not stand for others")
     if len(address.encode()) > _MAX_ADDRESS_BYTES:
         raise ValueError("must not be longer than 254 octets")
