@@ -26,7 +26,7 @@ _TIMER_SECONDS = 0.001  # an event loop's timers are rounded to it
     [
         (10, ("p95", "p99", "p999", "max"), ("min", "p50")),
         (2, ("p90", "p95", "p99", "p999", "max"), ("min",)),
-        (50, ("p99", "p999", "max"), ("min", "p50", "p90", "p95")),
+        (50, ("p99", "p999", "max"), ("min", "p50")),
     ],
 )
 async def test_every_nth_reply_delayed_gives_the_known_percentiles(
@@ -34,7 +34,7 @@ async def test_every_nth_reply_delayed_gives_the_known_percentiles(
 ) -> None:
     async with scripted_server() as server:
         fast_seconds = await seconds_for(Trial(server, plan(20, 5)).result()) / 4  # one of five
-    # No message takes as long by itself, however slow the machine.
+    # Half of the messages are fast, even if a busy machine holds up some of the others.
     slow_seconds = max(0.3, 50 * fast_seconds)
     script = ScriptedServer(
         delay_seconds=lambda number: slow_seconds if number % every == 0 else 0.0
@@ -55,8 +55,11 @@ async def test_every_nth_reply_delayed_gives_the_known_percentiles(
         measured = getattr(result.latency, f"{name}_seconds")
         assert ranked - 1e-6 <= measured <= ranked * 1.01 + 1e-6
     total = sum(bucket.count for bucket in result.histogram)
-    above = sum(b.count for b in result.histogram if b.up_to_seconds > slow_seconds / 2)
-    assert (total, above) == (100, 100 // every)
+    above = sum(
+        b.count for b in result.histogram if b.up_to_seconds >= slow_seconds - _TIMER_SECONDS
+    )
+    assert total == 100
+    assert 100 // every <= above <= sum(one >= 0.98 * slow_seconds for one in exact)
 
 
 async def test_a_server_that_acknowledges_and_drops_is_found_to_lose_exactly_those() -> None:

@@ -464,7 +464,7 @@ def test_a_recipient_refused_leaves_a_transaction_to_reset() -> None:
     assert flights(dialogue, b"250 a\r\n250 b\r\n550 5.1.1 c\r\n") == [MAIL + TWO, b""]
     assert dialogue.needs_reset
     dialogue.send_message(envelope(), CONTENT, is_fresh=True)
-    assert dialogue.take() == b"RSET\r\n" + MAIL + RCPT + BDAT
+    assert dialogue.take() == b"RSET\r\n" + MAIL + RCPT
 
 
 def test_data_granted_to_a_part_of_the_recipients_ends_the_connection() -> None:

@@ -11,7 +11,7 @@ import pytest
 from tests.support.parts import Parts, parts
 from tests.support.refreshers import ScriptedRefresher
 from tests.support.sandbox import reply_fault
-from tests.support.waiting import PATIENCE_SECONDS, until
+from tests.support.waiting import PATIENCE_SECONDS
 from xoauth2_proxy import replies
 from xoauth2_proxy.accounts.accounts import Login
 from xoauth2_proxy.errors import GrantRevoked, TokenEndpointUnavailable
@@ -149,21 +149,6 @@ async def test_a_message_id_that_comes_in_pieces_is_told(
         assert await streaming.finish(b"\r\nb\r\n", is_stuffed=False) is replies.UPSTREAM_LOST
     (line,) = lines(caplog)
     assert line["message_id"] == "<1@x>"
-
-
-async def test_a_reply_that_came_just_before_a_cancellation_is_the_answer(made: Parts) -> None:
-    lease = made.relay.lease(
-        Message(Login(made.account), Envelope("from@example.com", []), "a-0"), new=True
-    )
-    connection = await lease.open()
-    lease.end(in_doubt=False)
-    made.sandbox.add_fault(Fault(Step.END, Action.STALL))
-    sending = asyncio.create_task(send(made))
-    await until(lambda: connection.dialogue.awaited_replies == 1)
-    connection.data_received(b"250 2.0.0 kept\r\n")
-    sending.cancel()
-    assert await sending == Reply(250, "2.0.0", ("kept",))
-    assert made.count("messages_total", reply="2xx") == 1
 
 
 async def test_lost_in_the_middle_of_content_is_told(made: Parts) -> None:

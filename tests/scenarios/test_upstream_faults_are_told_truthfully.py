@@ -85,8 +85,10 @@ class Case:
         if self.name == "accept then drop":
             return LOST
         if self.name in {"drop", "reset"}:
-            # Before any content has left the message is sent again on a new connection.
-            has_sent = not self.withhold or self.step in {Step.BDAT, Step.CONTENT, Step.END}
+            # Before any content has left the message is sent again on a new connection. Behind
+            # RSET it never goes along.
+            may_fly = not self.withhold and self.step is not Step.RSET
+            has_sent = may_fly or self.step in {Step.BDAT, Step.CONTENT, Step.END}
             return UNREACHABLE if is_opening else LOST if has_sent else "250"
         if self.name in {"4xx", "5xx"} and self.step in ONE_FLIGHT + TWO_FLIGHTS:
             return ACTIONS[self.name][1]

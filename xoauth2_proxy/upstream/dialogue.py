@@ -176,7 +176,9 @@ class Dialogue:
             self._send_in_turn(commands)
             return
         is_alone = len(recipients) == 1
-        if may_chunk and is_fresh and is_alone and len(octets) <= ONE_FLIGHT_BYTES:
+        # A refused RSET would leave it unknown whether what flew along was delivered.
+        may_fly = may_chunk and is_fresh and is_alone and not self.needs_reset
+        if may_fly and len(octets) <= ONE_FLIGHT_BYTES:
             body = content.for_bdat()
             commands.append((END, b"BDAT %d LAST\r\n" % len(body) + body))
             self._final_by_bdat = self.is_content_out = True
