@@ -316,6 +316,70 @@ def list_accounts(
 
 
 @cli.command(
+    "token",
+    short_help="Print a mailbox's access token for another program.",
+    epilog=epilog(
+        {
+            "Give it to a program": f"{_CONFIGURED} token alice@example.com | program",
+            "In msmtp's configuration": (
+                'passwordeval "xoauth2-proxy --config accounts.json token alice@example.com"'
+            ),
+            "Look at it": f"{_CONFIGURED} token alice@example.com --info",
+        },
+        {0: "printed", 1: "there is no token; the message says why", **_WRONG_USAGE},
+    ),
+)
+def print_token(  # noqa: PLR0913 - one parameter an option
+    context: typer.Context,
+    mailbox: MailboxArgument,
+    is_forced: Annotated[
+        bool, typer.Option("--refresh", help="Ask the provider for a new token.")
+    ] = False,
+    is_info: Annotated[
+        bool,
+        typer.Option("--info", help="Print scope, expiry and last error instead of the token."),
+    ] = False,
+    is_json: JsonOption = False,
+    may_show: Annotated[
+        bool, typer.Option("--show", help="Print the token even to a terminal.")
+    ] = False,
+    config: ConfigOption = None,
+    state_dir: StateOption = None,
+) -> None:
+    """Print an access token of a mailbox, so that other programs use the proxy's sign-in.
+
+    MAILBOX is its e-mail address. The token is the stored one, or a new one if that ends soon. The
+    proxy may run at the same time: both use the same store.
+    """
+    from xoauth2_proxy.cli import configured
+    from xoauth2_proxy.commands import access_token
+    from xoauth2_proxy.oauth.refreshers import registry
+    from xoauth2_proxy.oauth.stores import StoreKind
+
+    if is_json and not is_info:
+        raise typer.BadParameter("--json is for --info")
+    source = configured.source_of(context, config, state_dir)
+    loaded = configured.load(source)
+    if loaded.store.kind is StoreKind.MEMORY:
+        raise typer.BadParameter('tokens live in the proxy\'s memory: set "store" to file')
+    store = configured.open_store(loaded, source)
+    refreshers = registry.RefresherRegistry(source.state_dir)
+    options = access_token.TokenOptions(
+        mailbox=mailbox,
+        is_forced=is_forced,
+        is_info=is_info,
+        is_json=is_json,
+        may_show=may_show,
+    )
+    known = refreshers.refreshers(account.refresher for account in loaded.accounts)
+    work = access_token.run(loaded.accounts, store, known, options, configured.console(source))
+    try:
+        raise typer.Exit(configured.run(work, store))
+    finally:
+        refreshers.close()
+
+
+@cli.command(
     short_help="Sign a mailbox out at its provider.",
     epilog=epilog(
         {"Revoke": f"{_CONFIGURED} revoke alice@example.com"}, {0: "revoked", **_MAILBOX_CODES}

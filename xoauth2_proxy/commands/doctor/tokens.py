@@ -14,6 +14,7 @@ from xoauth2_proxy.oauth.grant import unverified_claims
 from xoauth2_proxy.oauth.refresh import TokenRefreshes
 
 if TYPE_CHECKING:
+    from xoauth2_proxy.accounts.accounts import Account
     from xoauth2_proxy.commands.doctor.context import DoctorContext
 
 # learn.microsoft.com/troubleshoot/entra/entra-id/governance/verify-first-party-apps-sign-in
@@ -38,7 +39,7 @@ async def access_token(context: DoctorContext) -> str:
     try:
         token = await refreshes.refresh(account, is_forced=True)
     except TokenError as error:
-        raise _trouble(context, error) from None
+        raise trouble_of(account, error) from None
     finally:
         await refreshes.close()
     context.access_token = token.value
@@ -46,8 +47,8 @@ async def access_token(context: DoctorContext) -> str:
     return f"got one for {lasts_minutes:.0f} minutes, {len(token.value)} characters"
 
 
-def _trouble(context: DoctorContext, error: TokenError) -> Trouble:
-    account = context.account
+def trouble_of(account: Account, error: TokenError) -> Trouble:
+    """Return why there is no token for the account, and what to do."""
     if isinstance(error, TokenStoreUnavailable):
         return Trouble(f"the store failed: {error}", 'look at "store" in the configuration')
     words = str(error)
