@@ -164,7 +164,7 @@ async def test_stop_after_a_duration_leaves_the_rest_unattempted() -> None:
 async def test_replies_are_waited_for_as_long_as_the_plan_says() -> None:
     async with scripted_server() as server:
         server.stall()
-        result = await Trial(server, plan(4, 2, reply_seconds=0.05)).result()
+        result = await Trial(server, plan(4, 2, reply_seconds=0.5)).result()
     assert codes(result) == {"timeout": 4}
 
 

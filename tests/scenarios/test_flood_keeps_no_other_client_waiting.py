@@ -105,7 +105,7 @@ async def test_answers_leave_while_the_flood_still_comes(relay: Relay) -> None:
 async def test_a_client_that_never_reads_is_shown_out_and_counted_until_then(
     start_relay: StartRelay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session, "_LINGER_SECONDS", 1.0)
+    monkeypatch.setattr(session, "_LINGER_SECONDS", 3.0)
     relay = await start_relay(one_account() | {"listener": {"idle_seconds": 0.2}})
     flooding = await relay.connect()
     flooding.writer.transport.pause_reading()  # type: ignore[attr-defined]

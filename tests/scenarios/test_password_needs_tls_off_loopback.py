@@ -30,6 +30,7 @@ def listener(authority: trustme.CA, tmp_path: Path) -> dict[str, object]:
     """The `listener` of a configuration that is open to the network, with a certificate."""
     certificate = authority.issue_cert(NAME)
     certificate.private_key_pem.write_to_path(str(tmp_path / "relay.key"))
+    (tmp_path / "relay.key").chmod(0o600)
     with (tmp_path / "relay.pem").open("wb") as chain:
         for pem in certificate.cert_chain_pems:
             chain.write(pem.bytes())

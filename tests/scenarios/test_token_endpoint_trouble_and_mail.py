@@ -86,7 +86,7 @@ TROUBLE = {
         error("invalid_grant", "Token has been expired or revoked."),
         SIGN_IN,
         "invalid_grant: Token has been expired or revoked.",
-        "The sign-in ended",
+        "The sign-in is no longer valid",
         f"xoauth2-proxy login {FAILING}",
     ),
     "interaction_required": Case(
