@@ -81,6 +81,43 @@ _OCTETS_NEEDED = Signal.OCTETS_NEEDED
 class ClientDialogue:
     """One client's dialogue, from the greeting to QUIT."""
 
+    # A dict for each client would be larger than all that an idle one holds.
+    __slots__ = (
+        "_auth",
+        "_auth_failures",
+        "_bad_commands",
+        "_buffer",
+        "_chunk",
+        "_chunk_refusal",
+        "_collector",
+        "_content_state",
+        "_current_login",
+        "_data",
+        "_greeted",
+        "_is_draining",
+        "_is_secure",
+        "_is_stopped",
+        "_login",
+        "_long_line",
+        "_mechanism",
+        "_message",
+        "_messages",
+        "_output",
+        "_policy",
+        "_refusal",
+        "_remaining",
+        "_saw_eof",
+        "_searched",
+        "_session_id",
+        "_start",
+        "_steps",
+        "_trace",
+        "_transaction",
+        "_verb",
+        "is_mid_line",
+        "state",
+    )
+
     def __init__(
         self,
         policy: SessionPolicy,
