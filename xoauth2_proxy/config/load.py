@@ -170,11 +170,7 @@ def _readable_by_all(
     """Yield a warning for each file with secrets that every user of this machine may read."""
     own = [path] if path is not None and holds_secrets(document) else []
     for file in [*own, *sorted(secret_files)]:
-        try:
-            is_open = bool(file.stat().st_mode & stat.S_IROTH)
-        except OSError:
-            continue  # who reads it says what is wrong
-        if is_open:
+        if file.stat().st_mode & stat.S_IROTH:
             yield (
                 f"{file} holds secrets, and every user of this machine may read it: chmod 600 "
                 f"{shlex.quote(str(file))}"

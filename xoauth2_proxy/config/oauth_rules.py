@@ -128,8 +128,8 @@ def _missing_of_application(client: OAuthClient, provider: Provider) -> Iterator
     # name no organisation.
     is_named = bool(client.token_endpoint) or client.tenant.lower() not in SHARED_TENANTS
     if provider.refresher == "outlook" and not is_named:
-        but = f", not {client.tenant}" if client.tenant else ""
-        yield "tenant", f"must be the organisation's id or domain for client_credentials{but}"
+        fault = "must be the organisation's id or domain for client_credentials, not "
+        yield "tenant", f"{fault}{client.tenant}"
 
 
 def _missing_endpoints(client: OAuthClient, provider: Provider) -> Iterator[Fault]:
