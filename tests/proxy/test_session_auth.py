@@ -234,6 +234,25 @@ async def test_a_token_with_a_control_octet_is_malformed(start_relay: StartRelay
         assert answer.code in {334, 501}
 
 
+class _Broken(ScriptedRefresher):
+    """A plug-in with a mistake in it."""
+
+    def check(self, mailbox: str, access_token: str) -> None:
+        raise RuntimeError("a mistake")
+
+
+async def test_a_mistake_in_the_program_ends_the_session_with_a_reply(
+    start_relay: StartRelay, caplog: pytest.LogCaptureFixture
+) -> None:
+    relay = await start_relay(refreshers={"mock": _Broken()})
+    async with await greeted(relay) as client:
+        (response,) = responses("XOAUTH2", relay)
+        assert await client.command(f"AUTH XOAUTH2 {response}") == replies.INTERNAL_ERROR
+        assert await client.closed()
+    (record,) = (one for one in caplog.records if one.exc_info)
+    assert "ended by an internal error" in record.getMessage()
+
+
 async def test_no_secret_and_no_mistyped_login_reaches_the_log(
     relay: Relay, caplog: pytest.LogCaptureFixture
 ) -> None:
