@@ -59,9 +59,8 @@ T = TypeVar("T")
 
 _log = log.logger("relay")
 
-_PIECE_BYTES = (
-    65_536  # of each write of the content held so far; TLS would copy one large write as a whole
-)
+# Of each write of the content held so far; TLS would copy one large write as a whole.
+_PIECE_BYTES = 65_536
 
 
 class Relay:
@@ -209,7 +208,7 @@ class _Transaction:
     def _interrupted(self, error: BaseException, judge: Judge) -> Reply | None:
         """Settle what raised `error`, or judge the reply that arrived just before a cancellation.
 
-        A 250 that was received and not told would have the client send a duplicate.
+        If a received 250 were not passed on, the client would send a duplicate.
         """
         sent = self._sent
         if isinstance(error, CancelledError) and isinstance(sent, Future) and _has_result(sent):
@@ -332,9 +331,7 @@ class StreamingMessage(_Transaction):
         if self._framing is None:
             self._framing = DataFraming(is_stuffed=is_stuffed)
         message = self._message
-        if (
-            message.size_bytes < MAX_HEADER_BYTES
-        ):  # its Message-ID is kept for as long as it streams
+        if message.size_bytes < MAX_HEADER_BYTES:  # its Message-ID is kept while it streams
             message.start += octets[: MAX_HEADER_BYTES - message.size_bytes]
         message.size_bytes += len(octets)
         if self._answer is not None or not octets:

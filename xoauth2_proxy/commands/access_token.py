@@ -62,7 +62,7 @@ async def run(
     if not options.is_info and console.out.is_terminal and not options.may_show:
         console.complain(
             "an access token opens the mailbox, and this is a terminal: send it to a program, or "
-            "add --show; --info tells of the token without it"
+            "add --show; --info describes the token without showing it"
         )
         return WRONG_USAGE
     if account.oauth.is_empty and account.refresher in _OAUTH_REFRESHERS:
