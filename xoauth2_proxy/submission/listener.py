@@ -1,6 +1,9 @@
-"""Listens for mail clients, caps their number and drains their sessions.
+"""Listens for mail clients, limits how many may connect, and drains their sessions.
 
 Draining: stop accepting, answer idle clients 421, let transactions finish, then close the rest.
+
+A limit for each client address has to wait for `ClientSession._greet`: behind a load balancer, the
+address is known only once the PROXY header has been read.
 """
 
 from __future__ import annotations

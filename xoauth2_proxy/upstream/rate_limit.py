@@ -1,4 +1,4 @@
-"""Calculates when a mailbox may send its next message: a steady rate with a small burst.
+"""Calculates when the next message may be sent: a steady rate with a small burst.
 
 This is the generic cell rate algorithm: its only state is the time at which the full burst is
 available again. Providers count messages per minute, and delay or refuse more. No I/O.
@@ -13,7 +13,7 @@ _BURST_SECONDS = 10.0  # this much of the rate may go at once after a pause: 5 o
 
 @dataclass(slots=True)
 class RateLimit:
-    """The rate limit of one mailbox."""
+    """The rate limit of one sender: here, of a mailbox."""
 
     whole_at: float = 0.0  # monotonic seconds at which a full burst is allowed again
 
