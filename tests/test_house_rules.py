@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from bench import cli as bench_cli
 from bench.sandbox.profiles import PROFILES
 from tests.support import module_map
+from xoauth2_proxy.accounts.refresher_info import BUILT_IN_REFRESHERS
 from xoauth2_proxy.cli import cli
 from xoauth2_proxy.config import ConfigSource, Overrides
 from xoauth2_proxy.sandbox.behaviour import ProviderProfile
@@ -39,7 +40,9 @@ PROGRAMS = {
 
 
 def test_the_example_configuration_loads_as_it_is(tmp_path: Path) -> None:
-    config = ConfigSource(ROOT / "accounts.example.json", Overrides(), tmp_path).load({"mock"}, {})
+    config = ConfigSource(ROOT / "accounts.example.json", Overrides(), tmp_path).load(
+        BUILT_IN_REFRESHERS, {}
+    )
     assert len(config.accounts) == 4
     assert config.disabled_accounts == 5
 

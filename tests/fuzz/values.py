@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from tests.fuzz import reference
+from xoauth2_proxy.accounts.refresher_info import BUILT_IN_REFRESHERS
 from xoauth2_proxy.config import ConfigSource, Overrides
 from xoauth2_proxy.errors import ConfigError
 from xoauth2_proxy.replies import for_client
@@ -208,7 +209,7 @@ class ConfigTarget(_Pure):
         try:
             config = ConfigSource(
                 self._file, Overrides(sandbox=True), Path(self._directory.name)
-            ).load({"mock", "gmail", "outlook"}, {"SECRET": "secret-43"})
+            ).load(BUILT_IN_REFRESHERS, {"SECRET": "secret-43"})
         except ConfigError as error:
             return self._judge(octets, error.problems)
         assert "secret-4" not in repr(config)

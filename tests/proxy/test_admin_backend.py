@@ -16,6 +16,7 @@ from tests.support.token_endpoint import TokenEndpoint
 from tests.support.token_mail import mailbox_of, provider_at, school, token_mail, upstream_at_port
 from tests.support.waiting import until
 from xoauth2_proxy.accounts.accounts import TlsMode, Upstream
+from xoauth2_proxy.accounts.refresher_info import BUILT_IN_REFRESHERS
 from xoauth2_proxy.admin.health import Health
 from xoauth2_proxy.config import Config, ConfigSource, Overrides
 from xoauth2_proxy.errors import (
@@ -26,7 +27,6 @@ from xoauth2_proxy.errors import (
 )
 from xoauth2_proxy.metrics import Metrics
 from xoauth2_proxy.oauth import expiry_monitor
-from xoauth2_proxy.oauth.refreshers import registry
 from xoauth2_proxy.oauth.token_source import TokenSource
 from xoauth2_proxy.service.admin_backend import AdminBackend, AdminDependencies
 from xoauth2_proxy.service.components import StandardComponents
@@ -83,7 +83,7 @@ class Office:
     def written(self, document: dict[str, object]) -> Config:
         """Write the file, and return what it says."""
         self._file.write_text(json.dumps(document))
-        return self._source.load(registry.names(), {})
+        return self._source.load(BUILT_IN_REFRESHERS, {})
 
     def use(self, document: dict[str, object]) -> None:
         config = self.written(document)
@@ -164,7 +164,7 @@ async def test_providers_are_those_of_the_configuration_of_now(office: Office) -
     entry = provider_at("https://login.example/token", 2600, client_id="the-schools")
     office.use(school(entry, account(email=ONE)))
     (added,) = [one for one in office.administration.relay.providers if one.name not in built_in]
-    assert (added.name, added.refresher, added.client.client_id) == (
+    assert (added.name, added.refresher.name, added.client.client_id) == (
         "school",
         "oidc",
         "the-schools",

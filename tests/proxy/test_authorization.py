@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from tests.support.identity_server import IdentityProvider
-    from xoauth2_proxy.oauth.authorization import SignInResult
+    from xoauth2_proxy.oauth.attempt import SignInResult
     from xoauth2_proxy.oauth.refreshers import Refresher
 
 pytest_plugins = ["tests.support.identity"]

@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 from tests.support.accounts import mailbox
 from tests.support.proxy_process import ROOT
 from xoauth2_proxy.accounts.oauth_client import OAuthClient
+from xoauth2_proxy.accounts.refresher_info import BUILT_IN_REFRESHERS
 from xoauth2_proxy.cli import cli
 from xoauth2_proxy.commands.console import Console
 from xoauth2_proxy.commands.mailbox_changes import ChangeOptions, ProxyFiles, revoke
@@ -193,9 +194,10 @@ async def test_a_grant_in_the_store_is_forgotten_once_the_provider_has_been_told
     console = Console(RichConsole(file=out, width=200), RichConsole(file=err, width=200))
     source = ConfigSource(None, Overrides(sandbox=True), state_dir)
     files = ProxyFiles(
-        config=replace(source.load({"mock"}, {}), accounts=(account,)),
+        config=replace(source.load(BUILT_IN_REFRESHERS, {}), accounts=(account,)),
         open_store=lambda: store,
         open_added=lambda: pytest.fail("nothing is removed"),
+        refresher=lambda _name: None,
     )
     options = ChangeOptions(
         mailbox="Me@example.com", url="http://127.0.0.1:1", token="", is_url_given=False

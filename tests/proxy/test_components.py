@@ -16,9 +16,9 @@ from tests.support.relay import MAILBOX, OTHER_MAILBOX, PASSWORD, relay_settings
 from tests.support.smtp_client import Client, message
 from tests.support.token_endpoint import TokenEndpoint
 from tests.support.token_mail import mailbox_of, provider_at, school, token_mail
+from xoauth2_proxy.accounts.refresher_info import BUILT_IN_REFRESHERS
 from xoauth2_proxy.config import Config, ConfigSource, Overrides, needs_restart
 from xoauth2_proxy.errors import ConfigError
-from xoauth2_proxy.oauth.refreshers import registry
 from xoauth2_proxy.oauth.refreshers.command import CommandRefresher
 from xoauth2_proxy.oauth.stores import StoredGrant
 from xoauth2_proxy.oauth.stores.file import FileStore
@@ -48,7 +48,7 @@ class Office:
 
     def config(self, *accounts: dict[str, object], **sections: object) -> Config:
         self.file.write_text(json.dumps({"accounts": [*accounts], **sections}))
-        return self.source.load(registry.names(), {})
+        return self.source.load(BUILT_IN_REFRESHERS, {})
 
     def components(self, config: Config) -> StandardComponents:
         self._opened.append(StandardComponents(self.source, config))

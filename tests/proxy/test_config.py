@@ -25,6 +25,7 @@ from hypothesis import strategies as st
 from tests.support.config_files import ConfigFile, account
 from xoauth2_proxy.accounts.accounts import TlsMode
 from xoauth2_proxy.accounts.oauth_client import GrantType
+from xoauth2_proxy.accounts.refresher_info import BUILT_IN_REFRESHERS
 from xoauth2_proxy.config import ConfigSource, Overrides
 from xoauth2_proxy.config.account_sections import (
     AccountSection,
@@ -250,8 +251,9 @@ SETTINGS: dict[str, tuple[dict[str, object], str, object]] = {
     ),
 }
 
-# `account_id` shows in problems only, and the sections of the file are covered by their keys.
-NOT_IN_THE_RESULT = {"account.account_id"}
+# `account_id` shows in problems only. `options` need a plug-in (test_plug_in_options.py). The
+# sections of the file are covered by their keys.
+NOT_IN_THE_RESULT = {"account.account_id", "account.options", "provider.options"}
 
 SECTIONS: dict[str, type[Section]] = {
     "account": AccountSection,
@@ -328,7 +330,7 @@ class TestKeys:
 
 class TestForms:
     def test_example_loads_as_it_is(self, tmp_path: Path) -> None:
-        result = ConfigSource(EXAMPLE, Overrides(), tmp_path).load({"mock"}, {})
+        result = ConfigSource(EXAMPLE, Overrides(), tmp_path).load(BUILT_IN_REFRESHERS, {})
         assert result.store.directory == tmp_path / "tokens"
         assert tuple(account.email for account in result.accounts) == MOCK_MAILBOXES
         assert result.disabled_accounts == 5
@@ -360,7 +362,7 @@ class TestForms:
         assert len(config.load().accounts) == 1
 
     def test_sandbox_without_a_file_serves_its_own_mailboxes(self, tmp_path: Path) -> None:
-        result = ConfigSource(None, Overrides(sandbox=True), tmp_path).load({"mock"}, {})
+        result = ConfigSource(None, Overrides(sandbox=True), tmp_path).load(BUILT_IN_REFRESHERS, {})
         assert tuple(account.email for account in result.accounts) == MOCK_MAILBOXES
         assert all(
             account.password and account.password.clear_text == "secret"
@@ -370,7 +372,7 @@ class TestForms:
 
     def test_no_file_and_no_sandbox_says_what_to_do(self, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=r"--config accounts\.json.*--sandbox"):
-            ConfigSource(None, Overrides(), tmp_path).load({"mock"}, {})
+            ConfigSource(None, Overrides(), tmp_path).load(BUILT_IN_REFRESHERS, {})
 
 
 class TestUnreadable:

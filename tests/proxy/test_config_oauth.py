@@ -19,6 +19,7 @@ from tests.support.config_files import ConfigFile, account
 from xoauth2_proxy.accounts.accounts import TlsMode
 from xoauth2_proxy.accounts.built_in_providers import built_in_providers
 from xoauth2_proxy.accounts.oauth_client import GrantType, OAuthClient
+from xoauth2_proxy.accounts.refresher_info import BUILT_IN_REFRESHERS, RefresherInfo
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -115,7 +116,7 @@ class TestBuiltIn:
 
     def test_every_built_in_provider_has_a_refresher_of_this_version(self, tmp_path: Path) -> None:
         found = {provider.refresher for provider in built_in_providers(tmp_path).values()}
-        assert found <= ConfigFile(tmp_path).known_refreshers
+        assert found <= BUILT_IN_REFRESHERS.keys()
 
 
 class TestLevels:
@@ -480,7 +481,7 @@ class TestFaults:
         }
 
     def test_a_plug_in_takes_every_key(self, files: ConfigFile) -> None:
-        files.known_refreshers |= {"plug-in"}
+        files.known_refreshers["plug-in"] = RefresherInfo(name="plug-in", origin="a-test")
         keys: dict[str, object] = {"tenant": "t", "command": ["sh"], "service_account": "key.json"}
         entry = OWN | {"refresher": "plug-in"}
         client = client_of(files, with_entry("own", entry, **keys))
@@ -557,10 +558,10 @@ class TestProviders:
         config.environ["ID"] = "shared"
         document = with_entry("outlook", {"client_id": "${ID}", "tenant": "company.example"})
         told = {one.name: one for one in config.load(document).providers}
-        assert told["outlook"].refresher == "outlook"
+        assert told["outlook"].refresher.name == "outlook"
         assert told["outlook"].client.client_id == "shared"
         assert told["outlook"].client.tenant == "company.example"
-        assert told["yahoo"].refresher == "oidc"
+        assert told["yahoo"].refresher.name == "oidc"
         assert told["yahoo"].client.token_endpoint
 
     def test_one_whose_secrets_are_not_there_is_told_without_them(self, config: ConfigFile) -> None:
@@ -586,7 +587,7 @@ class TestWithoutAClient:
     def test_a_refresher_that_is_not_there_hinders_no_such_account(
         self, config: ConfigFile
     ) -> None:
-        config.known_refreshers = frozenset({"mock"})
+        config.known_refreshers = {"mock": BUILT_IN_REFRESHERS["mock"]}
         assert config.load_one(provider="gmail").accounts[0].refresher == "gmail"
 
 

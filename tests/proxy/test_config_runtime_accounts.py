@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.config_files import ConfigFile, account
+from xoauth2_proxy.accounts.refresher_info import BUILT_IN_REFRESHERS
 from xoauth2_proxy.config import ConfigSource, Overrides
 from xoauth2_proxy.errors import ConfigError
 from xoauth2_proxy.mailboxes.runtime_accounts import RuntimeAccounts
@@ -275,7 +276,7 @@ class TestAdmission:
     def test_no_object_is_no_account(self, config: ConfigFile, value: object) -> None:
         source = Door(config).source
         with pytest.raises(ConfigError, match="must be an object"):
-            source.check_account(value, (), {})
+            source.check_account(value, BUILT_IN_REFRESHERS, {})
 
     def test_several_are_judged_beside_each_other(
         self, config: ConfigFile, added: RuntimeAccounts

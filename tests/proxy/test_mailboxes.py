@@ -14,6 +14,7 @@ import pytest
 from tests.support.operated import FROM_FILE, Operated, gmail, operated, usual_document
 from tests.support.waiting import until
 from xoauth2_proxy.accounts.oauth_client import GrantType, OAuthClient
+from xoauth2_proxy.accounts.refresher_info import BUILT_IN_REFRESHERS
 from xoauth2_proxy.errors import (
     ConfigError,
     GrantRevoked,
@@ -451,13 +452,14 @@ async def test_revoking_says_what_it_did_not_end(tmp_path: Path) -> None:
 def test_a_provider_says_why_nobody_can_sign_in(
     refresher: str, client: OAuthClient, obstacle: str
 ) -> None:
-    provider = ProviderInfo("own", refresher, client)
+    provider = ProviderInfo("own", BUILT_IN_REFRESHERS[refresher], client)
     assert obstacle in provider.obstacle
     assert bool(provider.flows) is not bool(provider.obstacle)
 
 
 def test_google_has_no_device_flow_for_mail() -> None:
-    assert ProviderInfo("gmail", "gmail", OAuthClient(client_id="x")).flows == ("browser",)
+    gmail = ProviderInfo("gmail", BUILT_IN_REFRESHERS["gmail"], OAuthClient(client_id="x"))
+    assert gmail.flows == ("browser",)
 
 
 async def test_a_sign_in_begins_for_the_mailboxs_own_provider_only(relay: Operated) -> None:

@@ -14,10 +14,11 @@ import pytest
 from tests.support.distributions import GOOD, install
 from tests.support.waiting import PATIENCE_SECONDS
 from xoauth2_proxy.accounts.oauth_client import OAuthClient
+from xoauth2_proxy.accounts.refresher_info import BUILT_IN_REFRESHERS
 from xoauth2_proxy.errors import TokenEndpointRefused
 from xoauth2_proxy.oauth.grant import Grant
 from xoauth2_proxy.oauth.refreshers import ChecksTokens
-from xoauth2_proxy.oauth.refreshers.registry import BUILT_IN, RefresherRegistry, names
+from xoauth2_proxy.oauth.refreshers.registry import RefresherRegistry, names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -90,7 +91,7 @@ def test_an_installed_plug_in_has_a_name_before_it_is_loaded(offer: Offer) -> No
 # The relay's own.
 
 
-@pytest.mark.parametrize("name", sorted(BUILT_IN))
+@pytest.mark.parametrize("name", sorted(BUILT_IN_REFRESHERS))
 def test_each_of_the_relays_own_loads(open_registry: OpenRegistry, name: str) -> None:
     registry = open_registry()
     assert registry.refreshers([name]).keys() == {name}

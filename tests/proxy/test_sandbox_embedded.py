@@ -5,6 +5,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+from xoauth2_proxy.accounts.refresher_info import BUILT_IN_REFRESHERS
 from xoauth2_proxy.config import ConfigSource, Overrides
 from xoauth2_proxy.service import runner
 
@@ -31,7 +32,7 @@ async def test_the_embedded_sandbox_listens_on_the_chosen_ports(tmp_path: Path) 
     source = ConfigSource(None, Overrides(sandbox=True), tmp_path)
     smtp_port, http_port = free_port(), free_port()
     what = runner.Run(
-        config=source.load({"mock"}, {}),
+        config=source.load(BUILT_IN_REFRESHERS, {}),
         source=source,
         sandbox=True,
         sandbox_smtp_port=smtp_port,

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.config_files import account
+from xoauth2_proxy.accounts.refresher_info import BUILT_IN_REFRESHERS
 from xoauth2_proxy.config import ConfigSource, Overrides
 from xoauth2_proxy.sandbox.mock_mailboxes import MOCK_MAILBOXES
 from xoauth2_proxy.service import runner
@@ -29,7 +30,7 @@ def welcome(
         file = Path(state_dir) / "accounts.json"
         file.write_text(repr(accounts).replace("'", '"'))
     source = ConfigSource(file, Overrides(sandbox=True), state_dir)
-    run = Run(config=source.load({"mock"}, {}), source=source)
+    run = Run(config=source.load(BUILT_IN_REFRESHERS, {}), source=source)
     return runner._welcome(run, addresses, sandbox)
 
 

@@ -20,7 +20,7 @@ from xoauth2_proxy.errors import (
     TokenEndpointUnavailable,
     UpstreamAuthRejected,
 )
-from xoauth2_proxy.oauth.authorization import SignInResult
+from xoauth2_proxy.oauth.attempt import SignInResult
 from xoauth2_proxy.oauth.grant import EpochSeconds, Grant, TokenResponse
 from xoauth2_proxy.oauth.refresh import current_grant, issued_to
 from xoauth2_proxy.oauth.refreshers.oidc import OidcRefresher

@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 from tests.support.smtp_client import Client
 from tests.support.waiting import PATIENCE_SECONDS, until
 from tests.support.workers import pids
+from xoauth2_proxy.accounts.refresher_info import BUILT_IN_REFRESHERS
 from xoauth2_proxy.cli import cli
 from xoauth2_proxy.config import ConfigSource, Overrides
 from xoauth2_proxy.log import LogFormat, LogLevel
@@ -45,7 +46,9 @@ ONE_LOOP = pytest.mark.one_loop
 
 def run_of(directory: Path) -> Run:
     source = ConfigSource(None, Overrides(sandbox=True, port=0, admin_port=0), directory)
-    return Run(config=source.load({"mock"}, {}), source=source, sandbox=True, is_quiet=True)
+    return Run(
+        config=source.load(BUILT_IN_REFRESHERS, {}), source=source, sandbox=True, is_quiet=True
+    )
 
 
 @asynccontextmanager

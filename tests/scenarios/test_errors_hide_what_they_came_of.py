@@ -18,7 +18,8 @@ from tests.support.planted import Planted, objects, told_by
 from tests.support.token_endpoint import TokenEndpoint, answer
 from tests.support.treachery import TREACHERIES
 from xoauth2_proxy.errors import ProxyError, TokenError
-from xoauth2_proxy.oauth.authorization import AuthorizationServer, DeviceAttempt
+from xoauth2_proxy.oauth.attempt import DeviceAttempt
+from xoauth2_proxy.oauth.authorization import AuthorizationServer
 from xoauth2_proxy.oauth.stores import StoredGrant
 from xoauth2_proxy.oauth.stores.encryption import GrantCipher
 from xoauth2_proxy.oauth.stores.factory import open_store

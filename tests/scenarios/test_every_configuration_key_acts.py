@@ -26,6 +26,7 @@ from tests.support.relay import MAILBOX, OTHER_MAILBOX, PASSWORD, Relay
 from tests.support.sandbox import Sandbox, reply_fault
 from tests.support.smtp_client import Client, message
 from tests.support.waiting import PATIENCE_SECONDS, until
+from xoauth2_proxy.accounts.refresher_info import BUILT_IN_REFRESHERS
 from xoauth2_proxy.config import ConfigSource, Overrides
 from xoauth2_proxy.config.account_sections import OAuthSection
 from xoauth2_proxy.config.schema import json_schema
@@ -355,7 +356,7 @@ async def test_hosts_and_ports_are_where_it_listens(tmp_path: Path) -> None:
         f'"admin": {{"host": "127.0.0.3", "port": {admin}}}}}'
     )
     source = ConfigSource(file, Overrides(sandbox=True), tmp_path)
-    config = source.load({"mock"}, {})
+    config = source.load(BUILT_IN_REFRESHERS, {})
     refresher = MockRefresher(MockTokens(load_signing_key(tmp_path)))
     components = TestComponents(source, config, {"mock": refresher})
     async with Relay(config, components, Sandbox(tmp_path)) as relay:
@@ -627,7 +628,7 @@ async def keep_a_grant(place: Path, **store: object) -> Path:
     """Keep a grant as the configuration says; return the directory that its file would be in."""
     file = place / "accounts.json"
     file.write_text(json.dumps(one_account() | {"store": store}))
-    config = ConfigSource(file, Overrides(), place).load({"mock"}, {}).store
+    config = ConfigSource(file, Overrides(), place).load(BUILT_IN_REFRESHERS, {}).store
     first = open_configured_store(config)
     await first.save(MAILBOX, StoredGrant(refresh_token="PLANTED"))
     await first.close()
@@ -685,7 +686,7 @@ async def test_a_key_that_does_not_exist_is_an_error(start_relay: StartRelay) ->
 
 
 async def test_every_key_of_the_schema_is_shown() -> None:
-    sections = json_schema()["$defs"]
+    sections = json_schema([])["$defs"]
     assert isinstance(sections, dict)
     keys = {
         prefix + key

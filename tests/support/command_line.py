@@ -123,6 +123,7 @@ class CommandLine:
     state_dir: Path
     secrets: set[str] = field(default_factory=set, repr=False)  # that no output may hold
     outputs: list[str] = field(default_factory=list, repr=False)
+    environ: dict[str, str] = field(default_factory=dict)  # of every command
 
     @property
     def program(self) -> str:
@@ -171,7 +172,7 @@ class CommandLine:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             cwd=ROOT,
-            env=usual | dict(environ or {}),
+            env=usual | self.environ | dict(environ or {}),
         )
         command = Command(process)
         self.note_secrets()
@@ -221,7 +222,7 @@ def said_here(*words: str, environ: Mapping[str, str] | None = None) -> Said:
     return said
 
 
-_URL = re.compile(r"^\s+(https://\S+)$", re.MULTILINE)
+_URL = re.compile(r"^\s+(https?://\S+)$", re.MULTILINE)
 
 
 async def _copy(source: asyncio.StreamReader, target: bytearray) -> None:

@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from xoauth2_proxy.accounts.refresher_info import BUILT_IN_REFRESHERS, RefresherInfo
 from xoauth2_proxy.config import Config, ConfigSource, Overrides
 from xoauth2_proxy.errors import ConfigError
 
@@ -31,7 +32,9 @@ class ConfigFile:
 
     directory: Path
     environ: dict[str, str] = field(default_factory=dict)
-    known_refreshers: frozenset[str] = frozenset({"gmail", "outlook", "oidc", "command", "mock"})
+    known_refreshers: dict[str, RefresherInfo] = field(
+        default_factory=lambda: dict(BUILT_IN_REFRESHERS)
+    )
 
     @property
     def path(self) -> Path:

@@ -79,7 +79,7 @@ class Ward:
         octets, err = io.BytesIO(), io.StringIO()
         out = io.TextIOWrapper(octets, encoding=encoding, errors="replace", newline="")
         console = Console(RichConsole(file=out, width=200), RichConsole(file=err, width=200))
-        has_none = self.account.oauth.is_empty and self.refresher is None
+        has_none = not self.account.keeps_tokens and self.refresher is None
         refresher = self.refresher or WrittenRefresher(self.token)
         dependencies = DoctorDependencies(
             store=self.store,

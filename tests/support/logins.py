@@ -14,10 +14,10 @@ from rich.console import Console as RichConsole
 
 from tests.support.identity_server import NATIVE
 from tests.support.waiting import until
+from xoauth2_proxy.accounts.refresher_info import BUILT_IN_REFRESHERS
 from xoauth2_proxy.commands import login
 from xoauth2_proxy.commands.console import Terminal
 from xoauth2_proxy.config import ConfigSource, Overrides
-from xoauth2_proxy.oauth.refreshers import registry
 from xoauth2_proxy.service.components import open_configured_store
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class Login:
         return "https://" + self.said.partition("\n\n  https://")[2].partition("\n")[0]
 
     def config(self) -> Config:
-        return self.source.load(registry.names(), self.environ)
+        return self.source.load(BUILT_IN_REFRESHERS, self.environ)
 
     @asynccontextmanager
     async def store(self) -> AsyncIterator[TokenStore]:

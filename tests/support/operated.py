@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import argon2
 
 from xoauth2_proxy.accounts.oauth_client import OAuthClient
+from xoauth2_proxy.accounts.refresher_info import BUILT_IN_REFRESHERS
 from xoauth2_proxy.admin.health import Health
 from xoauth2_proxy.admin.listener import AdminListener
 from xoauth2_proxy.admin.server import AdminServer
@@ -125,6 +126,7 @@ class Operated:
             accounts={},
             added=(),
             providers=self._providers(),
+            refreshers=BUILT_IN_REFRESHERS,
             account_files=self.kept,
             store=self.store,
             metrics=self.metrics,
@@ -177,7 +179,9 @@ class Operated:
                 client_id=entry.get("client_id", ""), issuer=entry.get("issuer", "")
             )
         return [
-            ProviderInfo(name, described.get(name, {}).get("refresher", name), client)
+            ProviderInfo(
+                name, BUILT_IN_REFRESHERS[described.get(name, {}).get("refresher", name)], client
+            )
             for name, client in clients.items()
         ]
 
@@ -197,7 +201,7 @@ class Operated:
             found: list[Account] = []
             for path, document in documents:
                 try:
-                    found.append(source.check_account(document, REFRESHERS, {}))
+                    found.append(source.check_account(document, BUILT_IN_REFRESHERS, {}))
                     beside.add(document)
                 except ConfigError as error:
                     problems += [
@@ -220,7 +224,7 @@ class Operated:
         self.tokens.forget(mailbox)
 
     def _load(self) -> Config:
-        return self._source.load(REFRESHERS, {})
+        return self._source.load(BUILT_IN_REFRESHERS, {})
 
 
 @asynccontextmanager

@@ -10,8 +10,8 @@ import aiohttp
 from tests.support.components import TestComponents
 from tests.support.sandbox import Sandbox
 from tests.support.smtp_client import Client
+from xoauth2_proxy.accounts.refresher_info import BUILT_IN_REFRESHERS, RefresherInfo
 from xoauth2_proxy.config import Config, ConfigSource, Overrides
-from xoauth2_proxy.oauth.refreshers import registry
 from xoauth2_proxy.oauth.refreshers.mock import MockRefresher
 from xoauth2_proxy.sandbox.state_directory import load_signing_key
 from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokens
@@ -43,7 +43,9 @@ def relay_settings(
     chosen = refreshers or {"mock": MockRefresher(MockTokens(load_signing_key(directory)))}
 
     source = ConfigSource(file, Overrides(sandbox=True, port=0, admin_port=0), directory)
-    config = source.load(registry.names() | chosen.keys(), {})
+    others = chosen.keys() - BUILT_IN_REFRESHERS.keys()
+    known = BUILT_IN_REFRESHERS | {name: RefresherInfo(name=name) for name in others}
+    config = source.load(known, {})
     return config, TestComponents(source, config, chosen), sandbox or Sandbox(directory)
 
 

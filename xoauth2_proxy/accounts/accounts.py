@@ -16,13 +16,15 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from xoauth2_proxy.accounts.oauth_client import OAuthClient
+from xoauth2_proxy.accounts.oauth_client import GrantType, OAuthClient
+from xoauth2_proxy.accounts.refresher_info import BUILT_IN_REFRESHERS, MOCK, RefresherInfo
 from xoauth2_proxy.errors import CredentialsRejected, Overloaded
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
+_UNDECLARED = RefresherInfo()
 _HASHING_THREADS = 2  # a flood of logins with hashed passwords must not occupy every core
 # PHC string format; libargon2 wants a salt of 8 octets and a hash of 4 at least.
 _PHC_ENDING = re.compile(r"\$[A-Za-z0-9+/]{11,}\$[A-Za-z0-9+/]{6,}\Z", re.ASCII)
@@ -94,6 +96,7 @@ class Account:
     email: str  # as configured; compared case-insensitively
     provider: str  # as configured: gmail, outlook, mock or a name under `providers`
     refresher: str  # the name of the refresher that gets its access tokens
+    plug_in: RefresherInfo | None = None  # what that declares, if it is not built in
     upstream: Upstream
     limits: Limits
     # Each RCPT is sent to the provider at once, and its reply is the provider's. This costs round
@@ -106,6 +109,27 @@ class Account:
     def key(self) -> str:
         """The account's identity, independent of the login's letter case."""
         return login_key(self.email)
+
+    @property
+    def refresher_info(self) -> RefresherInfo:
+        """What its refresher declares."""
+        return self.plug_in or BUILT_IN_REFRESHERS.get(self.refresher) or _UNDECLARED
+
+    @property
+    def keeps_tokens(self) -> bool:
+        """Whether the store keeps its tokens.
+
+        The sandbox's are minted at once. Without an OAuth client, none can be requested: clients
+        bring their own.
+        """
+        needs_client = self.refresher == MOCK or self.refresher_info.needs_client
+        return not (needs_client and self.oauth.is_empty)
+
+    @property
+    def needs_sign_in(self) -> bool:
+        """Whether a person has to sign in, unless a refresh token is configured."""
+        info = self.refresher_info
+        return self.oauth.grant_type is GrantType.REFRESH_TOKEN and bool(info.flows)
 
     @property
     def token_identity(self) -> tuple[object, ...]:

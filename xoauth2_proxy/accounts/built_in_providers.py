@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from xoauth2_proxy.accounts.accounts import Limits, TlsMode, Upstream
 from xoauth2_proxy.accounts.oauth_client import MICROSOFT_AUTHORITY, OAuthClient
-from xoauth2_proxy.accounts.providers import MOCK, Provider
+from xoauth2_proxy.accounts.providers import Provider
+from xoauth2_proxy.accounts.refresher_info import MOCK
 
 if TYPE_CHECKING:
     from pathlib import Path

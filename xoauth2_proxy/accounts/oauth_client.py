@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
@@ -53,6 +53,8 @@ class OAuthClient:
     certificate: Path | None = None  # Microsoft Entra: PEM, certificate and private key
     service_account: Path | None = None  # Google: the key file (JSON)
     command: tuple[str, ...] = ()  # program and arguments that print a token
+    # The keys of the refresher's own, as the model that a plug-in declares (`RefresherInfo`).
+    options: Any = field(default=None, repr=False, hash=False)
     sign_in_as: str = ""  # the user who signs in, if not the mailbox itself
     secret_expires_on: date | None = None  # of client_secret or certificate
     refresh_token_days: int = 0  # lifetime from issue; 0: unlimited or unknown
@@ -67,13 +69,13 @@ class OAuthClient:
 
     @property
     def can_sign_in(self) -> bool:
-        """Whether a person can sign in through the relay."""
+        """Whether a person can sign in as this client."""
         return bool(self.client_id) and self.grant_type is GrantType.REFRESH_TOKEN
 
     @property
     def is_empty(self) -> bool:
-        """Whether no token can be requested: clients must bring their own."""
-        return not (self.client_id or self.refresh_token or self.service_account or self.command)
+        """Whether neither a client nor its credentials are configured."""
+        return not (self.client_id or self.refresh_token or self.service_account)
 
 
 def fingerprint(secret: str) -> str:

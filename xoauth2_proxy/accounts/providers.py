@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from xoauth2_proxy.accounts.accounts import Limits, TlsMode, Upstream
 from xoauth2_proxy.accounts.oauth_client import GrantType, OAuthClient
+from xoauth2_proxy.accounts.refresher_info import BUILT_IN_REFRESHERS, RefresherInfo
 from xoauth2_proxy.network import is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-MOCK = "mock"  # the refresher whose tokens only the sandbox accepts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +24,7 @@ class Provider:
 
     name: str
     refresher: str
+    plug_in: RefresherInfo | None = None  # what the refresher declares, if it is not built in
     upstream: Upstream
     limits: Limits
     built_in_client: OAuthClient = field(default_factory=OAuthClient)
@@ -38,6 +38,11 @@ class Provider:
     # Secrets and files that it names and that are not there, as problems by JSON path. They are
     # told once an account needs them; until then, `client_fields` is empty.
     missing: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def refresher_info(self) -> RefresherInfo:
+        """What its refresher declares."""
+        return self.plug_in or BUILT_IN_REFRESHERS.get(self.refresher) or RefresherInfo()
 
     def client_of(self, account_fields: dict[str, Any]) -> OAuthClient:
         """Return the client of an account that writes these fields."""
@@ -69,6 +74,8 @@ def _overlaid(base: OAuthClient, written: dict[str, Any]) -> OAuthClient:
     is_another_client = base.client_id != written.get("client_id", base.client_id)
     if (base.client_id and is_another_client) or written.keys() & {"client_secret", "certificate"}:
         base = replace(base, client_secret="", certificate=None, secret_expires_on=None)
+    if base.options and "options" in written:
+        written = written | {"options": base.options | written["options"]}
     if "issuer" in written:
         base = replace(base, token_endpoint="", authorization_endpoint="")
     return replace(base, **written)

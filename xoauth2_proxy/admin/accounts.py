@@ -21,6 +21,7 @@ from xoauth2_proxy.mailboxes.additions import Proposal
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from xoauth2_proxy.accounts.refresher_info import RefresherInfo
     from xoauth2_proxy.mailboxes.additions import AddedMailbox
     from xoauth2_proxy.mailboxes.interface import Mailbox, ProviderInfo
     from xoauth2_proxy.mailboxes.operations import Mailboxes
@@ -137,7 +138,11 @@ class AccountsApi:
         return _answer()
 
     async def _list_providers(self, _request: web.Request) -> web.Response:
-        return _answer(providers=[_provider(one) for one in self._mailboxes.providers])
+        refreshers = await asyncio.to_thread(self._mailboxes.refreshers)  # plug-ins are loaded
+        return _answer(
+            providers=[_provider(one) for one in self._mailboxes.providers],
+            refreshers=[_refresher(one) for one in refreshers],
+        )
 
 
 def mailbox_json(mailbox: Mailbox) -> dict[str, object]:
@@ -180,11 +185,26 @@ def _provider(provider: ProviderInfo) -> dict[str, object]:
     return {
         "name": provider.name,
         "display_name": provider.display_name,
-        "refresher": provider.refresher,
+        "refresher": provider.refresher.name,
         "flows": provider.flows,
         "scopes": provider.client.scopes,
         "can_sign_in": not provider.obstacle,
         "reason": provider.obstacle,
+    }
+
+
+def _refresher(refresher: RefresherInfo) -> dict[str, object]:
+    return {
+        "name": refresher.name,
+        "display_name": refresher.label,
+        "description": refresher.description,
+        "scopes": refresher.scopes,
+        "flows": refresher.flows,
+        "uses_pkce": refresher.uses_pkce,
+        "kept_in": refresher.kept_in,
+        "package": refresher.origin,
+        "is_available": not refresher.fault,
+        "reason": refresher.fault,
     }
 
 

@@ -20,9 +20,10 @@ from xoauth2_proxy.service.components import open_configured_store
 from xoauth2_proxy.standard_streams import end_at_interrupt
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Coroutine, Mapping
     from pathlib import Path
 
+    from xoauth2_proxy.accounts.refresher_info import RefresherInfo
     from xoauth2_proxy.cli.options import GlobalOptions
     from xoauth2_proxy.commands.console import Console
     from xoauth2_proxy.oauth.stores import TokenStore
@@ -44,19 +45,23 @@ def source_of(
     return ConfigSource(config or before.config, Overrides(**overrides), state)
 
 
-def load(source: ConfigSource) -> Config:
+def load(source: ConfigSource, refreshers: Mapping[str, RefresherInfo] | None = None) -> Config:
     """Return the configuration; its problems end the process with exit code 2."""
+    if refreshers is None:
+        refreshers = registry.RefresherRegistry(source.state_dir)
     try:
-        return source.load(registry.names(), os.environ)
+        return source.load(refreshers, os.environ)
     except ConfigError as error:
         refuse(source.path, error)
 
 
-def load_unless(url: str, source: ConfigSource) -> Config | None:
+def load_unless(
+    url: str, source: ConfigSource, refreshers: Mapping[str, RefresherInfo] | None = None
+) -> Config | None:
     """Return the configuration; None if a proxy is asked at `url` and no configuration is given."""
     if url and source.path is None and not source.overrides.sandbox:
         return None
-    return load(source)
+    return load(source, refreshers)
 
 
 def admin_url(config: Config | None) -> str:

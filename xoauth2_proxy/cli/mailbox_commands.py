@@ -272,9 +272,9 @@ def examine(  # noqa: PLR0913 - one parameter an option
     if bool(mailbox) is is_all:
         raise typer.BadParameter("name one mailbox, or write --all")
     source = configured.source_of(context, config, state_dir, sandbox=sandbox)
-    loaded = configured.load(source)
-    store = configured.open_store(loaded, source)
     refreshers = registry.RefresherRegistry(source.state_dir)
+    loaded = configured.load(source, refreshers)
+    store = configured.open_store(loaded, source)
     dependencies = DoctorDependencies(
         store=store,
         is_store_shared=loaded.store.kind is not StoreKind.MEMORY,
@@ -359,11 +359,11 @@ def print_token(  # noqa: PLR0913 - one parameter an option
     if is_json and not is_info:
         raise typer.BadParameter("--json is for --info")
     source = configured.source_of(context, config, state_dir)
-    loaded = configured.load(source)
+    refreshers = registry.RefresherRegistry(source.state_dir)
+    loaded = configured.load(source, refreshers)
     if loaded.store.kind is StoreKind.MEMORY:
         raise typer.BadParameter('tokens live in the proxy\'s memory: set "store" to file')
     store = configured.open_store(loaded, source)
-    refreshers = registry.RefresherRegistry(source.state_dir)
     options = access_token.TokenOptions(
         mailbox=mailbox,
         is_forced=is_forced,
@@ -432,15 +432,18 @@ def _change(
     from xoauth2_proxy.cli import configured
     from xoauth2_proxy.commands import mailbox_changes
     from xoauth2_proxy.mailboxes.runtime_accounts import open_runtime_accounts
+    from xoauth2_proxy.oauth.refreshers import registry
 
     source = configured.source_of(context, config, state_dir)
-    loaded = configured.load_unless(url, source)
+    refreshers = registry.RefresherRegistry(source.state_dir)
+    loaded = configured.load_unless(url, source, refreshers)
     files = None
     if loaded is not None:
         files = mailbox_changes.ProxyFiles(
             config=loaded,
             open_store=lambda: configured.open_store(loaded, source),
             open_added=lambda: open_runtime_accounts(source.state_dir, loaded.store.cipher()),
+            refresher=lambda name: refreshers.refreshers([name]).get(name),
         )
     change = mailbox_changes.ChangeOptions(
         mailbox=mailbox,

@@ -78,8 +78,11 @@ def schema() -> None:
     import json
 
     from xoauth2_proxy.config.schema import json_schema
+    from xoauth2_proxy.files import default_state_dir
+    from xoauth2_proxy.oauth.refreshers.registry import RefresherRegistry
 
-    typer.echo(json.dumps(json_schema(), indent=2))
+    installed = RefresherRegistry(default_state_dir())
+    typer.echo(json.dumps(json_schema(installed.values()), indent=2))
 
 
 @cli.command(

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from xoauth2_proxy.accounts.accounts import login_key
+from xoauth2_proxy.accounts.refresher_info import MOCK
 from xoauth2_proxy.commands.doctor.tokens import trouble_of
 from xoauth2_proxy.commands.suggestions import unknown
 from xoauth2_proxy.errors import TokenError
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 PRINTED, NO_TOKEN, WRONG_USAGE = 0, 1, 2  # exit codes
 
 # These need an OAuth client of the account; others may do without.
-_OAUTH_REFRESHERS = frozenset({"gmail", "outlook", "oidc"})
 _VERSION = 1  # of the JSON document
 
 
@@ -65,7 +65,7 @@ async def run(
             "add --show; --info describes the token without showing it"
         )
         return WRONG_USAGE
-    if account.oauth.is_empty and account.refresher in _OAUTH_REFRESHERS:
+    if account.refresher != MOCK and not account.keeps_tokens:
         console.complain(f"{account.email} has no token here: its clients bring their own")
         return NO_TOKEN
     return await _print(account, store, refreshers, options, console)

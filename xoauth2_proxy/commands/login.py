@@ -32,7 +32,6 @@ from xoauth2_proxy.errors import ConfigError, ProxyError
 from xoauth2_proxy.mailboxes.interface import sign_in_obstacle
 from xoauth2_proxy.mailboxes.runtime_accounts import open_runtime_accounts
 from xoauth2_proxy.oauth import sign_in
-from xoauth2_proxy.oauth.authorization import AuthorizationServer
 from xoauth2_proxy.oauth.grant import EpochSeconds
 from xoauth2_proxy.oauth.refreshers import registry
 from xoauth2_proxy.oauth.stores import StoreKind
@@ -40,13 +39,15 @@ from xoauth2_proxy.service.components import open_configured_store
 from xoauth2_proxy.upstream.connector import Connector
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping
 
     from xoauth2_proxy.accounts.accounts import Account
+    from xoauth2_proxy.accounts.refresher_info import RefresherInfo
     from xoauth2_proxy.commands.console import Terminal
     from xoauth2_proxy.config import Config, ConfigSource
     from xoauth2_proxy.config.sections import StoreSection
-    from xoauth2_proxy.oauth.authorization import SignInResult
+    from xoauth2_proxy.oauth.attempt import SignInResult
+    from xoauth2_proxy.oauth.authorization import SignInServer
     from xoauth2_proxy.oauth.stores import TokenStore
     from xoauth2_proxy.strict_json import Json
 
@@ -82,15 +83,16 @@ async def run(options: LoginOptions, source: ConfigSource, terminal: Terminal) -
 
     Raises `ConfigError`: the configuration cannot be used.
     """
-    config = await asyncio.to_thread(source.load, registry.names(), terminal.environ)
+    refreshers = registry.RefresherRegistry(source.state_dir)
+    config = await asyncio.to_thread(source.load, refreshers, terminal.environ)
     new_password = secrets.token_urlsafe(_PASSWORD_BYTES)
     try:
         if whose := await asyncio.to_thread(other_user, source.state_dir, config.store):
             raise _Usage(whose)
         account, new = _configured(options, config), None
         if account is None:
-            account, new = await _new(options, new_password, source, terminal)
-        if obstacle := sign_in_obstacle(account.refresher, account.oauth):
+            account, new = await _new(options, new_password, source, refreshers, terminal)
+        if obstacle := sign_in_obstacle(account.refresher_info, account.oauth):
             raise _Usage(f"{account.email} cannot be signed in: {obstacle}")
         if config.store.kind is StoreKind.MEMORY:
             raise _Usage(
@@ -100,7 +102,8 @@ async def run(options: LoginOptions, source: ConfigSource, terminal: Terminal) -
         with ThreadPoolExecutor(_THREADS, "oauth") as threads:
             async with _opened_store(config.store) as store:
                 await store.load(account.key)  # else a person would sign in for nothing
-                server = AuthorizationServer(account, threads)
+                refresher = refreshers.refreshers([account.refresher])[account.refresher]
+                server = await sign_in.open_server(account, refresher, threads)
                 signed_in = await _sign_in(options, server, store, terminal)
         if new is not None:
             accounts = open_runtime_accounts(source.state_dir, config.store.cipher())
@@ -139,7 +142,11 @@ def _configured(options: LoginOptions, config: Config) -> Account | None:
 
 
 async def _new(
-    options: LoginOptions, password: str, source: ConfigSource, terminal: Terminal
+    options: LoginOptions,
+    password: str,
+    source: ConfigSource,
+    refreshers: Mapping[str, RefresherInfo],
+    terminal: Terminal,
 ) -> tuple[Account, dict[str, Json]]:
     document: dict[str, Json] = {
         "email": options.mailbox,
@@ -148,7 +155,7 @@ async def _new(
     }
     try:
         account = await asyncio.to_thread(
-            source.check_account, document, registry.names(), terminal.environ
+            source.check_account, document, refreshers, terminal.environ
         )
     except ConfigError as error:
         words = [(_OPTIONS.get(path, path), problem) for path, problem in error.problems]
@@ -169,19 +176,20 @@ async def _opened_store(config: StoreSection) -> AsyncIterator[TokenStore]:
 
 
 async def _sign_in(
-    options: LoginOptions, server: AuthorizationServer, store: TokenStore, terminal: Terminal
+    options: LoginOptions, server: SignInServer, store: TokenStore, terminal: Terminal
 ) -> SignInResult:
     account = server.account
-    if options.method is SignInMethod.DEVICE and server.profile.is_google:
+    if account.refresher != "gmail":  # whose obstacle is known without a request
+        await server.prepare()
+    if options.method is SignInMethod.DEVICE and server.device_obstacle:
         raise _Usage(
-            "Google's device flow grants no scope for mail; use --paste instead, which needs no "
-            "browser on this machine either"
+            f"{server.device_obstacle}; use --paste instead, which needs no browser on this "
+            "machine either"
         )
-    await server.metadata()
-    if options.method is SignInMethod.DEVICE and not server.profile.can_use_device:
-        raise _Usage(f"{server.profile.name} offers no device flow; use --paste instead")
+    if options.method not in (None, SignInMethod.DEVICE) and server.browser_obstacle:
+        raise _Usage(f"{server.browser_obstacle}; use --device instead")
     method, reason = (options.method, "") if options.method else best_method(server, terminal)
-    terminal.tell(f"Signing in {account.email} at {server.profile.name}.")
+    terminal.tell(f"Signing in {account.email} at {server.name}.")
     if reason:
         terminal.tell(reason)
 
@@ -208,7 +216,7 @@ def _report(
         f", as {signed_in.identity}" if signed_in.identity else "; its mail server takes the token"
     )
     terminal.say(f"Signed in: {account.email}{who}")
-    terminal.say(f"Kept in:   {_place(store)}")
+    terminal.say(f"Kept in:   {account.refresher_info.kept_in or _place(store)}")
     terminal.say(f"Good:      {_life(account, signed_in)}")
     if new_password:
         terminal.say(f"Password:  {new_password}  (for mail clients; it is not shown again)")

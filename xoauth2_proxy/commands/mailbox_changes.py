@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from xoauth2_proxy.commands.console import Console
     from xoauth2_proxy.config import Config
     from xoauth2_proxy.mailboxes.runtime_accounts import RuntimeAccounts
+    from xoauth2_proxy.oauth.refreshers import Refresher
     from xoauth2_proxy.oauth.stores import TokenStore
 
 DONE, FAILED, WRONG_USAGE = 0, 1, 2  # exit codes
@@ -45,6 +46,7 @@ class ProxyFiles:
     config: Config
     open_store: Callable[[], TokenStore]
     open_added: Callable[[], RuntimeAccounts]
+    refresher: Callable[[str], Refresher | None]  # by name
 
 
 class _Failed(Exception):
@@ -129,10 +131,13 @@ async def _revoke_in_store(mailbox: str, files: ProxyFiles) -> list[str]:
     account = _configured(mailbox, files.config)
     store = files.open_store()
     try:
-        if await store.load(account.key) is None and not account.oauth.refresh_token:
+        is_kept_here = not account.refresher_info.kept_in
+        has_none = await store.load(account.key) is None and not account.oauth.refresh_token
+        if is_kept_here and has_none:
             raise _Failed(f"{account.email} has no grant to revoke")
         with ThreadPoolExecutor(1, "oauth") as threads:
-            is_revoked = await sign_in.revoke(store, account, threads)
+            refresher = files.refresher(account.refresher)
+            is_revoked = await sign_in.revoke(store, account, threads, refresher)
     except ProxyError as error:
         raise _Failed(f"{account.email} was not revoked: {error}") from None
     finally:

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from xoauth2_proxy.commands.console import Terminal
-    from xoauth2_proxy.oauth.authorization import AuthorizationServer, SignInResult
+    from xoauth2_proxy.oauth.attempt import SignInResult
+    from xoauth2_proxy.oauth.authorization import SignInServer
 
     Conclude: TypeAlias = Callable[[SignInResult], Awaitable[SignInResult]]
 
@@ -34,24 +35,24 @@ class SignInMethod(StrEnum):
     PASTE = "paste"
 
 
-def best_method(server: AuthorizationServer, terminal: Terminal) -> tuple[SignInMethod, str]:
+def best_method(server: SignInServer, terminal: Terminal) -> tuple[SignInMethod, str]:
     """Return the way that suits this terminal, and why, as a sentence."""
+    if server.browser_obstacle:
+        return SignInMethod.DEVICE, "You sign in on any device that has a browser."
     obstacle = terminal.lacks_browser
     if not obstacle:
         return SignInMethod.WEB, "Your browser opens; sign in there."
     begin = obstacle[0].upper() + obstacle[1:]
-    if server.profile.can_use_device:
+    if not server.device_obstacle:
         return SignInMethod.DEVICE, f"{begin}, so you sign in on any device that has a browser."
-    reason = "Google's device flow grants no scope for mail" if server.profile.is_google else ""
-    reason = reason or f"{server.profile.name} offers no device flow"
     return (
         SignInMethod.PASTE,
-        f"{begin}, and {reason}, so you copy an address from a browser elsewhere.",
+        f"{begin}, and {server.device_obstacle}, so you copy an address from a browser elsewhere.",
     )
 
 
 async def by_browser(
-    server: AuthorizationServer, terminal: Terminal, conclude: Conclude, port: int = 0
+    server: SignInServer, terminal: Terminal, conclude: Conclude, port: int = 0
 ) -> SignInResult:
     """Sign in with a browser on this machine, which the provider sends back to us.
 
@@ -59,9 +60,9 @@ async def by_browser(
         SignInRefused: it came to nothing.
         ProxyError: something could not be asked.
     """
-    host = urlsplit(server.profile.redirect_uri(port)).hostname or ""
+    host = urlsplit(server.redirect_uri(port)).hostname or ""
     async with LoopbackRedirect(port=port, host=host) as loopback:
-        attempt = await server.begin(server.profile.redirect_uri(loopback.port))
+        attempt = await server.begin(server.redirect_uri(loopback.port))
         terminal.tell("If no page appears, open this address in a browser on this machine:")
         terminal.say(f"\n  {attempt.url}\n")
         terminal.show(attempt.url)
@@ -73,7 +74,7 @@ async def by_browser(
 
 
 async def by_device(
-    server: AuthorizationServer, terminal: Terminal, conclude: Conclude, port: int = 0
+    server: SignInServer, terminal: Terminal, conclude: Conclude, port: int = 0
 ) -> SignInResult:
     """Sign in on another device; `port` is of no use here. Raises: as `by_browser`."""
     attempt = await server.begin_device()
@@ -87,14 +88,14 @@ async def by_device(
 
 
 async def by_copying(
-    server: AuthorizationServer, terminal: Terminal, conclude: Conclude, port: int = 0
+    server: SignInServer, terminal: Terminal, conclude: Conclude, port: int = 0
 ) -> SignInResult:
     """Sign in with a browser anywhere, and copy the address that it ends at.
 
     Raises: as `by_browser`.
     """
     port = port or secrets.choice(_FREE_PORTS)
-    attempt = await server.begin(server.profile.redirect_uri(port))
+    attempt = await server.begin(server.redirect_uri(port))
     terminal.tell("1. Open this address in a browser on any machine, and sign in:")
     terminal.say(f"\n  {attempt.url}\n")
     terminal.tell(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from xoauth2_proxy.accounts.accounts import Account, DisabledAccount, login_key
 from xoauth2_proxy.accounts.oauth_client import OAuthClient
-from xoauth2_proxy.accounts.providers import MOCK
+from xoauth2_proxy.accounts.refresher_info import MOCK
 from xoauth2_proxy.config.account_sections import AccountSection
 from xoauth2_proxy.config.oauth_rules import (
     client_warnings,
@@ -22,6 +22,7 @@ from xoauth2_proxy.config.oauth_rules import (
     missing_keys,
     unsupported_keys,
 )
+from xoauth2_proxy.config.plug_in_options import read_options
 from xoauth2_proxy.config.posted_account_rules import faults_of_posted
 from xoauth2_proxy.config.problems import Fault, Problem, beneath, shown
 from xoauth2_proxy.config.provider_loader import is_written, unknown_provider, with_changes
@@ -73,13 +74,15 @@ class AccountLoader:
         if origin and not isinstance(value, dict):
             return [(path or "account", "must be an object")]
         environment = replace(self._environment, is_posted=bool(origin))
-        section, malformed = validate(
-            AccountSection, value, path, None if is_disabled(value) else environment, _STAND_INS
-        )
+        lookup = None if is_disabled(value) else environment
+        section, malformed = validate(AccountSection, value, path, lookup, _STAND_INS)
         problems = [*self._repetitions(value, path, origin), *malformed]
         missing: Sequence[Problem] = ()
         if section is not None:
             account, faults, missing = self._check(section, not malformed, origin, has_token)
+            if account and lookup and not missing:
+                account, found = _with_options(account, lookup)
+                faults += found
             problems += beneath(path, faults)
             if account and not (problems or missing):
                 self._add(account, section)
@@ -179,12 +182,20 @@ def _account(section: AccountSection, provider: Provider) -> Account:
         email=section.email,
         provider=section.provider,
         refresher=provider.refresher,
+        plug_in=provider.plug_in,
         upstream=with_changes(provider.upstream, section.upstream),
         limits=with_changes(provider.limits, section.limits),
         verifies=section.recipients == "verified",
         password=section.password,
         oauth=provider.client_of(section.client_fields()) if is_usable else OAuthClient(),
     )
+
+
+def _with_options(account: Account, environment: Environment) -> tuple[Account, list[Problem]]:
+    """Return the account with the options that its refresher declares, and what is wrong."""
+    client = account.oauth
+    options, problems = read_options(client.options, account.refresher_info, environment)
+    return replace(account, oauth=replace(client, options=options)), problems
 
 
 def _faults(

@@ -123,6 +123,10 @@ class OAuthSection(Section):
         "Program and arguments that print an access token, for the refresher command; "
         "{mailbox} in an argument stands for the address. Others can see arguments: no secrets."
     )
+    options: dict[str, Any] | None = optional(
+        "The keys that a plug-in's refresher declares; an account's are added to its provider's.",
+        repr=False,
+    )
     client_secret_expires: Date | None = optional(
         "Last day of client_secret or certificate, to be warned in time; by default "
         "the certificate says it."

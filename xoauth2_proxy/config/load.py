@@ -26,9 +26,10 @@ from xoauth2_proxy.mailboxes.runtime_accounts import accounts_directory, open_ru
 from xoauth2_proxy.sandbox.mock_mailboxes import MOCK_MAILBOXES
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterator, Mapping
     from pathlib import Path
 
+    from xoauth2_proxy.accounts.refresher_info import RefresherInfo
     from xoauth2_proxy.config.environment import Environment
     from xoauth2_proxy.config.overrides import Overrides
     from xoauth2_proxy.strict_json import Json
@@ -42,7 +43,7 @@ def load(
     path: Path | None,
     overrides: Overrides,
     environment: Environment,
-    known_refreshers: Collection[str],
+    refreshers: Mapping[str, RefresherInfo],
     without: Collection[str] = frozenset(),
 ) -> tuple[Config, AccountLoader]:
     """Return the configuration, and the loader, for further accounts that must agree with it.
@@ -58,7 +59,7 @@ def load(
     settings = _settings(document, overrides, environment, problems)
     accounts, entries = document.get("accounts"), document.get("providers")
     providers, found = load_providers(
-        entries if isinstance(entries, dict) else {}, environment, known_refreshers
+        entries if isinstance(entries, dict) else {}, environment, refreshers
     )
     problems += found
     loader = AccountLoader(settings, providers, environment)
@@ -84,7 +85,7 @@ def load(
         accounts=tuple(loader.accounts),
         disabled=tuple(loader.disabled),
         providers=tuple(
-            ProviderInfo(one.name, one.refresher, one.client_of({}))
+            ProviderInfo(one.name, one.refresher_info, one.client_of({}))
             for one in providers.values()
             if one is not None
         ),

@@ -1,6 +1,6 @@
 """Which OAuth keys each refresher accepts, and which a client needs to get tokens.
 
-Keys of the mock refresher and of plug-ins are not checked.
+Keys of the mock refresher and of plug-ins are not checked; `plug_in_options` checks theirs.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from xoauth2_proxy.accounts.oauth_client import SHARED_TENANTS, GrantType, OAuthClient
+from xoauth2_proxy.accounts.refresher_info import BUILT_IN_REFRESHERS
 from xoauth2_proxy.config.account_sections import OAuthSection
 
 if TYPE_CHECKING:
@@ -19,8 +20,9 @@ if TYPE_CHECKING:
     from xoauth2_proxy.config.account_sections import AccountSection
     from xoauth2_proxy.config.problems import Fault
 
-# Refreshers that speak OAuth themselves, for clients that the operator has registered.
-_OAUTH_REFRESHERS = frozenset({"gmail", "outlook", "oidc"})
+_OAUTH_REFRESHERS = frozenset(
+    name for name, info in BUILT_IN_REFRESHERS.items() if info.needs_client
+)
 _COMMAND = "command"
 _CHECKED_REFRESHERS = _OAUTH_REFRESHERS | {_COMMAND}
 
@@ -99,6 +101,9 @@ def missing_keys(client: OAuthClient, provider: Provider) -> Iterator[Fault]:
 
 def client_warnings(client: OAuthClient, provider: Provider) -> Iterator[str]:
     """Yield what the operator should know of an account with this client, although it is right."""
+    info = provider.refresher_info
+    if info.fault:
+        yield f"get no tokens: the refresher {info.name} of {info.origin} is disabled: {info.fault}"
     if client.is_empty:
         if provider.refresher in _OAUTH_REFRESHERS:
             yield (

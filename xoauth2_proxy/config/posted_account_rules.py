@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from xoauth2_proxy.config.problems import Fault
 
 _DIRECTIONS = (
-    *("authority", "authorization_url", "grant", "issuer", "oauth_token_url", "parameters"),
-    *("scopes", "tenant", "upstream"),
+    *("authority", "authorization_url", "grant", "issuer", "oauth_token_url", "options"),
+    *("parameters", "scopes", "tenant", "upstream"),
 )
 # What a program may be given as a word or a file's name without being led elsewhere.
 _PLAIN_ADDRESS = re.compile(r"[A-Za-z0-9._+@-]+", re.ASCII)

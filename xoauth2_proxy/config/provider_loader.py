@@ -9,22 +9,24 @@ from typing import TYPE_CHECKING, TypeVar
 from xoauth2_proxy.accounts.accounts import Limits, Upstream
 from xoauth2_proxy.accounts.built_in_providers import blank_provider, built_in_providers
 from xoauth2_proxy.accounts.oauth_client import GrantType
+from xoauth2_proxy.accounts.refresher_info import BUILT_IN_REFRESHERS, RefresherInfo
 from xoauth2_proxy.config.account_sections import LimitsSection, ProviderSection, UpstreamSection
 from xoauth2_proxy.config.oauth_rules import unsupported_keys
+from xoauth2_proxy.config.plug_in_options import read_options
 from xoauth2_proxy.config.problems import Fault, Problem, beneath
 from xoauth2_proxy.config.section import validate
 from xoauth2_proxy.config.values import WORD, WORD_RULE
 from xoauth2_proxy.strict_json import Json, json_path
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from xoauth2_proxy.accounts.providers import Provider
     from xoauth2_proxy.config.environment import Environment
 
 _Values = TypeVar("_Values", Upstream, Limits)
 
-_CLIENT = {"client_id", "client_secret", "certificate", "service_account", "command"}
+_CLIENT = {"client_id", "client_secret", "certificate", "service_account", "command", "options"}
 # What people call the providers that are built in under another name.
 _OTHER_NAMES = {
     **dict.fromkeys(("office365", "office", "o365", "m365", "microsoft", "exchange"), "outlook"),
@@ -36,7 +38,7 @@ _OTHER_NAMES = {
 
 
 def load_providers(
-    entries: Mapping[str, Json], environment: Environment, known_refreshers: Collection[str]
+    entries: Mapping[str, Json], environment: Environment, refreshers: Mapping[str, RefresherInfo]
 ) -> tuple[dict[str, Provider | None], list[Problem]]:
     """Return the providers by name, None for an entry that is wrong; and what is wrong."""
     built_in = built_in_providers(environment.state_dir)
@@ -51,8 +53,11 @@ def load_providers(
         if section:
             complete, missing = validate(ProviderSection, value, path, environment)
             base = built_in.get(name) or blank_provider(name, section.refresher or "")
-            provider = _changed(base, complete or section, missing)
-            faults = [*_faults(section, provider, known_refreshers, is_new=name not in built_in)]
+            provider = _changed(base, complete or section, missing, refreshers)
+            faults = [*_faults(section, provider, refreshers, is_new=name not in built_in)]
+            if not faults:
+                info = provider.refresher_info
+                faults += read_options(section.options, info, environment, is_whole=False)[1]
             found += beneath(path, faults)
         providers[name] = None if found else provider
         problems += found
@@ -78,10 +83,21 @@ def is_written(section: UpstreamSection | None) -> bool:
     return section is not None and bool(section.model_fields_set)
 
 
-def _changed(base: Provider, section: ProviderSection, missing: list[Problem]) -> Provider:
+def _changed(
+    base: Provider,
+    section: ProviderSection,
+    missing: list[Problem],
+    refreshers: Mapping[str, RefresherInfo],
+) -> Provider:
+    name, client = section.refresher or base.refresher, base.built_in_client
+    plug_in = None if name in BUILT_IN_REFRESHERS else refreshers.get(name)
+    if plug_in and plug_in.scopes:
+        client = replace(client, scopes=plug_in.scopes)
     return replace(
         base,
-        refresher=section.refresher or base.refresher,
+        refresher=name,
+        plug_in=plug_in,
+        built_in_client=client,
         upstream=with_changes(base.upstream, section.upstream),
         limits=with_changes(base.limits, section.limits),
         is_upstream_written=is_written(section.upstream),
@@ -96,12 +112,12 @@ def _changed(base: Provider, section: ProviderSection, missing: list[Problem]) -
 def _faults(
     section: ProviderSection,
     provider: Provider,
-    known_refreshers: Collection[str],
+    refreshers: Mapping[str, RefresherInfo],
     *,
     is_new: bool,
 ) -> Iterator[Fault]:
-    if section.refresher not in (None, *known_refreshers):
-        known = ", ".join(sorted(known_refreshers))
+    if section.refresher not in (None, *refreshers):
+        known = ", ".join(sorted(refreshers))
         yield "refresher", f"there is no refresher {section.refresher}; there are {known}"
     if is_new:
         values = {

@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from xoauth2_proxy.config.sections import FileSection
 from xoauth2_proxy.strict_json import COMMENT_PREFIX
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from xoauth2_proxy.accounts.refresher_info import RefresherInfo
+
 _NULL = {"type": "null"}
 
 
-def json_schema() -> dict[str, object]:
-    """Return the JSON Schema (draft 2020-12) of both forms of the file, object and bare list."""
+def json_schema(refreshers: Iterable[RefresherInfo]) -> dict[str, object]:
+    """Return the JSON Schema (draft 2020-12) of both forms of the file, object and bare list.
+
+    `options` of accounts and providers are those of one of the refreshers.
+    """
     schema = FileSection.model_json_schema()
     definitions = schema.pop("$defs")
     definitions["FileSection"] = schema
+    declared = []
+    for refresher in refreshers:
+        if refresher.options is not None:
+            options: dict[str, Any] = refresher.options.model_json_schema()
+            definitions |= options.pop("$defs", {})
+            options.pop("required", None)  # its provider may have one part, and an account another
+            declared.append(options | {"description": f"Of the refresher {refresher.name}."})
+    for section in ("AccountSection", "ProviderSection"):
+        options = definitions[section]["properties"]["options"]
+        options |= {"anyOf": declared or [{"type": "object", "maxProperties": 0}]}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "xoauth2-proxy configuration",

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}", re.ASCII)
 KIND = "secret"  # of a validation error
 
-_SECRET_KEYS = {"password", "client_secret", "refresh_token", "token", "key", "webhook"}
+_SECRET_KEYS = re.compile(r"(^|_)(password|secret|token|key|webhook)$")
 
 
 def holds_secrets(document: object) -> bool:
@@ -30,7 +30,7 @@ def holds_secrets(document: object) -> bool:
         return False
     return any(
         isinstance(value, str) and not value.startswith(("${", "$argon2"))
-        if key in _SECRET_KEYS
+        if _SECRET_KEYS.search(key)
         else holds_secrets(value)
         for key, value in document.items()
     )

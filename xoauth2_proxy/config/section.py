@@ -98,6 +98,11 @@ def optional(description: str, **options: Any) -> Any:  # noqa: ANN401 - as Fiel
     return setting(None, description, **options)
 
 
+def required(description: str, **options: Any) -> Any:  # noqa: ANN401 - as Field
+    """Return the definition of a key that must not be left out."""
+    return Field(description=description, **options)
+
+
 _S = TypeVar("_S", bound=Section)
 
 

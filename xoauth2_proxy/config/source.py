@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
     from xoauth2_proxy.accounts.accounts import Account
+    from xoauth2_proxy.accounts.refresher_info import RefresherInfo
     from xoauth2_proxy.config.account_loader import AccountLoader
     from xoauth2_proxy.config.config import Config
     from xoauth2_proxy.config.overrides import Overrides
@@ -23,20 +24,20 @@ class ConfigSource:
     overrides: Overrides
     state_dir: Path
 
-    def load(self, known_refreshers: Collection[str], environ: Mapping[str, str]) -> Config:
+    def load(self, refreshers: Mapping[str, RefresherInfo], environ: Mapping[str, str]) -> Config:
         """Return the configuration as it is now. Raises `ConfigError`; blocks."""
-        return self._load(known_refreshers, environ)[0]
+        return self._load(refreshers, environ)[0]
 
     def check_account(
-        self, document: object, known_refreshers: Collection[str], environ: Mapping[str, str]
+        self, document: object, refreshers: Mapping[str, RefresherInfo], environ: Mapping[str, str]
     ) -> Account:
         """Return the account that `document` makes, as `check_accounts` does."""
-        return self.check_accounts([("", document)], known_refreshers, environ)[0]
+        return self.check_accounts([("", document)], refreshers, environ)[0]
 
     def check_accounts(
         self,
         documents: Iterable[tuple[str, object]],
-        known_refreshers: Collection[str],
+        refreshers: Mapping[str, RefresherInfo],
         environ: Mapping[str, str],
         *,
         replaced: Collection[str] = frozenset(),
@@ -55,7 +56,7 @@ class ConfigSource:
         from xoauth2_proxy.config.account_loader import is_disabled
         from xoauth2_proxy.config.problems import Problem, beneath, raise_if_any
 
-        _, loader = self._load(known_refreshers, environ, without=replaced)
+        _, loader = self._load(refreshers, environ, without=replaced)
         there = len(loader.accounts)
         problems: list[Problem] = []
         for path, document in documents:
@@ -67,7 +68,7 @@ class ConfigSource:
 
     def _load(
         self,
-        known_refreshers: Collection[str],
+        refreshers: Mapping[str, RefresherInfo],
         environ: Mapping[str, str],
         without: Collection[str] = frozenset(),
     ) -> tuple[Config, AccountLoader]:
@@ -76,4 +77,4 @@ class ConfigSource:
 
         directory = self.path.absolute().parent if self.path else Path.cwd()
         environment = Environment(directory=directory, state_dir=self.state_dir, environ=environ)
-        return load(self.path, self.overrides, environment, known_refreshers, without)
+        return load(self.path, self.overrides, environment, refreshers, without)

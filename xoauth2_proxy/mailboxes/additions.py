@@ -23,8 +23,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from xoauth2_proxy import log
-from xoauth2_proxy.accounts.oauth_client import GrantType, fingerprint
-from xoauth2_proxy.accounts.providers import MOCK
+from xoauth2_proxy.accounts.oauth_client import fingerprint
+from xoauth2_proxy.accounts.refresher_info import MOCK
 from xoauth2_proxy.background_tasks import BackgroundTasks
 from xoauth2_proxy.errors import (
     ConfigError,
@@ -254,12 +254,11 @@ def _with_password(document: Document) -> tuple[Document, str]:
 
 def _can_verify(account: Account) -> bool:
     """Whether the relay can get a token; otherwise a person signs in, or clients bring tokens."""
-    client = account.oauth
     if account.refresher == MOCK:
         return True
-    if client.is_empty:
+    if not account.keeps_tokens:
         return False
-    return client.grant_type is not GrantType.REFRESH_TOKEN or bool(client.refresh_token)
+    return not account.needs_sign_in or bool(account.oauth.refresh_token)
 
 
 async def _new_grant(relay: RelayControl, account: Account) -> StoredGrant | None:

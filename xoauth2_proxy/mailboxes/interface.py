@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from xoauth2_proxy.accounts.oauth_client import GrantType, OAuthClient
-from xoauth2_proxy.accounts.providers import MOCK
+from xoauth2_proxy.accounts.refresher_info import MOCK, RefresherInfo
 from xoauth2_proxy.errors import ProxyError
 
 if TYPE_CHECKING:
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from xoauth2_proxy.oauth.mailbox_status import MailboxStatus
     from xoauth2_proxy.oauth.refreshers import Refresher
     from xoauth2_proxy.oauth.stores import TokenStore
+
+_OAUTH_FLOWS = ("browser", "device")  # of a plug-in whose provider speaks OAuth
 
 Document: TypeAlias = "dict[str, Any]"  # an account as accounts.json has it
 
@@ -61,13 +63,14 @@ class ProviderInfo:
     """A provider that accounts can name, with its default OAuth settings."""
 
     name: str
-    refresher: str
+    refresher: RefresherInfo
     client: OAuthClient
 
     @property
     def display_name(self) -> str:
         """The name shown to people."""
-        return _DISPLAY_NAMES.get(self.name, self.name)
+        declared = self.refresher.display_name if self.refresher.origin else ""
+        return _DISPLAY_NAMES.get(self.name) or declared or self.name
 
     @property
     def obstacle(self) -> str:
@@ -76,10 +79,8 @@ class ProviderInfo:
 
     @property
     def flows(self) -> tuple[str, ...]:
-        """The ways to sign in. Google's device flow does not grant the mail scope."""
-        if self.obstacle:
-            return ()
-        return ("browser",) if self.refresher == "gmail" else ("browser", "device")
+        """The ways to sign in."""
+        return () if self.obstacle else self.refresher.flows or _OAUTH_FLOWS
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,13 +94,13 @@ class Mailbox:
     @property
     def obstacle(self) -> str:
         """Why signing in is impossible; "" if it is possible."""
-        return sign_in_obstacle(self.account.refresher, self.account.oauth)
+        return sign_in_obstacle(self.account.refresher_info, self.account.oauth)
 
     @property
     def has_grant(self) -> bool:
         """Whether a person granted access, which can be refreshed and revoked."""
-        client = self.account.oauth
-        return client.grant_type is GrantType.REFRESH_TOKEN and not client.is_empty
+        is_personal = self.account.oauth.grant_type is GrantType.REFRESH_TOKEN
+        return is_personal and self.account.keeps_tokens
 
 
 @dataclass(slots=True, kw_only=True)
@@ -110,6 +111,7 @@ class RelayControl:
     disabled: Sequence[DisabledAccount] = ()
     added: Collection[str]  # keys of the accounts in force that were added at run time
     providers: Sequence[ProviderInfo]
+    refreshers: Mapping[str, RefresherInfo]  # all that are installed; looking one up may load it
     account_files: RuntimeAccounts
     store: TokenStore
     metrics: Metrics
@@ -134,17 +136,28 @@ class RelayControl:
     forget: Callable[[str], None]
 
 
-def sign_in_obstacle(refresher: str, client: OAuthClient) -> str:
+def sign_in_obstacle(refresher: RefresherInfo, client: OAuthClient) -> str:
     """Return why signing in is impossible with these settings; "" if it is possible."""
-    if refresher == MOCK:
+    if refresher.fault:
+        return f"the refresher {refresher.name} is disabled: {refresher.fault}"
+    if refresher.name == MOCK:
         return "sandbox mailboxes need no sign-in"
-    if refresher == "command":
+    if refresher.name == "command":
         return "its tokens come from a command"
     if client.grant_type is not GrantType.REFRESH_TOKEN:
         return f"the proxy signs in by itself ({client.grant_type})"
+    signs_in = bool(refresher.origin and refresher.flows)
+    return "" if signs_in else _client_obstacle(refresher, client)
+
+
+def _client_obstacle(refresher: RefresherInfo, client: OAuthClient) -> str:
+    """Return what the client lacks for a sign-in that the relay conducts."""
+    if not client.client_id and refresher.origin:
+        where = refresher.kept_in and f"; it keeps its credentials in {refresher.kept_in}"
+        return f"{refresher.label} has no sign-in of its own{where}"
     if not client.client_id:
         return "no client_id is configured; register the proxy with the provider"
     has_address = client.issuer or client.authorization_endpoint
-    if refresher not in {"gmail", "outlook"} and not has_address:
+    if refresher.name not in {"gmail", "outlook"} and not has_address:
         return "neither issuer nor authorization_url is configured"
     return ""

@@ -33,9 +33,11 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 
     from xoauth2_proxy.accounts.accounts import Account, DisabledAccount
+    from xoauth2_proxy.accounts.refresher_info import RefresherInfo
     from xoauth2_proxy.mailboxes.additions import AdditionResult, Proposal
     from xoauth2_proxy.mailboxes.interface import ProviderInfo, RelayControl
-    from xoauth2_proxy.oauth.authorization import Attempt
+    from xoauth2_proxy.oauth.attempt import Attempt
+    from xoauth2_proxy.oauth.refreshers import Refresher
 
 _PAUSE_SECONDS = 60.0  # a provider that is asked too often refuses the mailbox, or the client
 
@@ -78,6 +80,10 @@ class Mailboxes:
     def providers(self) -> Sequence[ProviderInfo]:
         """The providers that a mailbox can be added for."""
         return self._relay.providers
+
+    def refreshers(self) -> list[RefresherInfo]:
+        """Return what every installed refresher declares, by name; loads plug-ins, so it blocks."""
+        return [self._relay.refreshers[name] for name in sorted(self._relay.refreshers)]
 
     async def listing(self) -> list[Mailbox]:
         """Return all enabled mailboxes, by address."""
@@ -130,7 +136,7 @@ class Mailboxes:
         """
         in_force = self._relay.accounts
         added = [in_force[key] for key in sorted(await self._added()) if key in in_force]
-        accounts = [account for account in added if not account.oauth.is_empty]
+        accounts = [account for account in added if account.keeps_tokens]
         self._note_request(account.key for account in accounts)
         limit = asyncio.Semaphore(MAX_CONCURRENT_REQUESTS)
 
@@ -183,10 +189,11 @@ class Mailboxes:
         account = self._account(email)
         mailbox = await self.find(email)
         stored = await self._store.load(account.key)
-        has_token = account.oauth.refresh_token or (stored is not None and stored.refresh_token)
-        if not (mailbox.has_grant and has_token):
+        kept = account.refresher_info.kept_in or (stored and stored.refresh_token)
+        if not (mailbox.has_grant and (account.oauth.refresh_token or kept)):
             raise NotSupported(f"{account.email} has no grant to revoke")
-        is_revoked = await sign_in.revoke(self._store, account, self._relay.threads)
+        refresher = await self._refresher(account)
+        is_revoked = await sign_in.revoke(self._store, account, self._relay.threads, refresher)
         self._grant_changed(account.key)
         left_over = _remaining_access(mailbox, is_revoked=is_revoked)
         return RevocationResult(await self.find(email), left_over)
@@ -205,7 +212,7 @@ class Mailboxes:
         mailbox = await self.find(email)
         if mailbox.obstacle:
             raise NotSupported(f"{account.email} cannot be signed in here: {mailbox.obstacle}")
-        return await self._sign_ins.begin(account, redirect_uri)
+        return await self._sign_ins.begin(account, redirect_uri, await self._refresher(account))
 
     async def finish_sign_in(self, answer: Mapping[str, str]) -> Mailbox:
         """Save the grant of a completed sign-in; `answer` is the query of the provider's redirect.
@@ -319,6 +326,9 @@ class Mailboxes:
                 f"the settings of {account.email} have changed since this sign-in began; start the "
                 "sign-in again"
             )
+
+    async def _refresher(self, account: Account) -> Refresher | None:
+        return await asyncio.to_thread(self._relay.refresher, account.refresher)
 
     def _account(self, email: str) -> Account:
         account = self._relay.accounts.get(login_key(email))

@@ -58,7 +58,7 @@ async def _status_of(
 ) -> tuple[MailboxStatus, str]:
     """Return the status, and why the store could not be read ("": it could)."""
     stored = None
-    if not account.oauth.is_empty:
+    if account.keeps_tokens:
         try:
             stored = await store.load(account.key)
         except TokenStoreUnavailable as error:

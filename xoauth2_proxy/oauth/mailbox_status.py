@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from xoauth2_proxy.accounts.oauth_client import GrantType
+from xoauth2_proxy.accounts.refresher_info import MOCK
 from xoauth2_proxy.diagnostics import explain
 from xoauth2_proxy.oauth.grant import EpochSeconds
 
@@ -24,7 +25,7 @@ _UNREAD = "the token store cannot be read"
 # The relay uses every grant daily, so none expires unused while that works.
 _KEPT_ALIVE_SECONDS = 2 * _DAY_SECONDS
 # Refreshers whose mailboxes need a person's sign-in first.
-_SIGNED_IN = frozenset({"gmail", "outlook", "oidc"})
+_MEND_PLUG_IN = "install or correct the plug-in, and restart the proxy"
 # What authenticates the client, and how to replace it: for a secret, and for a certificate.
 _CREDENTIALS = {
     False: (
@@ -134,11 +135,14 @@ def status_of(
 ) -> MailboxStatus:
     """Return the account's status; `grant` is the one in force (`refresh.current_grant`)."""
     status = MailboxStatus(mailbox=account.email, provider=account.provider, state=State.UNUSED)
-    if account.refresher == "mock":
+    if account.refresher == MOCK:
         return replace(status, state=State.MOCK)
-    if account.oauth.is_empty:
+    if not account.keeps_tokens:
         return replace(status, state=State.OWN_TOKEN)
-    if not account.oauth.refresh_token and _needs_sign_in(account) and not _was_signed_in(grant):
+    if fault := account.refresher_info.fault:
+        reason = f"the refresher {account.refresher} is disabled: {fault}"
+        return replace(status, state=State.MISCONFIGURED, reason=reason, remedy=_MEND_PLUG_IN)
+    if not account.oauth.refresh_token and account.needs_sign_in and not _was_signed_in(grant):
         return replace(
             status,
             state=State.SIGN_IN_NEEDED,
@@ -173,12 +177,23 @@ def unreadable_status(account: Account, why: str) -> MailboxStatus:
     )
 
 
-def _needs_sign_in(account: Account) -> bool:
-    return account.oauth.grant_type is GrantType.REFRESH_TOKEN and account.refresher in _SIGNED_IN
-
-
 def _was_signed_in(grant: StoredGrant | None) -> bool:
     return grant is not None and bool(grant.refresh_token or grant.refreshed_at)
+
+
+def _has_grant(account: Account) -> bool:
+    """Whether a person gave it, who can give it again."""
+    is_plug_in = account.plug_in is not None
+    return account.needs_sign_in or account.oauth.can_sign_in or is_plug_in
+
+
+def _renewal(account: Account) -> str:
+    """Return what a person does about a grant that has ended."""
+    if account.needs_sign_in or account.oauth.can_sign_in:
+        return _sign_in(account)
+    where = account.refresher_info.kept_in
+    kept = f", which are kept in {where}" if where else ""
+    return f"renew the credentials of {account.refresher_info.label}{kept}"
 
 
 def _sign_in(account: Account, words: str = "sign in again") -> str:
@@ -191,8 +206,8 @@ def _assess(
     """Return state, days left, and the reason with its remedy."""
     failure = grant.failure
     if failure is not None and failure.kind != "unavailable":
-        if failure.kind == "revoked" and (_needs_sign_in(account) or account.oauth.can_sign_in):
-            return State.SIGN_IN_NEEDED, 0.0, _advice(account, failure, _sign_in(account))
+        if failure.kind == "revoked" and _has_grant(account):
+            return State.SIGN_IN_NEEDED, 0.0, _advice(account, failure, _renewal(account))
         doctor = f"xoauth2-proxy doctor {shlex.quote(account.email)}"
         usual = f"correct the account's settings; {doctor} names the wrong one"
         return State.MISCONFIGURED, 0.0, _advice(account, failure, usual)

@@ -159,7 +159,7 @@ class TokenRefreshes:
             _log.event(logging.ERROR, "newest grant lost", account=account.key, error=reason)
 
     def _store_of(self, account: Account) -> TokenStore:
-        return self._memory if account.oauth.is_empty else self._store
+        return self._store if account.keeps_tokens else self._memory
 
     def _grant_in_force(self, account: Account, stored: StoredGrant | None) -> StoredGrant:
         return current_grant(account, stored, EpochSeconds(self._clock.time()))

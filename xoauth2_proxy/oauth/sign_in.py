@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from xoauth2_proxy.accounts.accounts import Account
-    from xoauth2_proxy.oauth.authorization import Attempt, AuthorizationServer, SignInResult
+    from xoauth2_proxy.oauth.attempt import Attempt, SignInResult
+    from xoauth2_proxy.oauth.authorization import SignInServer
+    from xoauth2_proxy.oauth.refreshers import Refresher
     from xoauth2_proxy.oauth.stores import TokenStore
 
     TokenVerifier = Callable[[str], Awaitable[None]]
@@ -43,15 +45,20 @@ class PendingSignIns:
         self._threads = threads
         self._clock = clock
         # When each began, by state, the oldest first.
-        self._pending: dict[str, tuple[float, AuthorizationServer, Attempt]] = {}
+        self._pending: dict[str, tuple[float, SignInServer, Attempt]] = {}
 
     def __len__(self) -> int:
         self._drop_expired()
         return len(self._pending)
 
-    async def begin(self, account: Account, redirect_uri: str) -> Attempt:
-        """Return a new attempt for the account. Raises: as `AuthorizationServer.begin`."""
-        server = await _server(account, self._threads)
+    async def begin(
+        self, account: Account, redirect_uri: str, refresher: Refresher | None = None
+    ) -> Attempt:
+        """Return a new attempt for the account, whose refresher is needed if it is a plug-in.
+
+        Raises: as `SignInServer.begin`.
+        """
+        server = await open_server(account, refresher, self._threads)
         attempt = await server.begin(redirect_uri)
         self._drop_expired()
         while len(self._pending) >= MAX_ATTEMPTS:
@@ -118,7 +125,9 @@ async def save_sign_in(
         await store.save(account.key, refreshed_grant(new, signed_in.issued, now))
 
 
-async def revoke(store: TokenStore, account: Account, threads: Executor) -> bool:
+async def revoke(
+    store: TokenStore, account: Account, threads: Executor, refresher: Refresher | None = None
+) -> bool:
     """Revoke the account's grant and delete it; return whether the provider has revoked it.
 
     Raises:
@@ -130,10 +139,10 @@ async def revoke(store: TokenStore, account: Account, threads: Executor) -> bool
         stored = await store.load(account.key)
         grant = current_grant(account, stored, EpochSeconds(time.time()))
         is_revoked = False
-        if grant.refresh_token:
+        if grant.refresh_token or account.refresher_info.kept_in:
             try:
                 async with asyncio.timeout(REVOKE_SECONDS):
-                    server = await _server(account, threads)
+                    server = await open_server(account, refresher, threads)
                     is_revoked = await server.revoke(grant.refresh_token)
             except TimeoutError:
                 raise TokenEndpointUnavailable(
@@ -143,17 +152,19 @@ async def revoke(store: TokenStore, account: Account, threads: Executor) -> bool
     return is_revoked
 
 
-async def _server(account: Account, threads: Executor) -> AuthorizationServer:
-    """Return the account's authorization server.
+async def open_server(
+    account: Account, refresher: Refresher | None, threads: Executor
+) -> SignInServer:
+    """Return where the account's owner signs in; `refresher` is the account's, if it is loaded.
 
     The first call imports Authlib, joserfc and requests, in a thread: 20 MiB that a relay whose
     mailboxes are signed in never needs, and a tenth of a second that would hold the event loop.
     """
 
-    def imported() -> AuthorizationServer:
-        from xoauth2_proxy.oauth.authorization import AuthorizationServer
+    def imported() -> SignInServer:
+        from xoauth2_proxy.oauth.authorization import server_of
 
-        return AuthorizationServer(account, threads)
+        return server_of(account, refresher, threads)
 
     return await asyncio.get_running_loop().run_in_executor(threads, imported)
 

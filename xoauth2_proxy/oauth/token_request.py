@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from xoauth2_proxy.errors import (
     GrantRevoked,
+    SignInRefused,
     TokenEndpointRefused,
     TokenEndpointUnavailable,
     TokenError,
@@ -19,13 +20,15 @@ from xoauth2_proxy.errors import (
 from xoauth2_proxy.oauth.grant import Monotonic
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Mapping
 
     from xoauth2_proxy.accounts.accounts import Account
     from xoauth2_proxy.metrics import Metrics
     from xoauth2_proxy.oauth.grant import Grant, TokenResponse
     from xoauth2_proxy.oauth.refreshers import Refresher
     from xoauth2_proxy.oauth.stores import FailureKind
+
+_T = TypeVar("_T")
 
 _MAX_CONCURRENT = 4  # requests at one time to one token host
 # Together less than the wait for the mailbox's lock (`stores.mailbox_locks.LOCK_WAIT_SECONDS`).
@@ -75,7 +78,7 @@ class TokenRequests:
             asked_at = Monotonic(self._clock.monotonic())
             result = "error"
             try:
-                issued = await _call_refresher(refresher, grant)
+                issued = await answer_of(refresher.refresh(grant))
                 result = "ok"
             except TokenError as error:
                 result = failure_kind(error) or result
@@ -105,11 +108,15 @@ def failure_kind(error: TokenError) -> FailureKind | None:
     return next((kind for family, kind in _KINDS if isinstance(error, family)), None)
 
 
-async def _call_refresher(refresher: Refresher, grant: Grant) -> TokenResponse:
+async def answer_of(call: Awaitable[_T]) -> _T:
+    """Return what a refresher's method returns, within 30 s.
+
+    Raises `TokenError` or `SignInRefused`, whatever the method raises.
+    """
     try:
         async with asyncio.timeout(_REFRESH_SECONDS):
-            return await refresher.refresh(grant)
-    except TokenError:
+            return await call
+    except (TokenError, SignInRefused):
         raise
     except TimeoutError:
         raise TokenEndpointUnavailable("no answer in time") from None

@@ -322,7 +322,7 @@ async def _result_of(task: asyncio.Task[AccessToken]) -> AccessToken:
 
 
 def _needs_keep_alive(account: Account) -> bool:
-    return account.oauth.grant_type is GrantType.REFRESH_TOKEN and not account.oauth.is_empty
+    return account.oauth.grant_type is GrantType.REFRESH_TOKEN and account.keeps_tokens
 
 
 def _jitter() -> float:

@@ -60,6 +60,7 @@ class AdminBackend:
             disabled=config.disabled,
             added=config.runtime_accounts,
             providers=config.providers,
+            refreshers=components.known_refreshers,
             account_files=components.added,
             store=components.store,
             metrics=dependencies.metrics,

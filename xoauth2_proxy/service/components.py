@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from xoauth2_proxy.accounts.accounts import Account
+    from xoauth2_proxy.accounts.refresher_info import RefresherInfo
     from xoauth2_proxy.config import Config, ConfigSource
     from xoauth2_proxy.config.sections import StoreSection
     from xoauth2_proxy.oauth.refreshers import Refresher
@@ -30,6 +31,7 @@ class StandardComponents:
         self._source = source
         self._has_token = bool(config.admin.token)  # the running server's, which reads it once
         self._registry = registry.RefresherRegistry(source.state_dir)
+        self.known_refreshers: Mapping[str, RefresherInfo] = self._registry
         self.store = open_configured_store(config.store)
         # The accounts that were added while the relay ran.
         self.added = open_runtime_accounts(source.state_dir, config.store.cipher())
@@ -44,7 +46,7 @@ class StandardComponents:
 
     def load(self) -> Config:
         """Read the configuration again, blocking. Raises `ConfigError`."""
-        return self._source.load(registry.names(), os.environ)
+        return self._source.load(self._registry, os.environ)
 
     def check(
         self, documents: Sequence[tuple[str, Json]], replaced: Collection[str]
@@ -52,7 +54,7 @@ class StandardComponents:
         """Return the accounts that the documents make, blocking. Raises `ConfigError`."""
         return self._source.check_accounts(
             documents,
-            registry.names(),
+            self._registry,
             os.environ,
             replaced=replaced,
             has_token=self._has_token,

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from xoauth2_proxy.accounts.oauth_client import GrantType
+from xoauth2_proxy.accounts.refresher_info import MOCK
 from xoauth2_proxy.commands.doctor.context import NotNeeded, Trouble
 from xoauth2_proxy.errors import TokenStoreUnavailable
 from xoauth2_proxy.oauth.grant import EpochSeconds
@@ -13,6 +14,7 @@ from xoauth2_proxy.oauth.mailbox_status import status_of
 from xoauth2_proxy.oauth.refresh import current_grant
 
 if TYPE_CHECKING:
+    from xoauth2_proxy.accounts.accounts import Account
     from xoauth2_proxy.commands.doctor.context import DoctorContext
 
 _OTHER_CLIENT = (
@@ -33,17 +35,24 @@ async def configuration(context: DoctorContext) -> str:
     words = [f"provider {account.provider}"]
     if account.refresher != account.provider:
         words.append(f"tokens from {account.refresher}")
-    if account.refresher != "mock":
-        grant = "a program" if account.oauth.command else _GRANTS[account.oauth.grant_type]
-        words.append("clients' own tokens" if account.oauth.is_empty else grant)
+    if account.refresher != MOCK:
+        words.append(_grant(account) if account.keeps_tokens else "clients' own tokens")
     words.append(f"mail by {upstream.host}:{upstream.port} ({upstream.tls})")
     return ", ".join(words)
+
+
+def _grant(account: Account) -> str:
+    """Return with what right tokens are requested."""
+    plug_in = account.plug_in
+    if plug_in is not None and account.oauth.grant_type is GrantType.REFRESH_TOKEN:
+        return f"the plug-in {plug_in.label} of {plug_in.origin}"
+    return "a program" if account.oauth.command else _GRANTS[account.oauth.grant_type]
 
 
 async def stored_grant(context: DoctorContext) -> str:
     """Say what the store has, or that a person must sign in first."""
     account = context.account
-    if account.oauth.is_empty:
+    if not account.keeps_tokens:
         raise NotNeeded("no grant is kept for this account")
     if not context.given.is_store_shared:
         return _unshared(context)

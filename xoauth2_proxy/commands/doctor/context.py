@@ -64,7 +64,7 @@ class DoctorContext:
     def __post_init__(self) -> None:
         """Set the token endpoint, which an issuer's metadata may replace later."""
         client, refresher = self.account.oauth, self.account.refresher
-        if client.is_empty:
+        if not self.account.keeps_tokens:
             return
         self.token_endpoint = client.token_endpoint
         if not self.token_endpoint and refresher == "gmail":

@@ -6,6 +6,7 @@ import shlex
 from typing import TYPE_CHECKING, Any
 
 from xoauth2_proxy.accounts.oauth_client import GrantType
+from xoauth2_proxy.accounts.refresher_info import MOCK
 from xoauth2_proxy.commands.doctor.context import NotNeeded, Trouble
 from xoauth2_proxy.diagnostics import explain
 from xoauth2_proxy.errors import TokenEndpointRefused, TokenError, TokenStoreUnavailable
@@ -31,7 +32,7 @@ _MAX_SHOWN = 80  # characters of one claim
 async def access_token(context: DoctorContext) -> str:
     """Ask the provider for a token as the proxy does: locked in the store, saved before used."""
     account = context.account
-    if account.oauth.is_empty and account.refresher not in context.given.refreshers:
+    if account.refresher != MOCK and not account.keeps_tokens:
         raise NotNeeded("clients bring their own tokens")
     refreshes = TokenRefreshes(
         context.given.refreshers, context.given.store, Metrics(), context.clock

@@ -5,7 +5,6 @@ Authlib builds the requests; `endpoint` sends them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from xoauth2_proxy.errors import (
@@ -15,6 +14,7 @@ from xoauth2_proxy.errors import (
     TokenError,
 )
 from xoauth2_proxy.oauth import endpoint, responses
+from xoauth2_proxy.oauth.attempt import Attempt, DeviceAttempt, SignInResult
 from xoauth2_proxy.oauth.authlib_client import authlib_client, basic_credentials, request_tokens
 from xoauth2_proxy.oauth.authorization import identity
 from xoauth2_proxy.oauth.discovery import discover
@@ -36,41 +36,6 @@ _MAX_DEVICE_SECONDS = 3600.0
 _INVALID = frozenset({"invalid_token", "invalid_grant"})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Attempt:
-    """A sign-in that has begun: the person opens `url`."""
-
-    url: str = field(repr=False)
-    state: str = field(repr=False)
-    redirect_uri: str
-    code_verifier: str = field(repr=False)
-    nonce: str = field(repr=False)  # "": the server issues no ID token
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeviceAttempt:
-    """A sign-in that the person completes on another device."""
-
-    user_code: str = field(repr=False)
-    verification_uri: str
-    verification_uri_complete: str = field(default="", repr=False)  # with the code; "": none
-    expires_in_seconds: float
-    interval_seconds: float  # between two polls
-    device_code: str = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SignInResult:
-    """The result of a sign-in. `identity` and `subject` are "" if the provider does not say."""
-
-    issued: TokenResponse
-    identity: str  # the e-mail address or user name of the person who signed in
-    subject: str  # the provider's stable id of that person
-    # Whether the provider vouches for the identity. False: the administrator of any tenant may have
-    # written it, so it proves nothing.
-    is_vouched: bool = False
-
-
 def find_metadata(session: requests.Session, profile: ProviderProfile) -> dict[str, Any]:
     """Return the provider's metadata; configured endpoints replace its own.
 
@@ -90,16 +55,16 @@ def find_metadata(session: requests.Session, profile: ProviderProfile) -> dict[s
     return found
 
 
-def authorization_url(
-    profile: ProviderProfile, redirect_uri: str, state: str, code_verifier: str, nonce: str
-) -> str:
+def authorization_url(profile: ProviderProfile, attempt: Attempt) -> str:
     """Return the sign-in page's address; sends nothing. Raises `TokenEndpointRefused`."""
     url = profile.metadata.get("authorization_endpoint")
     if not isinstance(url, str) or not url:
         raise TokenEndpointRefused(f"{profile.name} has no authorization_endpoint")
-    parameters = profile.authorization_parameters | ({"nonce": nonce} if nonce else {})
-    location, _ = _authlib(profile, None, redirect_uri).create_authorization_url(
-        url, state=state, code_verifier=code_verifier, **parameters
+    parameters = profile.authorization_parameters
+    if profile.has_openid:
+        parameters |= {"nonce": attempt.nonce}
+    location, _ = _authlib(profile, None, attempt.redirect_uri).create_authorization_url(
+        url, state=attempt.state, code_verifier=attempt.code_verifier, **parameters
     )
     return str(location)
 

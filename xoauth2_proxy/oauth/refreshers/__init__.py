@@ -12,6 +12,9 @@ from xoauth2_proxy.accounts.oauth_client import GrantType
 from xoauth2_proxy.errors import GrantRevoked, TokenEndpointRefused
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from xoauth2_proxy.oauth.attempt import Attempt, DeviceAttempt, SignInResult
     from xoauth2_proxy.oauth.grant import Grant, TokenResponse
 
 
@@ -54,4 +57,52 @@ class ChecksTokens(Protocol):
 
         Raises `CredentialsRejected`: it is for another mailbox, expired or forged.
         """
+        ...
+
+
+@runtime_checkable
+class SignsIn(Protocol):
+    """A refresher that signs people in itself, in a browser.
+
+    The methods raise as `Refresher.refresh`, and `SignInRefused` if the person may not.
+    """
+
+    async def authorization_url(self, grant: Grant, attempt: Attempt) -> str:
+        """Return the address of the provider's page, which sends `attempt.state` back."""
+        ...
+
+    async def exchange(
+        self, grant: Grant, attempt: Attempt, answer: Mapping[str, str]
+    ) -> SignInResult:
+        """Return the tokens for the provider's answer, and who signed in.
+
+        `answer` is the query of the redirect to `attempt.redirect_uri`; its state is the attempt's,
+        and it is no error. If the person pasted the code alone, it is all that `answer` has.
+        """
+        ...
+
+
+@runtime_checkable
+class SignsInOnDevice(Protocol):
+    """A refresher that signs people in itself, on another device. RFC 8628."""
+
+    async def begin_device(self, grant: Grant) -> DeviceAttempt:
+        """Return the code for the person, and where to type it. Raises as `Refresher.refresh`."""
+        ...
+
+    async def poll_device(self, grant: Grant, attempt: DeviceAttempt) -> SignInResult:
+        """Return the tokens and who signed in.
+
+        Raises as `Refresher.refresh`: until the person has signed in, a `TokenError` whose
+        `oauth_error` is authorization_pending or slow_down; in the end perhaps access_denied.
+        """
+        ...
+
+
+@runtime_checkable
+class Revokes(Protocol):
+    """A refresher that can end a grant at the provider."""
+
+    async def revoke(self, grant: Grant) -> bool:
+        """End the grant; return False if the provider cannot. Raises as `Refresher.refresh`."""
         ...

@@ -1,8 +1,8 @@
 """All refreshers by name: the built-in ones and those of installed plug-ins.
 
 A plug-in is an entry point of the group `xoauth2_proxy.refreshers`: a callable that is given the
-threads for blocking work and returns a `Refresher`. It runs with the relay's rights. A plug-in that
-fails to load is disabled; the others go on.
+threads for blocking work and returns a `Refresher`, which may declare more in an attribute `info`.
+It runs with the relay's rights. A plug-in that fails to load is disabled; the others go on.
 """
 
 from __future__ import annotations
@@ -10,16 +10,21 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import threading
+from collections.abc import Mapping
+from dataclasses import replace
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
 from xoauth2_proxy import log
+from xoauth2_proxy.accounts.refresher_info import BUILT_IN_REFRESHERS, MOCK, RefresherInfo
 from xoauth2_proxy.errors import TokenEndpointRefused
+from xoauth2_proxy.oauth.refreshers import SignsIn, SignsInOnDevice
 from xoauth2_proxy.oauth.refreshers.command_output import last_line
 from xoauth2_proxy.oauth.refreshers.threads import DeadlineThreadPool
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from importlib.metadata import EntryPoint
     from pathlib import Path
 
@@ -27,9 +32,6 @@ if TYPE_CHECKING:
     from xoauth2_proxy.oauth.refreshers import Refresher
 
 GROUP = "xoauth2_proxy.refreshers"
-BUILT_IN = frozenset({"gmail", "outlook", "oidc", "command", "mock"})
-_MOCK = "mock"
-
 _THREADS = 8  # at four requests a token host (`oauth.token_request`), enough for two dead hosts
 
 _log = log.logger("oauth")
@@ -37,23 +39,55 @@ _log = log.logger("oauth")
 
 def names() -> frozenset[str]:
     """Return every refresher name that the configuration can use, without loading any."""
-    return BUILT_IN | {entry.name for entry in entry_points(group=GROUP)}
+    return frozenset((*BUILT_IN_REFRESHERS, *(one.name for one in entry_points(group=GROUP))))
 
 
-class RefresherRegistry:
-    """Builds each refresher once, when it is first needed."""
+class RefresherRegistry(Mapping[str, RefresherInfo]):
+    """What each refresher declares, by name; a plug-in is loaded when that is first asked.
+
+    A refresher is built once. Threads may use it at the same time.
+    """
 
     def __init__(self, state_dir: Path) -> None:
         self.disabled: dict[str, str] = {}  # installed plug-ins that are not used, and why
+        self._lock = threading.RLock()
         self._state_dir = state_dir
         self._threads = DeadlineThreadPool(_THREADS, "oauth")
         self._built: dict[str, Refresher] = {}
         self._plug_ins: dict[str, list[EntryPoint]] = {}
         for entry in entry_points(group=GROUP):
-            if entry.name in BUILT_IN:
+            if entry.name in BUILT_IN_REFRESHERS:
                 self._disable(f"{entry.name} of {_distribution(entry)}", "the name is built in")
             else:
                 self._plug_ins.setdefault(entry.name, []).append(entry)
+
+    def __getitem__(self, name: str) -> RefresherInfo:
+        """Return what the refresher declares. Raises `KeyError`: there is none of this name."""
+        if name in BUILT_IN_REFRESHERS:
+            return BUILT_IN_REFRESHERS[name]
+        entries = self._plug_ins[name]
+        made = self._refresher(name)
+        origin = " and ".join(sorted(_distribution(entry) for entry in entries))
+        if isinstance(made, _DisabledRefresher):
+            return RefresherInfo(name=name, origin=origin, fault=self.disabled[name])
+        flows = {"browser": isinstance(made, SignsIn), "device": isinstance(made, SignsInOnDevice)}
+        return replace(
+            getattr(made, "info", RefresherInfo()),
+            name=name,
+            origin=origin,
+            flows=tuple(flow for flow, is_offered in flows.items() if is_offered),
+        )
+
+    def __contains__(self, name: object) -> bool:
+        """Whether there is a refresher of this name; loads none."""
+        return name in BUILT_IN_REFRESHERS or name in self._plug_ins
+
+    def __iter__(self) -> Iterator[str]:
+        yield from BUILT_IN_REFRESHERS
+        yield from self._plug_ins
+
+    def __len__(self) -> int:
+        return len(BUILT_IN_REFRESHERS) + len(self._plug_ins)
 
     def refreshers(self, wanted: Iterable[str]) -> dict[str, Refresher]:
         """Return the refreshers of these names, without unknown names.
@@ -62,20 +96,22 @@ class RefresherRegistry:
         mailboxes of other refreshers work. Raises `OSError`, `ValueError`: the signing key of mock
         tokens cannot be read.
         """
-        names = [name for name in wanted if name in BUILT_IN or name in self._plug_ins]
-        for name in names:
-            if name not in self._built:
-                self._built[name] = self._load(name)
-        return {name: self._built[name] for name in names}
+        return {name: self._refresher(name) for name in wanted if name in self}
 
     def close(self) -> None:
         """Cancel what waits for a thread; running requests end by their own time limit."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
+    def _refresher(self, name: str) -> Refresher:
+        with self._lock:
+            if name not in self._built:
+                self._built[name] = self._load(name)
+            return self._built[name]
+
     def _load(self, name: str) -> Refresher:
-        if name == _MOCK:
+        if name == MOCK:
             return _mock_refresher(self._state_dir)
-        if name in BUILT_IN:
+        if name in BUILT_IN_REFRESHERS:
             return _ImportedWhenUsed(name, self._threads)
         try:
             return self._load_plug_in(name)
@@ -94,6 +130,8 @@ class RefresherRegistry:
         # A plain method would hold the event loop, and its result could not be awaited.
         if not inspect.iscoroutinefunction(getattr(made, "refresh", None)):
             raise _PlugInUnusable(f"{type(made).__name__} has no `async def refresh`")
+        if not isinstance(getattr(made, "info", RefresherInfo()), RefresherInfo):
+            raise _PlugInUnusable(f"{type(made).__name__}.info is no RefresherInfo")
         return made
 
     def _disable(self, name: str, reason: str) -> Refresher:

@@ -1,0 +1,81 @@
+"""What a refresher declares about itself, and the declarations of the built-in ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+MOCK = "mock"  # the refresher whose tokens only the sandbox accepts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefresherInfo:
+    """What a refresher declares. A plug-in has one as its attribute `info`, or none.
+
+    The last fields are not the plug-in's to set: the registry does.
+    """
+
+    display_name: str = ""  # for people; "": its name
+    description: str = ""  # one sentence
+    scopes: tuple[str, ...] = ()  # to request where neither account nor provider names any
+    uses_pkce: bool = True  # RFC 7636; for a sign-in of its own
+    # The keys that it needs under `options` of an account or provider; None: it has none.
+    options: type[BaseModel] | None = None
+    # Where it keeps its credentials itself, as "the keychain of this machine"; "": the proxy's
+    # store keeps them.
+    kept_in: str = ""
+
+    name: str = ""
+    origin: str = ""  # the distribution that it comes from; "": this one
+    flows: tuple[str, ...] = ()  # its own ways to sign people in: "browser", "device"
+    fault: str = ""  # why it cannot be used; "": it can
+    needs_client: bool = False  # it acts as an OAuth client that the operator has registered
+
+    @property
+    def label(self) -> str:
+        """The name shown to people."""
+        return self.display_name or self.name
+
+
+BUILT_IN_REFRESHERS = {
+    info.name: info
+    for info in (
+        RefresherInfo(
+            name="gmail",
+            display_name="Google",
+            description="Gmail and Google Workspace, by sign-in or service account.",
+            flows=("browser",),  # the device flow grants no scope for mail
+            needs_client=True,
+        ),
+        RefresherInfo(
+            name="outlook",
+            display_name="Microsoft",
+            description="Microsoft 365 and Outlook.com, by sign-in or as an application.",
+            flows=("browser", "device"),
+            needs_client=True,
+        ),
+        RefresherInfo(
+            name="oidc",
+            display_name="OpenID Connect",
+            description="Any OAuth 2.0 provider, with discovery where it has that.",
+            flows=("browser", "device"),
+            needs_client=True,
+        ),
+        RefresherInfo(
+            name="command",
+            display_name="Command",
+            description="A program of the operator's that prints an access token.",
+            uses_pkce=False,
+            kept_in="a place of its program's",
+        ),
+        RefresherInfo(
+            name=MOCK,
+            display_name="Sandbox",
+            description="Signed tokens that only the sandbox accepts.",
+            uses_pkce=False,
+        ),
+    )
+}
