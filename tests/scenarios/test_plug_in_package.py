@@ -6,96 +6,27 @@ revokes, and says what is wrong.
 
 from __future__ import annotations
 
-import importlib
 import json
-import subprocess
-import sys
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import aiohttp
 import pytest
 
 from tests.support.acme import APP_KEY, AcmeServer
+from tests.support.acme_package import ALICE, PASSWORD, document, sign_in
 from tests.support.command_line import CommandLine
 from tests.support.distributions import install
 from tests.support.smtp_client import message
-from xoauth2_proxy.accounts.oauth_client import OAuthClient
-from xoauth2_proxy.oauth.grant import Grant
-from xoauth2_proxy.oauth.refreshers.contract import Outcome, RefresherContract, Subject
+from xoauth2_proxy.oauth.refreshers.contract import RefresherContract
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection, Iterator
+    from pathlib import Path
 
     from tests.scenarios.conftest import StartProcess
-    from tests.support.command_line import Command
-    from xoauth2_proxy.oauth.refreshers import Refresher
-    from xoauth2_proxy.sandbox.app import Sandbox
+    from tests.support.sandbox import Sandbox
 
+pytest_plugins = ["tests.support.acme_fixtures"]
 pytestmark = pytest.mark.one_loop
-
-PACKAGE = Path(__file__).parents[1] / "acme_plug_in"
-ALICE = "alice@acme.example"
-PASSWORD = "opens sesame"
-
-
-@pytest.fixture(scope="session")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with the package installed from its sources, as `pip install` does it."""
-    target = tmp_path_factory.mktemp("site")
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    alone = ["--no-index", "--no-deps", "--no-build-isolation"]
-    subprocess.run([*pip, *alone, "--target", target, PACKAGE], check=True)
-    return target
-
-
-@pytest.fixture
-async def acme(provider: Sandbox) -> AsyncIterator[AcmeServer]:
-    async with AcmeServer(provider.tokens) as server:
-        yield server
-
-
-@pytest.fixture
-def command_line(
-    tmp_path: Path, site: Path, acme: AcmeServer, provider: Sandbox
-) -> Iterator[CommandLine]:
-    """A command line where the package is installed; no command showed a secret."""
-    made = CommandLine(tmp_path / "proxy.json", tmp_path, {APP_KEY})
-    made.environ["PYTHONPATH"] = str(site)
-    made.write(document(acme, provider))
-    yield made
-    assert made.leaked() == []
-
-
-def document(acme: AcmeServer, provider: Sandbox) -> dict[str, object]:
-    host, port = provider.smtp_address
-    return {
-        "providers": {
-            "acme-mail": {
-                "refresher": "acme",
-                "upstream": {"host": host, "port": port, "ca_file": str(provider.ca_file)},
-                "options": {"service": acme.url, "app_key": APP_KEY},
-            }
-        },
-        "accounts": [{"email": ALICE, "provider": "acme-mail", "password": PASSWORD}],
-    }
-
-
-async def sign_in(command_line: CommandLine, says: str = "yes") -> Command:
-    """Run `login`, and answer Acme's page as a browser without scripts would."""
-    browser = {"BROWSER": "true"}
-    async with (
-        command_line.start("login", ALICE, "--web", environ=browser) as command,
-        aiohttp.ClientSession() as http,
-    ):
-        url = await command.url()
-        async with http.get(url) as page:
-            assert f'value="{ALICE}"' in await page.text()
-        async with http.post(url, data={"login": ALICE, "says": says}) as landed:
-            await landed.text()
-        await command.ends()
-    return command
 
 
 async def test_a_mailbox_is_signed_in_sends_mail_and_is_revoked(
@@ -223,19 +154,19 @@ async def test_every_wrong_option_is_told_at_its_place(
     command_line: CommandLine, acme: AcmeServer, provider: Sandbox
 ) -> None:
     wrong = document(acme, provider)
-    wrong["providers"]["acme-mail"]["options"] = {"server": "x", "service": "http://192.0.2.1/"}  # type: ignore[index]
+    wrong["providers"]["acme-mail"]["options"] = {"server": "x", "service": "http://192.0.2.1/"}
     command_line.write(wrong)
     check = await command_line.run("check")
     assert check.code == 2
     assert "providers.acme-mail.options.server: unknown key; did you mean service?" in check.text
     assert "providers.acme-mail.options.service: must" in check.text
     lacking = document(acme, provider)
-    lacking["providers"]["acme-mail"]["options"] = {"service": acme.url}  # type: ignore[index]
+    lacking["providers"]["acme-mail"]["options"] = {"service": acme.url}
     command_line.write(lacking)
     check = await command_line.run("check")
     assert check.code == 2
     assert "accounts[0].options.app_key: is required" in check.text
-    lacking["accounts"][0]["options"] = {"app_key": "${ACME_KEY}"}  # type: ignore[index]
+    lacking["accounts"][0]["options"] = {"app_key": "${ACME_KEY}"}
     command_line.write(lacking)
     check = await command_line.run("check", environ={"ACME_KEY": APP_KEY})
     assert check.code == 0, check.text
@@ -296,7 +227,7 @@ async def test_a_broken_plug_in_is_disabled_with_its_reason_wherever_it_appears(
     host, port = provider.smtp_address
     upstream = {"host": host, "port": port, "ca_file": str(provider.ca_file)}
     other = {"email": "bob@mock.example", "provider": "mock", "password": PASSWORD}
-    both["accounts"].append(other | {"upstream": upstream})  # type: ignore[attr-defined]
+    both["accounts"].append(other | {"upstream": upstream})
     command_line.write(both)
     check = await command_line.run("check")
     assert check.code == 0, check.text
@@ -399,46 +330,5 @@ async def test_a_plug_in_may_keep_its_credentials_itself(tmp_path: Path) -> None
     assert f"login {ALICE}" in token.stderr
 
 
-class AcmeSubject(Subject):
-    """The package's refresher, with Acme's server."""
-
-    def __init__(self, refresher: Refresher, options: object, server: AcmeServer) -> None:
-        self._refresher = refresher
-        self._client = OAuthClient(options=options)
-        self._server = server
-
-    @property
-    def refresher(self) -> Refresher:
-        return self._refresher
-
-    @property
-    def secrets(self) -> Collection[str]:  # type: ignore[override]
-        return [APP_KEY, *self._server.keys]
-
-    def grant(self, mailbox: str) -> Grant:
-        key = f"acme-key-of-{mailbox}"
-        self._server.keys[key] = mailbox
-        return Grant(mailbox=mailbox, client=self._client, refresh_token=key)
-
-    def provider_answers(self, outcome: Outcome) -> None:
-        self._server.outcome = outcome
-
-    async def is_asked(self) -> None:
-        await self._server.is_held()
-
-    def opens(self, access_token: str, mailbox: str) -> bool:
-        return self._server.tokens.verify(access_token) == mailbox
-
-
 class TestAcmeRefresher(RefresherContract):
     """The package keeps the contract of all refreshers."""
-
-    @pytest.fixture
-    async def subject(
-        self, acme: AcmeServer, site: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> AsyncIterator[Subject]:
-        monkeypatch.syspath_prepend(str(site))
-        module = importlib.import_module("acme_xoauth2")
-        options = module.AcmeOptions(service=acme.url, app_key=APP_KEY)
-        with ThreadPoolExecutor(8) as threads:
-            yield AcmeSubject(module.AcmeRefresher(threads), options, acme)

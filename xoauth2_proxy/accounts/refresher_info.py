@@ -39,6 +39,21 @@ class RefresherInfo:
         """The name shown to people."""
         return self.display_name or self.name
 
+    def to_json(self) -> dict[str, object]:
+        """Return what is declared, as interfaces show it."""
+        return {
+            "name": self.name,
+            "display_name": self.label,
+            "description": self.description,
+            "scopes": self.scopes,
+            "flows": self.flows,
+            "uses_pkce": self.uses_pkce,
+            "kept_in": self.kept_in,
+            "package": self.origin,
+            "is_available": not self.fault,
+            "reason": self.fault,
+        }
+
 
 BUILT_IN_REFRESHERS = {
     info.name: info

@@ -21,9 +21,8 @@ from xoauth2_proxy.mailboxes.additions import Proposal
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from xoauth2_proxy.accounts.refresher_info import RefresherInfo
     from xoauth2_proxy.mailboxes.additions import AddedMailbox
-    from xoauth2_proxy.mailboxes.interface import Mailbox, ProviderInfo
+    from xoauth2_proxy.mailboxes.interface import Mailbox
     from xoauth2_proxy.mailboxes.operations import Mailboxes
 
 MAX_BATCH = 100
@@ -140,8 +139,8 @@ class AccountsApi:
     async def _list_providers(self, _request: web.Request) -> web.Response:
         refreshers = await asyncio.to_thread(self._mailboxes.refreshers)  # plug-ins are loaded
         return _answer(
-            providers=[_provider(one) for one in self._mailboxes.providers],
-            refreshers=[_refresher(one) for one in refreshers],
+            providers=[one.to_json() for one in self._mailboxes.providers],
+            refreshers=[one.to_json() for one in refreshers],
         )
 
 
@@ -179,33 +178,6 @@ def _not_added(error: TokenError) -> HttpError:
     is_transient = isinstance(error, TokenStoreUnavailable) or error.is_transient
     status = failed.status if is_transient else 400
     return HttpError(status, f"not added, because there is no access token: {failed.text}")
-
-
-def _provider(provider: ProviderInfo) -> dict[str, object]:
-    return {
-        "name": provider.name,
-        "display_name": provider.display_name,
-        "refresher": provider.refresher.name,
-        "flows": provider.flows,
-        "scopes": provider.client.scopes,
-        "can_sign_in": not provider.obstacle,
-        "reason": provider.obstacle,
-    }
-
-
-def _refresher(refresher: RefresherInfo) -> dict[str, object]:
-    return {
-        "name": refresher.name,
-        "display_name": refresher.label,
-        "description": refresher.description,
-        "scopes": refresher.scopes,
-        "flows": refresher.flows,
-        "uses_pkce": refresher.uses_pkce,
-        "kept_in": refresher.kept_in,
-        "package": refresher.origin,
-        "is_available": not refresher.fault,
-        "reason": refresher.fault,
-    }
 
 
 def _proposals(documents: list[tuple[str, Any]]) -> list[tuple[str, Proposal]]:

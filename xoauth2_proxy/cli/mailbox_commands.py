@@ -316,6 +316,35 @@ def list_accounts(
 
 
 @cli.command(
+    "providers",
+    short_help="List the providers and the refreshers that are installed.",
+    epilog=epilog({"List them": f"{_CONFIGURED} providers"}, {0: "listed", **_WRONG_USAGE}),
+)
+def list_providers(
+    context: typer.Context,
+    is_json: JsonOption = False,
+    config: ConfigOption = None,
+    state_dir: StateOption = None,
+    sandbox: WithSandboxOption = False,
+) -> None:
+    """List the providers that accounts can name, and the refreshers that get their tokens.
+
+    It says how people sign in at each provider, or why they cannot, which package a refresher comes
+    from, and why one is disabled.
+    """
+    from xoauth2_proxy.cli import configured
+    from xoauth2_proxy.commands import provider_list
+    from xoauth2_proxy.oauth.refreshers import registry
+
+    source = configured.source_of(context, config, state_dir, sandbox=sandbox)
+    refreshers = registry.RefresherRegistry(source.state_dir)
+    loaded = configured.load(source, refreshers)
+    raise typer.Exit(
+        provider_list.run(loaded, refreshers, configured.console(source), is_json=is_json)
+    )
+
+
+@cli.command(
     "token",
     short_help="Print a mailbox's access token for another program.",
     epilog=epilog(

@@ -82,6 +82,18 @@ class ProviderInfo:
         """The ways to sign in."""
         return () if self.obstacle else self.refresher.flows or _OAUTH_FLOWS
 
+    def to_json(self) -> dict[str, object]:
+        """Return the provider as interfaces show it."""
+        return {
+            "name": self.name,
+            "display_name": self.display_name,
+            "refresher": self.refresher.name,
+            "flows": self.flows,
+            "scopes": self.client.scopes,
+            "can_sign_in": not self.obstacle,
+            "reason": self.obstacle,
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class Mailbox:
