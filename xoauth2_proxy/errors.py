@@ -54,6 +54,10 @@ class TokenEndpointRefused(TokenError):
     """The endpoint rejected the request, e.g. `invalid_client`: the operator must fix the setup."""
 
 
+class OwnTokenRequired(TokenEndpointRefused):
+    """The mailbox has no OAuth client: only clients that bring an access token can use it."""
+
+
 class TokenEndpointUnavailable(TokenError):
     """The token endpoint is unreachable or failing. A retry may succeed."""
 

@@ -25,6 +25,11 @@ SEND_CONTENT = reply(354, "", "End data with <CR><LF>.<CR><LF>")
 # Authentication.
 CREDENTIALS_INVALID = reply(535, "7.8", "Authentication credentials invalid")
 SIGN_IN_AGAIN = reply(535, "7.8", "The mailbox must be signed in at the relay")
+# RFC 4954 §6: the mechanism is too weak for this user. 535 would make a person type the password,
+# which is right, again and again; 454 would make the client come back forever.
+OWN_TOKEN_REQUIRED = reply(
+    534, "7.9", "This mailbox needs XOAUTH2 or OAUTHBEARER; a password cannot work"
+)
 AUTH_UNAVAILABLE = reply(454, "7.0", "Temporary authentication failure")
 AUTH_NEEDS_TLS = reply(538, "7.11", "Encryption required; use STARTTLS first")
 AUTH_REQUIRED = reply(530, "7.0", "Authentication required")
@@ -81,6 +86,7 @@ INTERNAL_ERROR = reply(451, "3.0", "Internal error; try again later")
 _AT_AUTH: tuple[tuple[type[errors.ProxyError], Reply], ...] = (
     (errors.CredentialsRejected, CREDENTIALS_INVALID),
     (errors.GrantRevoked, SIGN_IN_AGAIN),
+    (errors.OwnTokenRequired, OWN_TOKEN_REQUIRED),
     # The operator can fix this, so mail must wait rather than bounce.
     (errors.TokenEndpointRefused, AUTH_UNAVAILABLE),
     (errors.TokenError, AUTH_UNAVAILABLE),

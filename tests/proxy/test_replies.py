@@ -61,6 +61,7 @@ def test_own_replies_survive_the_wire(name: str) -> None:
         (replies.CREDENTIALS_INVALID, 535, "5.7.8"),
         (replies.AUTH_UNAVAILABLE, 454, "4.7.0"),
         (replies.SIGN_IN_AGAIN, 535, "5.7.8"),
+        (replies.OWN_TOKEN_REQUIRED, 534, "5.7.9"),
         (replies.UPSTREAM_AUTH_REFUSED, 550, "5.7.8"),
         (replies.GRANT_ENDED, 550, "5.7.8"),
         (replies.TOKEN_UNAVAILABLE, 451, "4.7.0"),
@@ -113,7 +114,7 @@ def test_code_and_enhanced_code_of_each_situation(ours: Reply, code: int, enhanc
 def test_every_error_has_a_row_for_auth(kind: type[errors.ProxyError]) -> None:
     answer = replies.at_auth(raised(kind))
     assert answer is not replies.INTERNAL_ERROR
-    assert answer.code in {454, 535}
+    assert answer.code in {454, 534, 535}
 
 
 @pytest.mark.parametrize("kind", [one for one in _ERRORS if one not in _ONLY_AT_AUTH | _ABSTRACT])
@@ -150,6 +151,7 @@ def test_an_error_without_a_row_is_an_internal_error() -> None:
     [
         (errors.CredentialsRejected(), replies.CREDENTIALS_INVALID),
         (errors.GrantRevoked(), replies.SIGN_IN_AGAIN),
+        (errors.OwnTokenRequired(), replies.OWN_TOKEN_REQUIRED),
         (errors.TokenEndpointRefused(), replies.AUTH_UNAVAILABLE),
         (errors.TokenEndpointUnavailable(""), replies.AUTH_UNAVAILABLE),
         (errors.UpstreamNotFound(), replies.AUTH_UNAVAILABLE),

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from xoauth2_proxy.errors import (
     GrantRevoked,
+    OwnTokenRequired,
     TokenEndpointRefused,
     TokenEndpointUnavailable,
     TokenError,
@@ -270,6 +271,7 @@ def test_a_store_in_trouble_is_not_looked_at() -> None:
     "make",
     [
         GrantRevoked,
+        OwnTokenRequired,
         TokenEndpointRefused,
         TokenEndpointUnavailable,
         TokenStoreUnavailable,

@@ -169,14 +169,33 @@ async def test_an_unreachable_provider_is_passing_trouble(
         assert str(answer) == "454 4.7.0 Temporary authentication failure"
 
 
-async def test_a_password_cannot_be_used_where_no_token_can_be_fetched(
+async def test_a_password_that_can_never_work_is_refused_for_good_with_the_reason(
     start_relay: StartRelay, provider: Sandbox
 ) -> None:
     relay = await start_relay(real_account(provider))
     async with await relay.connect() as client:
         await client.ehlo()
-        answer = await client.auth_plain(REAL, "anything")
-        assert str(answer) == "454 4.7.0 Temporary authentication failure"
+        for _ in range(2):  # the second time, the failure is remembered
+            answer = await client.auth_plain(REAL, "anything")
+            assert str(answer) == (
+                "534 5.7.9 This mailbox needs XOAUTH2 or OAUTHBEARER; a password cannot work"
+            )
+        token = provider.tokens.mint(REAL)
+        assert (await log_in(client, "XOAUTH2", REAL, token)).code == 235
+    rejected = {"mechanism": "PLAIN", "result": "rejected"}
+    assert await relay.metric("xoauth2_proxy_auth_attempts_total", **rejected) == 2
+
+
+async def test_a_wrong_password_does_not_tell_that_the_mailbox_needs_a_token(
+    start_relay: StartRelay, provider: Sandbox
+) -> None:
+    upstream = upstream_at(provider)
+    account = {"email": REAL, "provider": "gmail", "password": "right", "upstream": upstream}
+    relay = await start_relay({"accounts": [account]})
+    async with await relay.connect() as client:
+        await client.ehlo()
+        assert str(await client.auth_plain(REAL, "wrong")) == REFUSED
+        assert (await client.auth_plain(REAL, "right")).code == 534
 
 
 async def test_a_token_that_ends_between_messages_is_refused_as_permanent(

@@ -236,7 +236,7 @@ async def test_a_providers_refresher_gets_its_tokens(
         await client.command("RSET")
     async with await relay.connect() as client:
         await client.ehlo()
-        assert (await client.auth_plain(OTHER_MAILBOX, PASSWORD)).code == 454
+        assert (await client.auth_plain(OTHER_MAILBOX, PASSWORD)).code == 534
 
 
 # How much of the provider a mailbox may take.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from xoauth2_proxy.errors import (
     GrantRevoked,
+    OwnTokenRequired,
     TokenEndpointRefused,
     TokenEndpointUnavailable,
     TokenError,
@@ -41,7 +42,13 @@ _LATE = 0.1  # a background retry begins up to a tenth later
 _MIN_WAKE_SECONDS = 1.0  # an endpoint whose tokens expire at once is not asked in a loop
 _REFUSAL_KEPT_SECONDS = 3600.0  # a refresh, which overwrites it, happens about as often
 _NEVER = float("-inf")
-_FAMILIES = (GrantRevoked, TokenEndpointRefused, TokenEndpointUnavailable, TokenStoreUnavailable)
+_FAMILIES = (  # a subclass before its base
+    GrantRevoked,
+    OwnTokenRequired,
+    TokenEndpointRefused,
+    TokenEndpointUnavailable,
+    TokenStoreUnavailable,
+)
 
 
 @dataclass(slots=True, kw_only=True)

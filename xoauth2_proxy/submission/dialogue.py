@@ -246,7 +246,7 @@ class ClientDialogue:
             self._answer(replies.AUTHENTICATED)
 
     def login_failed(self, reply: Reply, *, is_token: bool) -> None:
-        """The credentials are wrong (535), or could not be checked."""
+        """The credentials are wrong (535) or of no use (534), or could not be checked."""
         if not self._resume(COMMAND):
             return
         if reply.code == 535 and is_token:
@@ -255,7 +255,7 @@ class ClientDialogue:
             self._refusal = reply
             self.state = LAST_RESPONSE
         else:
-            self._auth_refused(reply, is_failure=reply.code == 535)
+            self._auth_refused(reply, is_failure=not reply.is_transient)
 
     def recipient_answered(self, reply: Reply) -> None:
         """The provider's reply to the recipient."""

@@ -440,7 +440,9 @@ class ClientSession(SMTP):
             login = await self._logins.authenticate(credentials)
         except ProxyError as error:
             answer = replies.at_auth(error)
-            self._count_auth(attempt.mechanism, "rejected" if answer.code == 535 else "unavailable")
+            self._count_auth(
+                attempt.mechanism, "unavailable" if answer.is_transient else "rejected"
+            )
             self._log_refused_login(attempt, answer, error)
             is_token = isinstance(credentials, TokenLogin)
             self._dialogue.login_failed(answer, is_token=is_token)

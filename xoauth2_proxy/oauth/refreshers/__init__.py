@@ -9,7 +9,7 @@ import shlex
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from xoauth2_proxy.accounts.oauth_client import GrantType
-from xoauth2_proxy.errors import GrantRevoked, TokenEndpointRefused
+from xoauth2_proxy.errors import GrantRevoked, OwnTokenRequired
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,10 +23,10 @@ def check_client(grant: Grant) -> None:
 
     Raises:
         GrantRevoked: a person must sign in for the first time.
-        TokenEndpointRefused: no client id is configured.
+        OwnTokenRequired: no client id is configured.
     """
     if not grant.client.client_id:
-        raise TokenEndpointRefused("no client_id is configured; clients must bring their own token")
+        raise OwnTokenRequired("no client_id is configured; clients must bring their own token")
     if grant.client.grant_type is GrantType.REFRESH_TOKEN and not grant.refresh_token:
         command = f"xoauth2-proxy login {shlex.quote(grant.mailbox)}"
         raise GrantRevoked(f"no one has signed in yet: {command}")
