@@ -1,4 +1,4 @@
-"""Recognizes loopback hosts, checks servers' URLs and reads the host from a `Host` header."""
+"""Recognizes loopback hosts, checks servers' URLs, reads `Host` headers and failures of TLS."""
 
 from __future__ import annotations
 
@@ -40,6 +40,14 @@ def fault_of_url(url: str) -> str:
     if "@" in parts.netloc:
         return "must not hold a user name or a password"
     return "must not hold a fragment (#)" if "#" in url else ""
+
+
+def is_without_tls(error: BaseException) -> bool:
+    """Whether a TLS handshake failed because the server answered in clear.
+
+    OpenSSL takes the first octets for a record: of an unknown version or, since 3.2, too long.
+    """
+    return getattr(error, "reason", "") in {"WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG"}
 
 
 def host_of(host_and_port: str) -> str:

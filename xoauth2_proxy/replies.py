@@ -51,6 +51,7 @@ ARGUMENT_MALFORMED = reply(501, "5.4", "Syntax error in parameters")
 PARAMETER_UNKNOWN = reply(555, "5.4", "MAIL or RCPT parameter not recognized")
 TOO_MANY_BAD_COMMANDS = reply(421, "7.0", "Too many unrecognized commands")
 TLS_NOT_AVAILABLE = reply(502, "5.1", "STARTTLS is not available")
+TLS_UNASKED = reply(421, "7.0", "This port does not begin with TLS")
 OCTETS_AFTER_STARTTLS = reply(554, "5.0", "Octets after STARTTLS")
 
 # Envelope and content.

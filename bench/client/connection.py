@@ -14,9 +14,12 @@ from typing import cast
 
 from bench.measurement.sample import SendFailure
 from bench.plan.workloads import REPLY_SECONDS
+from xoauth2_proxy.network import is_without_tls
 from xoauth2_proxy.smtp.protocol import MalformedReply, Reply, ReplyParser
 
 TLS_FAILED = "tls failed"  # the error code for it in the results
+NO_ANSWER = "no answer"  # the beginning of the text where a reply was awaited in vain
+NO_TLS = "the server answers in clear, not in TLS"  # the text of it
 _CONNECT_SECONDS = 60.0  # less if `reply_seconds` is less
 _MAX_REPLIES_HELD = 4000  # more than one flight causes: MAIL, a thousand RCPT, DATA
 _SLICES_PER_SECOND = 10  # of content that is sent slowly
@@ -168,7 +171,7 @@ class SmtpConnection(asyncio.Protocol):
         self._break(SendFailure("protocol error", reason))
 
     def _give_up(self) -> None:
-        self._break(SendFailure("timeout", f"no answer within {self._reply_seconds:g} s"))
+        self._break(SendFailure("timeout", f"{NO_ANSWER} within {self._reply_seconds:g} s"))
 
     def _break(self, failure: SendFailure) -> None:
         self._broken = self._broken or failure
@@ -195,7 +198,7 @@ def _failure_to_connect(error: OSError, waited_seconds: float) -> SendFailure:
     if isinstance(error, TimeoutError):
         return SendFailure("timeout", f"no connection within {waited_seconds:g} s")
     if isinstance(error, ssl.SSLError):
-        return SendFailure(TLS_FAILED, printable(str(error)))
+        return SendFailure(TLS_FAILED, NO_TLS if is_without_tls(error) else printable(str(error)))
     # For a name with several addresses, asyncio raises one OSError with all their texts.
     if isinstance(error, ConnectionRefusedError) or f"[Errno {errno.ECONNREFUSED}]" in str(error):
         return SendFailure("connection refused", "")

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from bench.analysis import assertions, comparison
-from bench.client.connection import TLS_FAILED
+from bench.client.connection import NO_ANSWER, NO_TLS, TLS_FAILED
+from bench.client.endpoint import Tls
 from bench.plan.scenarios import COMPARE
 from bench.reports import comparison_table, formatting, html_export, json_export, terminal
 
@@ -137,13 +138,21 @@ def _log(runs: list[Run]) -> list[str]:
 
 
 def _advice(request: RunRequest, runs: list[Run]) -> str:
-    codes = {error.failure.code for run in runs for error in run.result.errors}
+    failures = {error.failure for run in runs for error in run.result.errors}
+    codes = {one.code for one in failures}
     is_mock = request.secret is None and request.mechanism.takes_token
     if "535" in codes and is_mock and not request.target.is_private:
         return (
             "Mock tokens were refused (535): is the proxy running with --sandbox and the same "
             f"--state-dir ({request.target.state_dir})?"
         )
+    if any(one.text == NO_TLS for one in failures):
+        return "The port does not begin with TLS: give --tls starttls, or none."
+    is_greeted = any(run.result.succeeded for run in runs) or request.target.tls is Tls.IMPLICIT
+    if not is_greeted and any(
+        one.step == "CONNECT" and one.text.startswith(NO_ANSWER) for one in failures
+    ):
+        return "The server does not greet. If its port begins with TLS, give --tls implicit."
     if TLS_FAILED in codes:
         return "The server's certificate was not accepted: give the CA certificate with --ca-file."
     return ""

@@ -70,6 +70,31 @@ def test_who_to_trust_is_named_when_nobody_vouches(
     assert "--ca-file" in errors
 
 
+def test_a_port_that_does_not_begin_with_tls_is_told_from_a_bad_certificate(
+    authority: trustme.CA, tmp_path: Path
+) -> None:
+    with beside(scripted_server(protected(authority, Tls.STARTTLS))) as server:
+        login = ("--from", MAILBOX, "--password", PASSWORD, "--num-emails", "2")
+        code, out, errors = invoked(
+            tmp_path, "--port", str(server.port), "--tls", "implicit", *login
+        )
+    assert code == 1
+    assert "CONNECT: tls failed the server answers in clear, not in TLS" in out
+    assert "--tls starttls" in errors
+    assert "--ca-file" not in errors
+
+
+def test_a_port_that_begins_with_tls_is_suspected_where_none_greets(
+    authority: trustme.CA, tmp_path: Path
+) -> None:
+    with beside(scripted_server(protected(authority, Tls.IMPLICIT))) as server:
+        load = ("--num-emails", "2", "--timeout", "0.3", "--tls", "starttls")
+        login = ("--from", MAILBOX, "--password", PASSWORD)
+        code, _, errors = invoked(tmp_path, "--port", str(server.port), *load, *login)
+    assert code == 1
+    assert "--tls implicit" in errors
+
+
 async def test_a_server_without_starttls_gets_no_login() -> None:
     async with scripted_server() as server:
         client = submission(server, Tls.STARTTLS, ssl.create_default_context())

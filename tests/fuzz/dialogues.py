@@ -62,6 +62,7 @@ _POLICY = SessionPolicy(
     tls_context=None,
     may_auth_in_clear=True,
 )
+_WITHOUT_ANSWER = (Signal.TURN_OVER, Signal.TLS_UNASKED, Signal.ENDED)
 _MAX_UNREAD_BYTES = 16_384  # more than a line may have, and octets of one feed come on top
 
 
@@ -147,7 +148,7 @@ class ClientTarget:
         elif isinstance(event, MessageRefused):
             heard.is_streaming, heard.streamed = False, []
         else:
-            assert isinstance(event, LoginMalformed) or event in (Signal.TURN_OVER, Signal.ENDED)
+            assert isinstance(event, LoginMalformed) or event in _WITHOUT_ANSWER
 
     def _stream(self, event: ContentArrived, dialogue: ClientDialogue, heard: Heard) -> None:
         heard.is_streaming = True

@@ -223,6 +223,31 @@ def test_octets_behind_starttls_end_the_dialogue() -> None:
     assert said(dialogue) == [replies.OCTETS_AFTER_STARTTLS]
 
 
+# A ClientHello ends where it likes; with an LF in it, it looks like a line.
+@pytest.mark.parametrize(
+    "parts",
+    [
+        (b"\x16\x03\x01\x02\x00\x01",),
+        (b"\x16", b"\x03\x01"),
+        (b"\x16\x03\x01\x00\x0a\x01", b"\xff"),
+        (b"\x16\x03\x01\x00\x05\r\n\x01",),
+    ],
+)
+def test_tls_from_the_first_octet_ends_the_dialogue(
+    parts: tuple[bytes, ...],
+) -> None:
+    dialogue = new()
+    assert events(dialogue, *parts)[:2] == [Signal.TLS_UNASKED, Signal.ENDED]
+    assert said(dialogue) == [replies.TLS_UNASKED]
+
+
+@pytest.mark.parametrize("before", [b"NOOP\r\n", b"nonsense\r\n"])
+def test_octets_like_tls_behind_a_command_are_a_bad_line(before: bytes) -> None:
+    dialogue = new()
+    assert events(dialogue, before + b"\x16\x03\x01\r\n") == []
+    assert said(dialogue)[-1] == replies.COMMAND_MALFORMED
+
+
 def test_nothing_said_in_cleartext_outlives_starttls() -> None:
     dialogue = logged_in(policy=replace(POLICY, tls_context=object()))  # type: ignore[arg-type]
     assert events(dialogue, ENVELOPE) == []

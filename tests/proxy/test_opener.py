@@ -172,6 +172,30 @@ async def test_a_provider_that_says_nothing(
         await refusal(connector.open(account), UpstreamUnavailable)
 
 
+async def test_a_port_that_greets_in_clear_is_told_from_a_bad_certificate(
+    connector: Connector,
+) -> None:
+    async def greets(peer: Peer) -> None:
+        peer.says("220 provider.example ESMTP")
+        await peer.rest()
+
+    async with serving(greets) as port:
+        account = mailbox(upstream=Upstream("localhost", port, TlsMode.IMPLICIT))
+        error = await refusal(connector.open(account), UpstreamInsecure)
+    assert "greets in clear, not in TLS: upstream.tls must be starttls" in str(error)
+
+
+@pytest.mark.parametrize("tls", [TlsMode.STARTTLS, TlsMode.NONE])
+async def test_a_port_that_does_not_greet_may_expect_tls(
+    connector: Connector, authority: trustme.CA, monkeypatch: pytest.MonkeyPatch, tls: TlsMode
+) -> None:
+    monkeypatch.setattr(opener_module, "_CONNECT_SECONDS", 0.3)
+    context = server_context(authority)
+    async with at(Provider(), tls, None, context) as account:
+        error = await refusal(connector.open(account), UpstreamUnavailable)
+    assert "upstream.tls must be implicit" in str(error)
+
+
 @pytest.mark.parametrize("greeting", ["421 4.3.2 Too busy", "450 4.7.1 Try later"])
 async def test_a_greeting_that_says_later_is_the_providers_word(
     connector: Connector, greeting: str

@@ -96,6 +96,7 @@ def test_own_replies_survive_the_wire(name: str) -> None:
         (replies.ARGUMENT_MALFORMED, 501, "5.5.4"),
         (replies.SMTPUTF8_UNSUPPORTED, 553, "5.6.7"),
         (replies.EIGHT_BIT_UNSUPPORTED, 554, "5.6.3"),
+        (replies.TLS_UNASKED, 421, "4.7.0"),
         (replies.OCTETS_AFTER_STARTTLS, 554, "5.5.0"),
         (replies.COMMAND_MALFORMED, 500, "5.5.2"),
         (replies.BARE_LINE_ENDS, 550, "5.6.0"),

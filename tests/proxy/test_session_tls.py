@@ -14,13 +14,14 @@ from tests.fuzz.wire import Wire
 from tests.support.accounts import mailbox
 from tests.support.relay import MAILBOX, PASSWORD
 from tests.support.smtp_client import message
-from tests.support.waiting import PATIENCE_SECONDS
+from tests.support.waiting import PATIENCE_SECONDS, until
 from xoauth2_proxy import replies
 from xoauth2_proxy.relay import Relay as MessageRelay
 from xoauth2_proxy.submission.policy import SessionPolicy
 from xoauth2_proxy.submission.session import ClientSession
 
 if TYPE_CHECKING:
+    import logging
     from pathlib import Path
 
     import trustme
@@ -123,6 +124,39 @@ async def test_octets_behind_starttls_end_the_session(with_tls: Relay, behind: b
         client.write(b"STARTTLS\r\n" + behind)
         assert await client.reply() == replies.OCTETS_AFTER_STARTTLS
         assert await client.closed()
+
+
+@pytest.mark.parametrize(
+    ("has_tls", "words", "remedy"),
+    [
+        (True, "this port expects STARTTLS", "set the client to STARTTLS"),
+        (False, "this port offers no TLS", "give it a certificate, or turn TLS off in the client"),
+    ],
+)
+async def test_a_client_that_speaks_tls_from_the_first_octet_is_named_in_the_log(
+    start_relay: StartRelay,
+    listener: dict[str, object],
+    context: ssl.SSLContext,
+    caplog: pytest.LogCaptureFixture,
+    has_tls: bool,
+    words: str,
+    remedy: str,
+) -> None:
+    relay = await start_relay({"accounts": ACCOUNTS, "listener": listener if has_tls else {}})
+    with pytest.raises(ssl.SSLError) as caught:
+        await asyncio.open_connection(
+            relay.host, relay.port, ssl=context, server_hostname="localhost"
+        )
+    assert caught.value.reason == "WRONG_VERSION_NUMBER"  # what clients show, for the greeting
+
+    def told() -> list[logging.LogRecord]:
+        return [one for one in caplog.records if "TLS from the first octet" in one.getMessage()]
+
+    await until(lambda: bool(told()))
+    (record,) = told()
+    assert record.getMessage() == f"the client speaks TLS from the first octet; {words}"
+    assert record.fields["remedy"] == remedy  # type: ignore[attr-defined]
+    assert record.fields["peer"] == "127.0.0.1"  # type: ignore[attr-defined]
 
 
 async def test_starttls_ends_a_group(with_tls: Relay, context: ssl.SSLContext) -> None:

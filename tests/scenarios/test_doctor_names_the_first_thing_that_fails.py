@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import ssl
 import time
@@ -23,6 +24,7 @@ from tests.support.provider import Provider
 from tests.support.sandbox import Sandbox
 from xoauth2_proxy.accounts.accounts import TlsMode, Upstream
 from xoauth2_proxy.accounts.oauth_client import GrantType, OAuthClient
+from xoauth2_proxy.commands.doctor import network
 from xoauth2_proxy.errors import (
     GrantRevoked,
     TokenEndpointRefused,
@@ -297,6 +299,56 @@ async def test_a_server_without_starttls() -> None:
         ward = Ward(patient(Upstream("localhost", port, TlsMode.STARTTLS)))
         failed = (await ward.examine()).failed
     assert failed["finding"] == "the server offers no STARTTLS"
+    assert "587 is starttls" in failed["remedy"]
+
+
+async def test_a_port_that_begins_with_tls_where_starttls_is_configured(
+    authority: trustme.CA, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(network, "_GREETING_SECONDS", 0.05)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    async with serving(Provider(), context) as port:
+        ward = Ward(patient(Upstream("localhost", port, TlsMode.STARTTLS)))
+        failed = (await ward.examine()).failed
+    assert failed["step"] == "TLS of the mail host"
+    assert failed["finding"] == f"port {port} begins with TLS, and upstream.tls is starttls"
+    assert failed["remedy"] == 'set "upstream.tls" of the account to "implicit"'
+
+
+async def test_a_slow_greeting_is_waited_for_although_the_port_was_tried_with_tls(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(network, "_GREETING_SECONDS", 0.0)
+    was_tried, provider = asyncio.Event(), Provider()
+
+    async def slow(peer: Peer) -> None:
+        heard = asyncio.ensure_future(peer.reader.read(1))
+        tried = asyncio.ensure_future(was_tried.wait())
+        await asyncio.wait([heard, tried], return_when=asyncio.FIRST_COMPLETED)
+        tried.cancel()
+        if not heard.done():
+            heard.cancel()
+            await asyncio.wait([heard])
+            await provider(peer)
+        elif heard.result():  # a ClientHello
+            was_tried.set()
+
+    async with serving(slow) as port:
+        ward = Ward(patient(Upstream("localhost", port, TlsMode.STARTTLS)))
+        failed = (await ward.examine()).failed
+    assert failed["finding"] == "the server offers no STARTTLS"
+
+
+async def test_a_port_that_greets_in_clear_where_implicit_tls_is_configured() -> None:
+    async def greets(peer: Peer) -> None:
+        peer.says("220 provider.example ESMTP")
+        await peer.rest()
+
+    async with serving(greets) as port:
+        ward = Ward(patient(Upstream("localhost", port, TlsMode.IMPLICIT)))
+        failed = (await ward.examine()).failed
+    assert failed["finding"] == "localhost answers in clear where TLS is expected"
     assert "587 is starttls" in failed["remedy"]
 
 

@@ -10,6 +10,8 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
+from xoauth2_proxy.accounts.accounts import TlsMode
+from xoauth2_proxy.network import is_loopback
 from xoauth2_proxy.oauth.expiry_monitor import mailbox_statuses
 from xoauth2_proxy.oauth.grant import EpochSeconds
 from xoauth2_proxy.oauth.mailbox_status import State
@@ -18,15 +20,19 @@ from xoauth2_proxy.oauth.stores.memory import MemoryStore
 from xoauth2_proxy.service.components import open_configured_store, unusable_store
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
+    from xoauth2_proxy.accounts.accounts import Account
     from xoauth2_proxy.config import Config
     from xoauth2_proxy.oauth.mailbox_status import MailboxStatus
+
+_USUAL_TLS = {25: TlsMode.STARTTLS, 465: TlsMode.IMPLICIT, 587: TlsMode.STARTTLS}
 
 
 def warnings_of(config: Config, *, has_sandbox: bool) -> Iterator[str]:
     """Yield a sentence for each thing that the operator should fix. Blocks."""
     yield from config.warnings
+    yield from _unusual_ports(config.accounts)
     if config.sandbox_accounts and not has_sandbox:
         yield (
             f"{len(config.sandbox_accounts)} mock account(s) send to the sandbox, which runs only "
@@ -42,6 +48,18 @@ def warnings_of(config: Config, *, has_sandbox: bool) -> Iterator[str]:
             yield (
                 f"{len(not_signed_in)} mailbox(es) cannot send until a person signs in; "
                 f"the first: xoauth2-proxy login {not_signed_in[0].mailbox}"
+            )
+
+
+def _unusual_ports(accounts: Iterable[Account]) -> Iterator[str]:
+    """Yield the upstreams whose port is known for the other way to begin TLS (RFC 8314 §3.3)."""
+    upstreams = {account.upstream: account.email for account in reversed(list(accounts))}
+    for upstream, mailbox in upstreams.items():
+        usual = _USUAL_TLS.get(upstream.port, upstream.tls)
+        if usual is not upstream.tls and not is_loopback(upstream.host):
+            yield (
+                f'{mailbox}: port {upstream.port} of {upstream.host} is usually for "tls": '
+                f'"{usual}", and upstream.tls is {upstream.tls}; doctor tells which it is'
             )
 
 

@@ -57,6 +57,9 @@ _MAX_BAD_COMMANDS = 10  # beyond it the peer is not an SMTP client
 _MAX_AUTH_FAILURES = 5  # a connection, so that guessing passwords takes many connections
 _MAX_CHUNK_FACTOR = 4  # a BDAT chunk this many times the limit ends the session
 
+# What a TLS client begins with: a handshake record of version 3.x (RFC 8446 §5.1).
+_TLS_START = b"\x16\x03"
+
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -304,6 +307,8 @@ class ClientDialogue:
             self._long_line = buffer[start : start + _START_BYTES]
         self.is_mid_line = not end
         if not end:
+            if not self._verb and buffer.startswith(_TLS_START, start):
+                return self._tls_unasked()
             if self._long_line is not None:
                 self._start = len(buffer)
             self._searched = len(buffer) - self._start
@@ -331,8 +336,15 @@ class ClientDialogue:
         self._start += len(taken)
         return taken
 
+    def _tls_unasked(self) -> Event:
+        """Close. No TLS alert would help: the client has read the greeting, and given up."""
+        self.close(replies.TLS_UNASKED)
+        return Signal.TLS_UNASKED
+
     def _command(self, line: bytes) -> Event | None:
         text = _command_text(line)
+        if text is None and not self._verb and line.startswith(_TLS_START):
+            return self._tls_unasked()
         word, _, argument = (text or "").partition(" ")
         verb = word.upper()
         command = _COMMANDS.get(verb) if word.isascii() else None

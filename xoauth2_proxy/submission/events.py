@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 class Signal(Enum):
     """An event without data. Only `TLS_REQUESTED` must be answered."""
 
+    TLS_UNASKED = auto()  # the client's first octets are TLS; `ENDED` follows
     TLS_REQUESTED = auto()  # write, shake hands, then `secured`
     CONTENT_UNACCEPTABLE = auto()  # the message being streamed will be refused once it has ended
     TRANSACTION_DROPPED = auto()  # the client gave up the message being streamed

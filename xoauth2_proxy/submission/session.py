@@ -231,6 +231,8 @@ class ClientSession(SMTP):
             self._write()
             self._go_on_soon()
             return False
+        elif event is Signal.TLS_UNASKED:
+            self._log_unasked_tls()
         elif event is Signal.TLS_REQUESTED and not self._prepare_for_tls():
             self._end()
             return False
@@ -431,6 +433,18 @@ class ClientSession(SMTP):
         self._is_secure = True
         self._abandon()
         self._dialogue.secured()
+
+    def _log_unasked_tls(self) -> None:
+        offered, remedy = "offers no TLS", "give it a certificate, or turn TLS off in the client"
+        if self._policy.tls_context is not None:
+            offered, remedy = "expects STARTTLS", "set the client to STARTTLS"
+        _log.event(
+            logging.WARNING,
+            f"the client speaks TLS from the first octet; this port {offered}",
+            session=self.id,
+            peer=self._peer,
+            remedy=remedy,
+        )
 
     # Logging in.
 

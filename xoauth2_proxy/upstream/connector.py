@@ -24,6 +24,7 @@ from xoauth2_proxy.errors import (
     UpstreamRejected,
     UpstreamUnavailable,
 )
+from xoauth2_proxy.network import is_without_tls
 from xoauth2_proxy.redaction import without_long_words
 from xoauth2_proxy.smtp import sasl
 from xoauth2_proxy.smtp.protocol import Reply, ReplyParser
@@ -38,6 +39,10 @@ if TYPE_CHECKING:
 _CONNECT_SECONDS = 30.0  # for each of TCP, greeting, EHLO, STARTTLS
 _AUTH_SECONDS = 60.0  # Microsoft delays a refusal by about 5 s
 _MAX_COMMAND_BYTES = 512  # RFC 5321 §4.5.3.1.4, CRLF included; Gmail replies 555 to longer ones
+
+
+# A server that waits for the client's TLS is as silent as one that hangs.
+_WAITS_FOR_TLS = "; if the port begins with TLS, as 465 does, upstream.tls must be implicit"
 
 
 class Tokens(Protocol):
@@ -220,13 +225,23 @@ def _translated(upstream: Upstream, error: Exception) -> UpstreamError:
     if any(isinstance(cause, socket.gaierror) for cause in causes):
         return UpstreamNotFound(f"{where}: host name does not resolve")
     if any(isinstance(cause, ssl.SSLError) for cause in causes) or "STARTTLS" in str(error):
-        return UpstreamInsecure(f"{where}: {error}")
+        return UpstreamInsecure(f"{where}: {_tls_failure(upstream, causes)}")
     if isinstance(error, aiosmtplib.SMTPConnectResponseError | aiosmtplib.SMTPHeloError):
         if 400 <= error.code < 500:
             return UpstreamRejected(_greeting(error.code, error.message))
     elif isinstance(error, aiosmtplib.SMTPResponseException) and error.code > 0:
         return UpstreamInsecure(f"{where}: STARTTLS refused: {error.code} {error.message}")
-    return UpstreamUnavailable(f"{where}: {error}")
+    is_silent = isinstance(error, aiosmtplib.SMTPConnectTimeoutError) and any(
+        isinstance(cause, aiosmtplib.SMTPReadTimeoutError) for cause in causes
+    )
+    may_expect_tls = is_silent and upstream.tls is not TlsMode.IMPLICIT
+    return UpstreamUnavailable(f"{where}: {error}{_WAITS_FOR_TLS if may_expect_tls else ''}")
+
+
+def _tls_failure(upstream: Upstream, causes: list[BaseException]) -> str:
+    if upstream.tls is TlsMode.IMPLICIT and any(map(is_without_tls, causes)):
+        return "the server greets in clear, not in TLS: upstream.tls must be starttls there"
+    return str(causes[0])
 
 
 def _greeting(code: int, message: str) -> Reply:

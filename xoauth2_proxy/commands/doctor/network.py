@@ -18,7 +18,7 @@ import aiohttp
 from xoauth2_proxy.accounts.accounts import TlsMode
 from xoauth2_proxy.commands.doctor.context import NotNeeded, Trouble
 from xoauth2_proxy.errors import TokenError
-from xoauth2_proxy.network import is_loopback
+from xoauth2_proxy.network import is_loopback, is_without_tls
 from xoauth2_proxy.oauth import discovery, endpoint
 from xoauth2_proxy.smtp.protocol import MalformedReply, Reply, ReplyParser
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from xoauth2_proxy.commands.doctor.context import DoctorContext
 
 _SECONDS = 15.0  # for each wait on a host
+_GREETING_SECONDS = 5.0  # then the port is tried with TLS
 _SKEW_SECONDS = 300.0  # what Google and Microsoft tolerate in signed assertions, about
 _ENDS_SOON_DAYS = 14
 
@@ -223,6 +224,8 @@ async def _tls_trouble(host: str, key: str, address: str) -> AsyncIterator[None]
             f"TLS), or it has an authority of its own: name that in {key}",
         ) from None
     except ssl.SSLError as error:
+        if is_without_tls(error):
+            raise Trouble(f"{host} answers in clear where TLS is expected", address) from None
         why = error.reason or "the handshake failed"
         raise Trouble(f"no TLS with {host}: {why}", address) from None
     except TimeoutError:
@@ -236,6 +239,8 @@ async def _greeted(
     upstream: Upstream, tls: ssl.SSLContext | None, hostname: str
 ) -> AsyncIterator[tuple[asyncio.StreamWriter, dict[str, str]]]:
     """Yield a connection after EHLO, behind TLS if there is any, and the server's extensions.
+
+    A port that is silent because it expects TLS from the first octet is told from one that hangs.
 
     The proxy's own way to a server is `upstream.connector`, which keeps nothing of the certificate.
 
@@ -265,7 +270,14 @@ async def _greeted(
         return {keyword.upper(): parameters for keyword, _, parameters in words}
 
     try:
-        await expect(220, "the server's greeting is")
+        greeting = asyncio.ensure_future(expect(220, "the server's greeting is"))
+        try:
+            is_silent = not (await asyncio.wait([greeting], timeout=_GREETING_SECONDS))[0]
+            if is_silent and upstream.tls is not TlsMode.IMPLICIT:
+                await _suspect_implicit_tls(upstream)
+            await greeting
+        finally:
+            greeting.cancel()
         extensions = await hello()
         if upstream.tls is TlsMode.STARTTLS and tls is not None:
             if "STARTTLS" not in extensions:
@@ -278,6 +290,23 @@ async def _greeted(
         writer.write(b"QUIT\r\n")
     finally:
         writer.transport.abort()
+
+
+async def _suspect_implicit_tls(upstream: Upstream) -> None:
+    """Raise `Trouble` if the port answers a ClientHello. Nothing else is sent there."""
+    try:
+        async with asyncio.timeout(_SECONDS):
+            # It trusts no authority: a certificate, which it must refuse, is answer enough.
+            tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            _, writer = await asyncio.open_connection(upstream.host, upstream.port, ssl=tls)
+    except ssl.SSLCertVerificationError:
+        raise Trouble(
+            f"port {upstream.port} begins with TLS, and upstream.tls is {upstream.tls}",
+            'set "upstream.tls" of the account to "implicit"',
+        ) from None
+    except OSError:  # includes TimeoutError and other failures of TLS
+        return
+    writer.transport.abort()
 
 
 def _described(writer: asyncio.StreamWriter) -> str:
