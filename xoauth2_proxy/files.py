@@ -101,6 +101,17 @@ def private_directory(path: Path) -> os.stat_result:
     return state
 
 
+def fault_of_readers(file: Path) -> str:
+    """Return what is to be done if every user may read a file with secrets; "" if not.
+
+    Raises `OSError`: there is no such file.
+    """
+    if not file.stat().st_mode & stat.S_IROTH:
+        return ""
+    name = shlex.quote(str(file))
+    return f"{file} holds secrets, and every user of this machine may read it: chmod 600 {name}"
+
+
 def state_directory_problem(path: Path) -> str | None:
     """Return why a directory, which need not exist yet, cannot be used, and what to do.
 

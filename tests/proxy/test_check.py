@@ -48,3 +48,29 @@ def test_a_port_that_fits_or_says_nothing_is_not_told(
     config: ConfigFile, port: int, tls: str
 ) -> None:
     assert told(config, own(port, tls)) == []
+
+
+@pytest.mark.parametrize(
+    ("mode", "program", "is_told"),
+    [(0o644, "cat", True), (0o644, "/bin/cat", True), (0o640, "cat", False), (0o644, "sh", False)],
+)
+def test_a_token_file_that_every_user_may_read_is_told(
+    config: ConfigFile, mode: int, program: str, is_told: bool
+) -> None:
+    file = config.add("someone@example.com.token", "an access token")
+    file.chmod(mode)
+    command = [program, f"{config.directory}/{{mailbox}}.token"]
+    upstream = {"host": "mail.example.com", "port": 587}
+    document = {
+        "accounts": [account(provider="printed")],
+        "providers": {
+            "printed": {"refresher": "command", "command": command, "upstream": upstream}
+        },
+    }
+    loaded = config.load(document)
+    found = [one for one in warnings_of(loaded, has_sandbox=True) if str(file) in one]
+    assert (
+        found
+        == [f"{file} holds secrets, and every user of this machine may read it: chmod 600 {file}"]
+        * is_told
+    )

@@ -734,17 +734,38 @@ class TestProblems:
             '"some\x01one"@example.com',
             "some\x7fone@example.com",
             "x" * 243 + "@example.com",
+            "<someone@example.com>",
+            "someone@example.com>",
+            "some,one@example.com",
+            "some:one@example.com",
+            "someone@example..com",
+            "someone@example.com.",
+            "someone@-example.com",
+            "someone@example-.com",
+            "someone@example.com,other.com",
+            "someone@example.com/x",
+            "someone@[127.0.0.1",
         ],
     )
     def test_address_that_is_none(self, config: ConfigFile, email: str) -> None:
         assert list(config.problems_of_one(email=email)) == ["accounts[0].email"]
 
-    def test_an_address_for_all_of_a_domain_is_none(self, config: ConfigFile) -> None:
-        problems = config.problems_of_one(email="*@example.com")
+    @pytest.mark.parametrize("email", ["*@example.com", "someone@*", "someone@*.com", "*@*", "*"])
+    def test_an_address_for_others_is_none(self, config: ConfigFile, email: str) -> None:
+        problems = config.problems_of_one(email=email)
         assert "does not stand for others" in problems["accounts[0].email"]
 
     @pytest.mark.parametrize(
-        "email", ["someone@localhost", '"a@b c"@example.com', "jürgen@exämple.com", "a'b+c@d.e"]
+        "email",
+        [
+            "someone@localhost",
+            '"a@b c"@example.com',
+            "jürgen@exämple.com",
+            "a'b+c@d.e",
+            "a..b@my_host.e",
+            "a@[127.0.0.1]",
+            "a@x-y.नमस्ते",
+        ],
     )
     def test_unusual_address_that_is_one(self, config: ConfigFile, email: str) -> None:
         assert config.load_one(email=email).accounts[0].email == email

@@ -364,7 +364,7 @@ class TestAdmission:
         [
             '"; rm -rf ~"@example.com',
             "../../token@example.com",
-            "$(id)@example.com",
+            "`id`@example.com",
             "-rf@example.com",
             "häns@example.com",
         ],

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 NOW = datetime.now(UTC)
 DAY = timedelta(days=1)
+REDIS: dict[str, object] = {"kind": "redis"}
 
 
 @pytest.fixture
@@ -130,6 +131,7 @@ class TestReaders:
         [
             {"accounts": [account(provider="gmail")]},
             {"accounts": [account()], "admin": {"token": "a token of 16 letters"}},
+            {"accounts": [account()], "store": REDIS | {"url": "redis://:word@127.0.0.1"}},
             [account(), account(email="other@example.com", provider="gmail", password="p")],
         ],
     )
@@ -177,6 +179,7 @@ class TestReaders:
             account(password="${WORD}", provider="gmail"),
             account(password={"file": "word"}, provider="gmail"),
             account(),  # a mock account's password opens nothing
+            {"accounts": [account()], "store": REDIS | {"url": "redis://127.0.0.1"}},
         ],
     )
     def test_secrets_that_are_elsewhere_are_no_reason(
@@ -184,6 +187,6 @@ class TestReaders:
     ) -> None:
         config.environ["WORD"] = "x"
         config.add("word")
-        before = config.load([written]).warnings
+        before = config.load(written if "accounts" in written else [written]).warnings
         config.path.chmod(0o644)
         assert config.load().warnings == before

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xoauth2_proxy.accounts.accounts import TlsMode
+from xoauth2_proxy.files import fault_of_readers
 from xoauth2_proxy.network import is_loopback
 from xoauth2_proxy.oauth.expiry_monitor import mailbox_statuses
 from xoauth2_proxy.oauth.grant import EpochSeconds
@@ -33,6 +36,7 @@ def warnings_of(config: Config, *, has_sandbox: bool) -> Iterator[str]:
     """Yield a sentence for each thing that the operator should fix. Blocks."""
     yield from config.warnings
     yield from _unusual_ports(config.accounts)
+    yield from _readable_token_files(config.accounts)
     if config.sandbox_accounts and not has_sandbox:
         yield (
             f"{len(config.sandbox_accounts)} mock account(s) send to the sandbox, which runs only "
@@ -61,6 +65,22 @@ def _unusual_ports(accounts: Iterable[Account]) -> Iterator[str]:
                 f'{mailbox}: port {upstream.port} of {upstream.host} is usually for "tls": '
                 f'"{usual}", and upstream.tls is {upstream.tls}; doctor tells which it is'
             )
+
+
+def _readable_token_files(accounts: Iterable[Account]) -> Iterator[str]:
+    """Yield a warning for each file of tokens that a refresher's `cat` prints for every user.
+
+    What other programs read, or whether a script holds a secret, cannot be known.
+    """
+    files = set()
+    for account in accounts:
+        program, *words = account.oauth.command or ("",)
+        if Path(program).name == "cat":
+            files |= {Path(word.replace("{mailbox}", account.email)) for word in words}
+    for file in sorted(files):
+        with suppress(OSError, ValueError):
+            if fault := fault_of_readers(file):
+                yield fault
 
 
 async def _statuses(config: Config) -> list[MailboxStatus]:

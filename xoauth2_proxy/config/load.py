@@ -7,8 +7,6 @@ uses.
 
 from __future__ import annotations
 
-import shlex
-import stat
 from typing import TYPE_CHECKING
 
 from xoauth2_proxy import strict_json
@@ -20,7 +18,7 @@ from xoauth2_proxy.config.secret import holds_secrets
 from xoauth2_proxy.config.section import validate
 from xoauth2_proxy.config.sections import FileSection
 from xoauth2_proxy.errors import ConfigError
-from xoauth2_proxy.files import read_at_most
+from xoauth2_proxy.files import fault_of_readers, read_at_most
 from xoauth2_proxy.mailboxes.interface import ProviderInfo
 from xoauth2_proxy.mailboxes.runtime_accounts import accounts_directory, open_runtime_accounts
 from xoauth2_proxy.sandbox.mock_mailboxes import MOCK_MAILBOXES
@@ -168,11 +166,9 @@ def _settings(
 def _readable_by_all(
     path: Path | None, document: dict[str, Json], secret_files: Collection[Path]
 ) -> Iterator[str]:
-    """Yield a warning for each file with secrets that every user of this machine may read."""
+    """Yield a warning for each file with secrets that every user of this machine may read.
+
+    No refusal: containers mount secrets with mode 0444, for the only user there is.
+    """
     own = [path] if path is not None and holds_secrets(document) else []
-    for file in [*own, *sorted(secret_files)]:
-        if file.stat().st_mode & stat.S_IROTH:
-            yield (
-                f"{file} holds secrets, and every user of this machine may read it: chmod 600 "
-                f"{shlex.quote(str(file))}"
-            )
+    yield from filter(None, map(fault_of_readers, [*own, *sorted(secret_files)]))

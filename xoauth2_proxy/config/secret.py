@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}", re.ASCII)
 KIND = "secret"  # of a validation error
 
-_SECRET_KEYS = re.compile(r"(^|_)(password|secret|token|key|webhook)$")
+_SECRET_KEYS = re.compile(r"(^|_)(password|secret|token|key|webhook|url)$")
 
 
 def holds_secrets(document: object) -> bool:
@@ -29,7 +29,9 @@ def holds_secrets(document: object) -> bool:
     if not isinstance(document, dict) or document.get("provider") == "mock":
         return False
     return any(
-        isinstance(value, str) and not value.startswith(("${", "$argon2"))
+        isinstance(value, str)
+        and not value.startswith(("${", "$argon2"))
+        and (not key.endswith("url") or "@" in value)  # as that of Redis, with a password
         if _SECRET_KEYS.search(key)
         else holds_secrets(value)
         for key, value in document.items()

@@ -33,8 +33,9 @@ _MAX_SCOPES = 100
 _DAY_SECONDS = 86_400.0
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")  # RFC 3339 §5.6, full-date
 _SCOPE = re.compile(r"[!#-\[\]-~]+")  # RFC 6749 §3.3, scope-token
-# One unquoted "@"; the local part may be a quoted string (RFC 5321 §4.1.2).
-_ADDRESS = re.compile(r'(?:"(?:[^"\\]|\\.)+"|[^@"\s]+)@[^@"\s]+')
+# RFC 5321 §4.1.2, but for where dots stand in the local part: the provider decides.
+_ATOM, _LABEL = r'[^\s<>"@\\(),:;\[\]]+', r'(?!-)[^\s<>"@\\(),:;\[\].*?%/]+(?<!-)'
+_ADDRESS = re.compile(rf'(?:"(?:[^"\\]|\\.)+"|{_ATOM})@(?:\[[\w.:]+\]|{_LABEL}(?:\.{_LABEL})*)')
 
 # Names that reach log lines and metric labels.
 WORD = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
@@ -52,11 +53,11 @@ _RESERVED_PARAMETERS = frozenset(
 
 
 def _address(address: str) -> str:
+    if address.startswith("*@") or "*" in address.rpartition("@")[2]:
+        raise ValueError("must be one mailbox; an address with * does not stand for others")
     # `isprintable` also keeps 0x01 out, which would end the user field of XOAUTH2.
     if not _ADDRESS.fullmatch(address) or not address.isprintable():
         raise ValueError("must be one e-mail address, like name@example.com")
-    if address.startswith("*@"):
-        raise ValueError("must be one mailbox; an address with * does not stand for others")
     if len(address.encode()) > _MAX_ADDRESS_BYTES:
         raise ValueError("must not be longer than 254 octets")
     return address
