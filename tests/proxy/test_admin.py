@@ -15,7 +15,7 @@ from tests.support.relay import MAILBOX, OTHER_MAILBOX
 from tests.support.smtp_client import message
 from tests.support.waiting import PATIENCE_SECONDS
 from xoauth2_proxy import __version__
-from xoauth2_proxy.admin.health import Health, Status
+from xoauth2_proxy.admin.health import Health, Status, WorkersHealth
 from xoauth2_proxy.admin.listener import AdminListener
 from xoauth2_proxy.admin.server import AdminServer
 from xoauth2_proxy.metrics import Metrics
@@ -70,11 +70,13 @@ async def test_health_of_a_running_relay(relay: Relay) -> None:
         (Health({"enabled": 1}, is_ready=True), Status.HEALTHY, 200),
         (Health({"enabled": 0}, is_ready=True), Status.UNHEALTHY, 503),
         (
-            Health({"enabled": 1}, is_ready=True, find_problem=lambda: "no room"),
+            Health({"enabled": 1}, is_ready=True, store_problem="no room"),
             Status.UNHEALTHY,
             503,
         ),
         (Health({}, is_ready=True), Status.UNHEALTHY, 503),
+        (Health({"enabled": 1}, workers=WorkersHealth(0, 0)), Status.STARTING, 503),
+        (Health({"enabled": 1}, workers=WorkersHealth(0, 3)), Status.UNHEALTHY, 503),
         (Health({"enabled": 1}, is_ready=True, is_draining=True), Status.DRAINING, 503),
         (Health({"enabled": 1}, is_draining=True), Status.DRAINING, 503),
     ],
@@ -87,6 +89,25 @@ async def test_health_and_readiness_in_every_state(
             found, text = await get(address, path)
             assert (found, json.loads(text)["status"]) == (code, status)
         assert await get(address, "/health/live") == (200, '{"status": "alive"}')
+
+
+async def test_a_store_that_fails_later_is_told_and_takes_no_relay_out_of_service() -> None:
+    health = Health({"enabled": 1}, is_ready=True)
+    async with admin(health) as address:
+        for problem, code in (("", 200), ("redis is gone", 503), ("", 200)):
+            health.note_store(problem)
+            found, text = await get(address, "/health")
+            assert (found, json.loads(text).get("problem", "")) == (code, problem)
+            assert await get(address, "/health/ready") == (200, '{"status": "healthy"}')
+    health.note_store("redis is gone")
+    health.is_draining = True
+    assert health.readiness is Status.DRAINING
+
+
+async def test_that_no_worker_is_left_is_told_as_the_problem() -> None:
+    async with admin(Health({"enabled": 1}, workers=WorkersHealth(0, 3))) as address:
+        _, text = await get(address, "/health")
+    assert json.loads(text)["problem"] == "no worker is running; the log says why"
 
 
 async def test_while_draining_health_says_so_before_clients_are_gone(relay: Relay) -> None:

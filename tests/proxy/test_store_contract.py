@@ -104,6 +104,14 @@ async def test_nothing_is_kept_at_first(store: TokenStore) -> None:
     assert await store.load(MAILBOX) is None
 
 
+async def test_a_check_of_a_store_that_works_leaves_nothing(store: TokenStore) -> None:
+    await store.check()
+    assert await store.load("") is None
+    await store.save(MAILBOX, GRANT)
+    await store.check()
+    assert await store.load(MAILBOX) == GRANT
+
+
 async def test_a_grant_is_kept_whole(store: TokenStore) -> None:
     await store.save(MAILBOX, GRANT)
     assert await store.load(MAILBOX) == GRANT

@@ -88,6 +88,26 @@ async def test_a_directory_that_others_can_enter_is_not_used(
     await store.save(MAILBOX, GRANT)
 
 
+async def test_a_check_creates_nothing_and_tells_a_directory_that_cannot_be_used(
+    store: FileStore, directory: Path
+) -> None:
+    await store.check()
+    assert not directory.exists()
+    directory.mkdir(parents=True)
+    directory.chmod(0o755)
+    with pytest.raises(TokenStoreUnavailable, match=f"chmod 700 {directory}"):
+        await store.check()
+    directory.chmod(0o700)
+    await store.save(MAILBOX, GRANT)
+    await store.check()
+    directory.rename(directory.with_name("elsewhere"))
+    with pytest.raises(TokenStoreUnavailable, match="No such file"):
+        await store.check()
+    directory.mkdir(mode=0o700)
+    with pytest.raises(TokenStoreUnavailable, match="was replaced or unmounted"):
+        await store.check()
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
 async def test_somebody_elses_directory_is_not_used(store: FileStore, directory: Path) -> None:
     directory.mkdir(mode=0o700, parents=True)

@@ -272,3 +272,25 @@ async def test_a_server_on_this_machine_needs_no_tls(url: str, open_store: OpenS
 async def test_elsewhere_sealed_grants_or_tls_will_do(open_store: OpenStore) -> None:
     open_store("redis://redis.example", GrantCipher("a-key-long-enough"))
     open_store("rediss://redis.example")
+
+
+# Whether it works at all.
+
+
+async def test_a_check_tells_that_the_server_is_gone_and_that_it_is_back(
+    server: RedisServer, store: RedisStore
+) -> None:
+    await store.check()
+    server.stop()
+    with pytest.raises(TokenStoreUnavailable, match=server.socket):
+        await store.check()
+    server.start()
+    await store.check()
+
+
+async def test_a_check_of_a_server_that_takes_no_writes_fails(
+    server: RedisServer, store: RedisStore, operator: Redis
+) -> None:
+    await operator.replicaof("127.0.0.1", "1")
+    with pytest.raises(TokenStoreUnavailable, match="takes no writes"):
+        await store.check()

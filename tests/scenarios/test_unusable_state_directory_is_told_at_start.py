@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from tests.support.config_files import account
+from tests.support.waiting import until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,6 +30,11 @@ async def test_it_is_in_the_log_and_in_health_until_it_is_put_right(
         told,
     )
     tokens.chmod(0o700)
-    status, text = await proxy.get("/health")
-    assert (status, json.loads(text)["status"]) == (200, "healthy")
+
+    async def is_well() -> bool:
+        return (await proxy.get("/health"))[0] == 200
+
+    await until(is_well)
+    _, text = await proxy.get("/health")
+    assert json.loads(text)["status"] == "healthy"
     assert "problem" not in json.loads(text)

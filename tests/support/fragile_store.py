@@ -45,6 +45,9 @@ class FragileStore(MemoryStore):
     def lock(self, mailbox: str) -> AbstractAsyncContextManager[None]:
         return self._hold(mailbox)
 
+    async def check(self) -> None:
+        self._fail_unless(self.is_readable and self.is_writable)
+
     async def close(self) -> None:
         self.is_closed = True
         await super().close()

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING
 
 from xoauth2_proxy import __version__
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 class Status(StrEnum):
@@ -40,9 +36,20 @@ class Health:
     is_ready: bool = False  # the listener accepts clients
     is_draining: bool = False
     started_at: float = field(default_factory=time.monotonic)
-    find_problem: Callable[[], str | None] = lambda: (
-        None
-    )  # looks for what keeps all mail from going
+    store_problem: str = ""  # why no mailbox can get tokens
+    has_stored: bool = False  # the store has worked since the start
+
+    def note_store(self, problem: str) -> None:
+        """Note why the store of tokens cannot be used, or "" that it works."""
+        self.store_problem = problem
+        self.has_stored = self.has_stored or not problem
+
+    @property
+    def problem(self) -> str:
+        """What keeps all mail from going, or will once present tokens expire; "" for nothing."""
+        if self._has_lost_workers:
+            return "no worker is running; the log says why"
+        return self.store_problem
 
     @property
     def status(self) -> Status:
@@ -50,9 +57,22 @@ class Health:
         if self.is_draining:
             return Status.DRAINING
         if not self.is_ready:
-            return Status.STARTING
-        is_well = self.accounts.get("enabled") and not self.find_problem()
+            return Status.UNHEALTHY if self._has_lost_workers else Status.STARTING
+        is_well = self.accounts.get("enabled") and not self.store_problem
         return Status.HEALTHY if is_well else Status.UNHEALTHY
+
+    @property
+    def readiness(self) -> Status:
+        """The state as far as clients should be sent elsewhere unless it is healthy.
+
+        A store that fails after it has worked does not count: tokens in memory serve for up to an
+        hour, and relays that share the store would all be taken out of service at once.
+        """
+        return replace(self, store_problem="").status if self.has_stored else self.status
+
+    @property
+    def _has_lost_workers(self) -> bool:
+        return not self.is_ready and self.workers is not None and self.workers.restarts > 0
 
     def report(self) -> dict[str, object]:
         """Return the body of `GET /health`."""
@@ -63,8 +83,8 @@ class Health:
             "uptime_seconds": round(time.monotonic() - self.started_at, 3),
             "accounts": self.accounts,
         }
-        if problem := self.find_problem():
-            body["problem"] = problem
+        if self.problem:
+            body["problem"] = self.problem
         if self.workers is not None:
             body["workers"] = asdict(self.workers)
         return body | ({"sandbox": self.sandbox} if self.sandbox else {})

@@ -130,7 +130,7 @@ class AdminServer:
         return web.json_response({"status": "alive"})
 
     async def _get_ready(self, _request: web.Request) -> web.Response:
-        status = self._health.status
+        status = self._health.readiness
         return web.json_response(
             {"status": status}, status=200 if status is Status.HEALTHY else 503
         )

@@ -314,6 +314,9 @@ class _CheckStore:
     def lock(self, mailbox: str) -> AbstractAsyncContextManager[None]:
         return self._store.lock(mailbox)
 
+    async def check(self) -> None:
+        await self._store.check()
+
     async def close(self) -> None:
         """Leave the store open: the relay uses it."""
 

@@ -1,4 +1,4 @@
-"""Builds the admin server, the mailbox operations and the expiry monitor.
+"""Builds the admin server, the mailbox operations and the watches over expiry and store.
 
 A relay has one of each: in its only process, or in the parent of its workers.
 """
@@ -14,6 +14,7 @@ from xoauth2_proxy.admin.listener import AdminListener
 from xoauth2_proxy.mailboxes.interface import RelayControl
 from xoauth2_proxy.mailboxes.operations import Mailboxes
 from xoauth2_proxy.oauth.expiry_monitor import ExpiryMonitor
+from xoauth2_proxy.oauth.store_watch import StoreWatch
 from xoauth2_proxy.oauth.webhook import Webhook
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class AdminDependencies:
 
 
 class AdminBackend:
-    """The admin server and the expiry monitor of one relay."""
+    """The admin server of one relay, and the watches over its sign-ins and its store."""
 
     def __init__(self, dependencies: AdminDependencies, config: Config) -> None:
         self._config = config
@@ -84,19 +85,24 @@ class AdminBackend:
             config.alerts.warn_days,
             Webhook(webhook) if webhook else None,
         )
-        self._monitoring: asyncio.Task[None] | None = None
+        self._store_watch = StoreWatch(components.store, dependencies.health.note_store)
+        self._watching: list[asyncio.Task[None]] = []
 
     async def start(self) -> tuple[str, int]:
         """Start listening and monitoring; return the address and port in use. Raises `OSError`."""
         address = await self._listener.start(self._config.admin.host, self._config.admin.port)
-        self._monitoring = asyncio.create_task(self._monitor.run(), name="expiry monitor")
+        await self._store_watch.begin()
+        self._watching = [
+            asyncio.create_task(self._monitor.run(), name="expiry monitor"),
+            asyncio.create_task(self._store_watch.run(), name="store watch"),
+        ]
         return address
 
     async def stop(self) -> None:
-        """Stop the monitor and the server; must be called before the store is closed."""
-        if self._monitoring is not None:
-            self._monitoring.cancel()
-            await asyncio.gather(self._monitoring, return_exceptions=True)
+        """Stop watching and the server; must be called before the store is closed."""
+        for task in self._watching:
+            task.cancel()
+        await asyncio.gather(*self._watching, return_exceptions=True)
         await self._listener.stop()
         await self._mailboxes.close()
         self._threads.shutdown(wait=False, cancel_futures=True)

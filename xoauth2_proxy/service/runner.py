@@ -10,7 +10,6 @@ import signal
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -19,7 +18,7 @@ from xoauth2_proxy.errors import ConfigError
 from xoauth2_proxy.files import default_state_dir
 from xoauth2_proxy.sandbox.mock_mailboxes import MOCK_MAILBOXES
 from xoauth2_proxy.service.app import Addresses, App
-from xoauth2_proxy.service.components import StandardComponents, unusable_store
+from xoauth2_proxy.service.components import StandardComponents
 from xoauth2_proxy.service.event_loop import EventLoop
 from xoauth2_proxy.standard_streams import OutputFailed
 
@@ -131,9 +130,6 @@ async def _serve(
     try:
         for warning in settings.config.warnings:
             _log.warning("%s", warning)
-        app.health.find_problem = partial(unusable_store, settings.config)
-        if problem := app.health.find_problem():
-            _log.error("no mailbox can get tokens: %s", problem)
         if settings.ready_file is not None:
             _write_ready_file(settings.ready_file, addresses, app.health.sandbox)
         if not settings.is_quiet:

@@ -109,6 +109,10 @@ class TokenStore(Protocol):
         """
         ...
 
+    async def check(self) -> None:
+        """Return if grants can be read and written now. Raises `TokenStoreUnavailable`."""
+        ...
+
     async def close(self) -> None:
         """Release the store's resources."""
         ...

@@ -18,7 +18,14 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from xoauth2_proxy.errors import TokenStoreUnavailable
-from xoauth2_proxy.files import private_directory, replace_durably, sync_directory, try_lock, unlock
+from xoauth2_proxy.files import (
+    private_directory,
+    replace_durably,
+    state_directory_problem,
+    sync_directory,
+    try_lock,
+    unlock,
+)
 from xoauth2_proxy.oauth.stores import read_document, write_document
 from xoauth2_proxy.oauth.stores.encryption import NO_ENCRYPTION, GrantCipher
 from xoauth2_proxy.oauth.stores.mailbox_locks import (
@@ -74,6 +81,10 @@ class FileStore:
         """As `TokenStore.lock`; the kernel releases it if this process dies."""
         return self._locks.hold(mailbox, partial(self._take, mailbox))
 
+    async def check(self) -> None:
+        """As `TokenStore.check`, by the directory's rights; a missing one is not created."""
+        await self._in_thread(self._check)
+
     async def close(self) -> None:
         """Wait for running changes, then end the threads."""
         await self._locks.close()
@@ -114,6 +125,13 @@ class FileStore:
             except FileNotFoundError:
                 return None
             return read_document(mailbox, document, self._cipher)
+
+    def _check(self) -> None:
+        if problem := state_directory_problem(self._directory):
+            raise TokenStoreUnavailable(problem)
+        if self._identity is not None:
+            with self._checked(self._directory):
+                return
 
     def _save(self, mailbox: str, grant: StoredGrant) -> None:
         with self._checked(self._path(mailbox)) as path:

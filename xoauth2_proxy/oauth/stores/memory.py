@@ -35,5 +35,8 @@ class MemoryStore:
         """As `TokenStore.lock`."""
         return self._locks.hold(mailbox)
 
+    async def check(self) -> None:
+        """As `TokenStore.check`: it always works."""
+
     async def close(self) -> None:
         """Do nothing."""

@@ -126,6 +126,10 @@ class RedisStore:
         """As `TokenStore.lock`; it expires some seconds after this process has died."""
         return self._locks.hold(mailbox, partial(self._take, mailbox))
 
+    async def check(self) -> None:
+        """As `TokenStore.check`: a lock that nobody waits for is written, and expires."""
+        await self._ask(self._redis.set(_lock_key(""), "check", px=self._held_ms))
+
     async def close(self) -> None:
         """Wait for running changes, then close the connections."""
         await self._locks.close()
