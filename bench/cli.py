@@ -41,6 +41,10 @@ Before and after a change, with a pause to make it:
   xoauth2-bench --scenario compare --use-mock-tokens
 
 \b
+Fifty users, ten messages each, against the usual thresholds:
+  xoauth2-bench --scenario users --assert @default
+
+\b
 In a script:
   xoauth2-bench --use-mock-tokens --json --assert 'p95<=500ms' | jq .results.throughput_rps
 

@@ -239,7 +239,7 @@ def _add_options(parser: LocustArgumentParser, **_: object) -> None:
     group = parser.add_argument_group("SMTP", "What Sender sends; --host is smtp://… or smtps://…")
     group.add_argument("--scenario", help="Sizes and connection reuse of a named scenario.")
     group.add_argument("--sizes", help="4096, or sizes with weights: 4k:70,100k:25,1m:5.")
-    group.add_argument("--recipients", default="1", help="Recipients of a message: 3 or 1-5.")
+    group.add_argument("--recipients", help="Recipients of a message: 3 or 1-5.")
     group.add_argument("--connection", help="kept, per-message, or messages a connection carries.")
     group.add_argument("--pipelined", action="store_true", help="MAIL, RCPT, DATA in one flight.")
     group.add_argument("--mailbox", help="Mailboxes to log in as, separated by commas.")

@@ -18,7 +18,7 @@ from bench.analysis.documents import number, part, rows
 from bench.measurement.sample import OTHER
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from bench.analysis.documents import Document
 
@@ -57,6 +57,9 @@ _FIGURES: dict[str, tuple[Measure, str]] = {
 }
 _ERRORS = "errors."
 NAMES = (*_FIGURES, f"{_ERRORS}CODE")
+
+# What each name stands for.
+PRESETS = {"@default": ("success>=95%", "p95<=500ms", "mean<=200ms")}
 
 _OPERATORS: dict[str, Callable[[float, float], bool]] = {
     "<=": operator.le,
@@ -113,6 +116,20 @@ class _Reader:
             f"An assertion is a name, an operator ({' '.join(_OPERATORS)}) and a number with its "
             f"unit, as p95<=500ms. The names: {', '.join(NAMES)}."
         )
+
+
+def expanded(expressions: Sequence[str]) -> list[str]:
+    """Return the expressions, with each preset's in its place.
+
+    Raises:
+        ValueError: there is no preset of that name.
+    """
+    found: list[str] = []
+    for one in expressions:
+        if one.startswith("@") and one not in PRESETS:
+            raise ValueError(f"there is no preset {one!r}; there is {', '.join(PRESETS)}.")
+        found += PRESETS.get(one, (one,))
+    return found
 
 
 def parse(expression: str) -> Assertion:

@@ -20,7 +20,7 @@ def accounts_of(options: RunOptions) -> MailboxesToAdd | None:
         typer.BadParameter: an option is invalid or conflicts with another.
     """
     if options.accounts is None:
-        for name in ("user_prefix", "min_accounts", "no_cleanup"):
+        for name in ("user_prefix", "min_accounts"):
             if getattr(options, name):
                 _refuse(f"--{name.replace('_', '-')}", "requires --accounts.")
         return None

@@ -22,7 +22,7 @@ from bench.load.messages import MessagesUnusable, read_folder
 from bench.options.account_options import accounts_of
 from bench.options.run_options import MAX_EMAILS, PASSWORD_VARIABLE
 from bench.plan.arrivals import Pace, Rate
-from bench.plan.scenarios import COMPARE, COMPARED_RUNS, CUSTOM, SCENARIOS, RunPlan
+from bench.plan.scenarios import COMPARE, COMPARED_RUNS, CUSTOM, OTHER_NAMES, SCENARIOS, RunPlan
 from bench.plan.workloads import ConnectionReuse, Recipients, Sizes, Workload
 from bench.runs.run_request import RunRequest
 from bench.targets.target_request import PrivateProxyOptions, TargetRequest
@@ -59,10 +59,10 @@ _NOT_WITH_ITS_OWN = {
     "no_auth": "--no-auth",
     "from_emails": "--from",
     "password": "--password",
-    "no_cleanup": "--no-cleanup",
 }
 
 T = TypeVar("T")
+GivenT = TypeVar("GivenT")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,12 +84,14 @@ def request_of(options: RunOptions) -> RunRequest:
         typer.BadParameter: an option is wrong, or does not go with another.
     """
     scenario = _scenario(options)
-    options = _without_foreign_password(options, scenario)
+    options = _with_accounts(_without_foreign_password(options, scenario), scenario)
     if scenario.provider is not None:
         options = _with_its_own(options, scenario)
     mechanism = _mechanism(options)
     accounts = accounts_of(options)
     is_mock = options.use_mock_tokens or accounts is not None
+    if options.no_cleanup and not is_mock:
+        _refuse("--no-cleanup", "keeps what a run makes: --accounts, or --use-mock-tokens.")
     is_token = is_mock and mechanism.takes_token and options.password is None
     if options.token_ttl is not None and not is_token and scenario.provider is None:
         _refuse(
@@ -129,7 +131,7 @@ def output_of(options: RunOptions) -> OutputOptions:
     Raises:
         typer.BadParameter: they cannot go there, or an assertion is none.
     """
-    expressions = tuple(options.assertions or ())
+    expressions = _parsed("--assert", assertions.expanded, options.assertions or [])
     for expression in expressions:
         _parsed("--assert", assertions.parse, expression)
     if expressions and options.scenario == COMPARE:
@@ -147,7 +149,7 @@ def output_of(options: RunOptions) -> OutputOptions:
     return OutputOptions(
         path=_writable(path, "--output"),
         html=_writable(options.html, "--html"),
-        assertions=expressions,
+        assertions=tuple(expressions),
         is_json=options.as_json,
         is_verbose=options.verbose,
         is_confirmed=options.yes or options.verbose,
@@ -164,6 +166,7 @@ def _runs(options: RunOptions) -> int:
 
 def _scenario(options: RunOptions) -> Scenario:
     name = options.scenario or "quick"
+    name = OTHER_NAMES.get(name, name)
     if name not in SCENARIOS:
         _refuse("--scenario", f"{name!r} is not one of {', '.join(SCENARIOS)}.")
     return SCENARIOS[name]
@@ -230,7 +233,9 @@ def _workload(options: RunOptions, scenario: Scenario) -> Workload:
     return Workload(
         sizes=_parsed("--sizes", Sizes.parse, sizes),
         eml_dir=options.eml_dir,
-        recipients=_parsed("--recipients", Recipients.parse, options.recipients),
+        recipients=_parsed(
+            "--recipients", Recipients.parse, options.recipients or scenario.recipients
+        ),
         reuse=_parsed(
             "--connection", ConnectionReuse.parse, options.connection or scenario.connection
         ),
@@ -302,6 +307,16 @@ def _secret(options: RunOptions, mechanism: Mechanism) -> str | None:
     return options.password
 
 
+def _with_accounts(options: RunOptions, scenario: Scenario) -> RunOptions:
+    """Return the options with the mailboxes to create that `--users` or the scenario asks for."""
+    if options.users is not None:
+        if options.accounts is not None:
+            _refuse("--users", "cannot be combined with --accounts, which it gives itself.")
+        concurrent = options.concurrent or options.users
+        return replace(options, accounts=options.users, concurrent=concurrent)
+    return replace(options, accounts=options.accounts or scenario.accounts)
+
+
 def _with_its_own(options: RunOptions, scenario: Scenario) -> RunOptions:
     for name, option in _NOT_WITH_ITS_OWN.items():
         if getattr(options, name):
@@ -311,7 +326,6 @@ def _with_its_own(options: RunOptions, scenario: Scenario) -> RunOptions:
             )
     return replace(
         options,
-        accounts=options.accounts or scenario.accounts,
         mechanism=options.mechanism or Mechanism.PLAIN,
     )
 
@@ -343,6 +357,7 @@ def _target(
             mailboxes=() if accounts is None else accounts.mailboxes,
             provider=provider,
             limits=_scenario(options).limits,
+            is_kept=options.no_cleanup,
         ),
         has_login=mechanism is not Mechanism.NONE,
         state_dir=options.state_dir or Path(platformdirs.user_state_dir("xoauth2-proxy")),
@@ -361,9 +376,9 @@ def _writable(path: Path | None, option: str) -> Path | None:
     return path
 
 
-def _parsed(option: str, parse: Callable[[str], T], text: str) -> T:
+def _parsed(option: str, parse: Callable[[GivenT], T], given: GivenT) -> T:
     try:
-        return parse(text)
+        return parse(given)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint=option) from None
 

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from bench.analysis.assertions import PRESETS
 from bench.client.endpoint import Tls
 from bench.client.login import Mechanism
 from bench.plan.arrivals import MAX_LATENESS_SECONDS
@@ -26,6 +27,8 @@ _MAX_SECONDS = 7 * 86_400.0
 PASSWORD_VARIABLE = "XOAUTH2_BENCH_PASSWORD"  # noqa: S105 - its name
 MAX_RATE = 100_000.0  # messages a second
 
+_PRESETS = "; ".join(f"{name} stands for {' '.join(of)}" for name, of in PRESETS.items())
+
 LOAD, MESSAGES, CLIENTS = "Load", "Messages", "Clients"
 LOGIN, SERVER, REPORT = "Login", "Server", "End of run and reports"
 
@@ -37,6 +40,8 @@ class RunOptions:
     scenario: Annotated[
         str | None,
         typer.Option(
+            "--scenario",
+            "--workload",
             metavar="NAME",
             help=f"One of {', '.join(SCENARIOS)}. Default: quick, if no other load is given.",
             rich_help_panel=LOAD,
@@ -74,6 +79,8 @@ class RunOptions:
     duration: Annotated[
         float | None,
         typer.Option(
+            "--duration",
+            "-d",
             metavar="SECONDS",
             min=0.1,
             max=_MAX_SECONDS,
@@ -84,6 +91,8 @@ class RunOptions:
     warmup: Annotated[
         float,
         typer.Option(
+            "--warmup",
+            "-w",
             metavar="SECONDS",
             min=0,
             max=_MAX_SECONDS,
@@ -98,6 +107,19 @@ class RunOptions:
             min=1,
             max=MAX_CONNECTIONS,
             help="Maximum number of connections, each with one message in flight.",
+            rich_help_panel=LOAD,
+        ),
+    ] = None
+    users: Annotated[
+        int | None,
+        typer.Option(
+            "--users",
+            "-u",
+            metavar="NUMBER",
+            min=1,
+            max=MAX_ACCOUNTS,
+            help="As many users, each with a mailbox and a connection of its own: the same as "
+            "--accounts and --concurrent with this number.",
             rich_help_panel=LOAD,
         ),
     ] = None
@@ -158,14 +180,14 @@ class RunOptions:
         str, typer.Option("--to", metavar="ADDRESS", help="Recipient.", rich_help_panel=MESSAGES)
     ] = "recipient@outlook.com"
     recipients: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="NUMBER",
             help="Recipients per message, such as 3 or 1-5. Further recipients are subaddresses of "
-            "--to.",
+            "--to. Default: 1.",
             rich_help_panel=MESSAGES,
         ),
-    ] = "1"
+    ] = None
     size_bytes: Annotated[
         int | None,
         typer.Option(
@@ -304,7 +326,10 @@ class RunOptions:
     no_cleanup: Annotated[
         bool,
         typer.Option(
-            "--no-cleanup", help="Keep the added mailboxes and list them.", rich_help_panel=LOGIN
+            "--no-cleanup/--cleanup",
+            help="Keep what the run made and list it: the added mailboxes, or the directory of a "
+            "private proxy. It is removed otherwise.",
+            rich_help_panel=LOGIN,
         ),
     ] = False
     token_ttl: Annotated[
@@ -404,14 +429,16 @@ class RunOptions:
             "--assert",
             metavar="EXPRESSION",
             help="Condition that the results must meet, such as 'p95<=500ms' or 'lost==0'. Several "
-            "may follow. They replace the rule that every message must succeed. Exit code 2 if "
-            "one is not met.",
+            f"may follow. {_PRESETS}. They replace the rule that every message must succeed. "
+            "Exit code 2 if one is not met.",
             rich_help_panel=REPORT,
         ),
     ] = None
     output: Annotated[
         Path | None,
         typer.Option(
+            "--output",
+            "-o",
             metavar="FILE",
             dir_okay=False,
             help="Write the results to this JSON file. Default: xoauth2-bench-<UTC time>.json.",
@@ -449,6 +476,7 @@ class RunOptions:
         bool,
         typer.Option(
             "--verbose",
+            "-v",
             help="Print each failure when it happens. Never ask for confirmation.",
             rich_help_panel=REPORT,
         ),

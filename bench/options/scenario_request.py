@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _NOT_WITH_FILE = frozenset(
     {
         *("host", "port", "admin_url", "tls", "ca_file", "allow_remote", "state_dir"),
-        *("password", "no_auth", "accounts", "user_prefix", "min_accounts", "no_cleanup"),
+        *("password", "no_auth", "accounts", "users", "user_prefix", "min_accounts"),
     }
 )
 _PASSWORD = "secret"  # noqa: S105 - of mailboxes that log in with tokens; unused
@@ -60,7 +60,10 @@ def applied(
         BenchMailbox(address, request.secret or _PASSWORD) for address in request.plan.mailboxes
     )
     private_options = PrivateProxyOptions(
-        mailboxes=mailboxes, provider=case.provider, limits=case.limits
+        mailboxes=mailboxes,
+        provider=case.provider,
+        limits=case.limits,
+        is_kept=options.no_cleanup,
     )
     return merged, replace(
         request,

@@ -24,10 +24,12 @@ _MAX_ASSERTIONS = 100
 
 # Options in other groups that belong to the load as well; and the one that names the file.
 _MORE = frozenset({"from_emails", "mechanism", "token_ttl", "drain_seconds", "reply_seconds"})
-_NOT = frozenset({"scenario_file", "runs"})
+_NOT = frozenset({"scenario_file", "runs", "users"})
 # Without scenarios that have two runs or their own provider, which the file defines.
 _SCENARIOS = tuple(
-    one.name for one in SCENARIOS.values() if one.name != COMPARE and one.provider is None
+    one.name
+    for one in SCENARIOS.values()
+    if one.name != COMPARE and one.provider is None and one.accounts is None
 )
 
 
@@ -102,7 +104,9 @@ def _without_none(kind: Any) -> Any:  # noqa: ANN401 - a type
 
 
 LoadSection = _load_model()
-_Assertion = Annotated[str, _checked(assertions.parse)]
+_Assertion = Annotated[
+    str, _checked(lambda one: [assertions.parse(each) for each in assertions.expanded([one])])
+]
 
 
 class RelayLimits(BaseModel):

@@ -26,13 +26,14 @@ class Scenario:
     arrival_rate: float | None = None  # messages a second; None: the closed model
     connection: str = "kept"
     sizes: str | None = None  # None: 4 kB
+    recipients: str = "1"
     token_ttl_seconds: float | None = None  # None: an hour
     idle_clients: int = 0
     # Settings of a sandbox: the scenario starts its own proxy and provider, with mailboxes that log
     # in with passwords. None: it suits any relay.
     provider: Mapping[str, object] | None = field(default=None, hash=False)
     limits: Mapping[str, object] = field(default_factory=dict, hash=False)  # of that proxy
-    accounts: int | None = None
+    accounts: int | None = None  # mailboxes to create; None: existing ones
 
     @property
     def amount(self) -> str:
@@ -103,9 +104,38 @@ SCENARIOS: dict[str, Scenario] = {
             concurrent=25,
             sizes="4k:70,100k:25,1m:5",
         ),
+        Scenario(
+            name="mixed",
+            title="Mixed Mail",
+            purpose="sizes, recipients, providers",
+            num_emails=500,
+            concurrent=25,
+            connection="20",
+            sizes="4k:70,100k:25,1m:5",
+            recipients="1-5",
+        ),
+        Scenario(
+            name="reuse",
+            title="Connection Reuse",
+            purpose="20 messages a login",
+            num_emails=1000,
+            concurrent=25,
+            connection="20",
+        ),
+        Scenario(
+            name="users",
+            title="Fifty Users",
+            purpose="50 mailboxes, 10 messages each",
+            num_emails=500,
+            concurrent=50,
+            accounts=50,
+        ),
         _closed(COMPARE, "Before and After", 500, 25, "did a change help?"),
     )
 }
+
+
+OTHER_NAMES = {"refresh-storm": "storm"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,13 +1,14 @@
 """A private proxy: started with a sandbox on free ports, and always ended.
 
-Its state is in a temporary folder that is removed with it.
+Its state is in a temporary folder that is removed with it, or told if it is to be kept.
 """
 
 from __future__ import annotations
 
 import json
+import sys
 import tempfile
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -49,14 +50,19 @@ async def private_proxy(
         StartInterrupted: a signal came first.
     """
     folder = Path(tempfile.mkdtemp(prefix="xoauth2-bench-"))
+    wanted = options or PrivateProxyOptions()
 
     def remove() -> None:
-        remove_folder(folder)
+        if not wanted.is_kept:
+            remove_folder(folder)
+            return
+        with suppress(OSError, ValueError):  # standard error is closed
+            print(f"This directory stays: {folder}", file=sys.stderr, flush=True)  # noqa: T201
 
     interruption.on_abort.append(remove)
     try:
         async with AsyncExitStack() as stack:
-            yield await _started(stack, folder, interruption, options or PrivateProxyOptions())
+            yield await _started(stack, folder, interruption, wanted)
     except ChildError as error:
         raise PrivateProxyError(f"The private {error}") from error
     finally:

@@ -30,6 +30,7 @@ class PrivateProxyOptions:
     mailboxes: tuple[BenchMailbox, ...] = ()  # empty: the four mock mailboxes
     provider: Mapping[str, object] | None = None  # settings of a sandbox; None: the proxy's own
     limits: Mapping[str, object] = field(default_factory=dict)  # per mailbox; with such a sandbox
+    is_kept: bool = False  # its directory is kept and told
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.analysis.assertions import NAMES, Measure, check, parse
+from bench.analysis.assertions import NAMES, Measure, check, expanded, parse
 from tests.support.run_documents import run_document, steady
 
 OPERATORS = {
@@ -205,3 +205,15 @@ def test_the_documents_name_every_figure_that_can_be_asserted() -> None:
         for name in re.findall(r"`([^`]+)`", row.split("|")[1])
     ]
     assert sorted(named) == sorted(NAMES)
+
+
+def test_a_preset_stands_for_its_expressions_in_its_place() -> None:
+    assert expanded(["lost==0", "@default", "failed<=3"]) == [
+        *("lost==0", "success>=95%", "p95<=500ms", "mean<=200ms", "failed<=3")
+    ]
+    assert [parse(one).limit for one in expanded(["@default"])] == [0.95, 0.5, 0.2]
+
+
+def test_a_preset_that_does_not_exist_is_told_with_those_that_do() -> None:
+    with pytest.raises(ValueError, match=r"'@fast'; there is @default"):
+        expanded(["@fast"])
