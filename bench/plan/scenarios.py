@@ -125,7 +125,7 @@ SCENARIOS: dict[str, Scenario] = {
         Scenario(
             name="users",
             title="Fifty Users",
-            purpose="50 mailboxes, 10 messages each",
+            purpose="50 mailboxes, 10 messages each on average",
             num_emails=500,
             concurrent=50,
             accounts=50,

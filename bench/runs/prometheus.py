@@ -1,4 +1,4 @@
-"""Exposes a running run to Prometheus on loopback, from the run's recorder.
+"""Exposes a running run to Prometheus and health checks on loopback, from the run's recorder.
 
 With several processes that is the parent's recorder. The warm-up is not included. A scrape reads
 existing counters, so there is no cost between scrapes.
@@ -18,7 +18,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 
     from aiohttp import web
     from prometheus_client import Metric
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from bench.measurement.recorder import Recorder
     from bench.plan.arrivals import Pace
 
+HEALTHY, DRAINING = "healthy", "draining"  # as the proxy says
 _HOST = "127.0.0.1"
 _SHUTDOWN_SECONDS = 1.0  # for a scrape in progress
 # The buckets' upper limits in microseconds: 0.26 ms to 134 s, doubled each time. Our histogram has
@@ -88,8 +89,14 @@ class RunCollector(Collector):
 
 
 @asynccontextmanager
-async def serving_metrics(port: int | None, collector: Collector) -> AsyncIterator[str]:
-    """Serve /metrics while the context is entered; yield its URL, or "" without a port.
+async def serving_metrics(
+    port: int | None,
+    collector: Collector,
+    health: Callable[[], Mapping[str, object]] = lambda: {"status": HEALTHY},
+) -> AsyncIterator[str]:
+    """Serve /metrics and /health while the context is entered; yield the first URL, or "".
+
+    Without a port nothing is served.
 
     Raises:
         PrometheusPortError: the port cannot be opened.
@@ -106,8 +113,13 @@ async def serving_metrics(port: int | None, collector: Collector) -> AsyncIterat
         headers = {"Content-Type": CONTENT_TYPE_LATEST}
         return web.Response(body=generate_latest(registry), headers=headers)
 
+    async def answer_health(_: web.Request) -> web.Response:
+        body = health()
+        return web.json_response(body, status=200 if body["status"] == HEALTHY else 503)
+
     app = web.Application()
     app.router.add_get("/metrics", answer)
+    app.router.add_get("/health", answer_health)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN_SECONDS)
     await runner.setup()
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import platform
+import time
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -22,11 +23,18 @@ from bench.process.environment import load_averages
 from bench.reconciliation.provider_observer import ProviderObserver
 from bench.runs.load_processes import LoadProcesses, LoadProcessesError
 from bench.runs.logins import logins_of
-from bench.runs.prometheus import PrometheusPortError, RunCollector, serving_metrics
+from bench.runs.prometheus import (
+    DRAINING,
+    HEALTHY,
+    PrometheusPortError,
+    RunCollector,
+    serving_metrics,
+)
 from bench.targets.provisioning import provisioned
 from bench.targets.target import open_target
 from bench.targets.target_request import DEFAULT_ADMIN_URL, TargetError
 from xoauth2_proxy import __version__
+from xoauth2_proxy.health_document import health_document
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -180,6 +188,12 @@ async def _send_all(
 ) -> None:
     pace = request.plan.pace
     collector = RunCollector(recorder, pace, lambda: load.measured_seconds)
+    started_at = time.monotonic()
+
+    def health() -> dict[str, object]:
+        status = DRAINING if interruption.requested.is_set() else HEALTHY
+        accounts = {"enabled": len(request.plan.mailboxes), "disabled": 0}
+        return health_document("xoauth2-bench", status, started_at) | {"accounts": accounts}
 
     def stop() -> None:
         load.stop()
@@ -192,7 +206,7 @@ async def _send_all(
         if interruption.requested.is_set():
             stop()
         async with (
-            serving_metrics(request.prometheus_port, collector) as url,
+            serving_metrics(request.prometheus_port, collector, health) as url,
             progress.following(pace, recorder, lambda: load.measured_seconds),
         ):
             if url:

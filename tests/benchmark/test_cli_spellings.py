@@ -129,7 +129,7 @@ def test_the_load_of_fifty_users_is_a_scenario() -> None:
     assert request.accounts is not None
     assert (request.accounts.count, request.plan.concurrent) == (50, 50)
     assert request.plan.pace.planned == 50 * 10
-    assert SCENARIOS["users"].purpose == "50 mailboxes, 10 messages each"
+    assert SCENARIOS["users"].purpose == "50 mailboxes, 10 messages each on average"
 
 
 @pytest.mark.parametrize(("refused", "code"), [(0, 0), (1, 0), (2, 2)])

@@ -13,9 +13,10 @@ from bench.measurement.recorder import Recorder
 from bench.plan.arrivals import Pace, Rate
 from bench.runs.prometheus import PrometheusPortError, RunCollector, serving_metrics
 from bench.targets.http_client import FetchFailed, fetch
-from tests.benchmark.runs import command, sample, settle
+from tests.benchmark.runs import command, sample, settle, strict_json
 from tests.benchmark.scripted_server import PASSWORD, ScriptedServer, scripted_server
 from tests.support.waiting import until
+from xoauth2_proxy.admin.health import Health
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -97,6 +98,16 @@ async def test_it_is_served_on_loopback_for_as_long_as_the_run_lasts() -> None:
         await fetch(url)
 
 
+async def test_a_run_that_is_being_stopped_is_unhealthy() -> None:
+    collector = RunCollector(Recorder(planned=1), Pace(num_emails=1), lambda: 0.0)
+    status = "healthy"
+    async with serving_metrics(0, collector, lambda: {"status": status}) as url:
+        assert await fetch(url.replace("metrics", "health")) == b'{"status": "healthy"}'
+        status = "draining"
+        with pytest.raises(FetchFailed, match="503"):
+            await fetch(url.replace("metrics", "health"))
+
+
 async def test_without_a_port_nothing_is_served() -> None:
     collector = RunCollector(Recorder(planned=1), Pace(num_emails=1), lambda: 0.0)
     async with serving_metrics(None, collector) as url:
@@ -138,6 +149,10 @@ async def test_a_run_can_be_watched_whatever_the_number_of_processes(
                 return (told, found["xoauth2_bench_in_flight", ""]) == ([10, 0, 0], 4)
 
             await until(is_told)
+            health = strict_json((await fetch(url.replace("metrics", "health"))).decode())
+            assert health.keys() == Health().report().keys()
+            assert (health["status"], health["service"]) == ("healthy", "xoauth2-bench")
+            assert health["accounts"] == {"enabled": 1, "disabled": 0}
             server.released.set()
             code, _, errors = await running.end()
         assert (code, len(server.accepted)) == (0, 30), errors

@@ -10,6 +10,7 @@ import pytest
 from bench.sandbox.settings_document import OVERRIDES, read_settings
 from tests.support.raw_smtp import MAILBOX, RawSmtp
 from tests.support.sandbox import Sandbox
+from xoauth2_proxy.admin.health import Health
 from xoauth2_proxy.sandbox.web.server import HttpServer
 
 if TYPE_CHECKING:
@@ -32,6 +33,15 @@ async def deliver(sandbox: Sandbox, count: int = 1) -> None:
         await client.log_in()
         for _ in range(count):
             assert (await client.deliver(CONTENT)).startswith("250 ")
+
+
+async def test_health_has_the_form_of_the_proxys(http: aiohttp.ClientSession) -> None:
+    async with http.get("/health") as response:
+        assert response.status == 200
+        found = await response.json()
+    assert found.keys() == Health().report().keys() - {"accounts"}  # any mailbox is accepted
+    assert (found["status"], found["service"]) == ("healthy", "xoauth2-sandbox")
+    assert 0 <= found["uptime_seconds"] < 600
 
 
 async def test_messages_are_listed(sandbox: Sandbox, http: aiohttp.ClientSession) -> None:

@@ -6,7 +6,7 @@ import time
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 
-from xoauth2_proxy import __version__
+from xoauth2_proxy.health_document import health_document
 
 
 class Status(StrEnum):
@@ -76,13 +76,8 @@ class Health:
 
     def report(self) -> dict[str, object]:
         """Return the body of `GET /health`."""
-        body: dict[str, object] = {
-            "status": self.status,
-            "service": "xoauth2-proxy",
-            "version": __version__,
-            "uptime_seconds": round(time.monotonic() - self.started_at, 3),
-            "accounts": self.accounts,
-        }
+        body = health_document("xoauth2-proxy", self.status, self.started_at)
+        body["accounts"] = self.accounts
         if self.problem:
             body["problem"] = self.problem
         if self.workers is not None:

@@ -1,18 +1,20 @@
 """Received messages, refusals, counters and settings as JSON.
 
 `GET /messages?after=&limit=&q=`, `GET /messages/{seq}/content`, `DELETE /messages`, `GET /stats`,
-`DELETE /stats/peaks`, `GET /refusals?before=&limit=`, `GET /settings`.
+`DELETE /stats/peaks`, `GET /refusals?before=&limit=`, `GET /settings`, `GET /health`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
+from xoauth2_proxy.health_document import health_document
 from xoauth2_proxy.sandbox.web.mime_view import subject_of
 from xoauth2_proxy.sandbox.web.server import refusal
 
@@ -42,6 +44,12 @@ class JsonApi:
 
     def routes(self) -> Iterator[web.RouteDef]:
         """Return the routes to serve."""
+        started_at = time.monotonic()
+
+        async def health(_: web.Request) -> web.Response:
+            return web.json_response(health_document("xoauth2-sandbox", "healthy", started_at))
+
+        yield web.get("/health", health)
         yield web.get("/messages", self._list)
         yield web.delete("/messages", self._delete)
         yield web.get("/messages/{seq:[0-9]{1,18}}/content", self._content)
