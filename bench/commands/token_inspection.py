@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokens
 
-_SHOWN_CHARACTERS = 8  # of a foreign token, and no more than a quarter of it
+TOKEN_TYPE = "Bearer"  # noqa: S105 - RFC 6750: what XOAUTH2 and OAUTHBEARER take, and no other
+_SHOWN_CHARACTERS = 8  # of a shortened token, and no more than a quarter of it
 _MAX_CLAIMS = 50
 _JWT = re.compile(r"eyJ[\w-]*\.([\w-]+)\.[\w-]*\Z", re.ASCII)  # behind a prefix, if there is one
 _BEARER = re.compile(r"auth=Bearer ([!-~]+)\x01\x01\Z", re.ASCII)
@@ -75,19 +76,49 @@ class TokenReading:
         expires_at = _number(self.claims.get("exp"))
         return None if expires_at is None else round(expires_at - time.time(), 3)
 
+    @property
+    def lifetime_seconds(self) -> float | None:
+        """The time from its issue to its expiry; None if it does not state both."""
+        began, ends = _number(self.claims.get("iat")), _number(self.claims.get("exp"))
+        return None if began is None or ends is None else round(ends - began, 3)
+
+    @property
+    def scope(self) -> str | None:
+        """What it permits (RFC 9068 §2.2.3; Microsoft's scp, or roles); None if it does not say."""
+        for name in ("scope", "scp", "roles"):
+            value = self.claims.get(name)
+            words = [one for one in (value if isinstance(value, list) else [value]) if one]
+            if words and all(isinstance(one, str) for one in words):
+                return " ".join(map(str, words))
+        return None
+
+    @property
+    def provider(self) -> str | None:
+        """Whose it is, or looks like: gmail, outlook or its issuer; None if nothing tells."""
+        issuer = self.claims.get("iss")
+        if self.is_ours or self.token.startswith(("ya29.", "EwA")):
+            return looks_like(self.token)
+        return issuer if isinstance(issuer, str) else None
+
     def shown(self) -> str:
-        """Return the token, if it is ours; otherwise its first characters and its length."""
-        if self.is_ours:
-            return self.token
+        """Return the token, if it is ours; otherwise shortened."""
+        return self.token if self.is_ours else self.shortened()
+
+    def shortened(self) -> str:
+        """Return the token's first characters and its length."""
         length = len(self.token)
         beginning = self.token[: min(_SHOWN_CHARACTERS, length // 4)]
         return f"{beginning}… ({length} characters)"
 
     def to_json(self) -> dict[str, object]:
-        """Return the whole reading for a JSON document."""
+        """Return the whole record for a JSON document."""
         return {
-            "token": self.shown(),
+            "token": self.shortened(),
             "token_characters": len(self.token),
+            "type": TOKEN_TYPE,
+            "provider": self.provider,
+            "scope": self.scope,
+            "lifetime_seconds": self.lifetime_seconds,
             "is_valid": self.is_valid,
             "reason": self.reason,
             "mailbox": self.mailbox,

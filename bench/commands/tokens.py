@@ -1,7 +1,7 @@
 """`xoauth2-bench tokens`: lists, shows, mints and verifies the sandbox's access tokens.
 
 Any user who can read the state directory's key can mint one; only the sandbox accepts it.
-I1: no token is printed whole unless that key signed it.
+I1: no token is printed whole unless that key signed it, and `show` shortens those as well.
 
 Exit codes: 0 done, or every token is valid; 1 one is not; 2 incorrect usage, or no usable key.
 """
@@ -137,9 +137,10 @@ def show(
     ttl_seconds: TtlOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show the claims and remaining lifetime of tokens.
+    """Show the record of tokens: type, provider, scope, lifetime and claims.
 
-    For a mailbox, the token is a new one. -: read tokens from standard input, one per line.
+    Tokens are shortened; mint prints them whole. For a mailbox, the token is a new one. -: read
+    tokens from standard input, one per line.
     """
     names = [one for one in what if _MAILBOX.fullmatch(one)]
     given = _given([one for one in what if one not in names]) if len(names) < len(what) else []
@@ -285,17 +286,27 @@ def _somebody_but(mailbox: str) -> str:
 
 
 def _described(reading: TokenReading) -> str:
-    lines = [_verdict(reading), f"  token       {reading.shown()}"]
-    if reading.issued_at:
-        lines.append(f"  issued at   {reading.issued_at}")
-    if reading.expires_at:
-        lines.append(f"  expires at  {reading.expires_at}")
-    # JSON escapes control characters, which protects the terminal.
+    lifetime = reading.lifetime_seconds
+    record = {
+        "token": reading.shortened(),
+        "type": token_inspection.TOKEN_TYPE,
+        "provider": _harmless(reading.provider),
+        "scope": _harmless(reading.scope),
+        "lifetime": None if lifetime is None else f"{lifetime:g} s",
+        "issued at": reading.issued_at,
+        "expires at": reading.expires_at,
+    }
+    lines = [f"  {name:<10}  {value or 'not stated'}" for name, value in record.items()]
     lines += [
-        f"  {json.dumps(name[:40])[1:-1]:<10}  {json.dumps(value)}"
+        f"  {_harmless(name[:40]):<10}  {json.dumps(value)}"
         for name, value in reading.claims.items()
     ]
-    return "\n".join(lines)
+    return "\n".join([_verdict(reading), *lines])
+
+
+def _harmless(text: str | None) -> str:
+    """Return the text with control characters escaped, as JSON does; "" for None."""
+    return json.dumps(text)[1:-1] if text is not None else ""
 
 
 def _verdict(reading: TokenReading) -> str:

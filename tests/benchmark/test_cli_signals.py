@@ -116,19 +116,25 @@ async def test_ctrl_c_at_the_question(tmp_path: Path) -> None:
         os.close(terminal)
 
 
-@pytest.mark.parametrize("runs", [1, 2])
-async def test_ctrl_c_in_the_pause_of_compare(tmp_path: Path, runs: int) -> None:
+@pytest.mark.parametrize(
+    ("runs", "number"), [(1, signal.SIGINT), (2, signal.SIGINT), (1, signal.SIGTERM)]
+)
+async def test_a_signal_in_the_pause_of_compare_writes_what_there_is(
+    tmp_path: Path, runs: int, number: signal.Signals
+) -> None:
     keyboard, terminal = os.openpty()
     try:
         async with scripted_server() as server:
             arguments = ("--port", str(server.port), *FOUR_IN_FLIGHT, "--scenario", "compare")
-            several = (*arguments, "--runs", str(runs), "--output", "run.json")
+            several = (*arguments, "--runs", str(runs), "-o", "run.json", "--html", "run.html")
             async with command(tmp_path, *several, stdin=terminal) as running:
                 await running.error_text("press ENTER")
-                running.process.send_signal(signal.SIGINT)
+                running.process.send_signal(number)
                 code, out, _ = await running.end()
-        assert (code, len(server.accepted)) == (130, 100 * runs)
+        assert (code, len(server.accepted)) == (128 + number, 100 * runs)
         assert "COMPARISON" not in out
+        assert "Success rate:    100 %" in out
+        assert "</html>" in (tmp_path / "run.html").read_text()
         names = ["run.json"] if runs == 1 else ["run-before1.json", "run-before2.json"]
         assert sorted(name for name in os.listdir(tmp_path) if name.endswith(".json")) == names
         for name in names:

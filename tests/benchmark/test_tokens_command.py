@@ -59,7 +59,9 @@ def test_list_has_the_mock_mailboxes_and_any_name_given(state: Path) -> None:
 
 def test_show_makes_a_token_for_a_mailbox_and_says_what_is_in_it(state: Path) -> None:
     (shown,) = lines(ran(state, "show", MAILBOX, "--ttl", "3600", "--json"))
-    assert MockTokens(key_of(state)).verify(shown["token"]) == MAILBOX
+    assert shown["token"] == f"ya29.eyJ… ({shown['token_characters']} characters)"
+    record = ("type", "provider", "scope", "lifetime_seconds")
+    assert [shown[name] for name in record] == ["Bearer", "gmail", None, 3600]
     assert (shown["mailbox"], shown["is_valid"], shown["reason"]) == (MAILBOX, True, "")
     assert 3000 < shown["seconds_left"] <= 3600
     assert shown["claims"]["sub"] == MAILBOX
@@ -69,10 +71,45 @@ def test_show_makes_a_token_for_a_mailbox_and_says_what_is_in_it(state: Path) ->
     assert '"someone@example.org"' in text
 
 
-def test_an_expired_token_of_ours_is_shown_whole_with_how_long_ago(state: Path) -> None:
+def test_show_prints_the_whole_record_and_no_token_whole(state: Path) -> None:
+    (token,) = minted(state)
+    text = ran(state, "show", token).stdout
+    assert token not in text
+    assert token[9:] not in text
+    found = dict(line.split(maxsplit=1) for line in text.splitlines()[1:6])
+    assert found == {
+        "token": f"ya29.eyJ… ({len(token)} characters)",
+        "type": "Bearer",
+        "provider": "gmail",
+        "scope": "not stated",
+        "lifetime": "3600 s",
+    }
+
+
+@pytest.mark.parametrize(
+    ("claims", "scope"),
+    [
+        ({"scope": "https://mail.google.com/"}, "https://mail.google.com/"),
+        ({"scp": "SMTP.Send offline_access"}, "SMTP.Send offline_access"),
+        ({"roles": ["SMTP.SendAsApp", "Mail.Send"]}, "SMTP.SendAsApp Mail.Send"),
+        ({"scope": 7, "roles": []}, None),
+    ],
+)
+def test_show_tells_what_a_providers_token_says_of_its_scope_and_issuer(
+    state: Path, claims: dict[str, object], scope: str | None
+) -> None:
+    issuer = {"iss": "https://sts.example.com/", "iat": 100, "exp": 3700}
+    token = jwt.encode({**issuer, **claims}, b"k" * 32)
+    minted(state)
+    (shown,) = lines(ran(state, "show", token, "--json"))
+    assert (shown["scope"], shown["provider"]) == (scope, "https://sts.example.com/")
+    assert shown["lifetime_seconds"] == 3600
+
+
+def test_an_expired_token_of_ours_is_shown_with_how_long_ago(state: Path) -> None:
     (token,) = minted(state, "--expired")
     (shown,) = lines(ran(state, "show", token, "--json"))
-    assert (shown["token"], shown["reason"]) == (token, "expired")
+    assert shown["reason"] == "expired"
     assert shown["seconds_left"] < 0
 
 
