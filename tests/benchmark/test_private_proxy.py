@@ -12,6 +12,7 @@ from bench.process import child_process as module
 from bench.process.child_process import StartInterrupted
 from bench.process.interruption import Interruption
 from bench.targets.private_proxy import PrivateProxyError, private_proxy
+from bench.targets.target_request import PrivateProxyOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -157,3 +158,21 @@ async def test_ending_at_once_kills_it(install: Callable[..., Path], tmp_path: P
         assert not os.listdir(tmp_path / "temporary")
     assert is_gone(pid)
     assert not interruption.on_abort
+
+
+@pytest.mark.parametrize("is_at_once", [False, True])
+async def test_a_directory_that_is_kept_stays_and_is_told(
+    install: Callable[..., Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    is_at_once: bool,
+) -> None:
+    pid = install(second=f"write({READY!r})")
+    interruption = Interruption()
+    async with private_proxy(interruption, PrivateProxyOptions(is_kept=True)):
+        if is_at_once:  # as a second signal does
+            for callback in reversed(interruption.on_abort):
+                callback()
+    assert is_gone(pid)
+    (name,) = os.listdir(tmp_path / "temporary")
+    assert f"This directory stays: {tmp_path}/temporary/{name}\n" in capsys.readouterr().err

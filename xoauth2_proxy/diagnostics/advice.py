@@ -22,6 +22,7 @@ class Advice:
     remedy: str
     source: str
     provider: str = ""
+    mark: str = ""
     is_for_provider_alone: bool = False
 
     def remedy_for(self, mailbox: str) -> str:
@@ -34,12 +35,17 @@ class Advice:
             return False
         if self.is_for_provider_alone and provider != self.provider:
             return False
-        return all(any(_occurs(one, words) for one in part.split(" | ")) for part in self.says)
+        is_marked = not self.mark or provider == self.provider or _has_one_of(self.mark, words)
+        return is_marked and all(_has_one_of(part, words) for part in self.says)
 
 
 def normalised(text: str) -> str:
     """Return the words of `text` in lower case, with single spaces; dots stay in numbers."""
     return f" {' '.join(_WORD.findall(text[:_MAX_TEXT].lower()))} "
+
+
+def _has_one_of(phrases: str, words: str) -> bool:
+    return any(_occurs(one, words) for one in phrases.split(" | "))
 
 
 def _occurs(phrase: str, words: str) -> bool:
