@@ -260,7 +260,13 @@ def _prepare(environment: Environment, **_: object) -> None:
     if options is None or isinstance(environment.runner, MasterRunner):
         return  # a master sends nothing
     try:
-        _POSTS[environment] = Post(request_of(_options(options)))
+        request = request_of(_options(options))
+        if request.accounts is not None:
+            raise typer.BadParameter(
+                f"{options.scenario} creates mailboxes, and Locust uses those that there are.",
+                param_hint="--scenario",
+            )
+        _POSTS[environment] = Post(request)
     except typer.BadParameter as error:
         hint = f"{error.param_hint}: " if error.param_hint else ""
         raise SystemExit(f"{hint}{error.message}") from None

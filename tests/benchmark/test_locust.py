@@ -198,6 +198,10 @@ async def test_a_locustfile_of_ones_own_uses_the_user(tmp_path: Path) -> None:
         (("--host", "http://127.0.0.1:25", "--no-auth"), "not a mail server's address"),
         (("--host", "smtp://127.0.0.1:1", "--no-auth"), "Nothing listens at 127.0.0.1:1"),
         (("--host", "smtp://127.0.0.1:1"), "is required, with --password"),
+        (
+            ("--host", "smtp://127.0.0.1:1", "--use-mock-tokens", "--scenario", "users"),
+            "users creates mailboxes",
+        ),
     ],
 )
 async def test_what_cannot_be_measured_is_said_in_words(
