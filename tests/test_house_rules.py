@@ -11,13 +11,13 @@ import pytest
 from typer.testing import CliRunner
 
 from bench import cli as bench_cli
-from bench.sandbox.profiles import PROFILES
 from tests.support import module_map
 from xoauth2_proxy.accounts.refresher_info import BUILT_IN_REFRESHERS
 from xoauth2_proxy.cli import cli
 from xoauth2_proxy.config import ConfigSource, Overrides
 from xoauth2_proxy.sandbox.behaviour import ProviderProfile
 from xoauth2_proxy.sandbox.faults import Action, Step, TokenAction
+from xoauth2_proxy.sandbox.profiles import PROFILES
 
 ROOT = Path(__file__).parent.parent
 TRACKED = [

@@ -48,8 +48,8 @@ def flat(found: Mapping[str, object]) -> dict[str, object]:
 def summary(found: Mapping[str, object]) -> str:
     """Return the settings in one line: `outlook, rtt 80 ms, faults: end:drop:rate=0.01`."""
     # With pydantic behind them, they would be half of a run's start.
-    from bench.sandbox.profiles import PROFILES
     from xoauth2_proxy.sandbox.behaviour import ProviderProfile
+    from xoauth2_proxy.sandbox.profiles import PROFILES
     from xoauth2_proxy.sandbox.provider_settings import TokenEndpointSettings
 
     behaviour, endpoint = (

@@ -22,14 +22,14 @@ from typer.core import TyperCommand
 from bench.commands.refusal_log import RefusalLog
 from bench.options import duration
 from bench.options.dataclass_options import single_command
+from bench.options.fault_syntax import FAULT_FORM, fault_document, fault_words, override
 from bench.process.open_files import raise_open_file_limit
 from bench.process.server_process import run, stop_signal, write_ready_file
-from bench.sandbox.fault_syntax import FAULT_FORM, fault_document, fault_words, override
-from bench.sandbox.settings_document import OVERRIDES, describe, fault_from, read_settings
-from bench.sandbox.token_sandbox import TokenSandbox
 from xoauth2_proxy.sandbox.behaviour import ProviderProfile
 from xoauth2_proxy.sandbox.mock_mailboxes import PLAIN_REFRESH_TOKEN
 from xoauth2_proxy.sandbox.provider_settings import ProviderSettings, Rotation
+from xoauth2_proxy.sandbox.settings_document import OVERRIDES, describe, fault_from, read_settings
+from xoauth2_proxy.sandbox.token_sandbox import TokenSandbox
 
 _SMTP_PORT = 2600  # where the proxy's mock accounts look for it
 _HTTP_PORT = 2601

@@ -19,8 +19,8 @@ from bench.client.login import Mechanism
 from bench.options import request_builder
 from bench.options.run_options import RunOptions
 from bench.options.scenario_schema import ScenarioDocument
-from bench.sandbox.settings_document import read_settings
 from bench.targets.private_provider import asks_token_endpoint
+from xoauth2_proxy.sandbox.settings_document import read_settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

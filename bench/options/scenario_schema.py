@@ -17,7 +17,7 @@ from bench.analysis import assertions
 from bench.options.run_options import CLIENTS, LOAD, MESSAGES, RunOptions
 from bench.plan.scenarios import COMPARE, SCENARIOS
 from bench.plan.workloads import ConnectionReuse, Recipients, Sizes
-from bench.sandbox.settings_document import document_schema
+from xoauth2_proxy.sandbox.settings_document import document_schema
 
 _STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 _MAX_ASSERTIONS = 100

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import bench
-from bench.sandbox.settings_document import read_settings
 from tests.benchmark.scripted_server import PASSWORD, ScriptedServer, scripted_server
 from tests.support.sandbox import Sandbox
 from tests.support.waiting import PATIENCE_SECONDS, until
+from xoauth2_proxy.sandbox.settings_document import read_settings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping

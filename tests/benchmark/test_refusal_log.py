@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from bench.commands.refusal_log import MAX_LINES, RefusalLog
-from bench.sandbox.settings_document import document_schema
 from xoauth2_proxy.sandbox.faults import Action, Step, TokenAction
 from xoauth2_proxy.sandbox.refusals import Refusals
+from xoauth2_proxy.sandbox.settings_document import document_schema
 
 
 def test_a_load_of_refusals_is_counted_instead_of_said() -> None:

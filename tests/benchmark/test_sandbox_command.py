@@ -11,10 +11,10 @@ import aiohttp
 import aiosmtplib
 import pytest
 
-from bench.sandbox.settings_document import OVERRIDES
 from tests.benchmark.runs import command, invoked, outcome
 from tests.support.waiting import PATIENCE_SECONDS
 from xoauth2_proxy.sandbox.faults import Action, Step, TokenAction
+from xoauth2_proxy.sandbox.settings_document import OVERRIDES
 from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokens
 
 if TYPE_CHECKING:

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 import pytest
 import uvloop
 
-from bench.sandbox.settings_document import read_settings
 from tests.support.raw_smtp import MAILBOX, RawSmtp
 from tests.support.sandbox import Sandbox
 from tests.support.waiting import PATIENCE_SECONDS
 from xoauth2_proxy.accounts.accounts import TlsMode
 from xoauth2_proxy.sandbox.faults import Step
 from xoauth2_proxy.sandbox.mock_mailboxes import MOCK_MAILBOXES
+from xoauth2_proxy.sandbox.settings_document import read_settings
 from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokens
 
 if TYPE_CHECKING:

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 import aiohttp
 import pytest
 
-from bench.sandbox.settings_document import read_settings
-from bench.sandbox.token_factory import TokenKind
 from tests.support.raw_smtp import MAILBOX, RawSmtp, xoauth2
 from tests.support.sandbox import Sandbox, reply_fault
 from xoauth2_proxy.sandbox.behaviour import Behaviour, ProviderProfile
 from xoauth2_proxy.sandbox.faults import Action, Fault, FaultScript, Step
 from xoauth2_proxy.sandbox.mock_mailboxes import MOCK_MAILBOXES
 from xoauth2_proxy.sandbox.provider_settings import ProviderSettings
+from xoauth2_proxy.sandbox.settings_document import read_settings
+from xoauth2_proxy.sandbox.tokens.token_factory import TokenKind
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

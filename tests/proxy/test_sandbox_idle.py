@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from bench.sandbox.settings_document import read_settings
 from tests.support.raw_smtp import RawSmtp
 from tests.support.sandbox import Sandbox
 from tests.support.waiting import until
 from xoauth2_proxy.sandbox.faults import Action, Fault, Step
+from xoauth2_proxy.sandbox.settings_document import read_settings
 
 if TYPE_CHECKING:
     from pathlib import Path

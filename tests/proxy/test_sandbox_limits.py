@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.sandbox.settings_document import read_settings
 from tests.support.raw_smtp import MAILBOX, RawSmtp
 from tests.support.sandbox import Sandbox
 from xoauth2_proxy.sandbox import limits as limits_module
@@ -20,6 +19,7 @@ from xoauth2_proxy.sandbox.counters import Counters
 from xoauth2_proxy.sandbox.dialects import DIALECTS
 from xoauth2_proxy.sandbox.limits import ProviderLimits, Window
 from xoauth2_proxy.sandbox.mock_mailboxes import MOCK_MAILBOXES
+from xoauth2_proxy.sandbox.settings_document import read_settings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bench.sandbox.profiles import PROFILES
-from bench.sandbox.settings_document import describe, read_settings
 from tests.support.raw_smtp import MAILBOX, RawSmtp, xoauth2
 from tests.support.sandbox import Sandbox, reply_fault
 from xoauth2_proxy.accounts.accounts import TlsMode
@@ -19,7 +17,9 @@ from xoauth2_proxy.sandbox.behaviour import Behaviour, ProviderProfile
 from xoauth2_proxy.sandbox.dialects import DIALECTS, encode_reply
 from xoauth2_proxy.sandbox.faults import Fault, FaultScript, Step
 from xoauth2_proxy.sandbox.message_store import MessageStore
+from xoauth2_proxy.sandbox.profiles import PROFILES
 from xoauth2_proxy.sandbox.provider_state import ProviderState
+from xoauth2_proxy.sandbox.settings_document import describe, read_settings
 from xoauth2_proxy.sandbox.smtp.session import Session
 from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokens
 

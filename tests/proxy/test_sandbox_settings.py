@@ -7,9 +7,7 @@ from dataclasses import fields
 
 import pytest
 
-from bench.sandbox.fault_syntax import FAULT_FORM, fault_document, override
-from bench.sandbox.profiles import PROFILES
-from bench.sandbox.settings_document import OVERRIDES, document_schema, fault_from, read_settings
+from bench.options.fault_syntax import FAULT_FORM, fault_document, override
 from tests.support.sandbox import reply_fault
 from xoauth2_proxy.accounts.accounts import TlsMode
 from xoauth2_proxy.sandbox.behaviour import Behaviour, ProviderProfile, RefusalPoint
@@ -20,7 +18,14 @@ from xoauth2_proxy.sandbox.faults import (
     TokenAction,
     TokenFault,
 )
+from xoauth2_proxy.sandbox.profiles import PROFILES
 from xoauth2_proxy.sandbox.provider_settings import ProviderSettings, Rotation
+from xoauth2_proxy.sandbox.settings_document import (
+    OVERRIDES,
+    document_schema,
+    fault_from,
+    read_settings,
+)
 
 read = read_settings
 

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import pytest
 
-from bench.sandbox.settings_document import read_settings
 from tests.support.raw_smtp import MAILBOX, RawSmtp
 from tests.support.sandbox import Sandbox
 from tests.support.waiting import PATIENCE_SECONDS, until
 from xoauth2_proxy.sandbox.faults import TokenAction, TokenFault
 from xoauth2_proxy.sandbox.mock_mailboxes import MOCK_MAILBOXES, PLAIN_REFRESH_TOKEN
+from xoauth2_proxy.sandbox.settings_document import read_settings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

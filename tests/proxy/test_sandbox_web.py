@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import pytest
 
-from bench.sandbox.settings_document import OVERRIDES, read_settings
 from tests.support.raw_smtp import MAILBOX, RawSmtp
 from tests.support.sandbox import Sandbox
 from xoauth2_proxy.admin.health import Health
+from xoauth2_proxy.sandbox.settings_document import OVERRIDES, read_settings
 from xoauth2_proxy.sandbox.web.server import HttpServer
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bench.sandbox.settings_document import read_settings
 from tests.support.documents import one_account, upstream_at
 from tests.support.relay import MAILBOX, Relay
 from tests.support.sandbox import Sandbox
+from xoauth2_proxy.sandbox.settings_document import read_settings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bench.sandbox.settings_document import read_settings
 from tests.support.documents import upstream_at
 from tests.support.proxy_process import ProxyProcess
 from tests.support.relay import MAILBOX, PASSWORD
 from tests.support.sandbox import Sandbox
 from xoauth2_proxy.sandbox.faults import TokenAction, TokenFault
 from xoauth2_proxy.sandbox.mock_mailboxes import PLAIN_REFRESH_TOKEN
+from xoauth2_proxy.sandbox.settings_document import read_settings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -6,11 +6,11 @@ import asyncio
 from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
-from bench.sandbox.token_sandbox import TokenSandbox
 from xoauth2_proxy.accounts.accounts import TlsMode
 from xoauth2_proxy.sandbox import app
 from xoauth2_proxy.sandbox.faults import Action, Fault, Step
 from xoauth2_proxy.sandbox.message_store import Message, MessageStore
+from xoauth2_proxy.sandbox.token_sandbox import TokenSandbox
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

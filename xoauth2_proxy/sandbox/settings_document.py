@@ -10,9 +10,9 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Discriminator, Field, Tag, TypeAdapter, ValidationError
 
-from bench.sandbox.profiles import PROFILES
 from xoauth2_proxy.sandbox.behaviour import STRICT, Behaviour, ProviderProfile, shown
 from xoauth2_proxy.sandbox.faults import MAX_FAULTS, Fault, TokenFault
+from xoauth2_proxy.sandbox.profiles import PROFILES
 from xoauth2_proxy.sandbox.provider_settings import (
     MAX_SEED,
     ProviderSettings,

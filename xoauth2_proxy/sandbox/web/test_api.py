@@ -13,10 +13,10 @@ from typing import Annotated, TypeVar
 from aiohttp import web
 from pydantic import BaseModel, Field, ValidationError
 
-from bench.sandbox.settings_document import fault_from
-from bench.sandbox.token_factory import TokenFactory, TokenKind
 from xoauth2_proxy.sandbox.behaviour import STRICT
 from xoauth2_proxy.sandbox.faults import Fault, TokenFault
+from xoauth2_proxy.sandbox.settings_document import fault_from
+from xoauth2_proxy.sandbox.tokens.token_factory import TokenFactory, TokenKind
 from xoauth2_proxy.sandbox.tokens.token_verifier import TokenVerifier, TooManyRevoked
 from xoauth2_proxy.sandbox.web.server import refusal
 

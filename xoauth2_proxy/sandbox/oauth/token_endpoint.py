@@ -17,19 +17,19 @@ from urllib.parse import unquote_plus
 
 from aiohttp import web
 
-from bench.sandbox.token_factory import GrantEnded, TokenKind
 from xoauth2_proxy.sandbox.faults import TokenAction, TokenFault
 from xoauth2_proxy.sandbox.refusals import format_address
+from xoauth2_proxy.sandbox.tokens.token_factory import GrantEnded, TokenKind
 from xoauth2_proxy.sandbox.tokens.token_verifier import TooManyRevoked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from bench.sandbox.token_factory import TokenFactory
     from xoauth2_proxy.sandbox.counters import Counters
     from xoauth2_proxy.sandbox.faults import FaultScript
     from xoauth2_proxy.sandbox.provider_settings import TokenEndpointSettings
     from xoauth2_proxy.sandbox.refusals import Refusals
+    from xoauth2_proxy.sandbox.tokens.token_factory import TokenFactory
 
 _HANG_SECONDS = 600.0
 _UNCACHED = {"Cache-Control": "no-store", "Pragma": "no-cache"}  # RFC 6749 §5.1

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bench.sandbox.test_api import TestApi
-from bench.sandbox.token_endpoint import TokenEndpoint
-from bench.sandbox.token_factory import TokenFactory
 from xoauth2_proxy.sandbox.app import Sandbox
 from xoauth2_proxy.sandbox.faults import Fault, FaultScript, TokenFault
+from xoauth2_proxy.sandbox.oauth.token_endpoint import TokenEndpoint
 from xoauth2_proxy.sandbox.state_directory import load_signing_key
+from xoauth2_proxy.sandbox.tokens.token_factory import TokenFactory
+from xoauth2_proxy.sandbox.web.test_api import TestApi
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

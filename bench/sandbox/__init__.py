@@ -1,1 +1,0 @@
-"""What `xoauth2-bench sandbox` adds to the proxy's sandbox: tokens over HTTP, and their faults."""

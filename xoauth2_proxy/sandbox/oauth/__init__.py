@@ -1,0 +1,1 @@
+"""The sandbox as an authorization server: sign-in, consent, tokens. RFC 6749, OpenID Connect."""
