@@ -9,7 +9,6 @@ import json
 import os
 import shlex
 import sys
-import tomllib
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -25,11 +24,17 @@ from bench.options.dataclass_options import single_command
 from bench.options.fault_syntax import FAULT_FORM, fault_document, fault_words, override
 from bench.process.open_files import raise_open_file_limit
 from bench.process.server_process import run, stop_signal, write_ready_file
+from xoauth2_proxy.sandbox.app import Sandbox
 from xoauth2_proxy.sandbox.behaviour import ProviderProfile
 from xoauth2_proxy.sandbox.mock_mailboxes import PLAIN_REFRESH_TOKEN
 from xoauth2_proxy.sandbox.provider_settings import ProviderSettings, Rotation
-from xoauth2_proxy.sandbox.settings_document import OVERRIDES, describe, fault_from, read_settings
-from xoauth2_proxy.sandbox.token_sandbox import TokenSandbox
+from xoauth2_proxy.sandbox.settings_document import (
+    OVERRIDES,
+    describe,
+    fault_from,
+    read_document,
+    read_settings,
+)
 
 _SMTP_PORT = 2600  # where the proxy's mock accounts look for it
 _HTTP_PORT = 2601
@@ -242,13 +247,9 @@ def _document(file: Path | None) -> dict[str, object]:
     if file is None:
         return {"overrides": {"max_connections": _MAX_CONNECTIONS}}
     try:
-        text = file.read_text(encoding="utf-8")
-        document = tomllib.loads(text) if file.suffix == ".toml" else json.loads(text)
-    except (OSError, ValueError) as error:
-        raise typer.BadParameter(f"{file}: {error}", param_hint="--settings") from None
-    if not isinstance(document, dict):
-        raise typer.BadParameter(f"{file} holds no object", param_hint="--settings")
-    return document
+        return read_document(file)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--settings") from None
 
 
 def _read(document: dict[str, object]) -> ProviderSettings:
@@ -301,7 +302,7 @@ def _accept_seconds(text: str | None) -> dict[str, object]:
 
 async def _serve(options: _SandboxOptions) -> None:
     stop = stop_signal()
-    provider = TokenSandbox(
+    provider = Sandbox(
         options.state_dir,
         options.settings,
         smtp_port=options.smtp_port,
@@ -332,7 +333,7 @@ async def _serve(options: _SandboxOptions) -> None:
         await stop.wait()
 
 
-def _welcome(options: _SandboxOptions, provider: TokenSandbox, tokens: dict[str, str]) -> None:
+def _welcome(options: _SandboxOptions, provider: Sandbox, tokens: dict[str, str]) -> None:
     host, port = provider.smtp_address
     tls = provider.behaviour.tls.value
     url = provider.http_url
@@ -354,7 +355,7 @@ def _welcome(options: _SandboxOptions, provider: TokenSandbox, tokens: dict[str,
     print("\n".join(lines), flush=True)  # noqa: T201
 
 
-def _client_line(options: _SandboxOptions, provider: TokenSandbox) -> str:
+def _client_line(options: _SandboxOptions, provider: Sandbox) -> str:
     """Return a command line that sends a message to this sandbox."""
     host, port = provider.smtp_address
     tls = provider.behaviour.tls.value

@@ -499,7 +499,7 @@ async def test_a_good_token_can_be_taken_for_a_bad_one(
     tmp_path: Path, profile: ProviderProfile, action: Action
 ) -> None:
     document = {"profile": profile.value, "overrides": {"refusal_seconds": 0.02}}
-    sandbox = Sandbox(tmp_path, read_settings(document), mints_tokens=True)
+    sandbox = Sandbox(tmp_path, read_settings(document))
     async with sandbox, RawSmtp(sandbox) as client, aiohttp.ClientSession() as http:
         await client.begin()
         wanted = {"mailbox": MAILBOX, "kind": BAD_TOKENS[action].value}

@@ -279,7 +279,7 @@ def test_the_newest_thousand_are_kept() -> None:
 @pytest.fixture
 async def sandbox(tmp_path: Path) -> AsyncIterator[Sandbox]:
     settings = ProviderSettings(behaviour=Behaviour(max_connections=1))
-    async with Sandbox(tmp_path, settings, mints_tokens=True) as sandbox:
+    async with Sandbox(tmp_path, settings) as sandbox:
         yield sandbox
 
 

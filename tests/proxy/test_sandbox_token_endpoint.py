@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import json
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +28,7 @@ def bench(
     folder: Path, faults: list[dict[str, object]] | None = None, **endpoint: object
 ) -> Sandbox:
     document = {"token_endpoint": endpoint, "faults": faults or []}
-    return Sandbox(folder, read_settings(document), mints_tokens=True)
+    return Sandbox(folder, read_settings(document))
 
 
 @pytest.fixture
@@ -309,10 +308,3 @@ async def test_a_web_page_gets_no_token(sandbox: Sandbox) -> None:
     assert (status, body) == (403, {"error": "not from a web page"})
     status, _, _ = await ask(sandbox, {"Host": "example.com"}, **form)
     assert status == 403
-
-
-async def test_a_sandbox_that_is_no_test_bench_has_no_token_endpoint(tmp_path: Path) -> None:
-    async with Sandbox(tmp_path) as sandbox, aiohttp.ClientSession(sandbox.http_url) as session:
-        for path in ("/oauth/token", "/test/tokens", "/test/faults"):
-            async with session.post(path, data=json.dumps({})) as response:
-                assert response.status == 404

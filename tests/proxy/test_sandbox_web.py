@@ -241,7 +241,7 @@ async def test_settings_are_shown_as_files_hold_them(tmp_path: Path) -> None:
 
 
 async def test_faults_of_later_are_shown_too(tmp_path: Path) -> None:
-    async with Sandbox(tmp_path, mints_tokens=True) as sandbox:
+    async with Sandbox(tmp_path) as sandbox:
         assert (await settings_of(sandbox.http_url))["faults"] == []
         added = [
             {"step": "rcpt", "action": "delay", "seconds": 1.5, "matching": "^<c@d>"},

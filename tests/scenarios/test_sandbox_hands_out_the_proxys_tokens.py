@@ -37,7 +37,7 @@ SETTINGS = {
 @pytest.fixture
 async def sandbox(tmp_path: Path) -> AsyncIterator[Sandbox]:
     settings = read_settings(SETTINGS)
-    async with Sandbox(tmp_path / "sandbox", settings, mints_tokens=True) as sandbox:
+    async with Sandbox(tmp_path / "sandbox", settings) as sandbox:
         yield sandbox
 
 

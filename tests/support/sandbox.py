@@ -10,13 +10,8 @@ from xoauth2_proxy.accounts.accounts import TlsMode
 from xoauth2_proxy.sandbox import app
 from xoauth2_proxy.sandbox.faults import Action, Fault, Step
 from xoauth2_proxy.sandbox.message_store import Message, MessageStore
-from xoauth2_proxy.sandbox.token_sandbox import TokenSandbox
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from aiohttp import web
-
     from xoauth2_proxy.sandbox.counters import Counters
     from xoauth2_proxy.sandbox.provider_state import ProviderState
 
@@ -79,11 +74,10 @@ class WaitingStore(MessageStore):
 
 
 @dataclass(eq=False)
-class Sandbox(TokenSandbox):
-    """A sandbox whose arrivals can be waited for; with `mints_tokens`, it issues tokens."""
+class Sandbox(app.Sandbox):
+    """A sandbox whose arrivals can be waited for."""
 
     _: KW_ONLY
-    mints_tokens: bool = False
     tls: TlsMode | Literal["starttls", "implicit", "none"] | None = None  # None: as in the settings
     withhold: frozenset[str] = frozenset()  # more EHLO keywords that are not offered
 
@@ -145,11 +139,6 @@ class Sandbox(TokenSandbox):
             if connection._hold is not None:
                 connection._hold.cancel()
                 connection._release()
-
-    def _routes(self, provider: ProviderState) -> Iterator[web.RouteDef]:
-        if self.mints_tokens:
-            return super()._routes(provider)
-        return app.Sandbox._routes(self, provider)
 
     @property
     def _started(self) -> ProviderState:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 from xoauth2_proxy.accounts.accounts import Limits, TlsMode, Upstream
 from xoauth2_proxy.accounts.oauth_client import MICROSOFT_AUTHORITY, OAuthClient
-from xoauth2_proxy.accounts.providers import Provider
+from xoauth2_proxy.accounts.providers import SANDBOX, SANDBOX_CLIENT_ID, Provider
 from xoauth2_proxy.accounts.refresher_info import MOCK
+from xoauth2_proxy.accounts.sandbox_addresses import SandboxAddresses, last_known
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -72,12 +73,19 @@ _OUTLOOK = Provider(
 
 
 def built_in_providers(state_dir: Path) -> dict[str, Provider]:
-    """Return the built-in providers by name; the mock one trusts the sandbox's authority."""
+    """Return the built-in providers by name.
+
+    Those of the sandbox trust its authority, and look for it where it was started last.
+    """
+    addresses = last_known(state_dir) or SandboxAddresses()
     mock = Provider(
         name="mock",
         refresher=MOCK,
         upstream=Upstream(
-            "localhost", 2600, TlsMode.STARTTLS, state_dir.absolute() / "sandbox" / "ca.pem"
+            addresses.host,
+            addresses.smtp_port,
+            TlsMode.STARTTLS,
+            state_dir.absolute() / "sandbox" / "ca.pem",
         ),
         limits=Limits(  # the sandbox: so wide that no benchmark measures them
             max_connections=50,
@@ -87,7 +95,17 @@ def built_in_providers(state_dir: Path) -> dict[str, Provider]:
             wait_seconds=_WAIT_SECONDS,
         ),
     )
-    known = (_GMAIL, *_microsoft(), *_others(), blank_provider("oidc", "oidc"), mock)
+    sandbox = replace(
+        mock,
+        name=SANDBOX,
+        refresher="oidc",
+        built_in_client=OAuthClient(
+            client_id=SANDBOX_CLIENT_ID,
+            issuer=addresses.http_url,
+            scopes=("openid", "email", "offline_access"),
+        ),
+    )
+    known = (_GMAIL, *_microsoft(), *_others(), blank_provider("oidc", "oidc"), mock, sandbox)
     return {provider.name: provider for provider in known}
 
 

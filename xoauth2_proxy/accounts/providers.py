@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from xoauth2_proxy.accounts.accounts import Limits, TlsMode, Upstream
 from xoauth2_proxy.accounts.oauth_client import GrantType, OAuthClient
-from xoauth2_proxy.accounts.refresher_info import BUILT_IN_REFRESHERS, RefresherInfo
+from xoauth2_proxy.accounts.refresher_info import BUILT_IN_REFRESHERS, MOCK, RefresherInfo
 from xoauth2_proxy.network import is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+SANDBOX = "sandbox"  # the provider whose mailboxes sign in at the sandbox
+SANDBOX_CLIENT_ID = "xoauth2-proxy"  # the client that the sandbox always knows; it is public
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +56,15 @@ class Provider:
         if "scopes" not in written and client.grant_type is GrantType.CLIENT_CREDENTIALS:
             client = replace(client, scopes=self.application_scopes)
         return client
+
+    def is_left_to_sandbox(self, client: OAuthClient) -> bool:
+        """Return whether an account with this client signs in at the sandbox, or needs no sign-in.
+
+        An issuer that is written is another server.
+        """
+        if self.refresher == MOCK:
+            return True
+        return self.name == SANDBOX and client.issuer == self.built_in_client.issuer
 
     def faults_of_use(self, upstream: Upstream, limits: Limits) -> Iterator[tuple[str, str]]:
         """Yield what may not be done here: TLS left out, or the provider's own cap exceeded."""

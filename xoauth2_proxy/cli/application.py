@@ -93,9 +93,17 @@ def serve(  # noqa: PLR0913 - one parameter an option
     sandbox_http_port: Annotated[
         int,
         port_option(
-            "Port of the sandbox's page, which shows the messages that it received.", "any free one"
+            "Port of the sandbox's pages, which show what it received and sign its mailboxes in.",
+            "the one before, or any free one",
         ),
     ] = 0,
+    sandbox_settings: Annotated[
+        Path | None,
+        typer.Option(
+            help="Settings of the sandbox (JSON or TOML): profile, limits, faults, tokens.",
+            metavar="FILE",
+        ),
+    ] = None,
     tls_cert: Annotated[
         Path | None,
         typer.Option(
@@ -168,8 +176,10 @@ def serve(  # noqa: PLR0913 - one parameter an option
     context.obj = GlobalOptions(config, state_dir, overrides)
     if context.invoked_subcommand is not None:
         return
-    if (sandbox_port or sandbox_http_port) and not sandbox:
-        raise typer.BadParameter("--sandbox-port and --sandbox-http-port need --sandbox")
+    if (sandbox_port or sandbox_http_port or sandbox_settings) and not sandbox:
+        raise typer.BadParameter(
+            "--sandbox-port, --sandbox-http-port and --sandbox-settings need --sandbox"
+        )
     gc.disable()  # all that is imported stays: to look through it for garbage would take a while
     from xoauth2_proxy.cli import configured
     from xoauth2_proxy.service import runner
@@ -185,6 +195,7 @@ def serve(  # noqa: PLR0913 - one parameter an option
         sandbox=sandbox,
         sandbox_smtp_port=sandbox_port,
         sandbox_http_port=sandbox_http_port,
+        sandbox_settings=sandbox_settings,
         loop=loop,
         ready_file=ready_file,
         is_quiet=log_format is log.LogFormat.JSON,

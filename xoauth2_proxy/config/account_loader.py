@@ -166,7 +166,7 @@ class AccountLoader:
         for note in client_warnings(account.oauth, provider):
             self._notes[f"{provider.name} {note}"] += 1
         is_placed = is_written(section.upstream) or provider.is_upstream_written
-        if provider.refresher == MOCK and not is_placed:
+        if provider.is_left_to_sandbox(account.oauth) and not is_placed:
             self.sandbox_accounts.add(account.key)
 
 

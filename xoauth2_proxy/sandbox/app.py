@@ -9,20 +9,24 @@ from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path  # noqa: TC003 - a dataclass field's type
 from typing import TYPE_CHECKING, Self
 
+from xoauth2_proxy.accounts.sandbox_addresses import SandboxAddresses
 from xoauth2_proxy.network import is_loopback
 from xoauth2_proxy.sandbox.behaviour import ProviderProfile
 from xoauth2_proxy.sandbox.certificate_authority import CertificateAuthority
 from xoauth2_proxy.sandbox.faults import Fault, FaultScript, TokenFault
 from xoauth2_proxy.sandbox.message_store import MessageStore
+from xoauth2_proxy.sandbox.oauth.token_endpoint import TokenEndpoint
 from xoauth2_proxy.sandbox.provider_settings import ProviderSettings
 from xoauth2_proxy.sandbox.provider_state import ProviderState
 from xoauth2_proxy.sandbox.refusals import format_address
 from xoauth2_proxy.sandbox.smtp.server import SmtpServer
 from xoauth2_proxy.sandbox.state_directory import load_signing_key
 from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokens
+from xoauth2_proxy.sandbox.tokens.token_factory import TokenFactory
 from xoauth2_proxy.sandbox.web.json_api import JsonApi
 from xoauth2_proxy.sandbox.web.pages import MessagePages
 from xoauth2_proxy.sandbox.web.server import HttpServer
+from xoauth2_proxy.sandbox.web.test_api import TestApi
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,7 +38,7 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False)
 class Sandbox:
-    """A mail provider on loopback: SMTP with XOAUTH2, and HTTP to see what was received.
+    """A mail provider on loopback: SMTP with XOAUTH2, and HTTP for tokens, pages and tests.
 
     `tokens`, `ca_file`, `smtp_address` and `http_url` are set once `start` has returned. It may be
     started again after `stop`: on the same ports, with the same messages and faults.
@@ -49,6 +53,7 @@ class Sandbox:
     host: str = "127.0.0.1"
     smtp_port: int = 0  # 0: any free one
     http_port: int | None = 0  # None: no HTTP
+    preferred_http_port: int = 0  # where `http_port` is 0: this one, if it is free
 
     smtp_address: tuple[str, int] = field(init=False)
     http_url: str = field(init=False, default="")  # without a slash at the end; "": no HTTP
@@ -63,11 +68,14 @@ class Sandbox:
         self.received = MessageStore()
         self.behaviour = self.settings.behaviour
         self._faults: FaultScript[Fault] = FaultScript(self.settings.seed)
+        self._token_faults: FaultScript[TokenFault] = FaultScript(self.settings.seed)
         for fault in self.settings.faults:
             self.add_fault(fault)
         self._provider: ProviderState | None = None
         self._smtp_server: SmtpServer | None = None
         self._http_server: HttpServer | None = None
+        self._factory: TokenFactory | None = None
+        self._endpoint: TokenEndpoint | None = None
 
     async def start(self) -> None:
         """Listen."""
@@ -84,19 +92,33 @@ class Sandbox:
         self.smtp_address = await self._smtp_server.start(self.host, self.smtp_port)
         self.smtp_port = self.smtp_address[1]
         if self.http_port is not None:
-            self._http_server = HttpServer(self._routes(self._provider))
             try:
-                address = await self._http_server.start(self.host, self.http_port)
+                await self._start_http(self._provider, self.http_port)
             except BaseException:
                 await self.stop()
                 raise
-            self.http_port = address[1]
-            self.http_url = f"http://{format_address(address)}"
+
+    async def _start_http(self, provider: ProviderState, port: int) -> None:
+        for one in dict.fromkeys((port or self.preferred_http_port, port)):
+            self._http_server = HttpServer(self._routes(provider))
+            try:
+                address = await self._http_server.start(self.host, one)
+            except OSError:
+                if one == port:
+                    raise
+            else:
+                self.http_port = address[1]
+                self.http_url = f"http://{format_address(address)}"
+                break
+        host, smtp_port = self.smtp_address
+        SandboxAddresses(host, smtp_port, self.http_url).write(self.state_dir)
 
     async def stop(self) -> None:
         """Stop listening and abort every connection; bounded in time."""
         http_server, self._http_server = self._http_server, None
         smtp_server, self._smtp_server = self._smtp_server, None
+        if self._endpoint is not None:
+            self._endpoint.end()  # requests that hang
         try:
             if http_server is not None:
                 await http_server.stop()
@@ -123,18 +145,21 @@ class Sandbox:
 
         Raises `ValueError`: there are 1000 already.
         """
-        if isinstance(fault, Fault):
+        if isinstance(fault, TokenFault):
+            self._token_faults.add(fault)
+        else:
             self._faults.add(fault)
 
     def clear_faults(self) -> None:
         """Remove all faults. A session that has stalled stays stalled."""
         self._faults.clear()
+        self._token_faults.clear()
 
     def as_document(self) -> dict[str, object]:
         """Return its present settings, without the clients' ids and secrets."""
         return {
             "behaviour": self.behaviour.as_document(),
-            "faults": [fault.as_document() for fault in self._scripted_faults()],
+            "faults": [fault.as_document() for fault in (*self._faults, *self._token_faults)],
             "token_endpoint": self.settings.token_endpoint.as_document(),
             "seed": self.settings.seed,
         }
@@ -142,6 +167,12 @@ class Sandbox:
     def _routes(self, provider: ProviderState) -> Iterator[web.RouteDef]:
         yield from JsonApi(provider, self.as_document).routes()
         yield from MessagePages(provider.received, provider.refusals).routes()
-
-    def _scripted_faults(self) -> Iterator[Fault | TokenFault]:
-        return iter(self._faults)
+        settings, verifier = self.settings.token_endpoint, provider.verifier
+        if self._factory is None:
+            key = load_signing_key(self.state_dir)
+            self._factory = TokenFactory(verifier, key, settings.rotation)
+        self._endpoint = TokenEndpoint(
+            settings, self._factory, self._token_faults, provider.counters, provider.refusals
+        )
+        yield from self._endpoint.routes()
+        yield from TestApi(self.add_fault, self.clear_faults, verifier, self._factory).routes()

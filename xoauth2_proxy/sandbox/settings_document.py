@@ -4,8 +4,10 @@ Scenario files contain such a document as an object.
 """
 
 import json
+import tomllib
 from collections.abc import Mapping
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, Discriminator, Field, Tag, TypeAdapter, ValidationError
@@ -84,6 +86,37 @@ def read_settings(document: object, where: str = "") -> ProviderSettings:
         token_endpoint=read.token_endpoint,
         seed=read.seed,
     )
+
+
+def read_document(file: Path) -> dict[str, object]:
+    """Return the document of a settings file, JSON or TOML by its name.
+
+    Raises `ValueError`: it cannot be read, or holds no object; the text names the file.
+    """
+    try:
+        text = file.read_text(encoding="utf-8")
+        document = tomllib.loads(text) if file.suffix == ".toml" else json.loads(text)
+    except OSError as error:
+        raise ValueError(f"{file} cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file}: {error}") from None
+    if not isinstance(document, dict):
+        raise ValueError(f"{file} holds no object")
+    return document
+
+
+def read_settings_file(file: Path | None) -> ProviderSettings:
+    """Return the settings of a file; without one, the usual settings.
+
+    Raises `ValueError`: the file cannot be read or is invalid; the text says where.
+    """
+    if file is None:
+        return ProviderSettings()
+    document = read_document(file)
+    try:
+        return read_settings(document)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from None
 
 
 def fault_from(document: object) -> Fault | TokenFault:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from xoauth2_proxy import log
 from xoauth2_proxy.accounts.accounts import Accounts, TlsMode, Upstream
+from xoauth2_proxy.accounts.providers import SANDBOX
 from xoauth2_proxy.admin.health import Health
 from xoauth2_proxy.background_tasks import BackgroundTasks
 from xoauth2_proxy.config import needs_restart
@@ -58,13 +59,21 @@ class Addresses:
 
 
 @dataclass(frozen=True, slots=True)
+class EmbeddedSandbox:
+    """Where the accounts of the sandbox that runs inside the proxy find it."""
+
+    upstream: Upstream
+    issuer: str
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerResources:
     """What one worker of several shares with the others."""
 
     sockets: Sequence[socket.socket]  # already listening
     slots: WorkerSlots
     client_counts: ClientCounter
-    sandbox: Upstream | None  # the embedded sandbox, which the parent runs
+    sandbox: EmbeddedSandbox | None  # which the parent runs
 
 
 class App:
@@ -81,7 +90,7 @@ class App:
         self._config = config
         self._components = components
         self._sandbox = sandbox
-        self._sandbox_upstream = shared.sandbox if shared is not None else None
+        self._embedded = shared.sandbox if shared is not None else None
         self._shared = shared
         self.metrics = Metrics()
         self.health = Health(account_states(config))
@@ -127,7 +136,7 @@ class App:
 
     async def _start(self) -> Addresses:
         if self._sandbox is not None:
-            self._sandbox_upstream = await start_sandbox(self._sandbox, self.health)
+            self._embedded = await start_sandbox(self._sandbox, self.health)
         async with self._reloading:  # a parent may send a newer configuration
             await self._use(self._config)
         listener = self._listener = await self._make_listener()
@@ -178,7 +187,7 @@ class App:
 
     async def _use(self, config: Config) -> None:
         refreshers = await asyncio.to_thread(self._components.refreshers, config)
-        accounts = with_sandbox_upstream(config, self._sandbox_upstream)
+        accounts = with_sandbox(config, self._embedded)
         await self._accounts.replace(accounts)
         self._config = config
         self._authenticator.use(refreshers)
@@ -246,14 +255,20 @@ def account_states(config: Config) -> dict[str, int]:
     return {"enabled": len(config.accounts), "disabled": config.disabled_accounts}
 
 
-def with_sandbox_upstream(config: Config, upstream: Upstream | None) -> tuple[Account, ...]:
-    """Return the accounts, with the sandbox, if any, as the upstream of mock accounts."""
-    if upstream is None:
+def with_sandbox(config: Config, sandbox: EmbeddedSandbox | None) -> tuple[Account, ...]:
+    """Return the accounts; those that are left to the sandbox use it, if there is one."""
+    if sandbox is None:
         return config.accounts
-    return tuple(
-        replace(account, upstream=upstream) if account.key in config.sandbox_accounts else account
-        for account in config.accounts
-    )
+
+    def placed(account: Account) -> Account:
+        if account.key not in config.sandbox_accounts:
+            return account
+        oauth = account.oauth
+        if account.provider == SANDBOX:
+            oauth = replace(oauth, issuer=sandbox.issuer)
+        return replace(account, upstream=sandbox.upstream, oauth=oauth)
+
+    return tuple(map(placed, config.accounts))
 
 
 def in_force(old: Config, new: Config) -> Config:
@@ -280,8 +295,8 @@ def warn_of_changes(old: Config, new: Config) -> None:
         _log.warning("%s", warning)
 
 
-async def start_sandbox(sandbox: Sandbox | None, health: Health) -> Upstream | None:
-    """Start the embedded sandbox, if there is one; return it as an upstream.
+async def start_sandbox(sandbox: Sandbox | None, health: Health) -> EmbeddedSandbox | None:
+    """Start the embedded sandbox, if there is one.
 
     Raises `OSError`, `ValueError`.
     """
@@ -294,7 +309,8 @@ async def start_sandbox(sandbox: Sandbox | None, health: Health) -> Upstream | N
         await sandbox.start()
     host, port = sandbox.smtp_address
     health.sandbox = {"smtp": f"{host}:{port}", "http": sandbox.http_url}
-    return Upstream(host, port, TlsMode.STARTTLS, sandbox.ca_file)
+    upstream = Upstream(host, port, TlsMode.STARTTLS, sandbox.ca_file)
+    return EmbeddedSandbox(upstream, sandbox.http_url)
 
 
 def _greeting_name(hostname: str) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from xoauth2_proxy import __version__, log
+from xoauth2_proxy.accounts.sandbox_addresses import last_known
 from xoauth2_proxy.errors import ConfigError
 from xoauth2_proxy.files import default_state_dir
 from xoauth2_proxy.sandbox.mock_mailboxes import MOCK_MAILBOXES
@@ -43,7 +44,8 @@ class Run:
     source: ConfigSource  # the source of `config`, for reading it again
     sandbox: bool = False
     sandbox_smtp_port: int = 0  # 0: any free port
-    sandbox_http_port: int = 0
+    sandbox_http_port: int = 0  # 0: the last one, or any free one
+    sandbox_settings: Path | None = None  # None: the usual settings
     loop: EventLoop = EventLoop.AUTO
     ready_file: Path | None = None
     is_quiet: bool = False  # print no welcome
@@ -103,15 +105,22 @@ class CannotStart(Exception):
 
 
 def embedded_sandbox(settings: Run) -> Sandbox | None:
-    """Return the sandbox to run, or None; its modules are imported only if needed."""
+    """Return the sandbox to run, or None; its modules are imported only if needed.
+
+    Raises `ValueError`: its settings are wrong.
+    """
     if not settings.sandbox:
         return None
     from xoauth2_proxy.sandbox.app import Sandbox
+    from xoauth2_proxy.sandbox.settings_document import read_settings_file
 
+    known = last_known(settings.state_dir)
     return Sandbox(
         settings.state_dir,
+        read_settings_file(settings.sandbox_settings),
         smtp_port=settings.sandbox_smtp_port,
         http_port=settings.sandbox_http_port,
+        preferred_http_port=known.http_port if known else 0,
     )
 
 

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     import socket
     from pathlib import Path
 
-    from xoauth2_proxy.accounts.accounts import Upstream
     from xoauth2_proxy.config import Config
     from xoauth2_proxy.log import LogFormat, LogLevel
+    from xoauth2_proxy.service.app import EmbeddedSandbox
     from xoauth2_proxy.service.runner import Run
 
 # Blocked in a worker from its start until it can handle them.
@@ -56,7 +56,7 @@ class Setup:
     number: int  # of the worker, from 0
     sockets: tuple[int, ...]  # the descriptors of the listening sockets
     directory: Path  # for this run of the proxy, private
-    sandbox: Upstream | None  # the embedded sandbox, which the parent runs
+    sandbox: EmbeddedSandbox | None  # which the parent runs
 
 
 class Channel:

@@ -28,7 +28,7 @@ from xoauth2_proxy.service.app import (
     own_hostname,
     start_sandbox,
     warn_of_changes,
-    with_sandbox_upstream,
+    with_sandbox,
 )
 from xoauth2_proxy.submission.acceptor import listening_sockets
 from xoauth2_proxy.upstream.connector import Connector
@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Iterator
 
-    from xoauth2_proxy.accounts.accounts import Upstream
     from xoauth2_proxy.config import Config
+    from xoauth2_proxy.service.app import EmbeddedSandbox
     from xoauth2_proxy.service.runner import Run
     from xoauth2_proxy.workers.channel import Logging
 
@@ -71,7 +71,7 @@ class Parent:
         self._logging = logging
         self._timing = timing or SupervisionTiming()
         self._sandbox = runner.embedded_sandbox(settings)
-        self._sandbox_upstream: Upstream | None = None
+        self._embedded: EmbeddedSandbox | None = None
         self._components = settings.components()
         self._reloading = asyncio.Lock()
         self._sockets: list[socket.socket] = []
@@ -114,7 +114,7 @@ class Parent:
         host, port = config.listener.host, config.listener.port
         with explain_listen_error("mail clients", host, port, LISTENER_OPTIONS):
             self._sockets = await asyncio.to_thread(listening_sockets, host, port)
-        self._sandbox_upstream = await start_sandbox(self._sandbox, self.health)
+        self._embedded = await start_sandbox(self._sandbox, self.health)
         self._connector.hostname = await asyncio.to_thread(own_hostname)
         dependencies = AdminDependencies(
             reload=self.reload,
@@ -158,7 +158,7 @@ class Parent:
             number=number,
             sockets=tuple(listening.fileno() for listening in self._sockets),
             directory=self._directory.path,
-            sandbox=self._sandbox_upstream,
+            sandbox=self._embedded,
         )
 
     async def reload(self) -> None:
@@ -192,7 +192,7 @@ class Parent:
         """Use a configuration in this process."""
         refreshers = await asyncio.to_thread(self._components.refreshers, config)
         self.health.accounts = account_states(config)
-        accounts = with_sandbox_upstream(config, self._sandbox_upstream)
+        accounts = with_sandbox(config, self._embedded)
         self._tokens.use(refreshers, accounts)
         self._connector.forget_authorities()
         if self._admin is not None:

@@ -1,7 +1,4 @@
-"""The API for test suites: it mints, explains and revokes tokens, and adds faults.
-
-Neither the proxy nor the sandbox that runs inside it has this.
-"""
+"""The API for test suites: it mints, explains and revokes tokens, and adds faults."""
 
 # Annotations are read by pydantic, so they stay real objects here.
 import json
