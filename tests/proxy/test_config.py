@@ -662,7 +662,7 @@ PROBLEMS: dict[str, tuple[object, str, str]] = {
     "a name that others give a provider": (
         [account(provider="office365")],
         "accounts[0].provider",
-        "outlook-china, outlook-gcc-high, outlook-personal, sandbox, yahoo, yandex; did you mean outlook?",
+        "outlook-personal, sandbox, yahoo, yandex; did you mean outlook?",
     ),
     "a misspelled provider": (
         [account(provider="gmial")],
