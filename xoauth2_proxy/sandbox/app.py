@@ -5,6 +5,7 @@ It listens on loopback only.
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path  # noqa: TC003 - a dataclass field's type
 from typing import TYPE_CHECKING, Self
@@ -15,13 +16,14 @@ from xoauth2_proxy.sandbox.behaviour import ProviderProfile
 from xoauth2_proxy.sandbox.certificate_authority import CertificateAuthority
 from xoauth2_proxy.sandbox.faults import Fault, FaultScript, TokenFault
 from xoauth2_proxy.sandbox.message_store import MessageStore
-from xoauth2_proxy.sandbox.oauth.token_endpoint import TokenEndpoint
-from xoauth2_proxy.sandbox.provider_settings import ProviderSettings
+from xoauth2_proxy.sandbox.oauth.authorization_server import AuthorizationServer
+from xoauth2_proxy.sandbox.provider_settings import ProviderSettings, SigningAlgorithm
 from xoauth2_proxy.sandbox.provider_state import ProviderState
 from xoauth2_proxy.sandbox.refusals import format_address
 from xoauth2_proxy.sandbox.smtp.server import SmtpServer
 from xoauth2_proxy.sandbox.state_directory import load_signing_key
 from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokens
+from xoauth2_proxy.sandbox.tokens.signing import Signer
 from xoauth2_proxy.sandbox.tokens.token_factory import TokenFactory
 from xoauth2_proxy.sandbox.web.json_api import JsonApi
 from xoauth2_proxy.sandbox.web.pages import MessagePages
@@ -29,8 +31,6 @@ from xoauth2_proxy.sandbox.web.server import HttpServer
 from xoauth2_proxy.sandbox.web.test_api import TestApi
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from aiohttp import web
 
     from xoauth2_proxy.sandbox.refusals import Refusals
@@ -74,19 +74,21 @@ class Sandbox:
         self._provider: ProviderState | None = None
         self._smtp_server: SmtpServer | None = None
         self._http_server: HttpServer | None = None
-        self._factory: TokenFactory | None = None
-        self._endpoint: TokenEndpoint | None = None
+        self._routes: list[web.RouteDef] = []  # those of HTTP, once it was started
+        self._authorization_server: AuthorizationServer | None = None
 
     async def start(self) -> None:
         """Listen."""
         authority = CertificateAuthority.load_or_create(self.state_dir)
         self.ca_file = authority.ca_file
         if self._provider is None:
-            key = load_signing_key(self.state_dir)
-            is_outlook = self.behaviour.dialect is ProviderProfile.OUTLOOK
-            self.tokens = MockTokens(key, is_like_microsofts=is_outlook)
+            self.tokens = await asyncio.to_thread(self._make_tokens)
             self._provider = ProviderState(
-                self.behaviour, self.tokens, self.received, self._faults, self.settings.seed
+                self.behaviour.in_force(),
+                self.tokens,
+                self.received,
+                self._faults,
+                self.settings.seed,
             )
         self._smtp_server = SmtpServer(self._provider, authority.server_context())
         self.smtp_address = await self._smtp_server.start(self.host, self.smtp_port)
@@ -98,9 +100,29 @@ class Sandbox:
                 await self.stop()
                 raise
 
+    def _make_tokens(self) -> MockTokens:
+        settings, key = self.settings.token_endpoint, load_signing_key(self.state_dir)
+        signer = None
+        match settings.algorithm:
+            case SigningAlgorithm.HS256:
+                signer = Signer.with_secret(settings.secret.encode() or key)
+            case SigningAlgorithm.RS256 | SigningAlgorithm.ES256:
+                signer = Signer.with_key_pair(settings.algorithm, self.state_dir)
+        return MockTokens(
+            key,
+            is_like_microsofts=self.behaviour.dialect is ProviderProfile.OUTLOOK,
+            signer=signer,
+            leeway_seconds=settings.leeway_seconds,
+            clock_skew_seconds=settings.clock_skew_seconds,
+        )
+
     async def _start_http(self, provider: ProviderState, port: int) -> None:
+        if self._authorization_server is None:
+            self._prepare_http(provider)
+        assert self._authorization_server is not None  # noqa: S101 - made just now
+        self._authorization_server.begin()
         for one in dict.fromkeys((port or self.preferred_http_port, port)):
-            self._http_server = HttpServer(self._routes(provider))
+            self._http_server = HttpServer(self._routes)
             try:
                 address = await self._http_server.start(self.host, one)
             except OSError:
@@ -108,7 +130,7 @@ class Sandbox:
                     raise
             else:
                 self.http_port = address[1]
-                self.http_url = f"http://{format_address(address)}"
+                self.tokens.issuer = self.http_url = f"http://{format_address(address)}"
                 break
         host, smtp_port = self.smtp_address
         SandboxAddresses(host, smtp_port, self.http_url).write(self.state_dir)
@@ -117,8 +139,8 @@ class Sandbox:
         """Stop listening and abort every connection; bounded in time."""
         http_server, self._http_server = self._http_server, None
         smtp_server, self._smtp_server = self._smtp_server, None
-        if self._endpoint is not None:
-            self._endpoint.end()  # requests that hang
+        if self._authorization_server is not None:
+            self._authorization_server.end()
         try:
             if http_server is not None:
                 await http_server.stop()
@@ -164,15 +186,17 @@ class Sandbox:
             "seed": self.settings.seed,
         }
 
-    def _routes(self, provider: ProviderState) -> Iterator[web.RouteDef]:
-        yield from JsonApi(provider, self.as_document).routes()
-        yield from MessagePages(provider.received, provider.refusals).routes()
+    def _prepare_http(self, provider: ProviderState) -> None:
+        """Make what is served by HTTP; it stays the same when the sandbox is started again."""
+        key = load_signing_key(self.state_dir)
         settings, verifier = self.settings.token_endpoint, provider.verifier
-        if self._factory is None:
-            key = load_signing_key(self.state_dir)
-            self._factory = TokenFactory(verifier, key, settings.rotation)
-        self._endpoint = TokenEndpoint(
-            settings, self._factory, self._token_faults, provider.counters, provider.refusals
+        factory = TokenFactory(verifier, key, settings.rotation)
+        self._authorization_server = AuthorizationServer(
+            settings, provider, factory, self._token_faults, self.state_dir
         )
-        yield from self._endpoint.routes()
-        yield from TestApi(self.add_fault, self.clear_faults, verifier, self._factory).routes()
+        self._routes = [
+            *JsonApi(provider, self.as_document).routes(),
+            *MessagePages(provider.received, provider.refusals).routes(),
+            *self._authorization_server.routes(),
+            *TestApi(self.add_fault, self.clear_faults, verifier, factory).routes(),
+        ]

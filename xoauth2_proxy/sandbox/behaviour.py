@@ -3,6 +3,7 @@
 One definition gives the types, their bounds and the published schema.
 """
 
+from dataclasses import replace
 from enum import StrEnum
 from typing import Annotated
 
@@ -84,6 +85,11 @@ class Behaviour:
         strict=False,
         description="Where a connection beyond that limit is refused.",
     )
+    rate_limits: bool = Field(
+        default=True,
+        description="Apply the limits of logins, messages, recipients and token requests in a "
+        "minute and in a day.",
+    )
     messages_per_minute: Count = Field(default=0, description="Messages of a mailbox in a minute.")
     is_excess_delayed: bool = Field(
         default=False, description="Accept messages beyond that rate, but delay each."
@@ -117,6 +123,18 @@ class Behaviour:
             raise ValueError("accept_p99_seconds is smaller than accept_seconds, the median")
         if self.accept_p99_seconds and not self.accept_seconds:
             raise ValueError("accept_p99_seconds needs accept_seconds, the median")
+
+    def in_force(self) -> "Behaviour":
+        """Return the behaviour without the rates that are switched off."""
+        if self.rate_limits:
+            return self
+        return replace(
+            self,
+            messages_per_minute=0,
+            messages_per_day=0,
+            recipients_per_day=0,
+            logins_per_minute=0,
+        )
 
     def as_document(self) -> dict[str, object]:
         """Return every setting by name, as in the `overrides` of a settings file."""

@@ -137,7 +137,10 @@ def describe(behaviour: Behaviour) -> list[tuple[str, str, str]]:
     rows = []
     for name, setting in TypeAdapter(Behaviour).json_schema()["properties"].items():
         value = getattr(behaviour, name)
-        if value and not (name in _PERIODS and value == setting["default"]):
+        if name == "rate_limits":
+            if not value:
+                rows.append((name, shown(value), str(setting["description"])))
+        elif value and not (name in _PERIODS and value == setting["default"]):
             rows.append((name, shown(value), str(setting["description"])))
     return rows
 

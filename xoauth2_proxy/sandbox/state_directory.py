@@ -1,4 +1,4 @@
-"""The sandbox's part of the state directory, and the signing key of mock tokens in it."""
+"""The sandbox's part of the state directory, with its keys."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from xoauth2_proxy.files import written_beside
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 KEY_BYTES = 32  # RFC 7518 §3.2: at least the digest's size
@@ -29,15 +30,24 @@ def load_signing_key(state_dir: Path) -> bytes:
     Processes that race to create it get the same key. Raises `ValueError`: the file exists and is
     too short to be a key.
     """
-    path = sandbox_directory(state_dir) / "signing-key"
-    if not path.exists():
-        # FileExistsError: another process was first, and its key is used.
-        with (
-            contextlib.suppress(FileExistsError),
-            written_beside(path, secrets.token_bytes(KEY_BYTES), 0o600) as temporary,
-        ):
-            os.link(temporary, path)
-    key = path.read_bytes()
+    key = load_or_create(state_dir, "signing-key", lambda: secrets.token_bytes(KEY_BYTES))
     if len(key) < KEY_BYTES:
+        path = sandbox_directory(state_dir) / "signing-key"
         raise ValueError(f"{path} is too short to be a signing key; delete it to get a new one")
     return key
+
+
+def load_or_create(state_dir: Path, name: str, create: Callable[[], bytes]) -> bytes:
+    """Return a file of the sandbox's directory, with what `create` returns if there is none.
+
+    Processes that race to create it get the same octets.
+    """
+    path = sandbox_directory(state_dir) / name
+    if not path.exists():
+        # FileExistsError: another process was first, and its file is used.
+        with (
+            contextlib.suppress(FileExistsError),
+            written_beside(path, create(), 0o600) as temporary,
+        ):
+            os.link(temporary, path)
+    return path.read_bytes()

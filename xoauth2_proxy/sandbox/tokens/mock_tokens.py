@@ -6,21 +6,15 @@ others. Only the sandbox accepts them, so they are worth nothing outside this ma
 
 from __future__ import annotations
 
-import json
 import secrets
 import time
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-from joserfc import jws, jwt
-from joserfc.errors import BadSignatureError, JoseError
-from joserfc.jwk import OctKey
+from xoauth2_proxy.sandbox.tokens.signing import BadSignature, Signer, algorithm_of
 
-from xoauth2_proxy.sandbox.state_directory import KEY_BYTES
-
-_ALGORITHM = "HS256"
-# An unknown token may contain anything, such as JSON that is nested too deeply.
-_MALFORMED = (JoseError, ValueError, TypeError, KeyError, OverflowError, RecursionError)
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 ISSUER = "xoauth2-proxy-sandbox"
 _AUDIENCE = "smtp"
@@ -29,51 +23,6 @@ _MICROSOFT_PREFIX = "EwAoA8l6BAAURNvFLcaAUzrq"
 _PREFIXES = dict.fromkeys(("gmail.com", "googlemail.com"), _GOOGLE_PREFIX) | dict.fromkeys(
     ("outlook.com", "hotmail.com", "live.com", "msn.com"), _MICROSOFT_PREFIX
 )
-
-
-class BadSignature(ValueError):
-    """The claims are signed with another key, or were altered."""
-
-
-class Signer:
-    """Signs and verifies claims with one key."""
-
-    __slots__ = ("_key",)
-
-    def __init__(self, key: bytes) -> None:
-        if len(key) < KEY_BYTES:
-            raise ValueError(f"the signing key needs at least {KEY_BYTES} octets")
-        self._key = OctKey.import_key(key)
-
-    def sign(self, claims: dict[str, Any]) -> str:
-        """Return the signed token."""
-        return jwt.encode({"alg": _ALGORITHM}, claims, self._key)
-
-    def verify(self, token: str, audience: str) -> dict[str, Any]:
-        """Return the claims of a token that is meant for `audience`; its end is not looked at.
-
-        Raises:
-            BadSignature: the token is not signed with this key.
-            ValueError: it is no signed token, or meant for another audience.
-        """
-        try:
-            claims = jwt.decode(token, self._key, algorithms=[_ALGORITHM]).claims
-        except BadSignatureError:
-            raise BadSignature("the signature is not that of the claims") from None
-        except _MALFORMED:
-            raise ValueError("not a signed token") from None
-        if claims.get("aud") != audience:
-            raise ValueError("another audience")
-        return claims
-
-
-def unverified_claims(token: str) -> dict[str, Any]:
-    """Return the claims of a token without checking its signature; empty if it has none."""
-    try:
-        claims = json.loads(jws.extract_compact(token.encode()).payload)
-    except _MALFORMED:
-        return {}
-    return claims if isinstance(claims, dict) else {}
 
 
 class MockTokenInvalid(ValueError):
@@ -92,32 +41,61 @@ class MockClaims:
     issued_at: float  # seconds since the epoch
     expires_at: float  # seconds since the epoch
     token_id: str
+    grant: str = ""  # that it was issued for; "": none
 
 
 class MockTokens:
-    """Mints and verifies the sandbox's access tokens with one signing key."""
+    """Mints and verifies the sandbox's access tokens.
 
-    __slots__ = ("_signer", "_usual_prefix")
+    Tokens are signed with the key of the state directory and look like a provider's. With a
+    `signer` they are signed by it and plain JWTs; those with the other key are accepted too, since
+    the proxy mints them for its mock mailboxes.
+    """
 
-    def __init__(self, key: bytes, *, is_like_microsofts: bool = False) -> None:
-        """`is_like_microsofts` chooses the look of tokens for mailboxes of unknown domains."""
+    def __init__(
+        self,
+        key: bytes,
+        *,
+        is_like_microsofts: bool = False,
+        signer: Signer | None = None,
+        leeway_seconds: float = 0.0,
+        clock_skew_seconds: float = 0.0,
+    ) -> None:
+        """`is_like_microsofts` chooses the look of tokens for mailboxes of unknown domains.
+
+        An expired token is accepted for `leeway_seconds` more. The clock of the one who mints is
+        ahead of the true time by `clock_skew_seconds`, that of the one who verifies is right.
+        """
         self._usual_prefix = _MICROSOFT_PREFIX if is_like_microsofts else _GOOGLE_PREFIX
-        self._signer = Signer(key)
+        self._signer = Signer.with_secret(key)
+        self._given_signer = signer
+        self._leeway_seconds = leeway_seconds
+        self._clock_skew_seconds = clock_skew_seconds
+        self.issuer = ISSUER  # of the tokens that are plain JWTs
 
-    def mint(self, mailbox: str, *, ttl_seconds: float = 3600.0) -> str:
-        """Return a new token for `mailbox`; no two are equal.
+    def now(self) -> float:
+        """Return the time by the clock of the one who mints, in seconds since the epoch."""
+        return time.time() + self._clock_skew_seconds
+
+    def mint(
+        self, mailbox: str, *, ttl_seconds: float = 3600.0, more: Mapping[str, str] | None = None
+    ) -> str:
+        """Return a new token for `mailbox` with `more` claims; no two are equal.
 
         A `ttl_seconds` of zero or less makes a token that has expired already.
         """
-        now = time.time()
+        now = self.now()
         claims = {
-            "iss": ISSUER,
+            **(more or {}),
+            "iss": self.issuer if self._given_signer else ISSUER,
             "aud": _AUDIENCE,
             "sub": mailbox.lower(),
             "iat": now,
             "exp": now + ttl_seconds,
             "jti": secrets.token_hex(8),
         }
+        if self._given_signer is not None:
+            return self._given_signer.sign(claims)
         domain = mailbox.lower().rpartition("@")[2]
         return _PREFIXES.get(domain, self._usual_prefix) + self._signer.sign(claims)
 
@@ -134,13 +112,9 @@ class MockTokens:
         Raises `MockTokenInvalid`: the token is malformed, not signed with this key, or expired.
         """
         try:
-            prefix = next(
-                one for one in (_GOOGLE_PREFIX, _MICROSOFT_PREFIX, "") if token.startswith(one)
-            )
-            if not prefix:
-                raise MockTokenInvalid("malformed")
-            claims = self._signer.verify(token.removeprefix(prefix), _AUDIENCE)
-            if claims["iss"] != ISSUER:
+            signer, text = self._signer_of(token)
+            claims = signer.verify(text, _AUDIENCE)
+            if claims["iss"] not in (ISSUER, self.issuer):
                 raise MockTokenInvalid("malformed")
             mailbox, token_id = str(claims["sub"]), str(claims["jti"])
             issued_at, expires_at = float(claims["iat"]), float(claims["exp"])
@@ -148,6 +122,17 @@ class MockTokens:
             raise MockTokenInvalid("signature") from None
         except (ValueError, KeyError, TypeError, OverflowError):
             raise MockTokenInvalid("malformed") from None
-        if expires_at <= time.time():
+        if expires_at + self._leeway_seconds <= time.time():
             raise MockTokenInvalid("expired")
-        return MockClaims(mailbox.lower(), issued_at, expires_at, token_id)
+        return MockClaims(
+            mailbox.lower(), issued_at, expires_at, token_id, str(claims.get("grant", ""))
+        )
+
+    def _signer_of(self, token: str) -> tuple[Signer, str]:
+        """Return who must have signed the token, and the token without its prefix."""
+        for prefix in (_GOOGLE_PREFIX, _MICROSOFT_PREFIX):
+            if token.startswith(prefix):
+                return self._signer, token.removeprefix(prefix)
+        if self._given_signer is None or algorithm_of(token) != self._given_signer.algorithm:
+            raise MockTokenInvalid("malformed")
+        return self._given_signer, token

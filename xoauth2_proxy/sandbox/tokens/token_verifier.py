@@ -11,8 +11,8 @@ from xoauth2_proxy.sandbox.tokens.mock_tokens import (
     ISSUER,
     MockTokenInvalid,
     MockTokens,
-    unverified_claims,
 )
+from xoauth2_proxy.sandbox.tokens.signing import unverified_claims
 
 if TYPE_CHECKING:
     from xoauth2_proxy.sandbox.tokens.mock_tokens import MockClaims
@@ -77,6 +77,7 @@ class TokenVerifier:
     def __init__(self, tokens: MockTokens) -> None:
         self.tokens = tokens
         self._revocations = Revocations()
+        self._ended_grants: set[str] = set()
 
     def objection(self, mailbox: str, token: str) -> str:
         """Return why the token is not good for this mailbox now; "" if it is."""
@@ -96,6 +97,19 @@ class TokenVerifier:
             return  # it is refused anyway
         self._revocations.add(claims.token_id, claims.expires_at, time.time())
 
+    def end_grant(self, grant: str) -> None:
+        """Refuse every token that was or will be issued for this grant.
+
+        Raises `TooManyRevoked`: 100,000 grants have ended.
+        """
+        if len(self._ended_grants) >= MAX_REVOKED:
+            raise TooManyRevoked
+        self._ended_grants.add(grant)
+
+    def has_ended(self, grant: str) -> bool:
+        """Return whether the grant was ended."""
+        return grant in self._ended_grants
+
     def revoke_all(self) -> None:
         """Refuse every token that was minted until now."""
         self._revocations.add_all(time.time())
@@ -104,7 +118,7 @@ class TokenVerifier:
         """Return the claims of a token and whether it is good; of others than mock tokens, none."""
         start = token.find("eyJ")  # how every JWT begins, after the prefix
         claims = unverified_claims(token[start:]) if start >= 0 else {}
-        if claims.get("iss") != ISSUER:
+        if claims.get("iss") not in (ISSUER, self.tokens.issuer):
             return {"is_mock_token": False, "is_valid": False, "reason": "not a mock token"}
         reason = self._read(token)[1]
         return {
@@ -141,6 +155,7 @@ class TokenVerifier:
         except MockTokenInvalid as error:
             return None, error.reason
         is_revoked = self._revocations.has(claims.token_id, claims.issued_at)
+        is_revoked |= self.has_ended(claims.grant)
         return claims, "revoked" if is_revoked else ""
 
 

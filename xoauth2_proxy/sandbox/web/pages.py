@@ -15,7 +15,7 @@ from aiohttp import web
 from xoauth2_proxy.sandbox.refusals import MAX_REFUSALS
 from xoauth2_proxy.sandbox.web.json_api import MAX_EXAMINED, normalized_query, number_in, search
 from xoauth2_proxy.sandbox.web.mime_view import frame_document, read, subject_of
-from xoauth2_proxy.sandbox.web.server import CLEAR_PATH, POLICY
+from xoauth2_proxy.sandbox.web.server import CLEAR_PATH, POLICY, form_headers
 from xoauth2_proxy.templating import PackagePages
 
 if TYPE_CHECKING:
@@ -27,11 +27,6 @@ if TYPE_CHECKING:
 _PAGE_MESSAGES = 50
 _PAGE_REFUSALS = 50
 _MAX_SHOWN_PATHS = 100
-# With no-referrer, browsers would send `Origin: null` with the page's own form (Fetch standard).
-_FORM_HEADERS = {
-    "Content-Security-Policy": POLICY.replace("form-action 'none'", "form-action 'self'"),
-    "Referrer-Policy": "same-origin",
-}
 # The page's policy binds the document in a frame too, and mail contains styles and pictures.
 _POLICY_WITH_HTML = POLICY.replace("style-src 'self'", "style-src 'self' 'unsafe-inline'").replace(
     "img-src 'self'", "img-src 'self' data:"
@@ -78,7 +73,7 @@ class MessagePages:
             older=oldest if received.before(oldest, 1) else 0,
             is_first=before > received.total,
         )
-        page.headers.update(_FORM_HEADERS)
+        page.headers.update(form_headers())
         return page
 
     async def _clear(self, _: web.Request) -> web.Response:

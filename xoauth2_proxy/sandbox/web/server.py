@@ -20,7 +20,11 @@ _STOP_SECONDS = 1.0
 _MAX_REQUEST_BYTES = 1024 * 1024
 _SAFE_METHODS = frozenset({"GET", "HEAD"})
 
-CLEAR_PATH = "/clear"  # the only path that a form of the sandbox's own pages posts to
+# The paths that forms of the sandbox's own pages post to.
+CLEAR_PATH = "/clear"
+AUTHORIZE_PATH = "/oauth/authorize"
+DEVICE_PATH = "/oauth/device"
+_FORM_PATHS = frozenset({CLEAR_PATH, AUTHORIZE_PATH, DEVICE_PATH})
 
 POLICY = (
     "default-src 'none'; style-src 'self'; img-src 'self'; "
@@ -72,6 +76,16 @@ class HttpServer:
         await self._runner.cleanup()
 
 
+def form_headers(*origins: str) -> dict[str, str]:
+    """Return the headers of a page with a form, whose answer may redirect to these origins."""
+    targets = " ".join(("'self'", *filter(None, origins)))
+    return {
+        "Content-Security-Policy": POLICY.replace("form-action 'none'", f"form-action {targets}"),
+        # With no-referrer, browsers would send `Origin: null` with the form (Fetch standard).
+        "Referrer-Policy": "same-origin",
+    }
+
+
 def refusal(kind: type[web.HTTPException], message: str) -> web.HTTPException:
     """Return the exception to raise for an answer with this message as JSON."""
     return kind(text=json.dumps({"error": message}), content_type="application/json")
@@ -85,7 +99,7 @@ async def _guarded(
         raise refusal(web.HTTPForbidden, "not a loopback host name")
     # Browsers send the page's origin with every request but GET and HEAD (Fetch standard).
     if request.method not in _SAFE_METHODS and "Origin" in request.headers:
-        is_own_form = request.method == "POST" and request.path == CLEAR_PATH
+        is_own_form = request.method == "POST" and request.path in _FORM_PATHS
         if not is_own_form or request.headers["Origin"] != f"http://{request.host}":
             raise refusal(web.HTTPForbidden, "not from a web page")
     return await handler(request)
