@@ -43,7 +43,7 @@ def test_the_example_configuration_loads_as_it_is(tmp_path: Path) -> None:
     config = ConfigSource(ROOT / "accounts.example.json", Overrides(), tmp_path).load(
         BUILT_IN_REFRESHERS, {}
     )
-    assert len(config.accounts) == 4
+    assert len(config.accounts) == 5
     assert config.disabled_accounts == 5
 
 

@@ -6,9 +6,10 @@ Speaks HTTP like a browser without scripts; TLS is verified against the provider
 from __future__ import annotations
 
 import re
+import ssl
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Protocol, Self
 from urllib.parse import urljoin, urlsplit
 
 import aiohttp
@@ -18,10 +19,27 @@ from tests.support.waiting import PATIENCE_SECONDS
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from tests.support.identity_server import IdentityProvider
-
 _MAX_PAGES = 20
 _PATIENCE = aiohttp.ClientTimeout(total=PATIENCE_SECONDS)
+
+
+class SignInServer(Protocol):
+    """Where somebody signs in."""
+
+    @property
+    def issuer(self) -> str: ...
+
+    def trust(self) -> ssl.SSLContext: ...
+
+
+@dataclass(frozen=True)
+class LoopbackServer:
+    """A server of this machine, without TLS."""
+
+    issuer: str
+
+    def trust(self) -> ssl.SSLContext:
+        return ssl.create_default_context()
 
 
 @dataclass(slots=True)
@@ -36,7 +54,7 @@ class Form:
 class Person:
     """Someone with a browser of their own: cookies last as long as the person does."""
 
-    def __init__(self, provider: IdentityProvider) -> None:
+    def __init__(self, provider: SignInServer) -> None:
         self._provider = provider
         self._http = aiohttp.ClientSession(
             cookie_jar=aiohttp.CookieJar(unsafe=True),  # for hosts that are addresses
@@ -57,7 +75,8 @@ class Person:
 
     async def sign_in(self, url: str, mailbox: str, *, consents: bool = True) -> str:
         """Go through the provider's pages; return the address it redirects to, unvisited."""
-        return await self._go(url, {"login": mailbox}, consents=consents, answers_login=True)
+        typed = {"login": mailbox, "password": "any"}
+        return await self._go(url, typed, consents=consents, answers_login=True)
 
     async def refuse_to_sign_in(self, url: str) -> str:
         """Press Cancel on the login page; return the address the provider redirects to."""
@@ -67,7 +86,7 @@ class Person:
         self, url: str, user_code: str, mailbox: str, *, consents: bool = True
     ) -> str:
         """Type the code, sign in and allow; return the text of the last page."""
-        typed = {"login": mailbox, "user_code": user_code}
+        typed = {"login": mailbox, "password": "any", "user_code": user_code}
         return await self._go(url, typed, consents=consents, answers_login=True)
 
     async def visit(self, url: str) -> tuple[int, str]:

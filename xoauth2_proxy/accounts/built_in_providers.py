@@ -102,7 +102,7 @@ def built_in_providers(state_dir: Path) -> dict[str, Provider]:
         built_in_client=OAuthClient(
             client_id=SANDBOX_CLIENT_ID,
             issuer=addresses.http_url,
-            scopes=("openid", "email", "offline_access"),
+            scopes=("smtp", "offline_access"),
         ),
     )
     known = (_GMAIL, *_microsoft(), *_others(), blank_provider("oidc", "oidc"), mock, sandbox)

@@ -36,7 +36,7 @@ SCOPES = {  # with what a person is told that they allow
     "email": "see the mailbox's address",
     "profile": "see the mailbox's name",
     "smtp": "send mail as this mailbox",
-    "offline_access": "do so until you revoke it, without asking again",
+    "offline_access": "keep access until you revoke it",
 }
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _RSA_BITS = 2048  # RFC 7518 §3.3: at least
+_CURVE = "P-256"
 # An unknown token may contain anything, such as JSON that is nested too deeply.
 _MALFORMED = (JoseError, ValueError, TypeError, KeyError, OverflowError, RecursionError)
 
@@ -51,12 +52,14 @@ class Signer:
         Blocking: an RSA key takes a tenth of a second to make. Raises `ValueError`: the file holds
         no key.
         """
-        name = f"{algorithm.value.lower()}-key.pem"
-        if algorithm is SigningAlgorithm.RS256:
-            pem = load_or_create(state_dir, name, lambda: RSAKey.generate_key(_RSA_BITS).as_pem())
-            return cls(algorithm, RSAKey.import_key(pem))
-        pem = load_or_create(state_dir, name, lambda: ECKey.generate_key("P-256").as_pem())
-        return cls(algorithm, ECKey.import_key(pem))
+        kind: type[RSAKey | ECKey] = RSAKey if algorithm is SigningAlgorithm.RS256 else ECKey
+
+        def created() -> bytes:
+            made = RSAKey.generate_key(_RSA_BITS) if kind is RSAKey else ECKey.generate_key(_CURVE)
+            return made.as_pem(private=True)
+
+        pem = load_or_create(state_dir, f"{algorithm.value.lower()}-key.pem", created)
+        return cls(algorithm, kind.import_key(pem))
 
     @property
     def public_key(self) -> dict[str, Any] | None:
