@@ -9,6 +9,7 @@ import json
 import os
 import shlex
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -30,6 +31,7 @@ from xoauth2_proxy.sandbox.mock_mailboxes import PLAIN_REFRESH_TOKEN
 from xoauth2_proxy.sandbox.provider_settings import ProviderSettings, Rotation
 from xoauth2_proxy.sandbox.settings_document import (
     OVERRIDES,
+    TOKEN_SETTINGS,
     describe,
     fault_from,
     read_document,
@@ -68,6 +70,8 @@ It prints what it refuses, with the real reason, to standard error (at most 20 l
 shows it at /refused and /refusals.
 
 Settings: {", ".join(OVERRIDES)}.
+
+Settings of tokens: {", ".join(sorted(TOKEN_SETTINGS))}.
 
 Exit codes: 0 stopped by a signal, 1 could not start, 2 incorrect usage.
 """
@@ -122,7 +126,9 @@ def sandbox(  # noqa: PLR0913 - one parameter an option
     overrides: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", metavar="SETTING=VALUE", help="Override a setting of the profile. Repeatable."
+            "--set",
+            metavar="SETTING=VALUE",
+            help="Override a setting of the profile, or one of tokens. Repeatable.",
         ),
     ] = None,
     tls: Annotated[
@@ -202,14 +208,13 @@ def sandbox(  # noqa: PLR0913 - one parameter an option
         rtt_seconds=_rtt_seconds(rtt, rtt_ms),
         **_accept_seconds(accept_delay_ms),
     )
-    try:
-        asked |= dict(override(text) for text in overrides or ())
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--set") from None
+    endpoint = _given(ttl_seconds=token_ttl, rotation=rotation)
+    for key, value in _settings_in(overrides or ()):
+        (endpoint if key in TOKEN_SETTINGS else asked)[key] = value
     faults = [_fault(text) for text in fault or ()]
     document |= _given(profile=profile.value if profile else None, seed=seed)
     _merge(document, "overrides", asked)
-    _merge(document, "token_endpoint", _given(ttl_seconds=token_ttl, rotation=rotation))
+    _merge(document, "token_endpoint", endpoint)
     _extend(document, "faults", faults)
     options = _SandboxOptions(
         smtp_port=smtp_port,
@@ -230,6 +235,13 @@ def sandbox(  # noqa: PLR0913 - one parameter an option
             told += f". {_PORT_TAKEN}"
         print(told, file=sys.stderr)  # noqa: T201
         raise typer.Exit(1) from None
+
+
+def _settings_in(texts: Iterable[str]) -> list[tuple[str, object]]:
+    try:
+        return [override(text) for text in texts]
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--set") from None
 
 
 def _fault(text: str) -> dict[str, object]:
@@ -318,6 +330,7 @@ async def _serve(options: _SandboxOptions) -> None:
             "tls": behaviour.tls.value,
             "http": provider.http_url,
             "ca_file": str(provider.ca_file),
+            "issuer": provider.http_url,
             "token_endpoint": f"{provider.http_url}/oauth/token",
             "dialect": behaviour.dialect.value,
             "seed": options.settings.seed,
@@ -343,7 +356,8 @@ def _welcome(options: _SandboxOptions, provider: Sandbox, tokens: dict[str, str]
         *([] if tls == "none" else [f"            the client has to trust {provider.ca_file}"]),
         f"  Received  {url}/   as JSON: {url}/messages   counters: {url}/stats",
         f"  Refused   {url}/refused   why, as JSON: {url}/refusals",
-        f"  OAuth     {url}/oauth/token   refresh token: {PLAIN_REFRESH_TOKEN}MAILBOX",
+        f"  OAuth     issuer: {url}   metadata: {url}/.well-known/openid-configuration",
+        f"            {url}/oauth/token   refresh token: {PLAIN_REFRESH_TOKEN}MAILBOX",
         f"            {url}/test/tokens (POST) mints a token of any mailbox",
         "",
         "Send the message in mail.eml with a token of MAILBOX:",

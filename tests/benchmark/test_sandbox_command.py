@@ -16,6 +16,7 @@ from tests.support.waiting import PATIENCE_SECONDS
 from xoauth2_proxy.sandbox.faults import Action, Step, TokenAction
 from xoauth2_proxy.sandbox.settings_document import OVERRIDES
 from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokens
+from xoauth2_proxy.sandbox.tokens.signing import algorithm_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -126,12 +127,14 @@ async def line_of(running: Command, words: str) -> str:
 
 
 async def test_one_line_of_json_says_all_a_program_needs(tmp_path: Path) -> None:
-    arguments = options(tmp_path, "--json", "--token", MAILBOX, "--set", "tls=none", "--seed", "7")
+    settings = ("--set", "tls=none", "--set", "algorithm=ES256", "--seed", "7")
+    arguments = options(tmp_path, "--json", "--token", MAILBOX, *settings)
     async with command(tmp_path, *arguments) as running:
         told = json.loads(await line_of(running, "{"))
         facts = await ready(tmp_path / "ready", running)
         assert {key: told[key] for key in facts} == facts
         assert (told["tls"], told["dialect"], told["seed"]) == ("none", "unlimited", 7)
+        assert algorithm_of(told["tokens"][MAILBOX]) == "ES256"
         async with aiohttp.ClientSession() as session:
             url = f"{told['http']}/test/tokens/explain"
             async with session.post(url, json={"token": told["tokens"][MAILBOX]}) as answer:

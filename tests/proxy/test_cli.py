@@ -138,7 +138,7 @@ def test_check_of_the_sandbox_alone(tmp_path: Path) -> None:
 def test_check_tells_of_mock_accounts_without_a_sandbox(config: Path, tmp_path: Path) -> None:
     result = run("check", "--config", config, "--state-dir", tmp_path)
     assert result.exit_code == 0
-    assert result.stderr.startswith("warning: 1 mock account(s) send to the sandbox, which runs")
+    assert result.stderr.startswith("warning: 1 account(s) use the sandbox, which runs")
     assert result.stdout.endswith("; no problems found, 1 warning\n")
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import aiohttp
 import pytest
 
+from tests.support.command_line import said_here
 from tests.support.documents import account
 from tests.support.listening_ports import listening_ports
 from tests.support.proxy_process import ProxyProcess
@@ -109,3 +110,35 @@ async def test_it_takes_the_same_address_again(tmp_path: Path) -> None:
     known = last_known(tmp_path)
     assert known is not None
     assert known.http_url == urls[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (
+            '{"profile": "nobody", "token_endpoint": {"ttl": 3}}',
+            ("profile: ", "token_endpoint.ttl: "),
+        ),
+        ("{", ("sandbox.json: ",)),
+        ("[]", ("holds no object",)),
+        (None, ("cannot be read: No such file",)),
+    ],
+)
+def test_wrong_settings_are_told_before_it_starts(
+    tmp_path: Path, text: str | None, words: tuple[str, ...]
+) -> None:
+    file = tmp_path / "sandbox.json"
+    if text is not None:
+        file.write_text(text)
+    said = said_here("--state-dir", str(tmp_path), "--sandbox", "--sandbox-settings", str(file))
+    assert said.code == 2
+    assert said.stderr.startswith("xoauth2-proxy: 1 problem:")
+    assert "--sandbox-settings: " in said.stderr
+    assert all(word in said.stderr for word in words), said.stderr
+
+
+@pytest.mark.parametrize("option", ["--sandbox-settings", "--sandbox-port", "--sandbox-http-port"])
+def test_its_options_need_it(tmp_path: Path, option: str) -> None:
+    said = said_here("--state-dir", str(tmp_path), option, "2600")
+    assert said.code == 2
+    assert "need --sandbox" in said.stderr

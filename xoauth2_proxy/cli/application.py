@@ -188,6 +188,7 @@ def serve(  # noqa: PLR0913 - one parameter an option
     gc.enable()
     source = configured.source_of(context)
     loaded = configured.load(source)
+    configured.check_sandbox_settings(sandbox_settings)
     log.configure(log_level, log_format)
     run = runner.Run(
         config=loaded,

@@ -55,6 +55,18 @@ def load(source: ConfigSource, refreshers: Mapping[str, RefresherInfo] | None = 
         refuse(source.path, error)
 
 
+def check_sandbox_settings(file: Path | None) -> None:
+    """Check the file, if one is given; its problems end the process with exit code 2."""
+    if file is None:
+        return
+    from xoauth2_proxy.sandbox.settings_document import read_settings_file  # if it is needed
+
+    try:
+        read_settings_file(file)
+    except ValueError as error:
+        refuse(None, ConfigError([("--sandbox-settings", str(error))]))
+
+
 def load_unless(
     url: str, source: ConfigSource, refreshers: Mapping[str, RefresherInfo] | None = None
 ) -> Config | None:

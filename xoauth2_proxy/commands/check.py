@@ -39,8 +39,8 @@ def warnings_of(config: Config, *, has_sandbox: bool) -> Iterator[str]:
     yield from _readable_token_files(config.accounts)
     if config.sandbox_accounts and not has_sandbox:
         yield (
-            f"{len(config.sandbox_accounts)} mock account(s) send to the sandbox, which runs only "
-            "with --sandbox: add that option"
+            f"{len(config.sandbox_accounts)} account(s) use the sandbox, which runs only with "
+            "--sandbox: add that option"
         )
     if problem := unusable_store(config):
         yield problem

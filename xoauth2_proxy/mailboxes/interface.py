@@ -29,6 +29,7 @@ _DISPLAY_NAMES = {
     "gmail": "Google Gmail",
     "outlook": "Microsoft 365 and Outlook.com",
     "mock": "Sandbox",
+    "sandbox": "Sandbox with sign-in",
 }
 
 

@@ -24,6 +24,8 @@ from xoauth2_proxy.sandbox.provider_settings import (
 _PERIODS = ("minute_seconds", "day_seconds")
 _TAGS = ("smtp", "token")
 OVERRIDES = tuple(field.name for field in fields(Behaviour))  # what `overrides` may hold
+# What `token_endpoint` may hold and is written in a word.
+TOKEN_SETTINGS = frozenset(field.name for field in fields(TokenEndpointSettings)) - {"clients"}
 
 
 def _kind(fault: object) -> str:
