@@ -15,7 +15,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .PHONY: fuzz states clean
 
 help:
-	@echo "make run             the proxy with four mock mailboxes, on 127.0.0.1:2525"
+	@echo "make run             the proxy with the sandbox's mailboxes, on 127.0.0.1:2525"
 	@echo "make bench           the quick benchmark, through the proxy that runs (or one of its own)"
 	@echo "make test [T=pool]   the tests (those whose name contains T), in JOBS=4 processes"
 	@echo "make test-own        those that need no program but ours; make test-outside: the others"
@@ -28,7 +28,7 @@ help:
 	@echo "make map             rewrite the map of modules in ARCHITECTURE.md"
 
 run: $(VENV)/.installed
-	@echo "starting the proxy with four mock mailboxes, which need no account"
+	@echo "starting the proxy with mailboxes of the sandbox, which need no account"
 	@exec $(BIN)/xoauth2-proxy --config accounts.example.json --sandbox
 
 bench: $(VENV)/.installed
