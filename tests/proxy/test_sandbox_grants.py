@@ -118,6 +118,27 @@ async def test_a_public_key_is_no_secret(tmp_path: Path, algorithm: str) -> None
             assert not await client.opens(f"{head}.{claims}.{signature}")
 
 
+async def test_keys_outlive_the_sandbox(tmp_path: Path) -> None:
+    async with client_with(tmp_path, algorithm="ES256") as client:
+        token = (await client.sign_in())["access_token"]
+        port = client.sandbox.http_port
+        assert port is not None
+    settings = read_settings({"token_endpoint": {"algorithm": "ES256"}})
+    async with (
+        Sandbox(tmp_path, settings, preferred_http_port=port) as sandbox,
+        SandboxClient(sandbox) as client,
+    ):
+        assert jwt.decode(token, await keys(client), algorithms=["ES256"]).claims["sub"] == MAILBOX
+
+
+async def test_a_file_without_a_key_is_told(tmp_path: Path) -> None:
+    async with client_with(tmp_path, algorithm="ES256"):
+        (tmp_path / "sandbox" / "es256-key.pem").write_text("no key")
+    with pytest.raises(ValueError, match="es256-key.pem holds no such key; delete it"):
+        async with client_with(tmp_path, algorithm="ES256"):
+            pass
+
+
 @pytest.mark.parametrize("algorithm", ["HS256", "RS256", "ES256"])
 async def test_mock_mailboxes_go_on_beside_it(tmp_path: Path, algorithm: str) -> None:
     async with client_with(tmp_path, algorithm=algorithm) as client:

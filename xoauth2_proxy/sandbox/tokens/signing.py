@@ -10,7 +10,7 @@ from joserfc.errors import BadSignatureError, JoseError
 from joserfc.jwk import ECKey, OctKey, RSAKey
 
 from xoauth2_proxy.sandbox.provider_settings import SigningAlgorithm
-from xoauth2_proxy.sandbox.state_directory import KEY_BYTES, load_or_create
+from xoauth2_proxy.sandbox.state_directory import KEY_BYTES, load_or_create, sandbox_directory
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,8 +58,13 @@ class Signer:
             made = RSAKey.generate_key(_RSA_BITS) if kind is RSAKey else ECKey.generate_key(_CURVE)
             return made.as_pem(private=True)
 
-        pem = load_or_create(state_dir, f"{algorithm.value.lower()}-key.pem", created)
-        return cls(algorithm, kind.import_key(pem))
+        name = f"{algorithm.value.lower()}-key.pem"
+        pem = load_or_create(state_dir, name, created)
+        try:
+            return cls(algorithm, kind.import_key(pem))
+        except (JoseError, ValueError):
+            path = sandbox_directory(state_dir) / name
+            raise ValueError(f"{path} holds no such key; delete it to get a new one") from None
 
     @property
     def public_key(self) -> dict[str, Any] | None:
