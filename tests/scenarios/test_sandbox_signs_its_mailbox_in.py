@@ -102,6 +102,9 @@ async def test_login_mail_status_doctor_and_revocation(
     doctor = await command_line.run("doctor", MAILBOX)
     assert doctor.code == 0, doctor.text
     assert f"{MAILBOX} is well." in doctor.stdout
+    doctor = await command_line.run("doctor", "--all")
+    assert doctor.lines[-1] == "5 of 5 mailboxes are well.", doctor.stdout
+    assert doctor.code == 0
     grant = command_line.grant(MAILBOX)
     assert grant is not None
 

@@ -146,9 +146,13 @@ class TokenRefreshes:
 
     async def close(self) -> None:
         """Save grants that are not saved yet, for some seconds, then close the store."""
+        await self.save_all()
+        await self._store.close()
+
+    async def save_all(self) -> None:
+        """Save grants that are not saved yet, for some seconds. The store stays open."""
         accounts = [one.account for one in self._unsaved.values()]
         await asyncio.gather(*map(self._save_at_close, accounts))
-        await self._store.close()
 
     async def _save_at_close(self, account: Account) -> None:
         try:

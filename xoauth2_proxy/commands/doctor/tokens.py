@@ -42,7 +42,7 @@ async def access_token(context: DoctorContext) -> str:
     except TokenError as error:
         raise trouble_of(account, error) from None
     finally:
-        await refreshes.close()
+        await refreshes.save_all()  # the next mailbox needs the store
     context.access_token = token.value
     lasts_minutes = (token.expires_at - context.clock.monotonic()) / 60
     return f"got one for {lasts_minutes:.0f} minutes, {len(token.value)} characters"
