@@ -134,7 +134,7 @@ async def test_keys_outlive_the_sandbox(tmp_path: Path) -> None:
 async def test_a_file_without_a_key_is_told(tmp_path: Path) -> None:
     async with client_with(tmp_path, algorithm="ES256"):
         (tmp_path / "sandbox" / "es256-key.pem").write_text("no key")
-    with pytest.raises(ValueError, match="es256-key.pem holds no such key; delete it"):
+    with pytest.raises(ValueError, match=r"es256-key\.pem holds no such key; delete it"):
         async with client_with(tmp_path, algorithm="ES256"):
             pass
 

@@ -108,7 +108,7 @@ async def test_login_mail_status_doctor_and_revocation(
     grant = command_line.grant(MAILBOX)
     assert grant is not None
 
-    assert (await command_line.ask("revoke", MAILBOX, "--yes")).code == 0
+    assert (await command_line.ask("revoke", MAILBOX, "--url", proxy.admin_url)).code == 0
     async with aiohttp.ClientSession(sandbox.issuer) as http:
         form = {"grant_type": "refresh_token", "refresh_token": grant["refresh_token"]}
         form["client_id"] = "xoauth2-proxy"
@@ -206,6 +206,52 @@ async def test_from_the_admin_page(proxy: ProxyProcess) -> None:
     assert done.status in (200, 303), done.text
     await send(proxy)
     assert await received(sandbox) == [MAILBOX]
+
+
+def settings_file(directory: Path, **token_endpoint: object) -> str:
+    file = directory / "sandbox.json"
+    file.write_text(json.dumps({"token_endpoint": token_endpoint}))
+    return str(file)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"algorithm": "HS256", "secret": "a secret of thirty-two octets or more"},
+        {"algorithm": "RS256"},
+        {"algorithm": "ES256", "id_token_algorithm": "ES256", "requires_pkce": True},
+        {"clock_skew_seconds": 60},
+        {"clock_skew_seconds": -60},
+    ],
+    ids=["HS256", "RS256", "ES256", "a clock ahead", "a clock behind"],
+)
+async def test_mail_leaves_whatever_the_tokens_are_like(
+    tmp_path: Path, command_line: CommandLine, settings: dict[str, object]
+) -> None:
+    options = ("--sandbox", "--sandbox-settings", settings_file(tmp_path, **settings))
+    async with ProxyProcess(tmp_path, EXAMPLE, *options) as proxy:
+        await sign_in(command_line, await sandbox_of(proxy))
+        await send(proxy)
+
+
+async def test_a_clock_that_is_far_ahead_is_told(tmp_path: Path, command_line: CommandLine) -> None:
+    options = ("--sandbox", "--sandbox-settings", settings_file(tmp_path, clock_skew_seconds=600))
+    async with ProxyProcess(tmp_path, EXAMPLE, *options) as proxy:
+        sandbox = await sandbox_of(proxy)
+        async with command_line.start("login", MAILBOX, "--paste") as command:
+            async with Person(sandbox) as person:
+                await command.type(await person.sign_in(await command.url(), MAILBOX))
+            assert await command.ends() == 1
+        assert "(iat)" in command.stderr
+
+
+async def test_without_the_sandbox_login_says_so(tmp_path: Path, command_line: CommandLine) -> None:
+    async with ProxyProcess(tmp_path, EXAMPLE, "--sandbox") as proxy:
+        assert await proxy.stop() == 0
+    said = await command_line.run("login", MAILBOX, "--paste")
+    assert said.code == 1
+    assert "127.0.0.1" in said.stderr
+    assert "--sandbox" in said.stderr
 
 
 async def test_twenty_sign_ins_at_once_end_each_as_its_own(one_process: ProxyProcess) -> None:

@@ -28,7 +28,7 @@ from xoauth2_proxy.commands.sign_in_methods import (
 )
 from xoauth2_proxy.commands.state_owner import other_user
 from xoauth2_proxy.commands.suggestions import likely
-from xoauth2_proxy.errors import ConfigError, ProxyError
+from xoauth2_proxy.errors import ConfigError, ProxyError, TokenEndpointUnavailable
 from xoauth2_proxy.mailboxes.interface import sign_in_obstacle
 from xoauth2_proxy.mailboxes.runtime_accounts import open_runtime_accounts
 from xoauth2_proxy.oauth import sign_in
@@ -114,13 +114,22 @@ async def run(options: LoginOptions, source: ConfigSource, terminal: Terminal) -
     except ConfigError:
         raise
     except ProxyError as error:
-        terminal.complain(f"{options.mailbox} was not signed in: {error}")
+        hint = _hint(error, options.mailbox, config)
+        terminal.complain(f"{options.mailbox} was not signed in: {error}{hint}")
         return REFUSED
     except OSError as error:
         terminal.complain(f"{options.mailbox} cannot be kept: {error.strerror}")
         return REFUSED
     _report(account, signed_in, config.store, new_password if new else "", terminal)
     return DONE
+
+
+def _hint(error: ProxyError, mailbox: str, config: Config) -> str:
+    """Return what to do about an error, where the error itself cannot say it."""
+    is_sandboxed = login_key(mailbox) in config.sandbox_accounts
+    if is_sandboxed and isinstance(error, TokenEndpointUnavailable):
+        return "; its provider is the sandbox, which runs with the proxy: start it with --sandbox"
+    return ""
 
 
 def _configured(options: LoginOptions, config: Config) -> Account | None:
