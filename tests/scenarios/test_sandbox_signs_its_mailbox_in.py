@@ -15,7 +15,7 @@ import pytest
 
 from tests.support import chromium
 from tests.support.admin_visits import Browser
-from tests.support.command_line import CommandLine
+from tests.support.command_line import CommandLine, said_here
 from tests.support.person import LoopbackServer, Person, user_code_in
 from tests.support.proxy_process import ROOT, ProxyProcess
 from tests.support.waiting import until
@@ -275,3 +275,20 @@ async def test_twenty_sign_ins_at_once_end_each_as_its_own(one_process: ProxyPro
                 token = (await response.json())["access_token"]
             async with http.post("/test/tokens/explain", json={"token": token}) as response:
                 assert (await response.json())["mailbox"] == f"user{number}@sandbox.example"
+
+
+async def test_without_a_configuration_a_mailbox_is_added_and_signed_in(tmp_path: Path) -> None:
+    here = ("--sandbox", "--state-dir", str(tmp_path))
+    async with ProxyProcess(tmp_path, None, "--sandbox") as proxy:
+        async with aiohttp.ClientSession(proxy.admin_url) as http:
+            added = {"email": MAILBOX, "provider": "sandbox", "password": PASSWORD}
+            headers = {"X-Requested-By": "a test"}
+            async with http.post("/accounts", json=added, headers=headers) as response:
+                assert response.status == 201, await response.text()
+        said = await asyncio.to_thread(said_here, *here, "status")
+        assert f"xoauth2-proxy --state-dir {tmp_path} --sandbox login {MAILBOX}" in said.text
+        async with Browser(proxy.admin_url) as browser, Person(await sandbox_of(proxy)) as person:
+            begun = await browser.get(f"/oauth/sandbox/login?mailbox={MAILBOX}")
+            parts = urlsplit(await person.sign_in(str(begun.headers["Location"]), MAILBOX))
+            await browser.get(f"{parts.path}?{parts.query}", **{"Sec-Fetch-Site": "cross-site"})
+        await send(proxy)

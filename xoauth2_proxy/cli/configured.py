@@ -115,7 +115,8 @@ def open_store(config: Config, source: ConfigSource) -> TokenStore:
 def invocation(source: ConfigSource) -> Invocation:
     """Return how this program was called, for the commands that it shows."""
     is_usual = source.state_dir == default_state_dir()
-    return Invocation(source.path, None if is_usual else source.state_dir)
+    state_dir = None if is_usual else source.state_dir
+    return Invocation(source.path, state_dir, has_sandbox=source.overrides.sandbox)
 
 
 def console(source: ConfigSource) -> Console:

@@ -19,6 +19,7 @@ class Invocation:
 
     config: Path | None = None
     state_dir: Path | None = None  # None: the usual one
+    has_sandbox: bool = False  # without a file: the sandbox's mailboxes
 
     def typed(self, text: str) -> str:
         """Return `text` with our own commands as they are to be typed here."""
@@ -27,4 +28,6 @@ class Invocation:
         for option, path in given.items():
             if path is not None:
                 words += [option, str(path)]
+        if self.has_sandbox and self.config is None:
+            words.append("--sandbox")
         return _COMMAND.sub(lambda _: f"{shlex.join(words)} ", text)
