@@ -332,9 +332,10 @@ class TestForms:
     def test_example_loads_as_it_is(self, tmp_path: Path) -> None:
         result = ConfigSource(EXAMPLE, Overrides(), tmp_path).load(BUILT_IN_REFRESHERS, {})
         assert result.store.directory == tmp_path / "tokens"
-        assert tuple(account.email for account in result.accounts) == MOCK_MAILBOXES
+        mailboxes = (*MOCK_MAILBOXES, "you@sandbox.example")
+        assert tuple(account.email for account in result.accounts) == mailboxes
         assert result.disabled_accounts == 5
-        assert result.sandbox_accounts == frozenset(MOCK_MAILBOXES)
+        assert result.sandbox_accounts == frozenset(mailboxes)
         assert result.warnings == ()
 
     def test_bare_list_of_accounts_loads(self, config: ConfigFile) -> None:

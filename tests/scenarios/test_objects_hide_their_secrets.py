@@ -39,6 +39,8 @@ _HARMLESS = frozenset(
             for key in ("authorization_url", "oauth_token_url")
         ),
         *("MailboxTable.state", "MockClaims.token_id", "Sandbox.http_url", "_Metadata.text"),
+        *("SandboxAddresses.http_url", "_Metadata.response_types"),
+        "_Metadata.token_endpoint_auth_method",
     }
 )
 

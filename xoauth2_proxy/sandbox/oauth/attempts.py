@@ -13,7 +13,7 @@ import hmac
 import re
 import secrets
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from xoauth2_proxy.sandbox.oauth.errors import OAuthError
@@ -44,15 +44,15 @@ class AuthorizationRequest:
     scope: str = ""
     login_hint: str = ""
     redirect_uri: str = ""  # "": a device waits instead
-    state: str = ""
-    nonce: str = ""
-    code_challenge: str = ""
+    state: str = field(default="", repr=False)
+    nonce: str = field(default="", repr=False)
+    code_challenge: str = field(default="", repr=False)
 
 
 @dataclass(slots=True)
 class _Device:
     request: AuthorizationRequest
-    user_code: str
+    user_code: str = field(repr=False)
     ends_at: float
     interval_seconds: float
     asked_at: float = float("-inf")
