@@ -32,6 +32,8 @@ _SECRETIVE = re.compile(
 _HARMLESS = frozenset(
     {
         *("AdminSection.public_url", "OAuthClient.token_endpoint", "DoctorContext.token_endpoint"),
+        *("TokenInfo.token_type", "Token.token_type"),
+        *(f"{one}.token_url" for one in ("ClientCredentials", "Google", "SignedIn")),
         *("Answer.text", "Failure.text", "Fault.text", "HttpError.text", "Reply.text"),
         *(
             f"{section}.{key}"

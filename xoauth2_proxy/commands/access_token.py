@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from xoauth2_proxy.accounts.accounts import login_key
-from xoauth2_proxy.accounts.refresher_info import MOCK
 from xoauth2_proxy.commands.doctor.tokens import trouble_of
 from xoauth2_proxy.commands.suggestions import unknown
 from xoauth2_proxy.errors import TokenError
 from xoauth2_proxy.metrics import Metrics
-from xoauth2_proxy.oauth.mailbox_status import rfc3339
+from xoauth2_proxy.oauth.grant import EpochSeconds
 from xoauth2_proxy.oauth.refresh import TokenRefreshes
+from xoauth2_proxy.oauth.token_info import brings_own_token, info_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 PRINTED, NO_TOKEN, WRONG_USAGE = 0, 1, 2  # exit codes
 
-# These need an OAuth client of the account; others may do without.
 _VERSION = 1  # of the JSON document
 
 
@@ -65,7 +64,7 @@ async def run(
             "add --show; --info describes the token without showing it"
         )
         return WRONG_USAGE
-    if account.refresher != MOCK and not account.keeps_tokens:
+    if brings_own_token(account):
         console.complain(f"{account.email} has no token here: its clients bring their own")
         return NO_TOKEN
     return await _print(account, store, refreshers, options, console)
@@ -98,25 +97,11 @@ async def _print(
 def _tell(
     account: Account, stored: StoredGrant | None, options: TokenOptions, console: Console
 ) -> int:
-    has_token = stored is not None and bool(stored.access_token)
-    facts: dict[str, object] = {
-        "mailbox": account.email,
-        "provider": account.provider,
-        "type": "Bearer" if has_token else None,
-    }
-    if stored is not None and has_token:
-        left_seconds = stored.access_token_expires_at - time.time()
-        facts |= {
-            "scope": stored.scope,
-            "expires_at": rfc3339(stored.access_token_expires_at),
-            "remaining_seconds": max(0, round(left_seconds)),
-            "refreshed_at": rfc3339(stored.refreshed_at),
-        }
-    failure = stored.failure if stored is not None else None
-    facts["last_error"] = failure.text if failure is not None else None
+    info = info_of(account, stored, EpochSeconds(time.time()))
+    facts = info.to_json()
     if options.is_json:
         console.show_json({"version": _VERSION, **facts})
     else:
         for name, value in facts.items():
             console.say(f"{name.replace('_', ' '):18}{'–' if value in (None, '') else value}")
-    return PRINTED if has_token else NO_TOKEN
+    return PRINTED if info.has_token else NO_TOKEN

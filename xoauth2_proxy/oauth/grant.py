@@ -29,20 +29,28 @@ class AccessToken:
     refresh_at: Monotonic  # from then on a new one is fetched, and this one is still used
     stale_at: Monotonic  # from then on it is used only if there is no new one
     expires_at: Monotonic
+    scope: str = ""  # as the endpoint said; "": it did not
 
     @classmethod
     def with_lifetime(
-        cls, value: str, now: Monotonic, lifetime_seconds: float, window_seconds: float = 600.0
+        cls,
+        value: str,
+        now: Monotonic,
+        lifetime_seconds: float,
+        window_seconds: float = 600.0,
+        scope: str = "",
     ) -> AccessToken:
         """Return a token that ends `lifetime_seconds` from `now`.
 
         It is refreshed `window_seconds` before its end, or when a quarter of its life is left.
         """
         window_seconds = max(0.0, min(window_seconds, lifetime_seconds / 4))
-        return cls.with_expiry(value, Monotonic(now + lifetime_seconds), window_seconds)
+        return cls.with_expiry(value, Monotonic(now + lifetime_seconds), window_seconds, scope)
 
     @classmethod
-    def with_expiry(cls, value: str, expires_at: Monotonic, window_seconds: float) -> AccessToken:
+    def with_expiry(
+        cls, value: str, expires_at: Monotonic, window_seconds: float, scope: str = ""
+    ) -> AccessToken:
         """Return a token that ends at `expires_at` and is refreshed `window_seconds` before."""
         last_seconds = min(_LAST_SECONDS, window_seconds / 2)
         return cls(
@@ -50,6 +58,7 @@ class AccessToken:
             refresh_at=Monotonic(expires_at - window_seconds),
             stale_at=Monotonic(expires_at - last_seconds),
             expires_at=expires_at,
+            scope=scope,
         )
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from xoauth2_proxy import log
-from xoauth2_proxy.accounts.oauth_client import fingerprint
+from xoauth2_proxy.accounts.oauth_client import GrantType, fingerprint
 from xoauth2_proxy.errors import (
     GrantRevoked,
     TokenEndpointUnavailable,
@@ -113,6 +113,24 @@ class TokenRefreshes:
         used_at = stored.refreshed_at if stored is not None else 0.0
         return self._clock.time() - used_at if used_at else float("inf")
 
+    async def grant(self, account: Account) -> StoredGrant:
+        """Return the grant in force, as it is stored. Raises `TokenStoreUnavailable`."""
+        return self._grant_in_force(account, await self._store_of(account).load(account.key))
+
+    async def clear(self, account: Account) -> bool:
+        """Delete the stored access token, not the grant; return whether there was one.
+
+        Raises `TokenStoreUnavailable`.
+        """
+        store = self._store_of(account)
+        async with store.lock(account.key):
+            stored = await self._current_grant(account)
+            if not stored.access_token:
+                return False
+            cleared = replace(stored, access_token="", access_token_expires_at=EpochSeconds(0.0))
+            await store.save(account.key, cleared)
+            return True
+
     async def note_login(self, account: Account, refusal: str) -> None:
         """Save with the grant that the mail server refused the login, or ("") accepted it.
 
@@ -170,7 +188,7 @@ class TokenRefreshes:
 
     async def _readable_grant(self, account: Account) -> StoredGrant | None:
         with suppress(TokenStoreUnavailable):
-            return self._grant_in_force(account, await self._store_of(account).load(account.key))
+            return await self.grant(account)
         return None
 
     async def _current_grant(self, account: Account) -> StoredGrant:
@@ -201,7 +219,9 @@ class TokenRefreshes:
         if is_refused and age_seconds >= FORCED_REFRESH_SECONDS:
             return None
         expires_at = Monotonic(self._clock.monotonic() + left_seconds)
-        return AccessToken.with_expiry(stored.access_token, expires_at, window_seconds)
+        return AccessToken.with_expiry(
+            stored.access_token, expires_at, window_seconds, stored.scope
+        )
 
     def _recent_revocation(self, stored: StoredGrant) -> Failure | None:
         failure = stored.failure
@@ -240,6 +260,7 @@ class TokenRefreshes:
             asked_at,
             issued.lifetime_seconds,
             account.oauth.refresh_window_seconds,
+            stored.scope,
         )
 
     async def _save_grant(
@@ -281,10 +302,13 @@ class TokenRefreshes:
 def issued_to(account: Account) -> str:
     """Return the provider, client and authorization server that the account's grant belongs to.
 
-    A refresh token is sent only to the server that issued it.
+    A refresh token is sent only to the server that issued it. Without a sign-in, what is asked for
+    belongs to it too: a token with other scopes is of no use.
     """
     client = account.oauth
-    server = (client.issuer, client.token_endpoint, client.authority, client.tenant)
+    server = [client.issuer, client.token_endpoint, client.authority, client.tenant]
+    if client.grant_type is not GrantType.REFRESH_TOKEN:
+        server.append(fingerprint(repr((sorted(client.scopes), client.parameters))))
     return " ".join((account.provider, client.client_id, *filter(None, server)))
 
 

@@ -74,7 +74,7 @@ class TokenRequests:
             raise TokenEndpointRefused(f"there is no refresher {account.refresher!r}")
         async with self._slot(account.oauth.token_host or account.refresher):
             if self.is_stopping:
-                raise TokenEndpointUnavailable("the proxy is stopping")
+                raise TokenEndpointUnavailable("no more tokens are requested: stopping")
             asked_at = Monotonic(self._clock.monotonic())
             result = "error"
             try:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from xoauth2_proxy.metrics import Metrics
     from xoauth2_proxy.oauth.grant import AccessToken
     from xoauth2_proxy.oauth.refreshers import Refresher
-    from xoauth2_proxy.oauth.stores import TokenStore
+    from xoauth2_proxy.oauth.stores import StoredGrant, TokenStore
     from xoauth2_proxy.oauth.token_request import Clock
 
 _CLOSE_SECONDS = 12.0  # for running requests: a response may contain the next refresh token
@@ -111,6 +111,33 @@ class TokenSource:
         if state.failure is failure:
             state.retry_at = now
         return await self.token_for(account)
+
+    def cached_token(self, account: Account) -> AccessToken | None:
+        """Return the account's token if it needs no attention; None: call `token_for`.
+
+        It may be called from any thread.
+        """
+        state = self._states.get(account.key)
+        if state is None or state.account.token_identity != account.token_identity:
+            return None
+        token, now = state.token, self._clock.monotonic()
+        if token is None or now >= token.refresh_at or not state.is_in_use(now):
+            return None
+        state.note_use(now)
+        return token
+
+    async def grant(self, account: Account) -> StoredGrant:
+        """Return the account's grant as it is stored. Raises `TokenStoreUnavailable`."""
+        return await self._refreshes.grant(account)
+
+    async def clear(self, account: Account) -> bool:
+        """Drop the access token, here and in the store, but not the grant it was issued for.
+
+        Return whether one was stored. Raises `TokenStoreUnavailable`.
+        """
+        had_token = await self._refreshes.clear(account)
+        self.forget(account.key)
+        return had_token
 
     def invalidate(self, account: Account, token: AccessToken) -> bool:
         """Discard `token`, which the mail server refused; return whether to try another.
@@ -227,7 +254,7 @@ class TokenSource:
     def _refresh_task(self, state: _AccountState) -> asyncio.Task[AccessToken]:
         """Return the running refresh; start one if there is none."""
         if self._is_closing:
-            raise TokenEndpointUnavailable("the proxy is stopping")
+            raise TokenEndpointUnavailable("no more tokens are requested: stopping")
         if state.task is None:
             state.is_forced, state.must_force = state.must_force, False
             state.task = self._tasks.start(self._refresh(state), f"refresh {state.account.key}")
@@ -317,7 +344,7 @@ async def _result_of(task: asyncio.Task[AccessToken]) -> AccessToken:
     """Return the refresh's result; cancelling the caller does not cancel the refresh."""
     await asyncio.wait([task])
     if task.cancelled():
-        raise TokenEndpointUnavailable("the proxy is stopping")
+        raise TokenEndpointUnavailable("no more tokens are requested: stopping")
     return task.result()
 
 

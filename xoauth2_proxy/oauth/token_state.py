@@ -163,4 +163,7 @@ def back_off_seconds(error: TokenError, failures: int, jitter: float) -> float:
 def fresh_copy(error: TokenError) -> TokenError:
     """Return a copy of the error: one that is raised repeatedly collects stack frames."""
     family = next((one for one in _FAMILIES if isinstance(error, one)), TokenError)
-    return family(str(error), oauth_error=error.oauth_error)
+    copy = family(str(error), oauth_error=error.oauth_error)
+    if isinstance(error, TokenEndpointUnavailable) and isinstance(copy, TokenEndpointUnavailable):
+        copy.retry_after_seconds = error.retry_after_seconds
+    return copy
