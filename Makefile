@@ -12,7 +12,7 @@ PYTEST := $(BIN)/pytest --numprocesses $(JOBS) --dist loadscope --no-loadscope-r
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help run test test-own test-outside test-both-loops check format map bench bench-check
-.PHONY: fuzz states clean
+.PHONY: bench-tokens fuzz states clean
 
 help:
 	@echo "make run             the proxy with the sandbox's mailboxes, on 127.0.0.1:2525"
@@ -22,6 +22,7 @@ help:
 	@echo "make test-both-loops the tests, each on both event loops; for a long run now and then"
 	@echo "make check           format, lint, types, import contracts, tests: what a change must pass"
 	@echo "make bench-check     what a message costs now, beside the stored cost; for a quiet machine"
+	@echo "make bench-tokens    the time of a cached token in the token manager, and its memory"
 	@echo "make fuzz            fuzz what reads input, for SECONDS=300; finds go to tests/fuzz/found"
 	@echo "make states          the property tests with fifty times as many examples"
 	@echo "make format          put the code in its format"
@@ -40,6 +41,9 @@ bench-check: $(VENV)/.installed-dev
 
 test: $(VENV)/.installed-dev $(VENV)/.installed-idp
 	$(PYTEST) $(if $(T),-k "$(T)")
+
+bench-tokens: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.support.token_cache_benchmark
 
 # The outside programs: chromium, mail clients and servers, Redis, npm's identity provider.
 test-own: $(VENV)/.installed-dev

@@ -31,7 +31,10 @@ SANDBOX_GUIDE = (ROOT / "docs" / "sandbox.md").read_text()
 GUIDES = README + "".join(path.read_text() for path in sorted((ROOT / "docs").glob("*.md")))
 
 PROGRAMS = {
-    "xoauth2-proxy": (cli, ("check", "doctor", "health", "login", "schema", "status")),
+    "xoauth2-proxy": (
+        cli,
+        ("check", "doctor", "health", "login", "schema", "status", "token"),
+    ),
     "xoauth2-bench": (
         bench_cli._app,
         ("compare", "cost", "sandbox", "schema", "sweep", "tokens"),

@@ -226,6 +226,11 @@ SETTINGS: dict[str, tuple[dict[str, object], str, object]] = {
         "admin.public_url",
         "https://relay.example.com",
     ),
+    "admin.serves_tokens": (
+        {"admin": {"token": "t", "serves_tokens": True}},
+        "admin.serves_tokens",
+        True,
+    ),
     "relay.max_message_bytes": (
         {"relay": {"max_message_bytes": 70_000}},
         "relay.max_message_bytes",

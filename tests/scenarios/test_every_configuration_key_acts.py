@@ -480,6 +480,15 @@ async def test_the_admin_token_is_asked_for(start_relay: StartRelay) -> None:
         assert (await relay.get(page, Authorization="Bearer let me see"))[0] == 200
 
 
+@shows("admin.serves_tokens")
+async def test_tokens_are_served_only_where_that_is_written(start_relay: StartRelay) -> None:
+    for is_on, status in {False: 403, True: 200}.items():
+        admin = {"token": "let me see", "serves_tokens": is_on}
+        relay = await start_relay(one_account() | {"admin": admin})
+        answer = await relay.get(f"/accounts/{MAILBOX}/token", Authorization="Bearer let me see")
+        assert (answer[0], "access_token" in answer[1]) == (status, is_on)
+
+
 @shows("admin.public_url")
 async def test_the_public_url_is_a_name_that_browsers_may_use(start_relay: StartRelay) -> None:
     known = {"admin": {"public_url": "https://relay.example.com"}}

@@ -82,6 +82,10 @@ async def test_what_is_known_of_a_token_does_not_hold_it(command_line: CommandLi
         ((OWN,), 1, "its clients bring their own"),
         (("nobody@example.com",), 2, "there is no account nobody@example.com"),
         ((WELL, "--json"), 2, "--json is for --info"),
+        ((), 2, "name one mailbox, or write --all"),
+        ((WELL, "--all", "--info"), 2, "name one mailbox, or write --all"),
+        (("--all",), 2, "--all is for --info, --refresh and --clear"),
+        ((WELL, "--clear", "--refresh"), 2, "--clear does not go with --refresh"),
     ],
 )
 async def test_without_a_token_nothing_is_printed_and_the_reason_is_told(
@@ -100,3 +104,33 @@ async def test_a_terminal_is_not_shown_the_token_unless_told_to(command_line: Co
     assert command_line.grant(WELL) is None
     shown = await command_line.ask("token", WELL, "--show", environ=forced)
     assert shown.code == 0
+
+
+async def test_a_cleared_token_is_gone_and_the_next_one_is_new(command_line: CommandLine) -> None:
+    first = await command_line.ask("token", WELL)
+    cleared = await command_line.ask("token", WELL, "--clear")
+    assert (cleared.code, cleared.stderr) == (0, "")
+    assert "Its sign-in stays" in cleared.stdout
+    grant = command_line.grant(WELL)
+    assert grant is not None
+    assert (grant["access_token"], grant["access_token_expires_at"]) == ("", 0.0)
+    assert (await command_line.ask("token", WELL, "--clear")).code == 0
+    assert (await command_line.ask("token", WELL)).stdout not in ("", first.stdout)
+
+
+async def test_all_mailboxes_are_renewed_described_and_cleared_without_showing_a_token(
+    command_line: CommandLine,
+) -> None:
+    renewed = await command_line.ask("token", "--all", "--refresh")
+    assert renewed.code == 1
+    assert renewed.stdout.startswith(f"Renewed: {WELL}, until 2")
+    assert "no token for broken@example.com: invalid_client" in renewed.text
+    told = await command_line.ask("token", "--all", "--info", "--json")
+    assert told.code == 1
+    facts = {one["mailbox"]: one for one in told.document["tokens"]}
+    assert {name: one["type"] for name, one in facts.items()} == {WELL: "Bearer", BROKEN: None}
+    assert "invalid_client" in facts[BROKEN]["last_error"]
+    assert (await command_line.ask("token", "--all", "--info")).stdout.count("mailbox  ") == 2
+    assert (await command_line.ask("token", "--all", "--clear")).code == 0
+    assert (await command_line.ask("token", WELL, "--info")).code == 1
+    assert command_line.leaked() == []

@@ -6,6 +6,7 @@ scopes for IMAP and POP only. Yahoo, AOL and Fastmail give client ids for mail b
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from xoauth2_proxy.accounts.refresher_info import MOCK
 from xoauth2_proxy.accounts.sandbox_addresses import SandboxAddresses, last_known
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
 # How long a message waits for a connection: half of Outlook's default timeout of one minute, which
@@ -70,6 +72,15 @@ _OUTLOOK = Provider(
     ),
     application_scopes=("https://outlook.office365.com/.default",),
 )
+
+# What people call the providers that are built in under another name.
+_OTHER_NAMES = {
+    **dict.fromkeys(("office365", "office", "o365", "m365", "microsoft", "exchange"), "outlook"),
+    **dict.fromkeys(("microsoft365", "exchange-online", "entra", "azure"), "outlook"),
+    **dict.fromkeys(("hotmail", "live", "msn", "outlook.com"), "outlook-personal"),
+    **dict.fromkeys(("google", "googlemail", "gsuite", "workspace"), "gmail"),
+    **dict.fromkeys(("google-workspace", "gmail.com"), "gmail"),
+}
 
 
 def built_in_providers(state_dir: Path) -> dict[str, Provider]:
@@ -127,6 +138,15 @@ def blank_provider(name: str, refresher: str) -> Provider:
         built_in_client=oauth,
         application_scopes=like.application_scopes if like else (),
     )
+
+
+def unknown_provider(name: str, known: Iterable[str]) -> str:
+    """Return the words for a provider that is not one of `known`."""
+    names = sorted(known)
+    likely = _OTHER_NAMES.get(name.lower().replace(" ", ""))
+    near = [likely] if likely else difflib.get_close_matches(name.lower(), names, n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    return f"there is no {name}; there are {', '.join(names)}{hint}"
 
 
 def _microsoft() -> tuple[Provider, ...]:

@@ -41,6 +41,7 @@ class RouteKind(Enum):
     MONITOR = "monitor"  # health, metrics, and unknown paths
     PROBE = "probe"  # for an orchestrator, which has no token
     API = "api"
+    SECRET = "secret"  # noqa: S105 - as API, for programs with the token; no browser may use it
     PAGE = "page"
     OPEN = "open"  # login: needs no token
 
@@ -176,6 +177,8 @@ class AccessControl:
 
         Wrong tokens count as on the login form, with the same limit.
         """
+        if kind is RouteKind.SECRET and not self.has_token:
+            raise web.HTTPForbidden(text="this needs admin.token, which programs send")
         if not self.has_token or kind is RouteKind.PROBE:
             return False
         scheme, _, given = request.headers.get("Authorization", "").partition(" ")
@@ -184,7 +187,11 @@ class AccessControl:
         if kind is RouteKind.OPEN:
             return False
         is_enough = kind is RouteKind.PAGE or request.method in _SAFE
-        if is_enough and self.sessions.use(self._cookie(request, "session")):
+        if (
+            is_enough
+            and kind is not RouteKind.SECRET
+            and self.sessions.use(self._cookie(request, "session"))
+        ):
             return False
         if kind is RouteKind.PAGE and not scheme:
             raise web.HTTPSeeOther("/login")

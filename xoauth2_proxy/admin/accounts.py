@@ -1,22 +1,27 @@
-"""The accounts as a JSON API: list, add, remove, refresh, revoke, reload.
+"""The accounts as a JSON API: list, add, remove, refresh, revoke, reload; and their access tokens.
 
-Responses contain no secrets, except a generated password in the response to adding its mailbox.
+Responses contain no secrets, except a generated password in the response to adding its mailbox, and
+an access token where the configuration allows that.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from aiohttp import web
 
 from xoauth2_proxy import log, strict_json
+from xoauth2_proxy.accounts.accounts import login_key
 from xoauth2_proxy.admin.access_control import BODY_SECONDS, RouteKind
 from xoauth2_proxy.admin.http_errors import HttpError, http_error
-from xoauth2_proxy.errors import ConfigError, TokenError, TokenStoreUnavailable
+from xoauth2_proxy.errors import ConfigError, ProxyError, TokenError, TokenStoreUnavailable
 from xoauth2_proxy.mailboxes.additions import Proposal
+from xoauth2_proxy.oauth.mailbox_status import rfc3339
+from xoauth2_proxy.oauth.token_info import TOKEN_TYPE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,6 +63,7 @@ class AccountsApi:
             web.get("/oauth/providers", self._list_providers),
         ):
             yield RouteKind.API, route
+        yield RouteKind.SECRET, web.get("/accounts/{email}/token", self._token, allow_head=False)
 
     async def _list(self, _request: web.Request) -> web.Response:
         accounts = [mailbox_json(one) for one in await self._mailboxes.listing()]
@@ -125,6 +131,24 @@ class AccountsApi:
         mailbox = await self._mailboxes.refresh(_email(request))
         _log_change("mailbox refreshed", request, mailbox.account.key)
         return _answer(account=mailbox_json(mailbox))
+
+    async def _token(self, request: web.Request) -> web.Response:
+        try:
+            account, token = await self._mailboxes.token(_email(request))
+        except ProxyError as error:
+            mailbox = login_key(_email(request))
+            _log_change("access token not served", request, mailbox, error=error)
+            raise
+        _log_change("access token served", request, account.key)
+        left_seconds = max(0.0, token.expires_at - time.monotonic())
+        return _answer(
+            email=account.email,
+            access_token=token.value,
+            token_type=TOKEN_TYPE,
+            expires_in=int(left_seconds),
+            expires_at=rfc3339(time.time() + left_seconds),
+            scope=token.scope,
+        )
 
     async def _revoke(self, request: web.Request) -> web.Response:
         revoked = await self._mailboxes.revoke(_email(request))
@@ -216,5 +240,5 @@ def _fail(path: str, problem: str) -> NoReturn:
     raise ConfigError([(path, problem)])
 
 
-def _log_change(what: str, request: web.Request, mailbox: str) -> None:
-    _log.event(logging.INFO, what, account=mailbox, by=request.remote)
+def _log_change(what: str, request: web.Request, mailbox: str, **fields: object) -> None:
+    _log.event(logging.INFO, what, account=mailbox, by=request.remote, **fields)

@@ -16,6 +16,7 @@ from xoauth2_proxy.errors import (
 from xoauth2_proxy.mailboxes.interface import (
     DefinedInFile,
     MailboxExists,
+    NotEnabled,
     NotSupported,
     RefreshTooSoon,
     UnknownMailbox,
@@ -52,6 +53,7 @@ _STATUSES: dict[type[ProxyError], int] = {
     UnknownMailbox: 404,
     MailboxExists: 409,
     DefinedInFile: 409,
+    NotEnabled: 403,
     NotSupported: 409,
     SignInRefused: 400,
     TokenStoreUnavailable: 503,

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _SHUTDOWN_SECONDS = 2.0
-_FOR_PROGRAMS = MONITORING | {RouteKind.API}  # their errors are JSON, not pages
+_FOR_PROGRAMS = MONITORING | {RouteKind.API, RouteKind.SECRET}  # their errors are JSON, not pages
 
 
 class AdminServer:

@@ -354,15 +354,23 @@ def list_providers(
                 'passwordeval "xoauth2-proxy --config accounts.json token alice@example.com"'
             ),
             "Look at it": f"{_CONFIGURED} token alice@example.com --info",
+            "Look at all of them": f"{_CONFIGURED} token --all --info",
         },
-        {0: "printed", 1: "there is no token; the message says why", **_WRONG_USAGE},
+        {0: "done", 1: "there is no token; the message says why", **_WRONG_USAGE},
     ),
 )
 def print_token(  # noqa: PLR0913 - one parameter an option
     context: typer.Context,
-    mailbox: MailboxArgument,
+    mailbox: MailboxArgument = "",
+    is_all: Annotated[
+        bool, typer.Option("--all", help="With --info, --refresh or --clear: every mailbox.")
+    ] = False,
     is_forced: Annotated[
         bool, typer.Option("--refresh", help="Ask the provider for a new token.")
+    ] = False,
+    is_cleared: Annotated[
+        bool,
+        typer.Option("--clear", help="Delete the stored token; the sign-in stays."),
     ] = False,
     is_info: Annotated[
         bool,
@@ -385,8 +393,14 @@ def print_token(  # noqa: PLR0913 - one parameter an option
     from xoauth2_proxy.oauth.refreshers import registry
     from xoauth2_proxy.oauth.stores import StoreKind
 
+    if bool(mailbox) is is_all:
+        raise typer.BadParameter("name one mailbox, or write --all")
     if is_json and not is_info:
         raise typer.BadParameter("--json is for --info")
+    if is_cleared and (is_forced or is_info or may_show):
+        raise typer.BadParameter("--clear does not go with --refresh, --info and --show")
+    if is_all and not (is_forced or is_info or is_cleared):
+        raise typer.BadParameter("--all is for --info, --refresh and --clear: name one mailbox")
     source = configured.source_of(context, config, state_dir)
     refreshers = registry.RefresherRegistry(source.state_dir)
     loaded = configured.load(source, refreshers)
@@ -395,7 +409,9 @@ def print_token(  # noqa: PLR0913 - one parameter an option
     store = configured.open_store(loaded, source)
     options = access_token.TokenOptions(
         mailbox=mailbox,
+        is_all=is_all,
         is_forced=is_forced,
+        is_cleared=is_cleared,
         is_info=is_info,
         is_json=is_json,
         may_show=may_show,

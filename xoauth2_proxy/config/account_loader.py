@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from xoauth2_proxy.accounts.accounts import Account, DisabledAccount, login_key
+from xoauth2_proxy.accounts.built_in_providers import unknown_provider
 from xoauth2_proxy.accounts.oauth_client import OAuthClient
 from xoauth2_proxy.accounts.refresher_info import MOCK
 from xoauth2_proxy.config.account_sections import AccountSection
@@ -25,7 +26,7 @@ from xoauth2_proxy.config.oauth_rules import (
 from xoauth2_proxy.config.plug_in_options import read_options
 from xoauth2_proxy.config.posted_account_rules import faults_of_posted
 from xoauth2_proxy.config.problems import Fault, Problem, beneath, shown
-from xoauth2_proxy.config.provider_loader import is_written, unknown_provider, with_changes
+from xoauth2_proxy.config.provider_loader import is_written, with_changes
 from xoauth2_proxy.config.section import validate
 from xoauth2_proxy.mailboxes.runtime_accounts import account_key
 from xoauth2_proxy.network import is_loopback

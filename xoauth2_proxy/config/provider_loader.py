@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
@@ -19,7 +18,7 @@ from xoauth2_proxy.config.values import WORD, WORD_RULE
 from xoauth2_proxy.strict_json import Json, json_path
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from xoauth2_proxy.accounts.providers import Provider
     from xoauth2_proxy.config.environment import Environment
@@ -27,14 +26,6 @@ if TYPE_CHECKING:
 _Values = TypeVar("_Values", Upstream, Limits)
 
 _CLIENT = {"client_id", "client_secret", "certificate", "service_account", "command", "options"}
-# What people call the providers that are built in under another name.
-_OTHER_NAMES = {
-    **dict.fromkeys(("office365", "office", "o365", "m365", "microsoft", "exchange"), "outlook"),
-    **dict.fromkeys(("microsoft365", "exchange-online", "entra", "azure"), "outlook"),
-    **dict.fromkeys(("hotmail", "live", "msn", "outlook.com"), "outlook-personal"),
-    **dict.fromkeys(("google", "googlemail", "gsuite", "workspace"), "gmail"),
-    **dict.fromkeys(("google-workspace", "gmail.com"), "gmail"),
-}
 
 
 def load_providers(
@@ -62,15 +53,6 @@ def load_providers(
         providers[name] = None if found else provider
         problems += found
     return providers, problems
-
-
-def unknown_provider(name: str, known: Iterable[str]) -> str:
-    """Return the words for a provider that is not one of `known`."""
-    names = sorted(known)
-    likely = _OTHER_NAMES.get(name.lower().replace(" ", ""))
-    near = [likely] if likely else difflib.get_close_matches(name.lower(), names, n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    return f"there is no {name}; there are {', '.join(names)}{hint}"
 
 
 def with_changes(base: _Values, section: UpstreamSection | LimitsSection | None) -> _Values:

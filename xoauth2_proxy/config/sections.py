@@ -104,9 +104,14 @@ class AdminSection(Section):
         "Where browsers reach the admin pages, if that is not where they are served: "
         "behind a proxy that adds TLS, as https://relay.example.com.",
     )
+    serves_tokens: bool = setting(
+        False, "Give access tokens to programs that send the token: GET /accounts/{email}/token."
+    )
 
     def faults(self) -> Iterator[Fault]:
-        """Yield an admin server that anyone on the network could use."""
+        """Yield an admin server that anyone on the network or this machine could use."""
+        if self.serves_tokens and not self.token:
+            yield "serves_tokens", "gives tokens to whoever sends admin.token; write one"
         if not self.token and not is_loopback(self.host):
             yield "token", f"is required on {self.host}, which is not loopback"
 

@@ -59,6 +59,10 @@ class NotSupported(ProxyError):
     """A mailbox of this kind does not support the operation; the text says why."""
 
 
+class NotEnabled(ProxyError):
+    """The configuration does not allow the operation; the text says which key does."""
+
+
 @dataclass(frozen=True, slots=True)
 class ProviderInfo:
     """A provider that accounts can name, with its default OAuth settings."""
@@ -130,6 +134,7 @@ class RelayControl:
     metrics: Metrics
     threads: Executor  # for requests that block
     warn_days: int
+    serves_tokens: bool = False  # whether access tokens may be given to programs
 
     # Return the accounts that the documents (each with its JSON path) define, in their order;
     # blocks. The keys are of added accounts that the documents replace.
@@ -139,6 +144,8 @@ class RelayControl:
     refresher: Callable[[str], Refresher | None]
     # Get a new token for an account in force, for all processes. Raises as `TokenSource.refresh`.
     refresh: Callable[[Account], Awaitable[AccessToken]]
+    # Return the token of an account in force. Raises as `TokenSource.token_for`.
+    token_for: Callable[[Account], Awaitable[AccessToken]]
     # Log in at the provider's mail server with this access token. Raises `UpstreamAuthRejected` if
     # the server refuses it, `UpstreamError` if the server cannot be asked.
     log_in: Callable[[Account, str], Awaitable[None]]

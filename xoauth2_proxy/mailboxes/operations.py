@@ -20,6 +20,7 @@ from xoauth2_proxy.mailboxes.additions import MAX_CONCURRENT_REQUESTS, Additions
 from xoauth2_proxy.mailboxes.interface import (
     DefinedInFile,
     Mailbox,
+    NotEnabled,
     NotSupported,
     RefreshTooSoon,
     UnknownMailbox,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from xoauth2_proxy.mailboxes.additions import AdditionResult, Proposal
     from xoauth2_proxy.mailboxes.interface import ProviderInfo, RelayControl
     from xoauth2_proxy.oauth.attempt import Attempt
+    from xoauth2_proxy.oauth.grant import AccessToken
     from xoauth2_proxy.oauth.refreshers import Refresher
 
 _PAUSE_SECONDS = 60.0  # a provider that is asked too often refuses the mailbox, or the client
@@ -171,12 +173,28 @@ class Mailboxes:
             TokenError: there is no token.
         """
         account = self._account(email)
-        mailbox = await self.find(email)
-        if mailbox.status.state is State.OWN_TOKEN:
-            raise NotSupported(f"the clients of {account.email} bring their own tokens")
+        self._check_gets_tokens(await self.find(email))
         self._note_request([account.key])
         await self._relay.refresh(account)
         return await self.find(email)
+
+    async def token(self, email: str) -> tuple[Account, AccessToken]:
+        """Return an access token of a mailbox, for a program.
+
+        Raises:
+            NotEnabled: the configuration does not have tokens served.
+            UnknownMailbox: there is none.
+            NotSupported: its clients bring their own tokens.
+            TokenError: there is no token.
+        """
+        if not self._relay.serves_tokens:
+            raise NotEnabled(
+                'access tokens are not served; write "serves_tokens": true under "admin" in the '
+                "configuration, and restart the proxy"
+            )
+        account = self._account(email)
+        self._check_gets_tokens(await self.find(email))
+        return account, await self._relay.token_for(account)
 
     async def revoke(self, email: str) -> RevocationResult:
         """Revoke the grant at the provider, where that is possible, and delete it here.
@@ -329,6 +347,10 @@ class Mailboxes:
 
     async def _refresher(self, account: Account) -> Refresher | None:
         return await asyncio.to_thread(self._relay.refresher, account.refresher)
+
+    def _check_gets_tokens(self, mailbox: Mailbox) -> None:
+        if mailbox.status.state is State.OWN_TOKEN:
+            raise NotSupported(f"the clients of {mailbox.account.email} bring their own tokens")
 
     def _account(self, email: str) -> Account:
         account = self._relay.accounts.get(login_key(email))

@@ -80,6 +80,7 @@ class TokenService:
         self._shown: dict[str, tuple[AccessToken, Token]] = {}  # the last token by account's key
         self._lock = threading.RLock()
         self._running: _Running | None = None
+        self._is_changed = False  # the accounts, since the running source got them
         self._is_closed = False
 
     @property
@@ -100,9 +101,8 @@ class TokenService:
         with self._lock:
             self._check_open()
             self._refreshers |= refreshers
-            self._accounts = self._accounts | {account.key: account}
-            if self._running is not None and self._running.thread.is_alive:
-                self._use(self._running)
+            self._accounts[account.key] = account
+            self._is_changed = True
 
     def cached(self, name: str) -> Token | None:
         """Return the token that is there if it needs no attention; else None."""
@@ -169,6 +169,10 @@ class TokenService:
             running = self._running
             if running is None or not running.thread.is_alive:
                 running = self._running = self._start()
+                self._is_changed = True
+            if self._is_changed:
+                self._use(running)
+                self._is_changed = False
             return running.thread.submit(work(running.source))
 
     def _start(self) -> _Running:
@@ -181,14 +185,15 @@ class TokenService:
             await source.close()
             registry.close()
 
-        running = _Running(LoopThread("oauth-tokens", close), source, registry)
-        self._use(running)
         _close_at_exit(self)
-        return running
+        return _Running(LoopThread("oauth-tokens", close), source, registry)
 
     def _use(self, running: _Running) -> None:
         accounts = list(self._accounts.values())
-        built_in = running.registry.refreshers({account.refresher for account in accounts})
+        try:
+            built_in = running.registry.refreshers({account.refresher for account in accounts})
+        except (OSError, ValueError) as error:  # of mock mailboxes: the key that signs their tokens
+            raise ConfigError([("state_dir", str(error))]) from None
         running.thread.call(running.source.use, built_in | self._refreshers, accounts)
 
     def _show(self, account: Account, token: AccessToken) -> Token:
