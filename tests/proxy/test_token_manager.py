@@ -1,4 +1,8 @@
-"""The token manager: one request for all who wait, whatever their thread, task or event loop."""
+"""The token manager: one request for all who wait, whatever their thread, task or event loop.
+
+Requirement set 001. What can be added is in `test_token_manager_providers`, what other processes
+see in `scenarios/test_manager_and_proxy_share_a_grant`.
+"""
 
 from __future__ import annotations
 
@@ -88,6 +92,26 @@ async def test_force_refresh_asks_the_provider_and_the_new_token_is_everyones(
     assert fresh.access_token != first.access_token
     assert (await tokens.get_token("billing")).access_token == fresh.access_token
     assert len(endpoint.token_requests) == 2
+
+
+async def test_those_who_force_at_one_time_share_the_request(
+    tokens: TokenManager, endpoint: TokenEndpoint
+) -> None:
+    await tokens.get_token("billing")
+    gate = Gate(endpoint)
+    forced = [asyncio.create_task(tokens.get_token("billing", force_refresh=True))]
+    assert await asyncio.to_thread(gate.is_asked.wait, PATIENCE_SECONDS)
+    forced += [asyncio.create_task(tokens.get_token("billing", True)) for _ in range(20)]
+    forced.append(
+        asyncio.create_task(asyncio.to_thread(tokens.blocking.get_token, "billing", True))
+    )
+    # The manager's loop takes calls in their order: they have joined when this one is answered.
+    await asyncio.sleep(0)
+    await tokens.token_info("billing")
+    gate.may_answer.set()
+    got = {one.access_token for one in await asyncio.gather(*forced[:-1])}
+    await forced[-1]
+    assert got == {endpoint.issued[1]}
 
 
 async def test_a_token_that_ends_soon_is_replaced(

@@ -22,6 +22,7 @@ from xoauth2_proxy.token_manager import (
     TokenManager,
     default_manager,
 )
+from xoauth2_proxy.token_manager.providers import account_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -175,7 +176,28 @@ async def test_a_provider_added_again_replaces_the_former_one(endpoint: TokenEnd
         assert tokens.list_providers() == ["Billing"]
 
 
+def test_how_long_before_its_end_a_token_is_renewed_can_be_set_for_each_provider() -> None:
+    """How the proxy heeds that is shown in `test_tokens_background`."""
+    given: dict[str, Any] = {"client_id": "c", "refresh_window_seconds": 60.0}
+    server: dict[str, Any] = {"token_url": "https://login.example/token"}
+    for provider in (
+        ClientCredentials(client_secret="s", **server, **given),
+        SignedIn(refresh_token="rt", **server, **given),
+        Microsoft(refresh_token="rt", **given),
+        Google(client_secret="s", refresh_token="rt", **given),
+    ):
+        account, _ = account_of("billing", provider)
+        assert account.oauth.refresh_window_seconds == 60.0
+
+
 # What is refused.
+
+
+class NotAwaited:
+    """A provider that would hold the event loop."""
+
+    def refresh(self, grant: Grant) -> TokenResponse:
+        return TokenResponse(access_token=grant.mailbox)
 
 
 @pytest.mark.parametrize(
@@ -205,6 +227,7 @@ async def test_a_provider_added_again_replaces_the_former_one(endpoint: TokenEnd
             {"refresh_token": "contradicts service_account"},
         ),
         (object(), {"provider": "async def refresh"}),
+        (NotAwaited(), {"provider": "async def refresh"}),
     ],
 )
 def test_what_is_missing_or_wrong_is_told_at_once(provider: Any, problems: dict[str, str]) -> None:

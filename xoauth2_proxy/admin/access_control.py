@@ -187,11 +187,8 @@ class AccessControl:
         if kind is RouteKind.OPEN:
             return False
         is_enough = kind is RouteKind.PAGE or request.method in _SAFE
-        if (
-            is_enough
-            and kind is not RouteKind.SECRET
-            and self.sessions.use(self._cookie(request, "session"))
-        ):
+        is_enough = is_enough and kind is not RouteKind.SECRET
+        if is_enough and self.sessions.use(self._cookie(request, "session")):
             return False
         if kind is RouteKind.PAGE and not scheme:
             raise web.HTTPSeeOther("/login")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from xoauth2_proxy.accounts.accounts import Account, TlsMode, Upstream
 from xoauth2_proxy.accounts.built_in_providers import CAUTIOUS_LIMITS, built_in_providers
@@ -24,7 +25,24 @@ _NO_SERVER = Upstream("", 587, TlsMode.STARTTLS)  # a program's own providers se
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ClientCredentials:
+class _Common:
+    """What every provider may be given."""
+
+    parameters: Mapping[str, str] = field(default_factory=dict, repr=False)  # of token requests
+    ca_file: Path | str | None = None  # PEM; instead of the system's certificate authorities
+    refresh_window_seconds: float = 600.0  # how long before its end a token is renewed
+
+    def common_fields(self) -> dict[str, Any]:
+        """Return the fields of an `OAuthClient` that these are."""
+        return {
+            "parameters": tuple(self.parameters.items()),
+            "ca_file": _path(self.ca_file),
+            "refresh_window_seconds": self.refresh_window_seconds,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientCredentials(_Common):
     """Any OAuth 2.0 server, asked for tokens of the application itself. RFC 6749 §4.4.
 
     Either `token_url` or `issuer`, whose metadata names the token endpoint. `parameters` are sent
@@ -36,8 +54,6 @@ class ClientCredentials:
     token_url: str = ""
     issuer: str = ""
     scopes: Scopes = ()
-    parameters: Mapping[str, str] = field(default_factory=dict, repr=False)
-    ca_file: Path | str | None = None  # PEM; instead of the system's certificate authorities
 
     refresher = "oidc"
 
@@ -55,13 +71,12 @@ class ClientCredentials:
             token_endpoint=self.token_url,
             issuer=self.issuer,
             scopes=_listed(self.scopes),
-            parameters=tuple(self.parameters.items()),
-            ca_file=_path(self.ca_file),
+            **self.common_fields(),
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SignedIn:
+class SignedIn(_Common):
     """Any OAuth 2.0 server at which a person signed in, which gave a refresh token. RFC 6749 §6.
 
     A server may replace the refresh token with each use. Give the manager a directory, so that the
@@ -73,8 +88,6 @@ class SignedIn:
     client_secret: str = field(default="", repr=False)
     token_url: str = ""
     issuer: str = ""
-    parameters: Mapping[str, str] = field(default_factory=dict, repr=False)
-    ca_file: Path | str | None = None
 
     refresher = "oidc"
 
@@ -91,13 +104,12 @@ class SignedIn:
             refresh_token=self.refresh_token,
             token_endpoint=self.token_url,
             issuer=self.issuer,
-            parameters=tuple(self.parameters.items()),
-            ca_file=_path(self.ca_file),
+            **self.common_fields(),
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Microsoft:
+class Microsoft(_Common):
     """Microsoft Entra: with a refresh token for a person, without one for the application itself.
 
     An application needs its organization as `tenant`, and a secret or a certificate. Its scope is
@@ -110,9 +122,7 @@ class Microsoft:
     certificate: Path | str | None = None  # PEM: certificate and private key
     refresh_token: str = field(default="", repr=False)
     scopes: Scopes = ()
-    parameters: Mapping[str, str] = field(default_factory=dict, repr=False)
     authority: str = ""  # the login host of another cloud, as https://login.microsoftonline.us
-    ca_file: Path | str | None = None
 
     refresher = "outlook"
 
@@ -135,13 +145,12 @@ class Microsoft:
 
     def client(self) -> OAuthClient:
         """Return the client that asks for tokens."""
-        written: dict[str, object] = {
+        written: dict[str, Any] = {
             "client_id": self.client_id,
             "client_secret": self.client_secret,
             "certificate": _path(self.certificate),
             "refresh_token": self.refresh_token,
-            "parameters": tuple(self.parameters.items()),
-            "ca_file": _path(self.ca_file),
+            **self.common_fields(),
         }
         optional = {"tenant": self.tenant, "authority": self.authority}
         written |= {key: value for key, value in optional.items() if value}
@@ -153,7 +162,7 @@ class Microsoft:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Google:
+class Google(_Common):
     """Google: the refresh token of a person, or a service account's key file.
 
     A service account acts as the mailbox that the provider is named after (domain-wide delegation).
@@ -164,9 +173,7 @@ class Google:
     refresh_token: str = field(default="", repr=False)
     service_account: Path | str | None = None  # the key file (JSON)
     scopes: Scopes = ()  # of a service account's token; "https://mail.google.com/" by default
-    parameters: Mapping[str, str] = field(default_factory=dict, repr=False)
     token_url: str = ""
-    ca_file: Path | str | None = None
 
     refresher = "gmail"
 
@@ -187,14 +194,13 @@ class Google:
 
     def client(self) -> OAuthClient:
         """Return the client that asks for tokens."""
-        written: dict[str, object] = {
+        written: dict[str, Any] = {
             "client_id": self.client_id,
             "client_secret": self.client_secret,
             "refresh_token": self.refresh_token,
             "service_account": _path(self.service_account),
             "token_endpoint": self.token_url,
-            "parameters": tuple(self.parameters.items()),
-            "ca_file": _path(self.ca_file),
+            **self.common_fields(),
         }
         if self.scopes:
             written["scopes"] = _listed(self.scopes)
@@ -214,7 +220,8 @@ def account_of(name: str, provider: Provider) -> tuple[Account, dict[str, Refres
     if not name.strip():
         faults.append(("name", "must not be empty"))
     if not isinstance(provider, ClientCredentials | SignedIn | Microsoft | Google):
-        if not callable(getattr(provider, "refresh", None)):
+        # A plain method would hold the event loop, and its result could not be awaited.
+        if not inspect.iscoroutinefunction(getattr(provider, "refresh", None)):
             what = "must be ClientCredentials, SignedIn, Microsoft, Google or an object with "
             faults.append(("provider", f"{what}`async def refresh(self, grant)`"))
         _raise_if_any(faults)
