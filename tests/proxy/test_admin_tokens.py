@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.admin_visits import TOKEN, Browser
 from tests.support.operated import FROM_FILE, administered, gmail
+from xoauth2_proxy.accounts.refresher_info import BUILT_IN_REFRESHERS
 from xoauth2_proxy.config import ConfigSource, Overrides
 from xoauth2_proxy.errors import (
     ConfigError,
@@ -85,7 +86,7 @@ async def test_without_a_token_of_the_admin_server_nobody_gets_one(tmp_path: Pat
     file = tmp_path / "accounts.json"
     file.write_text(json.dumps(document))
     with pytest.raises(ConfigError, match=r"admin\.serves_tokens: .*admin\.token"):
-        ConfigSource(file, Overrides(), tmp_path).load({"gmail"}, {})
+        ConfigSource(file, Overrides(), tmp_path).load(BUILT_IN_REFRESHERS, {})
 
 
 async def test_a_browsers_session_gets_no_token(tmp_path: Path) -> None:
