@@ -30,14 +30,15 @@ async def run(*command: str, octets: bytes = b"") -> str:
     """Run a program to its end, which must be a good one, and return what it said."""
     process = await asyncio.create_subprocess_exec(
         *command,
-        stdin=asyncio.subprocess.PIPE,
+        # To a program that reads nothing and has ended, uvloop cannot write.
+        stdin=asyncio.subprocess.PIPE if octets else asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
         env={"PATH": os.environ.get("PATH", ""), "LC_ALL": "C.UTF-8", "HOME": "/nonexistent"},
     )
     try:
         async with asyncio.timeout(PATIENCE_SECONDS):
-            said, _ = await process.communicate(octets)
+            said, _ = await process.communicate(octets or None)
     except BaseException:
         with suppress(ProcessLookupError):  # it has ended meanwhile
             process.kill()
