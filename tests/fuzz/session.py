@@ -88,16 +88,17 @@ class Gate:
 
 @dataclass
 class Door:
-    """Counts who is inside."""
+    """Knows who is inside; as at the listener's, a session may end more than once."""
 
-    inside: int = 0
+    inside: set[ClientSession] = field(default_factory=set)
 
     def admit(self, session: ClientSession) -> bool:
-        self.inside += 1
+        self.inside.add(session)
         return True
 
     def ended(self, session: ClientSession) -> None:
-        self.inside -= session.is_gone
+        if session.is_gone:
+            self.inside.discard(session)
 
 
 class Watched(Collector):

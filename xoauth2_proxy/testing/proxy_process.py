@@ -79,7 +79,7 @@ class RunningSandbox:
 
     host: str
     port: int  # SMTP, with STARTTLS
-    http_url: str  # pages and JSON; also the OpenID Connect issuer
+    http_url: str = field(repr=False)  # pages and JSON; also the OpenID Connect issuer
     ca_file: Path  # whom a client must trust
 
     def token(self, mailbox: str, kind: TokenKind = "valid", *, ttl_seconds: float = 3600.0) -> str:
