@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import argon2
 import pytest
 
 from tests.support.parts import Parts, parts
-from xoauth2_proxy.accounts.accounts import Login
+from xoauth2_proxy.accounts.accounts import Login, local_password
 from xoauth2_proxy.errors import (
     CredentialsRejected,
     GrantRevoked,
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
 LOGIN = "SOMEONE@example.com"
 PASSWORD = "opens sesame"
+FOREIGN = "a-token-that-is-not-the-sandboxs"
 
 
 @pytest.fixture
@@ -117,13 +120,13 @@ async def test_a_token_is_tried_although_a_connection_is_idle(unjudged: Parts) -
     token = unjudged.sandbox.tokens.mint("someone@example.com")
     await unjudged.authenticator.authenticate(TokenLogin(LOGIN, token))
     with pytest.raises(UpstreamAuthRejected):
-        await unjudged.authenticator.authenticate(TokenLogin(LOGIN, "stolen"))
+        await unjudged.authenticator.authenticate(TokenLogin(LOGIN, FOREIGN))
     assert unjudged.sandbox.counters.auth_refused == 1
 
 
 async def test_a_token_the_provider_refuses_is_rejected(unjudged: Parts) -> None:
     with pytest.raises(UpstreamAuthRejected) as caught:
-        await unjudged.authenticator.authenticate(TokenLogin(LOGIN, "expired"))
+        await unjudged.authenticator.authenticate(TokenLogin(LOGIN, FOREIGN))
     assert not caught.value.is_transient
     assert repr(unjudged.pool) == "<Pool 0 leased or opening, 0 idle, 0 waiting>"
 
@@ -134,10 +137,33 @@ async def test_a_token_of_an_unknown_login_goes_nowhere(unjudged: Parts) -> None
     assert unjudged.sandbox.counters.connections_opened == 0
 
 
+@pytest.mark.parametrize("kind", ["clear text", "hash"])
+async def test_the_local_password_in_the_place_of_a_token_is_a_password_and_goes_nowhere(
+    unjudged: Parts, kind: str
+) -> None:
+    """Several libraries send `auth=Bearer <password>` when they are told to use XOAUTH2."""
+    password = PASSWORD if kind == "clear text" else argon2.PasswordHasher().hash(PASSWORD)
+    changed = replace(unjudged.account, password=local_password(password))
+    await unjudged.accounts.replace([changed])
+    login = await unjudged.authenticator.authenticate(TokenLogin(LOGIN, PASSWORD))
+    assert (login.account, login.access_token) == (changed, "")
+    for wrong in ("opens Sesame", "opens-sesame-of-another"):
+        with pytest.raises((CredentialsRejected, UpstreamAuthRejected)):
+            await unjudged.authenticator.authenticate(TokenLogin(LOGIN, wrong))
+    assert unjudged.sandbox.counters.auth_accepted == 0
+
+
+@pytest.mark.parametrize("text", ["x", "hunter2", "correct horse battery staple!", "Grüße" * 9])
+async def test_what_has_no_form_of_a_token_goes_nowhere(unjudged: Parts, text: str) -> None:
+    with pytest.raises(CredentialsRejected):
+        await unjudged.authenticator.authenticate(TokenLogin(LOGIN, text))
+    assert unjudged.sandbox.counters.connections_opened == 0
+
+
 async def test_a_token_cannot_be_judged_while_the_provider_is_away(unjudged: Parts) -> None:
     unjudged.sandbox.add_fault(Fault(Step.CONNECT, Action.DROP))
     with pytest.raises(UpstreamUnavailable):
-        await unjudged.authenticator.authenticate(TokenLogin(LOGIN, "t"))
+        await unjudged.authenticator.authenticate(TokenLogin(LOGIN, FOREIGN))
 
 
 async def test_a_token_cannot_be_judged_while_every_connection_is_busy(unjudged: Parts) -> None:
@@ -174,7 +200,7 @@ async def test_a_proved_token_is_believed_for_a_while_and_then_tried_again(
 async def test_a_token_that_was_refused_is_not_believed_afterwards(unjudged: Parts) -> None:
     for _ in range(2):
         with pytest.raises(UpstreamAuthRejected):
-            await unjudged.authenticator.authenticate(TokenLogin(LOGIN, "made up"))
+            await unjudged.authenticator.authenticate(TokenLogin(LOGIN, FOREIGN))
     assert unjudged.sandbox.counters.auth_refused == 2
 
 

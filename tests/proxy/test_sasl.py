@@ -217,3 +217,21 @@ def test_nothing_breaks_out_of_its_field(control: str) -> None:
 def test_error_challenge_is_the_mechanisms_json(mechanism: str) -> None:
     said = json.loads(sasl.token_error_challenge(mechanism))
     assert said["status"] == ("401" if mechanism == "XOAUTH2" else "invalid_token")
+
+
+@pytest.mark.parametrize(
+    ("text", "is_one"),
+    [
+        ("ya29.a0AfB_byC" + "d" * 200, True),
+        ("EwAoA8l6BAAUs5+Q/" + "x" * 400 + "==", True),
+        ("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJ4In0.c2lnbmF0dXJl", True),
+        ("0123456789abcdef012345", True),  # 22 characters: 2^128 of 64 each
+        ("0123456789abcdef01234", False),
+        ("hunter2", False),
+        ("correct horse battery staple", False),
+        ("Pa$$word-of-a-person-who-is-careful", False),
+        ("", False),
+    ],
+)
+def test_a_bearer_token_has_a_form_that_few_passwords_have(text: str, is_one: bool) -> None:
+    assert sasl.has_token_form(text) is is_one

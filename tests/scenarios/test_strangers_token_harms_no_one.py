@@ -56,7 +56,7 @@ async def test_a_message_that_waits_behind_a_strangers_attempt_is_delivered(
     async with await greeted(relay) as good, await greeted(relay) as stranger:
         assert (await good.command(auth(token))).code == 235
         provider.add_fault(Fault(Step.AUTH, Action.DELAY, seconds=UNTIL_ENDED))
-        stranger.write(auth("ya29.made-up").encode() + b"\r\n")
+        stranger.write(auth("ya29.made-up-by-a-stranger").encode() + b"\r\n")
         await provider.arrived(Step.AUTH, 2)
         sending = asyncio.create_task(good.send(message()))
         await until(lambda: repr(relay.app._pool) == WAITING)
@@ -78,7 +78,7 @@ async def test_whatever_the_provider_says_of_a_strangers_token(
         # The reply to the stranger comes late: the good client's message waits for it.
         provider.add_fault(Fault(Step.EHLO, Action.DELAY, seconds=UNTIL_ENDED))
         provider.add_fault(reply_fault(Step.AUTH, answer))
-        stranger.write(auth("ya29.made-up").encode() + b"\r\n")
+        stranger.write(auth("ya29.made-up-by-a-stranger").encode() + b"\r\n")
         await provider.arrived(Step.EHLO, 3)
         sending = asyncio.create_task(good.send(message()))
         await until(lambda: repr(relay.app._pool) == WAITING)
@@ -95,7 +95,7 @@ async def test_many_strangers_crowd_nobody_out(start_relay: StartRelay, provider
     async with await greeted(relay) as good:
         assert (await good.command(auth(token))).code == 235
         for number, stranger in enumerate(strangers):
-            stranger.write(auth(f"ya29.made-up-{number}").encode() + b"\r\n")
+            stranger.write(auth(f"ya29.made-up-by-a-stranger-{number}").encode() + b"\r\n")
         for number in range(10):
             assert (await good.send(message(f"number {number}"))).code == 250
         for stranger in strangers:
@@ -117,7 +117,7 @@ async def test_a_token_once_proved_lets_in_while_a_stranger_is_tried(
     ):
         assert (await first.command(auth(token))).code == 235
         provider.add_fault(Fault(Step.AUTH, Action.STALL))
-        stranger.write(auth("ya29.made-up").encode() + b"\r\n")
+        stranger.write(auth("ya29.made-up-by-a-stranger").encode() + b"\r\n")
         await provider.arrived(Step.AUTH, 2)
         async with asyncio.timeout(PATIENCE_SECONDS):
             assert (await again.command(auth(token))).code == 235
@@ -130,7 +130,7 @@ async def test_only_a_few_made_up_tokens_wait_to_be_tried(
     provider.add_fault(Fault(Step.AUTH, Action.STALL, nth=None))
     strangers = [await greeted(relay) for _ in range(10)]
     for number, stranger in enumerate(strangers):
-        stranger.write(auth(f"ya29.made-up-{number}").encode() + b"\r\n")
+        stranger.write(auth(f"ya29.made-up-by-a-stranger-{number}").encode() + b"\r\n")
     answers = [asyncio.create_task(stranger.reply()) for stranger in strangers]
     # One is being tried and five wait; the others are told so, not kept.
     told = [await answer for answer in asyncio.as_completed(answers[6:])]

@@ -30,6 +30,7 @@ class Parts:
 
     sandbox: Sandbox
     account: Account
+    accounts: Accounts
     metrics: Metrics
     tokens: TokenSource
     pool: Pool
@@ -61,6 +62,7 @@ async def parts(
         yield Parts(
             sandbox,
             account,
+            accounts,
             metrics,
             tokens,
             pool,

@@ -28,6 +28,7 @@ _UNDECLARED = RefresherInfo()
 _HASHING_THREADS = 2  # a flood of logins with hashed passwords must not occupy every core
 # PHC string format; libargon2 wants a salt of 8 octets and a hash of 4 at least.
 _PHC_ENDING = re.compile(r"\$[A-Za-z0-9+/]{11,}\$[A-Za-z0-9+/]{6,}\Z", re.ASCII)
+_MAX_PASSWORD_LENGTH = 64  # where a text is either an access token or a password
 _MAX_HASHING = 200  # at 30 to 60 ms each, a wait of a few seconds at most
 
 
@@ -223,6 +224,20 @@ class Accounts:
         if account is None or not accepted:
             raise CredentialsRejected("login unknown or password wrong")
         return account
+
+    async def is_password(self, account: Account, text: str) -> bool:
+        """Whether `text` is the account's password; False if it accepts every password.
+
+        Long texts are not hashed: they are tokens. Raises `Overloaded`, as `authenticate`.
+        """
+        expected = account.password
+        if expected is None:
+            return False
+        if expected.clear_text:
+            return hmac.compare_digest(self._digest(text), self._digest(expected.clear_text))
+        if len(text) > _MAX_PASSWORD_LENGTH:
+            return False
+        return await self._verify_hash(account, expected.argon2_hash, text, self._digest(text))
 
     def close(self) -> None:
         """Release the hashing threads."""

@@ -16,6 +16,9 @@ from dataclasses import dataclass, field
 MAX_LINE_BYTES = 12_288  # RFC 4954 §4: enough for every known mechanism; without CRLF
 
 _NOT_IN_TOKENS = re.compile(r"[\x00-\x20\x7f]")
+# RFC 6750 §2.1: the alphabet of bearer tokens. RFC 6749 §10.10: one in 2^128 guesses may be right,
+# which takes 22 of these characters.
+_TOKEN_FORM = re.compile(r"[A-Za-z0-9._~+/-]{22,}=*")
 _KEY_VALUE = re.compile(r"([A-Za-z]+)=(.*)", re.DOTALL)
 
 
@@ -105,6 +108,11 @@ def token_error_challenge(mechanism: str) -> bytes:
     if mechanism == "XOAUTH2":
         return json.dumps({"status": "401", "schemes": "bearer", "scope": "mail"}).encode()
     return json.dumps({"status": "invalid_token", "scope": "mail"}).encode()
+
+
+def has_token_form(text: str) -> bool:
+    """Whether a text can be a bearer token, and is not rather a person's password."""
+    return _TOKEN_FORM.fullmatch(text) is not None
 
 
 def xoauth2_response(authcid: str, access_token: str) -> bytes:

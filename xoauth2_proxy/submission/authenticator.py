@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from xoauth2_proxy.accounts.accounts import Login
 from xoauth2_proxy.errors import CredentialsRejected, Overloaded
 from xoauth2_proxy.oauth.refreshers import ChecksTokens
-from xoauth2_proxy.smtp.sasl import Credentials, PasswordLogin
+from xoauth2_proxy.smtp.sasl import Credentials, PasswordLogin, has_token_form
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -65,10 +65,19 @@ class Authenticator:
             account = await self._accounts.authenticate(credentials.authcid, credentials.password)
             await self._tokens.token_for(account)
             return Login(account)
-        account_or_none = self._accounts.find(credentials.authcid)
-        if account_or_none is None:
+        found = self._accounts.find(credentials.authcid)
+        if found is None:
             raise CredentialsRejected("login unknown")
-        return await self._with_token(account_or_none, credentials.access_token)
+        digest = hashlib.sha256(credentials.access_token.encode()).digest()
+        if self._is_proved(found, digest):
+            return Login(found, credentials.access_token, digest)
+        # Some libraries send the password where the token belongs. It never goes to the provider.
+        if await self._accounts.is_password(found, credentials.access_token):
+            await self._tokens.token_for(found)
+            return Login(found)
+        if not has_token_form(credentials.access_token):
+            raise CredentialsRejected("the token has no form of a token, and is not the password")
+        return await self._with_token(found, credentials.access_token, digest)
 
     def current_login(self, login: Login) -> Login | None:
         """Return the login with its account's current settings; None if it must be renewed.
@@ -101,7 +110,7 @@ class Authenticator:
         account = self._accounts.find(login)
         return account.key if account else ""
 
-    async def _with_token(self, account: Account, access_token: str) -> Login:
+    async def _with_token(self, account: Account, access_token: str, digest: bytes) -> Login:
         refresher = self._refreshers.get(account.refresher)
         if isinstance(refresher, ChecksTokens):
             refresher.check(account.key, access_token)
@@ -110,14 +119,12 @@ class Authenticator:
         # Only the provider can tell whether a token is valid. The connection that verified it is
         # kept open for the first message. One token at a time, so that strangers with made-up
         # tokens cannot use up the mailbox's connections.
-        digest = hashlib.sha256(access_token.encode()).digest()
-        if not self._is_proved(account, digest):
-            async with self._turn(account, digest):
-                if not self._is_proved(account, digest):
-                    generation = self._generation
-                    await self._prove(account, access_token, digest)
-                    if generation == self._generation:
-                        self._proved[account.key] = digest, time.monotonic()
+        async with self._turn(account, digest):
+            if not self._is_proved(account, digest):
+                generation = self._generation
+                await self._prove(account, access_token, digest)
+                if generation == self._generation:
+                    self._proved[account.key] = digest, time.monotonic()
         return Login(account, access_token, digest)
 
     @asynccontextmanager
