@@ -81,6 +81,7 @@ LOG_IN_AGAIN = reply(421, "7.0", "The mailbox's settings have changed; log in ag
 SHUTTING_DOWN = reply(421, "3.2", "Service shutting down; try again")
 TOO_MANY_CONNECTIONS = reply(421, "3.2", "Too many connections; try again later")
 IDLE_TOO_LONG = reply(421, "4.2", "Idle for too long")
+LOGIN_TOO_LATE = reply(421, "4.2", "No login in time")
 INTERNAL_ERROR = reply(451, "3.0", "Internal error; try again later")
 
 # Replies to AUTH when the relay cannot obtain a token or log in upstream.

@@ -87,6 +87,7 @@ def test_own_replies_survive_the_wire(name: str) -> None:
         (replies.SHUTTING_DOWN, 421, "4.3.2"),
         (replies.LOG_IN_AGAIN, 421, "4.7.0"),
         (replies.IDLE_TOO_LONG, 421, "4.4.2"),
+        (replies.LOGIN_TOO_LATE, 421, "4.4.2"),
         (replies.COMMAND_TOO_LONG, 500, "5.5.2"),
         (replies.BAD_SEQUENCE, 503, "5.5.1"),
         (replies.COMMAND_UNKNOWN, 500, "5.5.2"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -141,22 +142,48 @@ async def test_too_many_bad_commands_end_the_session(relay: Relay) -> None:
         assert await client.closed()
 
 
-async def test_silence_ends_the_session(start_relay: StartRelay) -> None:
-    relay = await start_relay(SMALL | {"listener": {"idle_seconds": 0.1}})
-    async with await relay.connect() as client:
+async def test_silence_ends_the_session(relay: Relay) -> None:
+    async with await relay.log_in() as client:
+        (session,) = relay.sessions()
+        session._policy = replace(session._policy, idle_seconds=0.1)
+        session._check_idle()
         assert await client.reply() == replies.IDLE_TOO_LONG
         assert await client.closed()
 
 
-async def test_a_line_that_never_ends_ends_the_session(start_relay: StartRelay) -> None:
-    relay = await start_relay(SMALL | {"listener": {"idle_seconds": 0.2}})
+async def test_a_line_that_never_ends_ends_the_session(relay: Relay) -> None:
+    async with await relay.log_in() as client:
+        (session,) = relay.sessions()
+        session._policy = replace(session._policy, idle_seconds=0.2)
+        session._check_idle()
+        assert await _last_reply_to(client, b"N") == replies.IDLE_TOO_LONG
+
+
+@pytest.mark.parametrize("octets", [b"", b"N", b"NOOP\r\n", b"EHLO x\r\n"])
+async def test_a_client_has_a_limited_time_to_log_in_whatever_it_says(
+    start_relay: StartRelay, octets: bytes
+) -> None:
+    relay = await start_relay(SMALL | {"listener": {"idle_seconds": 0.3}})
     async with await relay.connect() as client:
-        reply = asyncio.create_task(client.reply())
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            while not reply.done():
-                client.write(b"N")
-                await asyncio.sleep(0.01)
-        assert await reply == replies.IDLE_TOO_LONG
+        assert await _last_reply_to(client, octets) == replies.LOGIN_TOO_LATE
+
+
+async def _last_reply_to(client: Client, octets: bytes) -> Reply:
+    """Send the octets now and then until the session ends; return the last reply."""
+
+    async def talk() -> None:
+        while True:
+            client.write(octets)
+            await asyncio.sleep(0.01)
+
+    talking = asyncio.create_task(talk())
+    try:
+        while (answer := await client.reply()).code != 421:
+            pass
+    finally:
+        talking.cancel()
+    assert await client.closed()
+    return answer
 
 
 # Pipelining (RFC 2920).

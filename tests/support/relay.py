@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from xoauth2_proxy.oauth.refreshers import Refresher
+    from xoauth2_proxy.submission.session import ClientSession
 
 MAILBOX = "test.account1@gmail.com"
 OTHER_MAILBOX = "test.account1@outlook.com"
@@ -73,6 +74,11 @@ class Relay:
         traceback: TracebackType | None,
     ) -> None:
         await self.app.stop(drain_seconds=0.5)
+
+    def sessions(self) -> list[ClientSession]:
+        """Return the sessions of the clients that are connected."""
+        assert self.app._listener is not None
+        return list(self.app._listener._sessions)
 
     async def connect(self) -> Client:
         """Return a client that has read the greeting."""

@@ -57,7 +57,9 @@ class ListenerSection(Section):
         1000, "Clients at one time; one more is told 421.", ge=1, le=100_000
     )
     # RFC 5321 §4.5.3.2.7: a server waits at least 5 minutes.
-    idle_seconds: float = setting(300.0, "How long a client may be silent.", gt=0, le=3600)
+    idle_seconds: float = setting(
+        300.0, "How long a client may be silent, or take until it has logged in.", gt=0, le=3600
+    )
 
     def faults(self) -> Iterator[Fault]:
         """Yield TLS files that cannot be used, and a listener on which no client could log in."""

@@ -174,6 +174,11 @@ class ClientDialogue:
         return self.state is CLOSED
 
     @property
+    def is_logged_in(self) -> bool:
+        """Whether the client has logged in."""
+        return self._login is not None
+
+    @property
     def unread_bytes(self) -> int:
         """How many octets were fed and not yet read."""
         return len(self._buffer) - self._start

@@ -95,6 +95,7 @@ class ClientSession(SMTP):
         self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._waiting_since = 0.0  # for the client, by the loop's clock
+        self._greeted_at = 0.0
         self._is_reading_paused = False
         self._is_writing_paused = False  # the client does not read its replies
         self._is_secure = False
@@ -193,7 +194,7 @@ class ClientSession(SMTP):
 
     def _greet(self) -> None:
         self._dialogue.greet()
-        self._waiting_since = self.loop.time()
+        self._waiting_since = self._greeted_at = self.loop.time()
         self._timer = self.loop.call_later(self._policy.idle_seconds, self._check_idle)
         self._advance()
 
@@ -364,18 +365,21 @@ class ClientSession(SMTP):
     # Time.
 
     def _check_idle(self) -> None:
-        """Close the session if the client was silent too long.
+        """Close the session if the client was silent too long, or has not logged in for as long.
 
+        Without the second limit, strangers who send an octet now and then would fill the listener.
         The timer is set again when it fires, not at each command.
         """
         now = self.loop.time()
         if self._is_busy:
             self._waiting_since = now
-        remaining = self._waiting_since + self._policy.idle_seconds - now
+        is_stranger = not (self._dialogue.is_logged_in or self._is_busy)
+        began = self._greeted_at if is_stranger else self._waiting_since
+        remaining = began + self._policy.idle_seconds - now
         if remaining > 0:
             self._timer = self.loop.call_later(remaining, self._check_idle)
         else:
-            self._end(replies.IDLE_TOO_LONG)
+            self._end(replies.LOGIN_TOO_LATE if is_stranger else replies.IDLE_TOO_LONG)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
