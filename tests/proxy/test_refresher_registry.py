@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import subprocess
 import sys
 from collections.abc import Callable
@@ -25,6 +24,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 GRANT = Grant(mailbox="someone@example.com", client=OAuthClient())
+GOOD_START = """
+from xoauth2_proxy.plug_in import RefresherInfo
+class Acme:
+    def __init__(self, threads):
+        pass
+"""
 SECRET = "s3cret-" + "x" * 40
 
 
@@ -195,20 +200,50 @@ async def test_a_plug_in_is_given_threads_for_work_that_blocks(
 async def test_a_plug_in_that_fails_disables_itself(
     open_registry: OpenRegistry,
     offer: Offer,
-    caplog: pytest.LogCaptureFixture,
     source: str,
     reason: str,
 ) -> None:
     offer(source, {"acme": "{module}:Acme"})
     registry = open_registry()
-    with caplog.at_level(logging.WARNING, "xoauth2_proxy.oauth"):
-        assert "mock" in registry.refreshers(["acme", "mock"])
+    assert "mock" in registry.refreshers(["acme", "mock"])
     assert reason in registry.disabled["acme"]
     assert SECRET not in registry.disabled["acme"]
     assert await refused(registry, "acme") == (
         f"the refresher acme is disabled: {registry.disabled['acme']}"
     )
-    assert [record.message for record in caplog.records] == ["refresher disabled"]
+    (told,) = (one for one in registry.all_installed() if one.name == "acme")
+    assert told.fault == registry.disabled["acme"]
+
+
+async def test_a_plug_in_that_is_never_loaded_disables_itself(
+    open_registry: OpenRegistry, offer: Offer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("xoauth2_proxy.oauth.refreshers.registry._LOAD_SECONDS", 0.05)
+    offer(
+        "import threading\nWAITS = threading.Event()\n"
+        "class Acme:\n    def __init__(self, threads):\n        WAITS.wait()\n",
+        {"acme": "{module}:Acme"},
+    )
+    assert "was not loaded within" in open_registry()["acme"].fault
+
+
+@pytest.mark.parametrize(
+    ("declared", "reason"),
+    [
+        ("display_name=5", "must be text"),
+        ("scopes='send mail'", "scopes must be a tuple"),
+        ("uses_pkce='no'", "uses_pkce must be True or False"),
+        ("options=dict", "options must be a class derived from Options"),
+        ("options={'a': str}", "options must be a class derived from Options"),
+    ],
+)
+async def test_a_declaration_of_the_wrong_type_disables_its_plug_in(
+    open_registry: OpenRegistry, offer: Offer, declared: str, reason: str
+) -> None:
+    declaration = f"info = RefresherInfo({declared})"
+    source = f"{GOOD_START}    {declaration}\n    async def refresh(self, grant):\n        pass\n"
+    offer(source, {"acme": "{module}:Acme"})
+    assert reason in open_registry()["acme"].fault
 
 
 async def test_a_plug_in_that_nobody_wants_is_not_loaded(
@@ -228,7 +263,9 @@ async def test_a_plug_in_cannot_take_a_name_of_the_relays_own(
     registry = open_registry()
     issued = await registry.refreshers(["mock"])["mock"].refresh(GRANT)
     assert not issued.access_token.startswith("acme-")
-    assert registry.disabled == {"mock of acme-refreshers": "the name is built in"}
+    (told,) = registry.unusable
+    assert (told.name, told.fault) == ("mock", "the name is built in")
+    assert told.origin == "acme-refreshers"
     assert module not in sys.modules
 
 

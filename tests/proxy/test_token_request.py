@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -169,13 +170,14 @@ async def test_a_subclass_of_an_error_is_counted_as_its_family(desk: Desk) -> No
     assert desk.requests("revoked") == 1
 
 
-async def test_what_a_plug_in_throws_is_told_by_its_kind_alone(desk: Desk) -> None:
+async def test_what_a_plug_in_throws_is_told_by_its_kind_and_place_alone(desk: Desk) -> None:
     async def broken() -> None:
         raise KeyError("refresh_token=1//secret")
 
     with pytest.raises(TokenEndpointRefused) as caught:
         await desk.ask_plugin(broken)
-    assert str(caught.value) == "the refresher failed with KeyError"
+    told = r"the refresher failed with KeyError in test_token_request\.py, line \d+"
+    assert re.fullmatch(told, str(caught.value))
     assert caught.value.__cause__ is None
     assert desk.requests("refused") == 1
 

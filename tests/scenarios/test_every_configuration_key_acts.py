@@ -461,7 +461,7 @@ async def test_a_silent_client_is_shown_out(start_relay: StartRelay, said: bytes
         client.write(said)
         if said.endswith(b"\r\n"):
             assert (await client.reply()).code in {250, 334}
-        assert str(await client.reply()) == "421 4.4.2 Idle for too long"
+        assert str(await client.reply()) == "421 4.4.2 No login in time"
         assert await client.closed()
 
 

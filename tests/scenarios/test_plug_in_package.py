@@ -330,5 +330,75 @@ async def test_a_plug_in_may_keep_its_credentials_itself(tmp_path: Path) -> None
     assert f"login {ALICE}" in token.stderr
 
 
+NONSENSE = """
+import sys
+from xoauth2_proxy.plug_in import GrantRevoked, RefresherInfo, TokenResponse
+
+class Odd:
+    info = RefresherInfo(display_name="Odd")
+
+    def __init__(self, threads):
+        pass
+
+    async def refresh(self, grant):
+        {what}
+"""
+
+
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        ("return None", "returned NoneType instead of a TokenResponse"),
+        ("return {'access_token': 'x'}", "returned dict instead of a TokenResponse"),
+        ("return TokenResponse(access_token=b'x')", "that is no text"),
+        ("return TokenResponse(access_token='x', refresh_token=7)", "that is no text"),
+        ("return TokenResponse(access_token='x\\r\\ny')", "characters that no token has"),
+        ("return TokenResponse(access_token='x y')", "characters that no token has"),
+        ("return TokenResponse(access_token='')", "characters that no token has"),
+        ("return TokenResponse(access_token='x', lifetime_seconds='3600')", "no number"),
+        ("return TokenResponse(access_token='x', lifetime_seconds=float('inf'))", "no number"),
+        ("return TokenResponse(access_token='x', lifetime_seconds=-1)", "that has ended"),
+        ("return 1 / 0", "failed with ZeroDivisionError in odd_xoauth2.py, line 12"),
+        ("sys.exit(4)", "failed with SystemExit in odd_xoauth2.py, line 12"),
+        ("raise KeyboardInterrupt", "failed with KeyboardInterrupt"),
+        ("raise GrantRevoked", "the refresher gave no reason"),
+    ],
+)
+async def test_whatever_a_plug_in_does_a_person_is_told_in_words(
+    tmp_path: Path, what: str, words: str
+) -> None:
+    place = tmp_path / "other-site"
+    place.mkdir()
+    source = NONSENSE.replace("{what}", what)
+    install(place, "odd-xoauth2", "odd_xoauth2", source, {"odd": "odd_xoauth2:Odd"})
+    command_line = CommandLine(tmp_path / "proxy.json", tmp_path)
+    command_line.environ["PYTHONPATH"] = str(place)
+    entry = {"refresher": "odd", "upstream": {"host": "127.0.0.1", "port": 1}}
+    account = {"email": ALICE, "provider": "odd-mail", "password": PASSWORD}
+    command_line.write({"providers": {"odd-mail": entry}, "accounts": [account]})
+    token = await command_line.run("token", ALICE)
+    assert token.code == 1
+    assert token.stdout == ""
+    assert words in token.stderr
+    assert "Traceback" not in token.text
+    assert "internal error" not in token.text
+
+
+async def test_a_mailbox_is_added_whose_provider_has_its_secret_in_a_file(
+    command_line: CommandLine, acme: AcmeServer, provider: Sandbox, tmp_path: Path
+) -> None:
+    """Files and variables are the operator's; what an added account writes itself names none."""
+    (tmp_path / "app-key").write_text(APP_KEY)
+    (tmp_path / "app-key").chmod(0o600)
+    with_file = document(acme, provider)
+    with_file["providers"]["acme-mail"]["options"]["app_key"] = {"file": "app-key"}
+    with_file["accounts"] = []
+    command_line.write(with_file)
+    command = await sign_in(command_line, options=("--provider", "acme-mail"))
+    assert command.code == 0, command.text
+    assert ALICE in (await command_line.run("list")).stdout
+    assert (await command_line.run("token", ALICE, "--refresh", "--info")).code == 0
+
+
 class TestAcmeRefresher(RefresherContract):
     """The package keeps the contract of all refreshers."""

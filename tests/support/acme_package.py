@@ -39,11 +39,13 @@ def document(acme: AcmeServer, provider: Sandbox) -> dict[str, Any]:
     }
 
 
-async def sign_in(command_line: CommandLine, says: str = "yes") -> Command:
+async def sign_in(
+    command_line: CommandLine, says: str = "yes", options: tuple[str, ...] = ()
+) -> Command:
     """Run `login`, and answer Acme's page as a browser without scripts would."""
     browser = {"BROWSER": "true"}
     async with (
-        command_line.start("login", ALICE, "--web", environ=browser) as command,
+        command_line.start("login", ALICE, "--web", *options, environ=browser) as command,
         aiohttp.ClientSession() as http,
     ):
         url = await command.url()

@@ -126,7 +126,7 @@ class Operated:
             accounts={},
             added=(),
             providers=self._providers(),
-            refreshers=BUILT_IN_REFRESHERS,
+            all_refreshers=lambda: [*BUILT_IN_REFRESHERS.values()],
             account_files=self.kept,
             store=self.store,
             metrics=self.metrics,

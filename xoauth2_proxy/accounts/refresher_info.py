@@ -34,6 +34,20 @@ class RefresherInfo:
     fault: str = ""  # why it cannot be used; "": it can
     needs_client: bool = False  # it acts as an OAuth client that the operator has registered
 
+    def __post_init__(self) -> None:
+        """Raise `TypeError` for a value of the wrong type: plug-ins are not type-checked."""
+        texts: tuple[object, ...] = (self.display_name, self.description, self.kept_in)
+        if not all(isinstance(one, str) for one in texts):
+            raise TypeError("display_name, description and kept_in must be text")
+        scopes: object = self.scopes
+        if not isinstance(scopes, tuple) or not all(isinstance(one, str) for one in scopes):
+            raise TypeError("scopes must be a tuple of texts")
+        if not isinstance(self.uses_pkce, bool):
+            raise TypeError("uses_pkce must be True or False")
+        is_model = isinstance(self.options, type) and hasattr(self.options, "former_keys")
+        if self.options is not None and not is_model:
+            raise TypeError("options must be a class derived from Options")
+
     @property
     def label(self) -> str:
         """The name shown to people."""

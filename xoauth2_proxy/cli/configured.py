@@ -38,11 +38,23 @@ def source_of(
     *,
     sandbox: bool = False,
 ) -> ConfigSource:
-    """Return what to load: by the options of the sub-command, else by those before it."""
+    """Return what to load: by the options of the sub-command, else by those before it.
+
+    Variables of the environment come last, wherever the options stand.
+    """
     before: GlobalOptions = context.obj
     overrides = before.overrides | ({"sandbox": True} if sandbox else {})
+    if _is_of_environment(context, "state_dir"):
+        state_dir = before.state_dir or state_dir
+    if _is_of_environment(context, "config"):
+        config = before.config or config
     state = state_dir or before.state_dir or default_state_dir()
     return ConfigSource(config or before.config, Overrides(**overrides), state)
+
+
+def _is_of_environment(context: typer.Context, option: str) -> bool:
+    source = context.get_parameter_source(option)
+    return source is not None and source.name == "ENVIRONMENT"
 
 
 def load(source: ConfigSource, refreshers: Mapping[str, RefresherInfo] | None = None) -> Config:

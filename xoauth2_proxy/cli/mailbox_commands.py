@@ -340,7 +340,9 @@ def list_providers(
     refreshers = registry.RefresherRegistry(source.state_dir)
     loaded = configured.load(source, refreshers)
     raise typer.Exit(
-        provider_list.run(loaded, refreshers, configured.console(source), is_json=is_json)
+        provider_list.run(
+            loaded, refreshers.all_installed(), configured.console(source), is_json=is_json
+        )
     )
 
 

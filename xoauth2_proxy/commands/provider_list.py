@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Sequence
 
     from xoauth2_proxy.accounts.refresher_info import RefresherInfo
     from xoauth2_proxy.commands.console import Console
@@ -18,11 +18,10 @@ _VERSION = 1  # of the JSON document
 
 
 def run(
-    config: Config, refreshers: Mapping[str, RefresherInfo], console: Console, *, is_json: bool
+    config: Config, installed: Sequence[RefresherInfo], console: Console, *, is_json: bool
 ) -> int:
     """Show the providers and the refreshers by name; return the exit code."""
     providers = sorted(config.providers, key=lambda one: one.name)
-    installed = [refreshers[name] for name in sorted(refreshers)]
     if is_json:
         console.show_json(
             {

@@ -82,7 +82,7 @@ class AccountLoader:
         if section is not None:
             account, faults, missing = self._check(section, not malformed, origin, has_token)
             if account and lookup and not missing:
-                account, found = _with_options(account, lookup)
+                account, found = _with_options(account, section.options, lookup)
                 faults += found
             problems += beneath(path, faults)
             if account and not (problems or missing):
@@ -192,11 +192,20 @@ def _account(section: AccountSection, provider: Provider) -> Account:
     )
 
 
-def _with_options(account: Account, environment: Environment) -> tuple[Account, list[Problem]]:
-    """Return the account with the options that its refresher declares, and what is wrong."""
-    client = account.oauth
-    options, problems = read_options(client.options, account.refresher_info, environment)
-    return replace(account, oauth=replace(client, options=options)), problems
+def _with_options(
+    account: Account, own: Mapping[str, object] | None, environment: Environment
+) -> tuple[Account, list[Problem]]:
+    """Return the account with the options that its refresher declares, and what is wrong.
+
+    Those of its provider are the operator's, who may name files and variables.
+    """
+    info, client = account.refresher_info, account.oauth
+    _, problems = read_options(own, info, environment, is_whole=False)
+    if not problems:
+        operators = replace(environment, is_posted=False)
+        options, problems = read_options(client.options, info, operators)
+        account = replace(account, oauth=replace(client, options=options))
+    return account, problems
 
 
 def _faults(

@@ -32,8 +32,7 @@ def read_options(
     if model is None:
         fault = f"are not for the refresher {refresher.name}: it declares none; remove them"
         return None, [("options", fault)] if written and not refresher.fault else []
-    if not issubclass(model, Section):
-        return None, [("provider", f"{model.__name__} of {refresher.origin} is no `Options`")]
+    assert issubclass(model, Section)  # noqa: S101 - as `RefresherInfo` requires
     options, problems = validate(model, dict(written or {}), "options", environment)
     if not is_whole:
         problems = [one for one in problems if one[1] != _REQUIRED]

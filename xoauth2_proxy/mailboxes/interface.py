@@ -128,7 +128,8 @@ class RelayControl:
     disabled: Sequence[DisabledAccount] = ()
     added: Collection[str]  # keys of the accounts in force that were added at run time
     providers: Sequence[ProviderInfo]
-    refreshers: Mapping[str, RefresherInfo]  # all that are installed; looking one up may load it
+    # Return what every installed refresher declares, by name; blocks, since plug-ins are loaded.
+    all_refreshers: Callable[[], list[RefresherInfo]]
     account_files: RuntimeAccounts
     store: TokenStore
     metrics: Metrics

@@ -85,7 +85,7 @@ class Mailboxes:
 
     def refreshers(self) -> list[RefresherInfo]:
         """Return what every installed refresher declares, by name; loads plug-ins, so it blocks."""
-        return [self._relay.refreshers[name] for name in sorted(self._relay.refreshers)]
+        return self._relay.all_refreshers()
 
     async def listing(self) -> list[Mailbox]:
         """Return all enabled mailboxes, by address."""

@@ -25,7 +25,7 @@ _UNREAD = "the token store cannot be read"
 # The relay uses every grant daily, so none expires unused while that works.
 _KEPT_ALIVE_SECONDS = 2 * _DAY_SECONDS
 # Refreshers whose mailboxes need a person's sign-in first.
-_MEND_PLUG_IN = "install or correct the plug-in, and restart the proxy"
+MEND_PLUG_IN = "install or correct the plug-in, and restart the proxy"
 # What authenticates the client, and how to replace it: for a secret, and for a certificate.
 _CREDENTIALS = {
     False: (
@@ -141,7 +141,7 @@ def status_of(
         return replace(status, state=State.OWN_TOKEN)
     if fault := account.refresher_info.fault:
         reason = f"the refresher {account.refresher} is disabled: {fault}"
-        return replace(status, state=State.MISCONFIGURED, reason=reason, remedy=_MEND_PLUG_IN)
+        return replace(status, state=State.MISCONFIGURED, reason=reason, remedy=MEND_PLUG_IN)
     if not account.oauth.refresh_token and account.needs_sign_in and not _was_signed_in(grant):
         return replace(
             status,

@@ -61,7 +61,7 @@ class AdminBackend:
             disabled=config.disabled,
             added=config.runtime_accounts,
             providers=config.providers,
-            refreshers=components.known_refreshers,
+            all_refreshers=components.all_refreshers,
             account_files=components.added,
             store=components.store,
             metrics=dependencies.metrics,

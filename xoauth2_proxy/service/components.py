@@ -12,7 +12,7 @@ from xoauth2_proxy.oauth.stores import StoreKind
 from xoauth2_proxy.oauth.stores.factory import open_store
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from xoauth2_proxy.accounts.accounts import Account
     from xoauth2_proxy.accounts.refresher_info import RefresherInfo
@@ -31,7 +31,7 @@ class StandardComponents:
         self._source = source
         self._has_token = bool(config.admin.token)  # the running server's, which reads it once
         self._registry = registry.RefresherRegistry(source.state_dir)
-        self.known_refreshers: Mapping[str, RefresherInfo] = self._registry
+        self.all_refreshers: Callable[[], list[RefresherInfo]] = self._registry.all_installed
         self.store = open_configured_store(config.store)
         # The accounts that were added while the relay ran.
         self.added = open_runtime_accounts(source.state_dir, config.store.cipher())

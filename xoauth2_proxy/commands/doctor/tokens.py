@@ -12,6 +12,7 @@ from xoauth2_proxy.diagnostics import explain
 from xoauth2_proxy.errors import TokenEndpointRefused, TokenError, TokenStoreUnavailable
 from xoauth2_proxy.metrics import Metrics
 from xoauth2_proxy.oauth.grant import unverified_claims
+from xoauth2_proxy.oauth.mailbox_status import MEND_PLUG_IN
 from xoauth2_proxy.oauth.refresh import TokenRefreshes
 
 if TYPE_CHECKING:
@@ -62,8 +63,19 @@ def trouble_of(account: Account, error: TokenError) -> Trouble:
     if error.is_transient:
         return Trouble(words, "wait and try again; if it lasts, look at the network")
     if isinstance(error, TokenEndpointRefused):
-        return Trouble(words, "look at the account's OAuth settings")
+        return Trouble(words, _settings_of(account))
     return Trouble(words, f"sign in again: xoauth2-proxy login {shlex.quote(account.email)}")
+
+
+def _settings_of(account: Account) -> str:
+    """Return what the operator does about a configuration that a refresher refuses."""
+    if account.plug_in is None:
+        return "look at the account's OAuth settings"
+    if account.plug_in.fault:
+        return MEND_PLUG_IN
+    return (
+        f"look at the account's options; if they are right, ask who wrote {account.plug_in.origin}"
+    )
 
 
 async def claims(context: DoctorContext) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from xoauth2_proxy.errors import TokenEndpointRefused
 from xoauth2_proxy.oauth.authorization.authorization_server import AuthorizationServer
 from xoauth2_proxy.oauth.authorization.plug_in_server import PlugInServer
 from xoauth2_proxy.oauth.authorization.sign_in_server import SignInServer
@@ -23,8 +24,14 @@ __all__ = ["AuthorizationServer", "SignInServer", "server_of"]
 
 
 def server_of(account: Account, refresher: Refresher | None, threads: Executor) -> SignInServer:
-    """Return where the account's owner signs in; `refresher` is the account's, if it is loaded."""
+    """Return where the account's owner signs in; `refresher` is the account's, if it is loaded.
+
+    Raises `TokenEndpointRefused`: its plug-in is disabled.
+    """
     plug_in = account.plug_in
+    if plug_in is not None and plug_in.fault:
+        reason = f"the refresher {plug_in.name} is disabled: {plug_in.fault}"
+        raise TokenEndpointRefused(reason)
     if plug_in is not None and plug_in.flows and refresher is not None:
         return PlugInServer(account, refresher)
     return AuthorizationServer(account, threads)

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from xoauth2_proxy.errors import SignInRefused
+from xoauth2_proxy.errors import SignInRefused, TokenEndpointRefused
+from xoauth2_proxy.oauth.attempt import DeviceAttempt, SignInResult
 from xoauth2_proxy.oauth.authorization.sign_in_server import SignInServer
 from xoauth2_proxy.oauth.grant import Grant
 from xoauth2_proxy.oauth.refreshers import Revokes, SignsIn, SignsInOnDevice
-from xoauth2_proxy.oauth.token_request import answer_of
+from xoauth2_proxy.oauth.token_request import answer_of, check_response
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from xoauth2_proxy.accounts.accounts import Account
-    from xoauth2_proxy.oauth.attempt import Attempt, DeviceAttempt, SignInResult
+    from xoauth2_proxy.oauth.attempt import Attempt
     from xoauth2_proxy.oauth.refreshers import Refresher
+
+
+_URL = re.compile(r"https?://[!-~]+")
 
 
 class PlugInServer(SignInServer):
@@ -57,7 +62,10 @@ class PlugInServer(SignInServer):
         """As `SignInServer.begin_device`."""
         if not isinstance(self._refresher, SignsInOnDevice):
             raise SignInRefused(self.device_obstacle)
-        return await answer_of(self._refresher.begin_device(self._grant))
+        begun: object = await answer_of(self._refresher.begin_device(self._grant))
+        if not isinstance(begun, DeviceAttempt):
+            raise _mistake(f"begin_device returned {type(begun).__name__}, no DeviceAttempt")
+        return begun
 
     async def revoke(self, refresh_token: str) -> bool:
         """As `SignInServer.revoke`."""
@@ -69,7 +77,10 @@ class PlugInServer(SignInServer):
     async def _begin(self, attempt: Attempt) -> str:
         if not isinstance(self._refresher, SignsIn):
             raise SignInRefused(self.browser_obstacle)
-        return await answer_of(self._refresher.authorization_url(self._grant, attempt))
+        url: object = await answer_of(self._refresher.authorization_url(self._grant, attempt))
+        if not isinstance(url, str) or not _URL.fullmatch(url):
+            raise _mistake("authorization_url returned no http or https address")
+        return url
 
     async def _exchange(self, attempt: Attempt, answer: Mapping[str, str]) -> SignInResult:
         if not isinstance(self._refresher, SignsIn):
@@ -88,9 +99,16 @@ class PlugInServer(SignInServer):
 
     def _checked(self, signed_in: SignInResult) -> SignInResult:
         """Raise unless the tokens last; a plug-in may keep what makes them last itself."""
+        if not isinstance(signed_in, SignInResult):
+            raise _mistake(f"a sign-in ended in {type(signed_in).__name__}, no SignInResult")
+        check_response(signed_in.issued)
         if signed_in.issued.refresh_token or self.account.refresher_info.kept_in:
             return signed_in
         raise SignInRefused(
             f"{self.name} issued no refresh token, so the mailbox could send for an hour only: "
             "this is a mistake of the plug-in or of its provider"
         )
+
+
+def _mistake(what: str) -> TokenEndpointRefused:
+    return TokenEndpointRefused(f"{what}: this is a mistake of the plug-in")

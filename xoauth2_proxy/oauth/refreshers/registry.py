@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
 import threading
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
-from xoauth2_proxy import log
 from xoauth2_proxy.accounts.refresher_info import BUILT_IN_REFRESHERS, MOCK, RefresherInfo
 from xoauth2_proxy.errors import TokenEndpointRefused
 from xoauth2_proxy.oauth.refreshers import SignsIn, SignsInOnDevice
@@ -24,7 +22,7 @@ from xoauth2_proxy.oauth.refreshers.command_output import last_line
 from xoauth2_proxy.oauth.refreshers.threads import DeadlineThreadPool
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from importlib.metadata import EntryPoint
     from pathlib import Path
 
@@ -32,9 +30,8 @@ if TYPE_CHECKING:
     from xoauth2_proxy.oauth.refreshers import Refresher
 
 GROUP = "xoauth2_proxy.refreshers"
+_LOAD_SECONDS = 30.0  # for a plug-in; the machine may be slow
 _THREADS = 8  # at four requests a token host (`oauth.token_request`), enough for two dead hosts
-
-_log = log.logger("oauth")
 
 
 def names() -> frozenset[str]:
@@ -49,7 +46,8 @@ class RefresherRegistry(Mapping[str, RefresherInfo]):
     """
 
     def __init__(self, state_dir: Path) -> None:
-        self.disabled: dict[str, str] = {}  # installed plug-ins that are not used, and why
+        self.disabled: dict[str, str] = {}  # plug-ins that could not be loaded, and why
+        self.unusable: list[RefresherInfo] = []  # those whose names belong to others
         self._lock = threading.RLock()
         self._state_dir = state_dir
         self._threads = DeadlineThreadPool(_THREADS, "oauth")
@@ -57,7 +55,8 @@ class RefresherRegistry(Mapping[str, RefresherInfo]):
         self._plug_ins: dict[str, list[EntryPoint]] = {}
         for entry in entry_points(group=GROUP):
             if entry.name in BUILT_IN_REFRESHERS:
-                self._disable(f"{entry.name} of {_distribution(entry)}", "the name is built in")
+                origin, fault = _distribution(entry), "the name is built in"
+                self.unusable.append(RefresherInfo(name=entry.name, origin=origin, fault=fault))
             else:
                 self._plug_ins.setdefault(entry.name, []).append(entry)
 
@@ -89,6 +88,10 @@ class RefresherRegistry(Mapping[str, RefresherInfo]):
     def __len__(self) -> int:
         return len(BUILT_IN_REFRESHERS) + len(self._plug_ins)
 
+    def all_installed(self) -> list[RefresherInfo]:
+        """Return what every refresher declares, by name; loads all plug-ins, and blocks."""
+        return sorted([*self.values(), *self.unusable], key=lambda one: one.name)
+
     def refreshers(self, wanted: Iterable[str]) -> dict[str, Refresher]:
         """Return the refreshers of these names, without unknown names.
 
@@ -114,9 +117,9 @@ class RefresherRegistry(Mapping[str, RefresherInfo]):
         if name in BUILT_IN_REFRESHERS:
             return _ImportedWhenUsed(name, self._threads)
         try:
-            return self._load_plug_in(name)
-        except (Exception, SystemExit) as error:  # a plug-in may raise anything
-            return self._disable(name, _reason(error))
+            return _in_time(lambda: self._load_plug_in(name))
+        except _PlugInUnusable as error:
+            return self._disable(name, str(error))
 
     def _load_plug_in(self, name: str) -> Refresher:
         entries = self._plug_ins[name]
@@ -136,7 +139,6 @@ class RefresherRegistry(Mapping[str, RefresherInfo]):
 
     def _disable(self, name: str, reason: str) -> Refresher:
         self.disabled[name] = reason
-        _log.event(logging.WARNING, "refresher disabled", refresher=name, reason=reason)
         return _DisabledRefresher(name, reason)
 
 
@@ -151,6 +153,27 @@ def _mock_refresher(state_dir: Path) -> Refresher:
 
 class _PlugInUnusable(Exception):
     pass
+
+
+def _in_time(load: Callable[[], Refresher]) -> Refresher:
+    """Return what `load` returns. It runs in a thread that is left alone if it takes too long."""
+    loaded: list[Refresher] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            loaded.append(load())
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run, name="plug-in", daemon=True)
+    thread.start()
+    thread.join(_LOAD_SECONDS)
+    if errors:
+        raise _PlugInUnusable(_reason(errors[0]))
+    if not loaded:
+        raise _PlugInUnusable(f"it was not loaded within {_LOAD_SECONDS:.0f} s")
+    return loaded[0]
 
 
 class _DisabledRefresher:
