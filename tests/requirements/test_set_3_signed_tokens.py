@@ -212,6 +212,17 @@ def test_row_02_tokens_are_minted_in_batches_beforehand_and_used_again(
     assert xoauth2(*at, OTHER_MAILBOX, batch[1], xoauth2_sandbox.ca_file) == 235
 
 
+def test_row_02_a_run_uses_one_token_that_was_minted_before_it(tmp_path: Path) -> None:
+    with beside(provider(tmp_path / "provider")) as sandbox:
+        words, environment = directly(sandbox)
+        words += ("--num-emails", "4", "--concurrent", "2", "--connection", "per-message")
+        code, document = bench(tmp_path, *words, environment=environment)
+        assert (code, document["provider"]["auth_accepted"]) == (0, 4)
+        sandbox.revoke(environment["XOAUTH2_BENCH_PASSWORD"])  # that one, and no other
+        code, document = bench(tmp_path, *words, environment=environment)
+        assert (code, document["provider"]["auth_refused"]) == (1, 4)
+
+
 # Row 3.
 
 

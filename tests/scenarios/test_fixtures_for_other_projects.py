@@ -27,10 +27,19 @@ def run_pytest(project: Path, *arguments: str) -> str:
 
 
 def test_the_example_of_the_documentation_passes_as_it_is(tmp_path: Path) -> None:
-    (example,) = _PYTHON.findall((ROOT / "docs" / "testing.md").read_text())
+    example, _ = _PYTHON.findall((ROOT / "docs" / "testing.md").read_text())
     (tmp_path / "test_mail.py").write_text(example)
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
     assert " 7 passed" in run_pytest(tmp_path)
+
+
+def test_the_example_without_pytest_runs_as_it_is(tmp_path: Path) -> None:
+    _, example = _PYTHON.findall((ROOT / "docs" / "testing.md").read_text())
+    (tmp_path / "example.py").write_text(example)
+    command = [sys.executable, "-W", "error", "example.py"]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.endswith("user0000@mock.example\n")
 
 
 def test_settings_of_the_sandbox_are_read_from_pytests_configuration(tmp_path: Path) -> None:

@@ -96,6 +96,17 @@ async def test_without_a_token_nothing_is_printed_and_the_reason_is_told(
     assert why in said.text
 
 
+async def test_where_nobody_has_signed_in_the_command_to_type_is_told_once(
+    command_line: CommandLine,
+) -> None:
+    client = {"provider": "gmail", "client_id": "c", "client_secret": "s"}
+    command_line.write({"accounts": [{"email": WELL, "password": "p"} | client]})
+    said = await command_line.ask("token", WELL)
+    assert (said.code, said.stdout) == (1, "")
+    assert "no one has signed in yet" in said.text
+    assert said.text.count(f"login {WELL}") == 1
+
+
 async def test_a_terminal_is_not_shown_the_token_unless_told_to(command_line: CommandLine) -> None:
     forced = {"TTY_COMPATIBLE": "1", "FORCE_COLOR": "1"}
     said = await command_line.ask("token", WELL, environ=forced)

@@ -64,7 +64,9 @@ def trouble_of(account: Account, error: TokenError) -> Trouble:
         return Trouble(words, "wait and try again; if it lasts, look at the network")
     if isinstance(error, TokenEndpointRefused):
         return Trouble(words, _settings_of(account))
-    return Trouble(words, f"sign in again: xoauth2-proxy login {shlex.quote(account.email)}")
+    command = f"xoauth2-proxy login {shlex.quote(account.email)}"
+    # Where no one has signed in yet, the error names the command itself.
+    return Trouble(words.removesuffix(f": {command}"), f"sign in again: {command}")
 
 
 def _settings_of(account: Account) -> str:
@@ -73,9 +75,8 @@ def _settings_of(account: Account) -> str:
         return "look at the account's OAuth settings"
     if account.plug_in.fault:
         return MEND_PLUG_IN
-    return (
-        f"look at the account's options; if they are right, ask who wrote {account.plug_in.origin}"
-    )
+    author = account.plug_in.origin
+    return f"look at the account's options; if they are right, ask the author of {author}"
 
 
 async def claims(context: DoctorContext) -> str:
