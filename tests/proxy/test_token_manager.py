@@ -363,6 +363,27 @@ print(threading.active_count(), sorted(heavy & sys.modules.keys()), hasattr(impo
     assert python(script) == "1 [] True\n"
 
 
+FAILS = """
+import sys
+from xoauth2_proxy.token_manager import BlockingTokenManager, ClientCredentials
+with BlockingTokenManager() as tokens:
+    tokens.add_provider("billing", ClientCredentials(
+        client_id="c", client_secret="s", token_url=sys.argv[1]))
+    print(type(tokens.refresh_all()["billing"]).__name__)
+"""
+
+
+async def test_a_program_without_logging_is_told_by_the_error_and_nothing_is_printed(
+    endpoint: TokenEndpoint,
+) -> None:
+    endpoint.always(error("invalid_client", status=401))
+    command = [sys.executable, "-W", "error", "-c", FAILS, endpoint.token_url]
+    done = await asyncio.to_thread(
+        subprocess.run, command, capture_output=True, text=True, timeout=PATIENCE_SECONDS
+    )
+    assert (done.stdout, done.stderr) == ("TokenEndpointRefused\n", "")
+
+
 FORKED = """
 import os, sys
 from xoauth2_proxy.token_manager import BlockingTokenManager, ClientCredentials

@@ -3,6 +3,8 @@
 Described in docs/token-manager.md. Importing it starts nothing.
 """
 
+import logging
+
 from xoauth2_proxy.oauth.token_info import TokenInfo
 from xoauth2_proxy.token_manager.blocking import BlockingTokenManager
 from xoauth2_proxy.token_manager.default import default_manager
@@ -30,3 +32,7 @@ __all__ = [
     "TokenManager",
     "default_manager",
 ]
+
+# Otherwise Python prints the bare words of our records for a program that set up no logging, which
+# is told by the errors.
+logging.getLogger("xoauth2_proxy").addHandler(logging.NullHandler())
