@@ -238,6 +238,26 @@ class IdleClientFigures:
     lost: int  # were disconnected while the load ran
 
 
+@dataclass(frozen=True, slots=True)
+class SignInFailure:
+    """The number of users who could not sign in for one reason."""
+
+    reason: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignInFigures:
+    """The outcome of the sign-ins before the load."""
+
+    method: str  # browser, code or mint
+    wanted: int
+    signed_in: int
+    wall_seconds: float  # of all of them, the pauses between their beginnings included
+    duration: Distribution  # of one: from the provider's page to the tokens; empty with mint
+    failures: tuple[SignInFailure, ...]  # the most frequent first
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Environment:
     """The machine and software that the figures were measured with."""
@@ -267,6 +287,7 @@ class Run:
     # The sandbox's settings when the run began; None: no sandbox, or they are unknown.
     provider_settings: Mapping[str, object] | None = None
     idle_clients: IdleClientFigures | None = None  # None: no idle clients were asked for
+    sign_in: SignInFigures | None = None  # None: no users had to sign in
     target_log: tuple[str, ...] = ()  # the last lines of a private proxy's log, if messages failed
 
     @property

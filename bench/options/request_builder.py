@@ -21,6 +21,7 @@ from bench.client.login import Mechanism
 from bench.load.messages import MessagesUnusable, read_folder
 from bench.options.account_options import accounts_of
 from bench.options.run_options import MAX_EMAILS, PASSWORD_VARIABLE
+from bench.options.sign_in_options import sign_in_of
 from bench.plan.arrivals import Pace, Rate
 from bench.plan.scenarios import COMPARE, COMPARED_RUNS, CUSTOM, OTHER_NAMES, SCENARIOS, RunPlan
 from bench.plan.workloads import ConnectionReuse, Recipients, Sizes, Workload
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from bench.options.run_options import RunOptions
     from bench.plan.scenarios import Scenario
+    from bench.sign_in.request import SignInRequest
     from bench.targets.mailboxes import MailboxesToAdd
 
 _MOCK_PASSWORD = "secret"  # noqa: S105 - the mock mailboxes' published password
@@ -59,6 +61,7 @@ _NOT_WITH_ITS_OWN = {
     "no_auth": "--no-auth",
     "from_emails": "--from",
     "password": "--password",
+    "sign_in": "--sign-in",
 }
 
 T = TypeVar("T")
@@ -89,6 +92,7 @@ def request_of(options: RunOptions) -> RunRequest:
         options = _with_its_own(options, scenario)
     mechanism = _mechanism(options)
     accounts = accounts_of(options)
+    sign_in = sign_in_of(options, mechanism, _state_dir(options))
     is_mock = options.use_mock_tokens or accounts is not None
     if options.no_cleanup and not is_mock:
         _refuse("--no-cleanup", "keeps what a run makes: --accounts, or --use-mock-tokens.")
@@ -114,12 +118,13 @@ def request_of(options: RunOptions) -> RunRequest:
             reply_seconds=options.reply_seconds,
             processes=options.processes,
         ),
-        target=_target(options, mechanism, accounts, _provider(options, scenario)),
+        target=_target(options, mechanism, accounts, _provider(options, scenario), sign_in),
         mechanism=mechanism,
         secret=_secret(options, mechanism),
         token_ttl_seconds=options.token_ttl or scenario.token_ttl_seconds,
         files=_files(options),
         accounts=accounts,
+        sign_in=sign_in,
         prometheus_port=options.prometheus_port,
         runs=_runs(options),
     )
@@ -342,8 +347,10 @@ def _target(
     mechanism: Mechanism,
     accounts: MailboxesToAdd | None,
     provider: Mapping[str, object] | None,
+    sign_in: SignInRequest | None,
 ) -> TargetRequest:
     is_mock = options.use_mock_tokens or accounts is not None
+    goes_elsewhere = sign_in is not None and sign_in.provider is not None
     return TargetRequest(
         host=options.host,
         port=options.port,
@@ -354,14 +361,21 @@ def _target(
         may_start_private=is_mock and options.tls is Tls.NONE,
         is_private=provider is not None,
         private_options=PrivateProxyOptions(
-            mailboxes=() if accounts is None else accounts.mailboxes,
+            # Users who sign in are added when they have done so.
+            mailboxes=() if accounts is None or sign_in else accounts.mailboxes,
+            has_sandbox=not goes_elsewhere,
             provider=provider,
             limits=_scenario(options).limits,
             is_kept=options.no_cleanup,
         ),
         has_login=mechanism is not Mechanism.NONE,
-        state_dir=options.state_dir or Path(platformdirs.user_state_dir("xoauth2-proxy")),
+        mail_goes_elsewhere=goes_elsewhere,
+        state_dir=_state_dir(options),
     )
+
+
+def _state_dir(options: RunOptions) -> Path:
+    return options.state_dir or Path(platformdirs.user_state_dir("xoauth2-proxy"))
 
 
 def _address(text: str, option: str) -> str:

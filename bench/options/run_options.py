@@ -16,6 +16,14 @@ from bench.client.login import Mechanism
 from bench.plan.arrivals import MAX_LATENESS_SECONDS
 from bench.plan.scenarios import COMPARED_RUNS, SCENARIOS
 from bench.plan.workloads import MAX_MESSAGE_BYTES, REPLY_SECONDS
+from bench.sign_in.request import (
+    AT_ONCE,
+    PAGES_AT_ONCE,
+    STAGGER_SECONDS,
+    BrowserName,
+    SignInMethod,
+    UpstreamTls,
+)
 from bench.targets.mailboxes import MAX_ACCOUNTS
 from bench.targets.target_request import DEFAULT_ADMIN_URL, DEFAULT_HOST, DEFAULT_PORT
 
@@ -30,7 +38,9 @@ MAX_RATE = 100_000.0  # messages a second
 _PRESETS = "; ".join(f"{name} stands for {' '.join(of)}" for name, of in PRESETS.items())
 
 LOAD, MESSAGES, CLIENTS = "Load", "Messages", "Clients"
-LOGIN, SERVER, REPORT = "Login", "Server", "End of run and reports"
+LOGIN, SIGN_IN, SERVER, REPORT = "Login", "Sign-in", "Server", "End of run and reports"
+CLIENT_SECRET_VARIABLE = "XOAUTH2_BENCH_CLIENT_SECRET"  # noqa: S105 - its name
+USER_PASSWORD_VARIABLE = "XOAUTH2_BENCH_USER_PASSWORD"  # noqa: S105 - its name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -350,6 +360,105 @@ class RunOptions:
             file_okay=False,
             help="State directory of the running proxy, with the signing key of the mock tokens.",
             rich_help_panel=LOGIN,
+        ),
+    ] = None
+
+    sign_in: Annotated[
+        SignInMethod | None,
+        typer.Option(
+            help="With --accounts: the users sign in before the run, and their mail leaves on "
+            "their grants. code: by plain HTTP through the provider's pages; browser: in a real "
+            "browser (pip install 'xoauth2-proxy[bench]'); mint: with refresh tokens that the "
+            "sandbox mints. The grants are revoked afterwards.",
+            rich_help_panel=SIGN_IN,
+        ),
+    ] = None
+    browser: Annotated[
+        BrowserName | None,
+        typer.Option(help="Browser. Default: chromium.", rich_help_panel=SIGN_IN),
+    ] = None
+    headed: Annotated[
+        bool,
+        typer.Option("--headed", help="Show the browser's windows.", rich_help_panel=SIGN_IN),
+    ] = False
+    stagger: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            min=0,
+            max=3600,
+            help=f"Seconds between the beginnings of two sign-ins. Default: {STAGGER_SECONDS:g}.",
+            rich_help_panel=SIGN_IN,
+        ),
+    ] = None
+    sign_ins_at_once: Annotated[
+        int | None,
+        typer.Option(
+            metavar="NUMBER",
+            min=1,
+            max=MAX_ACCOUNTS,
+            help=f"Maximum number of users who sign in at one time. Default: {AT_ONCE}, in a "
+            f"browser {PAGES_AT_ONCE}.",
+            rich_help_panel=SIGN_IN,
+        ),
+    ] = None
+    issuer: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Sign in at this OpenID provider, instead of the sandbox.",
+            rich_help_panel=SIGN_IN,
+        ),
+    ] = None
+    upstream: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="With --issuer: the mail server that accepts its tokens.",
+            rich_help_panel=SIGN_IN,
+        ),
+    ] = None
+    upstream_tls: Annotated[
+        UpstreamTls | None,
+        typer.Option(help="TLS mode of that server. Default: starttls.", rich_help_panel=SIGN_IN),
+    ] = None
+    client_id: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ID",
+            help="OAuth client to sign in to. Default: one that is registered (RFC 7591) and kept "
+            "for the next run.",
+            rich_help_panel=SIGN_IN,
+        ),
+    ] = None
+    client_secret_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            exists=True,
+            dir_okay=False,
+            help="File with the secret of --client-id. Or set the environment variable "
+            f"{CLIENT_SECRET_VARIABLE}.",
+            rich_help_panel=SIGN_IN,
+        ),
+    ] = None
+    scopes: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SCOPES",
+            help="Scopes to ask for, separated by blanks. Default: openid email offline_access.",
+            rich_help_panel=SIGN_IN,
+        ),
+    ] = None
+    callback_port: Annotated[
+        int | None,
+        typer.Option(
+            metavar="PORT",
+            min=1,
+            max=65535,
+            help="Port of 127.0.0.1 that the provider sends the users back to, at /callback. "
+            "Default: any free one.",
+            rich_help_panel=SIGN_IN,
         ),
     ] = None
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _NOT_WITH_FILE = frozenset(
     {
         *("host", "port", "admin_url", "tls", "ca_file", "allow_remote", "state_dir"),
-        *("password", "no_auth", "accounts", "users", "user_prefix", "min_accounts"),
+        *("password", "no_auth", "accounts", "users", "user_prefix", "min_accounts", "sign_in"),
     }
 )
 _PASSWORD = "secret"  # noqa: S105 - of mailboxes that log in with tokens; unused

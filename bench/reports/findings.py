@@ -35,6 +35,7 @@ def findings(document: Mapping[str, Any]) -> list[Finding]:
         *_integrity(document["reconciliation"], document["reconciliation_not_checked_because"]),
         *_assertions(document["assertions"]),
         *_sending(document),
+        *_sign_in(document.get("sign_in")),
         *_generator(document["generator"]),
     ]
     order = (BAD, ATTENTION, GOOD)
@@ -151,6 +152,14 @@ def _sending(document: Mapping[str, Any]) -> Iterator[Finding]:
             ATTENTION,
             f"{formatting.messages(results['dropped'])} had no free connection at their time and "
             "were not sent: the target did not keep up with the rate asked for.",
+        )
+
+
+def _sign_in(users: Mapping[str, Any] | None) -> Iterator[Finding]:
+    if users and users["signed_in"] < users["wanted"]:
+        missing = users["wanted"] - users["signed_in"]
+        yield Finding(
+            ATTENTION, f"{missing} of {users['wanted']} users could not sign in; they sent nothing."
         )
 
 

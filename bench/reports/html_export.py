@@ -110,8 +110,10 @@ def _run(document: Mapping[str, Any]) -> dict[str, object]:
     codes: dict[str, int] = {}
     for row in document["errors"]:
         codes[row["code"]] = codes.get(row["code"], 0) + row["count"]
+    users = document.get("sign_in") or {"failures": []}
     return {
         "findings": findings.findings(document),
+        "sign_in_failures": [(one["reason"], one["count"]) for one in users["failures"]],
         "rough": formatting.note([results["latency"]], _HEADLINE),
         "opened_before": findings.opened_before(document),
         "bottleneck": findings.bottleneck(document["generator"]),

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from bench.measurement.result import Distribution, Result, Run
+    from bench.measurement.result import Distribution, Result, Run, SignInFigures
 
 # JSON strings may contain them; terminals and UTF-8 may not.
 _ESCAPED = re.compile("[\x7f-\x9f\ud800-\udfff]")
@@ -52,6 +52,7 @@ def document(run: Run) -> dict[str, object]:
         "provider": asdict(run.provider) if run.provider is not None else None,
         "provider_settings": run.provider_settings,
         "idle_crowd": asdict(run.idle_clients) if run.idle_clients is not None else None,
+        "sign_in": _sign_in(run.sign_in),
         "generator": asdict(run.generator),
         "assertions": [],
         "environment": asdict(run.environment),
@@ -143,6 +144,12 @@ def _results(result: Result) -> dict[str, object]:
 
 def _distribution(distribution: Distribution) -> dict[str, object]:
     return asdict(distribution) | {"rough": sample_size.rough(distribution.count)}
+
+
+def _sign_in(figures: SignInFigures | None) -> dict[str, object] | None:
+    if figures is None:
+        return None
+    return asdict(figures) | {"duration": _distribution(figures.duration)}
 
 
 def _reconciliation(run: Run) -> dict[str, object]:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         Reconciliation,
         Result,
         Run,
+        SignInFigures,
     )
     from bench.plan.arrivals import Rate
     from bench.plan.scenarios import RunPlan
@@ -53,7 +54,8 @@ def render(run: Run) -> str:
     times += _phases(run)
     lines += [*times, *_rough(times), "", *_errors(result)]
     lines += _reconciliation(run.reconciliation)
-    lines += [*_provider(run.provider), *_idle(run.idle_clients), *_generator(run.generator)]
+    lines += [*_provider(run.provider), *_idle(run.idle_clients)]
+    lines += [*_sign_in(run.sign_in), *_generator(run.generator)]
     lines += _short(result)
     return "\n".join(lines) + "\n"
 
@@ -263,6 +265,22 @@ def _idle(idle: IdleClientFigures | None) -> list[str]:
     if idle is None:
         return []
     return [f"Idle clients:    {idle.clients}, {idle.refused} refused, {idle.lost} lost"]
+
+
+def _sign_in(figures: SignInFigures | None) -> list[str]:
+    if figures is None:
+        return []
+    lasted = f" in {_words(formatting.duration(figures.wall_seconds))}"
+    p50, p95 = figures.duration.p50_seconds, figures.duration.p95_seconds
+    if p50 is not None and p95 is not None:
+        lasted += (
+            f", P50 {_words(formatting.duration(p50))}, P95 {_words(formatting.duration(p95))}"
+        )
+    users = f"{figures.signed_in} of {figures.wanted} users"
+    return [
+        f"Sign-in:         {users} ({figures.method}){lasted}",
+        *(f"  {formatting.harmless(one.reason)}: {one.count}" for one in figures.failures),
+    ]
 
 
 def _generator(generator: GeneratorFigures) -> list[str]:

@@ -6,7 +6,7 @@ import asyncio
 import os
 import platform
 import time
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -68,18 +68,34 @@ async def with_mailboxes(
     request: RunRequest, target: Target, interruption: Interruption, progress: Progress
 ) -> AsyncIterator[RunRequest]:
     """Yield the request with its final mailboxes; create the run's own ones first."""
-    if request.accounts is None or target.is_private:
+    accounts, sign_in = request.accounts, request.sign_in
+    if accounts is None or (target.is_private and sign_in is None):
         yield request
         return
-    async with provisioned(
-        request.accounts,
-        request.target.admin_url or DEFAULT_ADMIN_URL,
-        interruption,
-        progress.announce,
-        allow_remote=request.target.allow_remote,
-    ) as mailboxes:
-        addresses = tuple(one.address for one in mailboxes)
-        yield replace(request, plan=replace(request.plan, mailboxes=addresses))
+    announce = progress.announce
+    async with AsyncExitStack() as stack:
+        users = None
+        if sign_in is not None:
+            from bench.sign_in.users import signing_in  # with aiohttp
+
+            # A private proxy's sandbox ends with it, and its grants with that.
+            outlives = not target.is_private or sign_in.provider is not None
+            is_kept = accounts.is_kept and outlives
+            users = await stack.enter_async_context(
+                signing_in(sign_in, target, interruption, announce, is_kept=is_kept)
+            )
+        mailboxes = await stack.enter_async_context(
+            provisioned(
+                accounts,
+                target.own_admin_url or request.target.admin_url or DEFAULT_ADMIN_URL,
+                interruption,
+                announce,
+                allow_remote=request.target.allow_remote,
+                prepare=users.prepare if users else None,
+            )
+        )
+        plan = replace(request.plan, mailboxes=tuple(one.address for one in mailboxes))
+        yield replace(request, plan=plan, signed_in=users.figures if users else None)
 
 
 async def run_sides(
@@ -175,6 +191,7 @@ async def measure(
         ),
         provider_settings=observer.settings,
         idle_clients=idle_figures if plan.workload.idle_clients else None,
+        sign_in=request.signed_in,
         environment=environment,
     )
 

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from bench.client.login import Mechanism
+    from bench.measurement.result import SignInFigures
     from bench.plan.scenarios import RunPlan
+    from bench.sign_in.request import SignInRequest
     from bench.targets.mailboxes import MailboxesToAdd
     from bench.targets.target_request import TargetRequest
 
@@ -23,5 +25,7 @@ class RunRequest:
     token_ttl_seconds: float | None = None  # of the mock tokens; None: an hour
     files: tuple[bytes, ...] = field(default=(), repr=False)  # messages to send; empty: generated
     accounts: MailboxesToAdd | None = None  # mailboxes to create, which the plan uses
+    sign_in: SignInRequest | None = None  # how their users sign in; None: they do not
+    signed_in: SignInFigures | None = None  # the outcome, once they have
     runs: int = 1  # of each side, with the scenario compare
     prometheus_port: int | None = None  # on loopback, 0: any; None: the run is not exposed

@@ -6,19 +6,17 @@ when its event loop has stopped.
 
 from __future__ import annotations
 
-import http.client
 import json
-import ssl
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
+
+from bench.targets.blocking_http import NoAnswer, ask, shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 MAX_BATCH = 100  # the admin server's limit for one request
-_MAX_BYTES = 8 << 20
-_MAX_SHOWN_CHARACTERS = 300
 _FORBIDDEN = "the admin server requires its token: set XOAUTH2_PROXY_ADMIN_TOKEN"
 
 
@@ -48,13 +46,11 @@ class AdminApi:
     def __init__(self, url: str, token: str = "") -> None:
         """Raises `ValueError`: the URL is not http or https with a host."""
         parts = urlsplit(url)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
+        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.port == 0:
             raise ValueError(f"{url} is not an http URL")
         self.url = url.rstrip("/")
         self.host = parts.hostname
         self.is_clear = parts.scheme == "http"
-        self._port = parts.port  # None: the scheme's default
-        self._path = parts.path.rstrip("/")
         # A web page cannot send the second header, which protects against forged requests.
         self._headers = {"Content-Type": "application/json", "X-Requested-By": "xoauth2-bench"}
         if token:
@@ -76,7 +72,7 @@ class AdminApi:
         """
         answer = self._ask("POST", "/accounts/batch", timeout_seconds, documents)
         failed = {
-            str(one["email"]).lower(): _shown(one.get("error"))
+            str(one["email"]).lower(): shown(one.get("error"))
             for one in _rows(answer, "failed_accounts")
         }
         added = (str(one["email"]).lower() for one in _rows(answer, "added_accounts"))
@@ -94,50 +90,23 @@ class AdminApi:
         self, method: str, path: str, timeout_seconds: float, document: object = None
     ) -> dict[str, Any]:
         body = None if document is None else json.dumps(document).encode()
-        exchange = _HttpRequest(method, self._path + path, body, self._headers)
         try:
-            status, octets = exchange.carry_out(self._connection(timeout_seconds))
-        except (OSError, http.client.HTTPException) as error:
-            reason = str(error) or type(error).__name__
-            raise AdminUnavailable(f"{self.url} does not answer: {reason}") from error
-        try:
-            answer = json.loads(octets)
-        except (ValueError, RecursionError):
-            answer = None
-        if not isinstance(answer, dict):
+            response = ask(
+                method, self.url + path, timeout_seconds, body=body, headers=self._headers
+            )
+        except NoAnswer as error:
+            raise AdminUnavailable(f"{self.url} does not answer: {error}") from error
+        answer, status = response.json_object(), response.status
+        if answer is None:
             raise AdminUnavailable(f"{self.url} answered {status}, and no JSON object")
         # If every mailbox of a batch fails, the response is a 400 that lists them.
         if status < 300 or (status == 400 and "failed_accounts" in answer):
             return answer
-        raise _failure(status, f"{self.url} answered {status}: {_shown(answer.get('error'))}")
-
-    def _connection(self, timeout_seconds: float) -> http.client.HTTPConnection:
-        if self.is_clear:
-            return http.client.HTTPConnection(self.host, self._port, timeout=timeout_seconds)
-        return http.client.HTTPSConnection(
-            self.host, self._port, timeout=timeout_seconds, context=ssl.create_default_context()
-        )
+        raise _failure(status, f"{self.url} answered {status}: {shown(answer.get('error'))}")
 
 
 class _NotThere(AdminRefused):
     """The server answered 404."""
-
-
-@dataclass(frozen=True, slots=True)
-class _HttpRequest:
-    method: str
-    path: str
-    body: bytes | None = field(repr=False)
-    headers: Mapping[str, str] = field(repr=False)
-
-    def carry_out(self, connection: http.client.HTTPConnection) -> tuple[int, bytes]:
-        """Return the status and the body; raises the errors of `http.client`."""
-        try:
-            connection.request(self.method, self.path, self.body, dict(self.headers))
-            answer = connection.getresponse()
-            return answer.status, answer.read(_MAX_BYTES)
-        finally:
-            connection.close()
 
 
 def _failure(status: int, text: str) -> AdminError:
@@ -155,8 +124,3 @@ def _rows(answer: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
     ):
         raise AdminUnavailable(f"the admin server's response has no list of {key}")
     return rows
-
-
-def _shown(text: object) -> str:
-    """Return a server's text, safe for a terminal."""
-    return "".join(one for one in str(text) if one.isprintable())[:_MAX_SHOWN_CHARACTERS]

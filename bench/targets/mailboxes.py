@@ -5,6 +5,10 @@ from __future__ import annotations
 import re
 import secrets
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 MAX_ACCOUNTS = 1000
 DOMAIN = "mock.test"  # RFC 6761 §6.2 reserves .test
@@ -43,11 +47,13 @@ class BenchMailbox:
 
     address: str
     password: str = field(repr=False)
+    # Its provider at the proxy and the keys of its grant; {}: the mock provider, without a grant.
+    oauth: Mapping[str, object] = field(default_factory=dict, repr=False)
 
     def document(self, *, is_hashed: bool = False) -> dict[str, object]:
         """Return it as an account of a proxy's configuration."""
         password = _hashed(self.password) if is_hashed else self.password
-        return {"email": self.address, "provider": "mock", "password": password}
+        return {"email": self.address, "provider": "mock", "password": password, **self.oauth}
 
 
 def _hashed(password: str) -> str:

@@ -34,7 +34,7 @@ class PrivateProxy:
     host: str
     port: int
     admin_url: str
-    sandbox_url: str
+    sandbox_url: str  # "" without a sandbox
     state_dir: Path
     log_file: Path  # its standard error
 
@@ -79,7 +79,7 @@ async def _started(
     sandbox_url = ""
     config: dict[str, object] = {"accounts": [one.document() for one in options.mailboxes]}
     if options.provider is None:
-        arguments.append("--sandbox")
+        arguments += ["--sandbox"] if options.has_sandbox else []
     else:
         provider = await stack.enter_async_context(
             private_provider(options.provider, folder, state_dir, interruption)
@@ -95,7 +95,7 @@ async def _started(
     module = ("xoauth2_proxy", *arguments)
     process = await stack.enter_async_context(running_child("proxy", module, folder, interruption))
     host, port = process.address("smtp")
-    url = sandbox_url or _sandbox_url(process)
+    url = sandbox_url or (_sandbox_url(process) if options.has_sandbox else "")
     log_file = folder / f"{process.name}.log"
     return PrivateProxy(host, port, process.text("admin"), url, state_dir, log_file)
 

@@ -23,10 +23,14 @@ from bench.targets.loopback import is_loopback
 from bench.targets.target_request import TargetError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 
     from bench.process.interruption import Interruption
     from bench.targets.mailboxes import BenchMailbox, MailboxesToAdd
+
+    Preparation = Callable[
+        [Sequence[BenchMailbox]], Awaitable[tuple[Sequence[BenchMailbox], dict[str, str]]]
+    ]
 
 TOKEN_VARIABLE = "XOAUTH2_PROXY_ADMIN_TOKEN"  # noqa: S105 - its name
 
@@ -53,8 +57,11 @@ async def provisioned(
     announce: Callable[[str], None],
     *,
     allow_remote: bool = False,
+    prepare: Preparation | None = None,
 ) -> AsyncIterator[tuple[BenchMailbox, ...]]:
     """Yield mailboxes added through this admin server; remove them afterwards.
+
+    `prepare` gets those that are not there yet, and returns those to add and why others failed.
 
     Raises:
         ProvisioningError: it is not on loopback, or there are fewer mailboxes than needed.
@@ -63,7 +70,7 @@ async def provisioned(
     stay = _AddedMailboxes(await _admin(admin_url, allow_remote=allow_remote), accounts)
     interruption.on_abort.append(stay.end_at_once)
     try:
-        yield await stay.begin(interruption, announce)
+        yield await stay.begin(interruption, announce, prepare)
     finally:
         # In a thread: it continues if this task is cancelled, and the loop waits for it.
         await asyncio.to_thread(stay.end)
@@ -81,10 +88,30 @@ class _AddedMailboxes:
         self._here: dict[str, bool] = {}  # possibly added: whether it is certain
 
     async def begin(
-        self, interruption: Interruption, announce: Callable[[str], None]
+        self,
+        interruption: Interruption,
+        announce: Callable[[str], None],
+        prepare: Preparation | None,
     ) -> tuple[BenchMailbox, ...]:
-        count = len(self._mailboxes)
-        announce(f"Adding {count} mailboxes at {self._admin.url}.")
+        await self._find_existing()
+        self._check_count(len(self._missing))
+        if prepare is not None:
+            ready, failed = await prepare(self._missing)
+            self._failed |= failed
+            by_address = {one.address: one for one in ready}
+            self._mailboxes = tuple(by_address.get(one.address, one) for one in self._mailboxes)
+            _check(interruption)
+            self._check_count(len(self._missing))
+        announce(f"Adding {len(self._missing)} mailboxes at {self._admin.url}.")
+        await self._add_all(interruption, announce)
+        _check(interruption)
+        added = tuple(one for one in self._mailboxes if self._here.get(one.address))
+        self._check_count(len(added))
+        if self._failed:
+            announce(self._told_failures(len(added)))
+        return added
+
+    async def _find_existing(self) -> None:
         try:
             there = await asyncio.to_thread(self._admin.mailboxes, _REQUEST_SECONDS)
         except AdminError as error:
@@ -92,18 +119,17 @@ class _AddedMailboxes:
         for one in self._mailboxes:
             if one.address in there:
                 self._failed[one.address] = "it is there already"
-        await self._add_all(interruption, announce)
-        if interruption.requested.is_set():
-            raise StartInterrupted
-        added = tuple(one for one in self._mailboxes if self._here.get(one.address))
-        if len(added) < (self._accounts.min_count or count):
-            raise ProvisioningError(self._told_failures(len(added)))
-        if self._failed:
-            announce(self._told_failures(len(added)))
-        return added
+
+    @property
+    def _missing(self) -> list[BenchMailbox]:
+        return [one for one in self._mailboxes if one.address not in self._failed]
+
+    def _check_count(self, count: int) -> None:
+        if count < (self._accounts.min_count or self._accounts.count):
+            raise ProvisioningError(self._told_failures(count))
 
     async def _add_all(self, interruption: Interruption, announce: Callable[[str], None]) -> None:
-        batches = _batches([one for one in self._mailboxes if one.address not in self._failed])
+        batches = _batches(self._missing)
 
         async def add_some(delay_seconds: float) -> None:
             await asyncio.sleep(delay_seconds)
@@ -226,6 +252,11 @@ async def _admin(url: str, *, allow_remote: bool) -> AdminApi:
             "clear. Give an https URL."
         )
     return admin
+
+
+def _check(interruption: Interruption) -> None:
+    if interruption.requested.is_set():
+        raise StartInterrupted
 
 
 def _batches(mailboxes: Sequence[BenchMailbox]) -> Iterator[Sequence[BenchMailbox]]:

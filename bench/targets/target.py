@@ -17,6 +17,7 @@ from bench.targets.target_request import (
     DEFAULT_ADMIN_URL,
     DEFAULT_HOST,
     DEFAULT_PORT,
+    ELSEWHERE,
     TargetError,
     tls_context,
 )
@@ -46,6 +47,11 @@ class Target:
     is_private: bool = False  # it has the requested mailboxes
     log_file: Path | None = None  # of a private proxy
 
+    @property
+    def own_admin_url(self) -> str:
+        """The admin server of a private proxy; "" for other relays."""
+        return self.admin_url if self.is_private else ""
+
     def log_tail(self) -> tuple[str, ...]:
         """Return the last lines of a private proxy's log; empty for other relays."""
         if self.log_file is None:
@@ -73,7 +79,8 @@ async def open_target(
         return
     endpoint = await _endpoint(request)
     if await is_listening(endpoint, _PROBE_SECONDS):
-        url, reason = await _sandbox(request)
+        elsewhere = request.mail_goes_elsewhere
+        url, reason = ("", ELSEWHERE) if elsewhere else await _sandbox(request)
         yield Target(
             endpoint=endpoint,
             state_dir=request.state_dir,
@@ -102,7 +109,7 @@ async def _private_target(
                 endpoint=Endpoint(proxy.host, proxy.port),
                 state_dir=proxy.state_dir,
                 sandbox_url=proxy.sandbox_url,
-                no_sandbox_reason="",
+                no_sandbox_reason="" if proxy.sandbox_url else ELSEWHERE,
                 admin_url=proxy.admin_url.rstrip("/"),
                 is_private=True,
                 log_file=proxy.log_file,

@@ -19,6 +19,9 @@ DEFAULT_PORT = 2525
 DEFAULT_ADMIN_URL = "http://127.0.0.1:9090"
 
 
+ELSEWHERE = "the mail goes to the --upstream, which cannot be asked"
+
+
 class TargetError(Exception):
     """The target is missing or may not be measured; the text says what to do."""
 
@@ -31,6 +34,7 @@ class PrivateProxyOptions:
     provider: Mapping[str, object] | None = None  # settings of a sandbox; None: the proxy's own
     limits: Mapping[str, object] = field(default_factory=dict)  # per mailbox; with such a sandbox
     is_kept: bool = False  # its directory is kept and told
+    has_sandbox: bool = True  # False: the mailboxes that are added bring their own mail server
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +51,7 @@ class TargetRequest:
     is_private: bool = False  # it must be a private one
     private_options: PrivateProxyOptions = PrivateProxyOptions()
     has_login: bool = True  # a password or token is sent
+    mail_goes_elsewhere: bool = False  # to another mail server than the proxy's sandbox
     state_dir: Path  # where the running proxy keeps the key of its mock tokens
 
     @property

@@ -191,7 +191,7 @@ async def test_the_admin_servers_token_comes_from_the_environment(
 )
 async def test_an_admin_server_that_may_not_or_cannot_be_used(
     url: str,
-    options: dict[str, bool],
+    options: dict[str, Any],
     token: str,
     complaint: str,
     monkeypatch: pytest.MonkeyPatch,

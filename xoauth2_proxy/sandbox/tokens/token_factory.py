@@ -96,6 +96,7 @@ class TokenFactory:
 
     def begin_grant(self, mailbox: str, client_id: str = "", scope: str = "") -> tuple[str, str]:
         """Return the name of a new grant, and its first refresh token."""
+        self._verifier.grants_begun += 1
         claims = RefreshClaims(mailbox.lower(), secrets.token_hex(8), 0, client_id, scope)
         return claims.grant, self._sign(claims)
 

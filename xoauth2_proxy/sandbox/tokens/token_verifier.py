@@ -78,6 +78,7 @@ class TokenVerifier:
         self.tokens = tokens
         self._revocations = Revocations()
         self._ended_grants: set[str] = set()
+        self.grants_begun = 0  # since the start
 
     def objection(self, mailbox: str, token: str) -> str:
         """Return why the token is not good for this mailbox now; "" if it is."""
@@ -105,6 +106,11 @@ class TokenVerifier:
         if len(self._ended_grants) >= MAX_REVOKED:
             raise TooManyRevoked
         self._ended_grants.add(grant)
+
+    @property
+    def grants_ended(self) -> int:
+        """How many grants were revoked since the start."""
+        return len(self._ended_grants)
 
     def has_ended(self, grant: str) -> bool:
         """Return whether the grant was ended."""

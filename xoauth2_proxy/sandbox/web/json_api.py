@@ -94,6 +94,8 @@ class JsonApi:
             "messages_evicted": self.provider.received.evicted,
             "messages_held": len(self.provider.received),
             "refusals_total": self.provider.refusals.total,
+            "grants_begun": self.provider.verifier.grants_begun,
+            "grants_ended": self.provider.verifier.grants_ended,
         }
         return web.json_response(self.provider.counters.as_document() | received)
 

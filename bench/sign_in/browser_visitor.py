@@ -1,0 +1,164 @@
+"""Goes through a provider's pages in a real browser, which Playwright drives.
+
+One browser for all users; each has a context of its own, with its own cookies.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Self
+
+from bench.sign_in.authorization_server import ProviderError, SignInFailed
+from bench.sign_in.forms import is_refusal
+from bench.sign_in.request import BrowserName
+from bench.sign_in.visitor import MAX_LOGINS, MAX_PAGES
+from bench.targets.blocking_http import shown
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from playwright.async_api import Browser, ElementHandle, Page, Playwright
+
+    from bench.sign_in.request import SignInRequest
+    from bench.sign_in.visitor import Visit
+
+_PAGE_MS = 60_000.0  # for a page to come, and for what is pressed on it
+_CLOSE_SECONDS = 10.0
+_NOWHERE = "http://127.0.0.1:9"  # the discard port: what is not on loopback is not reached
+_NEAR = "localhost,127.0.0.1,[::1]"
+_SYSTEM_BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+_QUIET = (
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-quic",
+    "--disable-sync",
+    "--no-first-run",
+)
+_LOGIN = (
+    "input[autocomplete~=username], input[type=email], input[name=login], input[name=username], "
+    "input[name=identifier], input[name=loginfmt], input[name=email], input[name=user]"
+)
+_PASSWORD = "input[type=password]"  # noqa: S105 - a selector
+_BUTTON = "button:not([type=button]):not([type=reset]), input[type=submit]"
+_WORDS = "one => [one.name, one.value, one.textContent].join(' ')"
+
+
+class BrowserVisitor:
+    """A browser, from its start to its end."""
+
+    def __init__(self, request: SignInRequest) -> None:
+        self._request = request
+        self._playwright: Playwright | None = None
+        self._browser: Browser | None = None
+
+    async def __aenter__(self) -> Self:
+        """Start the browser. Raises `ProviderError`: there is none."""
+        try:
+            from playwright.async_api import Error, async_playwright
+        except ImportError:
+            raise ProviderError(
+                "--sign-in browser needs Playwright: pip install 'xoauth2-proxy[bench]', "
+                "in a checkout pip install '.[bench]'."
+            ) from None
+        self._playwright = await async_playwright().start()
+        kind = getattr(self._playwright, self._request.browser.value)
+        try:
+            self._browser = await kind.launch(**self._options())
+        except Error as error:
+            await self._playwright.stop()
+            name = self._request.browser.value
+            raise ProviderError(
+                f"{name} does not start: {shown(error.message.splitlines()[0])}. "
+                f"Playwright's own is installed by: playwright install {name}"
+            ) from None
+        except BaseException:
+            await self._playwright.stop()
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """End the browser, even if Ctrl+C has ended it before."""
+        assert self._browser is not None  # noqa: S101 - entered before
+        assert self._playwright is not None  # noqa: S101 - likewise
+        for end in (self._browser.close, self._playwright.stop):
+            with suppress(Exception):  # it has ended
+                await asyncio.wait_for(end(), _CLOSE_SECONDS)
+
+    async def go(self, visit: Visit) -> None:
+        """Sign a user in and bring the answer to the callback. Raises `SignInFailed`."""
+        from playwright.async_api import Error
+
+        assert self._browser is not None  # noqa: S101 - entered before
+        try:
+            context = await self._browser.new_context()
+            try:
+                context.set_default_timeout(_PAGE_MS)
+                await _follow(await context.new_page(), visit)
+            finally:
+                with suppress(Error):
+                    await context.close()
+        except Error as error:
+            if not visit.expected.has_come:
+                raise SignInFailed(_reason(error)) from None
+
+    def _options(self) -> dict[str, Any]:
+        options: dict[str, Any] = {
+            "headless": not self._request.is_headed,
+            # Ctrl+C is the benchmarker's, which ends the browser.
+            "handle_sigint": False,
+            "handle_sigterm": False,
+            "handle_sighup": False,
+        }
+        if not self._request.allow_remote:
+            options["proxy"] = {"server": _NOWHERE, "bypass": _NEAR}
+        if self._request.browser is BrowserName.CHROMIUM:
+            options |= {"args": list(_QUIET), "chromium_sandbox": os.geteuid() != 0}
+            if path := next(filter(None, map(shutil.which, _SYSTEM_BROWSERS)), None):
+                options["executable_path"] = path
+        return options
+
+
+async def _follow(page: Page, visit: Visit) -> None:
+    await page.goto(visit.url, wait_until="load")
+    logins = 0
+    for _ in range(MAX_PAGES):
+        if visit.expected.has_come:
+            return
+        if field := await page.query_selector(f"{_LOGIN} >> visible=true"):
+            await field.fill(visit.mailbox)
+        if field := await page.query_selector(f"{_PASSWORD} >> visible=true"):
+            logins += 1
+            if logins > MAX_LOGINS:
+                raise SignInFailed("the provider does not accept the login")
+            await field.fill(visit.password)
+        button = await _button(page)
+        if button is None:
+            raise SignInFailed(f"no button to press on {_place(page)}")
+        async with page.expect_navigation(wait_until="load"):
+            await button.click()
+    raise SignInFailed(f"no end after {MAX_PAGES} pages; the last was {_place(page)}")
+
+
+async def _button(page: Page) -> ElementHandle | None:
+    for one in await page.query_selector_all(f":is({_BUTTON}) >> visible=true"):
+        if not is_refusal(str(await one.evaluate(_WORDS))):
+            return one
+    return None
+
+
+def _place(page: Page) -> str:
+    return shown(page.url.partition("?")[0])
+
+
+def _reason(error: Any) -> str:  # noqa: ANN401 - Playwright's error, imported when it is used
+    """Return the first line of an error, without the queries of addresses."""
+    line = error.message.splitlines()[0] if error.message else type(error).__name__
+    return "the browser: " + shown(" ".join(word.partition("?")[0] for word in line.split()))
