@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote_plus, urlencode, urlsplit
@@ -137,18 +138,20 @@ class AuthorizationServer:
         if response.status != 200:
             secrets = (redemption.code, redemption.verifier, client.secret)
             raise SignInFailed(f"no tokens for the code: {_reason(response, secrets)}")
-        token = answer.get("refresh_token")
-        if not isinstance(token, str) or not token:
-            raise SignInFailed("the provider gives no refresh token; ask for it with --scopes")
-        return token
+        if token := _text(answer, "refresh_token"):
+            return token
+        if self.revocation_endpoint:  # what there is without one ends now
+            with suppress(SignInFailed):
+                self.revoke(client, _text(answer, "access_token"), "access_token")
+        raise SignInFailed("the provider gives no refresh token; ask for it with --scopes")
 
-    def revoke(self, client: RegisteredClient, token: str) -> None:
-        """Revoke a refresh token and its grant. RFC 7009 §2.
+    def revoke(self, client: RegisteredClient, token: str, kind: str = "refresh_token") -> None:
+        """Revoke a token, a refresh token with its grant. RFC 7009 §2.
 
         Raises:
             SignInFailed: it is not revoked; the text says why.
         """
-        form = {"token": token, "token_type_hint": "refresh_token"}
+        form = {"token": token, "token_type_hint": kind}
         try:
             response = self._post(self.revocation_endpoint, client, form)
         except NoAnswer as error:

@@ -57,7 +57,8 @@ async def signing_in(
         reason = target.no_sandbox_reason
         raise ProviderError(f"--sign-in needs the sandbox, or another --issuer: {reason}.")
     users = Users(request, issuer, interruption, announce, is_kept=is_kept)
-    users.keeps_client = not target.is_private
+    # A private proxy's sandbox forgets its clients when it ends.
+    users.keeps_client = request.provider is not None or not target.is_private
     interruption.on_request.add(users.tell_stop)
     interruption.on_abort.append(users.end_at_once)
     try:

@@ -88,7 +88,7 @@ async def _started(
             provider.http_url,
             provider.configuration(options.mailboxes, options.limits),
         )
-    if options.mailboxes:
+    if options.mailboxes or not options.has_sandbox:
         file = folder / "accounts.json"  # in a private folder
         file.write_text(json.dumps(config))
         arguments += ["--config", str(file)]

@@ -89,10 +89,8 @@ async def open_target(
             admin_url=_admin_url(request) if url else "",
         )
     elif request.is_default and request.may_start_private:
-        announce(
-            f"Nothing listens at {endpoint}: starting a private proxy with the sandbox "
-            "for this run."
-        )
+        what = "with the sandbox " if request.private_options.has_sandbox else ""
+        announce(f"Nothing listens at {endpoint}: starting a private proxy {what}for this run.")
         async with _private_target(request.private_options, interruption) as target:
             yield target
     else:

@@ -187,6 +187,8 @@ provider.on('grant.error', (ctx, error) => {
   count(ctx.oidc?.params?.grant_type ?? 'unknown');
   count(`error ${error.error}`);
 });
+provider.on('grant.revoked', () => count('grants revoked'));
+provider.on('registration_create.success', () => count('clients registered'));
 provider.on('server_error', (ctx, error) => console.error(error.stack));
 
 const escaped = (text) => String(text).replace(/[&<>"]/g, (one) => `&#${one.charCodeAt(0)};`);
