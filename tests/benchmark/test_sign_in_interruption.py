@@ -76,7 +76,7 @@ async def test_stopped_before_there_is_a_grant(
 ) -> None:
     provider.hold(moment)
     async with command(tmp_path, *arguments(proxy, provider)) as running:
-        await provider.held.wait()
+        await provider.is_held()
         running.process.send_signal(number)
         await running.error_text("Stopping")
         provider.release.set()
@@ -92,7 +92,7 @@ async def test_stopped_while_a_client_is_registered_which_is_kept(
 ) -> None:
     provider.hold("POST /oauth/register", afterwards=True)
     async with command(tmp_path, *arguments(proxy, provider)) as running:
-        await provider.held.wait()
+        await provider.is_held()
         running.process.send_signal(signal.SIGINT)
         await running.error_text("Stopping")
         provider.release.set()
@@ -110,7 +110,7 @@ async def test_stopped_while_a_code_is_exchanged(
     provider.hold("POST /oauth/token", afterwards=True)
     async with command(tmp_path, *arguments(proxy, provider, "--sign-ins-at-once", "1")) as running:
         # The question whether the server knows the client is not asked: it was registered now.
-        await provider.held.wait()
+        await provider.is_held()
         assert provider.grants == (1, 0)
         running.process.send_signal(signal.SIGTERM)
         await running.error_text("Stopping")
@@ -144,7 +144,7 @@ async def test_stopped_twice_ends_at_once_and_removes_what_there_is(
 
     provider.answers["GET /oauth/authorize"] = third_waits
     async with command(tmp_path, *arguments(proxy, provider)) as running:
-        await provider.held.wait()
+        await provider.is_held()
         await until(all_but_one)
         running.process.send_signal(signal.SIGINT)
         await running.error_text("Stopping")

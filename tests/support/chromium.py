@@ -27,18 +27,24 @@ _QUIET = (
 )
 
 
-@asynccontextmanager
-async def browser() -> AsyncIterator[Browser]:
-    """Start a browser. A second of work: tests of one module share one, in the module's event loop.
-
-    Skips the test where there is no Chromium; fails it there in CI.
-    """
+def system_browser() -> str:
+    """Return the path of Chromium; skip the test where there is none, fail it there in CI."""
     path = shutil.which("chromium") or shutil.which("chromium-browser")
     if path is None:
         reason = "Chromium is not installed (Debian package chromium)"
         if os.environ.get("CI"):
             pytest.fail(reason)
         pytest.skip(reason)
+    return path
+
+
+@asynccontextmanager
+async def browser() -> AsyncIterator[Browser]:
+    """Start a browser. A second of work: tests of one module share one, in the module's event loop.
+
+    Skips the test where there is no Chromium; fails it there in CI.
+    """
+    path = system_browser()
     async with async_playwright() as playwright:
         started = await playwright.chromium.launch(executable_path=path, args=list(_QUIET))
         try:

@@ -42,6 +42,11 @@ class HeldProvider:
         """Let requests of this kind wait from now on."""
         self.holds, self.is_held_afterwards = what, afterwards
 
+    async def is_held(self) -> None:
+        """Return when a request is held."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await self.held.wait()
+
     @property
     def grants(self) -> tuple[int, int]:
         """How many grants have begun, and how many were revoked."""
