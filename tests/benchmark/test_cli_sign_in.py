@@ -24,6 +24,7 @@ from tests.support.beside import beside
 from tests.support.chromium import system_browser
 from tests.support.held_provider import HeldProvider, held_provider
 from tests.support.proxy_process import ProxyProcess
+from tests.support.sign_in_runs import assert_nothing_is_left, at
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -61,30 +62,6 @@ def short_place(tmp_path: Path) -> Iterator[dict[str, str]]:
         yield {"TMPDIR": temporary, "XDG_STATE_HOME": str(tmp_path / "state")}
         assert not list(Path(temporary).iterdir())
         assert not processes_naming(temporary)
-
-
-async def fetched(url: str) -> dict[str, Any]:
-    async with aiohttp.ClientSession() as http, http.get(url) as response:
-        answer = await response.json()
-        assert isinstance(answer, dict)
-        return answer
-
-
-async def sandbox_of(proxy: ProxyProcess) -> str:
-    health = await fetched(f"{proxy.admin_url}/health")
-    return str(health["sandbox"]["http"])
-
-
-async def assert_nothing_is_left(proxy: ProxyProcess) -> None:
-    accounts = (await fetched(f"{proxy.admin_url}/accounts"))["accounts"]
-    assert [one["email"] for one in accounts if one["source"] == "added"] == []
-    stats = await fetched(f"{await sandbox_of(proxy)}/stats")
-    assert stats["grants_begun"] == stats["grants_ended"]
-
-
-def at(proxy: ProxyProcess, *more: str) -> tuple[str, ...]:
-    target = ("--port", str(proxy.port), "--admin-url", proxy.admin_url)
-    return (*target, "--state-dir", str(proxy.directory), *more)
 
 
 async def run(folder: Path, *arguments: str) -> tuple[dict[str, Any], str, str]:

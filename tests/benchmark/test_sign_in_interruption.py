@@ -5,12 +5,12 @@ from __future__ import annotations
 import signal
 from typing import TYPE_CHECKING
 
-import aiohttp
 import pytest
 
 from tests.benchmark.runs import command
 from tests.support.held_provider import HeldProvider, held_provider
 from tests.support.proxy_process import ProxyProcess
+from tests.support.sign_in_runs import accounts_added, at
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
@@ -36,20 +36,9 @@ async def proxy(tmp_path: Path) -> AsyncIterator[ProxyProcess]:
         yield process
 
 
-async def accounts_added(proxy: ProxyProcess) -> list[str]:
-    async with (
-        aiohttp.ClientSession() as http,
-        http.get(f"{proxy.admin_url}/accounts") as response,
-    ):
-        accounts = (await response.json())["accounts"]
-    return [one["email"] for one in accounts if one["source"] == "added"]
-
-
 def arguments(proxy: ProxyProcess, provider: HeldProvider, *more: str) -> tuple[str, ...]:
-    target = ("--port", str(proxy.port), "--admin-url", proxy.admin_url)
-    where = (*target, "--state-dir", str(proxy.directory), *provider.options)
     run = ("--accounts", "4", "--sign-in", "code", "--duration", "60", "--yes", "--timeout", "30")
-    return (*where, *run, *more)
+    return at(proxy, *provider.options, *run, *more)
 
 
 async def interrupted(running: Command, number: signal.Signals) -> str:
