@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import signal
 import stat
 import sys
 import tempfile
@@ -25,6 +28,7 @@ from tests.support.chromium import system_browser
 from tests.support.held_provider import HeldProvider, held_provider
 from tests.support.proxy_process import ProxyProcess
 from tests.support.sign_in_runs import assert_nothing_is_left, at
+from tests.support.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -145,8 +149,13 @@ async def test_users_sign_in_in_a_real_browser(tmp_path: Path, short_place: dict
 
 
 @pytest.mark.outside
-async def test_a_stop_in_the_browser_ends_it_and_leaves_nothing(
-    tmp_path: Path, short_place: dict[str, str], proxy: ProxyProcess, provider: HeldProvider
+@pytest.mark.parametrize("times", [1, 2])
+async def test_ctrl_c_in_the_browser_ends_it_and_leaves_nothing(
+    tmp_path: Path,
+    short_place: dict[str, str],
+    proxy: ProxyProcess,
+    provider: HeldProvider,
+    times: int,
 ) -> None:
     system_browser()
     provider.hold("POST /oauth/authorize")
@@ -154,10 +163,14 @@ async def test_a_stop_in_the_browser_ends_it_and_leaves_nothing(
     async with command(tmp_path, *options, environment=short_place) as running:
         await provider.is_held()
         assert processes_naming(short_place["TMPDIR"])  # the browser's profile is there
-        running.process.terminate()
+        for _ in range(times):  # to all processes, as a terminal sends it
+            os.killpg(running.process.pid, signal.SIGINT)
+            await running.error_text("Stopping")
         code, out, errors = await running.end()
-    assert (code, out) == (143, ""), errors
+    assert (code, out) == (130, ""), errors
+    assert not re.findall("Traceback|never retrieved|Error", errors)
     assert provider.grants == (0, 0)
+    await until(lambda: not processes_naming(short_place["TMPDIR"]))
     await assert_nothing_is_left(proxy)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import random
 import signal
 import sys
@@ -67,7 +68,10 @@ class Trials:
             await asyncio.sleep(after)
             for _ in range(times):
                 if running.process.returncode is None:
-                    running.process.send_signal(number)
+                    if number is signal.SIGINT:  # a terminal sends it to the browser, too
+                        os.killpg(running.process.pid, number)
+                    else:
+                        running.process.send_signal(number)
                     await asyncio.sleep(0.1)
             code, _, errors = await running.end(_RUN_SECONDS)
         lines = errors.strip().splitlines() or ["(it had not begun)"]
