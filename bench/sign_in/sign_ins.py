@@ -21,7 +21,7 @@ from bench.sign_in.authorization_server import (
 from bench.sign_in.visitor import Visit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 
     from bench.process.interruption import Interruption
     from bench.sign_in.authorization_server import AuthorizationServer, RegisteredClient
@@ -97,19 +97,21 @@ class SignIns:
         progress = _Progress(record, announce)
         stop = asyncio.create_task(interruption.requested.wait())
         tasks: set[asyncio.Task[None]] = set()
+
+        def give_up() -> None:
+            for task in tasks:
+                task.cancel()
+
+        interruption.on_request.add(give_up)  # at once: no user takes a further step
         try:
-            for number, user in enumerate(users):
-                if number:
-                    await asyncio.wait({stop}, timeout=self._request.stagger_seconds)
-                await _unless(stop, self._room.acquire())
-                if stop.done():
-                    break
+            async for user in self._turns(users, interruption, stop):
                 task = asyncio.create_task(self._one(user, visitor, record, progress))
                 task.add_done_callback(lambda _: self._room.release())
                 tasks.add(task)
             if tasks:
                 await _unless(stop, asyncio.wait(tasks))
         finally:
+            interruption.on_request.discard(give_up)
             await _cancelled(stop, *tasks)
             while self._exchanges:  # a grant that begins now must be known before the end
                 await asyncio.wait(self._exchanges)
@@ -118,6 +120,18 @@ class SignIns:
                 task.result()  # a mistake of the program's is not to pass unseen
         progress.end()
         return record
+
+    async def _turns(
+        self, users: Sequence[BenchMailbox], interruption: Interruption, stop: asyncio.Task[bool]
+    ) -> AsyncIterator[BenchMailbox]:
+        """Yield each user when they may begin; each has taken a place in the room."""
+        for number, user in enumerate(users):
+            if number:
+                await asyncio.wait({stop}, timeout=self._request.stagger_seconds)
+            await _unless(stop, self._room.acquire())
+            if interruption.requested.is_set():
+                return
+            yield user
 
     async def _one(
         self, user: BenchMailbox, visitor: Visitor, record: SignInRecord, progress: _Progress
