@@ -93,7 +93,7 @@ def _address(text: str) -> tuple[str, int]:
         host, port = parts.hostname, parts.port
     except ValueError:
         host = port = None
-    if not host or not port or text.endswith("/"):
+    if not host or not port or set(text) & set("/?#@"):
         _refuse("--upstream", f"{text!r} is not HOST:PORT.")
     return host, port
 

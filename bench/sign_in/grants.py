@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 from bench.sign_in.authorization_server import OutcomeUnknown, SignInFailed
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from bench.sign_in.authorization_server import (
         AuthorizationServer,
         Redemption,
@@ -77,10 +79,11 @@ class Grants:
         deadline = time.monotonic() + seconds
         with self._changed:
             self._changed.wait_for(lambda: not self._under_way, seconds)
-        self._settle()
+        at = f"at {self._server.issuer}"
+        if unknown := self._settle(deadline):
+            _tell(f"It is not known whether these users have a grant {at}", unknown)
         if not self._tokens:
             return
-        at = f"at {self._server.issuer}"
         if self._is_kept:
             _tell(f"The grants of these users stay {at}", self._tokens)
             self._tokens.clear()
@@ -92,16 +95,24 @@ class Grants:
             if self._tokens:
                 _tell(f"The grants of these users could not be revoked {at}", self._tokens)
 
-    def _settle(self) -> None:
+    def _settle(self, deadline: float) -> list[str]:
         """Find out what became of codes without an answer, by presenting them again.
 
         If they were exchanged, the second use ends the grant (RFC 6749 §4.1.2); if not, there are
-        tokens now.
+        tokens now. Returns the mailboxes of those that had no answer again.
         """
+        unknown = []
         for mailbox, redemption in tuple(self._doubtful.items()):
-            del self._doubtful[mailbox]
-            with suppress(SignInFailed):
+            try:
+                if time.monotonic() > deadline:
+                    raise OutcomeUnknown("there is no time left")
                 self.add(mailbox, self._server.redeem(self._client, redemption))
+            except OutcomeUnknown:
+                unknown.append(mailbox)
+            except SignInFailed:
+                pass  # it has ended
+            self._doubtful.pop(mailbox, None)
+        return unknown
 
     def _revoke_all(self, deadline: float) -> None:
         with ThreadPoolExecutor(_AT_ONCE) as threads:
@@ -122,7 +133,7 @@ class Grants:
                 return
 
 
-def _tell(what: str, mailboxes: dict[str, str]) -> None:
+def _tell(what: str, mailboxes: Collection[str]) -> None:
     """Print even if progress is not shown, because grants are left behind."""
     names = "\n".join(f"  {one}" for one in sorted(mailboxes))
     with suppress(OSError, ValueError):  # standard error is closed

@@ -236,6 +236,19 @@ async def test_a_refused_code_is_told_without_the_code(
     await assert_nothing_is_left(proxy)
 
 
+async def test_users_whose_grants_are_not_known_of_are_listed(
+    tmp_path: Path, proxy: ProxyProcess, provider: HeldProvider
+) -> None:
+    provider.answers["POST /oauth/token"] = lambda _: web.Response(status=502)
+    users = ("--accounts", "2", "--sign-in", "code")
+    code, _, errors = await outcome(tmp_path, *at(proxy, *provider.options, *users))
+    assert code == 1
+    assert "is not signed in: the token endpoint answers 502 without tokens" in errors
+    names = "  bench_user001@mock.test\n  bench_user002@mock.test\n"
+    told = f"It is not known whether these users have a grant at {provider.issuer}, 2 of them:\n"
+    assert told + names in errors
+
+
 async def test_no_cleanup_lists_the_accounts_and_the_grants_that_stay(
     tmp_path: Path, proxy: ProxyProcess, provider: HeldProvider
 ) -> None:

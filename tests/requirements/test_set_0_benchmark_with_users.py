@@ -264,9 +264,12 @@ async def test_row_10_users_sign_in_in_a_browser_that_is_chosen_and_shown_or_not
 async def test_row_11_a_run_has_a_duration_a_warm_up_a_load_and_an_output(
     tmp_path: Path, proxy: ProxyProcess
 ) -> None:
-    load = ("--duration", "1", "--warmup", "0.5", "--scenario", "baseline", "--verbose")
-    document, _, _ = await good_run(tmp_path, *at(proxy, "--accounts", "2", *load))
+    load = ("-d", "1", "-w", "0.5", "--workload", "baseline", "-v", "-o", "short.json")
+    code, out, errors = await outcome(tmp_path, *at(proxy, "-u", "2", "--sign-in", "code", *load))
+    assert code == 0, out + errors
+    document = strict_json((tmp_path / "short.json").read_text())
     config = document["config"]
+    assert (config["mailboxes"], config["concurrent"]) == (2, 2)
     assert (config["duration_seconds"], config["warmup_seconds"]) == (1, 0.5)
     assert config["scenario"] == "baseline"
     assert document["warmup"]["requests"] > 0
