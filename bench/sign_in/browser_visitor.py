@@ -8,9 +8,12 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import tempfile
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from bench.process.child_process import remove_folder
 from bench.sign_in.authorization_server import ProviderError, SignInFailed
 from bench.sign_in.forms import is_refusal
 from bench.sign_in.request import BrowserName
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 
     from playwright.async_api import Browser, ElementHandle, Page, Playwright
 
+    from bench.process.interruption import Interruption
     from bench.sign_in.request import SignInRequest
     from bench.sign_in.visitor import Visit
 
@@ -49,8 +53,10 @@ _WORDS = "one => [one.name, one.value, one.textContent].join(' ')"
 class BrowserVisitor:
     """A browser, from its start to its end."""
 
-    def __init__(self, request: SignInRequest) -> None:
+    def __init__(self, request: SignInRequest, interruption: Interruption) -> None:
         self._request = request
+        self._interruption = interruption
+        self._folder = Path()  # the browser's temporary files
         self._playwright: Playwright | None = None
         self._browser: Browser | None = None
 
@@ -63,19 +69,21 @@ class BrowserVisitor:
                 "--sign-in browser needs Playwright: pip install 'xoauth2-proxy[bench]', "
                 "in a checkout pip install '.[bench]'."
             ) from None
-        self._playwright = await async_playwright().start()
-        kind = getattr(self._playwright, self._request.browser.value)
+        self._folder = Path(tempfile.mkdtemp(prefix="xoauth2-bench-"))
+        self._interruption.on_abort.append(self._remove_folder)
         try:
+            self._playwright = await async_playwright().start()
+            kind = getattr(self._playwright, self._request.browser.value)
             self._browser = await kind.launch(**self._options())
         except Error as error:
-            await self._playwright.stop()
+            await self._end()
             name = self._request.browser.value
             raise ProviderError(
                 f"{name} does not start: {shown(error.message.splitlines()[0])}. "
                 f"Playwright's own is installed by: playwright install {name}"
             ) from None
         except BaseException:
-            await self._playwright.stop()
+            await self._end()
             raise
         return self
 
@@ -86,11 +94,7 @@ class BrowserVisitor:
         traceback: TracebackType | None,
     ) -> None:
         """End the browser, even if Ctrl+C has ended it before."""
-        assert self._browser is not None  # noqa: S101 - entered before
-        assert self._playwright is not None  # noqa: S101 - likewise
-        for end in (self._browser.close, self._playwright.stop):
-            with suppress(Exception):  # it has ended
-                await asyncio.wait_for(end(), _CLOSE_SECONDS)
+        await self._end()
 
     async def go(self, visit: Visit) -> None:
         """Sign a user in and bring the answer to the callback. Raises `SignInFailed`."""
@@ -109,9 +113,23 @@ class BrowserVisitor:
             if not visit.expected.has_come:
                 raise SignInFailed(_reason(error)) from None
 
+    async def _end(self) -> None:
+        with suppress(Exception):  # it has ended
+            if self._browser is not None:
+                await asyncio.wait_for(self._browser.close(), _CLOSE_SECONDS)
+        with suppress(Exception):  # likewise
+            if self._playwright is not None:
+                await asyncio.wait_for(self._playwright.stop(), _CLOSE_SECONDS)
+        self._interruption.on_abort.remove(self._remove_folder)
+        self._remove_folder()
+
+    def _remove_folder(self) -> None:
+        remove_folder(self._folder)
+
     def _options(self) -> dict[str, Any]:
         options: dict[str, Any] = {
             "headless": not self._request.is_headed,
+            "env": os.environ | {"TMPDIR": str(self._folder)},
             # Ctrl+C is the benchmarker's, which ends the browser.
             "handle_sigint": False,
             "handle_sigterm": False,

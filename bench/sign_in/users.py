@@ -155,7 +155,7 @@ class Users:
             self._grants = Grants(server, client, is_kept=self._is_kept)
             is_browser = request.method is SignInMethod.BROWSER
             browser_or_http = (
-                BrowserVisitor(request)
+                BrowserVisitor(request, self._interruption)
                 if is_browser
                 else HttpVisitor(allow_remote=request.allow_remote)
             )

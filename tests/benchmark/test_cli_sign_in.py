@@ -170,7 +170,9 @@ async def test_ctrl_c_in_the_browser_ends_it_and_leaves_nothing(
     assert (code, out) == (130, ""), errors
     assert not re.findall("Traceback|never retrieved|Error", errors)
     assert provider.grants == (0, 0)
+    # After a second signal Playwright's own process ends the browser and tidies up.
     await until(lambda: not processes_naming(short_place["TMPDIR"]))
+    await until(lambda: not os.listdir(short_place["TMPDIR"]))
     await assert_nothing_is_left(proxy)
 
 

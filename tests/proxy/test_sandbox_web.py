@@ -193,6 +193,8 @@ async def test_counters_are_shown(sandbox: Sandbox, http: aiohttp.ClientSession)
         "messages_evicted": 0,
         "messages_held": 1,
         "refusals_total": 1,
+        "grants_begun": 0,
+        "grants_ended": 0,
     }
 
 
