@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from bench.process.child_process import remove_folder
+from bench.process.child_process import StartInterrupted, remove_folder
 from bench.sign_in.authorization_server import ProviderError, SignInFailed
 from bench.sign_in.forms import is_refusal
 from bench.sign_in.request import BrowserName
@@ -23,7 +23,12 @@ from bench.targets.blocking_http import shown
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from playwright.async_api import Browser, ElementHandle, Page, Playwright
+    from playwright.async_api import (
+        Browser,
+        ElementHandle,
+        Page,
+        Playwright,
+    )
 
     from bench.process.interruption import Interruption
     from bench.sign_in.request import SignInRequest
@@ -31,6 +36,7 @@ if TYPE_CHECKING:
 
 _PAGE_MS = 60_000.0  # for a page to come, and for what is pressed on it
 _CLOSE_SECONDS = 10.0
+_HEARD_SECONDS = 0.5
 _NOWHERE = "http://127.0.0.1:9"  # the discard port: what is not on loopback is not reached
 _NEAR = "localhost,127.0.0.1,[::1]"
 _SYSTEM_BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -61,9 +67,14 @@ class BrowserVisitor:
         self._browser: Browser | None = None
 
     async def __aenter__(self) -> Self:
-        """Start the browser. Raises `ProviderError`: there is none."""
+        """Start the browser.
+
+        Raises:
+            ProviderError: there is none.
+            StartInterrupted: a signal came first.
+        """
         try:
-            from playwright.async_api import Error, async_playwright
+            import playwright.async_api  # noqa: F401 - is it there?
         except ImportError:
             raise ProviderError(
                 "--sign-in browser needs Playwright: pip install 'xoauth2-proxy[bench]', "
@@ -71,20 +82,27 @@ class BrowserVisitor:
             ) from None
         self._folder = Path(tempfile.mkdtemp(prefix="xoauth2-bench-"))
         self._interruption.on_abort.append(self._remove_folder)
+        starting = asyncio.create_task(self._start())
+        stop = asyncio.create_task(self._interruption.requested.wait())
         try:
-            self._playwright = await async_playwright().start()
-            kind = getattr(self._playwright, self._request.browser.value)
-            self._browser = await kind.launch(**self._options())
-        except Error as error:
-            await self._end()
+            await asyncio.wait({starting, stop}, return_when=asyncio.FIRST_COMPLETED)
+            if starting.done() and starting.exception() is not None:
+                # Ctrl+C ends Playwright's process as well, perhaps before it is heard here.
+                await asyncio.wait({stop}, timeout=_HEARD_SECONDS)
+            if stop.done():
+                raise StartInterrupted
+            await starting
+        except BaseException as error:
+            await self._end(starting)
+            if not isinstance(error, Exception) or isinstance(error, StartInterrupted):
+                raise
             name = self._request.browser.value
             raise ProviderError(
-                f"{name} does not start: {shown(error.message.splitlines()[0])}. "
+                f"{name} does not start: {_first_line(error)}. "
                 f"Playwright's own is installed by: playwright install {name}"
             ) from None
-        except BaseException:
-            await self._end()
-            raise
+        finally:
+            stop.cancel()
         return self
 
     async def __aexit__(
@@ -98,8 +116,6 @@ class BrowserVisitor:
 
     async def go(self, visit: Visit) -> None:
         """Sign a user in and bring the answer to the callback. Raises `SignInFailed`."""
-        from playwright.async_api import Error
-
         assert self._browser is not None  # noqa: S101 - entered before
         try:
             context = await self._browser.new_context()
@@ -107,13 +123,25 @@ class BrowserVisitor:
                 context.set_default_timeout(_PAGE_MS)
                 await _follow(await context.new_page(), visit)
             finally:
-                with suppress(Error):
+                with suppress(Exception):  # it has ended
                     await context.close()
-        except Error as error:
+        except SignInFailed:
+            raise
+        except Exception as error:  # as above
             if not visit.expected.has_come:
-                raise SignInFailed(_reason(error)) from None
+                raise SignInFailed(f"the browser: {_first_line(error)}") from None
 
-    async def _end(self) -> None:
+    async def _start(self) -> None:
+        from playwright.async_api import async_playwright
+
+        self._playwright = await async_playwright().start()
+        kind = getattr(self._playwright, self._request.browser.value)
+        self._browser = await kind.launch(**self._options())
+
+    async def _end(self, starting: asyncio.Task[None] | None = None) -> None:
+        if starting is not None:
+            starting.cancel()
+            await asyncio.wait({starting})
         with suppress(Exception):  # it has ended
             if self._browser is not None:
                 await asyncio.wait_for(self._browser.close(), _CLOSE_SECONDS)
@@ -176,7 +204,7 @@ def _place(page: Page) -> str:
     return shown(page.url.partition("?")[0])
 
 
-def _reason(error: Any) -> str:  # noqa: ANN401 - Playwright's error, imported when it is used
+def _first_line(error: Exception) -> str:
     """Return the first line of an error, without the queries of addresses."""
-    line = error.message.splitlines()[0] if error.message else type(error).__name__
-    return "the browser: " + shown(" ".join(word.partition("?")[0] for word in line.split()))
+    line = next(iter(str(error).splitlines()), type(error).__name__)
+    return shown(" ".join(word.partition("?")[0] for word in line.split()))

@@ -176,6 +176,30 @@ async def test_ctrl_c_in_the_browser_ends_it_and_leaves_nothing(
     await assert_nothing_is_left(proxy)
 
 
+# A browser that is never ready. As soon as it runs, it is as if Ctrl+C was pressed.
+_IMPATIENT = """#!/bin/sh
+env kill -INT -- -$(ps -o pgid= -p $PPID | tr -d ' ')
+exec cat <&3 >/dev/null
+"""
+
+
+@pytest.mark.outside
+async def test_ctrl_c_while_the_browser_starts(
+    tmp_path: Path, short_place: dict[str, str], proxy: ProxyProcess
+) -> None:
+    browser = tmp_path / "chromium"
+    browser.write_text(_IMPATIENT)
+    browser.chmod(0o755)
+    place = short_place | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    options = at(proxy, "--accounts", "2", "--sign-in", "browser")
+    async with command(tmp_path, *options, environment=place) as running:
+        code, out, errors = await running.end()
+    assert (code, out) == (130, ""), errors
+    assert not re.findall("Traceback|never retrieved|Error", errors)
+    await until(lambda: not os.listdir(short_place["TMPDIR"]))
+    await assert_nothing_is_left(proxy)
+
+
 async def test_without_playwright_the_extra_is_named(tmp_path: Path, proxy: ProxyProcess) -> None:
     (tmp_path / "playwright").mkdir()
     (tmp_path / "playwright" / "__init__.py").write_text("raise ImportError")
