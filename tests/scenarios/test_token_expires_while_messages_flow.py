@@ -106,8 +106,8 @@ async def flow(relay: Relay, sandbox: Sandbox, life: int) -> None:
     assert Counter(one.id for one in sandbox.received) == Counter(sent)
     opened = sandbox.counters.connections_opened
     assert opened >= len(sent), "tokens were hardly ever presented"
-    # On a slow machine a token may end on its way to the provider, for as many messages as there are
-    # on their way with it; it is replaced.
+    # On a slow machine a token may end on its way to the provider, with all messages that are on
+    # theirs; it is replaced.
     assert sandbox.counters.auth_refused <= CONNECTIONS * (lives + 1)
     renewals = await relay.metric("xoauth2_proxy_token_refreshes_total", result="ok")
     assert lives - 1 <= renewals <= 3 * lives + 1
