@@ -61,6 +61,11 @@ async def log_in(proxy: ProxyProcess) -> Reply:
         return await client.auth_plain(MAILBOX, PASSWORD)
 
 
+async def is_welcome(proxy: ProxyProcess) -> bool:
+    """Whether the login works: after a refusal, the store is looked at once a second."""
+    return (await log_in(proxy)).code == 235
+
+
 async def send(proxy: ProxyProcess) -> None:
     async with await proxy.connect() as client:
         await client.ehlo()
@@ -95,6 +100,7 @@ async def test_login_mail_status_doctor_and_revocation(
     assert (await command_line.ask("status")).code == 1
 
     await sign_in(command_line, sandbox)
+    await until(lambda: is_welcome(proxy))
     await send(proxy)
     assert await received(sandbox) == [MAILBOX]
     status = await command_line.ask("status")
