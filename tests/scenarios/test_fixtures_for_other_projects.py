@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.proxy_process import ROOT
+from xoauth2_proxy.testing.proxy_process import ProxyProcess
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -72,3 +73,12 @@ def test_nothing_of_the_program_is_imported_for_tests_that_do_not_use_it(tmp_pat
         "    assert not heavy & sys.modules.keys()\n"
     )
     assert " 1 passed" in run_pytest(tmp_path, "-p", "no:playwright")
+
+
+def test_a_start_that_goes_wrong_leaves_no_process(tmp_path: Path) -> None:
+    (tmp_path / "ready.json").write_text("{}")  # as if it were ready, without an address
+    process = ProxyProcess(tmp_path)
+    with pytest.raises(KeyError):
+        process.start()
+    assert process._process is not None
+    assert process._process.returncode is not None

@@ -169,23 +169,11 @@ class ProxyProcess:
             self._process = subprocess.Popen(  # noqa: S603 - this very program
                 self._command, stdin=subprocess.DEVNULL, stdout=output, stderr=output
             )
-        ends_at = time.monotonic() + _START_SECONDS
-        while not self._ready_file.exists():
-            if self._process.poll() is not None or time.monotonic() > ends_at:
-                self.stop()
-                raise ProxyNotStarted(self._output.read_bytes()[-_LAST_OCTETS:].decode())
-            time.sleep(_POLL_SECONDS)
-        ready = json.loads(self._ready_file.read_text())
-        self.host, _, port = ready["smtp"].rpartition(":")
-        self.port, self.admin_url = int(port), ready["admin"]
-        sandbox = ready["sandbox"]
-        host, _, port = sandbox["smtp"].rpartition(":")
-        self.sandbox = RunningSandbox(
-            host=host,
-            port=int(port),
-            http_url=sandbox["http"],
-            ca_file=self._directory / "state" / "sandbox" / "ca.pem",
-        )
+        try:
+            self._wait_until_ready()
+        except BaseException:
+            self.stop()
+            raise
 
     def stop(self) -> None:
         """End it, by force if it takes too long."""
@@ -231,6 +219,25 @@ class ProxyProcess:
         """Remove all mailboxes that `add_users` added."""
         with suppress(RequestRefused):  # there is none
             self._ask("DELETE", "/accounts?confirm=true")
+
+    def _wait_until_ready(self) -> None:
+        assert self._process is not None  # noqa: S101 - started before
+        ends_at = time.monotonic() + _START_SECONDS
+        while not self._ready_file.exists():
+            if self._process.poll() is not None or time.monotonic() > ends_at:
+                raise ProxyNotStarted(self._output.read_bytes()[-_LAST_OCTETS:].decode())
+            time.sleep(_POLL_SECONDS)
+        ready = json.loads(self._ready_file.read_text())
+        self.host, _, port = ready["smtp"].rpartition(":")
+        self.port, self.admin_url = int(port), ready["admin"]
+        sandbox = ready["sandbox"]
+        host, _, port = sandbox["smtp"].rpartition(":")
+        self.sandbox = RunningSandbox(
+            host=host,
+            port=int(port),
+            http_url=sandbox["http"],
+            ca_file=self._directory / "state" / "sandbox" / "ca.pem",
+        )
 
     def _ask(self, method: str, path: str, body: object = None) -> Any:  # noqa: ANN401 - any JSON
         return json.loads(_octets(method, f"{self.admin_url}{path}", body))
