@@ -140,7 +140,7 @@ class AuthorizationServer:
             raise SignInFailed(f"no tokens for the code: {_reason(response, secrets)}")
         if token := _text(answer, "refresh_token"):
             return token
-        if self.revocation_endpoint:  # what there is without one ends now
+        if self.revocation_endpoint:  # the access token is of no use here
             with suppress(SignInFailed):
                 self.revoke(client, _text(answer, "access_token"), "access_token")
         raise SignInFailed("the provider gives no refresh token; ask for it with --scopes")

@@ -82,7 +82,7 @@ class Users:
         *,
         is_kept: bool,
     ) -> None:
-        self.figures: SignInFigures | None = None  # None: nobody has signed in yet
+        self.figures: SignInFigures | None = None  # None: the sign-ins have not ended
         self.keeps_client = True
         self._request = request
         self._issuer = issuer

@@ -34,11 +34,6 @@ _LOAD_SECONDS = 30.0  # for a plug-in; the machine may be slow
 _THREADS = 8  # at four requests a token host (`oauth.token_request`), enough for two dead hosts
 
 
-def names() -> frozenset[str]:
-    """Return every refresher name that the configuration can use, without loading any."""
-    return frozenset((*BUILT_IN_REFRESHERS, *(one.name for one in entry_points(group=GROUP))))
-
-
 class RefresherRegistry(Mapping[str, RefresherInfo]):
     """What each refresher declares, by name; a plug-in is loaded when that is first asked.
 
