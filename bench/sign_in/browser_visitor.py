@@ -123,7 +123,7 @@ class BrowserVisitor:
                 context.set_default_timeout(_PAGE_MS)
                 await _follow(await context.new_page(), visit)
             finally:
-                with suppress(Exception):  # it has ended
+                with suppress(Exception):  # closing fails if the browser has died
                     await context.close()
         except SignInFailed:
             raise
@@ -142,10 +142,10 @@ class BrowserVisitor:
         if starting is not None:
             starting.cancel()
             await asyncio.wait({starting})
-        with suppress(Exception):  # it has ended
+        with suppress(Exception):  # closing fails if the browser has died
             if self._browser is not None:
                 await asyncio.wait_for(self._browser.close(), _CLOSE_SECONDS)
-        with suppress(Exception):  # likewise
+        with suppress(Exception):  # likewise, its driver
             if self._playwright is not None:
                 await asyncio.wait_for(self._playwright.stop(), _CLOSE_SECONDS)
         self._interruption.on_abort.remove(self._remove_folder)

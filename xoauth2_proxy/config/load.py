@@ -65,15 +65,10 @@ def load(
     for number, account in enumerate(accounts):
         problems += loader.load(account, strict_json.json_path("accounts", number))
     warnings: list[str] = []
-    # Without added accounts, the keyring is not asked for its key: it may prompt a person.
-    if accounts_directory(environment.state_dir).exists():
-        try:
-            cipher = settings.store.cipher()
-        except ValueError as error:
-            problems.append(("store.keyring", str(error)))
-        else:
-            added = open_runtime_accounts(environment.state_dir, cipher)
-            warnings += loader.load_runtime(added, without)
+    try:
+        warnings += _load_added(loader, settings, environment, without)
+    except ValueError as error:
+        problems.append(("store.keyring", str(error)))
     if accounts and all(map(is_disabled, accounts)) and not loader.runtime_keys:
         problems.append(("accounts", "no account is enabled"))
     if not accounts and not loader.accounts:
@@ -99,6 +94,20 @@ def load(
         ),
     )
     return config, loader
+
+
+def _load_added(
+    loader: AccountLoader, settings: FileSection, environment: Environment, without: Collection[str]
+) -> list[str]:
+    """Load the accounts that were added at run time; return a warning for each left out.
+
+    Raises `ValueError`: the keyring has no key for them.
+    """
+    # Without added accounts, the keyring is not asked for its key: it may prompt a person.
+    if not accounts_directory(environment.state_dir).exists():
+        return []
+    added = open_runtime_accounts(environment.state_dir, settings.store.cipher())
+    return loader.load_runtime(added, without)
 
 
 def _document(path: Path | None, overrides: Overrides) -> tuple[dict[str, Json], list[Problem]]:

@@ -7,7 +7,6 @@ import secrets
 import subprocess
 import sys
 import time
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Self
 from urllib.error import HTTPError
@@ -30,6 +29,7 @@ _BATCH = 100  # accounts in one request
 _PASSWORD_OCTETS = 18
 # A password of this many octets cannot be guessed, so its hash need not be slow.
 _QUICK_HASH = argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+_NOT_FOUND = 404
 _LAST_OCTETS = 4000  # of what the process wrote, to explain its end
 
 # To loopback only, whatever proxy the environment names.
@@ -42,6 +42,10 @@ class ProxyNotStarted(Exception):
 
 class RequestRefused(Exception):
     """The sandbox or the admin server refused a request; the text is its answer."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status  # of HTTP
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,8 +221,11 @@ class ProxyProcess:
 
     def remove_users(self) -> None:
         """Remove all mailboxes that `add_users` added."""
-        with suppress(RequestRefused):  # there is none
+        try:
             self._ask("DELETE", "/accounts?confirm=true")
+        except RequestRefused as refused:
+            if refused.status != _NOT_FOUND:  # which it is if there are none
+                raise
 
     def _wait_until_ready(self) -> None:
         assert self._process is not None  # noqa: S101 - started before
@@ -254,4 +261,4 @@ def _octets(method: str, url: str, body: object = None) -> bytes:
     except HTTPError as error:
         with error:
             answer = error.read().decode(errors="replace")
-        raise RequestRefused(f"{method} {url}: {error.code} {answer}") from None
+        raise RequestRefused(f"{method} {url}: {error.code} {answer}", error.code) from None
