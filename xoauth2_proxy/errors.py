@@ -34,6 +34,10 @@ class ConfigError(ProxyError):
 class CredentialsRejected(ProxyError):
     """The client sent a wrong login, password or token. A retry does not help."""
 
+    def __init__(self, message: str = "", *, reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason  # a value of `clients.interface.Refused`; "": login or password
+
 
 # Access tokens: the user, the operator or the provider must act.
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from xoauth2_proxy.accounts.accounts import Login
+    from xoauth2_proxy.clients.interface import ConnectedClient
     from xoauth2_proxy.errors import ProxyError
     from xoauth2_proxy.smtp.protocol import Envelope, Reply
 
@@ -24,3 +25,4 @@ class Message:
     ended_at: float = 0.0  # when the client's last octet arrived, by `time.monotonic`
     failure: ProxyError | None = None
     refusal: Reply | None = None  # by the provider
+    client: ConnectedClient | None = None  # whose message it is

@@ -29,6 +29,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from xoauth2_proxy import log, replies
+from xoauth2_proxy.clients.interface import NoObserver
 from xoauth2_proxy.diagnostics import Explanations
 from xoauth2_proxy.errors import (
     ExtensionMissing,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
     from xoauth2_proxy.accounts.accounts import Login
+    from xoauth2_proxy.clients.interface import ClientObserver
     from xoauth2_proxy.message import Message
     from xoauth2_proxy.metrics import Metrics
     from xoauth2_proxy.smtp.content import Content
@@ -72,11 +74,13 @@ class Relay:
         connector: Connector,
         metrics: Metrics,
         explanations: Explanations | None = None,
+        observer: ClientObserver | None = None,
     ) -> None:
         self.pool = pool
         self._connector = connector
         self._metrics = metrics
         self.explanations = explanations or Explanations()
+        self.observer = observer or NoObserver()
 
     def relay(self, message: Message, content: Content) -> Coroutine[None, None, Reply]:
         """Return the final reply to a message received whole. Raises only `CancelledError`."""
@@ -107,6 +111,11 @@ class Relay:
         duration = time.monotonic() - message.ended_at
         series = self._metrics.provider(message.login.account.provider)
         series.message(answer.code, message.size_bytes, duration)
+        self._log_transaction(message, answer, duration)
+        if message.client is not None:
+            message.client.finished(message.envelope.reverse_path, message.size_bytes, answer)
+
+    def _log_transaction(self, message: Message, answer: Reply, duration: float) -> None:
         level = logging.INFO if answer.is_positive else logging.WARNING
         if not _log.is_enabled(level):
             return

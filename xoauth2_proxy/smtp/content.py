@@ -153,6 +153,11 @@ class DataReader:
         self._tail = b"\r\n"
         self._not_content = len(self._tail)
 
+    @property
+    def has_mistaken_end(self) -> bool:
+        """Whether the octets so far end with a line of one dot whose line ends are not CRLF."""
+        return self._tail.replace(b"\r", b"\n").rstrip(b"\n").endswith(b"\n.")
+
     def feed(self, chunk: bytes) -> bytes | None:
         """Take a chunk; return the octets after the end of the data, or None before the end."""
         window = self._tail + chunk

@@ -23,6 +23,7 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 from xoauth2_proxy import replies
+from xoauth2_proxy.clients.interface import ConnectedClient, Refused
 from xoauth2_proxy.message import Message
 from xoauth2_proxy.smtp import sasl
 from xoauth2_proxy.smtp.content import DataReader, Refusal
@@ -38,6 +39,7 @@ from xoauth2_proxy.submission.events import (
     RecipientAdded,
     Signal,
 )
+from xoauth2_proxy.submission.refusal_reasons import reason_of
 from xoauth2_proxy.submission.transaction import BadChunk, Chunk, ClientTransaction, parse_chunk
 
 if TYPE_CHECKING:
@@ -54,6 +56,7 @@ _START_BYTES = 16  # kept of a line that is too long: enough to recognize its co
 _STEPS_PER_TURN = 100  # of one client before other sessions get a turn
 _PIECE_BYTES = 65_536  # of content in one step
 _MAX_BAD_COMMANDS = 10  # beyond it the peer is not an SMTP client
+_MAX_GREETING = 255  # characters kept of a client's name for itself; a domain has no more
 _MAX_AUTH_FAILURES = 5  # a connection, so that guessing passwords takes many connections
 _MAX_CHUNK_FACTOR = 4  # a BDAT chunk this many times the limit ends the session
 
@@ -92,6 +95,7 @@ class ClientDialogue:
         "_buffer",
         "_chunk",
         "_chunk_refusal",
+        "_client",
         "_collector",
         "_content_state",
         "_current_login",
@@ -127,10 +131,12 @@ class ClientDialogue:
         current_login: Callable[[Login], Login | None],
         trace: Callable[[str, int], None] | None = None,
         session_id: str = "",
+        client: ConnectedClient | None = None,
     ) -> None:
         """`current_login` as in `Authenticator`; `trace` hears each command's verb and code.
 
-        The ids of the messages begin with `session_id`.
+        The ids of the messages begin with `session_id`. What the client says of itself, and why it
+        is refused, is noted in `client`.
         """
         self.state = COMMAND
         self.is_mid_line = False  # a part of a line was fed, and not yet its end
@@ -138,6 +144,7 @@ class ClientDialogue:
         self._current_login = current_login
         self._trace = trace
         self._session_id = session_id
+        self._client = client or ConnectedClient()
         self._buffer = b""
         self._start = 0  # the octets before it have been read
         self._steps = 0  # taken in this turn
@@ -205,6 +212,8 @@ class ClientDialogue:
     def close(self, reply: Reply | None = None) -> Signal:
         """End the dialogue, with a last reply if there is one."""
         if reply is not None and self.state is not CLOSED:
+            if reply is replies.IDLE_TOO_LONG and self.state in (DATA, CHUNK):
+                self._stalled()
             self._answer(reply)
         self.state = CLOSED
         return Signal.ENDED
@@ -243,7 +252,18 @@ class ClientDialogue:
         self._steps = 0
         if not self.unread_bytes:
             self._buffer, self._start = b"", 0
-        return self.close() if self._saw_eof else None
+        return self._left() if self._saw_eof else None
+
+    def _left(self) -> Signal:
+        """End the dialogue: the client has closed its side."""
+        if self.state in (DATA, CHUNK):
+            self._stalled()
+        return self.close()
+
+    def _stalled(self) -> None:
+        """Note that the client stopped within the content, or waits for a reply to its end."""
+        is_at_end = self.state is DATA and self._data.has_mistaken_end
+        self._client.refuse(Refused.NO_END_OF_DATA if is_at_end else Refused.CONTENT_BROKEN_OFF)
 
     # Answers to events. After the end of the dialogue they say nothing.
 
@@ -251,6 +271,8 @@ class ClientDialogue:
         """The credentials are right."""
         if self._resume(COMMAND):
             self._login = login
+            self._client.account = login.account.key
+            self._client.forgive()
             self._answer(replies.AUTHENTICATED)
 
     def login_failed(self, reply: Reply, *, is_token: bool) -> None:
@@ -270,6 +292,10 @@ class ClientDialogue:
         if self._resume(COMMAND):
             if not reply.is_positive:
                 self._transaction.remove_last_recipient()
+                self._client.refuse(
+                    Refused.MESSAGE_DELAYED if reply.is_transient else Refused.MESSAGE_REFUSED,
+                    reply=reply,
+                )
             self._answer(reply)
 
     def content_sent(self) -> None:
@@ -288,6 +314,7 @@ class ClientDialogue:
             self._is_secure = True
             self._greeted = False
             self._login = None
+            self._client.greeting = ""
             self._end_transaction()
 
     def _resume(self, state: State) -> bool:
@@ -378,6 +405,8 @@ class ClientDialogue:
         """Queue a reply. Return None: the caller has nothing to do."""
         if self._trace is not None:
             self._trace(self._verb, reply.code)
+        if reply.code >= 400 and (reason := reason_of(reply)) is not None:
+            self._client.refuse(reason, reply=reply)
         self._output += reply.octets
         return None
 
@@ -400,6 +429,7 @@ class ClientDialogue:
             if self._may_authenticate:
                 lines.append("AUTH " + " ".join(sasl.MECHANISMS))
         self._answer(Reply(250, "", tuple(lines)))
+        self._client.greeting = hostname[:_MAX_GREETING]
         self._greeted = True
         return self._end_transaction()
 
@@ -428,6 +458,8 @@ class ClientDialogue:
         if argument:
             return self._answer(replies.ARGUMENT_MALFORMED)
         self._answer(replies.RESET)
+        if self._login is not None:
+            self._client.report()  # the transaction it gives up was refused
         return self._end_transaction()
 
     def _quit(self, argument: str) -> Event | None:
@@ -439,7 +471,7 @@ class ClientDialogue:
     def _auth_command(self, argument: str) -> Event | None:
         """AUTH (RFC 4954): mechanism in any letter case, with or without an initial response."""
         name, _, initial_response = argument.partition(" ")
-        self._mechanism = name.upper()
+        self._mechanism = self._client.mechanism = name.upper()
         refusal = self._auth_refusal(self._mechanism)
         if refusal is not None:
             return self._bad_command(refusal)
@@ -622,7 +654,9 @@ class ClientDialogue:
                 raise RuntimeError("a message without a login")
             self._messages += 1
             message_id = f"{self._session_id}-{self._messages}"
-            self._message = Message(self._login, self._transaction.envelope, message_id)
+            self._message = Message(
+                self._login, self._transaction.envelope, message_id, client=self._client
+            )
         return self._message
 
     def _refused(self, collector: Collector, answer: Reply) -> Event:

@@ -14,6 +14,7 @@ class SessionPolicy:
     """What a listener offers its clients, and what it allows them."""
 
     hostname: str
+    listener: str = "default"  # the listener's name
     max_message_bytes: int
     max_recipients: int
     buffer_bytes: int  # content beyond this is sent upstream while it arrives

@@ -12,11 +12,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+from ssl import SSLError
 from typing import TYPE_CHECKING, Protocol, cast
 
 from aiosmtpd.smtp import SMTP
 
 from xoauth2_proxy import log, replies
+from xoauth2_proxy.clients.interface import ConnectedClient, Refused
+from xoauth2_proxy.clients.masking import masked
 from xoauth2_proxy.errors import ProxyError, UpstreamAuthRejected
 from xoauth2_proxy.smtp.sasl import TokenLogin
 from xoauth2_proxy.submission.dialogue import ClientDialogue
@@ -31,6 +34,7 @@ from xoauth2_proxy.submission.events import (
     Signal,
 )
 from xoauth2_proxy.submission.proxy_header import ProxyHeader
+from xoauth2_proxy.submission.refusal_reasons import handshake_failure, login_failure
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -87,8 +91,11 @@ class ClientSession(SMTP):
         self._relay = relay
         self._metrics = metrics
         self._registry = registry
+        self._client = ConnectedClient("", policy.listener, self.id, relay.observer)
         trace = self._trace if _log.is_enabled(logging.DEBUG) else None
-        self._dialogue = ClientDialogue(policy, authenticator.current_login, trace, self.id)
+        self._dialogue = ClientDialogue(
+            policy, authenticator.current_login, trace, self.id, self._client
+        )
         self._proxy_header: ProxyHeader | None = None  # while it is awaited
         self._streaming: StreamingMessage | None = None  # a message sent upstream while it arrives
         self._is_busy = False  # a task is running, or the next turn is scheduled
@@ -107,10 +114,10 @@ class ClientSession(SMTP):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Greet the client, if the listener admits it."""
         self._set_transport(cast("asyncio.Transport", transport))
-        self._peer = str((transport.get_extra_info("peername") or ("",))[0])
+        self._client.address = str((transport.get_extra_info("peername") or ("",))[0])
         if not self._registry.admit(self):
             self._end(replies.TOO_MANY_CONNECTIONS)
-        elif self._policy.speaks_proxy(self._peer):
+        elif self._policy.speaks_proxy(self._client.address):
             self._proxy_header = ProxyHeader()
             self._timer = self.loop.call_later(_PROXY_HEADER_SECONDS, self._no_proxy_header)
         else:
@@ -140,6 +147,8 @@ class ClientSession(SMTP):
         """Process what was received. A message being relayed is not cancelled (I2)."""
         self._is_gone = True
         self._is_writing_paused = False
+        if isinstance(error, SSLError):  # TLS 1.3: an alert comes after the server's handshake
+            self._client.refuse(*handshake_failure(error))
         self._no_more_input()
         if self._has_ended:
             self._stop_timer()
@@ -329,12 +338,22 @@ class ClientSession(SMTP):
             self._proxy_header = None
         self._write()
         self._has_ended = True
+        self._report_client()
         self._transport.close()
         self._stop_timer()
         if not self._is_gone:
             # A client that does not read would keep the socket open forever.
             self._timer = self.loop.call_later(_LINGER_SECONDS, self.abort)
         self._registry.ended(self)
+
+    def _report_client(self) -> None:
+        """Say why the client was turned away, if it was; a health check or a stop is no reason."""
+        client = self._client
+        if client.messages and client.reason is Refused.IDLE:
+            return  # it keeps its connection for more messages, and is to open it again
+        if client.reason is None and not client.messages and self._greeted_at:
+            client.refuse(Refused.LEFT)
+        client.report()
 
     # Reading and writing.
 
@@ -397,14 +416,15 @@ class ClientSession(SMTP):
             self._no_proxy_header()
             return
         if header.src_addr:  # LOCAL and UNKNOWN carry none: the balancer's own health check
-            self._peer = str(header.src_addr)
+            self._client.address = str(header.src_addr)
         self._proxy_header = None
         self._stop_timer()
         self._dialogue.feed(reader.rest)
         self._greet()
 
     def _no_proxy_header(self) -> None:
-        _log.event(logging.WARNING, "no PROXY header", session=self.id, peer=self._peer)
+        self._client.refuse(Refused.NO_PROXY_HEADER)
+        _log.event(logging.WARNING, "no PROXY header", session=self.id, peer=self._client.address)
         self._end()
 
     # TLS.
@@ -430,11 +450,13 @@ class ClientSession(SMTP):
             plain.abort()
             if not isinstance(error, OSError):
                 raise
+            self._client.refuse(*handshake_failure(error))
             _log.event(logging.INFO, "TLS handshake failed", session=self.id, error=error)
             self._dialogue.close()
             return
         self._set_transport(secure)
         self._is_secure = True
+        self._client.tls = secure.get_extra_info("ssl_object").version()
         self._abandon()
         self._dialogue.secured()
 
@@ -446,7 +468,7 @@ class ClientSession(SMTP):
             logging.WARNING,
             f"the client speaks TLS from the first octet; this port {offered}",
             session=self.id,
-            peer=self._peer,
+            peer=self._client.address,
             remedy=remedy,
         )
 
@@ -462,10 +484,14 @@ class ClientSession(SMTP):
                 attempt.mechanism, "unavailable" if answer.is_transient else "rejected"
             )
             self._log_refused_login(attempt, answer, error)
+            known = self._logins.known_account(credentials.authcid)
+            self._client.login = known or masked(credentials.authcid)
+            self._client.refuse(login_failure(error, is_known=bool(known)), reply=answer)
             is_token = isinstance(credentials, TokenLogin)
             self._dialogue.login_failed(answer, is_token=is_token)
         else:
             self._count_auth(attempt.mechanism, "ok")
+            self._client.login = login.account.key
             self._dialogue.logged_in(login)
 
     def _log_refused_login(self, attempt: LoginAttempt, answer: Reply, error: ProxyError) -> None:
@@ -478,7 +504,7 @@ class ClientSession(SMTP):
             logging.WARNING,
             "AUTH failed",
             session=self.id,
-            peer=self._peer,
+            peer=self._client.address,
             account=account,
             mechanism=attempt.mechanism,
             reply=answer,

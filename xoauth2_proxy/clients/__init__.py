@@ -1,0 +1,1 @@
+"""Records which clients connected, what they did, and why they were turned away."""
