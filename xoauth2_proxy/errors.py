@@ -39,6 +39,18 @@ class CredentialsRejected(ProxyError):
         self.reason = reason  # a value of `clients.interface.Refused`; "": login or password
 
 
+class CredentialDisabled(CredentialsRejected):
+    """Login and password are right, but the operator has disabled the credential."""
+
+
+class CredentialExpired(CredentialsRejected):
+    """Login and password are right, but the credential's time is over."""
+
+
+class CredentialNotFromHere(CredentialsRejected):
+    """Login and password are right, but may not be used from the client's address."""
+
+
 # Access tokens: the user, the operator or the provider must act.
 
 

@@ -1,9 +1,25 @@
-"""Recognizes loopback hosts, checks servers' URLs, reads `Host` headers and failures of TLS."""
+"""Recognizes loopback hosts and local networks, checks URLs, reads `Host` headers, TLS failures."""
 
 from __future__ import annotations
 
 import ipaddress
+from typing import TypeAlias
 from urllib.parse import urlsplit
+
+Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+# Networks that no packet from the Internet comes from: RFC 1918, 1122, 3927, 4193, 4291. Not
+# `is_private` of `ipaddress`, which holds for 0.0.0.0/0 in some versions, and for networks that
+# providers share among customers.
+_LOCAL_NETWORKS: tuple[Network, ...] = tuple(
+    ipaddress.ip_network(text)
+    for text in (
+        *("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "127.0.0.0/8", "169.254.0.0/16"),
+        *("fc00::/7", "fe80::/10", "::1/128"),
+    )
+)
+_MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")  # RFC 4291 §2.5.5.2
 
 
 def is_loopback(host: str) -> bool:
@@ -17,8 +33,39 @@ def is_loopback(host: str) -> bool:
         address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
         return False
+    return plain_address(address).is_loopback
+
+
+def plain_address(address: Address) -> Address:
+    """Return the address; an IPv4 address in an IPv6 one as IPv4 (RFC 4291 §2.5.5.2)."""
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return (mapped or address).is_loopback
+    return mapped or address
+
+
+def parse_network(text: str) -> Network:
+    """Return the network that `text` is, as 192.0.2.0/24; a mere address is one of its own.
+
+    Raises `ValueError` with what is wrong.
+    """
+    try:
+        found = ipaddress.ip_network(text, strict=False)
+        is_exact = "/" not in text or ipaddress.ip_interface(text).ip == found.network_address
+    except ValueError:
+        raise ValueError("must be a network like 192.0.2.0/24, or an IP address") from None
+    if not is_exact:
+        raise ValueError(f"has bits beyond the prefix; did you mean {found}?")
+    if isinstance(found, ipaddress.IPv6Network) and found.subnet_of(_MAPPED):
+        mapped = found.network_address.ipv4_mapped
+        return ipaddress.IPv4Network((int(mapped or 0), found.prefixlen - _MAPPED.prefixlen))
+    return found
+
+
+def is_local_network(network: Network) -> bool:
+    """Whether all of the network is loopback, private, link-local or unique local."""
+    return any(
+        network.version == local.version and network.subnet_of(local)  # type: ignore[arg-type]
+        for local in _LOCAL_NETWORKS
+    )
 
 
 def fault_of_url(url: str) -> str:

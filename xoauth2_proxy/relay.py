@@ -103,7 +103,7 @@ class Relay:
         """Return the lease of a connection for this message."""
         login = message.login
         return self.pool.lease(
-            login.account, partial(self._open, login), credential=login.credential, new=new
+            login.account, partial(self._open, login), credential=login.token_digest, new=new
         )
 
     def report(self, message: Message, answer: Reply) -> None:

@@ -24,6 +24,9 @@ SEND_CONTENT = reply(354, "", "End data with <CR><LF>.<CR><LF>")
 
 # Authentication.
 CREDENTIALS_INVALID = reply(535, "7.8", "Authentication credentials invalid")
+CREDENTIAL_DISABLED = reply(535, "7.8", "This login is disabled at the relay")
+CREDENTIAL_EXPIRED = reply(535, "7.8", "This login has expired at the relay")
+CREDENTIAL_NOT_FROM_HERE = reply(535, "7.8", "This login may not be used from your address")
 SIGN_IN_AGAIN = reply(535, "7.8", "The mailbox must be signed in at the relay")
 # RFC 4954 §6: the mechanism is too weak for this user. 535 would make a person type the password,
 # which is right, again and again; 454 would make the client come back forever.
@@ -86,6 +89,9 @@ INTERNAL_ERROR = reply(451, "3.0", "Internal error; try again later")
 
 # Replies to AUTH when the relay cannot obtain a token or log in upstream.
 _AT_AUTH: tuple[tuple[type[errors.ProxyError], Reply], ...] = (
+    (errors.CredentialDisabled, CREDENTIAL_DISABLED),
+    (errors.CredentialExpired, CREDENTIAL_EXPIRED),
+    (errors.CredentialNotFromHere, CREDENTIAL_NOT_FROM_HERE),
     (errors.CredentialsRejected, CREDENTIALS_INVALID),
     (errors.GrantRevoked, SIGN_IN_AGAIN),
     (errors.OwnTokenRequired, OWN_TOKEN_REQUIRED),

@@ -66,7 +66,7 @@ class Gate:
     def current_login(self, login: Login) -> Login:
         return login
 
-    async def authenticate(self, credentials: Credentials) -> Login:
+    async def authenticate(self, credentials: Credentials, peer: str) -> Login:
         await asyncio.sleep(0)
         login = credentials.authcid.strip().lower()
         is_password = isinstance(credentials, PasswordLogin)
@@ -80,7 +80,7 @@ class Gate:
         if shown != "secret" or "@" not in login:
             raise CredentialsRejected("no")
         self.let_in += 1
-        return Login(self.account, "" if is_password else shown)
+        return Login(self.account, access_token="" if is_password else shown)
 
     def known_account(self, login: str) -> str:
         return ""

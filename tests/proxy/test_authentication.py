@@ -10,7 +10,8 @@ import argon2
 import pytest
 
 from tests.support.parts import Parts, parts
-from xoauth2_proxy.accounts.accounts import Login, local_password
+from xoauth2_proxy.accounts.accounts import Login
+from xoauth2_proxy.accounts.local_password import local_password
 from xoauth2_proxy.errors import (
     CredentialsRejected,
     GrantRevoked,
@@ -47,7 +48,7 @@ async def unjudged(tmp_path: Path, refresher: ScriptedRefresher) -> AsyncIterato
 
 async def test_the_right_password_opens_the_account(made: Parts) -> None:
     login = await made.authenticator.authenticate(PasswordLogin(LOGIN, PASSWORD))
-    assert login == Login(made.account)
+    assert login == Login(made.account, made.account.own_credential)
     assert made.sandbox.counters.connections_opened == 0
 
 
@@ -176,7 +177,7 @@ async def test_a_token_cannot_be_judged_while_every_connection_is_busy(unjudged:
     async with unjudged.pool.lease(
         unjudged.account,
         never,  # type: ignore[arg-type]
-        credential=login.credential,
+        credential=login.token_digest,
     ):
         with pytest.raises(Overloaded):
             await unjudged.authenticator.authenticate(TokenLogin(LOGIN, new))

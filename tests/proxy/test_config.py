@@ -6,6 +6,7 @@ import json
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
+from ipaddress import IPv6Network
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +25,7 @@ from hypothesis import strategies as st
 
 from tests.support.config_files import ConfigFile, account
 from xoauth2_proxy.accounts.accounts import TlsMode
+from xoauth2_proxy.accounts.credential import Credential
 from xoauth2_proxy.accounts.oauth_client import GrantType
 from xoauth2_proxy.accounts.refresher_info import BUILT_IN_REFRESHERS
 from xoauth2_proxy.config import ConfigSource, Overrides
@@ -116,8 +118,8 @@ SETTINGS: dict[str, tuple[dict[str, object], str, object]] = {
     "account.password": (account(password="another"), "account.password.clear_text", "another"),
     "account.allow_any_password": (
         account(password=None, allow_any_password=True),
-        "account.password",
-        None,
+        "account.allow_any_password",
+        True,
     ),
     **{
         f"account.{key}": (account(**{key: value}), f"account.oauth.{where}", expected)
@@ -129,6 +131,12 @@ SETTINGS: dict[str, tuple[dict[str, object], str, object]] = {
     },
     "account.refresh_token": (account(refresh_token="r"), "account.oauth.refresh_token", "r"),
     "account.sign_in_as": (account(sign_in_as="boss"), "account.oauth.sign_in_as", "boss"),
+    # Its keys: test_config_credentials.py.
+    "account.credentials": (
+        account(credentials=[{"name": "copier", "networks": ["::1"]}]),
+        "account.credentials",
+        (Credential(name="copier", networks=(IPv6Network("::1"),)),),
+    ),
     "account.recipients": (account(recipients="verified"), "account.verifies", True),
     "account.allow_remote_mock": (
         account(upstream={"host": "mx.example.com"}, allow_remote_mock=True),

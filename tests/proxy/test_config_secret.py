@@ -8,7 +8,7 @@ import argon2
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from xoauth2_proxy.accounts.accounts import local_password
+from xoauth2_proxy.accounts.local_password import local_password
 from xoauth2_proxy.config.environment import Environment
 from xoauth2_proxy.config.secret import Secret
 

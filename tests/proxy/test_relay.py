@@ -206,7 +206,7 @@ async def test_a_token_of_the_clients_own_is_what_the_message_is_sent_with(
 ) -> None:
     refresher = ScriptedRefresher()
     async with parts(tmp_path, refresher) as made:
-        login = Login(made.account, made.sandbox.tokens.mint("someone@example.com"))
+        login = Login(made.account, access_token=made.sandbox.tokens.mint("someone@example.com"))
         message = Message(login, Envelope("a@x", ["b@y"]), "a-1")
         answer = await made.relay.relay(message, CONTENT)
         assert answer.is_positive

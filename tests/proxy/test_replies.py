@@ -24,7 +24,7 @@ _ERRORS = [
     if kind not in _NEVER_MEETS_A_CLIENT and kind.__module__ == errors.__name__
 ]
 # A login that was accepted has no wrong credentials at its transactions.
-_ONLY_AT_AUTH = {errors.CredentialsRejected}
+_ONLY_AT_AUTH = {one for one in _ERRORS if issubclass(one, errors.CredentialsRejected)}
 _ABSTRACT = {errors.UpstreamError}
 
 

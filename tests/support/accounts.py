@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from xoauth2_proxy.accounts.accounts import Account, Limits, LocalPassword, TlsMode, Upstream
+from xoauth2_proxy.accounts.accounts import Account, Limits, TlsMode, Upstream
+from xoauth2_proxy.accounts.local_password import LocalPassword
 
 GENEROUS = Limits(
     max_connections=10,

@@ -1,4 +1,4 @@
-"""Defines accounts, finds them by login and checks clients' passwords.
+"""Defines accounts, and finds them by login, password or the client's address.
 
 An account is the relay's own record of a mailbox. The mail client logs in with its
 local password, which is unrelated to the provider's password; the relay never knows the latter.
@@ -6,30 +6,31 @@ local password, which is unrelated to the provider's password; the relay never k
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
-import hmac
-import re
-import secrets
-from concurrent.futures import ThreadPoolExecutor
+import time
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from xoauth2_proxy.accounts.credential import Credential, address_of, login_key
 from xoauth2_proxy.accounts.oauth_client import GrantType, OAuthClient
+from xoauth2_proxy.accounts.password_verifier import PasswordVerifier
 from xoauth2_proxy.accounts.refresher_info import BUILT_IN_REFRESHERS, MOCK, RefresherInfo
-from xoauth2_proxy.errors import CredentialsRejected, Overloaded
+from xoauth2_proxy.errors import (
+    CredentialDisabled,
+    CredentialExpired,
+    CredentialNotFromHere,
+    CredentialsRejected,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
+    from xoauth2_proxy.accounts.local_password import LocalPassword
+    from xoauth2_proxy.network import Network
+
 _UNDECLARED = RefresherInfo()
-_HASHING_THREADS = 2  # a flood of logins with hashed passwords must not occupy every core
-# PHC string format; libargon2 wants a salt of 8 octets and a hash of 4 at least.
-_PHC_ENDING = re.compile(r"\$[A-Za-z0-9+/]{11,}\$[A-Za-z0-9+/]{6,}\Z", re.ASCII)
 _MAX_PASSWORD_LENGTH = 64  # where a text is either an access token or a password
-_MAX_HASHING = 200  # at 30 to 60 ms each, a wait of a few seconds at most
 
 
 class TlsMode(StrEnum):
@@ -62,34 +63,6 @@ class Limits:
     messages_per_minute: float = 0.0  # smoothed; 0: no limit
 
 
-@dataclass(frozen=True, slots=True)
-class LocalPassword:
-    """The password that the mail client must present, in clear or as an argon2 hash (PHC)."""
-
-    clear_text: str = field(default="", repr=False)
-    argon2_hash: str = field(default="", repr=False)
-
-
-def local_password(secret: str) -> LocalPassword:
-    """Return the password that `secret` is: an argon2 hash (PHC string), else clear text.
-
-    Raises `ValueError`: it begins as an argon2 hash and is not a whole one.
-    """
-    if not secret.startswith("$argon2"):
-        return LocalPassword(clear_text=secret)
-    import argon2  # not above: most relays have no hashed password
-
-    try:
-        argon2.extract_parameters(secret)
-    except argon2.exceptions.InvalidHashError:
-        is_whole = False
-    else:
-        is_whole = _PHC_ENDING.search(secret) is not None
-    if not is_whole:
-        raise ValueError("begins like an argon2 hash, but is not a whole one")
-    return LocalPassword(argon2_hash=secret)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Account:
     """One mailbox: its login, provider, password and limits."""
@@ -103,13 +76,33 @@ class Account:
     # Each RCPT is sent to the provider at once, and its reply is the provider's. This costs round
     # trips and holds a connection from the first RCPT on. Otherwise RCPT goes with the content.
     verifies: bool = False
-    password: LocalPassword | None  # None: any password is accepted (`allow_any_password`)
+    password: LocalPassword | None  # None: its address is no login, unless it takes any password
+    allow_any_password: bool = False
+    credentials: tuple[Credential, ...] = ()  # without the one of its own password
     oauth: OAuthClient = field(default_factory=OAuthClient)
 
     @property
     def key(self) -> str:
         """The account's identity, independent of the login's letter case."""
         return login_key(self.email)
+
+    @property
+    def own_credential(self) -> Credential:
+        """The credential of the account's own password, which is named after the mailbox."""
+        return Credential(name=self.email, login=self.email, password=self.password)
+
+    def credential_of(self, former: Credential) -> Credential | None:
+        """Return what this credential is by now; None if it must be proved again, or has ended."""
+        own = self.own_credential
+        for one in (own, *self.credentials):
+            if one.name == former.name:
+                is_same = (one.key, one.password, one.networks) == (
+                    former.key,
+                    former.password,
+                    former.networks,
+                )
+                return one if is_same and one.enabled and not one.is_expired(time.time()) else None
+        return None
 
     @property
     def refresher_info(self) -> RefresherInfo:
@@ -151,32 +144,24 @@ class DisabledAccount:
         return login_key(self.email)
 
 
-def login_key(login: str) -> str:
-    """Return the normalized login, for comparison."""
-    return login.strip().lower()
-
-
 @dataclass(frozen=True, slots=True)
 class Login:
     """An authenticated client."""
 
     account: Account
+    credential: Credential | None = None  # None: it logged in with a token of its own
     access_token: str = field(default="", repr=False)  # the client's own; "" for the account's
-    credential: bytes = field(default=b"", repr=False)  # tells tokens apart; b"" for the account's
+    token_digest: bytes = field(default=b"", repr=False)  # of that token; b"" for the account's
 
 
 class Accounts:
-    """The enabled accounts, by login."""
+    """The enabled accounts, by login and, where no password is needed, by network."""
 
     def __init__(self, accounts: Iterable[Account]) -> None:
         self._by_key = {account.key: account for account in accounts}
-        self._secret = secrets.token_bytes(32)
-        # Digests of passwords verified against a hash: only a login's first AUTH pays for argon2.
-        # At most one entry per account.
-        self._verified: dict[str, bytes] = {}
-        self._decoy_hash = _decoy([a.password.argon2_hash for a in self if a.password])
-        self._threads = ThreadPoolExecutor(_HASHING_THREADS, "argon2")
-        self._hashing = 0  # verifications running or waiting for a thread
+        self._by_login = _by_login(self._by_key.values())
+        self._by_network = _by_network(self._by_key.values())
+        self.verifier = PasswordVerifier(self._passwords(self._by_key, self._by_login))
 
     def __iter__(self) -> Iterator[Account]:
         return iter(self._by_key.values())
@@ -188,110 +173,134 @@ class Accounts:
         """Return the account whose e-mail address is `login`, in any letter case."""
         return self._by_key.get(login_key(login))
 
+    def credential(self, login: str) -> tuple[Account, Credential] | None:
+        """Return the credential whose login this is, in any letter case, and its account.
+
+        It may be disabled or expired.
+        """
+        key = login_key(login)
+        if (found := self._by_login.get(key)) is not None:
+            return found
+        account = self._by_key.get(key)
+        if account is None or (account.password is None and not account.allow_any_password):
+            return None
+        return account, account.own_credential
+
+    def without_password(self, peer: str) -> list[tuple[Account, Credential]]:
+        """Return who a client of this address may send as without a password.
+
+        These are the usable credentials of the most specific network that has any.
+        """
+        address = address_of(peer) if self._by_network else None
+        if address is None:
+            return []
+        now = time.time()
+        for (version, prefix), networks in self._by_network.items():
+            if version != address.version:
+                continue
+            shift = address.max_prefixlen - prefix
+            found = networks.get(int(address) >> shift, ())
+            usable = [pair for pair in found if not pair[1].is_expired(now)]
+            if usable:
+                return usable
+        return []
+
     async def replace(self, accounts: Iterable[Account]) -> None:
         """Replace all accounts; unchanged passwords stay verified."""
         by_key = {account.key: account for account in accounts}
-        hashes = [a.password.argon2_hash for a in by_key.values() if a.password]
-        self._decoy_hash = await asyncio.to_thread(_decoy, hashes, self._decoy_hash)
-        for key in list(self._verified):
-            new, old = by_key.get(key), self._by_key.get(key)
-            if new is None or old is None or new.password != old.password:
-                del self._verified[key]
-        self._by_key = by_key
+        by_login = _by_login(by_key.values())
+        by_network = _by_network(by_key.values())
+        await self.verifier.replace(self._passwords(by_key, by_login))
+        self._by_key, self._by_login, self._by_network = by_key, by_login, by_network
 
-    async def authenticate(self, login: str, password: str) -> Account:
-        """Return the account for `login` and `password`.
+    async def authenticate(self, login: str, password: str, peer: str = "") -> Login:
+        """Return the login for a user name and a password, of a client at the address `peer`.
 
         An unknown login costs the same work as a wrong password, so neither the reply nor its
         timing reveals which logins exist.
 
         Raises:
             CredentialsRejected: the login is unknown or the password wrong.
+            CredentialDisabled, CredentialExpired, CredentialNotFromHere: the password is right.
             Overloaded: too many passwords are waiting to be hashed.
         """
-        account = self.find(login)
-        digest = self._digest(password)
-        expected = account.password if account else LocalPassword(argon2_hash=self._decoy_hash)
-        if account is not None and expected is None:
-            return account
-        assert expected is not None  # noqa: S101 - only an account's own password can be None
-        if hmac.compare_digest(digest, self._digest(expected.clear_text)) and expected.clear_text:
-            accepted = account is not None
-        elif self._decoy_hash:
-            accepted = await self._verify_hash(account, expected.argon2_hash, password, digest)
-        else:
-            accepted = False
-        if account is None or not accepted:
+        found = self.credential(login)
+        if found is not None and found[1].password is None:
+            return Login(*found)  # `allow_any_password`
+        if not await self.verifier.is_right(login_key(login), password) or found is None:
             raise CredentialsRejected("login unknown or password wrong")
-        return account
+        check_usable(found[1], peer)
+        return Login(*found)
 
-    async def is_password(self, account: Account, text: str) -> bool:
-        """Whether `text` is the account's password; False if it accepts every password.
+    async def with_password_as_token(self, login: str, text: str, peer: str = "") -> Login | None:
+        """Return the login if `text`, sent where a token belongs, is its password; else None.
 
-        Long texts are not hashed: they are tokens. Raises `Overloaded`, as `authenticate`.
+        Long texts are not hashed: they are tokens. Raises as `authenticate`.
         """
-        expected = account.password
-        if expected is None:
-            return False
-        if expected.clear_text:
-            return hmac.compare_digest(self._digest(text), self._digest(expected.clear_text))
-        if len(text) > _MAX_PASSWORD_LENGTH:
-            return False
-        return await self._verify_hash(account, expected.argon2_hash, text, self._digest(text))
+        found = self.credential(login)
+        password = found[1].password if found is not None else None
+        if found is None or password is None:
+            return None
+        if password.argon2_hash and len(text) > _MAX_PASSWORD_LENGTH:
+            return None
+        if not await self.verifier.is_right(login_key(login), text, has_decoy=False):
+            return None
+        check_usable(found[1], peer)
+        return Login(*found)
 
     def close(self) -> None:
         """Release the hashing threads."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self.verifier.close()
 
-    async def _verify_hash(
-        self, account: Account | None, stored: str, password: str, digest: bytes
-    ) -> bool:
-        if account is not None:
-            known = self._verified.get(account.key)
-            if known is not None and hmac.compare_digest(known, digest):
-                return True
-        if self._hashing >= _MAX_HASHING:
-            raise Overloaded("too many passwords are waiting to be hashed")
-        self._hashing += 1
-        try:
-            matches = await asyncio.get_running_loop().run_in_executor(
-                self._threads, self._hash_matches, stored or self._decoy_hash, password
-            )
-        finally:
-            self._hashing -= 1
-        if account is None or not stored or not matches:
-            return False
-        if self._by_key.get(account.key) is account:  # not replaced in the meantime
-            self._verified[account.key] = digest
-        return True
-
-    def _hash_matches(self, stored: str, password: str) -> bool:
-        import argon2  # here, since only hashed passwords need it
-
-        try:
-            return argon2.PasswordHasher().verify(stored, _octets(password))
-        except argon2.exceptions.VerificationError:
-            return False
-
-    def _digest(self, password: str) -> bytes:
-        return hmac.digest(self._secret, _octets(password), hashlib.sha256)
+    def _passwords(
+        self, by_key: dict[str, Account], by_login: dict[str, tuple[Account, Credential]]
+    ) -> dict[str, LocalPassword]:
+        own = {key: account.password for key, account in by_key.items() if account.password}
+        others = {key: one.password for key, (_, one) in by_login.items() if one.password}
+        return own | others
 
 
-def _octets(password: str) -> bytes:
-    return password.encode("utf-8", "surrogateescape")
+def check_usable(credential: Credential, peer: str) -> None:
+    """Raise unless the credential is of use now, to a client of this address.
 
-
-def _decoy(hashes: list[str], former: str = "") -> str:
-    """Return a dummy hash, as costly to verify as the costliest of `hashes`; "" for none.
-
-    The former one is reused if possible, since making a hash is as costly.
+    Raises `CredentialDisabled`, `CredentialExpired`, `CredentialNotFromHere`.
     """
-    if not any(hashes):
-        return ""
-    import argon2
+    if not credential.enabled:
+        raise CredentialDisabled(f"the credential {credential.name} is disabled")
+    if credential.is_expired(time.time()):
+        raise CredentialExpired(f"the credential {credential.name} expired on {credential.expires}")
+    if credential.networks and not credential.admits(address_of(peer)):
+        raise CredentialNotFromHere(
+            f"the credential {credential.name} may not be used from {peer or 'an unknown address'}"
+        )
 
-    parameters = [argon2.extract_parameters(one) for one in hashes if one]
-    costliest = max(parameters, key=lambda one: one.time_cost * one.memory_cost)
-    if former and argon2.extract_parameters(former) == costliest:
-        return former
-    return argon2.PasswordHasher.from_parameters(costliest).hash(secrets.token_hex())
+
+def _by_login(accounts: Iterable[Account]) -> dict[str, tuple[Account, Credential]]:
+    return {
+        one.key: (account, one)
+        for account in accounts
+        for one in account.credentials
+        if one.password is not None
+    }
+
+
+def _by_network(
+    accounts: Iterable[Account],
+) -> dict[tuple[int, int], dict[int, list[tuple[Account, Credential]]]]:
+    """Return the credentials without a password, by network, the most specific networks first.
+
+    The keys are the version of IP with the length of the prefix, and the prefix.
+    """
+    found: list[tuple[Network, Account, Credential]] = [
+        (network, account, one)
+        for account in accounts
+        for one in account.credentials
+        if one.password is None and one.enabled
+        for network in one.networks
+    ]
+    by_network: dict[tuple[int, int], dict[int, list[tuple[Account, Credential]]]] = {}
+    for network, account, one in sorted(found, key=lambda entry: -entry[0].prefixlen):
+        shift = network.max_prefixlen - network.prefixlen
+        prefixes = by_network.setdefault((network.version, network.prefixlen), {})
+        prefixes.setdefault(int(network.network_address) >> shift, []).append((account, one))
+    return by_network

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from aiohttp import web
 
 from xoauth2_proxy import log, strict_json
-from xoauth2_proxy.accounts.accounts import login_key
+from xoauth2_proxy.accounts.credential import login_key
 from xoauth2_proxy.admin.access_control import BODY_SECONDS, RouteKind
 from xoauth2_proxy.admin.http_errors import HttpError, http_error
 from xoauth2_proxy.errors import ConfigError, ProxyError, TokenError, TokenStoreUnavailable

@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from xoauth2_proxy.accounts.accounts import login_key
+from xoauth2_proxy.accounts.credential import login_key
 from xoauth2_proxy.commands.doctor.tokens import trouble_of
 from xoauth2_proxy.commands.suggestions import unknown
 from xoauth2_proxy.errors import TokenError

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 import argon2
 
-from xoauth2_proxy.accounts.accounts import login_key
+from xoauth2_proxy.accounts.credential import login_key
 from xoauth2_proxy.commands.sign_in_methods import (
     SignInMethod,
     best_method,

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from xoauth2_proxy.accounts.accounts import login_key
+from xoauth2_proxy.accounts.credential import login_key
 from xoauth2_proxy.commands.admin_api import AdminApi, NoAnswer, Refused
 from xoauth2_proxy.commands.suggestions import unknown
 from xoauth2_proxy.errors import ProxyError, TokenStoreUnavailable

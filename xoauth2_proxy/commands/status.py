@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from xoauth2_proxy.accounts.accounts import DisabledAccount, login_key
+from xoauth2_proxy.accounts.accounts import DisabledAccount
+from xoauth2_proxy.accounts.credential import login_key
 from xoauth2_proxy.commands.admin_api import AdminApi, NoAnswer
 from xoauth2_proxy.commands.suggestions import unknown
 from xoauth2_proxy.oauth.expiry_monitor import mailbox_statuses

@@ -5,7 +5,7 @@ from __future__ import annotations
 from difflib import SequenceMatcher
 from typing import TYPE_CHECKING
 
-from xoauth2_proxy.accounts.accounts import login_key
+from xoauth2_proxy.accounts.credential import login_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -12,8 +12,9 @@ from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from xoauth2_proxy.accounts.accounts import Account, DisabledAccount, login_key
+from xoauth2_proxy.accounts.accounts import Account, DisabledAccount
 from xoauth2_proxy.accounts.built_in_providers import unknown_provider
+from xoauth2_proxy.accounts.credential import login_key
 from xoauth2_proxy.accounts.oauth_client import OAuthClient
 from xoauth2_proxy.accounts.refresher_info import MOCK
 from xoauth2_proxy.config.account_sections import AccountSection
@@ -141,15 +142,13 @@ class AccountLoader:
         return account, faults, provider.missing if section.enabled else ()
 
     def _repetitions(self, value: object, path: str, origin: str) -> Iterator[Problem]:
-        """Yield a problem for a mailbox or an `account_id` that another account has already."""
-        for key in ("email", "account_id"):
-            written = value.get(key) if isinstance(value, dict) else None
-            if not isinstance(written, str) or not written:
-                continue
-            where = json_path(path, key)
+        """Yield a problem for what is written in an account and in another one already.
+
+        A mailbox and the login of a credential are both what a client types.
+        """
+        for kind, name, where in _identities(value, path):
             here = f"{where} in {origin}" if origin else where
-            name = login_key(written) if key == "email" else written
-            first = self._places.setdefault((key, name), here)
+            first = self._places.setdefault((kind, name), here)
             if first == here:
                 continue
             fault = f"is the same as {first}"
@@ -171,6 +170,25 @@ class AccountLoader:
             self.sandbox_accounts.add(account.key)
 
 
+def _identities(value: object, path: str) -> Iterator[tuple[str, str, str]]:
+    """Yield what must be unique in an account: of what kind it is, how it compares, and where."""
+    if not isinstance(value, dict):
+        return
+    written = [(key, value.get(key), json_path(path, key)) for key in ("email", "account_id")]
+    credentials = value.get("credentials")
+    for number, one in enumerate(credentials if isinstance(credentials, list) else ()):
+        if not isinstance(one, dict):
+            continue
+        name, place = one.get("name"), json_path(path, "credentials", number)
+        written.append((f"name in {path}", name, json_path(place, "name")))
+        if "login" in one or "password" in one:
+            key = "login" if "login" in one else "name"
+            written.append(("email", one.get(key), json_path(place, key)))
+    for kind, name, where in written:
+        if isinstance(name, str) and name:
+            yield kind, login_key(name) if kind == "email" else name, where
+
+
 def is_disabled(value: object) -> bool:
     """Whether what is written is an account that is disabled."""
     return isinstance(value, dict) and value.get("enabled") is False
@@ -188,6 +206,8 @@ def _account(section: AccountSection, provider: Provider) -> Account:
         limits=with_changes(provider.limits, section.limits),
         verifies=section.recipients == "verified",
         password=section.password,
+        allow_any_password=section.allow_any_password,
+        credentials=tuple(one.credential() for one in section.credentials),
         oauth=provider.client_of(section.client_fields()) if is_usable else OAuthClient(),
     )
 

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from xoauth2_proxy.accounts.accounts import TlsMode
 from xoauth2_proxy.accounts.oauth_client import GrantType, OAuthClient
+from xoauth2_proxy.config.credential_section import CredentialSection
 from xoauth2_proxy.config.problems import Fault
 from xoauth2_proxy.config.secret import Password, Secret
 from xoauth2_proxy.config.section import Section, optional, setting
@@ -34,6 +35,7 @@ from xoauth2_proxy.config.values import (
 from xoauth2_proxy.credential_files import certificate_end
 
 _NO_COUNTERPART = "has no counterpart in this proxy; remove it"
+_MAX_CREDENTIALS = 10_000
 _CLIENT_FIELDS = {field.name for field in fields(OAuthClient)}
 # The client's fields that are called otherwise than the file's keys.
 _FIELD_NAMES = {
@@ -208,6 +210,9 @@ class AccountSection(OAuthSection):
     allow_any_password: bool = setting(
         False, "Accept every password; only while the listener is on loopback."
     )
+    credentials: Annotated[
+        tuple[CredentialSection, ...], Field(strict=False, max_length=_MAX_CREDENTIALS)
+    ] = setting((), "Further logins to this mailbox, one for each device or program.")
     upstream: UpstreamSection | None = optional("Changes to the provider's submission server.")
     limits: LimitsSection | None = optional("Changes to the provider's limits.")
     refresh_token: Secret | None = optional(
@@ -227,7 +232,8 @@ class AccountSection(OAuthSection):
     def faults(self) -> Iterator[Fault]:
         """Yield a missing password, and one that contradicts `allow_any_password`."""
         yield from super().faults()
-        if self.password is None and not self.allow_any_password:
+        is_reachable = self.allow_any_password or bool(self.credentials)
+        if self.password is None and not is_reachable:
             yield (
                 "password",
                 "is required: what the mail client must present, a secret of your own choice "

@@ -42,6 +42,8 @@ def faults_of_posted(
             "must be of the same host as authorization_url; write others into an entry of "
             "`providers`",
         )
+    if section.credentials:
+        yield "credentials", "are added one by one, once the account exists"
     email = section.email
     if provider.refresher == "command" and (
         not _PLAIN_ADDRESS.fullmatch(email) or ".." in email or email.startswith("-")

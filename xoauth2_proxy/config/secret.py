@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import PlainValidator, ValidationInfo, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from xoauth2_proxy.accounts.accounts import LocalPassword, local_password
+from xoauth2_proxy.accounts.local_password import LocalPassword, local_password
 
 if TYPE_CHECKING:
     from xoauth2_proxy.config.environment import Environment

@@ -3,7 +3,7 @@
 import ipaddress
 import re
 from collections.abc import Callable, Sequence
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
@@ -22,7 +22,7 @@ from xoauth2_proxy.credential_files import (
     check_client_certificate,
     check_service_account,
 )
-from xoauth2_proxy.network import fault_of_url
+from xoauth2_proxy.network import Network, fault_of_url, parse_network
 
 if TYPE_CHECKING:
     from xoauth2_proxy.config.environment import Environment
@@ -82,6 +82,24 @@ def _word(word: str) -> str:
     return word
 
 
+def _sender(pattern: str) -> str:
+    if pattern == "*":
+        return pattern
+    if pattern.startswith("*@"):
+        # Any local part does to judge the domain.
+        _address(f"a@{pattern[2:]}")
+        return pattern
+    if "*" in pattern:
+        raise ValueError("must be an address, *@domain, or *")
+    return _address(pattern)
+
+
+def _network(value: object) -> Network:
+    if not isinstance(value, str):
+        raise ValueError("must be a network like 192.0.2.0/24, or an IP address")
+    return parse_network(value)
+
+
 def _ip_address(text: str) -> str:
     try:
         return str(ipaddress.ip_address(text))
@@ -117,6 +135,20 @@ def _date(value: object) -> date:
         except ValueError:
             pass
     raise ValueError("must be a date as text, like 2027-01-31")
+
+
+def _moment(value: object) -> date | datetime:
+    if isinstance(value, str):
+        if _DATE.fullmatch(value):
+            return _date(value)
+        try:
+            moment = datetime.fromisoformat(value)
+        except ValueError:
+            pass
+        else:
+            if moment.tzinfo is not None:
+                return moment
+    raise ValueError("must be a date like 2027-01-31, or a time like 2027-01-31T18:00:00Z")
 
 
 def _scopes(value: object) -> tuple[str, ...]:
@@ -166,6 +198,12 @@ _PATH_SCHEMA = WithJsonSchema({"type": "string", "minLength": 1, "maxLength": 40
 Address = Annotated[str, AfterValidator(_address)]
 Host = Annotated[str, Field(min_length=1, max_length=253), AfterValidator(_host)]  # RFC 1035
 IpAddress = Annotated[str, AfterValidator(_ip_address)]
+IpNetwork = Annotated[
+    Network,
+    PlainValidator(_network),
+    WithJsonSchema({"type": "string", "examples": ["192.168.1.0/24", "fd00::/8"]}),
+]
+SenderPattern = Annotated[str, AfterValidator(_sender)]
 ListenPort = Annotated[int, Field(ge=0, le=65535)]
 Word = Annotated[str, AfterValidator(_word)]
 Seconds = Annotated[float, Field(gt=0, le=_DAY_SECONDS)]
@@ -192,6 +230,11 @@ Date = Annotated[
     date,
     PlainValidator(_date),
     WithJsonSchema({"type": "string", "format": "date", "examples": ["2027-01-31"]}),
+]
+Moment = Annotated[
+    date | datetime,
+    PlainValidator(_moment),
+    WithJsonSchema({"type": "string", "examples": ["2027-01-31", "2027-01-31T18:00:00Z"]}),
 ]
 Scopes = Annotated[
     tuple[str, ...],

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from xoauth2_proxy.accounts.accounts import login_key
+from xoauth2_proxy.accounts.credential import login_key
 from xoauth2_proxy.errors import GrantRevoked, SignInRefused, TokenError, TokenStoreUnavailable
 from xoauth2_proxy.mailboxes.additions import MAX_CONCURRENT_REQUESTS, Additions
 from xoauth2_proxy.mailboxes.interface import (

@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from xoauth2_proxy import strict_json
-from xoauth2_proxy.accounts.accounts import login_key
+from xoauth2_proxy.accounts.credential import login_key
 from xoauth2_proxy.files import private_directory, replace_durably, sync_directory
 from xoauth2_proxy.oauth.stores.encryption import NO_ENCRYPTION, GrantCipher
 

@@ -52,29 +52,35 @@ class Authenticator:
         self._proving: dict[str, asyncio.Lock] = {}
         self._waiting: dict[str, Counter[bytes]] = {}  # the number of clients waiting, by token
 
-    async def authenticate(self, credentials: Credentials) -> Login:
-        """Return the login for `credentials`.
+    async def authenticate(self, credentials: Credentials, peer: str = "") -> Login:
+        """Return the login for `credentials`, which a client at the address `peer` sent.
 
         Raises:
-            CredentialsRejected: the login is unknown, or the password or token is wrong.
+            CredentialsRejected: the login is unknown, or the password or token is wrong; or the
+                credential is disabled, expired or not for this address.
             TokenError: the account has no access token to send with.
             UpstreamError: the client's token could not be tried, or was refused.
             Overloaded: no connection to try the token on became free.
         """
         if isinstance(credentials, PasswordLogin):
-            account = await self._accounts.authenticate(credentials.authcid, credentials.password)
-            await self._tokens.token_for(account)
-            return Login(account)
+            login = await self._accounts.authenticate(
+                credentials.authcid, credentials.password, peer
+            )
+            await self._tokens.token_for(login.account)
+            return login
         found = self._accounts.find(credentials.authcid)
+        digest = hashlib.sha256(credentials.access_token.encode()).digest()
+        if found is not None and self._is_proved(found, digest):
+            return Login(found, None, credentials.access_token, digest)
+        # Some libraries send the password where the token belongs. It never goes to the provider.
+        as_password = await self._accounts.with_password_as_token(
+            credentials.authcid, credentials.access_token, peer
+        )
+        if as_password is not None:
+            await self._tokens.token_for(as_password.account)
+            return as_password
         if found is None:
             raise CredentialsRejected("login unknown")
-        digest = hashlib.sha256(credentials.access_token.encode()).digest()
-        if self._is_proved(found, digest):
-            return Login(found, credentials.access_token, digest)
-        # Some libraries send the password where the token belongs. It never goes to the provider.
-        if await self._accounts.is_password(found, credentials.access_token):
-            await self._tokens.token_for(found)
-            return Login(found)
         if not has_token_form(credentials.access_token):
             raise CredentialsRejected("the token has no form of a token, and is not the password")
         return await self._with_token(found, credentials.access_token, digest)
@@ -82,17 +88,20 @@ class Authenticator:
     def current_login(self, login: Login) -> Login | None:
         """Return the login with its account's current settings; None if it must be renewed.
 
-        A session outlives a reload, but not the removal of its account or a new password. A
-        client's own token is only ever sent to the server it was verified with.
+        A session outlives a reload, but not the removal of its account, nor the end of its
+        credential or a change to how that is proved. A client's own token is only ever sent to the
+        server it was verified with.
         """
         before, now = login.account, self._accounts.find(login.account.email)
-        if now is before:
+        credential = login.credential
+        if now is before and (credential is None or credential.expires is None):
             return login
-        if now is None or now.password != before.password:
+        if now is None or (login.access_token and now.upstream != before.upstream):
             return None
-        if login.access_token and now.upstream != before.upstream:
-            return None
-        return replace(login, account=now)
+        if credential is None:
+            return replace(login, account=now) if now.password == before.password else None
+        current = now.credential_of(credential)
+        return None if current is None else replace(login, account=now, credential=current)
 
     def use(self, refreshers: Mapping[str, Refresher]) -> None:
         """Use another configuration; tokens verified under the previous one must be tried again."""
@@ -125,7 +134,7 @@ class Authenticator:
                 await self._prove(account, access_token, digest)
                 if generation == self._generation:
                     self._proved[account.key] = digest, time.monotonic()
-        return Login(account, access_token, digest)
+        return Login(account, None, access_token, digest)
 
     @asynccontextmanager
     async def _turn(self, account: Account, digest: bytes) -> AsyncIterator[None]:

@@ -477,7 +477,7 @@ class ClientSession(SMTP):
     async def _log_in(self, attempt: LoginAttempt) -> None:
         credentials = attempt.credentials
         try:
-            login = await self._logins.authenticate(credentials)
+            login = await self._logins.authenticate(credentials, self._peer)
         except ProxyError as error:
             answer = replies.at_auth(error)
             self._count_auth(

@@ -16,7 +16,7 @@ import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from xoauth2_proxy.accounts.accounts import login_key
+from xoauth2_proxy.accounts.credential import login_key
 from xoauth2_proxy.commands.suggestions import unknown
 from xoauth2_proxy.errors import ConfigError, TokenError
 from xoauth2_proxy.mailboxes.additions import MAX_CONCURRENT_REQUESTS

@@ -10,7 +10,7 @@ import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from xoauth2_proxy.accounts.accounts import login_key
+from xoauth2_proxy.accounts.credential import login_key
 from xoauth2_proxy.commands.doctor import configuration, mail, network, tokens
 from xoauth2_proxy.commands.doctor.context import (
     DoctorContext,

@@ -1,0 +1,117 @@
+"""Verifies clients' passwords: argon2 once for each login, then a keyed digest in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import secrets
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from xoauth2_proxy.accounts.local_password import LocalPassword, is_key, octets
+from xoauth2_proxy.errors import Overloaded
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_HASHING_THREADS = 2  # a flood of logins with hashed passwords must not occupy every core
+_MAX_HASHING = 200  # at 30 to 60 ms each, a wait of a few seconds at most
+
+
+class PasswordVerifier:
+    """Verifies passwords by login; what is in force is given to `replace`."""
+
+    def __init__(self, passwords: Mapping[str, LocalPassword]) -> None:
+        """`passwords`: by login, as all methods name it."""
+        self._passwords = passwords
+        self._secret = secrets.token_bytes(32)
+        # Digests of passwords verified against a hash: only a login's first AUTH pays for argon2.
+        # At most one entry per login.
+        self._verified: dict[str, bytes] = {}
+        self.decoy_hash = _decoy(passwords)
+        self._threads = ThreadPoolExecutor(_HASHING_THREADS, "argon2")
+        self._hashing = 0  # verifications running or waiting for a thread
+
+    async def replace(self, passwords: Mapping[str, LocalPassword]) -> None:
+        """Replace all passwords; unchanged ones stay verified."""
+        self.decoy_hash = await asyncio.to_thread(_decoy, passwords, self.decoy_hash)
+        for login in list(self._verified):
+            if passwords.get(login) != self._passwords.get(login):
+                del self._verified[login]
+        self._passwords = passwords
+
+    async def is_right(self, login: str, password: str, *, has_decoy: bool = True) -> bool:
+        """Whether this is the login's password.
+
+        With `has_decoy`, an unknown login costs the same work as a wrong password, so that the
+        timing does not reveal which logins exist.
+
+        Raises:
+            Overloaded: too many passwords are waiting to be hashed.
+        """
+        expected = self._passwords.get(login)
+        digest = self._digest(password)
+        known = expected or LocalPassword()
+        if hmac.compare_digest(digest, self._digest(known.clear_text)) and known.clear_text:
+            return True
+        if known.key_digest and is_key(password, known.key_digest):
+            return True
+        if not self.decoy_hash or not (known.argon2_hash or has_decoy):
+            return False
+        return await self._matches_hash(login, expected, password, digest)
+
+    def close(self) -> None:
+        """Release the hashing threads."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _matches_hash(
+        self, login: str, expected: LocalPassword | None, password: str, digest: bytes
+    ) -> bool:
+        stored = expected.argon2_hash if expected else ""
+        known = self._verified.get(login)
+        if known is not None and hmac.compare_digest(known, digest):
+            return True
+        if self._hashing >= _MAX_HASHING:
+            raise Overloaded("too many passwords are waiting to be hashed")
+        self._hashing += 1
+        try:
+            matches = await asyncio.get_running_loop().run_in_executor(
+                self._threads, _hash_matches, stored or self.decoy_hash, password
+            )
+        finally:
+            self._hashing -= 1
+        if not stored or not matches:
+            return False
+        if self._passwords.get(login) == expected:  # not replaced in the meantime
+            self._verified[login] = digest
+        return True
+
+    def _digest(self, password: str) -> bytes:
+        return hmac.digest(self._secret, octets(password), hashlib.sha256)
+
+
+def _hash_matches(stored: str, password: str) -> bool:
+    import argon2  # here, since only hashed passwords need it
+
+    try:
+        return argon2.PasswordHasher().verify(stored, octets(password))
+    except argon2.exceptions.VerificationError:
+        return False
+
+
+def _decoy(passwords: Mapping[str, LocalPassword], former: str = "") -> str:
+    """Return a dummy hash, as costly to verify as the costliest of `passwords`; "" for none.
+
+    The former one is reused if possible, since making a hash is as costly.
+    """
+    hashes = [one.argon2_hash for one in passwords.values() if one.argon2_hash]
+    if not hashes:
+        return ""
+    import argon2
+
+    parameters = map(argon2.extract_parameters, hashes)
+    costliest = max(parameters, key=lambda one: one.time_cost * one.memory_cost)
+    if former and argon2.extract_parameters(former) == costliest:
+        return former
+    return argon2.PasswordHasher.from_parameters(costliest).hash(secrets.token_hex())
