@@ -85,6 +85,9 @@ class Gate:
     def known_account(self, login: str) -> str:
         return ""
 
+    def known_login(self, login: str) -> str:
+        return ""
+
 
 @dataclass
 class Door:

@@ -29,6 +29,7 @@ POLICY = SessionPolicy(
 # Whoever sends these knows the reason, and notes it.
 _NOTED_BY_THE_SENDER = {
     *("CREDENTIALS_INVALID", "SIGN_IN_AGAIN", "OWN_TOKEN_REQUIRED", "AUTH_UNAVAILABLE"),
+    *("CREDENTIAL_DISABLED", "CREDENTIAL_EXPIRED", "CREDENTIAL_NOT_FROM_HERE"),
     "TOO_MANY_AUTH_FAILURES",  # the failures have their reasons
 }
 # The final replies of transactions have a line of their own; a stop turns nobody away.

@@ -266,12 +266,18 @@ def check_usable(credential: Credential, peer: str) -> None:
     Raises `CredentialDisabled`, `CredentialExpired`, `CredentialNotFromHere`.
     """
     if not credential.enabled:
-        raise CredentialDisabled(f"the credential {credential.name} is disabled")
+        raise CredentialDisabled(
+            f"the credential {credential.name} is disabled", reason="credential_disabled"
+        )
     if credential.is_expired(time.time()):
-        raise CredentialExpired(f"the credential {credential.name} expired on {credential.expires}")
+        raise CredentialExpired(
+            f"the credential {credential.name} expired on {credential.expires}",
+            reason="credential_expired",
+        )
     if credential.networks and not credential.admits(address_of(peer)):
         raise CredentialNotFromHere(
-            f"the credential {credential.name} may not be used from {peer or 'an unknown address'}"
+            f"the credential {credential.name} may not be used from {peer or 'an unknown address'}",
+            reason="credential_network",
         )
 
 

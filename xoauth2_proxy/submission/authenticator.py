@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from xoauth2_proxy.accounts.accounts import Login
+from xoauth2_proxy.accounts.credential import login_key
 from xoauth2_proxy.errors import CredentialsRejected, Overloaded
 from xoauth2_proxy.oauth.refreshers import ChecksTokens
 from xoauth2_proxy.smtp.sasl import Credentials, PasswordLogin, has_token_form
@@ -115,9 +116,14 @@ class Authenticator:
         self._generation += 1
 
     def known_account(self, login: str) -> str:
-        """Return the account's key if `login` is an account's, else "". Safe to log."""
-        account = self._accounts.find(login)
+        """Return the key of the account that `login` belongs to, else "". Safe to log."""
+        found = self._accounts.credential(login)
+        account = found[0] if found is not None else self._accounts.find(login)
         return account.key if account else ""
+
+    def known_login(self, login: str) -> str:
+        """Return the login as it is compared if there is such a one, else "". Safe to log."""
+        return login_key(login) if self.known_account(login) else ""
 
     async def _with_token(self, account: Account, access_token: str, digest: bytes) -> Login:
         refresher = self._refreshers.get(account.refresher)

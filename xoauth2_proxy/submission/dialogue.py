@@ -272,6 +272,7 @@ class ClientDialogue:
         if self._resume(COMMAND):
             self._login = login
             self._client.account = login.account.key
+            self._client.credential = login.credential.name if login.credential else ""
             self._client.forgive()
             self._answer(replies.AUTHENTICATED)
 

@@ -477,21 +477,21 @@ class ClientSession(SMTP):
     async def _log_in(self, attempt: LoginAttempt) -> None:
         credentials = attempt.credentials
         try:
-            login = await self._logins.authenticate(credentials, self._peer)
+            login = await self._logins.authenticate(credentials, self._client.address)
         except ProxyError as error:
             answer = replies.at_auth(error)
             self._count_auth(
                 attempt.mechanism, "unavailable" if answer.is_transient else "rejected"
             )
             self._log_refused_login(attempt, answer, error)
-            known = self._logins.known_account(credentials.authcid)
+            known = self._logins.known_login(credentials.authcid)
             self._client.login = known or masked(credentials.authcid)
             self._client.refuse(login_failure(error, is_known=bool(known)), reply=answer)
             is_token = isinstance(credentials, TokenLogin)
             self._dialogue.login_failed(answer, is_token=is_token)
         else:
             self._count_auth(attempt.mechanism, "ok")
-            self._client.login = login.account.key
+            self._client.login = login.credential.key if login.credential else login.account.key
             self._dialogue.logged_in(login)
 
     def _log_refused_login(self, attempt: LoginAttempt, answer: Reply, error: ProxyError) -> None:
