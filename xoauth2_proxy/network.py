@@ -21,6 +21,9 @@ _LOCAL_NETWORKS: tuple[Network, ...] = tuple(
 )
 _MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")  # RFC 4291 §2.5.5.2
 
+# What `localhost` means to a server, whatever a hosts file says: some clients try ::1 alone.
+LOCALHOST = ("127.0.0.1", "::1")
+
 
 def is_loopback(host: str) -> bool:
     """Return whether `host` is `localhost` or a loopback address; no name is looked up.

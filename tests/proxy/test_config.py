@@ -35,11 +35,11 @@ from xoauth2_proxy.config.account_sections import (
     ProviderSection,
     UpstreamSection,
 )
+from xoauth2_proxy.config.listener_section import ListenerSection
 from xoauth2_proxy.config.sections import (
     AdminSection,
     AlertsSection,
     FileSection,
-    ListenerSection,
     RelaySection,
     StoreSection,
 )
@@ -198,8 +198,14 @@ SETTINGS: dict[str, tuple[dict[str, object], str, object]] = {
         "account.limits.max_connections",
         8,
     ),
-    "listener.host": ({"listener": {"host": "localhost"}}, "listener.host", "localhost"),
+    "listener.name": ({"listener": {"name": "office"}}, "listener.name", "office"),
+    "listener.host": ({"listener": {"host": "localhost"}}, "listener.host", ("localhost",)),
     "listener.port": ({"listener": {"port": 0}}, "listener.port", 0),
+    "listener.tls": (
+        {"listener": {"tls": "auto", "tls_cert": "there", "tls_key": "there"}},
+        "listener.tls",
+        "auto",
+    ),
     "listener.tls_cert": (
         {"listener": {"tls_cert": "there", "tls_key": "there"}},
         "listener.tls_cert",
@@ -311,6 +317,9 @@ class TestKeys:
         if section == "account":
             after_value = attrgetter(attribute)(result.accounts[0])
             assert after_value != attrgetter(attribute)(before.accounts[0])
+        elif section == "listener":
+            after_value = getattr(result.listeners[0], attribute)
+            assert after_value != getattr(before.listeners[0], attribute)
         else:
             after_value = attrgetter(where)(result)
             assert after_value != attrgetter(where)(before)
@@ -320,7 +329,8 @@ class TestKeys:
         result = config.load_one()
         for name in ("listener", "admin", "relay", "alerts"):
             written = SECTIONS[name]().model_dump(exclude_none=True)
-            found = {key: getattr(getattr(result, name), key) for key in written}
+            section = result.listeners[0] if name == "listener" else getattr(result, name)
+            found = {key: getattr(section, key) for key in written}
             assert found == {
                 key: tuple(value) if isinstance(value, list) else value
                 for key, value in written.items()
@@ -1050,10 +1060,11 @@ class TestListener:
             },
             given,
         )
-        assert (result.listener.host, result.listener.port) == ("::1", 1)
+        (listener,) = result.listeners
+        assert (listener.host, listener.port) == (("::1",), 1)
         assert (result.admin.host, result.admin.port) == ("localhost", 2)
-        assert result.listener.tls_cert == result.listener.tls_key == pem
-        assert result.listener.allow_insecure_auth is False
+        assert listener.tls_cert == listener.tls_key == pem
+        assert listener.allow_insecure_auth is False
 
     def test_command_line_can_be_the_one_at_fault(self, config: ConfigFile) -> None:
         given = Overrides(host="192.0.2.1", tls_cert=Path("gone"), tls_key=Path("gone"))
@@ -1212,6 +1223,7 @@ def test_sections_of_the_file_are_all_covered() -> None:
         "providers",
         "relay",
         "listener",
+        "listeners",
         "admin",
         "store",
         "alerts",

@@ -26,7 +26,7 @@ class TestSource:
             load(config, source)
         config.environ["WORD"] = "x"
         result = load(config, source)
-        assert (result.accounts[0].email, result.listener.port) == ("other@example.com", 1)
+        assert (result.accounts[0].email, result.listeners[0].port) == ("other@example.com", 1)
 
     def test_a_source_travels_to_another_process(self, config: ConfigFile) -> None:
         source = ConfigSource(config.path, Overrides(sandbox=True), config.state_dir)

@@ -27,8 +27,7 @@ ACCOUNTS = [{"email": MAILBOX, "provider": "mock", "password": "secret"}]
 
 async def drain(relay: Relay, deadline_seconds: float = 10.0) -> asyncio.Task[int]:
     """Begin to drain; the task returns how many sessions were cut."""
-    listener = relay.app._listener
-    assert listener is not None
+    listener = relay.app._listeners[0]
     draining = asyncio.create_task(listener.drain(deadline_seconds))
     await asyncio.sleep(0)
     return draining
@@ -72,13 +71,6 @@ async def test_a_client_that_vanished_is_not_counted_any_more(start_relay: Start
             pass
     async with await relay.connect() as client:
         assert client.greeting.code == 220
-
-
-async def test_a_port_in_use_cannot_be_listened_on(relay: Relay, start_relay: StartRelay) -> None:
-    listener = relay.app._listener
-    assert listener is not None
-    with pytest.raises(OSError, match="in use"):
-        await listener.start(relay.host, relay.port)
 
 
 # Draining.
@@ -193,7 +185,7 @@ async def test_a_message_cut_at_the_moment_of_its_250_is_acknowledged(
     caplog.set_level(logging.INFO, LOGGER_NAME)
     async with await relay.log_in() as client:
         assert (await client.send(message())).is_positive
-        (session,) = relay.app._listener._sessions  # type: ignore[union-attr]
+        (session,) = relay.app._listeners[0]._sessions
         received = Connection.data_received
 
         def cut_behind(connection: Connection, data: bytes) -> None:

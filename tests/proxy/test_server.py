@@ -9,12 +9,19 @@ import pytest
 from tests.support.config_files import account
 from xoauth2_proxy.accounts.refresher_info import BUILT_IN_REFRESHERS
 from xoauth2_proxy.config import ConfigSource, Overrides
+from xoauth2_proxy.config.listener_section import ListenerTls
 from xoauth2_proxy.sandbox.mock_mailboxes import MOCK_MAILBOXES
 from xoauth2_proxy.service import runner
-from xoauth2_proxy.service.app import Addresses
+from xoauth2_proxy.service.listening import Address, Addresses, ListenerAddresses
 from xoauth2_proxy.service.runner import Run
 
-ON_LOOPBACK = Addresses(("127.0.0.1", 2525), ("127.0.0.1", 9090))
+
+def at(smtp: Address, admin: Address) -> Addresses:
+    """The addresses of a proxy with one listener."""
+    return Addresses((ListenerAddresses("default", ListenerTls.NONE, (smtp,)),), admin)
+
+
+ON_LOOPBACK = at(("127.0.0.1", 2525), ("127.0.0.1", 9090))
 SANDBOX = {"smtp": "127.0.0.1:2600", "http": "http://127.0.0.1:2601"}
 
 
@@ -40,7 +47,7 @@ def welcome(
 def test_an_address_is_one_that_can_be_connected_to(
     tmp_path: Path, every: str, reachable: str
 ) -> None:
-    said = welcome(tmp_path, Addresses((every, 2526), (every, 9091)))
+    said = welcome(tmp_path, at((every, 2526), (every, 9091)))
     authority = f"[{reachable}]" if ":" in reachable else reachable
     assert f"server {reachable}, port 2526" in said
     assert f"--host {reachable} --port 2526 --admin-url http://{authority}:9091" in said

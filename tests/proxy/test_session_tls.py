@@ -203,8 +203,7 @@ async def test_a_message_received_whole_by_tls_is_relayed_although_the_client_le
 
 
 async def test_a_session_cut_in_its_handshake_is_not_counted_any_more(with_tls: Relay) -> None:
-    listener = with_tls.app._listener
-    assert listener is not None
+    listener = with_tls.app._listeners[0]
     async with await with_tls.connect() as client:
         assert await client.command("STARTTLS") == replies.START_TLS
         assert await listener.drain(0.05) == 1

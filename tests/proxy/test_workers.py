@@ -25,6 +25,7 @@ from xoauth2_proxy.config import ConfigSource, Overrides
 from xoauth2_proxy.log import LogFormat, LogLevel
 from xoauth2_proxy.metrics import MergedMetrics, Metrics
 from xoauth2_proxy.service.runner import CannotStart, Run
+from xoauth2_proxy.submission import acceptor
 from xoauth2_proxy.submission.acceptor import listening_sockets
 from xoauth2_proxy.workers import parent as parent_module
 from xoauth2_proxy.workers.channel import Channel, Logging, Setup, receive_setup
@@ -91,19 +92,18 @@ def test_auto_is_the_number_of_processors() -> None:
 
 
 def test_seats_are_summed_over_workers(tmp_path: Path) -> None:
-    client_counts = ClientCounts.create(tmp_path / "client_counts", 3)
-    ours, theirs = (
-        client_counts.for_worker(0),
-        ClientCounts(tmp_path / "client_counts").for_worker(2),
-    )
+    client_counts = ClientCounts.create(tmp_path / "client_counts", 3, 2)
+    ours, of_another_listener = client_counts.for_worker(0)
+    theirs, _ = ClientCounts(tmp_path / "client_counts", 2).for_worker(2)
     assert ours.count(5) == 5
     assert theirs.count(4) == 9
+    assert of_another_listener.count(1) == 1
     assert ours.count(0) == 4
 
 
 def test_a_worker_with_more_than_its_share_lets_the_others_go_first(tmp_path: Path) -> None:
-    client_counts = ClientCounts.create(tmp_path / "client_counts", 2)
-    ours, theirs = client_counts.for_worker(0), client_counts.for_worker(1)
+    client_counts = ClientCounts.create(tmp_path / "client_counts", 2, 1)
+    (ours,), (theirs,) = client_counts.for_worker(0), client_counts.for_worker(1)
     assert not ours.is_ahead(4)
     ours.count(10)
     assert ours.is_ahead(10)
@@ -134,7 +134,7 @@ async def test_lines_and_setup_get_through_whole(tmp_path: Path) -> None:
         run=run_of(tmp_path),
         logging=LOGGING,
         number=3,
-        sockets=(7, 8),
+        sockets=((7, 8), (9,)),
         directory=tmp_path,
         sandbox=None,
     )
@@ -182,15 +182,24 @@ def test_a_port_in_use_cannot_be_shared() -> None:
     with socket.create_server(("127.0.0.1", 0)) as busy:
         port = busy.getsockname()[1]
         with pytest.raises(OSError, match=rf"{port}.*in use"):
-            listening_sockets("127.0.0.1", port)
+            listening_sockets(["127.0.0.1"], port)
 
 
-def test_localhost_is_every_address_it_has() -> None:
-    found = {info[4][0] for info in socket.getaddrinfo("localhost", 0, type=socket.SOCK_STREAM)}
-    sockets = listening_sockets("localhost", 0)
-    assert {one.getsockname()[0] for one in sockets} == found
+def test_localhost_is_both_addresses_on_one_port() -> None:
+    sockets = listening_sockets(["localhost"], 0)
+    assert {one.getsockname()[0] for one in sockets} == {"127.0.0.1", "::1"}
+    assert len({one.getsockname()[1] for one in sockets}) == 1
     for one in sockets:
         one.close()
+
+
+def test_localhost_is_the_one_address_of_a_machine_without_the_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(acceptor, "LOCALHOST", ("127.0.0.1", "192.0.2.1"))  # not this machine's
+    (listening,) = listening_sockets(["localhost"], 0)
+    assert listening.getsockname()[0] == "127.0.0.1"
+    listening.close()
 
 
 # Figures.
@@ -334,7 +343,7 @@ async def test_signals_are_the_parents_business(tmp_path: Path) -> None:
         assert process is not None
         for number in (signal.SIGINT, signal.SIGHUP):
             os.kill(process, number)
-        host, port = parent._sockets[0].getsockname()
+        host, port = parent._sockets.by_listener[0][0].getsockname()
         async with await Client.connect(host, port) as client:
             assert client.greeting.code == 220
         assert parent.workers[0].pid == process

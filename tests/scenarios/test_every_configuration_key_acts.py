@@ -53,7 +53,7 @@ UNTOLD_SECONDS = 30.0  # what the configuration waits for where it does not say
 
 SHOWN: set[str] = {
     # The sections themselves.
-    *("accounts", "providers", "relay", "listener", "admin", "store", "alerts"),
+    *("accounts", "providers", "relay", "listener", "listeners", "admin", "store", "alerts"),
     *("account.limits", "account.upstream", "provider.limits", "provider.upstream"),
 }
 OAUTH_KEYS = {*OAuthSection.model_fields, "refresh_token", "sign_in_as"}
@@ -367,7 +367,13 @@ async def test_hosts_and_ports_are_where_it_listens(tmp_path: Path) -> None:
         assert (await relay.get("/health"))[0] == 200
 
 
-@shows("listener.tls_cert", "listener.tls_key")
+@shows("listener.name")
+async def test_the_name_is_what_the_listener_is_called(start_relay: StartRelay) -> None:
+    relay = await start_relay(one_account() | {"listener": {"name": "hall"}})
+    assert list(relay.addresses) == ["hall"]
+
+
+@shows("listener.tls", "listener.tls_cert", "listener.tls_key")
 async def test_a_certificate_offers_starttls(
     start_relay: StartRelay, tmp_path: Path, authority: trustme.CA
 ) -> None:
@@ -704,4 +710,4 @@ async def test_every_key_of_the_schema_is_shown() -> None:
         if prefix not in {"account.", "provider."} or key not in OAUTH_KEYS
     }
     assert keys == SHOWN
-    assert set(sections) - set(SECTIONS) == {"TlsMode", "GrantType", "StoreKind"}
+    assert set(sections) - set(SECTIONS) == {*("TlsMode", "GrantType", "StoreKind", "ListenerTls")}

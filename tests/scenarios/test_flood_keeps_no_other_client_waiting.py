@@ -89,7 +89,7 @@ async def test_a_flood_whose_answers_nobody_reads_is_held_back(relay: Relay) -> 
 async def test_answers_leave_while_the_flood_still_comes(relay: Relay) -> None:
     # Answers that wait for the flood to end would take memory without end.
     async with await relay.connect() as flooding:
-        (one,) = relay.app._listener._sessions  # type: ignore[union-attr]
+        (one,) = relay.app._listeners[0]._sessions
         flood = asyncio.create_task(answered(flooding, NOOPS))
         writing = asyncio.create_task(write_all(flooding))
         most = 0
@@ -110,7 +110,7 @@ async def test_a_client_that_never_reads_is_shown_out_and_counted_until_then(
     flooding = await relay.connect()
     flooding.writer.transport.pause_reading()  # type: ignore[attr-defined]
     flooding.write(b"EHLO x\r\n" * 100_000)  # many megabytes of answers
-    (one,) = relay.app._listener._sessions  # type: ignore[union-attr]
+    (one,) = relay.app._listeners[0]._sessions
     await has_just_ended(one)
     assert sessions_now(relay) == 1, "its last words have not left"
     await until(lambda: has_sessions(relay, 0))
@@ -127,7 +127,7 @@ async def test_a_socket_that_lingers_for_its_last_words_is_counted(
     flooding = await relay.connect()
     flooding.writer.transport.pause_reading()  # type: ignore[attr-defined]
     flooding.write(b"HELP\r\n" * 200_000 + b"QUIT\r\n")
-    (one,) = relay.app._listener._sessions  # type: ignore[union-attr]
+    (one,) = relay.app._listeners[0]._sessions
     await until(lambda: one._transport.get_write_buffer_size() > 0)
     assert await has_sessions(relay, 1)
     async with await relay.connect() as turned_away:

@@ -67,7 +67,7 @@ async def test_megabytes_nobody_asked_for_are_answered_and_not_kept(
         assert {answer.code for answer in answers[1:3]} <= {503, 530}
         assert answers[3] == replies.OK
         assert sum(gathered) == 0
-        (session,) = relay.app._listener._sessions  # type: ignore[union-attr]
+        (session,) = relay.app._listeners[0]._sessions
         assert not session._dialogue.unread_bytes
     # What was refused stood in nobody's way.
     async with await relay.log_in() as client:

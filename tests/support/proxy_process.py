@@ -38,10 +38,13 @@ class ProxyProcess:
         self.port = 0
         self.admin_url = ""
         self.smtp_url = ""
+        self.listeners: dict[str, list[str]] = {}  # the addresses of each
         self._ready_file = directory / "ready.json"
         self._environ = os.environ | (environ or {})
         self._process: asyncio.subprocess.Process | None = None
-        common = ["--port", "0", "--admin-port", "0", "--state-dir", str(directory)]
+        common = ["--admin-port", "0", "--state-dir", str(directory)]
+        if not isinstance(document, dict) or "listeners" not in document:
+            common += ["--port", "0"]
         common += ["--ready-file", str(self._ready_file)]
         if document is not None:
             config = directory / "proxy.json"
@@ -84,6 +87,7 @@ class ProxyProcess:
             raise
         assert self.process.returncode is None, self.stderr
         ready = json.loads(self._ready_file.read_text())
+        self.listeners = ready["listeners"]
         self.smtp_url, self.admin_url = f"smtp://{ready['smtp']}", ready["admin"]
         self.host, _, port = ready["smtp"].rpartition(":")
         self.port = int(port)

@@ -43,7 +43,8 @@ def relay_settings(
         file.write_text(json.dumps(document))
     chosen = refreshers or {"mock": MockRefresher(MockTokens(load_signing_key(directory)))}
 
-    source = ConfigSource(file, Overrides(sandbox=True, port=0, admin_port=0), directory)
+    port = None if "listeners" in (document or {}) else 0  # several have their own
+    source = ConfigSource(file, Overrides(sandbox=True, port=port, admin_port=0), directory)
     others = chosen.keys() - BUILT_IN_REFRESHERS.keys()
     known = BUILT_IN_REFRESHERS | {name: RefresherInfo(name=name) for name in others}
     config = source.load(known, {})
@@ -60,10 +61,12 @@ class Relay:
         self.host = ""
         self.port = 0
         self.admin_url = ""
+        self.addresses: dict[str, tuple[tuple[str, int], ...]] = {}  # of each listener
 
     async def __aenter__(self) -> Self:
         addresses = await self.app.start()
         self.host, self.port = addresses.smtp
+        self.addresses = {one.name: one.addresses for one in addresses.listeners}
         self.admin_url = f"http://{addresses.admin[0]}:{addresses.admin[1]}"
         return self
 
@@ -77,8 +80,7 @@ class Relay:
 
     def sessions(self) -> list[ClientSession]:
         """Return the sessions of the clients that are connected."""
-        assert self.app._listener is not None
-        return list(self.app._listener._sessions)
+        return [session for one in self.app._listeners for session in one._sessions]
 
     async def connect(self) -> Client:
         """Return a client that has read the greeting."""

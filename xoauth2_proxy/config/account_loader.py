@@ -129,9 +129,9 @@ class AccountLoader:
         if (
             section.allow_any_password
             and section.enabled
-            and not is_loopback(settings.listener.host)
+            and not all(one.is_on_loopback for one in settings.listening.values())
         ):
-            faults.append(("allow_any_password", "is for a listener on loopback only"))
+            faults.append(("allow_any_password", "is for listeners on loopback only"))
         if provider is None:
             return None, faults, ()
         is_guarded = has_token and bool(settings.admin.token)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from xoauth2_proxy import strict_json
 from xoauth2_proxy.config.account_loader import AccountLoader, is_disabled
 from xoauth2_proxy.config.config import SECTIONS, Config
+from xoauth2_proxy.config.listener_section import faults_of_all, share_address
 from xoauth2_proxy.config.problems import Problem, raise_if_any
 from xoauth2_proxy.config.provider_loader import load_providers
 from xoauth2_proxy.config.secret import holds_secrets
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from xoauth2_proxy.strict_json import Json
 
 SANDBOX_PASSWORD = "secret"  # noqa: S105 - opens nothing but the sandbox
-_EVERY_ADDRESS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - to compare with
 _MAX_FILE_BYTES = 64 * 1024 * 1024  # some 100,000 accounts of 600 bytes
 
 
@@ -82,12 +82,18 @@ def load(
             for one in providers.values()
             if one is not None
         ),
+        listeners=tuple(settings.listening.values()),
+        listener_paths=tuple(settings.listening),
         **{key: getattr(settings, key) for key in SECTIONS},
         runtime_accounts=frozenset(loader.runtime_keys),
         sandbox_accounts=frozenset(loader.sandbox_accounts),
         warnings=(
             *_readable_by_all(path, document, environment.secret_files),
-            *settings.listener.warnings(),
+            *(
+                warning
+                for path, listener in settings.listening.items()
+                for warning in listener.warnings(path)
+            ),
             *settings.admin.warnings(),
             *warnings,
             *loader.warnings(),
@@ -150,26 +156,54 @@ def _settings(
         written["accounts"] = []
     if isinstance(written.get("providers"), dict):
         written["providers"] = {}
-    overridden, options = dict(written), {}
-    for option, section, key, value in overrides.given():
-        options[strict_json.json_path(section, key)] = option
-        if isinstance(values := overridden[section], dict):
-            overridden[section] = values | {key: value}
+    if "listeners" not in written:
+        written.setdefault("listener", {})
+    elif "listener" in written:
+        problems.append(("listeners", "stands beside listener; write one of the two"))
+    overridden, options = _overridden(written, overrides, problems)
     if options:  # values that an option overrides must be valid too
         problems += validate(FileSection, written, "")[1]
     settings, found = validate(FileSection, overridden, "", environment, {"accounts": []})
     problems += [(options.get(path, path), fault) for path, fault in found]
     assert settings is not None  # noqa: S101 - invalid sections were replaced by defaults
-    listener, admin = settings.listener, settings.admin
-    hosts = {one.host.lower().replace("localhost", "127.0.0.1") for one in (listener, admin)}
-    if (
-        {"listener", "admin"} <= settings.model_fields_set  # neither was left out
-        and listener.port == admin.port != 0
-        and (len(hosts) == 1 or hosts & _EVERY_ADDRESS)
-    ):
-        own, other = (options.get(path, path) for path in ("admin.port", "listener.port"))
-        problems.append((own, f"is {admin.port}, which is {other} too; give each its own"))
+    problems += _conflicts(settings, options)
     return settings
+
+
+def _overridden(
+    written: dict[str, object], overrides: Overrides, problems: list[Problem]
+) -> tuple[dict[str, object], dict[str, str]]:
+    """Return what is written with the command line's values, and the options by JSON path.
+
+    Options of a listener that the file has several of are appended to `problems`.
+    """
+    overridden, options = dict(written), {}
+    listeners = written.get("listeners")
+    for option, section, key, value in overrides.given():
+        if section != "listener" or not isinstance(listeners, list):
+            options[strict_json.json_path(section, key)] = option
+            if isinstance(values := overridden.get(section), dict):
+                overridden[section] = values | {key: value}
+        elif len(listeners) != 1:
+            problems.append((option, "is for one listener, and the file has several: edit them"))
+        elif isinstance(listeners[0], dict):
+            options[strict_json.json_path("listeners", 0, key)] = option
+            overridden["listeners"] = listeners = [listeners[0] | {key: value}]
+    return overridden, options
+
+
+def _conflicts(settings: FileSection, options: Mapping[str, str]) -> Iterator[Problem]:
+    """Yield the addresses and names that are used twice. `options` are by the path they set."""
+    for place, key, fault in faults_of_all(settings.listeners):
+        yield strict_json.json_path("listeners", place, key), fault
+    given = settings.model_fields_set  # what was wrong was left out
+    if "admin" not in given or not given & {"listener", "listeners"}:
+        return
+    admin = settings.admin
+    for path, listener in settings.listening.items():
+        if listener.port == admin.port != 0 and share_address(listener.host, (admin.host,)):
+            own, other = (options.get(key, key) for key in ("admin.port", f"{path}.port"))
+            yield own, f"is {admin.port}, which is {other} too; give each its own"
 
 
 def _readable_by_all(

@@ -158,7 +158,10 @@ def _words(detail: ErrorDetails, model: type[Section], where: tuple[int | str, .
 
 def _unknown(model: type[Section], where: tuple[int | str, ...]) -> str:
     for piece in where[:-1]:
-        annotation: Any = model.model_fields[str(piece)].annotation
-        model = next(iter(typing.get_args(annotation)), annotation)  # of a section that is optional
+        if isinstance(piece, int):  # of an array, whose annotation names its sections
+            continue
+        annotation: Any = model.model_fields[piece].annotation
+        # Of a section that is optional, or of an array of them.
+        model = next(iter(typing.get_args(annotation)), annotation)
     key = str(where[-1])
     return model.former_keys.get(key) or "unknown key" + did_you_mean(key, model.model_fields)

@@ -12,85 +12,23 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field, ValidationInfo, field_validator
 
 from xoauth2_proxy.config.account_sections import AccountSection, ProviderSection
+from xoauth2_proxy.config.listener_section import ListenerSection
 from xoauth2_proxy.config.problems import Fault
 from xoauth2_proxy.config.secret import Secret
-from xoauth2_proxy.config.section import Section, optional, setting
-from xoauth2_proxy.config.values import FilePath, Host, IpAddress, ListenPort, SecretFile, Url
-from xoauth2_proxy.credential_files import (
-    fault_of_certificate,
-    fault_of_file,
-    fault_of_key_pair,
-)
+from xoauth2_proxy.config.section import Section, setting
+from xoauth2_proxy.config.values import FilePath, Host, ListenPort, Url
 from xoauth2_proxy.network import fault_of_url, is_loopback
 from xoauth2_proxy.oauth.stores import StoreKind
 from xoauth2_proxy.oauth.stores.encryption import GrantCipher
 from xoauth2_proxy.oauth.stores.factory import open_cipher
 from xoauth2_proxy.oauth.stores.redis_url import redis_location
+from xoauth2_proxy.strict_json import json_path
 
 if TYPE_CHECKING:
     from xoauth2_proxy.config.environment import Environment
 
 _MIN_TOKEN_CHARACTERS = 16  # as for store.key
 _NO_MODULE = "needs the Python package {0}, which is not installed; run: pip install {0}"
-
-
-class ListenerSection(Section):
-    """Where mail clients connect."""
-
-    # Loopback, so that a first start exposes nothing; 2525 is the usual unprivileged 587.
-    host: Host = setting("127.0.0.1", "Address to listen on.")
-    port: ListenPort = setting(2525, "Port to listen on; 0: any free one.")
-    tls_cert: FilePath | None = optional(
-        "PEM certificate chain for STARTTLS; relative to this file."
-    )
-    tls_key: SecretFile | None = optional("PEM private key of tls_cert; relative to this file.")
-    allow_insecure_auth: bool = setting(
-        False, "Offer AUTH without TLS on an address that is not loopback."
-    )
-    proxies: Annotated[tuple[IpAddress, ...], Field(strict=False)] = setting(
-        (),
-        "Load balancers, by IP address, whose connections begin with a PROXY header "
-        "(version 1 or 2) that names the client.",
-    )
-    # 1000 fits a soft limit of 1024 file descriptors, barely.
-    max_connections: int = setting(
-        1000, "Clients at one time; one more is told 421.", ge=1, le=100_000
-    )
-    # RFC 5321 §4.5.3.2.7: a server waits at least 5 minutes.
-    idle_seconds: float = setting(
-        300.0, "How long a client may be silent, or take until it has logged in.", gt=0, le=3600
-    )
-
-    def faults(self) -> Iterator[Fault]:
-        """Yield TLS files that cannot be used, and a listener on which no client could log in."""
-        files = {"tls_cert": self.tls_cert, "tls_key": self.tls_key}
-        unreadable = {key: fault_of_file(file) for key, file in files.items() if file}
-        yield from ((key, fault) for key, fault in unreadable.items() if fault)
-        if self.tls_cert and not self.tls_key:
-            yield "tls_key", "is required with tls_cert"
-        elif self.tls_key and not self.tls_cert:
-            yield "tls_cert", "is required with tls_key"
-        elif self.tls_cert and self.tls_key:
-            is_readable = not any(unreadable.values())
-            if is_readable and (fault := fault_of_key_pair(self.tls_cert, self.tls_key)):
-                yield "tls_cert", fault
-        elif not self.allow_insecure_auth and not is_loopback(self.host):
-            yield (
-                "host",
-                f"clients could not log in: {self.host} is not loopback, and there is no TLS; give "
-                "tls_cert and tls_key (--tls-cert, --tls-key), or allow_insecure_auth "
-                "(--allow-insecure-auth)",
-            )
-
-    def warnings(self) -> Iterator[str]:
-        """Yield passwords that others could read, and a certificate that clients refuse."""
-        if self.allow_insecure_auth:
-            yield (
-                f"listener.allow_insecure_auth: clients of {self.host} may send passwords and "
-                "tokens without TLS, for anyone on the way to read"
-            )
-        if self.tls_cert is not None and (fault := fault_of_certificate(self.tls_cert)):
-            yield f"listener.tls_cert: the certificate in {self.tls_cert} {fault}"
 
 
 class AdminSection(Section):
@@ -244,9 +182,24 @@ class FileSection(Section):
     )
     relay: RelaySection = RelaySection.model_construct()
     listener: ListenerSection = ListenerSection.model_construct()
+    listeners: Annotated[tuple[ListenerSection, ...], Field(strict=False)] = setting(
+        (), "Any number of listeners, in the place of listener.", json_schema_extra={"minItems": 1}
+    )
     admin: AdminSection = AdminSection.model_construct()
     store: StoreSection = StoreSection.model_construct()
     alerts: AlertsSection = AlertsSection.model_construct()
+
+    def faults(self) -> Iterator[Fault]:
+        """Yield an empty array of listeners."""
+        if "listeners" in self.model_fields_set and not self.listeners:
+            yield "listeners", "must hold at least one"
+
+    @property
+    def listening(self) -> dict[str, ListenerSection]:
+        """The listeners, by their JSON paths."""
+        if not self.listeners:
+            return {"listener": self.listener}
+        return {json_path("listeners", place): one for place, one in enumerate(self.listeners)}
 
     @field_validator("*", mode="before")
     @classmethod

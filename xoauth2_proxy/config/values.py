@@ -197,6 +197,7 @@ _PATH_SCHEMA = WithJsonSchema({"type": "string", "minLength": 1, "maxLength": 40
 
 Address = Annotated[str, AfterValidator(_address)]
 Host = Annotated[str, Field(min_length=1, max_length=253), AfterValidator(_host)]  # RFC 1035
+HOST: TypeAdapter[str] = TypeAdapter(Host)
 IpAddress = Annotated[str, AfterValidator(_ip_address)]
 IpNetwork = Annotated[
     Network,

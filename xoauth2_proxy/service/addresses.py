@@ -28,16 +28,19 @@ class CannotListen(OSError):
 def explain_listen_error(what: str, host: str, port: int, where: str) -> Iterator[None]:
     """Convert an `OSError` raised while listening into `CannotListen`.
 
-    `what` names who connects there, `where` the options and keys that set the address.
+    `what` names who connects there, `where` the options and keys that set the address. Of several
+    hosts the error names the one (its `filename`).
     """
     try:
         yield
     except CannotListen:
         raise
-    except socket.gaierror:
+    except socket.gaierror as error:
+        host = error.filename or host
         why = f"the name {host} is not known: write an address of this machine ({where})"
         raise CannotListen(f"cannot listen for {what}: {why}") from None
     except OSError as error:
+        host = error.filename or host
         usual = f"{error.strerror or error} ({where})"
         why = _REASONS.get(error.errno or 0, usual).format(where=where)
         place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,6 +1,6 @@
 """Builds the components of one relay, starts, reloads, drains and stops them.
 
-Start: sandbox, administration, listener; stop: listener (drained), pool, tokens, administration,
+Start: sandbox, administration, listeners; stop: listeners (drained), pool, tokens, administration,
 sandbox. Health answers 503 from the start of draining, which tells load balancers to use another
 relay. With several workers, the parent has the administration and the sandbox.
 """
@@ -22,11 +22,11 @@ from xoauth2_proxy.background_tasks import BackgroundTasks
 from xoauth2_proxy.config import needs_restart
 from xoauth2_proxy.diagnostics import Explanations
 from xoauth2_proxy.metrics import Metrics
-from xoauth2_proxy.network import is_loopback
 from xoauth2_proxy.oauth.token_source import TokenSource
 from xoauth2_proxy.relay import Relay
 from xoauth2_proxy.service.addresses import explain_listen_error
 from xoauth2_proxy.service.admin_backend import AdminBackend, AdminDependencies
+from xoauth2_proxy.service.listening import Addresses, ListeningSockets
 from xoauth2_proxy.submission.authenticator import Authenticator
 from xoauth2_proxy.submission.listener import Listener
 from xoauth2_proxy.submission.policy import SessionPolicy
@@ -38,24 +38,16 @@ if TYPE_CHECKING:
 
     from xoauth2_proxy.accounts.accounts import Account
     from xoauth2_proxy.config import Config
+    from xoauth2_proxy.config.listener_section import ListenerSection
     from xoauth2_proxy.sandbox.app import Sandbox
     from xoauth2_proxy.service.components import StandardComponents
     from xoauth2_proxy.submission.acceptor import ClientCounter
     from xoauth2_proxy.upstream.worker_slots import WorkerSlots
 
-# The options and keys that set an address, for messages.
-LISTENER_OPTIONS = "--host, --port, or listener.host and listener.port in the configuration"
+# The options and keys that set the address, for messages.
 ADMIN_OPTIONS = "--admin-host, --admin-port, or admin.host and admin.port in the configuration"
 
 _log = log.logger("app")
-
-
-@dataclass(frozen=True, slots=True)
-class Addresses:
-    """The addresses of a running relay."""
-
-    smtp: tuple[str, int]
-    admin: tuple[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +62,9 @@ class EmbeddedSandbox:
 class WorkerResources:
     """What one worker of several shares with the others."""
 
-    sockets: Sequence[socket.socket]  # already listening
+    sockets: ListeningSockets
     slots: WorkerSlots
-    client_counts: ClientCounter
+    client_counts: Sequence[ClientCounter]  # one for each listener
     sandbox: EmbeddedSandbox | None  # which the parent runs
 
 
@@ -107,7 +99,7 @@ class App:
             self._accounts, self._tokens, refreshers, self._pool, self._connector
         )
         self._reloading = asyncio.Lock()
-        self._listener: Listener | None = None
+        self._listeners: list[Listener] = []
         self._background = BackgroundTasks()
 
     def _make_admin_backend(self) -> AdminBackend:
@@ -139,26 +131,32 @@ class App:
             self._embedded = await start_sandbox(self._sandbox, self.health)
         async with self._reloading:  # a parent may send a newer configuration
             await self._use(self._config)
-        listener = self._listener = await self._make_listener()
-        addresses = await self._listen(listener)
+        hostname = self._connector.hostname = await asyncio.to_thread(own_hostname)
+        for section in self._config.listeners:
+            self._listeners.append(await self._make_listener(section, _greeting_name(hostname)))
+        addresses = await self._listen()
         self._spawn(self._pool.sweep_forever(), "pool sweep")
         self._spawn(self.metrics.watch_event_loop(), "event loop watch")
         self.health.is_ready = True
         return addresses
 
-    async def _listen(self, listener: Listener) -> Addresses:
+    async def _listen(self) -> Addresses:
         if self._shared is not None:
-            listener.start_on(self._shared.sockets, self._shared.client_counts)
-            return Addresses(self._shared.sockets[0].getsockname()[:2], ("", 0))
+            sockets = self._shared.sockets
+            for place, listener in enumerate(self._listeners):
+                listener.start_on(sockets.by_listener[place], self._shared.client_counts[place])
+            return Addresses(sockets.addresses(self._config), ("", 0))
         assert self._admin is not None  # noqa: S101 - a relay without a parent has one
-        listen, admin_server = self._config.listener, self._config.admin
+        admin_server = self._config.admin
         with explain_listen_error(
             "the admin server", admin_server.host, admin_server.port, ADMIN_OPTIONS
         ):
             admin = await self._admin.start()
-        with explain_listen_error("mail clients", listen.host, listen.port, LISTENER_OPTIONS):
-            smtp = await listener.start(listen.host, listen.port)
-        return Addresses(smtp, admin)
+        sockets = await asyncio.to_thread(ListeningSockets.open, self._config)
+        addresses = sockets.addresses(self._config)
+        for listener, opened in zip(self._listeners, sockets.by_listener, strict=True):
+            await listener.start(opened)
+        return Addresses(addresses, admin)
 
     async def reload(self) -> None:
         """Read the configuration again and use its accounts and providers.
@@ -198,31 +196,30 @@ class App:
             self._admin.reconfigure(config, accounts)
         self.health.accounts = account_states(config)
 
-    async def _make_listener(self) -> Listener:
-        hostname = self._connector.hostname = await asyncio.to_thread(own_hostname)
-        listening, relaying = self._config.listener, self._config.relay
+    async def _make_listener(self, section: ListenerSection, hostname: str) -> Listener:
+        relaying = self._config.relay
         policy = SessionPolicy(
-            hostname=_greeting_name(hostname),
+            name=section.name,
+            hostname=hostname,
             max_message_bytes=relaying.max_message_bytes,
             max_recipients=relaying.max_recipients,
             buffer_bytes=relaying.buffer_bytes,
-            idle_seconds=listening.idle_seconds,
-            tls_context=await asyncio.to_thread(self._tls_context),
-            proxies=frozenset(listening.proxies),
-            may_auth_in_clear=listening.allow_insecure_auth or is_loopback(listening.host),
+            idle_seconds=section.idle_seconds,
+            tls_context=await asyncio.to_thread(_tls_context, section),
+            proxies=frozenset(section.proxies),
+            may_auth_in_clear=section.allow_insecure_auth or section.is_on_loopback,
         )
         relay = Relay(self._pool, self._connector, self.metrics, self._explanations)
-        return Listener(policy, listening.max_connections, self._authenticator, relay, self.metrics)
+        return Listener(policy, section.max_connections, self._authenticator, relay, self.metrics)
 
     async def stop(self, drain_seconds: float | None = None) -> None:
         """Drain for at most this time (default: as configured), then stop everything."""
         if drain_seconds is None:
             drain_seconds = self._config.relay.drain_seconds
         self.health.is_draining = True
-        if self._listener is not None:
-            cut = await self._listener.drain(drain_seconds)
-            if cut:
-                _log.event(logging.WARNING, "transactions cut off at the deadline", sessions=cut)
+        cut = sum(await asyncio.gather(*(one.drain(drain_seconds) for one in self._listeners)))
+        if cut:
+            _log.event(logging.WARNING, "transactions cut off at the deadline", sessions=cut)
         self._pool.close()
         await self._background.close(0.0)
         self._accounts.close()
@@ -233,21 +230,21 @@ class App:
         if self._sandbox is not None:
             await self._sandbox.stop()
 
-    def _tls_context(self) -> ssl.SSLContext | None:
-        listener = self._config.listener
-        if listener.tls_cert is None or listener.tls_key is None:
-            return None
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2  # RFC 8996
-        context.load_cert_chain(listener.tls_cert, listener.tls_key)
-        return context
-
     def _spawn(self, work: Coroutine[object, object, None], name: str) -> None:
         def ended(task: asyncio.Task[None]) -> None:
             if not task.cancelled() and (error := task.exception()) is not None:
                 _log.critical("%s stopped unexpectedly", name, exc_info=error)
 
         self._background.start(work, name).add_done_callback(ended)
+
+
+def _tls_context(listener: ListenerSection) -> ssl.SSLContext | None:
+    if listener.tls_cert is None or listener.tls_key is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2  # RFC 8996
+    context.load_cert_chain(listener.tls_cert, listener.tls_key)
+    return context
 
 
 def account_states(config: Config) -> dict[str, int]:
@@ -279,7 +276,8 @@ def in_force(old: Config, new: Config) -> Config:
     """
     return replace(
         new,
-        listener=old.listener,
+        listeners=old.listeners,
+        listener_paths=old.listener_paths,
         admin=old.admin,
         relay=old.relay,
         store=old.store,

@@ -18,7 +18,7 @@ from xoauth2_proxy.accounts.sandbox_addresses import last_known
 from xoauth2_proxy.errors import ConfigError
 from xoauth2_proxy.files import default_state_dir
 from xoauth2_proxy.sandbox.mock_mailboxes import MOCK_MAILBOXES
-from xoauth2_proxy.service.app import Addresses, App
+from xoauth2_proxy.service.app import App
 from xoauth2_proxy.service.components import StandardComponents
 from xoauth2_proxy.service.event_loop import EventLoop
 from xoauth2_proxy.standard_streams import OutputFailed
@@ -29,9 +29,17 @@ if TYPE_CHECKING:
     from xoauth2_proxy.admin.health import Health
     from xoauth2_proxy.config import Config, ConfigSource
     from xoauth2_proxy.sandbox.app import Sandbox
+    from xoauth2_proxy.service.listening import Addresses, ListenerAddresses
 
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells count
+
+_TLS_WORDS = {
+    "none": "no TLS",
+    "starttls": "STARTTLS",
+    "implicit": "TLS",
+    "auto": "TLS, STARTTLS or neither",
+}
 
 _log = log.logger("server")
 
@@ -203,6 +211,7 @@ def _write_ready_file(file: Path, addresses: Addresses, sandbox: dict[str, str])
     ready: dict[str, object] = {
         "pid": os.getpid(),
         "smtp": _text_of(addresses.smtp),
+        "listeners": {one.name: list(map(_text_of, one.addresses)) for one in addresses.listeners},
         "admin": f"http://{_text_of(addresses.admin)}",
     }
     draft = file.with_name(f".{file.name}.{os.getpid()}")
@@ -214,12 +223,16 @@ def _welcome(settings: Run, addresses: Addresses, sandbox: dict[str, str]) -> st
     """Return the welcome: the addresses, and the commands to try next."""
     host, port = _connectable(addresses.smtp)
     admin = f"http://{_text_of(_connectable(addresses.admin))}"
-    tls = "STARTTLS" if settings.config.listener.tls_cert else "no TLS"
     mailboxes = [account.email for account in settings.config.accounts]
     login = f"login {mailboxes[0]}" if mailboxes else "no mailbox yet"
+    everywhere = [_text_of(one) for listener in addresses.listeners for one in listener.addresses]
     lines = [
-        f"xoauth2-proxy {__version__} is ready on {_text_of(addresses.smtp)}. Ctrl+C stops it.",
-        f"  Mail client  server {host}, port {port}, {tls}; {login}",
+        f"xoauth2-proxy {__version__} is ready on {', '.join(everywhere)}. Ctrl+C stops it.",
+        f"  Mail client  {_settings_of(addresses.listeners[0])}; {login}",
+    ]
+    lines += [
+        f"               {_settings_of(listener)} ({listener.name})"
+        for listener in addresses.listeners[1:]
     ]
     if sandbox:
         lines.append(
@@ -237,6 +250,12 @@ def _welcome(settings: Run, addresses: Addresses, sandbox: dict[str, str]) -> st
     return "\n".join(lines) + "\n"
 
 
+def _settings_of(listener: ListenerAddresses) -> str:
+    """Return what a mail client is set to."""
+    host, port = _connectable(listener.addresses[0])
+    return f"server {host}, port {port}, {_TLS_WORDS[listener.tls]}"
+
+
 def _connectable(address: tuple[str, int]) -> tuple[str, int]:
     """Return an address to connect to: loopback in place of a wildcard address."""
     host, port = address
@@ -249,8 +268,10 @@ def _bench_command(settings: Run, smtp: tuple[str, int], admin: str) -> str:
         words.append(f"--host {smtp[0]} --port {smtp[1]} --admin-url {admin}")
     if settings.state_dir != default_state_dir():
         words.append(f"--state-dir {settings.state_dir}")
-    if settings.config.listener.tls_cert is not None:
-        words.append(f"--tls starttls --ca-file {settings.config.listener.tls_cert}")
+    listener = settings.config.listeners[0]
+    if listener.tls_cert is not None:
+        tls = "implicit" if listener.tls_mode == "implicit" else "starttls"
+        words.append(f"--tls {tls} --ca-file {listener.tls_cert}")
     return " ".join(words)
 
 

@@ -7,16 +7,20 @@ servers accept as many as are waiting.
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 from typing import TYPE_CHECKING, Protocol
 
 from xoauth2_proxy import log
+from xoauth2_proxy.network import LOCALHOST
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
-_BACKLOG = 1024  # connections the kernel holds while the event loops are busy
+BACKLOG = 1024  # connections the kernel holds while the event loops are busy
 _HEAD_START_SECONDS = 0.002  # the head start of workers with fewer clients
+_PORT_ATTEMPTS = 5  # to find a port that is free on all addresses
+_NO_SUCH_ADDRESS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 _OUT_OF_FILES_SECONDS = 1.0  # the pause when no file descriptor is left for a client
 
 _log = log.logger("acceptor")
@@ -34,23 +38,56 @@ class ClientCounter(Protocol):
         ...
 
 
-def listening_sockets(host: str, port: int) -> list[socket.socket]:
-    """Return listening sockets on every address of `host`, which processes can share.
+def listening_sockets(hosts: Sequence[str], port: int) -> list[socket.socket]:
+    """Return listening sockets on every address of `hosts`, which processes can share.
+
+    With port 0 all have the same port, one that was free. `localhost` is 127.0.0.1 and ::1, the
+    latter where the machine has it.
 
     Raises:
         OSError: an address cannot be listened on.
     """
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    for _ in range(_PORT_ATTEMPTS - 1):
+        try:
+            return _all_listening(hosts, port)
+        except OSError as error:
+            if port or error.errno != errno.EADDRINUSE:
+                raise
+    return _all_listening(hosts, port)
+
+
+def _all_listening(hosts: Sequence[str], port: int) -> list[socket.socket]:
     sockets: list[socket.socket] = []
     try:
-        for family, kind, protocol, _, address in dict.fromkeys(found):
-            sockets.append(socket.socket(family, kind, protocol))
-            _listen(sockets[-1], address)
+        for host in hosts:
+            is_localhost = host.lower() == "localhost"
+            for one in LOCALHOST if is_localhost else (host,):
+                try:
+                    for found in _listening_on(one, port):
+                        sockets.append(found)
+                        port = port or found.getsockname()[1]
+                except OSError as error:
+                    error.filename = one  # for who explains it
+                    if not (is_localhost and sockets and error.errno in _NO_SUCH_ADDRESS):
+                        raise
     except BaseException:
-        for one in sockets:
-            one.close()
+        for opened in sockets:
+            opened.close()
         raise
     return sockets
+
+
+def _listening_on(host: str, port: int) -> Iterator[socket.socket]:
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    for family, kind, protocol, _, address in dict.fromkeys(found):
+        made = socket.socket(family, kind, protocol)
+        try:
+            _listen(made, (address[0], port or address[1], *address[2:]))
+        except BaseException:
+            made.close()
+            raise
+        port = port or made.getsockname()[1]
+        yield made
 
 
 class Acceptor:
@@ -127,4 +164,4 @@ def _listen(unbound: socket.socket, address: object) -> None:
         unbound.bind(address)  # type: ignore[arg-type]
     except OSError as error:
         raise OSError(error.errno, f"cannot listen on {address}: {error.strerror}") from None
-    unbound.listen(_BACKLOG)
+    unbound.listen(BACKLOG)

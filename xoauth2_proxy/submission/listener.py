@@ -12,7 +12,7 @@ import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from xoauth2_proxy.submission.acceptor import Acceptor
+from xoauth2_proxy.submission.acceptor import BACKLOG, Acceptor
 from xoauth2_proxy.submission.session import ClientSession
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from xoauth2_proxy.submission.authenticator import Authenticator
     from xoauth2_proxy.submission.policy import SessionPolicy
 
-_BACKLOG = 1024  # connections the kernel holds while the event loop is busy
 _LAST_REPLIES_SECONDS = 2.0  # for clients to read their last replies
 
 
@@ -47,19 +46,24 @@ class Listener:
         self._metrics = metrics
         self._sessions: set[ClientSession] = set()  # those that count
         self._running: set[ClientSession] = set()  # those that have not said their last words
-        self._server: asyncio.Server | None = None
+        self._servers: list[asyncio.Server] = []
         self._acceptor: Acceptor | None = None
         self._client_counts: ClientCounter | None = None  # None: there are no other workers
         self._is_draining = False
         self._has_changed = asyncio.Event()  # a session has ended, or its connection is closed
 
-    async def start(self, host: str, port: int) -> tuple[str, int]:
-        """Listen; return the address and port in use. Raises `OSError`."""
-        self._server = await asyncio.get_running_loop().create_server(
-            self._new_session, host, port, backlog=_BACKLOG
-        )
-        address = self._server.sockets[0].getsockname()
-        return address[0], address[1]
+    @property
+    def name(self) -> str:
+        """What the configuration calls it."""
+        return self._policy.name
+
+    async def start(self, sockets: Sequence[socket.socket]) -> None:
+        """Accept clients from listening sockets that no other process has. Raises `OSError`."""
+        loop = asyncio.get_running_loop()
+        for one in sockets:
+            self._servers.append(
+                await loop.create_server(self._new_session, sock=one, backlog=BACKLOG)
+            )
 
     def start_on(self, sockets: Sequence[socket.socket], client_counts: ClientCounter) -> None:
         """Accept clients from sockets that are already listening, shared with other processes."""
@@ -75,8 +79,8 @@ class Listener:
         Cancelling the call leaves the sessions running.
         """
         self._is_draining = True
-        if self._server is not None:
-            self._server.close()
+        for server in self._servers:
+            server.close()
         if self._acceptor is not None:
             self._acceptor.close()
         for session in list(self._running):

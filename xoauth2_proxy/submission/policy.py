@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 class SessionPolicy:
     """What a listener offers its clients, and what it allows them."""
 
+    name: str = "default"  # of the listener, for the log
     hostname: str
     listener: str = "default"  # the listener's name
     max_message_bytes: int

@@ -16,6 +16,7 @@ from urllib.parse import unquote
 from xoauth2_proxy import log, metrics
 from xoauth2_proxy.service import runner
 from xoauth2_proxy.service.app import App, WorkerResources
+from xoauth2_proxy.service.listening import ListeningSockets
 from xoauth2_proxy.upstream.worker_slots import WorkerSlots
 from xoauth2_proxy.workers import run_directory
 from xoauth2_proxy.workers.channel import CONFIG, HELD_BACK, Channel, receive_setup
@@ -73,9 +74,12 @@ async def _serve(setup: Setup, end: socket.socket) -> int:
 
 
 def _build(setup: Setup, slots: WorkerSlots) -> App:
-    sockets = [socket.socket(fileno=descriptor) for descriptor in setup.sockets]
-    counts = run_directory.ClientCounts(run_directory.client_counts(setup.directory))
-    shared = WorkerResources(sockets, slots, counts.for_worker(setup.number), setup.sandbox)
+    sockets = ListeningSockets(
+        [socket.socket(fileno=one) for one in descriptors] for descriptors in setup.sockets
+    )
+    file = run_directory.client_counts(setup.directory)
+    counts = run_directory.ClientCounts(file, len(setup.sockets)).for_worker(setup.number)
+    shared = WorkerResources(sockets, slots, counts, setup.sandbox)
     return App(setup.run.config, setup.run.components(), shared=shared)
 
 

@@ -1,4 +1,4 @@
-"""Runs the parent process: owns the port, sandbox and admin server, and supervises workers.
+"""Runs the parent process: owns the ports, sandbox and admin server, and supervises workers.
 
 Start: port, sandbox, admin, workers; stop: port, workers (drained), admin, sandbox. The port stays
 open while workers come and go, so clients wait for the next worker instead of being refused.
@@ -21,8 +21,6 @@ from xoauth2_proxy.service.addresses import explain_listen_error
 from xoauth2_proxy.service.admin_backend import AdminBackend, AdminDependencies
 from xoauth2_proxy.service.app import (
     ADMIN_OPTIONS,
-    LISTENER_OPTIONS,
-    Addresses,
     account_states,
     in_force,
     own_hostname,
@@ -30,14 +28,13 @@ from xoauth2_proxy.service.app import (
     warn_of_changes,
     with_sandbox,
 )
-from xoauth2_proxy.submission.acceptor import listening_sockets
+from xoauth2_proxy.service.listening import Addresses, ListeningSockets
 from xoauth2_proxy.upstream.connector import Connector
 from xoauth2_proxy.workers import run_directory
 from xoauth2_proxy.workers.channel import Setup
 from xoauth2_proxy.workers.worker import SupervisionTiming, Worker
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Iterator
 
     from xoauth2_proxy.config import Config
@@ -74,7 +71,7 @@ class Parent:
         self._embedded: EmbeddedSandbox | None = None
         self._components = settings.components()
         self._reloading = asyncio.Lock()
-        self._sockets: list[socket.socket] = []
+        self._sockets = ListeningSockets(())
         self._supervision: list[asyncio.Task[None]] = []  # one task for each worker
         self._directory: run_directory.RunDirectory | None = None
         self._client_counts: run_directory.ClientCounts | None = None
@@ -106,14 +103,12 @@ class Parent:
         self._directory = run_directory.RunDirectory(self._settings.state_dir)
         directory = self._directory.path
         self._client_counts = run_directory.ClientCounts.create(
-            run_directory.client_counts(directory), self._worker_count
+            run_directory.client_counts(directory), self._worker_count, len(config.listeners)
         )
         self._merged_metrics = MergedMetrics(
             run_directory.figures(directory), self._worker_pids, self._own_metrics
         )
-        host, port = config.listener.host, config.listener.port
-        with explain_listen_error("mail clients", host, port, LISTENER_OPTIONS):
-            self._sockets = await asyncio.to_thread(listening_sockets, host, port)
+        self._sockets = await asyncio.to_thread(ListeningSockets.open, config)
         self._embedded = await start_sandbox(self._sandbox, self.health)
         self._connector.hostname = await asyncio.to_thread(own_hostname)
         dependencies = AdminDependencies(
@@ -133,7 +128,7 @@ class Parent:
         ):
             admin = await self._admin.start()
         await self._start_workers()
-        return Addresses(self._sockets[0].getsockname()[:2], admin)
+        return Addresses(self._sockets.addresses(config), admin)
 
     async def _start_workers(self) -> None:
         self.workers = [
@@ -156,7 +151,9 @@ class Parent:
             run=self._settings,
             logging=self._logging,
             number=number,
-            sockets=tuple(listening.fileno() for listening in self._sockets),
+            sockets=tuple(
+                tuple(one.fileno() for one in sockets) for sockets in self._sockets.by_listener
+            ),
             directory=self._directory.path,
             sandbox=self._embedded,
         )
@@ -207,8 +204,7 @@ class Parent:
     async def stop(self) -> None:
         """Let the workers drain for the configured time, then stop everything."""
         self.health.is_draining = True
-        for listening_socket in self._sockets:
-            listening_socket.close()
+        self._sockets.close()
         for worker in self.workers:
             worker.drain()
         if self._supervision:
@@ -254,7 +250,8 @@ class Parent:
         if not worker.is_ready:
             assert self._client_counts is not None  # noqa: S101 - made before the first worker
             assert self._merged_metrics is not None  # noqa: S101 - the same
-            self._client_counts.for_worker(worker.number).count(0)
+            for counts in self._client_counts.for_worker(worker.number):
+                counts.count(0)
             self._merged_metrics.drop_gauges(worker.number)
         running = sum(worker.is_ready for worker in self.workers)
         restarts = sum(worker.restarts for worker in self.workers)

@@ -63,26 +63,30 @@ def _remove_if_left(directory: Path) -> None:
 
 
 class ClientCounts:
-    """One number per worker, written by that worker and read by all."""
+    """A number for each listener and worker, written by that worker and read by all."""
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, listeners: int) -> None:
         """Map a file that `create` has made. Raises `OSError`."""
         with file.open("r+b") as opened:
-            self._cells = memoryview(mmap.mmap(opened.fileno(), 0)).cast("i")
+            cells = memoryview(mmap.mmap(opened.fileno(), 0)).cast("i")
+        workers = len(cells) // listeners
+        self._by_listener = [
+            cells[first : first + workers] for first in range(0, len(cells), workers)
+        ]
 
     @classmethod
-    def create(cls, file: Path, workers: int) -> ClientCounts:
-        """Create the file for this many workers. Raises `OSError`."""
-        file.write_bytes(bytes(_CELL_BYTES * workers))
-        return cls(file)
+    def create(cls, file: Path, workers: int, listeners: int) -> ClientCounts:
+        """Create the file for this many workers and listeners. Raises `OSError`."""
+        file.write_bytes(bytes(_CELL_BYTES * workers * listeners))
+        return cls(file, listeners)
 
-    def for_worker(self, worker: int) -> WorkerClientCounts:
-        """Return one worker's view of the counts."""
-        return WorkerClientCounts(self._cells, worker)
+    def for_worker(self, worker: int) -> list[WorkerClientCounts]:
+        """Return one worker's view of each listener's counts."""
+        return [WorkerClientCounts(cells, worker) for cells in self._by_listener]
 
 
 class WorkerClientCounts:
-    """One worker's view of the client counts."""
+    """One worker's view of a listener's client counts."""
 
     def __init__(self, cells: memoryview[int], worker: int) -> None:
         self._cells = cells

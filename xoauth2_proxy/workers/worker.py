@@ -12,6 +12,7 @@ import time
 from collections import deque
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ from xoauth2_proxy import log
 from xoauth2_proxy.workers.channel import HELD_BACK, Channel
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from xoauth2_proxy.workers.channel import Setup
 
@@ -151,7 +152,7 @@ class Worker:
         """Run one process from its start to its end, and return its exit code."""
         here, there = socket.socketpair()
         with there:
-            self._process = _spawn(there, self._setup.sockets)
+            self._process = _spawn(there, [*chain(*self._setup.sockets)])
         self._unanswered = 0
         channel = self._channel = await Channel.over(here)
         watching = asyncio.create_task(self._watch(channel), name=f"watch worker {self.number}")
@@ -218,7 +219,7 @@ class Worker:
             self.first_start.set_result(reason)
 
 
-def _spawn(channel: socket.socket, sockets: tuple[int, ...]) -> subprocess.Popen[bytes]:
+def _spawn(channel: socket.socket, sockets: Sequence[int]) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-P", "-c", _START, str(_PACKAGES)]
     with _signals_held_back():
         return subprocess.Popen(command, stdin=channel.fileno(), pass_fds=sockets)  # noqa: S603 - our own

@@ -1,0 +1,110 @@
+"""Several listeners: how they are written, where they listen, and what is said of them."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from tests.support.config_files import ConfigFile, account
+from xoauth2_proxy.config import Overrides
+from xoauth2_proxy.config.config import needs_restart
+from xoauth2_proxy.service.addresses import CannotListen
+from xoauth2_proxy.service.listening import ListeningSockets
+
+TWO: list[dict[str, object]] = [
+    {"name": "office", "port": 0},
+    {"name": "hall", "port": 0, "host": ["127.0.0.2", "::1"]},
+]
+
+
+class TestConfiguration:
+    def test_one_listener_is_named_default(self, config: ConfigFile) -> None:
+        (listener,) = config.load({"accounts": [account()], "listener": {"port": 25}}).listeners
+        assert (listener.name, listener.host, listener.port) == ("default", ("127.0.0.1",), 25)
+
+    def test_several_have_their_own_names_and_addresses(self, config: ConfigFile) -> None:
+        found = config.load({"accounts": [account()], "listeners": TWO}).listeners
+        assert [one.name for one in found] == ["office", "hall"]
+        assert found[1].host == ("127.0.0.2", "::1")
+
+    @pytest.mark.parametrize(
+        ("settings", "path", "words"),
+        [
+            ({"listeners": []}, "listeners", "at least one"),
+            ({"listeners": {}}, "listeners", "must be an array"),
+            ({"listeners": [1]}, "listeners[0]", "must be an object"),
+            ({"listeners": TWO, "listener": {}}, "listeners", "write one of the two"),
+            ({"listeners": [{"prot": 25}]}, "listeners[0].prot", "did you mean port?"),
+            ({"listeners": [{"name": "a b"}]}, "listeners[0].name", "letters, digits"),
+            (
+                {"listeners": [{"port": 0}, {"port": 0}]},
+                "listeners[1].name",
+                "is that of listeners[0] too",
+            ),
+            (
+                {"listeners": [{"name": "a"}, {"name": "b", "host": ["::1", "localhost"]}]},
+                "listeners[1].port",
+                "is 2525, which is listeners[0].port too",
+            ),
+            (
+                {"listeners": [*TWO, {"name": "c", "port": 9090}]},
+                "admin.port",
+                "which is listeners[2].port too",
+            ),
+            ({"listener": {"host": []}}, "listener.host", "an array of up to 64"),
+            ({"listener": {"host": [25]}}, "listener.host", "must be a valid string"),
+            ({"listener": {"host": ["::1", "a b"]}}, "listener.host", "an IP address"),
+            ({"listener": {"host": ["::1", "::1"]}}, "listener.host", "twice"),
+            (
+                {"listener": {"host": ["127.0.0.1", "192.0.2.1"]}},
+                "listener.host",
+                "192.0.2.1 is not loopback",
+            ),
+            ({"listener": {"tls": "implicit"}}, "listener.tls_cert", "is required with"),
+            ({"listener": {"tls": "ssl"}}, "listener.tls", "must be"),
+        ],
+    )
+    def test_what_is_wrong_is_told_with_its_place(
+        self, config: ConfigFile, settings: dict[str, object], path: str, words: str
+    ) -> None:
+        problems = config.problems({"accounts": [account()]} | settings)
+        assert list(problems) == [path]
+        assert words in problems[path]
+
+    def test_options_are_for_the_only_listener(self, config: ConfigFile) -> None:
+        document = {"accounts": [account()], "listeners": [{"name": "office", "port": 25}]}
+        (listener,) = config.load(document, Overrides(port=26, host="localhost")).listeners
+        assert (listener.name, listener.port, listener.host) == ("office", 26, ("localhost",))
+        assert list(config.problems(document, Overrides(port=70_000))) == ["--port"]
+        problems = config.problems(document | {"listeners": TWO}, Overrides(port=26))
+        assert problems == {"--port": "is for one listener, and the file has several: edit them"}
+
+    def test_a_change_is_named_by_its_place(self, config: ConfigFile) -> None:
+        old = config.load({"accounts": [account()], "listeners": TWO})
+        changed = [TWO[0], TWO[1] | {"idle_seconds": 7}]
+        new = config.load({"accounts": [account()], "listeners": changed})
+        assert needs_restart(old, new) == ["listeners[1].idle_seconds"]
+        fewer = config.load({"accounts": [account()], "listeners": TWO[:1]})
+        assert needs_restart(old, fewer) == ["listeners"]
+
+    def test_any_password_is_for_loopback_at_every_listener(self, config: ConfigFile) -> None:
+        exposed = {"name": "lan", "host": "0.0.0.0", "allow_insecure_auth": True}
+        document = {
+            "accounts": [account(allow_any_password=True, password=None)],
+            "listeners": [*TWO, exposed],
+        }
+        assert list(config.problems(document)) == ["accounts[0].allow_any_password"]
+
+
+def test_an_address_that_is_taken_is_named_with_its_key(config: ConfigFile) -> None:
+    with socket.create_server(("127.0.0.2", 0)) as busy:
+        port = busy.getsockname()[1]
+        listeners = [TWO[0], {"name": "hall", "host": ["127.0.0.1", "127.0.0.2"], "port": port}]
+        loaded = config.load({"accounts": [account()], "listeners": listeners})
+        with pytest.raises(CannotListen) as caught:
+            ListeningSockets.open(loaded)
+    assert str(caught.value).startswith(f"cannot listen on 127.0.0.2:{port} for mail clients: ")
+    assert "listeners[1].port" in str(caught.value)
+    with socket.create_server(("127.0.0.1", port)):
+        pass  # what was opened before is closed again
