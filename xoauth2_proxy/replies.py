@@ -58,6 +58,9 @@ TLS_UNASKED = reply(421, "7.0", "This port does not begin with TLS")
 OCTETS_AFTER_STARTTLS = reply(554, "5.0", "Octets after STARTTLS")
 
 # Envelope and content.
+SENDER_CHOOSES_NONE = reply(
+    550, "7.1", "Several mailboxes may be used from your address; the sender must be one of them"
+)
 SENDER_MALFORMED = reply(553, "1.7", "Malformed sender address")
 RECIPIENT_MALFORMED = reply(553, "1.3", "Malformed recipient address")
 TOO_MANY_RECIPIENTS = reply(452, "5.3", "Too many recipients")

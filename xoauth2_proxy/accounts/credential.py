@@ -60,6 +60,14 @@ def login_key(login: str) -> str:
     return login.strip().lower()
 
 
+def matches_sender(pattern: str, sender: str) -> bool:
+    """Whether an entry of `senders` allows this address; letter case does not matter."""
+    pattern, sender = pattern.lower(), sender.lower()
+    if pattern.startswith("*@"):
+        return sender.rpartition("@")[2] == pattern[2:] and "@" in sender
+    return pattern in ("*", sender)
+
+
 def address_of(peer: str) -> Address | None:
     """Return a client's address without zone, IPv4 as IPv4; None if it is no IP address."""
     try:

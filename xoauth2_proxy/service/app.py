@@ -27,6 +27,7 @@ from xoauth2_proxy.relay import Relay
 from xoauth2_proxy.service.addresses import explain_listen_error
 from xoauth2_proxy.service.admin_backend import AdminBackend, AdminDependencies
 from xoauth2_proxy.service.listening import Addresses, ListeningSockets
+from xoauth2_proxy.service.without_password import log_without_password
 from xoauth2_proxy.submission.authenticator import Authenticator
 from xoauth2_proxy.submission.listener import Listener
 from xoauth2_proxy.submission.policy import SessionPolicy
@@ -286,11 +287,12 @@ def in_force(old: Config, new: Config) -> Config:
 
 
 def warn_of_changes(old: Config, new: Config) -> None:
-    """Log the changes that need a restart, and the configuration's warnings."""
+    """Log the changes that need a restart, the warnings, and who needs no password by now."""
     for path in needs_restart(old, new):
         _log.warning("%s has changed; it takes effect after a restart", path)
     for warning in new.warnings:
         _log.warning("%s", warning)
+    log_without_password(new.accounts, old.accounts)
 
 
 async def start_sandbox(sandbox: Sandbox | None, health: Health) -> EmbeddedSandbox | None:

@@ -21,6 +21,7 @@ from xoauth2_proxy.sandbox.mock_mailboxes import MOCK_MAILBOXES
 from xoauth2_proxy.service.app import App
 from xoauth2_proxy.service.components import StandardComponents
 from xoauth2_proxy.service.event_loop import EventLoop
+from xoauth2_proxy.service.without_password import log_without_password
 from xoauth2_proxy.standard_streams import OutputFailed
 
 if TYPE_CHECKING:
@@ -147,6 +148,7 @@ async def _serve(
     try:
         for warning in settings.config.warnings:
             _log.warning("%s", warning)
+        log_without_password(settings.config.accounts)
         if settings.ready_file is not None:
             _write_ready_file(settings.ready_file, addresses, app.health.sandbox)
         if not settings.is_quiet:

@@ -86,6 +86,10 @@ class Authenticator:
             raise CredentialsRejected("the token has no form of a token, and is not the password")
         return await self._with_token(found, credentials.access_token, digest)
 
+    def without_password(self, peer: str) -> list[Login]:
+        """Return the logins that a client of this address has without AUTH."""
+        return [Login(*found) for found in self._accounts.without_password(peer)]
+
     def current_login(self, login: Login) -> Login | None:
         """Return the login with its account's current settings; None if it must be renewed.
 

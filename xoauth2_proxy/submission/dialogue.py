@@ -28,6 +28,7 @@ from xoauth2_proxy.message import Message
 from xoauth2_proxy.smtp import sasl
 from xoauth2_proxy.smtp.content import DataReader, Refusal
 from xoauth2_proxy.smtp.protocol import Reply
+from xoauth2_proxy.submission.address_login import choose_login
 from xoauth2_proxy.submission.auth import AuthDialogue, AuthEnded, challenge_line
 from xoauth2_proxy.submission.events import (
     ContentArrived,
@@ -43,7 +44,7 @@ from xoauth2_proxy.submission.refusal_reasons import reason_of
 from xoauth2_proxy.submission.transaction import BadChunk, Chunk, ClientTransaction, parse_chunk
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from xoauth2_proxy.accounts.accounts import Login
     from xoauth2_proxy.smtp.content import Collector
@@ -101,6 +102,7 @@ class ClientDialogue:
         "_current_login",
         "_data",
         "_greeted",
+        "_is_by_address",
         "_is_draining",
         "_is_secure",
         "_is_stopped",
@@ -121,6 +123,7 @@ class ClientDialogue:
         "_trace",
         "_transaction",
         "_verb",
+        "_without_password",
         "is_mid_line",
         "state",
     )
@@ -132,16 +135,19 @@ class ClientDialogue:
         trace: Callable[[str, int], None] | None = None,
         session_id: str = "",
         client: ConnectedClient | None = None,
+        without_password: Callable[[str], Sequence[Login]] = lambda address: (),
     ) -> None:
-        """`current_login` as in `Authenticator`; `trace` hears each command's verb and code.
+        """`trace` hears each command's verb and code.
 
-        The ids of the messages begin with `session_id`. What the client says of itself, and why it
-        is refused, is noted in `client`.
+        `current_login` and `without_password` are those of an `Authenticator`. The ids of the
+        messages begin with `session_id`. What the client says of itself, and why it is refused, is
+        noted in `client`.
         """
         self.state = COMMAND
         self.is_mid_line = False  # a part of a line was fed, and not yet its end
         self._policy = policy
         self._current_login = current_login
+        self._without_password = without_password
         self._trace = trace
         self._session_id = session_id
         self._client = client or ConnectedClient()
@@ -157,6 +163,7 @@ class ClientDialogue:
         self._greeted = False  # EHLO or HELO was received
         self._is_secure = False
         self._login: Login | None = None
+        self._is_by_address = False  # `_login` is the address's, chosen anew for each message
         self._auth: AuthDialogue
         self._mechanism = ""
         self._refusal: Reply  # what a client with a refused token hears after its last response
@@ -270,11 +277,15 @@ class ClientDialogue:
     def logged_in(self, login: Login) -> None:
         """The credentials are right."""
         if self._resume(COMMAND):
-            self._login = login
-            self._client.account = login.account.key
-            self._client.credential = login.credential.name if login.credential else ""
-            self._client.forgive()
+            self._is_by_address = False
+            self._use(login)
             self._answer(replies.AUTHENTICATED)
+
+    def _use(self, login: Login) -> None:
+        self._login = login
+        self._client.account = login.account.key
+        self._client.credential = login.credential.name if login.credential else ""
+        self._client.forgive()
 
     def login_failed(self, reply: Reply, *, is_token: bool) -> None:
         """The credentials are wrong (535) or of no use (534), or could not be checked."""
@@ -314,7 +325,7 @@ class ClientDialogue:
         if self._resume(COMMAND):
             self._is_secure = True
             self._greeted = False
-            self._login = None
+            self._login, self._is_by_address = None, False
             self._client.greeting = ""
             self._end_transaction()
 
@@ -484,8 +495,10 @@ class ClientDialogue:
             return replies.HELLO_FIRST
         if not self._may_authenticate:
             return replies.AUTH_NEEDS_TLS
-        if self._login is not None:
+        if self._login is not None and not self._is_by_address:
             return replies.ALREADY_AUTHENTICATED
+        if self._transaction.has_begun:  # RFC 4954 §4
+            return replies.BAD_SEQUENCE
         if not mechanism:
             return replies.ARGUMENT_MALFORMED
         return None if mechanism in sasl.MECHANISMS else replies.AUTH_MECHANISM_UNKNOWN
@@ -534,13 +547,31 @@ class ClientDialogue:
         """MAIL (RFC 5321 §4.1.1.2), with SIZE, BODY, SMTPUTF8 and AUTH=."""
         if not self._greeted:
             return self._answer(replies.HELLO_FIRST)
-        if self._login is None:
-            return self._answer(replies.AUTH_REQUIRED)
+        if self._login is None or self._is_by_address:
+            return self._answer(self._mail_by_address(argument))
         if not self._transaction.has_begun:
             self._login = self._current_login(self._login)
             if self._login is None:
                 return self.close(replies.LOG_IN_AGAIN)
         return self._answer(self._transaction.mail(argument))
+
+    def _mail_by_address(self, argument: str) -> Reply:
+        """Begin a transaction of a client without a login, if its address may be one."""
+        if self._transaction.has_begun:
+            return replies.BAD_SEQUENCE
+        self._login, self._is_by_address = None, False
+        logins = self._without_password(self._client.address)
+        if not logins:
+            return replies.AUTH_REQUIRED
+        answer = self._transaction.mail(argument)
+        if self._transaction.has_begun:
+            login = choose_login(logins, self._transaction.envelope.reverse_path)
+            if login is None:
+                self._end_transaction()
+                return replies.SENDER_CHOOSES_NONE
+            self._is_by_address = True
+            self._use(login)
+        return answer
 
     def _rcpt(self, argument: str) -> Event | None:
         """RCPT (RFC 5321 §4.1.1.3).

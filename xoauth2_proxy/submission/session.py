@@ -94,7 +94,12 @@ class ClientSession(SMTP):
         self._client = ConnectedClient("", policy.listener, self.id, relay.observer)
         trace = self._trace if _log.is_enabled(logging.DEBUG) else None
         self._dialogue = ClientDialogue(
-            policy, authenticator.current_login, trace, self.id, self._client
+            policy,
+            authenticator.current_login,
+            trace,
+            self.id,
+            self._client,
+            authenticator.without_password,
         )
         self._proxy_header: ProxyHeader | None = None  # while it is awaited
         self._streaming: StreamingMessage | None = None  # a message sent upstream while it arrives
