@@ -66,6 +66,7 @@ RECIPIENT_MALFORMED = reply(553, "1.3", "Malformed recipient address")
 TOO_MANY_RECIPIENTS = reply(452, "5.3", "Too many recipients")
 NO_VALID_RECIPIENTS = reply(554, "5.1", "No valid recipients")
 TOO_LARGE = reply(552, "3.4", "Message size exceeds the limit")
+HEADER_TOO_LARGE = reply(550, "6.0", "Message header exceeds 256 KiB")
 BARE_LINE_ENDS = reply(550, "6.0", "Message contains a bare CR or LF")
 SMTPUTF8_UNSUPPORTED = reply(553, "6.7", "The provider does not support SMTPUTF8")
 DSN_UNSUPPORTED = reply(555, "5.4", "The provider does not support RET, ENVID, NOTIFY, ORCPT")
@@ -149,6 +150,11 @@ def _login_refused(upstream: Reply) -> Reply:
     own = UPSTREAM_AUTH_REFUSED
     code = f"{upstream.code} {upstream.enhanced}".rstrip()
     return Reply(own.code, own.enhanced, (*own.text, *(f"{code} {one}" for one in upstream.text)))
+
+
+def sender_refused(fault: str, allowed: str) -> Reply:
+    """Return the reply to a sender, in MAIL or in the header, that the login may not use."""
+    return reply(550, "7.1", f"{fault}; this login may send as {allowed}")
 
 
 def for_client(upstream: Reply) -> Reply:

@@ -10,7 +10,8 @@ import pytest
 from tests.support.accounts import mailbox
 from xoauth2_proxy import replies
 from xoauth2_proxy.accounts.accounts import Login
-from xoauth2_proxy.accounts.credential import Credential, matches_sender
+from xoauth2_proxy.accounts.credential import Credential
+from xoauth2_proxy.accounts.sender_rules import FromRule, SenderRules
 from xoauth2_proxy.clients.interface import ConnectedClient, Refused
 from xoauth2_proxy.smtp.protocol import Reply, ReplyParser
 from xoauth2_proxy.submission.address_login import choose_login
@@ -73,7 +74,7 @@ def test_the_sender_chooses_among_several(
     ],
 )
 def test_senders_are_matched(pattern: str, sender: str, matches: bool) -> None:
-    assert matches_sender(pattern, sender) is matches
+    assert SenderRules((pattern,), FromRule()).allows(sender) is matches
 
 
 class Conversation:

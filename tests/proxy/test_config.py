@@ -28,6 +28,7 @@ from xoauth2_proxy.accounts.accounts import TlsMode
 from xoauth2_proxy.accounts.credential import Credential
 from xoauth2_proxy.accounts.oauth_client import GrantType
 from xoauth2_proxy.accounts.refresher_info import BUILT_IN_REFRESHERS
+from xoauth2_proxy.accounts.sender_rules import FromRule
 from xoauth2_proxy.config import ConfigSource, Overrides
 from xoauth2_proxy.config.account_sections import (
     AccountSection,
@@ -35,7 +36,9 @@ from xoauth2_proxy.config.account_sections import (
     ProviderSection,
     UpstreamSection,
 )
+from xoauth2_proxy.config.from_section import FromSection
 from xoauth2_proxy.config.listener_section import ListenerSection
+from xoauth2_proxy.config.section import keys_of
 from xoauth2_proxy.config.sections import (
     AdminSection,
     AlertsSection,
@@ -136,6 +139,27 @@ SETTINGS: dict[str, tuple[dict[str, object], str, object]] = {
         account(credentials=[{"name": "copier", "networks": ["::1"]}]),
         "account.credentials",
         (Credential(name="copier", networks=(IPv6Network("::1"),)),),
+    ),
+    "account.senders": (account(senders=["*@a.example"]), "account.senders", ("*@a.example",)),
+    "account.from": (
+        account(**{"from": {"display_name": "Scanner"}}),
+        "account.from_rule",
+        FromRule(display_name="Scanner"),
+    ),
+    "from.rewrite": (
+        account(**{"from": {"rewrite": "a@b.example"}}),
+        "account.from_rule",
+        FromRule(rewrite="a@b.example"),
+    ),
+    "from.reply_to": (
+        account(**{"from": {"rewrite": "a@b.example", "reply_to": True}}),
+        "account.from_rule",
+        FromRule(rewrite="a@b.example", reply_to=True),
+    ),
+    "from.display_name": (
+        account(**{"from": {"display_name": " Third  floor "}}),
+        "account.from_rule",
+        FromRule(display_name="Third floor"),
     ),
     "account.recipients": (account(recipients="verified"), "account.verifies", True),
     "account.allow_remote_mock": (
@@ -276,6 +300,7 @@ NOT_IN_THE_RESULT = {"account.account_id", "account.options", "provider.options"
 
 SECTIONS: dict[str, type[Section]] = {
     "account": AccountSection,
+    "from": FromSection,
     "upstream": UpstreamSection,
     "limits": LimitsSection,
     "provider": ProviderSection,
@@ -299,9 +324,7 @@ def document_of(setting: dict[str, object]) -> dict[str, object]:
 
 class TestKeys:
     def test_every_key_has_a_row(self) -> None:
-        keys = {
-            f"{name}.{key}" for name, section in SECTIONS.items() for key in section.model_fields
-        }
+        keys = {f"{name}.{key}" for name, section in SECTIONS.items() for key in keys_of(section)}
         assert keys == set(SETTINGS) | NOT_IN_THE_RESULT
 
     @pytest.mark.parametrize("key", SETTINGS)

@@ -10,7 +10,9 @@ import pytest
 
 from xoauth2_proxy.accounts.credential import Credential
 from xoauth2_proxy.accounts.local_password import LocalPassword
+from xoauth2_proxy.accounts.sender_rules import FromRule
 from xoauth2_proxy.config.credential_section import CredentialSection
+from xoauth2_proxy.config.section import keys_of
 
 if TYPE_CHECKING:
     from tests.support.config_files import ConfigFile
@@ -49,13 +51,14 @@ def test_every_key_of_a_credential_is_read(config: ConfigFile) -> None:
         "password": "${COPIER}",
         "networks": networks,
         "senders": ["a@example.com", "*@example.com", "*"],
+        "from": {"rewrite": "a@example.com", "reply_to": True, "display_name": "Copier"},
         "messages_per_minute": 2.5,
         "messages_per_day": 100,
         "max_connections": 2,
         "expires": "2027-01-31",
         "enabled": False,
     }
-    assert {*written, "allow_public_networks"} == set(CredentialSection.model_fields)
+    assert {*written, "allow_public_networks"} == set(keys_of(CredentialSection))
     assert load(config, **written) == Credential(
         name="copier-2",
         login="Copier 2",
@@ -64,6 +67,7 @@ def test_every_key_of_a_credential_is_read(config: ConfigFile) -> None:
             ipaddress.ip_network(one) for one in ("10.0.0.0/8", "192.168.7.0/24", "fd00::1")
         ),
         senders=("a@example.com", "*@example.com", "*"),
+        from_rule=FromRule(rewrite="a@example.com", reply_to=True, display_name="Copier"),
         messages_per_minute=2.5,
         messages_per_day=100,
         max_connections=2,

@@ -15,6 +15,7 @@ from xoauth2_proxy.accounts.credential import Credential, address_of, login_key
 from xoauth2_proxy.accounts.oauth_client import GrantType, OAuthClient
 from xoauth2_proxy.accounts.password_verifier import PasswordVerifier
 from xoauth2_proxy.accounts.refresher_info import BUILT_IN_REFRESHERS, MOCK, RefresherInfo
+from xoauth2_proxy.accounts.sender_rules import sender_rules
 from xoauth2_proxy.errors import (
     CredentialDisabled,
     CredentialExpired,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from xoauth2_proxy.accounts.local_password import LocalPassword
+    from xoauth2_proxy.accounts.sender_rules import FromRule, SenderRules
     from xoauth2_proxy.network import Network
 
 _UNDECLARED = RefresherInfo()
@@ -79,6 +81,10 @@ class Account:
     password: LocalPassword | None  # None: its address is no login, unless it takes any password
     allow_any_password: bool = False
     credentials: tuple[Credential, ...] = ()  # without the one of its own password
+    senders: tuple[
+        str, ...
+    ] = ()  # address, `*@domain` or `*`; (): any, unless `from_rule` rewrites
+    from_rule: FromRule | None = None
     oauth: OAuthClient = field(default_factory=OAuthClient)
 
     @property
@@ -90,6 +96,15 @@ class Account:
     def own_credential(self) -> Credential:
         """The credential of the account's own password, which is named after the mailbox."""
         return Credential(name=self.email, login=self.email, password=self.password)
+
+    def sender_settings(
+        self, credential: Credential | None
+    ) -> tuple[tuple[str, ...], FromRule | None]:
+        """Return the senders and the rule for From of a credential; None: a client's own token."""
+        if credential is None:
+            return self.senders, self.from_rule
+        rule = self.from_rule if credential.from_rule is None else credential.from_rule
+        return credential.senders or self.senders, rule
 
     def credential_of(self, former: Credential) -> Credential | None:
         """Return what this credential is by now; None if it must be proved again, or has ended."""
@@ -152,6 +167,11 @@ class Login:
     credential: Credential | None = None  # None: it logged in with a token of its own
     access_token: str = field(default="", repr=False)  # the client's own; "" for the account's
     token_digest: bytes = field(default=b"", repr=False)  # of that token; b"" for the account's
+
+    @property
+    def sender_rules(self) -> SenderRules | None:
+        """What its messages' senders are checked against; None: they are not."""
+        return sender_rules(*self.account.sender_settings(self.credential))
 
 
 class Accounts:

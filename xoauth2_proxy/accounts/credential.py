@@ -11,6 +11,7 @@ from xoauth2_proxy.network import plain_address
 
 if TYPE_CHECKING:
     from xoauth2_proxy.accounts.local_password import LocalPassword
+    from xoauth2_proxy.accounts.sender_rules import FromRule
     from xoauth2_proxy.network import Address, Network
 
 
@@ -26,6 +27,7 @@ class Credential:
     password: LocalPassword | None = None
     networks: tuple[Network, ...] = ()  # where clients may come from; (): anywhere, with a password
     senders: tuple[str, ...] = ()  # address, `*@domain` or `*`; (): as the account allows
+    from_rule: FromRule | None = None  # None: the account's
     messages_per_minute: float = 0.0  # 0: no limit, as for the next two
     messages_per_day: int = 0
     max_connections: int = 0  # sessions logged in at one time
@@ -58,14 +60,6 @@ def end_of(expires: date | datetime) -> float:
 def login_key(login: str) -> str:
     """Return the normalized login, for comparison."""
     return login.strip().lower()
-
-
-def matches_sender(pattern: str, sender: str) -> bool:
-    """Whether an entry of `senders` allows this address; letter case does not matter."""
-    pattern, sender = pattern.lower(), sender.lower()
-    if pattern.startswith("*@"):
-        return sender.rpartition("@")[2] == pattern[2:] and "@" in sender
-    return pattern in ("*", sender)
 
 
 def address_of(peer: str) -> Address | None:

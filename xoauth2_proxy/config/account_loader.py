@@ -18,6 +18,7 @@ from xoauth2_proxy.accounts.credential import login_key
 from xoauth2_proxy.accounts.oauth_client import OAuthClient
 from xoauth2_proxy.accounts.refresher_info import MOCK
 from xoauth2_proxy.config.account_sections import AccountSection
+from xoauth2_proxy.config.from_section import rewrite_faults
 from xoauth2_proxy.config.oauth_rules import (
     client_warnings,
     keys_of_other_grants,
@@ -208,6 +209,8 @@ def _account(section: AccountSection, provider: Provider) -> Account:
         password=section.password,
         allow_any_password=section.allow_any_password,
         credentials=tuple(one.credential() for one in section.credentials),
+        senders=section.senders,
+        from_rule=None if section.from_ is None else section.from_.rule(),
         oauth=provider.client_of(section.client_fields()) if is_usable else OAuthClient(),
     )
 
@@ -243,6 +246,7 @@ def _faults(
             f"a mock account may not use another machine, {host}, "
             'unless it has "allow_remote_mock": true',
         )
+    yield from rewrite_faults(account)
     faults = [*unsupported_keys(section, provider)]
     if section.enabled and not provider.missing:
         faults += keys_of_other_grants(account.oauth, section)

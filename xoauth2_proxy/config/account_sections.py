@@ -13,6 +13,7 @@ from pydantic import Field
 from xoauth2_proxy.accounts.accounts import TlsMode
 from xoauth2_proxy.accounts.oauth_client import GrantType, OAuthClient
 from xoauth2_proxy.config.credential_section import CredentialSection
+from xoauth2_proxy.config.from_section import FromSection
 from xoauth2_proxy.config.problems import Fault
 from xoauth2_proxy.config.secret import Password, Secret
 from xoauth2_proxy.config.section import Section, optional, setting
@@ -28,6 +29,7 @@ from xoauth2_proxy.config.values import (
     Parameter,
     Scopes,
     Seconds,
+    Senders,
     ServiceAccountFile,
     Url,
     Word,
@@ -213,6 +215,14 @@ class AccountSection(OAuthSection):
     credentials: Annotated[
         tuple[CredentialSection, ...], Field(strict=False, max_length=_MAX_CREDENTIALS)
     ] = setting((), "Further logins to this mailbox, one for each device or program.")
+    senders: Senders = setting(
+        (),
+        "Senders that clients may use, in MAIL and in the header's From: addresses, *@domain, or "
+        "*. By default any that the provider allows.",
+    )
+    from_: FromSection | None = optional(
+        "What becomes of other senders, and the name in From.", alias="from"
+    )
     upstream: UpstreamSection | None = optional("Changes to the provider's submission server.")
     limits: LimitsSection | None = optional("Changes to the provider's limits.")
     refresh_token: Secret | None = optional(

@@ -6,10 +6,11 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from xoauth2_proxy.accounts.credential import Credential
+from xoauth2_proxy.config.from_section import FromSection
 from xoauth2_proxy.config.problems import Fault
 from xoauth2_proxy.config.secret import Password
 from xoauth2_proxy.config.section import Section, optional, required, setting
-from xoauth2_proxy.config.values import IpNetwork, Moment, SenderPattern, Word
+from xoauth2_proxy.config.values import IpNetwork, Moment, Senders, Word
 from xoauth2_proxy.network import is_local_network
 
 _MAX_LOGIN_CHARACTERS = 255
@@ -50,8 +51,14 @@ class CredentialSection(Section):
     allow_public_networks: bool = setting(
         False, "Let clients of networks that are not local send without a password."
     )
-    senders: Annotated[tuple[SenderPattern, ...], Field(strict=False, max_length=_MAX_ITEMS)] = (
-        setting((), "Senders that the client may use: addresses, *@domain, or *.")
+    senders: Senders = setting(
+        (),
+        "Senders that the client may use, in MAIL and in the header's From: addresses, *@domain, "
+        "or *. By default those of the account.",
+    )
+    from_: FromSection | None = optional(
+        "What becomes of other senders, and the name in From; by default as in the account.",
+        alias="from",
     )
     messages_per_minute: float = setting(
         0.0, "Messages a minute, smoothed; 0: no limit.", ge=0, le=100_000
@@ -94,6 +101,7 @@ class CredentialSection(Section):
             password=self.password,
             networks=self.networks,
             senders=self.senders,
+            from_rule=None if self.from_ is None else self.from_.rule(),
             messages_per_minute=self.messages_per_minute,
             messages_per_day=self.messages_per_day,
             max_connections=self.max_connections,

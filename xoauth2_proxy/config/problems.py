@@ -18,8 +18,11 @@ Fault: TypeAlias = tuple[str, str]  # a key of one object, as `upstream.host`, a
 
 
 def beneath(path: str, faults: Iterable[Fault]) -> list[Problem]:
-    """Return the faults of the object at `path` as problems."""
-    return [(json_path(path, *key.split(".")), fault) for key, fault in faults]
+    """Return the faults of the object at `path` as problems; a number is an index of an array."""
+    return [
+        (json_path(path, *(int(one) if one.isdecimal() else one for one in key.split("."))), fault)
+        for key, fault in faults
+    ]
 
 
 def shown(problems: Iterable[Problem]) -> list[Problem]:

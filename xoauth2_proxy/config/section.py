@@ -18,6 +18,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from xoauth2_proxy.config.environment import Environment
@@ -136,6 +137,11 @@ def validate(
     return None, problems
 
 
+def keys_of(model: type[Section]) -> dict[str, FieldInfo]:
+    """Return the definitions of a section's keys, by what the file calls them."""
+    return {field.alias or name: field for name, field in model.model_fields.items()}
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return words that ask whether the one of `known` was meant that is near; "" for none."""
     near = difflib.get_close_matches(word, known, n=1)
@@ -160,8 +166,8 @@ def _unknown(model: type[Section], where: tuple[int | str, ...]) -> str:
     for piece in where[:-1]:
         if isinstance(piece, int):  # of an array, whose annotation names its sections
             continue
-        annotation: Any = model.model_fields[piece].annotation
+        annotation: Any = keys_of(model)[piece].annotation
         # Of a section that is optional, or of an array of them.
         model = next(iter(typing.get_args(annotation)), annotation)
     key = str(where[-1])
-    return model.former_keys.get(key) or "unknown key" + did_you_mean(key, model.model_fields)
+    return model.former_keys.get(key) or "unknown key" + did_you_mean(key, keys_of(model))

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 _MAX_ADDRESS_BYTES = 254  # RFC 5321 §4.5.3.1.3: 256 with the angle brackets
 _MAX_URL_CHARACTERS = 2000
 _MAX_SCOPES = 100
+_MAX_SENDERS = 100
 _DAY_SECONDS = 86_400.0
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")  # RFC 3339 §5.6, full-date
 _SCOPE = re.compile(r"[!#-\[\]-~]+")  # RFC 6749 §3.3, scope-token
@@ -92,6 +93,12 @@ def _sender(pattern: str) -> str:
     if "*" in pattern:
         raise ValueError("must be an address, *@domain, or *")
     return _address(pattern)
+
+
+def _not_empty(senders: tuple[str, ...]) -> tuple[str, ...]:
+    if not senders:
+        raise ValueError("must not be empty; leave the key out, or set enabled to false")
+    return senders
 
 
 def _network(value: object) -> Network:
@@ -204,7 +211,11 @@ IpNetwork = Annotated[
     PlainValidator(_network),
     WithJsonSchema({"type": "string", "examples": ["192.168.1.0/24", "fd00::/8"]}),
 ]
-SenderPattern = Annotated[str, AfterValidator(_sender)]
+Senders = Annotated[
+    tuple[Annotated[str, AfterValidator(_sender)], ...],
+    Field(strict=False, max_length=_MAX_SENDERS, json_schema_extra={"minItems": 1}),
+    AfterValidator(_not_empty),
+]
 ListenPort = Annotated[int, Field(ge=0, le=65535)]
 Word = Annotated[str, AfterValidator(_word)]
 Seconds = Annotated[float, Field(gt=0, le=_DAY_SECONDS)]

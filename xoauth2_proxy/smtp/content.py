@@ -125,6 +125,20 @@ class Collector:
         """The number of octets collected since the last `take`."""
         return len(self._held)
 
+    @property
+    def held(self) -> bytearray:
+        """The octets collected since the last `take`, to be read at once and not kept."""
+        return self._held
+
+    def replace_start(self, size_bytes: int, octets: bytes) -> None:
+        """Put `octets` in the place of as many of the octets held."""
+        self._held[:size_bytes] = octets
+
+    def discard(self) -> None:
+        """Keep nothing: the caller refuses the message, whatever else comes of it."""
+        self._max_bytes = -1
+        self._held.clear()
+
     def take(self) -> bytes:
         """Return and remove the octets collected since the last call."""
         octets = bytes(self._held)

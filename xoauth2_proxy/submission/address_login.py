@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from xoauth2_proxy.accounts.credential import login_key, matches_sender
+from xoauth2_proxy.accounts.credential import login_key
+from xoauth2_proxy.accounts.sender_rules import FromRule, SenderRules
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,6 +38,4 @@ def choose_login(logins: Sequence[Login], sender: str) -> Login | None:
 
 def _names(login: Login, sender: str) -> bool:
     credential = login.credential
-    return credential is not None and any(
-        matches_sender(pattern, sender) for pattern in credential.senders
-    )
+    return credential is not None and SenderRules(credential.senders, FromRule()).allows(sender)

@@ -41,12 +41,14 @@ from xoauth2_proxy.submission.events import (
     Signal,
 )
 from xoauth2_proxy.submission.refusal_reasons import reason_of
+from xoauth2_proxy.submission.sender_check import SenderCheck, SenderRefused
 from xoauth2_proxy.submission.transaction import BadChunk, Chunk, ClientTransaction, parse_chunk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from xoauth2_proxy.accounts.accounts import Login
+    from xoauth2_proxy.accounts.sender_rules import SenderRules
     from xoauth2_proxy.smtp.content import Collector
     from xoauth2_proxy.submission.policy import SessionPolicy
 
@@ -117,6 +119,7 @@ class ClientDialogue:
         "_remaining",
         "_saw_eof",
         "_searched",
+        "_sender_rules",
         "_session_id",
         "_start",
         "_steps",
@@ -164,6 +167,7 @@ class ClientDialogue:
         self._is_secure = False
         self._login: Login | None = None
         self._is_by_address = False  # `_login` is the address's, chosen anew for each message
+        self._sender_rules: SenderRules | None = None  # of the login
         self._auth: AuthDialogue
         self._mechanism = ""
         self._refusal: Reply  # what a client with a refused token hears after its last response
@@ -283,6 +287,7 @@ class ClientDialogue:
 
     def _use(self, login: Login) -> None:
         self._login = login
+        self._sender_rules = login.sender_rules
         self._client.account = login.account.key
         self._client.credential = login.credential.name if login.credential else ""
         self._client.forgive()
@@ -550,15 +555,24 @@ class ClientDialogue:
         if self._login is None or self._is_by_address:
             return self._answer(self._mail_by_address(argument))
         if not self._transaction.has_begun:
-            self._login = self._current_login(self._login)
-            if self._login is None:
+            login = self._current_login(self._login)
+            if login is None:
+                self._login = None
                 return self.close(replies.LOG_IN_AGAIN)
-        return self._answer(self._transaction.mail(argument))
+            if login is not self._login:  # its settings have changed
+                self._login = login
+                self._sender_rules = login.sender_rules
+        answer = self._transaction.mail(argument)
+        if self._sender_rules is not None:
+            self._report_refused_sender()
+            answer = self._check_sender(answer)
+        return self._answer(answer)
 
     def _mail_by_address(self, argument: str) -> Reply:
         """Begin a transaction of a client without a login, if its address may be one."""
         if self._transaction.has_begun:
             return replies.BAD_SEQUENCE
+        self._report_refused_sender()
         self._login, self._is_by_address = None, False
         logins = self._without_password(self._client.address)
         if not logins:
@@ -571,7 +585,28 @@ class ClientDialogue:
                 return replies.SENDER_CHOOSES_NONE
             self._is_by_address = True
             self._use(login)
+            answer = self._check_sender(answer)
         return answer
+
+    def _check_sender(self, answer: Reply) -> Reply:
+        """Return the reply to MAIL, which was answered so far with `answer`."""
+        transaction, rules = self._transaction, self._sender_rules
+        if rules is None or answer is not replies.SENDER_OK:
+            return answer
+        envelope = transaction.envelope
+        try:
+            transaction.check = SenderCheck(rules, envelope)
+        except SenderRefused as refused:
+            self._client.sender = envelope.reverse_path
+            self._client.refuse(Refused.SENDER_NOT_ALLOWED, refused.sender, refused.reply)
+            self._end_transaction()
+            return refused.reply
+        return answer
+
+    def _report_refused_sender(self) -> None:
+        """Report it now: if the message that begins is accepted, the last one is forgotten."""
+        if self._client.reason is Refused.SENDER_NOT_ALLOWED:
+            self._client.report()
 
     def _rcpt(self, argument: str) -> Event | None:
         """RCPT (RFC 5321 §4.1.1.3).
@@ -646,19 +681,34 @@ class ClientDialogue:
         if collector is not None and not collector.is_too_large:
             return self._answer(replies.CHUNK_OK)
         self._transaction.fail()  # RFC 3030 §2: only RSET is accepted next
-        self._answer(refusal or replies.TOO_LARGE)
-        return None if collector is None else self._refused(collector, replies.TOO_LARGE)
+        answer = refusal or self._sender_refusal() or replies.TOO_LARGE
+        self._answer(answer)
+        return None if collector is None else self._refused(collector, answer)
+
+    def _sender_refusal(self) -> Reply | None:
+        """Return the reply if the header's sender was refused, and note why."""
+        check = self._transaction.check
+        refused = check.refused if check is not None else None
+        if refused is None:
+            return None
+        self._client.refuse(Refused.SENDER_NOT_ALLOWED, refused.sender, refused.reply)
+        return refused.reply
 
     def _content_event(self, state: State) -> Event | None:
         """Hand on content that exceeds the buffer; stop once the message is unacceptable."""
         collector = self._collector
         if collector is None or self._is_stopped:
             return None
+        held = collector.held_bytes
+        is_due = held > self._policy.buffer_bytes or (held > 0 and self._message is not None)
+        if is_due and (check := self._transaction.check) is not None:
+            is_settled = check.examine(collector, is_stuffed=state is DATA, is_last=False)
+            if not is_settled:
+                return None  # nothing goes out before the whole header is here
         if not collector.is_acceptable:
             self._is_stopped = True
             return None if self._message is None else Signal.CONTENT_UNACCEPTABLE
-        held = collector.held_bytes
-        if held == 0 or (held <= self._policy.buffer_bytes and self._message is None):
+        if not is_due:
             return None
         self._content_state, self.state = state, WAITING
         is_stuffed = state is DATA
@@ -666,9 +716,13 @@ class ClientDialogue:
 
     def _complete(self, collector: Collector, *, is_stuffed: bool) -> Event | None:
         """The message has been received to its end."""
+        if (check := self._transaction.check) is not None and collector.is_acceptable:
+            check.examine(collector, is_stuffed=is_stuffed, is_last=True)
         refusal = collector.refusal()
         if refusal is not None:
-            answer = replies.TOO_LARGE if refusal is Refusal.TOO_LARGE else replies.BARE_LINE_ENDS
+            is_too_large = refusal is Refusal.TOO_LARGE
+            answer = replies.TOO_LARGE if is_too_large else replies.BARE_LINE_ENDS
+            answer = self._sender_refusal() or answer
             self.state = COMMAND
             self._answer(answer)
             refused = self._refused(collector, answer)

@@ -38,6 +38,7 @@ REASONS: dict[Reply, Refused] = {
     replies.NO_VALID_RECIPIENTS: Refused.BAD_COMMANDS,
     replies.TOO_LARGE: Refused.TOO_LARGE,
     replies.BARE_LINE_ENDS: Refused.LINE_ENDS,
+    replies.HEADER_TOO_LARGE: Refused.CONTENT_MALFORMED,
     replies.LOG_IN_AGAIN: Refused.LOGIN_ENDED,
     replies.TOO_MANY_CONNECTIONS: Refused.TOO_MANY_CONNECTIONS,
     replies.IDLE_TOO_LONG: Refused.IDLE,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from xoauth2_proxy import replies
 from xoauth2_proxy.smtp.content import Collector
@@ -18,6 +19,9 @@ from xoauth2_proxy.smtp.protocol import (
     parse_parameters,
     parse_path,
 )
+
+if TYPE_CHECKING:
+    from xoauth2_proxy.submission.sender_check import SenderCheck
 
 _CHUNK = re.compile(r"(\d{1,12})(?: +(LAST))?", re.IGNORECASE | re.ASCII)
 # RFC 3461 §4: xtext is printable ASCII without "+" and "=", or "+" and two hexadecimal digits.
@@ -73,6 +77,7 @@ class ClientTransaction:
     def __init__(self, max_message_bytes: int, max_recipients: int) -> None:
         self.envelope: Envelope  # once MAIL was accepted
         self.has_begun = False  # MAIL was accepted
+        self.check: SenderCheck | None = None  # None: the sender is not checked
         self._max_message_bytes = max_message_bytes
         self._max_recipients = max_recipients
         self._has_refused_recipients = False
