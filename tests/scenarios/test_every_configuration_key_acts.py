@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     import trustme
 
     from tests.conftest import StartRelay
+    from xoauth2_proxy.smtp.protocol import Reply
 
 Test = TypeVar("Test")
 
@@ -60,6 +61,7 @@ OAUTH_KEYS = {*OAuthSection.model_fields, "refresh_token", "sign_in_as"}
 SECTIONS = {
     "FileSection": "",
     "AccountSection": "account.",
+    "FromSection": "from.",
     "ProviderSection": "provider.",
     "UpstreamSection": "upstream.",
     "LimitsSection": "limits.",
@@ -145,6 +147,41 @@ async def test_allow_any_password_takes_any(start_relay: StartRelay) -> None:
     relay = await start_relay({"accounts": [anyone]})
     assert await accepted_password(relay, "this")
     assert await accepted_password(relay, "that")
+
+
+async def sent_as(relay: Relay, sender: str) -> Reply:
+    async with await relay.log_in() as client:
+        answer = await client.command(f"MAIL FROM:<{sender}>")
+        if not answer.is_positive:
+            return answer
+        await client.command("RCPT TO:<to@example.net>")
+        return await client.data(f"From: {sender}\r\n\r\nx\r\n".encode())
+
+
+@shows("account.senders")
+async def test_senders_are_those_that_may_send(start_relay: StartRelay) -> None:
+    relay = await start_relay(one_account(senders=["a@x.example", "*@y.example"]))
+    assert (await sent_as(relay, "A@x.example")).code == 250
+    assert (await sent_as(relay, "b@y.example")).code == 250
+    assert (await sent_as(relay, "b@x.example")).code == 550
+
+
+@shows("account.from", "from.rewrite")
+async def test_rewrite_is_who_sends_in_the_place_of_others(start_relay: StartRelay) -> None:
+    relay = await start_relay(one_account(**{"from": {"rewrite": "a@x.example"}}))
+    assert (await sent_as(relay, "b@x.example")).code == 250
+    (kept,) = relay.sandbox.received
+    assert kept.reverse_path == "a@x.example"
+    assert kept.content == b"From: a@x.example\r\n\r\nx\r\n"
+
+
+@shows("from.reply_to", "from.display_name")
+async def test_reply_to_keeps_who_was_the_sender(start_relay: StartRelay) -> None:
+    rule = {"rewrite": "a@x.example", "reply_to": True, "display_name": "Scanner"}
+    relay = await start_relay(one_account(**{"from": rule}))
+    assert (await sent_as(relay, "b@x.example")).code == 250
+    (kept,) = relay.sandbox.received
+    assert kept.content == (b"From: Scanner <a@x.example>\r\nReply-To: b@x.example\r\n\r\nx\r\n")
 
 
 @shows("account.allow_remote_mock")

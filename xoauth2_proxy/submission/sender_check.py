@@ -165,7 +165,7 @@ def _judged_from(header: Header, rules: SenderRules) -> tuple[list[Mailbox], _Fa
     mailboxes, fault = _mailboxes("From", header.named("from"))
     for mailbox in mailboxes:
         if not rules.allows(mailbox.address):
-            return mailboxes, _Fault(f"From {mailbox.address} is not allowed", mailbox.address)
+            return mailboxes, _Fault(f"{mailbox.address} in From is not allowed", mailbox.address)
     if len(mailboxes) > 1 and not header.named("sender"):  # RFC 5322 §3.6.2
         fault = _Fault("From has several addresses, and there is no Sender field")
     return mailboxes, fault
@@ -180,7 +180,7 @@ def _sender_fault(header: Header, rules: SenderRules) -> _Fault | None:
         return _Fault("The Sender field has several addresses")
     for mailbox in mailboxes:
         if not rules.allows(mailbox.address):
-            return _Fault(f"Sender {mailbox.address} is not allowed", mailbox.address)
+            return _Fault(f"{mailbox.address} in Sender is not allowed", mailbox.address)
     return fault
 
 
