@@ -87,8 +87,15 @@ UPSTREAM_BUSY = reply(451, "3.2", "Too many messages at once for this mailbox; t
 LOG_IN_AGAIN = reply(421, "7.0", "The mailbox's settings have changed; log in again")
 SHUTTING_DOWN = reply(421, "3.2", "Service shutting down; try again")
 TOO_MANY_CONNECTIONS = reply(421, "3.2", "Too many connections; try again later")
+TOO_MANY_FROM_ADDRESS = reply(421, "7.0", "Too many connections from your address")
+DISPLACED = reply(421, "3.2", "Too many connections; log in sooner")
 IDLE_TOO_LONG = reply(421, "4.2", "Idle for too long")
 LOGIN_TOO_LATE = reply(421, "4.2", "No login in time")
+MESSAGE_TOO_LATE = reply(421, "4.2", "The message took too long")
+TOO_SLOW = reply(421, "4.2", "The message arrived too slowly; try again")
+NO_ROOM = reply(452, "3.1", "Too little memory at the moment; try again")
+ROOM_NEEDED = reply(421, "3.1", "Too little memory at the moment; try again")
+TOO_MANY_COMMANDS = reply(421, "7.0", "Too many commands without a message")
 INTERNAL_ERROR = reply(451, "3.0", "Internal error; try again later")
 
 # Replies to AUTH when the relay cannot obtain a token or log in upstream.

@@ -98,9 +98,11 @@ class Door:
 
     inside: set[ClientSession] = field(default_factory=set)
 
-    def admit(self, session: ClientSession) -> bool:
+    def admit(self, session: ClientSession, address: str, *, is_balancer: bool) -> None:
         self.inside.add(session)
-        return True
+
+    def logged_in(self, session: ClientSession) -> None:
+        assert session in self.inside
 
     def ended(self, session: ClientSession) -> None:
         if session.is_gone:

@@ -146,7 +146,7 @@ async def test_silence_ends_the_session(relay: Relay) -> None:
     async with await relay.log_in() as client:
         (session,) = relay.sessions()
         session._policy = replace(session._policy, idle_seconds=0.1)
-        session._check_idle()
+        session._look_at_the_clock()
         assert await client.reply() == replies.IDLE_TOO_LONG
         assert await client.closed()
 
@@ -155,7 +155,7 @@ async def test_a_line_that_never_ends_ends_the_session(relay: Relay) -> None:
     async with await relay.log_in() as client:
         (session,) = relay.sessions()
         session._policy = replace(session._policy, idle_seconds=0.2)
-        session._check_idle()
+        session._look_at_the_clock()
         assert await _last_reply_to(client, b"N") == replies.IDLE_TOO_LONG
 
 
@@ -163,7 +163,7 @@ async def test_a_line_that_never_ends_ends_the_session(relay: Relay) -> None:
 async def test_a_client_has_a_limited_time_to_log_in_whatever_it_says(
     start_relay: StartRelay, octets: bytes
 ) -> None:
-    relay = await start_relay(SMALL | {"listener": {"idle_seconds": 0.3}})
+    relay = await start_relay(SMALL | {"listener": {"login_seconds": 0.3}})
     async with await relay.connect() as client:
         assert await _last_reply_to(client, octets) == replies.LOGIN_TOO_LATE
 

@@ -508,6 +508,49 @@ async def test_a_silent_client_is_shown_out(start_relay: StartRelay, said: bytes
         assert await client.closed()
 
 
+@shows("listener.max_connections_per_address")
+async def test_one_address_gets_max_connections_per_address(start_relay: StartRelay) -> None:
+    listener = {"max_connections_per_address": 1, "proxies": ["127.0.0.1"]}
+    relay = await start_relay(one_account() | {"listener": listener})
+
+    async def greeting_of(address: str) -> int:
+        client = Client(*await asyncio.open_connection(relay.host, relay.port))
+        clients.append(client)
+        client.write(f"PROXY TCP4 {address} 127.0.0.1 4000 25\r\n".encode())
+        return (await client.reply()).code
+
+    clients: list[Client] = []
+    codes = [await greeting_of(one) for one in ("192.0.2.1", "192.0.2.1", "192.0.2.2")]
+    assert codes == [220, 421, 220]
+    for client in clients:
+        await client.close()
+
+
+@shows("listener.login_seconds")
+@pytest.mark.simulated_time
+async def test_a_client_that_does_not_log_in_is_shown_out(start_relay: StartRelay) -> None:
+    relay = await start_relay(one_account() | {"listener": {"login_seconds": 0.2}})
+    async with await relay.connect() as client:
+        assert str(await client.reply()) == "421 4.4.2 No login in time"
+        assert await client.closed()
+
+
+@shows("listener.max_commands", "listener.max_bad_commands")
+@pytest.mark.parametrize(
+    ("key", "limit", "command"), [("max_commands", 10, "NOOP"), ("max_bad_commands", 2, "FOO")]
+)
+async def test_a_client_may_say_so_many_commands(
+    start_relay: StartRelay, key: str, limit: int, command: str
+) -> None:
+    relay = await start_relay(one_account() | {"listener": {key: limit}})
+    async with await relay.connect() as client:
+        answers = [await client.command(command) for _ in range(limit)]
+        if key == "max_commands":
+            answers.append(await client.command(command))
+        assert [answer.code == 421 for answer in answers] == [False] * (len(answers) - 1) + [True]
+        assert await client.closed()
+
+
 # The admin server.
 
 

@@ -20,6 +20,7 @@ from xoauth2_proxy.credential_files import (
 from xoauth2_proxy.network import LOCALHOST, is_loopback
 
 _MAX_HOSTS = 64
+_FOR_ADDRESS = 200  # places; five such addresses are needed to fill a listener
 
 
 class ListenerTls(StrEnum):
@@ -85,13 +86,29 @@ class ListenerSection(Section):
         "Load balancers, by IP address, whose connections begin with a PROXY header "
         "(version 1 or 2) that names the client.",
     )
-    # 1000 fits a soft limit of 1024 file descriptors, barely.
     max_connections: int = setting(
         1000, "Clients at one time; one more is told 421.", ge=1, le=100_000
     )
+    max_connections_per_address: Annotated[int, Field(ge=1, le=100_000)] | None = optional(
+        "Of these from one IPv4 address or IPv6 /64; those of this machine and of proxies are not "
+        "limited. Default: 200, or four fifths of max_connections if that is less."
+    )
     # RFC 5321 §4.5.3.2.7: a server waits at least 5 minutes.
-    idle_seconds: float = setting(
-        300.0, "How long a client may be silent, or take until it has logged in.", gt=0, le=3600
+    idle_seconds: float = setting(300.0, "How long a client may be silent.", gt=0, le=3600)
+    # OpenSSH's LoginGraceTime. Scanners need seconds; a person who types AUTH by hand, a minute.
+    login_seconds: float = setting(
+        120.0, "How long a client may take until it has logged in.", gt=0, le=3600
+    )
+    # 35 MiB at 20 KiB/s.
+    message_seconds: float = setting(
+        1800.0, "How long a client may take from MAIL to the end of its message.", gt=0, le=86_400
+    )
+    # Twice the most recipients that one message can be allowed.
+    max_commands: int = setting(
+        2000, "Commands in a row that bring no message; one more is told 421.", ge=10, le=100_000
+    )
+    max_bad_commands: int = setting(
+        10, "Commands of a session that are no SMTP; the last is told 421.", ge=1, le=1000
     )
 
     @property
@@ -100,6 +117,14 @@ class ListenerSection(Section):
         if self.tls is not None:
             return self.tls
         return ListenerTls.STARTTLS if self.tls_cert else ListenerTls.NONE
+
+    @property
+    def places_for_address(self) -> int:
+        """How many clients of one address may connect."""
+        if self.max_connections_per_address is not None:
+            return self.max_connections_per_address
+        # A bulk mailer opens some dozens; whoever has one address must not shut others out.
+        return max(1, min(_FOR_ADDRESS, self.max_connections * 4 // 5))
 
     @property
     def is_on_loopback(self) -> bool:

@@ -29,7 +29,7 @@ from xoauth2_proxy.service.admin_backend import AdminBackend, AdminDependencies
 from xoauth2_proxy.service.listening import Addresses, ListeningSockets
 from xoauth2_proxy.service.without_password import log_without_password
 from xoauth2_proxy.submission.authenticator import Authenticator
-from xoauth2_proxy.submission.listener import Listener
+from xoauth2_proxy.submission.listener import Listener, Places
 from xoauth2_proxy.submission.policy import SessionPolicy
 from xoauth2_proxy.upstream.connector import Connector
 from xoauth2_proxy.upstream.pool import Pool
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from xoauth2_proxy.sandbox.app import Sandbox
     from xoauth2_proxy.service.components import StandardComponents
     from xoauth2_proxy.submission.acceptor import ClientCounter
+    from xoauth2_proxy.submission.address_table import AddressTable
     from xoauth2_proxy.upstream.worker_slots import WorkerSlots
 
 # The options and keys that set the address, for messages.
@@ -66,6 +67,7 @@ class WorkerResources:
     sockets: ListeningSockets
     slots: WorkerSlots
     client_counts: Sequence[ClientCounter]  # one for each listener
+    addresses: Sequence[AddressTable]  # the same
     sandbox: EmbeddedSandbox | None  # which the parent runs
 
 
@@ -133,8 +135,8 @@ class App:
         async with self._reloading:  # a parent may send a newer configuration
             await self._use(self._config)
         hostname = self._connector.hostname = await asyncio.to_thread(own_hostname)
-        for section in self._config.listeners:
-            self._listeners.append(await self._make_listener(section, _greeting_name(hostname)))
+        for place in range(len(self._config.listeners)):
+            self._listeners.append(await self._make_listener(place, _greeting_name(hostname)))
         addresses = await self._listen()
         self._spawn(self._pool.sweep_forever(), "pool sweep")
         self._spawn(self.metrics.watch_event_loop(), "event loop watch")
@@ -197,8 +199,8 @@ class App:
             self._admin.reconfigure(config, accounts)
         self.health.accounts = account_states(config)
 
-    async def _make_listener(self, section: ListenerSection, hostname: str) -> Listener:
-        relaying = self._config.relay
+    async def _make_listener(self, place: int, hostname: str) -> Listener:
+        section, relaying = self._config.listeners[place], self._config.relay
         policy = SessionPolicy(
             name=section.name,
             hostname=hostname,
@@ -206,12 +208,22 @@ class App:
             max_recipients=relaying.max_recipients,
             buffer_bytes=relaying.buffer_bytes,
             idle_seconds=section.idle_seconds,
+            login_seconds=section.login_seconds,
+            message_seconds=section.message_seconds,
+            max_commands=section.max_commands,
+            max_bad_commands=section.max_bad_commands,
             tls_context=await asyncio.to_thread(_tls_context, section),
             proxies=frozenset(section.proxies),
             may_auth_in_clear=section.allow_insecure_auth or section.is_on_loopback,
         )
         relay = Relay(self._pool, self._connector, self.metrics, self._explanations)
-        return Listener(policy, section.max_connections, self._authenticator, relay, self.metrics)
+        places = Places(
+            in_all=section.max_connections,
+            for_address=section.places_for_address,
+            here=section.max_connections,
+        )
+        addresses = self._shared.addresses[place] if self._shared is not None else None
+        return Listener(policy, places, self._authenticator, relay, self.metrics, addresses)
 
     async def stop(self, drain_seconds: float | None = None) -> None:
         """Drain for at most this time (default: as configured), then stop everything."""

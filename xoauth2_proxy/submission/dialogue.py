@@ -58,7 +58,6 @@ _MAX_LINE_BYTES = sasl.MAX_LINE_BYTES + len("AUTH OAUTHBEARER \r\n")
 _START_BYTES = 16  # kept of a line that is too long: enough to recognize its command
 _STEPS_PER_TURN = 100  # of one client before other sessions get a turn
 _PIECE_BYTES = 65_536  # of content in one step
-_MAX_BAD_COMMANDS = 10  # beyond it the peer is not an SMTP client
 _MAX_GREETING = 255  # characters kept of a client's name for itself; a domain has no more
 _MAX_AUTH_FAILURES = 5  # a connection, so that guessing passwords takes many connections
 _MAX_CHUNK_FACTOR = 4  # a BDAT chunk this many times the limit ends the session
@@ -100,6 +99,7 @@ class ClientDialogue:
         "_chunk_refusal",
         "_client",
         "_collector",
+        "_commands",
         "_content_state",
         "_current_login",
         "_data",
@@ -172,6 +172,7 @@ class ClientDialogue:
         self._mechanism = ""
         self._refusal: Reply  # what a client with a refused token hears after its last response
         self._bad_commands = 0
+        self._commands = 0  # since the last message
         self._auth_failures = 0
         self._transaction = ClientTransaction(policy.max_message_bytes, policy.max_recipients)
         self._messages = 0  # begun in this session
@@ -322,6 +323,7 @@ class ClientDialogue:
     def finish(self, reply: Reply) -> None:
         """The final reply to the message."""
         if self._resume(COMMAND):
+            self._commands = 0
             self._end_transaction()
             self._answer(reply)
 
@@ -391,6 +393,9 @@ class ClientDialogue:
         return Signal.TLS_UNASKED
 
     def _command(self, line: bytes) -> Event | None:
+        self._commands += 1
+        if self._commands > self._policy.max_commands:
+            return self.close(replies.TOO_MANY_COMMANDS)
         text = _command_text(line)
         if text is None and not self._verb and line.startswith(_TLS_START):
             return self._tls_unasked()
@@ -414,7 +419,7 @@ class ClientDialogue:
 
     def _bad_command(self, reply: Reply) -> Event | None:
         self._bad_commands += 1
-        if self._bad_commands >= _MAX_BAD_COMMANDS:
+        if self._bad_commands >= self._policy.max_bad_commands:
             return self.close(replies.TOO_MANY_BAD_COMMANDS)
         return self._answer(reply)
 

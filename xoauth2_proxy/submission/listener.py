@@ -1,31 +1,49 @@
 """Listens for mail clients, limits how many may connect, and drains their sessions.
 
 Draining: stop accepting, answer idle clients 421, let transactions finish, then close the rest.
-
-A limit for each client address has to wait for `ClientSession._greet`: behind a load balancer, the
-address is known only once the PROXY header has been read.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from xoauth2_proxy import replies
+from xoauth2_proxy.network import is_loopback
 from xoauth2_proxy.submission.acceptor import BACKLOG, Acceptor
+from xoauth2_proxy.submission.address_table import AddressTable, client_block
+from xoauth2_proxy.submission.admission import Admission, Decision, Verdict
 from xoauth2_proxy.submission.session import ClientSession
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from xoauth2_proxy.metrics import Metrics
     from xoauth2_proxy.relay import Relay
+    from xoauth2_proxy.smtp.protocol import Reply
     from xoauth2_proxy.submission.acceptor import ClientCounter
     from xoauth2_proxy.submission.authenticator import Authenticator
     from xoauth2_proxy.submission.policy import SessionPolicy
 
 _LAST_REPLIES_SECONDS = 2.0  # for clients to read their last replies
+_REFUSALS = {
+    Verdict.ADMITTED: None,
+    Verdict.LISTENER_FULL: replies.TOO_MANY_CONNECTIONS,
+    Verdict.ADDRESS_FULL: replies.TOO_MANY_FROM_ADDRESS,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """How many clients a listener has room for."""
+
+    in_all: int
+    for_address: int
+    here: int  # in this process, whose descriptors are limited
 
 
 class Listener:
@@ -34,17 +52,25 @@ class Listener:
     def __init__(
         self,
         policy: SessionPolicy,
-        max_connections: int,
+        places: Places,
         authenticator: Authenticator,
         relay: Relay,
         metrics: Metrics,
+        addresses: AddressTable | None = None,
     ) -> None:
+        """`addresses` is what workers share; None: there are no other workers."""
         self._policy = policy
-        self._max_connections = max_connections
+        self._admission: Admission[ClientSession] = Admission(
+            places.in_all,
+            places.for_address,
+            addresses or AddressTable(),
+            self._count,
+            places.here,
+        )
         self._authenticator = authenticator
         self._relay = relay
         self._metrics = metrics
-        self._sessions: set[ClientSession] = set()  # those that count
+        self._sessions: set[ClientSession] = set()  # whose connections are open
         self._running: set[ClientSession] = set()  # those that have not said their last words
         self._servers: list[asyncio.Server] = []
         self._acceptor: Acceptor | None = None
@@ -68,7 +94,9 @@ class Listener:
     def start_on(self, sockets: Sequence[socket.socket], client_counts: ClientCounter) -> None:
         """Accept clients from sockets that are already listening, shared with other processes."""
         self._client_counts = client_counts
-        self._acceptor = Acceptor(sockets, self._new_session, self._sessions.__len__, client_counts)
+        self._acceptor = Acceptor(
+            sockets, self._new_session, self._admission.__len__, client_counts
+        )
 
     def _count(self, clients: int) -> int:
         return clients if self._client_counts is None else self._client_counts.count(clients)
@@ -105,18 +133,43 @@ class Listener:
     def _new_session(self) -> ClientSession:
         return ClientSession(self._policy, self._authenticator, self._relay, self._metrics, self)
 
-    def admit(self, session: ClientSession) -> bool:
-        """Count a new session; False if there are too many or draining has begun."""
-        clients = len(self._sessions)
-        if self._is_draining or self._count(clients + 1) > self._max_connections:
-            self._count(clients)
+    def admit(self, session: ClientSession, address: str, *, is_balancer: bool) -> Reply | None:
+        """Count a new session; return the reply if there are too many, or draining has begun."""
+        if self._is_draining:
+            refusal: Reply | None = replies.SHUTTING_DOWN
+        elif is_balancer:
+            refusal = _REFUSALS[self._admission.arrive_unnamed(session)]
+        else:
+            refusal = self._decide(self._admission.arrive, session, address)
+        result = "accepted" if refusal is None else "refused"
+        self._metrics.client_connections.labels(result).inc()
+        if refusal is None:
+            self._sessions.add(session)
+            self._running.add(session)
+            self._metrics.client_sessions.inc()
+        return refusal
+
+    def identify(self, session: ClientSession, address: str) -> Reply | None:
+        """Decide once more on a load balancer's session, now that its client is known."""
+        refusal = self._decide(self._admission.identify, session, address)
+        if refusal is not None:
             self._metrics.client_connections.labels("refused").inc()
-            return False
-        self._sessions.add(session)
-        self._running.add(session)
-        self._metrics.client_connections.labels("accepted").inc()
-        self._metrics.client_sessions.inc()
-        return True
+        return refusal
+
+    def _decide(
+        self, decide: Callable[..., Decision[ClientSession]], session: ClientSession, address: str
+    ) -> Reply | None:
+        # Programs of this machine do as they like, and often for many: a tunnel, a container.
+        is_own = is_loopback(address) or self._policy.speaks_proxy(address)
+        decision = decide(session, client_block(address), time.monotonic(), is_limited=not is_own)
+        if decision.displaced is not None:
+            self._metrics.client_connections.labels("displaced").inc()
+            decision.displaced.displace()
+        return _REFUSALS[decision.verdict]
+
+    def logged_in(self, session: ClientSession) -> None:
+        """Keep the session's place for it, and know its address from now on."""
+        self._admission.log_in(session, time.monotonic())
 
     def ended(self, session: ClientSession) -> None:
         """Remove a session from the count once its connection is closed and its work is done.
@@ -127,6 +180,6 @@ class Listener:
         self._running.discard(session)
         if session in self._sessions and session.is_gone:
             self._sessions.remove(session)
-            self._count(len(self._sessions))
+            self._admission.leave(session)
             self._metrics.client_sessions.dec()
         self._has_changed.set()

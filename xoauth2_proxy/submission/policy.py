@@ -20,6 +20,10 @@ class SessionPolicy:
     max_recipients: int
     buffer_bytes: int  # content beyond this is sent upstream while it arrives
     idle_seconds: float  # how long a client may be silent
+    login_seconds: float = 120.0  # how long a client may take until it has logged in
+    message_seconds: float = 1800.0  # how long a message may take from MAIL to its end
+    max_commands: int = 2000  # since the last message
+    max_bad_commands: int = 10  # beyond it the peer is not an SMTP client
     tls_context: ssl.SSLContext | None  # None: STARTTLS is not offered
     may_auth_in_clear: bool
     # Load balancers whose PROXY header is trusted; no other peer's is.

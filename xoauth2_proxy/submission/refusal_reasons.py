@@ -41,6 +41,13 @@ REASONS: dict[Reply, Refused] = {
     replies.HEADER_TOO_LARGE: Refused.CONTENT_MALFORMED,
     replies.LOG_IN_AGAIN: Refused.LOGIN_ENDED,
     replies.TOO_MANY_CONNECTIONS: Refused.TOO_MANY_CONNECTIONS,
+    replies.TOO_MANY_FROM_ADDRESS: Refused.TOO_MANY_FOR_ADDRESS,
+    replies.DISPLACED: Refused.TOO_MANY_CONNECTIONS,
+    replies.TOO_MANY_COMMANDS: Refused.TOO_MANY_COMMANDS,
+    replies.NO_ROOM: Refused.OUT_OF_MEMORY,
+    replies.ROOM_NEEDED: Refused.OUT_OF_MEMORY,
+    replies.MESSAGE_TOO_LATE: Refused.TOO_SLOW,
+    replies.TOO_SLOW: Refused.TOO_SLOW,
     replies.IDLE_TOO_LONG: Refused.IDLE,
     replies.LOGIN_TOO_LATE: Refused.LOGIN_TOO_LATE,
 }

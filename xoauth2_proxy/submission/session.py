@@ -51,6 +51,7 @@ _log = log.logger("session")
 _HIGH_BYTES = 65_536  # reading pauses above it; one read of an event loop may exceed it
 _UNREAD_REPLY_BYTES = 32_768  # replies the client has not read; beyond it nothing is read either
 _LINGER_SECONDS = 10.0  # for the client to read the last replies
+_DISPLACED_SECONDS = 1.0  # the same, while others need the place
 _TLS_HANDSHAKE_SECONDS = 30.0
 _PROXY_HEADER_SECONDS = 5.0  # load balancers send it at once, in one packet
 
@@ -58,8 +59,19 @@ _PROXY_HEADER_SECONDS = 5.0  # load balancers send it at once, in one packet
 class SessionRegistry(Protocol):
     """Counts the sessions (`listener.Listener`)."""
 
-    def admit(self, session: ClientSession) -> bool:
-        """Count a new session; False if it may not begin."""
+    def admit(self, session: ClientSession, address: str, *, is_balancer: bool) -> Reply | None:
+        """Count a new session; return the reply that turns the client away, or None.
+
+        A load balancer's session is counted for its client's address later: `identify`.
+        """
+        ...
+
+    def identify(self, session: ClientSession, address: str) -> Reply | None:
+        """The PROXY header has named the client; return as `admit`."""
+        ...
+
+    def logged_in(self, session: ClientSession) -> None:
+        """The client has logged in."""
         ...
 
     def ended(self, session: ClientSession) -> None:
@@ -111,6 +123,7 @@ class ClientSession(SMTP):
         self._is_reading_paused = False
         self._is_writing_paused = False  # the client does not read its replies
         self._is_secure = False
+        self._is_stranger = True  # it has not logged in yet
         self._has_ended = False  # the last reply is written, and no task is left
         self._is_gone = False  # the connection is closed
 
@@ -120,9 +133,11 @@ class ClientSession(SMTP):
         """Greet the client, if the listener admits it."""
         self._set_transport(cast("asyncio.Transport", transport))
         self._client.address = str((transport.get_extra_info("peername") or ("",))[0])
-        if not self._registry.admit(self):
-            self._end(replies.TOO_MANY_CONNECTIONS)
-        elif self._policy.speaks_proxy(self._client.address):
+        is_balancer = self._policy.speaks_proxy(self._client.address)
+        refusal = self._registry.admit(self, self._client.address, is_balancer=is_balancer)
+        if refusal is not None:
+            self._end(refusal)
+        elif is_balancer:
             self._proxy_header = ProxyHeader()
             self._timer = self.loop.call_later(_PROXY_HEADER_SECONDS, self._no_proxy_header)
         else:
@@ -180,13 +195,18 @@ class ClientSession(SMTP):
         else:
             self._advance()
 
-    def cut(self) -> None:
+    def displace(self) -> None:
+        """Send 421 and close: another client needs the place."""
+        self.cut(replies.DISPLACED)
+        self.loop.call_later(_DISPLACED_SECONDS, self.abort)
+
+    def cut(self, reply: Reply = replies.SHUTTING_DOWN) -> None:
         """Send 421 and close, whatever is under way. No message under way is acknowledged."""
         if self._task is None or self._task.done():
-            self._end(replies.SHUTTING_DOWN)
+            self._end(reply)
         else:
             # The task may finish before it is cancelled, and the dialogue may start another.
-            self._task.add_done_callback(lambda _: self.cut())
+            self._task.add_done_callback(lambda _: self.cut(reply))
             # Let the task start first: a message whose task never ran would not be recorded.
             self.loop.call_soon(self._task.cancel)
 
@@ -209,7 +229,7 @@ class ClientSession(SMTP):
     def _greet(self) -> None:
         self._dialogue.greet()
         self._waiting_since = self._greeted_at = self.loop.time()
-        self._timer = self.loop.call_later(self._policy.idle_seconds, self._check_idle)
+        self._look_at_the_clock()
         self._advance()
 
     def _advance(self) -> None:
@@ -221,6 +241,9 @@ class ClientSession(SMTP):
                 if not self._handle(event):
                     return
             self._write()
+            if self._is_stranger and self._dialogue.is_logged_in:
+                self._is_stranger = False
+                self._registry.logged_in(self)
             if self._is_reading_paused:
                 self._resume_reading()
         except Exception:
@@ -388,22 +411,23 @@ class ClientSession(SMTP):
 
     # Time.
 
-    def _check_idle(self) -> None:
-        """Close the session if the client was silent too long, or has not logged in for as long.
+    def _look_at_the_clock(self) -> None:
+        """Close the session if the client was silent too long, or has not logged in in time.
 
         Without the second limit, strangers who send an octet now and then would fill the listener.
         The timer is set again when it fires, not at each command.
         """
-        now = self.loop.time()
+        now, policy = self.loop.time(), self._policy
         if self._is_busy:
             self._waiting_since = now
-        is_stranger = not (self._dialogue.is_logged_in or self._is_busy)
-        began = self._greeted_at if is_stranger else self._waiting_since
-        remaining = began + self._policy.idle_seconds - now
-        if remaining > 0:
-            self._timer = self.loop.call_later(remaining, self._check_idle)
+        due, reply = self._waiting_since + policy.idle_seconds, replies.IDLE_TOO_LONG
+        if not (self._dialogue.is_logged_in or self._is_busy):
+            due = min(due, self._greeted_at + policy.login_seconds)
+            reply = replies.LOGIN_TOO_LATE
+        if due > now:
+            self._timer = self.loop.call_at(due, self._look_at_the_clock)
         else:
-            self._end(replies.LOGIN_TOO_LATE if is_stranger else replies.IDLE_TOO_LONG)
+            self._end(reply)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
@@ -424,6 +448,10 @@ class ClientSession(SMTP):
             self._client.address = str(header.src_addr)
         self._proxy_header = None
         self._stop_timer()
+        refusal = self._registry.identify(self, self._client.address)
+        if refusal is not None:
+            self._end(refusal)
+            return
         self._dialogue.feed(reader.rest)
         self._greet()
 

@@ -17,6 +17,7 @@ from xoauth2_proxy import log, metrics
 from xoauth2_proxy.service import runner
 from xoauth2_proxy.service.app import App, WorkerResources
 from xoauth2_proxy.service.listening import ListeningSockets
+from xoauth2_proxy.submission.address_table import AddressTable
 from xoauth2_proxy.upstream.worker_slots import WorkerSlots
 from xoauth2_proxy.workers import run_directory
 from xoauth2_proxy.workers.channel import CONFIG, HELD_BACK, Channel, receive_setup
@@ -79,7 +80,11 @@ def _build(setup: Setup, slots: WorkerSlots) -> App:
     )
     file = run_directory.client_counts(setup.directory)
     counts = run_directory.ClientCounts(file, len(setup.sockets)).for_worker(setup.number)
-    shared = WorkerResources(sockets, slots, counts, setup.sandbox)
+    addresses = [
+        AddressTable(run_directory.shared_memory(one), setup.number)
+        for one in run_directory.client_addresses(setup.directory, len(setup.sockets))
+    ]
+    shared = WorkerResources(sockets, slots, counts, addresses, setup.sandbox)
     return App(setup.run.config, setup.run.components(), shared=shared)
 
 

@@ -29,6 +29,7 @@ from xoauth2_proxy.service.app import (
     with_sandbox,
 )
 from xoauth2_proxy.service.listening import Addresses, ListeningSockets
+from xoauth2_proxy.submission.address_table import AddressTable, new_key, table_bytes
 from xoauth2_proxy.upstream.connector import Connector
 from xoauth2_proxy.workers import run_directory
 from xoauth2_proxy.workers.channel import Setup
@@ -36,6 +37,7 @@ from xoauth2_proxy.workers.worker import SupervisionTiming, Worker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from xoauth2_proxy.config import Config
     from xoauth2_proxy.service.app import EmbeddedSandbox
@@ -75,6 +77,7 @@ class Parent:
         self._supervision: list[asyncio.Task[None]] = []  # one task for each worker
         self._directory: run_directory.RunDirectory | None = None
         self._client_counts: run_directory.ClientCounts | None = None
+        self._client_addresses: list[memoryview] = []  # a table for each listener
         self._merged_metrics: MergedMetrics | None = None  # of all processes
         self._own_metrics = Metrics()
         self._tokens = TokenSource(
@@ -105,6 +108,10 @@ class Parent:
         self._client_counts = run_directory.ClientCounts.create(
             run_directory.client_counts(directory), self._worker_count, len(config.listeners)
         )
+        self._client_addresses = [
+            _create_table(one, self._worker_count)
+            for one in run_directory.client_addresses(directory, len(config.listeners))
+        ]
         self._merged_metrics = MergedMetrics(
             run_directory.figures(directory), self._worker_pids, self._own_metrics
         )
@@ -252,6 +259,8 @@ class Parent:
             assert self._merged_metrics is not None  # noqa: S101 - the same
             for counts in self._client_counts.for_worker(worker.number):
                 counts.count(0)
+            for memory in self._client_addresses:
+                AddressTable(memory, worker.number).forget_counts()
             self._merged_metrics.drop_gauges(worker.number)
         running = sum(worker.is_ready for worker in self.workers)
         restarts = sum(worker.restarts for worker in self.workers)
@@ -262,3 +271,11 @@ class Parent:
 def _supervision_ended(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and (error := task.exception()) is not None:
         _log.critical("%s is no longer restarted", task.get_name(), exc_info=error)
+
+
+def _create_table(file: Path, workers: int) -> memoryview:
+    """Create the table of clients' addresses for these workers. Raises `OSError`."""
+    with file.open("wb") as created:
+        created.write(new_key())
+        created.truncate(table_bytes(workers))
+    return run_directory.shared_memory(file)

@@ -35,6 +35,17 @@ def client_counts(directory: Path) -> Path:
     return directory / "client_counts"
 
 
+def client_addresses(directory: Path, listeners: int) -> list[Path]:
+    """Return the files that count this run's clients by their address, one for each listener."""
+    return [directory / f"client_addresses.{number}" for number in range(listeners)]
+
+
+def shared_memory(file: Path) -> memoryview:
+    """Return a file's content as memory that processes share. Raises `OSError`."""
+    with file.open("r+b") as opened:
+        return memoryview(mmap.mmap(opened.fileno(), 0))
+
+
 class RunDirectory:
     """The directory of one run of the proxy, removed at its end."""
 
@@ -67,8 +78,7 @@ class ClientCounts:
 
     def __init__(self, file: Path, listeners: int) -> None:
         """Map a file that `create` has made. Raises `OSError`."""
-        with file.open("r+b") as opened:
-            cells = memoryview(mmap.mmap(opened.fileno(), 0)).cast("i")
+        cells = shared_memory(file).cast("i")
         workers = len(cells) // listeners
         self._by_listener = [
             cells[first : first + workers] for first in range(0, len(cells), workers)
