@@ -15,6 +15,7 @@ from xoauth2_proxy.smtp.content import (
     DataReader,
     Refusal,
 )
+from xoauth2_proxy.smtp.line_ends import MAX_CRS
 
 
 class ContentTarget:
@@ -57,11 +58,10 @@ class ContentTarget:
         assert (rest is None) == (expected_end is None), "the end was missed"
         if expected_end is not None:
             content = octets[:expected_end]
-            self._check_verdict(collector, content, max_bytes)
+            self._check_verdict(collector, content, max_bytes, is_stuffed=True)
             if collector.refusal() is None:
-                self._check_framing(
-                    collector.content(is_stuffed=True), reference.unstuffed(content)
-                )
+                content = reference.repaired(content, is_stuffed=True)
+                self._check_framing(collector.content(), reference.unstuffed(content))
         return expected_end
 
     def _check_chunks(self, pieces: list[bytes], octets: bytes, max_bytes: int) -> Refusal | None:
@@ -69,25 +69,35 @@ class ContentTarget:
         for piece in pieces:
             collector.add(piece)
             assert collector.held_bytes <= max_bytes
-        self._check_verdict(collector, octets, max_bytes)
+        self._check_verdict(collector, octets, max_bytes, is_stuffed=False)
         if collector.refusal() is None:
+            content = reference.ended(reference.repaired(octets, is_stuffed=False))
+            self._check_framing(collector.content(), content)
+        if not reference.has_bare_line_ends(octets):
             content = reference.ended(octets)
-            self._check_framing(collector.content(is_stuffed=False), content)
             assert _framed(pieces, is_stuffed=False) == reference.stuffed(content) + b".\r\n"
             if reference.stuffed(reference.unstuffed(content)) == content:
                 assert _framed(pieces, is_stuffed=True) == content + b".\r\n"
         return collector.refusal()
 
     @staticmethod
-    def _check_verdict(collector: Collector, content: bytes, max_bytes: int) -> None:
+    def _check_verdict(
+        collector: Collector, content: bytes, max_bytes: int, *, is_stuffed: bool
+    ) -> None:
         assert collector.size_bytes == len(content)
+        repaired = reference.repaired(content, is_stuffed=is_stuffed)
+        refusal = collector.refusal()
         if len(content) > max_bytes:
-            assert collector.refusal() is Refusal.TOO_LARGE
-        elif reference.has_bare_line_ends(content):
-            assert collector.refusal() is Refusal.BARE_LINE_ENDS
+            assert refusal is Refusal.TOO_LARGE
+        elif b"\0" in content:
+            assert refusal in (Refusal.NUL, Refusal.TOO_LARGE, Refusal.BARE_LINE_ENDS)
+        elif b"\r" * MAX_CRS in content:
+            assert refusal in (Refusal.BARE_LINE_ENDS, Refusal.TOO_LARGE)
+        elif len(repaired) > max_bytes:
+            assert refusal is Refusal.TOO_LARGE
         else:
-            assert collector.refusal() is None
-            assert collector.held_bytes == len(content)
+            assert refusal is None
+            assert collector.held_bytes == len(repaired)
 
     @staticmethod
     def _check_framing(content: Content, verbatim: bytes) -> None:

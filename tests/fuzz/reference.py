@@ -5,6 +5,7 @@ RFC 5321 §2.3.8, §4.1.1.4, §4.2, §4.5.2; RFC 3030 §2.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 CR, LF, DOT = 13, 10, 46
@@ -44,6 +45,19 @@ def stuffed(octets: bytes) -> bytes:
 def ended(octets: bytes) -> bytes:
     """Return content whose last line is ended."""
     return octets if octets.endswith(b"\r\n") or not octets else octets + b"\r\n"
+
+
+def repaired(octets: bytes, *, is_stuffed: bool) -> bytes:
+    """Return what content becomes whose line ends are repaired, in the form in which it came."""
+    before, result = b"\r\n", b""
+    for line, end in re.findall(rb"((?:[^\r\n]|\r+(?![\r\n]|\Z))*)(\r*\n|\r*\Z)", octets):
+        text = line.replace(b"\r", b" ")
+        is_unstuffed = before != b"\r\n" and re.match(rb"\.(?!\.)", text)
+        if is_stuffed and (is_unstuffed or (text == b"." and end != b"\r\n")):
+            text = b"." + text
+        before = end
+        result += text + (b"\r\n" if end else b"")
+    return result
 
 
 @dataclass(frozen=True)
@@ -95,8 +109,16 @@ def is_well_formed(octets: bytes) -> bool:
 
 
 def path_in(argument: bytes) -> bytes:
-    """Return what stands between the angle brackets, without a source route."""
-    rest = argument[argument.index(b"<") + 1 :]
+    """Return what stands between the angle brackets, without a source route.
+
+    Without brackets, it is what stands behind the colon, up to white space.
+    """
+    rest = argument.partition(b":")[2].lstrip()
+    if not rest.startswith(b"<"):
+        local = re.match(rb'"(?:[^"\\]|\\.)*"', rest)
+        at = local.end() if local else 0
+        return rest[:at] + re.split(rb"\s", rest[at:])[0]
+    rest = rest[1:]
     if rest.startswith(b"@"):
         rest = rest.partition(b":")[2]
     quoted = 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 import ssl
 import zlib
 from dataclasses import dataclass, field, replace
@@ -27,6 +28,7 @@ from xoauth2_proxy.errors import CredentialsRejected, TokenEndpointUnavailable
 from xoauth2_proxy.metrics import Metrics
 from xoauth2_proxy.relay import Relay
 from xoauth2_proxy.smtp.content import Collector
+from xoauth2_proxy.smtp.line_ends import MAX_CRS
 from xoauth2_proxy.smtp.protocol import ReplyParser
 from xoauth2_proxy.smtp.sasl import Credentials, PasswordLogin
 from xoauth2_proxy.submission import session as session_module
@@ -129,6 +131,7 @@ class Conversation:
     provider: Provider
     let_in: int
     faults: list[str] = field(default_factory=list)
+    is_strict: bool = False
 
 
 class SessionTarget:
@@ -136,8 +139,11 @@ class SessionTarget:
 
     max_bytes = MAX_INPUT_BYTES
 
-    def __init__(self, *, is_logged_in: bool = False, verifies: bool = False) -> None:
+    def __init__(
+        self, *, is_logged_in: bool = False, verifies: bool = False, is_strict: bool = False
+    ) -> None:
         self._prefix = LOG_IN if is_logged_in else b""
+        self._is_strict = is_strict
         self._account = replace(mailbox(), verifies=verifies)
         self._harness = Harness()
         self._metrics = Metrics()
@@ -160,7 +166,9 @@ class SessionTarget:
             patch.setattr(transaction, "Collector", Watched)
             patch.setattr(session_module, "_HIGH_BYTES", _INLET_BYTES)
             spoken = self._harness.run(self._converse(given, provider))
-        conversation = Conversation(whole, *spoken[:1], provider, spoken[1], spoken[2])
+        conversation = Conversation(
+            whole, *spoken[:1], provider, spoken[1], spoken[2], self._is_strict
+        )
         conversation.faults += self._harness.complaints() + provider.all_faults()
         assert not conversation.faults, conversation.faults
         return judge(conversation)
@@ -179,6 +187,7 @@ class SessionTarget:
             idle_seconds=300.0,
             tls_context=self._tls,
             may_auth_in_clear=True,
+            strict=self._is_strict,
         )
         relay = Relay(pool, provider, self._metrics)  # type: ignore[arg-type]
         session = ClientSession(policy, gate, relay, self._metrics, door)  # type: ignore[arg-type]
@@ -283,6 +292,7 @@ class _Walk:
 
     def __init__(self, conversation: Conversation) -> None:
         self.octets = conversation.heard
+        self._is_strict = conversation.is_strict
         self._has_dsn = "DSN" in conversation.provider.extensions
         self.replies = _Replies(conversation.said)
         self.acknowledged: list[Kept] = []
@@ -324,9 +334,10 @@ class _Walk:
         return code
 
     def _command(self, line: bytes) -> None:
-        verb, _, argument = line.removesuffix(b"\r\n").partition(b" ")
+        octets = line.removesuffix(b"\r\n") if self._is_strict else line.rstrip(b"\r\n")
+        verb, argument = re.fullmatch(rb"([^ \t]*)[ \t]?(.*)", octets, re.DOTALL).groups()  # type: ignore[union-attr]
         verb, argument = verb.upper(), argument.decode(errors="replace").strip().encode()
-        if not _is_line_of_smtp(line):
+        if not _is_line_of_smtp(line, is_strict=self._is_strict):
             code = self._code(line)
             assert code in {500, 421}, f"{code} to {line!r}"
             # The chunk behind a broken BDAT would be read as commands.
@@ -398,7 +409,7 @@ class _Walk:
             self.has_ended = True
             return
         content, self.octets = self.octets[:end], self.octets[end + 3 :]
-        self._final(content, reference.unstuffed(content))
+        self._final(content, is_stuffed=True)
 
     def _bdat(self, line: bytes, argument: bytes) -> None:
         size, is_last = _chunk(argument)
@@ -414,7 +425,7 @@ class _Walk:
             self._chunks = (self._chunks or b"") + chunk
         if is_last and self._recipients and not self._is_void:
             content = self._chunks or b""
-            self._final(content, reference.ended(content))
+            self._final(content, is_stuffed=False)
             return
         code = self._code(line)
         if code == 250:
@@ -425,13 +436,22 @@ class _Walk:
             assert code in {552, 503, 530, 554} or self.has_ended, f"{code} to {line!r}"
             self._is_void = self._sender is not None
 
-    def _final(self, sent: bytes, content: bytes) -> None:
+    def _final(self, sent: bytes, *, is_stuffed: bool) -> None:
         assert self._sender is not None
         code = self._code(b"the message")
+        content = reference.repaired(sent, is_stuffed=is_stuffed)
+        size_bytes = len(content)
+        content = reference.unstuffed(content) if is_stuffed else reference.ended(content)
         if len(sent) > MAX_MESSAGE_BYTES:
             assert code == 552, f"{code} to {len(sent)} octets"
-        elif reference.has_bare_line_ends(sent):
-            assert code == 550, f"{code} to bare line ends"
+        elif self._is_strict and reference.has_bare_line_ends(sent):
+            assert code in {550, 521}, f"{code} to bare line ends"
+            self.has_ended = self.has_ended or code == 521
+            assert code == 550 or self.octets
+        elif b"\0" in sent or b"\r" * MAX_CRS in sent:
+            assert code in {550, 552}, f"{code} to NUL or many CRs"
+        elif size_bytes > MAX_MESSAGE_BYTES:
+            assert code == 552, f"{code} to {size_bytes} octets"
         elif self._wants_dsn and not self._has_dsn and code == 555:
             pass
         elif self._sender.startswith(b"refuse"):
@@ -452,18 +472,22 @@ class _Walk:
         self._is_void = self._wants_dsn = False
 
 
-def _is_line_of_smtp(line: bytes) -> bool:
+def _is_line_of_smtp(line: bytes, *, is_strict: bool) -> bool:
+    octets = line[:-2] if is_strict else line.rstrip(b"\r\n")
     try:
-        line.decode()
+        octets.decode()
     except UnicodeDecodeError:
-        return False
-    has_controls = any(octet < 32 or octet == 127 for octet in line[:-2])
-    is_auth = line[:5].upper() == b"AUTH " or line[:6].upper() == b"AUTH\r\n"
-    return line.endswith(b"\r\n") and not has_controls and (is_auth or len(line) <= 2048)
+        if is_strict or not re.match(rb"(?i:HELO|EHLO)[ \t]", octets):
+            return False
+    allowed = b"" if is_strict else b"\t"
+    has_controls = any((octet < 32 or octet == 127) and octet not in allowed for octet in octets)
+    is_auth = line[:4].upper() == b"AUTH" and line[4:5] in b" \t\r\n"
+    is_ended = line.endswith(b"\r\n") or not is_strict
+    return is_ended and not has_controls and (is_auth or len(line) <= 2048)
 
 
 def _chunk(argument: bytes) -> tuple[int | None, bool]:
-    words = argument.split(b" ")
+    words = re.split(rb"[ \t]+", argument)
     words = [word for word in words if word]
     if not words or len(words) > 2 or len(words[0]) > 12:
         return None, False

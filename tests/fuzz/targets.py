@@ -47,6 +47,7 @@ TARGETS: dict[str, Callable[[], Target]] = {
     "session": SessionTarget,
     "transaction": lambda: SessionTarget(is_logged_in=True),
     "verified": lambda: SessionTarget(is_logged_in=True, verifies=True),
+    "strict": lambda: SessionTarget(is_logged_in=True, is_strict=True),
     "content": ContentTarget,
     "upstream": UpstreamTarget,
     "replies": RepliesTarget,
@@ -64,6 +65,7 @@ _SEEDS = {
     "client-verified": "transaction",
     "provider": "upstream",
     "verified": "transaction",
+    "strict": "transaction",
 }
 _WORDS = {
     "client": "session",
@@ -72,6 +74,7 @@ _WORDS = {
     "provider": "upstream",
     "transaction": "session",
     "verified": "session",
+    "strict": "session",
 }
 _ESCAPE = re.compile(rb"\\x([0-9a-f]{2})")
 

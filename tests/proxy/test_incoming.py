@@ -73,7 +73,7 @@ OK, SEQUENCE = [replies.SENDER_OK, replies.RECIPIENT_OK], replies.BAD_SEQUENCE
         ([MAIL, RCPT, "BDAT", MAIL], [*OK, None, SEQUENCE]),
         ([MAIL, "BDAT", RCPT, "BDAT"],
          [replies.SENDER_OK, SEQUENCE, SEQUENCE, SEQUENCE]),
-        (["MAIL FROM:x", MAIL], [replies.SENDER_MALFORMED, replies.SENDER_OK]),
+        (["MAIL FROM:<x", MAIL], [replies.SENDER_MALFORMED, replies.SENDER_OK]),
     ],
 )  # fmt: skip
 def test_order_of_commands(commands: list[str], expected: list[Reply | None]) -> None:
@@ -101,6 +101,9 @@ def test_data_does_not_rescue_a_transaction_whose_chunk_was_refused() -> None:
         ("FROM:<a@b> BODY=7BIT AUTH=<>", Envelope("a@b")),
         ("FROM:<a@b> AUTH=e+3Dmc2@example.com", Envelope("a@b")),
         ("FROM:<é@b> SMTPUTF8", Envelope("é@b", smtputf8=True)),
+        ("FROM: a@b", Envelope("a@b")),
+        ("FROM: a@b SIZE=1000\tBODY=8BITMIME", Envelope("a@b", size_bytes=1000, body_8bit=True)),
+        ("FROM:\t<a@b>\tSIZE=1000", Envelope("a@b", size_bytes=1000)),
     ],
 )
 def test_mail_sets_the_envelope(argument: str, envelope: Envelope) -> None:
@@ -113,9 +116,12 @@ def test_mail_sets_the_envelope(argument: str, envelope: Envelope) -> None:
     ("argument", "refusal"),
     [
         ("", replies.SENDER_MALFORMED),
-        ("FROM:a@b", replies.SENDER_MALFORMED),
+        ("FROM:", replies.SENDER_MALFORMED),
+        ("FROM: SIZE=1", replies.SENDER_MALFORMED),
+        ("FROM:a b@c", replies.ARGUMENT_MALFORMED),
+        ("FROM:A <a@b>", replies.ARGUMENT_MALFORMED),
         ("TO:<a@b>", replies.SENDER_MALFORMED),
-        ("FROM:<é@b>", replies.SENDER_MALFORMED),
+        ("FROM:<é@b>", replies.NEEDS_SMTPUTF8),
         ("FROM:<a@b> SIZE=1 SIZE=1", replies.ARGUMENT_MALFORMED),
         ("FROM:<a@b> SIZE", replies.ARGUMENT_MALFORMED),
         ("FROM:<a@b> SIZE=-1", replies.ARGUMENT_MALFORMED),
@@ -153,8 +159,8 @@ def test_recipients_are_kept_in_order_as_written() -> None:
     [
         ("", replies.RECIPIENT_MALFORMED),
         ("TO:<>", replies.RECIPIENT_MALFORMED),
-        ("TO:b@c", replies.RECIPIENT_MALFORMED),
-        ("TO:<é@b>", replies.RECIPIENT_MALFORMED),
+        ("TO:b@c>", replies.RECIPIENT_MALFORMED),
+        ("TO:<é@b>", replies.NEEDS_SMTPUTF8),
         ("TO:<b@c> RRVS=2014-04-03T23:01:00Z", replies.PARAMETER_UNKNOWN),
         ("TO:<b@c> NOTIFY=NEVER,DELAY", replies.ARGUMENT_MALFORMED),
         ("TO:<b@c> NOTIFY", replies.ARGUMENT_MALFORMED),
@@ -167,6 +173,13 @@ def test_rcpt_refused_adds_nobody(argument: str, refusal: Reply) -> None:
     incoming = begun()
     assert incoming.rcpt(argument) == refusal
     assert incoming.envelope.forward_paths == []
+
+
+def test_a_strict_transaction_takes_no_path_without_brackets() -> None:
+    incoming = ClientTransaction(MAX_BYTES, MAX_RECIPIENTS, is_strict=True)
+    assert incoming.mail("FROM:a@b") == replies.SENDER_MALFORMED
+    assert incoming.mail("FROM: <a@b>") == replies.SENDER_OK
+    assert incoming.rcpt("TO: b@c") == replies.RECIPIENT_MALFORMED
 
 
 def test_non_ascii_recipients_need_smtputf8() -> None:

@@ -122,9 +122,7 @@ def test_almost_right_octets_end_in_credentials_or_malformed(
         exchange.send(response)
 
 
-@pytest.mark.parametrize(
-    "response", [b"", b"a", b"a\0b", b"a\0b\0c\0d", b"\0\xff\0p", b"\0a\0\xff"]
-)
+@pytest.mark.parametrize("response", [b"", b"a", b"a\0b", b"a\0b\0c\0d", b"\xff\0a\0p"])
 def test_malformed_plain(response: bytes) -> None:
     assert refuses("PLAIN", response)
 

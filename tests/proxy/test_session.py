@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.relay import MAILBOX
-from tests.support.smtp_client import message
+from tests.support.smtp_client import encoded, message
 from tests.support.waiting import PATIENCE_SECONDS
 from xoauth2_proxy import replies
 
@@ -66,8 +66,6 @@ async def test_greeting_and_extensions(relay: Relay) -> None:
         ("EXPN list", replies.COMMAND_NOT_IMPLEMENTED),
         ("RSET", replies.RESET),
         ("RSET now", replies.ARGUMENT_MALFORMED),
-        ("EHLO", replies.ARGUMENT_MALFORMED),
-        ("HELO", replies.ARGUMENT_MALFORMED),
         ("STARTTLS", replies.TLS_NOT_AVAILABLE),
         ("BURL x", replies.COMMAND_UNKNOWN),
         ("", replies.COMMAND_UNKNOWN),
@@ -80,7 +78,10 @@ async def test_greeting_and_extensions(relay: Relay) -> None:
         (b"NOOP \xff", replies.COMMAND_MALFORMED),
         (b"NOOP \0", replies.COMMAND_MALFORMED),
         (b"NOOP a\rb", replies.COMMAND_MALFORMED),
-        (b"NOOP\t", replies.COMMAND_MALFORMED),
+        (b"NOOP\t", replies.OK),
+        (b"VRFY\tsomeone", replies.CANNOT_VERIFY),
+        (b"NOOP \t\x0b", replies.COMMAND_MALFORMED),
+        (b"\tNOOP", replies.COMMAND_UNKNOWN),
     ],
 )
 async def test_before_a_greeting(relay: Relay, line: str | bytes, answer: Reply) -> None:
@@ -89,11 +90,38 @@ async def test_before_a_greeting(relay: Relay, line: str | bytes, answer: Reply)
         assert await client.command("NOOP") == replies.OK
 
 
-async def test_a_command_ended_by_a_bare_lf_is_refused(relay: Relay) -> None:
+@pytest.mark.parametrize(
+    ("octets", "answer"),
+    [
+        (b"NOOP\n", replies.COMMAND_MALFORMED),
+        (b"NOOP\r\r\n", replies.COMMAND_MALFORMED),
+        (b"VRFY\ta\r\n", replies.COMMAND_MALFORMED),
+        (b"EHLO\r\n", replies.ARGUMENT_MALFORMED),
+        (b"HELO \r\n", replies.ARGUMENT_MALFORMED),
+        (b"HELO \xfc.example\r\n", replies.COMMAND_MALFORMED),
+    ],
+)
+async def test_a_strict_listener_refuses_what_is_against_the_rfc(
+    start_relay: StartRelay, octets: bytes, answer: Reply
+) -> None:
+    relay = await start_relay(SMALL | {"listener": {"strict": True}})
     async with await relay.connect() as client:
-        client.write(b"NOOP\n")
-        assert await client.reply() == replies.COMMAND_MALFORMED
+        client.write(octets)
+        assert await client.reply() == answer
         assert await client.command("NOOP") == replies.OK
+
+
+async def test_a_strict_listener_refuses_a_path_without_brackets_and_a_response_ended_by_lf(
+    start_relay: StartRelay,
+) -> None:
+    relay = await start_relay(SMALL | {"listener": {"strict": True}})
+    async with await relay.connect() as client:
+        await client.ehlo()
+        assert (await client.command("AUTH LOGIN")).code == 334
+        client.write(encoded(MAILBOX).encode() + b"\n")
+        assert await client.reply() == replies.COMMAND_MALFORMED
+        assert await client.auth_plain(MAILBOX, "secret") == replies.AUTHENTICATED
+        assert await client.command("MAIL FROM: a@b.example") == replies.SENDER_MALFORMED
 
 
 async def test_quit_says_goodbye_and_closes(relay: Relay) -> None:

@@ -65,7 +65,7 @@ async def test_the_envelope_is_forgotten_and_the_login_kept(relay: Relay, greeti
         ("MAIL FROM:<a@b> SIZE=x", replies.ARGUMENT_MALFORMED),
         ("MAIL FROM:<a@b> MT-PRIORITY=1", replies.PARAMETER_UNKNOWN),
         ("MAIL FROM:<a@b@c>", replies.SENDER_MALFORMED),
-        ("MAIL FROM:<é@b>", replies.SENDER_MALFORMED),
+        ("MAIL FROM:<é@b>", replies.NEEDS_SMTPUTF8),
         ("MAIL FROM:<a@b> SIZE=65536 BODY=8BITMIME AUTH=<>", replies.SENDER_OK),
         ("MAIL FROM:<é@b> SMTPUTF8", replies.SENDER_OK),
         ("MAIL FROM:<>", replies.SENDER_OK),
@@ -97,13 +97,72 @@ async def test_content_over_the_limit_is_read_to_its_end_and_refused(
     assert relay.sandbox.received.total == 1
 
 
-@pytest.mark.parametrize("content", [b"a\nb\r\n", b"a\rb\r\n", b"\r\n.\n\r\n", b"a\r\r\n"])
-async def test_content_with_bare_line_ends_goes_nowhere(relay: Relay, content: bytes) -> None:
+BARE = [b"a\nb\r\n", b"a\rb\r\n", b"\r\n.\n\r\n", b"a\r\r\n"]
+STRICT: dict[str, object] = SMALL | {"listener": {"strict": True}}
+
+
+@pytest.mark.parametrize("content", BARE)
+async def test_content_with_bare_line_ends_goes_nowhere_on_a_strict_listener(
+    start_relay: StartRelay, content: bytes
+) -> None:
+    relay = await start_relay(STRICT)
     async with await relay.log_in() as client:
         assert await client.send(content) == replies.BARE_LINE_ENDS
         await client.envelope("to@example.net")
         client.write(b"BDAT %d LAST\r\n" % len(content) + content)
         assert await client.reply() == replies.BARE_LINE_ENDS
+        assert (await client.send(message())).is_positive
+    assert [one.content for one in relay.sandbox.received] == [message()]
+
+
+@pytest.mark.parametrize("content", BARE)
+@pytest.mark.parametrize("verb", ["DATA", "BDAT"])
+async def test_octets_behind_content_refused_for_its_line_ends_close_the_session(
+    start_relay: StartRelay, content: bytes, verb: str
+) -> None:
+    relay = await start_relay(STRICT)
+    async with await relay.log_in() as client:
+        await client.envelope("to@example.net")
+        if verb == "DATA":
+            assert (await client.command("DATA")).code == 354
+            client.write(content + b".\r\nNOOP\r\n")
+        else:
+            client.write(b"BDAT %d LAST\r\n" % len(content) + content + b"NOOP\r\n")
+        assert await client.reply() == replies.BARE_LINE_ENDS_AND_MORE
+        assert await client.closed()
+    assert relay.sandbox.received.total == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "arrives"),
+    [
+        (b"a\nb\r\n", b"a\r\nb\r\n"),
+        (b"a\rb\r\n", b"a b\r\n"),
+        (b"\r\n.\n\r\n", b"\r\n.\r\n\r\n"),
+        (b"a\r\r\n", b"a\r\n"),
+    ],
+)
+async def test_content_with_bare_line_ends_arrives_with_crlf(
+    relay: Relay, content: bytes, arrives: bytes
+) -> None:
+    async with await relay.log_in() as client:
+        assert (await client.send(content)).is_positive
+        await client.envelope("to@example.net")
+        client.write(b"BDAT %d LAST\r\n" % len(content) + content)
+        assert (await client.reply()).is_positive
+    assert [one.content for one in relay.sandbox.received] == [arrives, arrives]
+
+
+@pytest.mark.parametrize("octets", [b"a\0b\r\n", b"\0", b"a\r\n" * 3000 + b"\0\r\n"])
+@pytest.mark.parametrize("verb", ["DATA", "BDAT"])
+async def test_nul_is_refused(relay: Relay, verb: str, octets: bytes) -> None:
+    async with await relay.log_in() as client:
+        await client.envelope("to@example.net")
+        if verb == "DATA":
+            assert await client.data(octets + b"\r\n") == replies.NUL_IN_CONTENT
+        else:
+            client.write(b"BDAT %d LAST\r\n" % len(octets) + octets)
+            assert await client.reply() == replies.NUL_IN_CONTENT
         assert (await client.send(message())).is_positive
     assert [one.content for one in relay.sandbox.received] == [message()]
 
@@ -243,14 +302,17 @@ async def test_half_a_message_goes_nowhere(relay: Relay, end: bytes) -> None:
 
 
 @pytest.mark.parametrize("verb", ["DATA", "BDAT"])
-@pytest.mark.parametrize("fault", ["too large", "bare LF"])
+@pytest.mark.parametrize("fault", ["too large", "bare LF", "NUL"])
 async def test_content_refused_here_is_counted_and_logged(
     start_relay: StartRelay, verb: str, fault: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, LOGGER_NAME)
-    relay = await start_relay(SMALL)
-    content = b"x" * LIMIT + b"\r\n" if fault == "too large" else b"bare\nline feed\r\n"
-    answer = replies.TOO_LARGE if fault == "too large" else replies.BARE_LINE_ENDS
+    relay = await start_relay(STRICT)
+    content, answer = {
+        "too large": (b"x" * LIMIT + b"\r\n", replies.TOO_LARGE),
+        "bare LF": (b"bare\nline feed\r\n", replies.BARE_LINE_ENDS),
+        "NUL": (b"nul\0here\r\n", replies.NUL_IN_CONTENT),
+    }[fault]
     async with await relay.log_in() as client:
         await client.envelope("one@example.net", "two@example.net")
         if verb == "DATA":

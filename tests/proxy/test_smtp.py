@@ -208,6 +208,13 @@ def test_str_is_for_the_log() -> None:
         ("FROM:<a@[IPv6:::1]>", "a@[IPv6:::1]", ""),
         ("FROM:<a+b=c/d@b.example>", "a+b=c/d@b.example", ""),
         ("FROM:<grüße@例え.example> SMTPUTF8", "grüße@例え.example", "SMTPUTF8"),
+        ("FROM:a@b", "a@b", ""),
+        ("FROM: a@b.example SIZE=1\tBODY=7BIT", "a@b.example", "SIZE=1\tBODY=7BIT"),
+        ("FROM:\ta@b.example", "a@b.example", ""),
+        ("FROM:a=b@c.example", "a=b@c.example", ""),
+        ('FROM:"a b"@c.example SIZE=1', '"a b"@c.example', "SIZE=1"),
+        ("FROM:root", "root", ""),
+        ("FROM : <a@b.example>", "a@b.example", ""),
     ],
 )
 def test_path_and_what_follows(argument: str, mailbox: str, rest: str) -> None:
@@ -222,7 +229,11 @@ def test_path_and_what_follows(argument: str, mailbox: str, rest: str) -> None:
         "TO:<a@b>",
         "FROM",
         "FROM:",
-        "FROM:a@b",
+        "FROM: SIZE=1",
+        "FROM:SIZE=1 BODY=7BIT",
+        "FROM:a@b,c@d",
+        "FROM:@route:a@b",
+        "FROM a@b",
         "FROM:<a@b",
         "FROM:a@b>",
         "FROM:<a@b>SIZE=1",
@@ -248,8 +259,16 @@ def test_malformed_paths_are_refused(argument: str) -> None:
         parse_path(argument, "FROM:")
 
 
+@pytest.mark.parametrize("argument", ["FROM:a@b", "FROM: root SIZE=1"])
+def test_brackets_may_be_required(argument: str) -> None:
+    with pytest.raises(BadPath):
+        parse_path(argument, "FROM:", needs_brackets=True)
+
+
 @pytest.mark.parametrize("control", [chr(code) for code in (*range(32), 127)])
-@pytest.mark.parametrize("template", ["<a%sb@c>", '<"a%sb"@c>', "<a@b%sc>", "<a@[1%s2]>"])
+@pytest.mark.parametrize(
+    "template", ["<a%sb@c>", '<"a%sb"@c>', "<a@b%sc>", "<a@[1%s2]>", '"a%sb"@c']
+)
 def test_no_control_gets_into_a_path(control: str, template: str) -> None:
     with pytest.raises(BadPath):
         parse_path("TO:" + template % control, "TO:")

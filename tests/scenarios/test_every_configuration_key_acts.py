@@ -477,6 +477,14 @@ async def is_done(relay: Relay) -> bool:
     return come == 1 and await relay.metric("xoauth2_proxy_client_sessions") == 0
 
 
+@shows("listener.strict")
+async def test_a_strict_listener_refuses_bare_line_ends(start_relay: StartRelay) -> None:
+    for strict, code in ((False, 250), (True, 550)):
+        relay = await start_relay(one_account() | {"listener": {"strict": strict}})
+        async with await relay.log_in() as client:
+            assert (await client.send(b"a\nb\r\n")).code == code
+
+
 @shows("listener.max_connections")
 async def test_one_more_than_max_connections_is_turned_away(start_relay: StartRelay) -> None:
     relay = await start_relay(one_account() | {"listener": {"max_connections": 2}})

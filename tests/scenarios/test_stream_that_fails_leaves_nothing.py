@@ -44,15 +44,22 @@ async def nothing_is_left(relay: Relay) -> None:
 
 @pytest.mark.parametrize("way", Sending.WAYS)
 @pytest.mark.parametrize(
-    "fault", [b"bare\nLF here\r\n", b"bare\rCR here\r\n", b"x" * LIMIT + b"\r\n"]
+    "fault",
+    [
+        b"bare\nLF here\r\n",
+        b"bare\rCR here\r\n",
+        b"a NUL\0here\r\n",
+        b"x" * LIMIT + b"\r\n",
+    ],
 )
 async def test_bad_content_frees_its_connection_before_the_client_has_finished(
     start_relay: StartRelay, way: str, fault: bytes
 ) -> None:
-    relay = await start_relay(streaming(LIMIT))
+    relay = await start_relay(streaming(LIMIT) | {"listener": {"strict": True}})
     content = dotted(20_000)
     behind = b"more\r\n" * 1000
     told = replies.TOO_LARGE if len(fault) > LIMIT else replies.BARE_LINE_ENDS
+    told = replies.NUL_IN_CONTENT if b"\0" in fault else told
     async with await relay.log_in() as client:
         sending = Sending(client, way)
         await sending.begin(len(content + fault + behind))
@@ -95,7 +102,7 @@ async def test_a_message_that_fails_twice_is_recorded_once_as_the_client_heard_i
 
 
 async def test_a_bare_cr_as_the_very_last_octet_is_found_in_time(start_relay: StartRelay) -> None:
-    relay = await start_relay(streaming())
+    relay = await start_relay(streaming() | {"listener": {"strict": True}})
     content = dotted(20_000) + b"bare\r"
     async with await relay.log_in() as client:
         assert await send_large(client, "BDAT", content) == replies.BARE_LINE_ENDS
@@ -107,7 +114,7 @@ async def test_bad_content_is_counted_and_logged(
     start_relay: StartRelay, way: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, LOGGER_NAME)
-    relay = await start_relay(streaming())
+    relay = await start_relay(streaming() | {"listener": {"strict": True}})
     content = dotted(20_000) + b"bare\nline feed\r\n"
     async with await relay.log_in() as client:
         assert await send_large(client, way, content) == replies.BARE_LINE_ENDS

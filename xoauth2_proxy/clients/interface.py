@@ -46,6 +46,7 @@ class Refused(StrEnum):
     SENDER_NOT_ALLOWED = "sender_not_allowed"
     SENDER_MALFORMED = "sender_malformed"
     RECIPIENT_MALFORMED = "recipient_malformed"
+    SMTPUTF8_MISSING = "smtputf8_missing"  # of an address that is not ASCII
     TOO_MANY_RECIPIENTS = "too_many_recipients"
     PARAMETER_UNKNOWN = "parameter_unknown"
     TOO_LARGE = "too_large"

@@ -86,6 +86,11 @@ class ListenerSection(Section):
         "Load balancers, by IP address, whose connections begin with a PROXY header "
         "(version 1 or 2) that names the client.",
     )
+    strict: bool = setting(
+        False,
+        "Refuse what is unambiguous but against RFC 5321: messages and commands with bare line "
+        "ends, addresses without brackets, HELO without a name.",
+    )
     max_connections: int = setting(
         1000, "Clients at one time; one more is told 421.", ge=1, le=100_000
     )

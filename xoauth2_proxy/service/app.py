@@ -215,6 +215,7 @@ class App:
             tls_context=await asyncio.to_thread(_tls_context, section),
             proxies=frozenset(section.proxies),
             may_auth_in_clear=section.allow_insecure_auth or section.is_on_loopback,
+            strict=section.strict,
         )
         relay = Relay(self._pool, self._connector, self.metrics, self._explanations)
         places = Places(

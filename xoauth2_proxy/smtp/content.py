@@ -2,7 +2,7 @@
 
 No I/O, and nothing reads line by line: each chunk is searched and counted as a whole.
 I1: only CRLF.CRLF ends DATA (RFC 5321 §4.1.1.4; CVE-2024-27305 and its family).
-I2: content with a bare CR or a bare LF is never sent (RFC 5321 §2.3.8).
+I2: a bare CR, a bare LF or a NUL is never sent (RFC 5321 §2.3.8, RFC 2045 §2.8).
 """
 
 from __future__ import annotations
@@ -12,11 +12,15 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from io import IncrementalNewlineDecoder
 
+from xoauth2_proxy.smtp.line_ends import LineEnds, TooManyCrs
+
 END_OF_DATA = b"\r\n.\r\n"
 # A regular expression that begins with a literal is faster than `bytes.find`, `count` and `replace`
 # (see docs/benchmarks.md), and is still one pass at C speed.
 _END_OF_DATA = re.compile(re.escape(END_OF_DATA))
 _DOT_LINE = re.compile(rb"\r\n\.")
+# A lone dot between line ends that are not both CRLF, behind which nothing has come.
+_MISTAKEN_END = re.compile(rb"(?:(?<!\r)\n|\r)\.(?:\r\n?|\n)\Z|\r\n\.\n\Z")
 _MESSAGE_ID = re.compile(rb"^message-id:[ \t]*(\S+)", re.IGNORECASE | re.MULTILINE)
 MAX_HEADER_BYTES = 16_384  # how far `message_id` looks
 
@@ -74,51 +78,106 @@ class Refusal(Enum):
     """Why content cannot be relayed."""
 
     TOO_LARGE = auto()
+    NUL = auto()
     BARE_LINE_ENDS = auto()
 
 
 class Collector:
-    """Collects content, and checks its size and its line ends.
+    """Collects content, checks its size and its octets, and repairs its line ends.
 
-    Beyond `max_bytes`, or after a bare CR or LF, octets are counted but not kept.
+    Once the message cannot be relayed, octets are counted but not kept.
     """
 
-    __slots__ = ("_held", "_line_ends", "_max_bytes", "may_have_dots", "size_bytes")
+    __slots__ = (
+        "_behind",
+        "_held",
+        "_is_strict",
+        "_line_ends",
+        "_max_bytes",
+        "_newlines",
+        "_refusal",
+        "is_stuffed",
+        "may_have_dots",
+        "size_bytes",
+    )
 
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(self, max_bytes: int, *, is_strict: bool = False) -> None:
+        """`is_strict`: content with a bare CR or LF is refused, not repaired."""
         self._held = bytearray()  # one buffer: a slow client would fill a list with tiny pieces
-        self._line_ends = IncrementalNewlineDecoder(None, translate=False)
+        self._newlines = IncrementalNewlineDecoder(None, translate=False)
+        self._line_ends: LineEnds | None = None  # once a bare CR or LF was seen
         self._max_bytes = max_bytes
+        self._is_strict = is_strict
+        self._refusal: Refusal | None = None
+        self._behind = b"\r\n"  # the last octets taken; the content begins at the start of a line
+        self.is_stuffed = False  # `DataReader` sets it
         self.may_have_dots = False  # whether a line may begin with a dot; `DataReader` sets it
-        self.size_bytes = 0
+        self.size_bytes = 0  # as received
 
     @property
     def is_too_large(self) -> bool:
-        """Whether more than `max_bytes` arrived."""
-        return self.size_bytes > self._max_bytes
+        """Whether more than `max_bytes` arrived, or would leave with the line ends repaired."""
+        repaired_bytes = 0 if self._line_ends is None else self._line_ends.repaired_bytes
+        return max(self.size_bytes, repaired_bytes) > self._max_bytes
 
     @property
     def is_acceptable(self) -> bool:
         """Whether nothing received so far makes the message unacceptable."""
-        return self.size_bytes <= self._max_bytes and self._line_ends.newlines in (None, "\r\n")
+        return self._refusal is None
 
     def refusal(self) -> Refusal | None:
         """Return what is wrong with the content, or None. No more is added after it."""
-        self._line_ends.decode("", final=True)  # a CR at the very end is bare
-        if self.is_acceptable:
-            return None
-        return Refusal.TOO_LARGE if self.is_too_large else Refusal.BARE_LINE_ENDS
+        if self._refusal is None:
+            self._newlines.decode("", final=True)  # a CR at the very end is bare
+            if self._newlines.newlines in (None, "\r\n"):
+                return None
+            self._refusal = self._repair(b"", is_last=True)
+        return Refusal.TOO_LARGE if self.is_too_large else self._refusal
 
     def add(self, chunk: bytes) -> None:
         """Add the next octets; once the message is unacceptable, they are not kept."""
         self.size_bytes += len(chunk)
         # The decoder notes which line ends it sees, in one pass and across chunks. ISO 8859-1 maps
         # each octet to one character.
-        self._line_ends.decode(chunk.decode("latin-1"))
-        if self.is_acceptable:
+        self._newlines.decode(chunk.decode("latin-1"))
+        if (
+            self.size_bytes <= self._max_bytes
+            and self._newlines.newlines in (None, "\r\n")
+            and b"\0" not in chunk
+            and self._refusal is None
+        ):
             self._held += chunk
-        else:
+            return
+        if self._refusal is None:
+            self._refusal = self._added(chunk)
+        if self._refusal is not None:
             self._held.clear()
+
+    def _added(self, chunk: bytes) -> Refusal | None:
+        if self.is_too_large:
+            return Refusal.TOO_LARGE
+        return Refusal.NUL if b"\0" in chunk else self._repair(chunk)
+
+    def _repair(self, chunk: bytes, *, is_last: bool = False) -> Refusal | None:
+        """Add a chunk of content that has a bare CR or LF, in this chunk or an earlier one."""
+        if self._is_strict:
+            return Refusal.BARE_LINE_ENDS
+        if self._line_ends is None:
+            clean_bytes = self.size_bytes - len(chunk)
+            if self._held.endswith(b"\r"):  # bare, or part of the next line end
+                del self._held[-1]
+                clean_bytes -= 1
+                chunk = b"\r" + chunk
+            behind = self._behind + self._held[-3:]
+            self._line_ends = LineEnds(clean_bytes, behind, is_stuffed=self.is_stuffed)
+            self.may_have_dots = True
+        try:
+            self._held += self._line_ends.feed(chunk)
+        except TooManyCrs:
+            return Refusal.BARE_LINE_ENDS
+        if is_last:
+            self._held += self._line_ends.finish()
+        return Refusal.TOO_LARGE if self.is_too_large else None
 
     @property
     def held_bytes(self) -> int:
@@ -137,22 +196,29 @@ class Collector:
     def discard(self) -> None:
         """Keep nothing: the caller refuses the message, whatever else comes of it."""
         self._max_bytes = -1
+        self._refusal = Refusal.TOO_LARGE
         self._held.clear()
 
     def take(self) -> bytes:
-        """Return and remove the octets collected since the last call."""
+        """Return and remove the octets collected, except a CR at the end, which may be bare."""
         octets = bytes(self._held)
         self._held.clear()
+        if octets.endswith(b"\r"):
+            octets = octets[:-1]
+            self._held += b"\r"
+        self._behind = octets[-3:] if len(octets) > 2 else (self._behind + octets)[-3:]
         return octets
 
-    def content(self, *, is_stuffed: bool) -> Content:
+    def content(self) -> Content:
         """Return and remove the collected content; a missing CRLF at the end is added.
 
         A next hop may use DATA, where content always ends with CRLF (RFC 3030 §3).
         """
         if self._held and not self._held.endswith(b"\r\n"):
             self._held += b"\r\n"
-        return Content(self.take(), is_stuffed, self.may_have_dots or not is_stuffed)
+        octets = bytes(self._held)
+        self._held.clear()
+        return Content(octets, self.is_stuffed, self.may_have_dots or not self.is_stuffed)
 
 
 class DataReader:
@@ -162,15 +228,19 @@ class DataReader:
 
     def __init__(self, sink: Collector) -> None:
         self.sink = sink
-        # The last octets, held back while they may be part of the end. The CRLF that ended the DATA
-        # command counts as one of them, because empty content is just ".CRLF".
+        sink.is_stuffed = True
+        # The last octets, held back while they may be part of the end. The end of the DATA command,
+        # a bare LF too, counts as a CRLF among them, because empty content is just ".CRLF".
         self._tail = b"\r\n"
         self._not_content = len(self._tail)
 
     @property
     def has_mistaken_end(self) -> bool:
-        """Whether the octets so far end with a line of one dot whose line ends are not CRLF."""
-        return self._tail.replace(b"\r", b"\n").rstrip(b"\n").endswith(b"\n.")
+        """Whether the octets so far end with what some clients take for the end, and which is none.
+
+        A CR that only lacks its LF may still be the end.
+        """
+        return b"." in self._tail and _MISTAKEN_END.search(self._tail) is not None
 
     def feed(self, chunk: bytes) -> bytes | None:
         """Take a chunk; return the octets after the end of the data, or None before the end."""

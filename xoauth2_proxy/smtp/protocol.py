@@ -180,32 +180,43 @@ class BadParameter(ValueError):
     """A MAIL or RCPT parameter whose syntax or value is wrong (RFC 5321 §4.1.2)."""
 
 
-# RFC 5321 §4.1.2, with the source route that §4.1.2 says to accept and ignore. The local part is
-# checked by what it must not contain rather than by the whole grammar: the provider decides.
-_PATHS = {
-    keyword: re.compile(
-        keyword
-        + r"""\s*
-        <(?:@[^<>\s:]{1,255}:(?!>))?                     # source route, ignored
-        (?P<mailbox>
-          (?P<local>"(?:[^"\\\x00-\x1f\x7f]|\\[\x20-\x7e])*"|[^\s<>"@\\(),:;\[\]\x00-\x1f\x7f]+)
-          (?:@(?P<domain>\[[^\s<>\[\]\x00-\x1f\x7f]+\]|[^\s<>"@\\(),:;\[\]\x00-\x1f\x7f]+))?
-        )?>
-        (?:\s+(?P<parameters>.*))?\Z""",
-        re.VERBOSE | re.IGNORECASE | re.DOTALL,
-    )
-    for keyword in ("FROM:", "TO:")
-}
+# RFC 5321 §4.1.2. The local part is checked by what it must not contain rather than by the whole
+# grammar: the provider decides.
+_MAILBOX = r"""
+    (?P<mailbox>
+      (?P<local>"(?:[^"\\\x00-\x1f\x7f]|\\[\x20-\x7e])*"|[^\s<>"@\\(),:;\[\]\x00-\x1f\x7f]+)
+      (?:@(?P<domain>\[[^\s<>\[\]\x00-\x1f\x7f]+\]|[^\s<>"@\\(),:;\[\]\x00-\x1f\x7f]+))?
+    )"""
+
+
+def _paths(form: str) -> dict[str, re.Pattern[str]]:
+    """Return the pattern of a path in this form and its parameters, for each keyword."""
+    return {
+        f"{keyword}:": re.compile(
+            rf"{keyword}\s*:\s*{form}(?:\s+(?P<parameters>.*))?\Z",
+            re.VERBOSE | re.IGNORECASE | re.DOTALL,
+        )
+        for keyword in ("FROM", "TO")
+    }
+
+
+# With the source route that RFC 5321 §4.1.2 says to accept and ignore.
+_PATHS = _paths(rf"<(?:@[^<>\s:]{{1,255}}:(?!>))?{_MAILBOX}?>")
+# A lone word with "=" is a parameter, and the path is missing.
+_PATHS_WITHOUT_BRACKETS = _paths(rf"(?![^\s@]*=[^\s@]*(?:\s|\Z)){_MAILBOX}")
 _PARAMETER = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*)(?:=([^\s=\x00-\x1f\x7f]+))?$")
 
 
-def parse_path(argument: str, keyword: str) -> tuple[str, str]:
+def parse_path(argument: str, keyword: str, *, needs_brackets: bool = False) -> tuple[str, str]:
     """Return the mailbox of `FROM:<…>` or `TO:<…>` ("" for `<>`) and the parameters after it.
 
-    White space after the colon is accepted, as every server does (RFC 5321 §3.3 forbids it).
-    Raises `BadPath` if there is no path in angle brackets or it violates RFC 5321 §4.1.2.
+    White space around the colon is accepted, as every server does (RFC 5321 §3.3 forbids it), and
+    a mailbox without brackets, unless `needs_brackets`.
+    Raises `BadPath` if there is no path, or it violates RFC 5321 §4.1.2.
     """
     match = _PATHS[keyword].match(argument)
+    if match is None and not needs_brackets:
+        match = _PATHS_WITHOUT_BRACKETS[keyword].match(argument)
     if match is None:
         raise BadPath(argument)
     mailbox, local, domain, parameters = match.groups("")

@@ -55,7 +55,7 @@ def plain() -> Exchange:
     parts = response.split(b"\0")
     if len(parts) != 3:
         raise MalformedResponse("a PLAIN response has three parts")
-    authzid, authcid, password = (_text(part) for part in parts)
+    authzid, authcid, password = (_typed(part) for part in parts)
     if authzid and authzid.lower() != authcid.lower():
         raise MalformedResponse("acting for another login is not supported")
     return PasswordLogin(authcid, password)
@@ -68,7 +68,7 @@ def login() -> Exchange:
     """
     authcid = yield b"Username:"
     password = yield b"Password:"
-    return PasswordLogin(_text(authcid), _text(password))
+    return PasswordLogin(_typed(authcid), _typed(password))
 
 
 def xoauth2() -> Exchange:
@@ -130,6 +130,17 @@ def _text(octets: bytes) -> str:
         return octets.decode()
     except UnicodeDecodeError:
         raise MalformedResponse("not UTF-8") from None
+
+
+def _typed(octets: bytes) -> str:
+    """Return what a person typed. Octets that are not UTF-8 come from a client that uses Latin-1.
+
+    RFC 4616 wants UTF-8; but refused as malformed, a person would not look for a wrong password.
+    """
+    try:
+        return octets.decode()
+    except UnicodeDecodeError:
+        return octets.decode("latin-1")
 
 
 def _key_values(fields: list[str]) -> dict[str, str]:

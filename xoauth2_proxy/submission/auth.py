@@ -45,9 +45,7 @@ class AuthDialogue:
         return self._take(initial_response) if initial_response else None
 
     def respond(self, line: bytes) -> sasl.Credentials | None:
-        """Take the client's next line with its CRLF; otherwise as `begin`. Raises `AuthEnded`."""
-        if not line.endswith(b"\r\n"):
-            raise AuthEnded(replies.COMMAND_MALFORMED)
+        """Take the client's next line; otherwise as `begin`. Raises `AuthEnded`."""
         response = line.strip()
         if response == b"*":
             raise AuthEnded(replies.AUTH_CANCELLED)

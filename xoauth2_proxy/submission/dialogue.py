@@ -66,6 +66,16 @@ _MAX_CHUNK_FACTOR = 4  # a BDAT chunk this many times the limit ends the session
 _TLS_START = b"\x16\x03"
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_CONTROL_BUT_TAB = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_FIRST_SPACE = re.compile(r"[ \t]")
+_HELLO = re.compile(rb"(?:HELO|EHLO)[ \t]", re.IGNORECASE)
+
+
+_CONTENT_REFUSALS = {
+    Refusal.TOO_LARGE: replies.TOO_LARGE,
+    Refusal.NUL: replies.NUL_IN_CONTENT,
+    Refusal.BARE_LINE_ENDS: replies.BARE_LINE_ENDS,
+}
 
 
 class State(Enum):
@@ -127,6 +137,7 @@ class ClientDialogue:
         "_transaction",
         "_verb",
         "_without_password",
+        "is_end_awaited",
         "is_mid_line",
         "state",
     )
@@ -148,6 +159,8 @@ class ClientDialogue:
         """
         self.state = COMMAND
         self.is_mid_line = False  # a part of a line was fed, and not yet its end
+        # The content stops at what some clients take for its end; the caller resets it.
+        self.is_end_awaited = False
         self._policy = policy
         self._current_login = current_login
         self._without_password = without_password
@@ -174,7 +187,7 @@ class ClientDialogue:
         self._bad_commands = 0
         self._commands = 0  # since the last message
         self._auth_failures = 0
-        self._transaction = ClientTransaction(policy.max_message_bytes, policy.max_recipients)
+        self._transaction = self._new_transaction()
         self._messages = 0  # begun in this session
         self._message: Message | None = None  # of the transaction, once an event carried it
         self._is_stopped = False  # what was handed on of it will not become a message
@@ -196,6 +209,11 @@ class ClientDialogue:
     def is_logged_in(self) -> bool:
         """Whether the client has logged in."""
         return self._login is not None
+
+    @property
+    def has_mistaken_end(self) -> bool:
+        """Whether the client seems to wait for the reply to a message that it has not ended."""
+        return self.state is DATA and self._data.has_mistaken_end
 
     @property
     def unread_bytes(self) -> int:
@@ -274,8 +292,8 @@ class ClientDialogue:
 
     def _stalled(self) -> None:
         """Note that the client stopped within the content, or waits for a reply to its end."""
-        is_at_end = self.state is DATA and self._data.has_mistaken_end
-        self._client.refuse(Refused.NO_END_OF_DATA if is_at_end else Refused.CONTENT_BROKEN_OFF)
+        reason = Refused.NO_END_OF_DATA if self.has_mistaken_end else Refused.CONTENT_BROKEN_OFF
+        self._client.refuse(reason)
 
     # Answers to events. After the end of the dialogue they say nothing.
 
@@ -396,7 +414,7 @@ class ClientDialogue:
         self._commands += 1
         if self._commands > self._policy.max_commands:
             return self.close(replies.TOO_MANY_COMMANDS)
-        text = _command_text(line)
+        text = (_strict_text if self._policy.strict else _command_text)(line)
         if text is None and not self._verb and line.startswith(_TLS_START):
             return self._tls_unasked()
         word, _, argument = (text or "").partition(" ")
@@ -440,7 +458,7 @@ class ClientDialogue:
 
     def _hello(self, hostname: str) -> Event | None:
         """HELO and EHLO (RFC 5321 §4.1.1.1): offers what the relay supports with every provider."""
-        if not hostname:
+        if not hostname and self._policy.strict:
             return self._answer(replies.ARGUMENT_MALFORMED)
         lines = [self._policy.hostname]
         if self._verb == "EHLO":
@@ -492,7 +510,7 @@ class ClientDialogue:
 
     def _auth_command(self, argument: str) -> Event | None:
         """AUTH (RFC 4954): mechanism in any letter case, with or without an initial response."""
-        name, _, initial_response = argument.partition(" ")
+        name, _, initial_response = argument.replace("\t", " ").partition(" ")
         self._mechanism = self._client.mechanism = name.upper()
         refusal = self._auth_refusal(self._mechanism)
         if refusal is not None:
@@ -515,6 +533,8 @@ class ClientDialogue:
 
     def _response(self, line: bytes) -> Event | None:
         if self.state is RESPONSE:
+            if self._policy.strict and not line.endswith(b"\r\n"):
+                return self._auth_ended(replies.COMMAND_MALFORMED)
             return self._credentials(self._auth.respond, line)
         self.state = COMMAND  # whatever the response to a refused token
         return self._auth_refused(self._refusal, is_failure=True)
@@ -659,6 +679,7 @@ class ClientDialogue:
 
     def _read_data(self) -> Event | None:
         if not self.unread_bytes:
+            self.is_end_awaited = self._data.has_mistaken_end
             return _OCTETS_NEEDED
         rest = self._data.feed(self._octets(_PIECE_BYTES))
         if rest is None:
@@ -715,28 +736,36 @@ class ClientDialogue:
             return None if self._message is None else Signal.CONTENT_UNACCEPTABLE
         if not is_due:
             return None
+        octets = collector.take()
+        if not octets:
+            return None
         self._content_state, self.state = state, WAITING
         is_stuffed = state is DATA
-        return ContentArrived(self._outgoing(), collector.take(), is_stuffed, is_last=False)
+        return ContentArrived(self._outgoing(), octets, is_stuffed, is_last=False)
 
     def _complete(self, collector: Collector, *, is_stuffed: bool) -> Event | None:
         """The message has been received to its end."""
-        if (check := self._transaction.check) is not None and collector.is_acceptable:
-            check.examine(collector, is_stuffed=is_stuffed, is_last=True)
         refusal = collector.refusal()
+        if refusal is None and (check := self._transaction.check) is not None:
+            check.examine(collector, is_stuffed=is_stuffed, is_last=True)
+            refusal = collector.refusal()
         if refusal is not None:
-            is_too_large = refusal is Refusal.TOO_LARGE
-            answer = replies.TOO_LARGE if is_too_large else replies.BARE_LINE_ENDS
-            answer = self._sender_refusal() or answer
+            answer = self._sender_refusal() or _CONTENT_REFUSALS[refusal]
             self.state = COMMAND
-            self._answer(answer)
+            is_strict = self._policy.strict
+            if answer is replies.BARE_LINE_ENDS and is_strict and self.unread_bytes:
+                # What the client meant to be the end is unknown, and so what these octets are.
+                answer = replies.BARE_LINE_ENDS_AND_MORE
+                self.close(answer)
+            else:
+                self._answer(answer)
             refused = self._refused(collector, answer)
             self._end_transaction()
             return refused
         self.state = WAITING
         if self._message is not None:
             return ContentArrived(self._message, collector.take(), is_stuffed, is_last=True)
-        return MessageComplete(self._outgoing(), collector.content(is_stuffed=is_stuffed))
+        return MessageComplete(self._outgoing(), collector.content())
 
     def _outgoing(self) -> Message:
         """Return the transaction's message, as events carry it."""
@@ -760,12 +789,38 @@ class ClientDialogue:
         message, self._message = self._message, None
         self._is_stopped = False
         self._collector = None
-        policy = self._policy
-        self._transaction = ClientTransaction(policy.max_message_bytes, policy.max_recipients)
+        self._transaction = self._new_transaction()
         return None if message is None else Signal.TRANSACTION_DROPPED
+
+    def _new_transaction(self) -> ClientTransaction:
+        policy = self._policy
+        return ClientTransaction(
+            policy.max_message_bytes, policy.max_recipients, is_strict=policy.strict
+        )
 
 
 def _command_text(line: bytes) -> str | None:
+    """Return a command line as text, or None if it holds control octets or is not UTF-8.
+
+    LF ends it, with or without CRs before it: where content is never read as commands (I2), no
+    intermediary can have taken the line for anything else. The first tab becomes a space. The
+    argument of HELO and EHLO, which is only shown, may be in any character set.
+    """
+    octets = line.rstrip(b"\r\n")
+    try:
+        text = octets.decode()
+    except UnicodeDecodeError:
+        if not _HELLO.match(octets):
+            return None
+        text = octets.decode("latin-1")
+    if text.isprintable():
+        return text
+    if _CONTROL_BUT_TAB.search(text):
+        return None
+    return _FIRST_SPACE.sub(" ", text, count=1)
+
+
+def _strict_text(line: bytes) -> str | None:
     """Return a command line as text, or None if it is not a valid SMTP line."""
     if not line.endswith(b"\r\n"):
         return None

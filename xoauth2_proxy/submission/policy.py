@@ -26,6 +26,7 @@ class SessionPolicy:
     max_bad_commands: int = 10  # beyond it the peer is not an SMTP client
     tls_context: ssl.SSLContext | None  # None: STARTTLS is not offered
     may_auth_in_clear: bool
+    strict: bool = False  # refuse what is unambiguous but against RFC 5321
     # Load balancers whose PROXY header is trusted; no other peer's is.
     proxies: frozenset[str] = frozenset()
 

@@ -53,6 +53,9 @@ _UNREAD_REPLY_BYTES = 32_768  # replies the client has not read; beyond it nothi
 _LINGER_SECONDS = 10.0  # for the client to read the last replies
 _DISPLACED_SECONDS = 1.0  # the same, while others need the place
 _TLS_HANDSHAKE_SECONDS = 30.0
+# For a client that has sent what it takes for the end of its message, and will send nothing more.
+# Devices wait longer for a reply.
+_MISTAKEN_END_SECONDS = 10.0
 _PROXY_HEADER_SECONDS = 5.0  # load balancers send it at once, in one packet
 
 
@@ -244,6 +247,10 @@ class ClientSession(SMTP):
             if self._is_stranger and self._dialogue.is_logged_in:
                 self._is_stranger = False
                 self._registry.logged_in(self)
+            if self._dialogue.is_end_awaited:
+                self._dialogue.is_end_awaited = False
+                self._stop_timer()
+                self._look_at_the_clock()
             if self._is_reading_paused:
                 self._resume_reading()
         except Exception:
@@ -424,6 +431,9 @@ class ClientSession(SMTP):
         if not (self._dialogue.is_logged_in or self._is_busy):
             due = min(due, self._greeted_at + policy.login_seconds)
             reply = replies.LOGIN_TOO_LATE
+        elif self._dialogue.has_mistaken_end:
+            due = min(due, self._waiting_since + _MISTAKEN_END_SECONDS)
+            reply = replies.NO_END_OF_DATA
         if due > now:
             self._timer = self.loop.call_at(due, self._look_at_the_clock)
         else:

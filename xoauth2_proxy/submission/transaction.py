@@ -23,7 +23,7 @@ from xoauth2_proxy.smtp.protocol import (
 if TYPE_CHECKING:
     from xoauth2_proxy.submission.sender_check import SenderCheck
 
-_CHUNK = re.compile(r"(\d{1,12})(?: +(LAST))?", re.IGNORECASE | re.ASCII)
+_CHUNK = re.compile(r"(\d{1,12})(?:[ \t]+(LAST))?", re.IGNORECASE | re.ASCII)
 # RFC 3461 §4: xtext is printable ASCII without "+" and "=", or "+" and two hexadecimal digits.
 _XTEXT = r"(?:[!-*,-<>-~]|\+[0-9A-F]{2})"
 _ONE_EVENT = "(?:SUCCESS|FAILURE|DELAY)"
@@ -74,25 +74,29 @@ def parse_chunk(argument: str) -> Chunk:
 class ClientTransaction:
     """A session's current transaction, or the one it may begin."""
 
-    def __init__(self, max_message_bytes: int, max_recipients: int) -> None:
+    def __init__(
+        self, max_message_bytes: int, max_recipients: int, *, is_strict: bool = False
+    ) -> None:
+        """`is_strict`: take no path without brackets, and no content with a bare CR or LF."""
         self.envelope: Envelope  # once MAIL was accepted
         self.has_begun = False  # MAIL was accepted
         self.check: SenderCheck | None = None  # None: the sender is not checked
         self._max_message_bytes = max_message_bytes
         self._max_recipients = max_recipients
+        self._is_strict = is_strict
         self._has_refused_recipients = False
         self._chunks: Collector | None = None
         self._has_failed = False  # a chunk was refused, and with it the transaction
 
     def new_collector(self) -> Collector:
         """Return a collector for the content."""
-        return Collector(self._max_message_bytes)
+        return Collector(self._max_message_bytes, is_strict=self._is_strict)
 
     def mail(self, argument: str) -> Reply:
         """Return the reply to MAIL, and begin the transaction if it is accepted."""
         if self.has_begun:
             return replies.BAD_SEQUENCE
-        parsed = _parsed(argument, "FROM:", _OF_MAIL, replies.SENDER_MALFORMED)
+        parsed = self._parsed(argument, "FROM:", _OF_MAIL, replies.SENDER_MALFORMED)
         if isinstance(parsed, Reply):
             return parsed
         reverse_path, parameters = parsed
@@ -106,7 +110,7 @@ class ClientTransaction:
         if envelope.size_bytes > self._max_message_bytes:
             return replies.TOO_LARGE
         if not (reverse_path.isascii() or envelope.smtputf8):
-            return replies.SENDER_MALFORMED
+            return replies.NEEDS_SMTPUTF8
         self.envelope = envelope
         self.has_begun = True
         return replies.SENDER_OK
@@ -152,13 +156,15 @@ class ClientTransaction:
         return replies.NO_VALID_RECIPIENTS if self._has_refused_recipients else replies.BAD_SEQUENCE
 
     def _rcpt_refusal(self, argument: str) -> Reply | None:
-        parsed = _parsed(argument, "TO:", _OF_RCPT, replies.RECIPIENT_MALFORMED)
+        parsed = self._parsed(argument, "TO:", _OF_RCPT, replies.RECIPIENT_MALFORMED)
         if isinstance(parsed, Reply):
             return parsed
         forward_path, parameters = parsed
         envelope = self.envelope
-        if not forward_path or not (forward_path.isascii() or envelope.smtputf8):
+        if not forward_path:
             return replies.RECIPIENT_MALFORMED
+        if not (forward_path.isascii() or envelope.smtputf8):
+            return replies.NEEDS_SMTPUTF8
         if len(envelope.forward_paths) >= self._max_recipients:
             return replies.TOO_MANY_RECIPIENTS
         if parameters:
@@ -168,21 +174,20 @@ class ClientTransaction:
         envelope.forward_paths.append(forward_path)
         return None
 
-
-def _parsed(
-    argument: str, keyword: str, values: dict[str, re.Pattern[str]], malformed: Reply
-) -> tuple[str, dict[str, str]] | Reply:
-    """Return the path and the parameters after it, or the reply that refuses them."""
-    try:
-        path, rest = parse_path(argument, keyword)
-        parameters = parse_parameters(rest)
-    except BadPath:
-        return malformed
-    except BadParameter:
-        return replies.ARGUMENT_MALFORMED
-    if not values.keys() >= parameters.keys():
-        return replies.PARAMETER_UNKNOWN
-    for name, value in parameters.items():
-        if not values[name].fullmatch(value):
+    def _parsed(
+        self, argument: str, keyword: str, values: dict[str, re.Pattern[str]], malformed: Reply
+    ) -> tuple[str, dict[str, str]] | Reply:
+        """Return the path and the parameters after it, or the reply that refuses them."""
+        try:
+            path, rest = parse_path(argument, keyword, needs_brackets=self._is_strict)
+            parameters = parse_parameters(rest)
+        except BadPath:
+            return malformed
+        except BadParameter:
             return replies.ARGUMENT_MALFORMED
-    return path, parameters
+        if not values.keys() >= parameters.keys():
+            return replies.PARAMETER_UNKNOWN
+        for name, value in parameters.items():
+            if not values[name].fullmatch(value):
+                return replies.ARGUMENT_MALFORMED
+        return path, parameters
