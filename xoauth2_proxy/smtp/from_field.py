@@ -64,9 +64,11 @@ def is_harmless_name(name: str) -> bool:
 def _decoded(name: str) -> str:
     if not _ENCODED_WORD.search(name):
         return name
-    from email.header import decode_header, make_header  # not above: few messages need it
+    # Not above: few messages need them.
+    from email.errors import HeaderParseError
+    from email.header import decode_header, make_header
 
     try:
         return str(make_header(decode_header(name)))
-    except (ValueError, LookupError):  # HeaderParseError is a ValueError
+    except (HeaderParseError, ValueError, LookupError):
         return "@"

@@ -53,7 +53,7 @@ class Header:
         """`block` is all that comes before the first empty line, or before the end."""
         self.fields: list[Field] = []
         at = 0
-        if separator := _SEPARATOR.match(block):
+        if not _FIELD.match(block) and (separator := _SEPARATOR.match(block)):
             self.fields.append(Field(_SEPARATOR_NAME, separator[0]))
             at = separator.end()
         while found := _FIELD.match(block, at):

@@ -136,8 +136,10 @@ def _address(tokens: list[_Token]) -> str:
         raise NotMailboxes("is malformed")
     local, at, domain = tokens
     address = local.word + at.word + domain.word
+    is_joined = local.end == at.start and at.end == domain.start
     is_encoded = "=?" in address and "?=" in address
-    if local.end != at.start or at.end != domain.start or is_encoded or not address.isprintable():
+    has_labels = "" not in domain.word.split(".")
+    if not (is_joined and has_labels and address.isprintable()) or is_encoded:
         raise NotMailboxes("is malformed")
     return address
 

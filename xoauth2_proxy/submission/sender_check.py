@@ -129,20 +129,18 @@ def checked_header(block: bytes, rules: SenderRules) -> bytes:
     sender_fault = _sender_fault(header, rules)
     if len(mailboxes) > 1:  # which is only right with a Sender that is (RFC 5322 §3.6.2)
         fault = fault or sender_fault
-    rewrite = rules.from_rule.rewrite
-    if rules.allows_all and not rewrite:
-        return block if fault else _with_name(block, header, mailboxes, rules)
-    first_fault = _ambiguity(header, can_part=bool(rewrite)) or fault or sender_fault
+    first_fault = _ambiguity(header, rules) or fault or sender_fault
     if first_fault is None:
-        return _with_name(block, header, mailboxes, rules)
-    if not (rewrite and first_fault.can_be_mended):
-        raise first_fault.refused(rules)
-    if signature := _signature(header):
-        raise first_fault.refused(
-            rules, f", and cannot be changed in a signed message ({signature})"
-        )
+        return header.octets if _set_name(header, mailboxes, rules) else block
+    refused = first_fault.refused(header, rules)
+    if refused is not None:
+        if rules.allows_all:  # then nobody is to be refused
+            return block
+        raise refused
     if fault is not None:
         _rewrite_from(header, mailboxes, rules)
+    else:
+        _set_name(header, mailboxes, rules)
     if sender_fault is not None:
         for field in header.named("sender"):
             header.remove(field)
@@ -156,8 +154,15 @@ class _Fault(NamedTuple):
     sender: str = ""  # that is not allowed
     can_be_mended: bool = True  # by other fields
 
-    def refused(self, rules: SenderRules, more: str = "") -> SenderRefused:
-        return SenderRefused(replies.sender_refused(self.words + more, rules.words), self.sender)
+    def refused(self, header: Header, rules: SenderRules) -> SenderRefused | None:
+        """Return the refusal, unless other fields can be written in the place of the wrong ones."""
+        words = self.words
+        if rules.from_rule.rewrite and self.can_be_mended:
+            signature = _signature(header)
+            if not signature:
+                return None
+            words += f", and cannot be changed in a signed message ({signature})"
+        return SenderRefused(replies.sender_refused(words, rules.words), self.sender)
 
 
 def _judged_from(header: Header, rules: SenderRules) -> tuple[list[Mailbox], _Fault | None]:
@@ -197,14 +202,16 @@ def _mailboxes(name: str, fields: list[Field]) -> tuple[list[Mailbox], _Fault | 
     return mailboxes, None if mailboxes else _Fault(f"The {name} field has no address")
 
 
-def _ambiguity(header: Header, *, can_part: bool) -> _Fault | None:
+def _ambiguity(header: Header, rules: SenderRules) -> _Fault | None:
     """Return why other readers may find another sender in this header, which no edit can mend.
 
-    A text without a header can be parted from the one that it gets by an empty line (`can_part`).
+    A text without a header is parted by an empty line from the one that it gets.
     """
+    if rules.allows_all:
+        return None
     if b"\0" in header.octets:
         return _Fault("The header has a NUL octet", can_be_mended=False)
-    is_text = can_part and not header.has_fields
+    is_text = bool(rules.from_rule.rewrite) and not header.has_fields
     if header.has_in_remainder(_ORIGINATORS) and not is_text:
         return _Fault(
             "A From or Sender field follows a line that is no header field", can_be_mended=False
@@ -223,14 +230,14 @@ def _signature(header: Header) -> str:
     return ""
 
 
-def _with_name(block: bytes, header: Header, mailboxes: list[Mailbox], rules: SenderRules) -> bytes:
-    """Return the header with the name that the rules give; a signed one stays as it is."""
+def _set_name(header: Header, mailboxes: list[Mailbox], rules: SenderRules) -> bool:
+    """Write the name that the rules give beside a lone address, unless the message is signed."""
     name = rules.from_rule.display_name
     if not name or len(mailboxes) != 1 or _signature(header):
-        return block
+        return False
     (field,) = header.named("from")
     header.replace(field, from_field(phrase(name), mailboxes[0].address))
-    return header.octets
+    return True
 
 
 def _rewrite_from(header: Header, mailboxes: list[Mailbox], rules: SenderRules) -> None:
