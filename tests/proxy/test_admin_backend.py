@@ -54,6 +54,9 @@ class Processes:
     def forget(self, mailbox: str) -> None:
         self.done.append(f"forget {mailbox}")
 
+    async def use_credentials(self, account: str, *_: object) -> None:
+        self.done.append(f"credentials of {account}")
+
 
 class Office:
     """One administration with everything it works with; the admin server is on a free port."""
@@ -70,6 +73,7 @@ class Office:
         self.dependencies = AdminDependencies(
             reload=self.processes.reload,
             forget=self.processes.forget,
+            use_credentials=self.processes.use_credentials,
             components=self.components,
             tokens=self.tokens,
             connector=Connector(self.tokens),

@@ -55,7 +55,7 @@ async def test_what_is_said_to_a_process_that_was_killed_is_lost_in_silence() ->
         for _ in range(3):
             here.say("wanted something 1")
             here.say("forget someone@example.com", must_arrive=True)
-            here.send_config(b"configuration")
+            here.send_object(CONFIG, b"configuration")
             await asyncio.sleep(0)  # the loop learns that a write has failed
         async with asyncio.timeout(PATIENCE_SECONDS):
             assert await here.line() == ""
@@ -68,7 +68,7 @@ async def test_a_large_configuration_arrives_between_lines(tmp_path: Path) -> No
     config = replace(config, accounts=many)
     async with channels() as (here, other):
         here.say("ping")
-        here.send_config(pickle.dumps(config))
+        here.send_object(CONFIG, pickle.dumps(config))
         here.say("drain", must_arrive=True)
         there = await Channel.over(other.dup())
         async with asyncio.timeout(PATIENCE_SECONDS):

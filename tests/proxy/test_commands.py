@@ -197,6 +197,7 @@ async def test_a_grant_in_the_store_is_forgotten_once_the_provider_has_been_told
         config=replace(source.load(BUILT_IN_REFRESHERS, {}), accounts=(account,)),
         open_store=lambda: store,
         open_added=lambda: pytest.fail("nothing is removed"),
+        open_made=lambda: pytest.fail("nothing is removed"),
         refresher=lambda _name: None,
     )
     options = ChangeOptions(

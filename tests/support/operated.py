@@ -24,19 +24,23 @@ from xoauth2_proxy.admin.health import Health
 from xoauth2_proxy.admin.listener import AdminListener
 from xoauth2_proxy.admin.server import AdminServer
 from xoauth2_proxy.config import Config, ConfigSource, Overrides
+from xoauth2_proxy.config.credential_loader import check_credential
 from xoauth2_proxy.errors import ConfigError
 from xoauth2_proxy.mailboxes.interface import ProviderInfo, RelayControl
 from xoauth2_proxy.mailboxes.operations import Mailboxes
 from xoauth2_proxy.mailboxes.runtime_accounts import accounts_directory, open_runtime_accounts
+from xoauth2_proxy.mailboxes.runtime_credentials import open_runtime_credentials
 from xoauth2_proxy.metrics import Metrics
 from xoauth2_proxy.oauth.grant import TokenResponse
 from xoauth2_proxy.oauth.stores.memory import MemoryStore
 from xoauth2_proxy.oauth.token_source import TokenSource
+from xoauth2_proxy.service.app import with_credentials
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 
     from xoauth2_proxy.accounts.accounts import Account
+    from xoauth2_proxy.accounts.credential import Credential
     from xoauth2_proxy.oauth.grant import Grant
     from xoauth2_proxy.oauth.refreshers import Refresher
     from xoauth2_proxy.oauth.stores import TokenStore
@@ -107,6 +111,8 @@ class Operated:
         document: dict[str, Any],
         refreshers: Mapping[str, Refresher],
         store: TokenStore | None = None,
+        *,
+        has_token: bool = False,
     ) -> None:
         self.file = directory / "accounts.json"
         self.write(document)
@@ -119,6 +125,9 @@ class Operated:
         self._source = ConfigSource(self.file, Overrides(), directory / "state")
         self.config = self._load()
         self.kept = open_runtime_accounts(directory / "state", self.config.store.cipher())
+        self.credential_files = open_runtime_credentials(
+            directory / "state", self.config.store.cipher()
+        )
         self.tokens = TokenSource(self._refreshers, self.metrics, self.store)
         self._threads = ThreadPoolExecutor(4)
         self.later_seconds = 0.0  # by how much the operator's clock is put forward
@@ -128,6 +137,13 @@ class Operated:
             providers=self._providers(),
             all_refreshers=lambda: [*BUILT_IN_REFRESHERS.values()],
             account_files=self.kept,
+            credential_files=self.credential_files,
+            made=(),
+            has_token=has_token,
+            check_credential=lambda document, account: check_credential(
+                document, account, self.accounts
+            ),
+            use_credentials=self.use_credentials,
             store=self.store,
             metrics=self.metrics,
             threads=self._threads,
@@ -167,6 +183,7 @@ class Operated:
         self.control.accounts = {account.key: account for account in config.accounts}
         self.control.disabled = config.disabled
         self.control.added = config.runtime_accounts
+        self.control.made = config.runtime_credentials
         self.control.providers = self._providers()
 
     def _providers(self) -> Sequence[ProviderInfo]:
@@ -221,6 +238,11 @@ class Operated:
         self._use(await asyncio.to_thread(self._load))
         self.tokens.use(self._refreshers, self.config.accounts)
 
+    async def use_credentials(
+        self, account: str, credentials: Sequence[Credential], made: Collection[str]
+    ) -> None:
+        self._use(with_credentials(self.config, account, credentials, made))
+
     def forget(self, mailbox: str) -> None:
         self.forgotten.append(mailbox)
         self.tokens.forget(mailbox)
@@ -235,9 +257,13 @@ async def operated(
     document: dict[str, Any] | None = None,
     refreshers: Mapping[str, Refresher] | None = None,
     store: TokenStore | None = None,
+    *,
+    has_token: bool = False,
 ) -> AsyncIterator[Operated]:
     """Run the operator's side of a relay."""
-    relay = Operated(directory, document or usual_document(), refreshers or {}, store)
+    relay = Operated(
+        directory, document or usual_document(), refreshers or {}, store, has_token=has_token
+    )
     try:
         yield relay
     finally:
@@ -254,7 +280,7 @@ async def administered(
     refreshers: Mapping[str, Refresher] | None = None,
 ) -> AsyncIterator[tuple[Operated, str]]:
     """Run it with its admin server; the second is the server's URL."""
-    async with operated(directory, document, refreshers) as relay:
+    async with operated(directory, document, refreshers, has_token=bool(token)) as relay:
         health = Health({"enabled": 1}, is_ready=True)
         listener = AdminListener(
             lambda: AdminServer(health, relay.metrics, token, relay.mailboxes, public_url)

@@ -7,7 +7,7 @@ local password, which is unrelated to the provider's password; the relay never k
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -24,7 +24,7 @@ from xoauth2_proxy.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from xoauth2_proxy.accounts.local_password import LocalPassword
@@ -232,6 +232,24 @@ class Accounts:
         by_network = _by_network(by_key.values())
         await self.verifier.replace(self._passwords(by_key, by_login))
         self._by_key, self._by_login, self._by_network = by_key, by_login, by_network
+
+    async def use_credentials(self, account_key: str, credentials: Sequence[Credential]) -> None:
+        """Replace the credentials of one account, if it is there; the others are not touched."""
+        former = self._by_key.get(account_key)
+        if former is None:
+            return
+        account = replace(former, credentials=tuple(credentials))
+        new = _by_login([account])
+        gone = [key for key in _by_login([former]) if key not in new]
+        await self.verifier.change(
+            {key: one.password for key, (_, one) in new.items()} | dict.fromkeys(gone)
+        )
+        self._by_key[account_key] = account
+        for key in gone:
+            del self._by_login[key]
+        self._by_login |= new
+        if any(one.password is None for one in (*former.credentials, *credentials)):
+            self._by_network = _by_network(self._by_key.values())
 
     async def authenticate(self, login: str, password: str, peer: str = "") -> Login:
         """Return the login for a user name and a password, of a client at the address `peer`.

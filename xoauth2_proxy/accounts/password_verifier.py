@@ -41,6 +41,18 @@ class PasswordVerifier:
                 del self._verified[login]
         self._passwords = passwords
 
+    async def change(self, changes: Mapping[str, LocalPassword | None]) -> None:
+        """Replace the passwords of some logins; None: there is no such login any more."""
+        passwords = {login: one for login, one in changes.items() if one is not None}
+        costliest = {"": LocalPassword(argon2_hash=self.decoy_hash)} | passwords
+        self.decoy_hash = await asyncio.to_thread(_decoy, costliest, self.decoy_hash)
+        for login, new in changes.items():
+            if new != self._passwords.get(login):
+                self._verified.pop(login, None)
+        gone = changes.keys() - passwords.keys()
+        others = {login: one for login, one in self._passwords.items() if login not in gone}
+        self._passwords = others | passwords
+
     async def is_right(self, login: str, password: str, *, has_decoy: bool = True) -> bool:
         """Whether this is the login's password.
 

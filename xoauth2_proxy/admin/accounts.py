@@ -10,15 +10,24 @@ import asyncio
 import logging
 import time
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from xoauth2_proxy import log, strict_json
+from xoauth2_proxy import log
 from xoauth2_proxy.accounts.credential import login_key
-from xoauth2_proxy.admin.access_control import BODY_SECONDS, RouteKind
+from xoauth2_proxy.admin.access_control import RouteKind
 from xoauth2_proxy.admin.http_errors import HttpError, http_error
-from xoauth2_proxy.errors import ConfigError, ProxyError, TokenError, TokenStoreUnavailable
+from xoauth2_proxy.admin.json_requests import (
+    answer,
+    email_of,
+    error_response,
+    fail,
+    flag,
+    json_body,
+    log_change,
+)
+from xoauth2_proxy.errors import ProxyError, TokenError, TokenStoreUnavailable
 from xoauth2_proxy.mailboxes.additions import Proposal
 from xoauth2_proxy.oauth.mailbox_status import rfc3339
 from xoauth2_proxy.oauth.token_info import TOKEN_TYPE
@@ -68,33 +77,33 @@ class AccountsApi:
     async def _list(self, _request: web.Request) -> web.Response:
         accounts = [mailbox_json(one) for one in await self._mailboxes.listing()]
         disabled = [asdict(account) | _DISABLED for account in self._mailboxes.disabled()]
-        return _answer(total_accounts=len(accounts), accounts=accounts, disabled_accounts=disabled)
+        return answer(total_accounts=len(accounts), accounts=accounts, disabled_accounts=disabled)
 
     async def _show(self, request: web.Request) -> web.Response:
-        return _answer(account=mailbox_json(await self._mailboxes.find(_email(request))))
+        return answer(account=mailbox_json(await self._mailboxes.find(email_of(request))))
 
     async def _add(self, request: web.Request) -> web.Response:
-        proposals = _proposals([("", await _json(request))])
+        proposals = _proposals([("", await json_body(request))])
         result = await self._mailboxes.add(proposals)
         if result.failed:
             return error_response(_not_added(result.failed[0][1]))
         (added,) = result.added
-        _log_change("mailbox added", request, added.mailbox)
+        log_change("mailbox added", request, added.mailbox)
         mailbox = mailbox_json(await self._mailboxes.find(added.mailbox))
-        return _answer(201 if added.is_new else 200, account=mailbox | _password(added))
+        return answer(201 if added.is_new else 200, account=mailbox | _password(added))
 
     async def _add_batch(self, request: web.Request) -> web.Response:
-        documents = await _json(request)
+        documents = await json_body(request)
         if not isinstance(documents, list) or not 0 < len(documents) <= MAX_BATCH:
-            _fail("", f"must be an array of 1 to {MAX_BATCH} accounts")
+            fail("", f"must be an array of 1 to {MAX_BATCH} accounts")
         proposals = _proposals([(f"[{number}]", one) for number, one in enumerate(documents)])
         result = await self._mailboxes.add(proposals)
         for added in result.added:
-            _log_change("mailbox added", request, added.mailbox)
+            log_change("mailbox added", request, added.mailbox)
         failed = [{"email": email, "error": str(error)} for email, error in result.failed]
         success: bool | str = "partial" if result.added and failed else not failed
         status = {True: 200, "partial": 206, False: 400}[success]
-        return _answer(
+        return answer(
             status,
             success=success,
             added_count=len(result.added),
@@ -104,44 +113,44 @@ class AccountsApi:
         )
 
     async def _remove(self, request: web.Request) -> web.Response:
-        await self._mailboxes.remove(_email(request))
-        _log_change("mailbox removed", request, _email(request))
-        return _answer(removed=[_email(request)])
+        await self._mailboxes.remove(email_of(request))
+        log_change("mailbox removed", request, email_of(request))
+        return answer(removed=[email_of(request)])
 
     async def _remove_all(self, request: web.Request) -> web.Response:
         if request.query.get("confirm") != "true":
-            _fail("confirm", "must be true in the query, since this removes every added mailbox")
+            fail("confirm", "must be true in the query, since this removes every added mailbox")
         removed = await self._mailboxes.remove_all()
         if not removed:
             return error_response(HttpError(404, "no mailbox was added at run time"))
         for mailbox in removed:
-            _log_change("mailbox removed", request, mailbox)
-        return _answer(removed_count=len(removed), removed=removed)
+            log_change("mailbox removed", request, mailbox)
+        return answer(removed_count=len(removed), removed=removed)
 
     async def _remove_invalid(self, request: web.Request) -> web.Response:
         pruned = await self._mailboxes.remove_invalid()
         for mailbox in pruned.removed:
-            _log_change("mailbox removed", request, mailbox)
+            log_change("mailbox removed", request, mailbox)
         undecided = [{"email": email, "error": str(error)} for email, error in pruned.undecided]
-        return _answer(
+        return answer(
             removed_count=len(pruned.removed), removed=pruned.removed, undecided=undecided
         )
 
     async def _refresh(self, request: web.Request) -> web.Response:
-        mailbox = await self._mailboxes.refresh(_email(request))
-        _log_change("mailbox refreshed", request, mailbox.account.key)
-        return _answer(account=mailbox_json(mailbox))
+        mailbox = await self._mailboxes.refresh(email_of(request))
+        log_change("mailbox refreshed", request, mailbox.account.key)
+        return answer(account=mailbox_json(mailbox))
 
     async def _token(self, request: web.Request) -> web.Response:
         try:
-            account, token = await self._mailboxes.token(_email(request))
+            account, token = await self._mailboxes.token(email_of(request))
         except ProxyError as error:
-            mailbox = login_key(_email(request))
-            _log_change("access token not served", request, mailbox, error=error)
+            mailbox = login_key(email_of(request))
+            log_change("access token not served", request, mailbox, error=error)
             raise
-        _log_change("access token served", request, account.key)
+        log_change("access token served", request, account.key)
         left_seconds = max(0.0, token.expires_at - time.monotonic())
-        return _answer(
+        return answer(
             email=account.email,
             access_token=token.value,
             token_type=TOKEN_TYPE,
@@ -151,18 +160,18 @@ class AccountsApi:
         )
 
     async def _revoke(self, request: web.Request) -> web.Response:
-        revoked = await self._mailboxes.revoke(_email(request))
-        _log_change("grant revoked", request, revoked.mailbox.account.key)
-        return _answer(account=mailbox_json(revoked.mailbox), warnings=revoked.left_over)
+        revoked = await self._mailboxes.revoke(email_of(request))
+        log_change("grant revoked", request, revoked.mailbox.account.key)
+        return answer(account=mailbox_json(revoked.mailbox), warnings=revoked.left_over)
 
     async def _reload(self, request: web.Request) -> web.Response:
         await self._mailboxes.reload()
         _log.event(logging.INFO, "configuration read again", by=request.remote)
-        return _answer()
+        return answer()
 
     async def _list_providers(self, _request: web.Request) -> web.Response:
         refreshers = await asyncio.to_thread(self._mailboxes.refreshers)  # plug-ins are loaded
-        return _answer(
+        return answer(
             providers=[one.to_json() for one in self._mailboxes.providers],
             refreshers=[one.to_json() for one in refreshers],
         )
@@ -177,19 +186,6 @@ def mailbox_json(mailbox: Mailbox) -> dict[str, object]:
         "source": "added" if mailbox.is_added else "file",
         "can_sign_in": not mailbox.obstacle,
     }
-
-
-def error_response(what: HttpError) -> web.Response:
-    """Return an error as a JSON response."""
-    return web.json_response(what.to_json(), status=what.status, headers=what.headers)
-
-
-def _answer(status: int = 200, **body: object) -> web.Response:
-    return web.json_response({"success": True} | body, status=status)
-
-
-def _email(request: web.Request) -> str:
-    return request.match_info["email"]
 
 
 def _password(added: AddedMailbox) -> dict[str, str]:
@@ -210,35 +206,7 @@ def _proposals(documents: list[tuple[str, Any]]) -> list[tuple[str, Proposal]]:
 
 def _proposal(path: str, document: Any) -> Proposal:  # noqa: ANN401 - as it came
     if not isinstance(document, dict):
-        _fail(path, "must be an object")
-    options = {"verify": True, "overwrite": False}
-    for key in options:
-        value = document.pop(key, options[key])
-        if not isinstance(value, bool):
-            _fail(f"{path}.{key}" if path else key, "must be true or false")
-        options[key] = value
-    return Proposal(document, **options)
-
-
-async def _json(request: web.Request) -> Any:  # noqa: ANN401 - as it came
-    if request.content_type != "application/json":
-        raise web.HTTPUnsupportedMediaType(text="the body must be application/json")
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            octets = await request.read()
-        value, faults = strict_json.parse(octets, name="body")
-    except TimeoutError:
-        raise web.HTTPRequestTimeout(text="the body did not arrive in time") from None
-    except ValueError as error:
-        _fail("", str(error))
-    if faults:
-        _fail("", " ".join(faults[0]))
-    return value
-
-
-def _fail(path: str, problem: str) -> NoReturn:
-    raise ConfigError([(path, problem)])
-
-
-def _log_change(what: str, request: web.Request, mailbox: str, **fields: object) -> None:
-    _log.event(logging.INFO, what, account=mailbox, by=request.remote, **fields)
+        fail(path, "must be an object")
+    verify = flag(document, "verify", path, default=True)
+    overwrite = flag(document, "overwrite", path, default=False)
+    return Proposal(document, verify, overwrite)

@@ -14,11 +14,14 @@ from xoauth2_proxy.errors import (
     UpstreamError,
 )
 from xoauth2_proxy.mailboxes.interface import (
+    CredentialExists,
     DefinedInFile,
     MailboxExists,
+    NeedsAdminToken,
     NotEnabled,
     NotSupported,
     RefreshTooSoon,
+    UnknownCredential,
     UnknownMailbox,
 )
 
@@ -51,7 +54,10 @@ _MAX_PROBLEMS_IN_TEXT = 3  # `problems` has all of them
 
 _STATUSES: dict[type[ProxyError], int] = {
     UnknownMailbox: 404,
+    UnknownCredential: 404,
     MailboxExists: 409,
+    CredentialExists: 409,
+    NeedsAdminToken: 403,
     DefinedInFile: 409,
     NotEnabled: 403,
     NotSupported: 409,

@@ -16,6 +16,7 @@ from aiohttp import web
 from xoauth2_proxy import log
 from xoauth2_proxy.admin.access_control import RouteKind, form_fields
 from xoauth2_proxy.admin.http_errors import http_error
+from xoauth2_proxy.admin.json_requests import log_change
 from xoauth2_proxy.admin.views import PAGE_SIZE, mailbox_table, row
 from xoauth2_proxy.errors import ProxyError
 from xoauth2_proxy.mailboxes.additions import Proposal
@@ -122,7 +123,7 @@ class MailboxPages:
         except (ProxyError, OSError) as error:
             return self._form_for_new(request, form, http_error(error))
         (added,) = result.added
-        _log_change("mailbox added", request, added.mailbox)
+        log_change("mailbox added", request, added.mailbox)
         mailbox = await self._mailboxes.find(added.mailbox)
         return self._renderer.page(
             request, "added.html", 201, mailbox=row(mailbox, time.time()), password=added.password
@@ -131,7 +132,7 @@ class MailboxPages:
     async def _refresh(self, request: web.Request) -> web.Response:
         form = await form_fields(request)
         mailbox = await self._mailboxes.refresh(form.get("mailbox", ""))
-        _log_change("mailbox refreshed", request, mailbox.account.key)
+        log_change("mailbox refreshed", request, mailbox.account.key)
         return _done("refreshed", form, mailbox.account.email)
 
     async def _confirm(self, request: web.Request) -> web.Response:
@@ -145,7 +146,7 @@ class MailboxPages:
         form = await form_fields(request)
         revoked = await self._mailboxes.revoke(form.get("mailbox", ""))
         address = revoked.mailbox.account.email
-        _log_change("grant revoked", request, revoked.mailbox.account.key)
+        log_change("grant revoked", request, revoked.mailbox.account.key)
         if revoked.left_over:
             return self._renderer.page(
                 request, "revoked.html", address=address, left_over=revoked.left_over
@@ -156,7 +157,7 @@ class MailboxPages:
         form = await form_fields(request)
         address = form.get("mailbox", "")
         await self._mailboxes.remove(address)
-        _log_change("mailbox removed", request, address)
+        log_change("mailbox removed", request, address)
         return _done("removed", form, address)
 
     async def _reload(self, request: web.Request) -> web.Response:
@@ -188,7 +189,3 @@ def _near(page: int, pages: int) -> list[int]:
 
 def _number(text: str) -> int:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 7 else 1
-
-
-def _log_change(what: str, request: web.Request, mailbox: str) -> None:
-    _log.event(logging.INFO, what, account=mailbox, by=request.remote)

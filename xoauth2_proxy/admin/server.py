@@ -11,9 +11,12 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from xoauth2_proxy.admin.access_control import MONITORING, AccessControl, RouteKind
-from xoauth2_proxy.admin.accounts import MAX_BODY_BYTES, AccountsApi, error_response
+from xoauth2_proxy.admin.accounts import MAX_BODY_BYTES, AccountsApi
+from xoauth2_proxy.admin.credential_pages import CredentialPages
+from xoauth2_proxy.admin.credentials import CredentialsApi
 from xoauth2_proxy.admin.health import Health, Status
 from xoauth2_proxy.admin.http_errors import HttpError, http_error
+from xoauth2_proxy.admin.json_requests import error_response
 from xoauth2_proxy.admin.login import LoginPages
 from xoauth2_proxy.admin.pages import MailboxPages
 from xoauth2_proxy.admin.rendering import HEADERS, Renderer
@@ -71,7 +74,9 @@ class AdminServer:
         if mailboxes is not None:
             renderer = self._renderer = Renderer(self._access)
             yield from AccountsApi(mailboxes).routes()
+            yield from CredentialsApi(mailboxes).routes()
             yield from MailboxPages(mailboxes, self._access, renderer).routes()
+            yield from CredentialPages(mailboxes, renderer).routes()
             yield from SignInPages(mailboxes, self._access, renderer).routes()
             yield from LoginPages(self._access, renderer).routes()
 

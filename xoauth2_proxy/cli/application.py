@@ -9,7 +9,11 @@ from typing import Annotated
 import typer
 
 from xoauth2_proxy import __version__, log
-from xoauth2_proxy.cli import mailbox_commands, tools  # noqa: F401 - each adds its commands
+from xoauth2_proxy.cli import (  # noqa: F401 - each adds its commands
+    credential_commands,
+    mailbox_commands,
+    tools,
+)
 from xoauth2_proxy.cli.options import (
     ConfigOption,
     GlobalOptions,

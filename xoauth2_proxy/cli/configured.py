@@ -15,6 +15,7 @@ from xoauth2_proxy.commands.state_owner import other_user
 from xoauth2_proxy.config import Config, ConfigSource, Overrides
 from xoauth2_proxy.errors import ConfigError
 from xoauth2_proxy.files import default_state_dir
+from xoauth2_proxy.mailboxes.runtime_credentials import open_runtime_credentials
 from xoauth2_proxy.oauth.refreshers import registry
 from xoauth2_proxy.service.components import open_configured_store
 from xoauth2_proxy.standard_streams import end_at_interrupt
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from xoauth2_proxy.accounts.refresher_info import RefresherInfo
     from xoauth2_proxy.cli.options import GlobalOptions
     from xoauth2_proxy.commands.console import Console
+    from xoauth2_proxy.mailboxes.runtime_credentials import RuntimeCredentials
     from xoauth2_proxy.oauth.stores import TokenStore
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130  # 130: 128 + SIGINT, as shells count
@@ -114,14 +116,25 @@ def refuse(config: Path | None, error: ConfigError) -> NoReturn:
 
 def open_store(config: Config, source: ConfigSource) -> TokenStore:
     """Return the store that is configured; one that cannot be used ends the process."""
-    if whose := other_user(source.state_dir, config.store):
-        typer.echo(f"xoauth2-proxy: {whose}", err=True)
-        raise typer.Exit(EXIT_USAGE)
+    refuse_other_user(config, source)
     try:
         return open_configured_store(config.store)
     except ValueError as error:
         typer.echo(f"xoauth2-proxy: {error}", err=True)
         raise typer.Exit(EXIT_FAILED) from None
+
+
+def open_made(config: Config, source: ConfigSource) -> RuntimeCredentials:
+    """Return the credentials that were made at run time; another user's end the process."""
+    refuse_other_user(config, source)
+    return open_runtime_credentials(source.state_dir, config.store.cipher())
+
+
+def refuse_other_user(config: Config, source: ConfigSource) -> None:
+    """End the process if the state directory is another user's."""
+    if whose := other_user(source.state_dir, config.store):
+        typer.echo(f"xoauth2-proxy: {whose}", err=True)
+        raise typer.Exit(EXIT_USAGE)
 
 
 def invocation(source: ConfigSource) -> Invocation:

@@ -479,6 +479,7 @@ def _change(
     from xoauth2_proxy.cli import configured
     from xoauth2_proxy.commands import mailbox_changes
     from xoauth2_proxy.mailboxes.runtime_accounts import open_runtime_accounts
+    from xoauth2_proxy.mailboxes.runtime_credentials import open_runtime_credentials
     from xoauth2_proxy.oauth.refreshers import registry
 
     source = configured.source_of(context, config, state_dir)
@@ -490,6 +491,7 @@ def _change(
             config=loaded,
             open_store=lambda: configured.open_store(loaded, source),
             open_added=lambda: open_runtime_accounts(source.state_dir, loaded.store.cipher()),
+            open_made=lambda: open_runtime_credentials(source.state_dir, loaded.store.cipher()),
             refresher=lambda name: refreshers.refreshers([name]).get(name),
         )
     change = mailbox_changes.ChangeOptions(

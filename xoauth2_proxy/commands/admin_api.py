@@ -11,6 +11,7 @@ from urllib.parse import quote, urlsplit
 import aiohttp
 
 TOKEN_VARIABLE = "XOAUTH2_PROXY_ADMIN_TOKEN"  # noqa: S105 - a name
+_DONE = (200, 201)
 _TIMEOUT = aiohttp.ClientTimeout(total=60.0)  # revoking waits for the provider
 
 
@@ -60,7 +61,31 @@ class AdminApi:
         warnings = answer.get("warnings")
         return [str(one) for one in warnings] if isinstance(warnings, list) else []
 
-    async def _ask(self, method: str, path: str) -> dict[str, Any]:
+    async def credentials(self, mailbox: str) -> list[dict[str, Any]]:
+        """Return a mailbox's credentials. Raises `NoAnswer`, `Refused`."""
+        answer = await self._ask("GET", _credentials(mailbox))
+        return _objects(answer.get("credentials"))
+
+    async def add_credential(self, mailbox: str, document: dict[str, Any]) -> dict[str, Any]:
+        """Make a credential; return it, with its password if that was generated.
+
+        Raises `NoAnswer`, `Refused`.
+        """
+        answer = await self._ask("POST", _credentials(mailbox), document)
+        (credential,) = _objects([answer.get("credential")])
+        return credential
+
+    async def revoke_credential(self, mailbox: str, name: str) -> None:
+        """Revoke a credential. Raises `NoAnswer`, `Refused`."""
+        await self._ask("DELETE", f"{_credentials(mailbox)}/{quote(name, safe='')}")
+
+    async def reload(self) -> None:
+        """Have the configuration read again. Raises `NoAnswer`, `Refused`."""
+        await self._ask("POST", "/reload")
+
+    async def _ask(
+        self, method: str, path: str, document: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
         headers = {"X-Requested-By": "xoauth2-proxy"}
         if self._token:
             headers["Authorization"] = f"Bearer {self._token}"
@@ -72,7 +97,9 @@ class AdminApi:
                 aiohttp.ClientSession(
                     connector=connector, timeout=_TIMEOUT, headers=headers
                 ) as http,
-                http.request(method, self._url + path, allow_redirects=False) as response,
+                http.request(
+                    method, self._url + path, json=document, allow_redirects=False
+                ) as response,
             ):
                 status, text = response.status, await response.text()
         except (aiohttp.ClientError, OSError, ValueError) as error:
@@ -83,9 +110,13 @@ class AdminApi:
         return _judged(status, text)
 
 
+def _credentials(mailbox: str) -> str:
+    return f"/accounts/{quote(mailbox, safe='')}/credentials"
+
+
 def _objects(listed: object) -> list[dict[str, Any]]:
     if not isinstance(listed, list) or not all(isinstance(one, dict) for one in listed):
-        raise NoAnswer("the answer is no list of accounts")
+        raise NoAnswer("the answer has no list of objects")
     return listed
 
 
@@ -97,9 +128,9 @@ def _judged(status: int, text: str) -> dict[str, Any]:
     except ValueError:
         document = None
     if not isinstance(document, dict):
-        raise NoAnswer(f"HTTP {status}" if status != 200 else "the answer is no JSON object")
+        raise NoAnswer("the answer is no JSON object" if status in _DONE else f"HTTP {status}")
     if status >= 400:
         raise Refused(str(document.get("error") or document.get("detail") or f"HTTP {status}"))
-    if status != 200:
+    if status not in _DONE:
         raise NoAnswer(f"HTTP {status}")
     return document

@@ -12,21 +12,25 @@ from typing import TYPE_CHECKING
 
 from xoauth2_proxy.accounts.credential import login_key
 from xoauth2_proxy.commands.admin_api import AdminApi, NoAnswer, Refused
-from xoauth2_proxy.commands.suggestions import unknown
+from xoauth2_proxy.commands.configured_account import (
+    DONE,
+    FAILED,
+    WRONG_USAGE,
+    Failed,
+    configured_account,
+)
 from xoauth2_proxy.errors import ProxyError, TokenStoreUnavailable
 from xoauth2_proxy.oauth import sign_in
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from xoauth2_proxy.accounts.accounts import Account
     from xoauth2_proxy.commands.console import Console
     from xoauth2_proxy.config import Config
     from xoauth2_proxy.mailboxes.runtime_accounts import RuntimeAccounts
+    from xoauth2_proxy.mailboxes.runtime_credentials import RuntimeCredentials
     from xoauth2_proxy.oauth.refreshers import Refresher
     from xoauth2_proxy.oauth.stores import TokenStore
-
-DONE, FAILED, WRONG_USAGE = 0, 1, 2  # exit codes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,15 +50,8 @@ class ProxyFiles:
     config: Config
     open_store: Callable[[], TokenStore]
     open_added: Callable[[], RuntimeAccounts]
+    open_made: Callable[[], RuntimeCredentials]
     refresher: Callable[[str], Refresher | None]  # by name
-
-
-class _Failed(Exception):
-    """The mailbox was not changed; the text says why."""
-
-    def __init__(self, text: str, code: int = FAILED) -> None:
-        super().__init__(text)
-        self.code = code
 
 
 async def remove(options: ChangeOptions, files: ProxyFiles | None, console: Console) -> int:
@@ -89,7 +86,7 @@ async def _change(
             return FAILED
         try:
             notes = await in_files(options.mailbox, files)
-        except _Failed as failure:
+        except Failed as failure:
             console.complain(str(failure))
             return failure.code
         notes.append(
@@ -105,8 +102,8 @@ async def _change(
 async def _remove_in_files(mailbox: str, files: ProxyFiles) -> list[str]:
     key, added = login_key(mailbox), files.open_added()
     if key not in await asyncio.to_thread(added.keys):
-        account = _configured(mailbox, files.config)
-        raise _Failed(
+        account = configured_account(mailbox, files.config)
+        raise Failed(
             f"{account.email} is defined in the configuration file: remove it there, or write "
             '"enabled": false',
             WRONG_USAGE,
@@ -114,12 +111,13 @@ async def _remove_in_files(mailbox: str, files: ProxyFiles) -> list[str]:
     store = files.open_store()
     try:
         await asyncio.to_thread(added.remove, key)
+        await asyncio.to_thread(files.open_made().remove_all_of, key)
         async with store.lock(key):
             await store.delete(key)
     except OSError as error:
-        raise _Failed(f"{mailbox} cannot be removed: {error.strerror or error}") from None
+        raise Failed(f"{mailbox} cannot be removed: {error.strerror or error}") from None
     except TokenStoreUnavailable as error:
-        raise _Failed(
+        raise Failed(
             f"{mailbox} is removed, but its sign-in is still in the store: {error}"
         ) from None
     finally:
@@ -128,18 +126,18 @@ async def _remove_in_files(mailbox: str, files: ProxyFiles) -> list[str]:
 
 
 async def _revoke_in_store(mailbox: str, files: ProxyFiles) -> list[str]:
-    account = _configured(mailbox, files.config)
+    account = configured_account(mailbox, files.config)
     store = files.open_store()
     try:
         is_kept_here = not account.refresher_info.kept_in
         has_none = await store.load(account.key) is None and not account.oauth.refresh_token
         if is_kept_here and has_none:
-            raise _Failed(f"{account.email} has no grant to revoke")
+            raise Failed(f"{account.email} has no grant to revoke")
         with ThreadPoolExecutor(1, "oauth") as threads:
             refresher = files.refresher(account.refresher)
             is_revoked = await sign_in.revoke(store, account, threads, refresher)
     except ProxyError as error:
-        raise _Failed(f"{account.email} was not revoked: {error}") from None
+        raise Failed(f"{account.email} was not revoked: {error}") from None
     finally:
         await store.close()
     if is_revoked:
@@ -148,12 +146,3 @@ async def _revoke_in_store(mailbox: str, files: ProxyFiles) -> list[str]:
         "The provider offers no way to revoke, or no one had signed in: the sign-in is forgotten "
         "here; end the application's access on the provider's own pages as well."
     ]
-
-
-def _configured(mailbox: str, config: Config) -> Account:
-    key = login_key(mailbox)
-    for account in config.accounts:
-        if account.key == key:
-            return account
-    known = [one.email for one in config.accounts]
-    raise _Failed(unknown("enabled account", mailbox, known), WRONG_USAGE)

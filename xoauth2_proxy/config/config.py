@@ -35,6 +35,7 @@ class Config:
     store: StoreSection
     alerts: AlertsSection
     runtime_accounts: frozenset[str]  # keys of the accounts that were added while running
+    runtime_credentials: frozenset[str]  # keys of the credentials that were made while running
     sandbox_accounts: frozenset[str]  # keys of mock accounts that are left to the sandbox
     warnings: tuple[str, ...]  # for the operator, at the start
 

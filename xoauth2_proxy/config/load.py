@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from xoauth2_proxy import strict_json
 from xoauth2_proxy.config.account_loader import AccountLoader, is_disabled
 from xoauth2_proxy.config.config import SECTIONS, Config
+from xoauth2_proxy.config.credential_loader import with_made_credentials
 from xoauth2_proxy.config.listener_section import faults_of_all, share_address
 from xoauth2_proxy.config.problems import Problem, raise_if_any
 from xoauth2_proxy.config.provider_loader import load_providers
@@ -22,6 +23,10 @@ from xoauth2_proxy.errors import ConfigError
 from xoauth2_proxy.files import fault_of_readers, read_at_most
 from xoauth2_proxy.mailboxes.interface import ProviderInfo
 from xoauth2_proxy.mailboxes.runtime_accounts import accounts_directory, open_runtime_accounts
+from xoauth2_proxy.mailboxes.runtime_credentials import (
+    credentials_directory,
+    open_runtime_credentials,
+)
 from xoauth2_proxy.sandbox.mock_mailboxes import MOCK_MAILBOXES
 
 if TYPE_CHECKING:
@@ -31,6 +36,8 @@ if TYPE_CHECKING:
     from xoauth2_proxy.accounts.refresher_info import RefresherInfo
     from xoauth2_proxy.config.environment import Environment
     from xoauth2_proxy.config.overrides import Overrides
+    from xoauth2_proxy.mailboxes.runtime_accounts import RuntimeAccounts
+    from xoauth2_proxy.mailboxes.runtime_credentials import RuntimeCredentials
     from xoauth2_proxy.strict_json import Json
 
 SANDBOX_PASSWORD = "secret"  # noqa: S105 - opens nothing but the sandbox
@@ -65,17 +72,24 @@ def load(
     for number, account in enumerate(accounts):
         problems += loader.load(account, strict_json.json_path("accounts", number))
     warnings: list[str] = []
+    added = made = None
     try:
-        warnings += _load_added(loader, settings, environment, without)
+        added, made = _opened(settings, environment)
     except ValueError as error:
         problems.append(("store.keyring", str(error)))
+    if added is not None:
+        warnings += loader.load_runtime(added, without)
     if accounts and all(map(is_disabled, accounts)) and not loader.runtime_keys:
         problems.append(("accounts", "no account is enabled"))
     if not accounts and not loader.accounts:
         warnings.append("there is no account yet: no one can log in")
     raise_if_any(problems)
+    in_force, credentials = tuple(loader.accounts), frozenset[str]()
+    if made is not None:
+        in_force, credentials, left_out = with_made_credentials(in_force, loader.disabled, made)
+        warnings += left_out
     config = Config(
-        accounts=tuple(loader.accounts),
+        accounts=in_force,
         disabled=tuple(loader.disabled),
         providers=tuple(
             ProviderInfo(one.name, one.refresher_info, one.client_of({}))
@@ -86,6 +100,7 @@ def load(
         listener_paths=tuple(settings.listening),
         **{key: getattr(settings, key) for key in SECTIONS},
         runtime_accounts=frozenset(loader.runtime_keys),
+        runtime_credentials=credentials,
         sandbox_accounts=frozenset(loader.sandbox_accounts),
         warnings=(
             *_readable_by_all(path, document, environment.secret_files),
@@ -102,18 +117,24 @@ def load(
     return config, loader
 
 
-def _load_added(
-    loader: AccountLoader, settings: FileSection, environment: Environment, without: Collection[str]
-) -> list[str]:
-    """Load the accounts that were added at run time; return a warning for each left out.
+def _opened(
+    settings: FileSection, environment: Environment
+) -> tuple[RuntimeAccounts | None, RuntimeCredentials | None]:
+    """Return the accounts and the credentials that were added at run time, if there are any.
 
     Raises `ValueError`: the keyring has no key for them.
     """
-    # Without added accounts, the keyring is not asked for its key: it may prompt a person.
-    if not accounts_directory(environment.state_dir).exists():
-        return []
-    added = open_runtime_accounts(environment.state_dir, settings.store.cipher())
-    return loader.load_runtime(added, without)
+    state_dir = environment.state_dir
+    has_accounts = accounts_directory(state_dir).exists()
+    has_credentials = credentials_directory(state_dir).exists()
+    # If nothing was added, the keyring is not asked for its key: it may prompt a person.
+    if not (has_accounts or has_credentials):
+        return None, None
+    cipher = settings.store.cipher()
+    return (
+        open_runtime_accounts(state_dir, cipher) if has_accounts else None,
+        open_runtime_credentials(state_dir, cipher) if has_credentials else None,
+    )
 
 
 def _document(path: Path | None, overrides: Overrides) -> tuple[dict[str, Json], list[Problem]]:

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from xoauth2_proxy.accounts.accounts import Account, DisabledAccount
+    from xoauth2_proxy.accounts.credential import Credential
     from xoauth2_proxy.mailboxes.runtime_accounts import RuntimeAccounts
+    from xoauth2_proxy.mailboxes.runtime_credentials import RuntimeCredentials
     from xoauth2_proxy.metrics import Metrics
     from xoauth2_proxy.oauth.grant import AccessToken
     from xoauth2_proxy.oauth.mailbox_status import MailboxStatus
@@ -39,6 +41,18 @@ class UnknownMailbox(ProxyError):
 
 class MailboxExists(ProxyError):
     """The mailbox exists already, and the proposal does not overwrite."""
+
+
+class UnknownCredential(ProxyError):
+    """The mailbox has no such credential."""
+
+
+class CredentialExists(ProxyError):
+    """The mailbox has a credential of this name already."""
+
+
+class NeedsAdminToken(ProxyError):
+    """Without `admin.token`, any user of this machine could do this; the text says what to do."""
 
 
 class RefreshTooSoon(ProxyError):
@@ -131,6 +145,9 @@ class RelayControl:
     # Return what every installed refresher declares, by name; blocks, since plug-ins are loaded.
     all_refreshers: Callable[[], list[RefresherInfo]]
     account_files: RuntimeAccounts
+    credential_files: RuntimeCredentials
+    made: Collection[str]  # keys of the credentials in force that were made at run time
+    has_token: bool  # whether the admin server asks for a token
     store: TokenStore
     metrics: Metrics
     threads: Executor  # for requests that block
@@ -141,6 +158,11 @@ class RelayControl:
     # blocks. The keys are of added accounts that the documents replace.
     # Raises `ConfigError` with every problem.
     check: Callable[[Sequence[tuple[str, Document]], Collection[str]], list[Account]]
+    # Return the credential that the document describes for an account in force; blocks.
+    # Raises `ConfigError` with every problem.
+    check_credential: Callable[[Document, Account], Credential]
+    # Put other credentials of an account in force, given by its key, in all processes.
+    use_credentials: Callable[[str, Sequence[Credential], Collection[str]], Awaitable[None]]
     # Return the refresher of this name, even if no account uses it yet. Raises `OSError`.
     refresher: Callable[[str], Refresher | None]
     # Get a new token for an account in force, for all processes. Raises as `TokenSource.refresh`.

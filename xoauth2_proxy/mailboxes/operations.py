@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from xoauth2_proxy.accounts.credential import login_key
 from xoauth2_proxy.errors import GrantRevoked, SignInRefused, TokenError, TokenStoreUnavailable
 from xoauth2_proxy.mailboxes.additions import MAX_CONCURRENT_REQUESTS, Additions
+from xoauth2_proxy.mailboxes.credential_changes import CredentialChanges
 from xoauth2_proxy.mailboxes.interface import (
     DefinedInFile,
     Mailbox,
@@ -69,6 +70,7 @@ class Mailboxes:
         # Held while the set of accounts changes, never during a token request.
         self._lock = asyncio.Lock()
         self._additions = Additions(relay, self._lock)
+        self.credentials = CredentialChanges(relay, self._lock)
         self._sign_ins = sign_in.PendingSignIns(relay.threads)
         self._clock = clock
         self._asked_at: dict[str, float] = {}  # when an operator last asked for a token, by mailbox
@@ -271,6 +273,8 @@ class Mailboxes:
                         removed.append(key)
                 except (OSError, TokenStoreUnavailable) as error:
                     errors.append(error)
+            for key in in_force & {*removed}:
+                await self.credentials.forget_mailbox(key)
             if removed:
                 # A mailbox not in force may be a disabled account of the file: its grant stays.
                 self._removed |= in_force & {*removed}

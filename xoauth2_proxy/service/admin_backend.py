@@ -18,12 +18,14 @@ from xoauth2_proxy.oauth.store_watch import StoreWatch
 from xoauth2_proxy.oauth.webhook import Webhook
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Sequence
 
     from xoauth2_proxy.accounts.accounts import Account
+    from xoauth2_proxy.accounts.credential import Credential
     from xoauth2_proxy.admin.health import Health
     from xoauth2_proxy.admin.server import AdminServer
     from xoauth2_proxy.config import Config
+    from xoauth2_proxy.mailboxes.interface import Document
     from xoauth2_proxy.metrics import MergedMetrics, Metrics
     from xoauth2_proxy.oauth.token_source import TokenSource
     from xoauth2_proxy.service.components import StandardComponents
@@ -38,6 +40,9 @@ class AdminDependencies:
 
     # Read the configuration again, in all processes. Raises `ConfigError`, `OSError`.
     reload: Callable[[], Awaitable[None]]
+    # Put the credentials of an account (its key) in force, in all processes; the last argument is
+    # the keys of all that were made at run time.
+    use_credentials: Callable[[str, Sequence[Credential], Collection[str]], Awaitable[None]]
     # Drop the tokens and connections of a mailbox, given by its account's key, in all processes.
     forget: Callable[[str], None]
     components: StandardComponents
@@ -63,6 +68,11 @@ class AdminBackend:
             providers=config.providers,
             all_refreshers=components.all_refreshers,
             account_files=components.added,
+            credential_files=components.made,
+            made=config.runtime_credentials,
+            has_token=bool(config.admin.token),
+            check_credential=self._check_credential,
+            use_credentials=dependencies.use_credentials,
             store=components.store,
             metrics=dependencies.metrics,
             threads=self._threads,
@@ -114,6 +124,7 @@ class AdminBackend:
         self.relay.accounts = {account.key: account for account in accounts}
         self.relay.disabled = config.disabled
         self.relay.added = config.runtime_accounts
+        self.relay.made = config.runtime_credentials
         self.relay.providers = config.providers
 
     def _make_server(self) -> AdminServer:
@@ -126,6 +137,11 @@ class AdminBackend:
             self._mailboxes,
             self._config.admin.public_url,
         )
+
+    def _check_credential(self, document: Document, account: Account) -> Credential:
+        from xoauth2_proxy.config.credential_loader import check_credential
+
+        return check_credential(document, account, self.relay.accounts)
 
     async def _log_in(self, account: Account, access_token: str) -> None:
         connection = await self._connector.open_with(account, access_token)

@@ -35,9 +35,10 @@ from xoauth2_proxy.upstream.connector import Connector
 from xoauth2_proxy.upstream.pool import Pool
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Sequence
+    from collections.abc import Collection, Coroutine, Sequence
 
     from xoauth2_proxy.accounts.accounts import Account
+    from xoauth2_proxy.accounts.credential import Credential
     from xoauth2_proxy.config import Config
     from xoauth2_proxy.config.listener_section import ListenerSection
     from xoauth2_proxy.sandbox.app import Sandbox
@@ -109,6 +110,7 @@ class App:
         dependencies = AdminDependencies(
             reload=self.reload,
             forget=self.forget,
+            use_credentials=self.use_credentials,
             components=self._components,
             tokens=self._tokens,
             connector=self._connector,
@@ -179,6 +181,19 @@ class App:
         """Use a configuration that the parent has read, as `reload` does. Raises `OSError`."""
         async with self._reloading:
             await self._use(config)
+
+    async def use_credentials(
+        self, account: str, credentials: Sequence[Credential], made: Collection[str]
+    ) -> None:
+        """Replace the credentials of one account, given by its key; all else stays as it is.
+
+        `made` are the keys of all credentials that were made at run time.
+        """
+        async with self._reloading:
+            self._config = with_credentials(self._config, account, credentials, made)
+            await self._accounts.use_credentials(account, credentials)
+            if self._admin is not None:
+                self._admin.reconfigure(self._config, tuple(self._accounts))
 
     def forget(self, mailbox: str) -> None:
         """Drop the tokens and connections of a mailbox whose grant was replaced or revoked."""
@@ -280,6 +295,17 @@ def with_sandbox(config: Config, sandbox: EmbeddedSandbox | None) -> tuple[Accou
         return replace(account, upstream=sandbox.upstream, oauth=oauth)
 
     return tuple(map(placed, config.accounts))
+
+
+def with_credentials(
+    config: Config, account: str, credentials: Sequence[Credential], made: Collection[str]
+) -> Config:
+    """Return the configuration with other credentials of one account."""
+    accounts = tuple(
+        replace(one, credentials=tuple(credentials)) if one.key == account else one
+        for one in config.accounts
+    )
+    return replace(config, accounts=accounts, runtime_credentials=frozenset(made))
 
 
 def in_force(old: Config, new: Config) -> Config:

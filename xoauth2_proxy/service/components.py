@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from xoauth2_proxy.files import state_directory_problem
 from xoauth2_proxy.mailboxes.runtime_accounts import open_runtime_accounts
+from xoauth2_proxy.mailboxes.runtime_credentials import open_runtime_credentials
 from xoauth2_proxy.oauth.refreshers import registry
 from xoauth2_proxy.oauth.stores import StoreKind
 from xoauth2_proxy.oauth.stores.factory import open_store
@@ -34,7 +35,9 @@ class StandardComponents:
         self.all_refreshers: Callable[[], list[RefresherInfo]] = self._registry.all_installed
         self.store = open_configured_store(config.store)
         # The accounts that were added while the relay ran.
-        self.added = open_runtime_accounts(source.state_dir, config.store.cipher())
+        cipher = config.store.cipher()
+        self.added = open_runtime_accounts(source.state_dir, cipher)
+        self.made = open_runtime_credentials(source.state_dir, cipher)  # credentials, likewise
 
     def refreshers(self, config: Config) -> Mapping[str, Refresher]:
         """Return the refreshers that the configuration's accounts use. Raises `OSError`."""

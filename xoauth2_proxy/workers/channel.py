@@ -4,10 +4,10 @@ The channel is a private socket pair. First the parent sends the pickled `Setup`
 which must not appear in arguments or the environment. Then both send lines of text. The channel
 ends when the other process ends.
 
-From the parent: `ping`, `drain`, `forget <mailbox>`, and `config <length>` followed by a
-configuration of that many octets. From a worker: `ready`, `failed <reason>`, `pong`, and `took` for
-each configuration it has put into use. From worker to worker, through the parent: `wanted`, `freed`
-(`upstream.worker_slots`).
+From the parent: `ping`, `drain`, `forget <mailbox>`, and `config <length>` or `credentials
+<length>` followed by a configuration, or the credentials of one account, of that many octets. From
+a worker: `ready`, `failed <reason>`, `pong`, and `took` for each of them that it has put into use.
+From worker to worker, through the parent: `wanted`, `freed` (`upstream.worker_slots`).
 """
 
 from __future__ import annotations
@@ -18,12 +18,14 @@ import signal
 import struct
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Collection
     from pathlib import Path
 
+    from xoauth2_proxy.accounts.credential import Credential
     from xoauth2_proxy.config import Config
     from xoauth2_proxy.log import LogFormat, LogLevel
     from xoauth2_proxy.service.app import EmbeddedSandbox
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 HELD_BACK = frozenset({signal.SIGINT, signal.SIGHUP, signal.SIGTERM})
 
 CONFIG = "config "
+CREDENTIALS = "credentials "
 
 _LENGTH = struct.Struct("!I")
 _MAX_UNSENT_BYTES = 65_536  # beyond it, lines to a process that does not read are dropped
@@ -80,15 +83,26 @@ class Channel:
         if must_arrive or unsent_bytes <= _MAX_UNSENT_BYTES:
             self._write(" ".join(line.split())[:_MAX_LINE].encode() + b"\n")
 
-    def send_config(self, config: bytes) -> None:
-        """Send a pickled configuration, preceded by the line that announces it."""
-        self._write(f"{CONFIG}{len(config)}\n".encode() + config)
+    def send_object(self, kind: str, pickled: bytes) -> None:
+        """Send a pickled object, preceded by the line that announces it: kind and length."""
+        self._write(f"{kind}{len(pickled)}\n".encode() + pickled)
 
     async def config(self, line: str) -> Config:
         """Return the configuration that `line` announces. Raises `EOFError`."""
-        octets = await self._reader.readexactly(int(line.removeprefix(CONFIG)))
-        config: Config = await asyncio.to_thread(pickle.loads, octets)  # from the parent alone
+        config: Config = await self._object(line)
         return config
+
+    async def credentials(self, line: str) -> tuple[str, tuple[Credential, ...], Collection[str]]:
+        """Return what `line` announces: the arguments of `App.use_credentials`.
+
+        Raises `EOFError`.
+        """
+        arguments: tuple[str, tuple[Credential, ...], Collection[str]] = await self._object(line)
+        return arguments
+
+    async def _object(self, line: str) -> Any:  # noqa: ANN401 - as its kind says
+        octets = await self._reader.readexactly(int(line.rpartition(" ")[2]))
+        return await asyncio.to_thread(pickle.loads, octets)  # from the parent alone
 
     async def send(self, setup: Setup) -> None:
         """Send the setup. Raises `ConnectionError`."""

@@ -20,7 +20,7 @@ from xoauth2_proxy.service.listening import ListeningSockets
 from xoauth2_proxy.submission.address_table import AddressTable
 from xoauth2_proxy.upstream.worker_slots import WorkerSlots
 from xoauth2_proxy.workers import run_directory
-from xoauth2_proxy.workers.channel import CONFIG, HELD_BACK, Channel, receive_setup
+from xoauth2_proxy.workers.channel import CONFIG, CREDENTIALS, HELD_BACK, Channel, receive_setup
 
 if TYPE_CHECKING:
     from xoauth2_proxy.workers.channel import Setup
@@ -103,6 +103,9 @@ async def _listen(channel: Channel, app: App, slots: WorkerSlots, stop: asyncio.
                 await app.apply(await channel.config(line))
                 channel.say("took")
                 _log.info("configuration read again")
+            elif line.startswith(CREDENTIALS):
+                await app.use_credentials(*await channel.credentials(line))
+                channel.say("took")
             elif line.startswith(_FORGET):
                 app.forget(unquote(line.removeprefix(_FORGET)))
             else:

@@ -26,19 +26,21 @@ from xoauth2_proxy.service.app import (
     own_hostname,
     start_sandbox,
     warn_of_changes,
+    with_credentials,
     with_sandbox,
 )
 from xoauth2_proxy.service.listening import Addresses, ListeningSockets
 from xoauth2_proxy.submission.address_table import AddressTable, new_key, table_bytes
 from xoauth2_proxy.upstream.connector import Connector
 from xoauth2_proxy.workers import run_directory
-from xoauth2_proxy.workers.channel import Setup
+from xoauth2_proxy.workers.channel import CONFIG, CREDENTIALS, Setup
 from xoauth2_proxy.workers.worker import SupervisionTiming, Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator, Sequence
     from pathlib import Path
 
+    from xoauth2_proxy.accounts.credential import Credential
     from xoauth2_proxy.config import Config
     from xoauth2_proxy.service.app import EmbeddedSandbox
     from xoauth2_proxy.service.runner import Run
@@ -121,6 +123,7 @@ class Parent:
         dependencies = AdminDependencies(
             reload=self.reload,
             forget=self.forget,
+            use_credentials=self.use_credentials,
             components=self._components,
             tokens=self._tokens,
             connector=self._connector,
@@ -178,17 +181,13 @@ class Parent:
             await self._use(config)
             warn_of_changes(old, new)
             self._settings = replace(self._settings, config=config)
-            in_time = await asyncio.gather(
-                *(self._reconfigure(worker, pickled) for worker in self.workers)
-            )
-            if late := in_time.count(False):
-                _log.warning("%d workers do not use the new configuration yet", late)
+            await self._send_to_all(CONFIG, pickled)
 
-    async def _reconfigure(self, worker: Worker, config: bytes) -> bool:
-        """Send the worker a configuration; return whether it has applied it in time."""
+    async def _reconfigure(self, worker: Worker, kind: str, pickled: bytes) -> bool:
+        """Send the worker an object; return whether it has applied it in time."""
         # A worker that is starting applies it as soon as it is ready.
         timeout_seconds = _APPLY_SECONDS if worker.is_ready else self._timing.start_seconds
-        applied = worker.apply(self._setup(worker.number), config)
+        applied = worker.apply(self._setup(worker.number), kind, pickled)
         done, _ = await asyncio.wait([applied], timeout=timeout_seconds)
         return bool(done)
 
@@ -201,6 +200,26 @@ class Parent:
         self._connector.forget_authorities()
         if self._admin is not None:
             self._admin.reconfigure(config, accounts)
+
+    async def use_credentials(
+        self, account: str, credentials: Sequence[Credential], made: Collection[str]
+    ) -> None:
+        """Replace the credentials of one account, in all processes; otherwise as `App` does."""
+        async with self._reloading:
+            config = with_credentials(self._settings.config, account, credentials, made)
+            self._settings = replace(self._settings, config=config)
+            if self._admin is not None:
+                self._admin.reconfigure(config, with_sandbox(config, self._embedded))
+            pickled = await asyncio.to_thread(pickle.dumps, (account, tuple(credentials), made))
+            await self._send_to_all(CREDENTIALS, pickled)
+
+    async def _send_to_all(self, kind: str, pickled: bytes) -> None:
+        """Send an object to the workers, and wait for those that are not stuck to use it."""
+        in_time = await asyncio.gather(
+            *(self._reconfigure(worker, kind, pickled) for worker in self.workers)
+        )
+        if late := in_time.count(False):
+            _log.warning("%d workers do not use the new configuration yet", late)
 
     def forget(self, mailbox: str) -> None:
         """Drop the tokens and connections of a mailbox, given by its account's key, everywhere."""

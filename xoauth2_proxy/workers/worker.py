@@ -119,8 +119,8 @@ class Worker:
             self.restarts += not self._is_ending.is_set()
         self._note_first_start("the proxy is stopping")
 
-    def apply(self, setup: Setup, config: bytes) -> asyncio.Future[None]:
-        """Send the process a configuration; later processes start with `setup`.
+    def apply(self, setup: Setup, kind: str, pickled: bytes) -> asyncio.Future[None]:
+        """Send the process a pickled object; later processes start with `setup`.
 
         The returned future is done once the process uses it or has ended.
         """
@@ -129,7 +129,7 @@ class Worker:
         if self._channel is None:
             applied.set_result(None)
         else:
-            self._channel.send_config(config)
+            self._channel.send_object(kind, pickled)
             self._unapplied.append(applied)
         return applied
 
