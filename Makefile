@@ -11,7 +11,7 @@ PYTEST := $(BIN)/pytest --numprocesses $(JOBS) --dist loadscope --no-loadscope-r
 # The tests start hundreds of processes: none of them is to compile the sources anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help run test test-own test-outside test-both-loops check format map bench bench-check
+.PHONY: help run test test-own test-outside test-clients test-both-loops check format map bench bench-check
 .PHONY: bench-tokens fuzz states clean
 
 help:
@@ -19,6 +19,7 @@ help:
 	@echo "make bench           the quick benchmark, through the proxy that runs (or one of its own)"
 	@echo "make test [T=pool]   the tests (those whose name contains T), in JOBS=4 processes"
 	@echo "make test-own        those that need no program but ours; make test-outside: the others"
+	@echo "make test-clients    real mail clients and servers, with hundreds of messages in each queue"
 	@echo "make test-both-loops the tests, each on both event loops; for a long run now and then"
 	@echo "make check           format, lint, types, import contracts, tests: what a change must pass"
 	@echo "make bench-check     what a message costs now, beside the stored cost; for a quiet machine"
@@ -51,6 +52,10 @@ test-own: $(VENV)/.installed-dev
 
 test-outside: $(VENV)/.installed-dev $(VENV)/.installed-idp
 	$(PYTEST) -m outside
+
+# Hundreds of messages wait in each mail server, where the suite has a few.
+test-clients: $(VENV)/.installed-dev
+	$(PYTEST) tests/clients --queued-messages 300
 
 test-both-loops: $(VENV)/.installed-dev $(VENV)/.installed-idp
 	$(PYTEST) --both-loops

@@ -40,6 +40,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--both-loops", action="store_true", help="run every asynchronous test on both event loops"
     )
+    parser.addoption(
+        "--queued-messages", type=int, default=10, help="how many messages wait in a mail server"
+    )
 
 
 def pytest_asyncio_loop_factories(

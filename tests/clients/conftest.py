@@ -29,7 +29,7 @@ def set_up(start_relay: StartRelay, authority: trustme.CA, tmp_path: Path) -> Se
     async def set_up(security: Security, **of_the_account: object) -> Desk:
         listener: dict[str, object] = {}
         if security != "in clear":
-            certificate = authority.issue_cert("localhost")
+            certificate = authority.issue_cert("localhost", "relay.example")
             certificate.private_key_pem.write_to_path(str(tmp_path / "relay.key"))
             (tmp_path / "relay.key").chmod(0o600)
             with (tmp_path / "relay.pem").open("wb") as chain:
@@ -45,3 +45,9 @@ def set_up(start_relay: StartRelay, authority: trustme.CA, tmp_path: Path) -> Se
         return Desk(relay, security, home)
 
     return set_up
+
+
+@pytest.fixture
+def queued_messages(pytestconfig: pytest.Config) -> int:
+    """How many messages wait in a mail server: `make test-clients` has hundreds."""
+    return int(pytestconfig.getoption("--queued-messages"))

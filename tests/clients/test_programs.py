@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support import scan
+from tests.support.desk import NO_SUCH_USER, WRONG_PASSWORD
 from tests.support.programs import program
 from tests.support.recipes import Recipe
 from tests.support.sandbox import reply_fault
@@ -19,11 +20,6 @@ if TYPE_CHECKING:
     from tests.support.relay import Relay
 
 pytestmark = pytest.mark.outside
-
-
-# What a client shows unless its recipe says otherwise.
-WRONG_PASSWORD = "5.7.8 Authentication credentials invalid"
-NO_SUCH_USER = "5.1.1 No such user here"
 
 
 @dataclass(frozen=True, slots=True)

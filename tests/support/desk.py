@@ -22,6 +22,10 @@ Security = Literal["in clear", "STARTTLS", "implicit TLS"]
 PROGRAMS = Path(__file__).parents[1] / "clients" / "programs"
 HERE = "RECIPE"  # the line of a program that the recipe replaces
 
+# What a client shows unless its recipe says otherwise.
+WRONG_PASSWORD = "5.7.8 Authentication credentials invalid"
+NO_SUCH_USER = "5.1.1 No such user here"
+
 
 @dataclass(frozen=True, slots=True)
 class Said:
@@ -42,12 +46,12 @@ class Desk:
     def __post_init__(self) -> None:
         scan.write_into(self.home)
 
-    def placed(self, recipe: Recipe, password: str = "PASSWORD") -> Recipe:
+    def placed(self, recipe: Recipe, password: str = "PASSWORD", name: str = "localhost") -> Recipe:
         """Return a recipe for this relay: its name and port, and what is said of its security."""
         if self.security != "STARTTLS":
             point = self.security[0].upper() + self.security[1:]
             recipe = recipe.varied(point)
-        host = "127.0.0.1" if self.security == "in clear" else "localhost"
+        host = "127.0.0.1" if self.security == "in clear" else name
         port = str(self.relay.port)
         words = {"relay.example": host, "2525": port, "465": port, "PASSWORD": password}
         return recipe.replaced(words)

@@ -40,14 +40,19 @@ class Recipe:
         blocks = []
         for language, text in _BLOCK.findall(section):
             named = _FILE.match(text)
-            blocks.append(Block(language, text, named[1] if named else ""))
+            if named:
+                blocks.append(Block(language, text[named.end() :], named[1]))
+            else:
+                blocks.append(Block(language, text))
         points = {point: " ".join(said.split()) for point, said in _POINT.findall(section)}
         return cls(name, tuple(blocks), points)
 
     @property
     def commands(self) -> str:
         """What a person types into a shell."""
-        return "".join(block.text for block in self.blocks if block.language == "sh")
+        return "".join(
+            block.text for block in self.blocks if block.language == "sh" and not block.path
+        )
 
     @property
     def code(self) -> str:
