@@ -98,7 +98,6 @@ def test_what_is_allowed_is_not_touched(block: bytes, held_to: SenderRules) -> N
             b"Sender: own@x.example\r\nFrom: own@x.example\r\nSender: own@x.example\r\n",
             "The message has several Sender fields",
         ),
-        (b"From: own@x.example\r\nX: a\0b\r\n", "The header has a NUL octet"),
         (
             b"From: own@x.example\r\nno field\r\nFrom: b@y.example\r\n",
             "A From or Sender field follows a line that is no header field",
@@ -228,7 +227,6 @@ def test_what_is_not_signed_is_rewritten(kind: bytes) -> None:
         (b"From: a@y, b@y\r\n", None),
         (b"From: Scanner\r\n", None),
         (b"To: t\r\n", None),
-        (b"From: a@y\r\nX: \0\r\n", b"From: Third floor <a@y>\r\nX: \0\r\n"),
         (b"From: b@y\r\nDKIM-Signature: v=1\r\n", None),
     ],
 )
@@ -318,13 +316,13 @@ def test_an_address_that_needs_smtputf8_asks_for_it() -> None:
 _FIELD_STARTS = [
     *(b"From:", b"from :", b"FROM\t:", b"Sender:", b"Reply-To:", b"To:", b"X-Y :", b"Resent-From:"),
     *(b"From ", b"no field", b"\xc3\x9c:", b"\xef\xbb\xbfFrom:", b"Received:", b""),
-    *(b"From\0:", b"DKIM-Signature:", b"Content-Type: multipart/signed"),
+    *(b"DKIM-Signature:", b"Content-Type: multipart/signed"),
 ]
 _VALUES = [
     *(b"own@x.example", b"OWN@X.example", b"any@ours.example", b"evil@y.example", b"<evil@y>"),
     *(b"<own@x.example>", b"evil@y.example, own@x.example", b"own@x.example, a@ours.example"),
     *(b"A", b'"A, <evil@y>"', b"(evil@y.example)", b"=?utf-8?q?=3Cevil=40y=3E=2C?=", b"g:;"),
-    *(b"=?utf-8?q?evil=40y?=@ours.example", b'"evil@y.example>"@ours.example', b"\xff", b"\0"),
+    *(b"=?utf-8?q?evil=40y?=@ours.example", b'"evil@y.example>"@ours.example', b"\xff"),
     *(b"evil@y.example\xa0@ours.example", b"@ours.example:evil@y", b"<", b">", b",", b"(", b'"'),
     *(b" ", b"\r\n ", b"\r\n\t", b"\r\n \r\n ", b"\\", b"evil@y.example <own@x.example>"),
     b"b" * 60,
@@ -362,7 +360,6 @@ def test_only_three_fields_change_and_only_where_they_must(
     checked = _or_none(block, held_to)
     if checked is None or checked == block:
         return
-    assert b"\0" not in block
     header, separator, text = checked.partition(b"\r\n\r\n")
     if separator:  # a text without a header was parted from the new one
         assert block.endswith(text)

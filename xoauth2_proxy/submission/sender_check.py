@@ -207,16 +207,10 @@ def _ambiguity(header: Header, rules: SenderRules) -> _Fault | None:
 
     A text without a header is parted by an empty line from the one that it gets.
     """
-    if rules.allows_all:
+    if rules.allows_all or not header.has_fields or not header.has_in_remainder(_ORIGINATORS):
         return None
-    if b"\0" in header.octets:
-        return _Fault("The header has a NUL octet", can_be_mended=False)
-    is_text = bool(rules.from_rule.rewrite) and not header.has_fields
-    if header.has_in_remainder(_ORIGINATORS) and not is_text:
-        return _Fault(
-            "A From or Sender field follows a line that is no header field", can_be_mended=False
-        )
-    return None
+    words = "A From or Sender field follows a line that is no header field"
+    return _Fault(words, can_be_mended=False)
 
 
 def _signature(header: Header) -> str:
