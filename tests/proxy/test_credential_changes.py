@@ -65,6 +65,15 @@ def kept_files(directory: Path) -> list[dict[str, Any]]:
     return [json.loads(one.read_text()) for one in (directory / "state/credentials").glob("*")]
 
 
+async def test_a_credential_does_not_lead_to_a_sender_that_it_may_not_use(tmp_path: Path) -> None:
+    document = {"accounts": [gmail(FROM_FILE) | {"from": {"rewrite": FROM_FILE}}]}
+    async with api_of(tmp_path, document) as api:
+        status, body = await api.ask("POST", URL, COPIER | {"senders": ["copier@example.com"]})
+        (problem,) = body["problems"]
+        assert (status, problem["path"]) == (400, "senders")
+        assert problem["problem"].startswith(f"does not allow {FROM_FILE}")
+
+
 async def test_a_credential_that_is_made_shows_its_password_once(api: Api, tmp_path: Path) -> None:
     status, body = await api.ask("POST", URL, COPIER)
     made = body["credential"]

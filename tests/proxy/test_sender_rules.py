@@ -78,10 +78,16 @@ def test_a_credential_has_its_own_rules_or_its_accounts() -> None:
     assert Login(account).sender_rules == inherited  # a client's own token
     assert Login(account, account.own_credential).sender_rules == inherited
     assert of() == inherited
-    assert of(senders=("b@x.example",)) == SenderRules(("b@x.example",), inherited.from_rule)
-    assert of(from_rule=OTHER) == SenderRules(("a@x.example",), OTHER)
+    both = ("a@x.example", "b@x.example")
+    assert of(senders=both) == SenderRules(both, inherited.from_rule)
+    named = FromRule(display_name="B")
+    assert of(from_rule=named) == SenderRules(("a@x.example",), named)
     assert of(from_rule=FromRule()) == SenderRules(("a@x.example",), FromRule())
     assert of(senders=("*",), from_rule=FromRule()) is None
+
+
+def test_nothing_is_rewritten_to_an_address_that_is_not_allowed() -> None:
+    assert sender_rules(("a@x.example",), OTHER) == SenderRules(("a@x.example",), FromRule())
 
 
 def test_a_person_is_told_a_few_of_the_senders() -> None:

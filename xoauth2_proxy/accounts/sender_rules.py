@@ -8,7 +8,7 @@ are compared exactly, since some lose their identity in another case.
 from __future__ import annotations
 
 import string
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from xoauth2_proxy.smtp.mailbox_list import split_address
 
@@ -82,4 +82,8 @@ def sender_rules(senders: tuple[str, ...], from_rule: FromRule | None) -> Sender
         senders = (rule.rewrite,) if rule.rewrite else (ANY,)
     if ANY in senders and not (rule.rewrite or rule.display_name):
         return None
-    return SenderRules(senders, rule)
+    rules = SenderRules(senders, rule)
+    if rule.rewrite and not rules.allows(rule.rewrite):
+        # The configuration does not let it come to this. If it did, nobody may send as `rewrite`.
+        return SenderRules(senders, replace(rule, rewrite=""))
+    return rules

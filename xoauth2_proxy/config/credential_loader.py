@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from xoauth2_proxy.accounts.credential import login_key
 from xoauth2_proxy.config.credential_section import CredentialSection
 from xoauth2_proxy.config.environment import Environment
-from xoauth2_proxy.config.problems import raise_if_any, shown
+from xoauth2_proxy.config.from_section import rewrite_fault
+from xoauth2_proxy.config.problems import beneath, raise_if_any, shown
 from xoauth2_proxy.config.section import validate
 from xoauth2_proxy.mailboxes.runtime_credentials import MAILBOX, credential_key
 
@@ -91,6 +92,7 @@ def _read(
     elif credential.login and is_taken(credential.key):
         where = "login" if section.login else "name"
         problems.append((where, f"{credential.login} is a login already; give another login"))
+    problems += beneath("", rewrite_fault(account, credential))
     return (None, problems) if problems else (credential, [])
 
 

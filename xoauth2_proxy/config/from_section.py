@@ -53,26 +53,28 @@ class FromSection(Section):
 
 def rewrite_faults(account: "Account") -> Iterator[Fault]:
     """Yield each `rewrite` to an address that the senders beside it do not allow."""
-    for key, credential in (("", None), *_numbered(account)):
-        senders, rule = account.sender_settings(credential)
-        if rule is None or not rule.rewrite or not senders:
-            continue
-        if SenderRules(senders, rule).allows(rule.rewrite):
-            continue
-        if credential is None or credential.from_rule is not None:
-            yield (
-                f"{key}from.rewrite",
-                f"{rule.rewrite} is not among the senders allowed here; add it to senders, or "
-                "write one of those",
-            )
-        elif credential.senders:
-            yield (
-                f"{key}senders",
-                f"does not allow {rule.rewrite}, to which the account's from.rewrite leads; add "
-                "it, or give the credential a `from` of its own",
-            )
-
-
-def _numbered(account: "Account") -> Iterator[tuple[str, "Credential"]]:
+    yield from rewrite_fault(account, None)
     for number, credential in enumerate(account.credentials):
-        yield f"credentials.{number}.", credential
+        for key, fault in rewrite_fault(account, credential):
+            yield f"credentials.{number}.{key}", fault
+
+
+def rewrite_fault(account: "Account", credential: "Credential | None") -> Iterator[Fault]:
+    """Yield that fault of one credential, or of the account itself, if it has it."""
+    senders, rule = account.sender_settings(credential)
+    if rule is None or not rule.rewrite or not senders:
+        return
+    if SenderRules(senders, rule).allows(rule.rewrite):
+        return
+    if credential is None or credential.from_rule is not None:
+        yield (
+            "from.rewrite",
+            f"{rule.rewrite} is not among the senders allowed here; add it to senders, or write "
+            "one of those",
+        )
+    elif credential.senders:
+        yield (
+            "senders",
+            f"does not allow {rule.rewrite}, to which the account's from.rewrite leads; add it, "
+            "or give the credential a `from` of its own",
+        )
