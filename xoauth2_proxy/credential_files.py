@@ -44,19 +44,6 @@ def check_authorities(file: Path) -> None:
         raise ValueError(f"the file {file} holds no certificates (PEM)") from None
 
 
-def fault_of_key_pair(cert: Path, key: Path) -> str:
-    """Return why a TLS server cannot use the certificate with the key; "" if it can."""
-    try:
-        # An encrypted key would ask for its password at the terminal; refuse it instead.
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key, password=lambda: "")
-    except (OSError, ssl.SSLError):
-        return (
-            f"{cert} and {key} cannot be used: each must be PEM, the key must be the "
-            "certificate's and not encrypted"
-        )
-    return ""
-
-
 def fault_of_certificate(file: Path) -> str:
     """Return why clients would refuse the first certificate in `file` now; "" for no reason."""
     try:

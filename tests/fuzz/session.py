@@ -100,7 +100,7 @@ class Door:
 
     inside: set[ClientSession] = field(default_factory=set)
 
-    def admit(self, session: ClientSession, address: str, *, is_balancer: bool) -> None:
+    def admit(self, session: ClientSession, address: str) -> None:
         self.inside.add(session)
 
     def logged_in(self, session: ClientSession) -> None:

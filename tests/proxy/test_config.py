@@ -240,6 +240,11 @@ SETTINGS: dict[str, tuple[dict[str, object], str, object]] = {
         "listener.tls_key",
         Beside(),
     ),
+    "listener.tls_min": (
+        {"listener": {"tls_min": "1.0", "tls_cert": "there", "tls_key": "there"}},
+        "listener.tls_min",
+        "1.0",
+    ),
     "listener.allow_insecure_auth": (
         {"listener": {"allow_insecure_auth": True}},
         "listener.allow_insecure_auth",

@@ -9,11 +9,11 @@ import pytest
 from tests.support.config_files import account
 from xoauth2_proxy.accounts.refresher_info import BUILT_IN_REFRESHERS
 from xoauth2_proxy.config import ConfigSource, Overrides
-from xoauth2_proxy.config.listener_section import ListenerTls
 from xoauth2_proxy.sandbox.mock_mailboxes import MOCK_MAILBOXES
 from xoauth2_proxy.service import runner
 from xoauth2_proxy.service.listening import Address, Addresses, ListenerAddresses
 from xoauth2_proxy.service.runner import Run
+from xoauth2_proxy.submission.policy import ListenerTls
 
 
 def at(smtp: Address, admin: Address) -> Addresses:

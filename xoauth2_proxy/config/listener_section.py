@@ -4,7 +4,6 @@
 """
 
 from collections.abc import Iterator, Sequence
-from enum import StrEnum
 from typing import Annotated
 
 from pydantic import Field, PlainSerializer, PlainValidator, WithJsonSchema
@@ -12,24 +11,13 @@ from pydantic import Field, PlainSerializer, PlainValidator, WithJsonSchema
 from xoauth2_proxy.config.problems import Fault
 from xoauth2_proxy.config.section import Section, optional, setting
 from xoauth2_proxy.config.values import HOST, FilePath, IpAddress, ListenPort, SecretFile, Word
-from xoauth2_proxy.credential_files import (
-    fault_of_certificate,
-    fault_of_file,
-    fault_of_key_pair,
-)
+from xoauth2_proxy.credential_files import fault_of_certificate, fault_of_file
 from xoauth2_proxy.network import LOCALHOST, is_loopback
+from xoauth2_proxy.submission.policy import ListenerTls
+from xoauth2_proxy.submission.server_tls import TlsVersion, fault_of_key_pair
 
 _MAX_HOSTS = 64
 _FOR_ADDRESS = 200  # places; five such addresses are needed to fill a listener
-
-
-class ListenerTls(StrEnum):
-    """How a listener protects connections."""
-
-    NONE = "none"
-    STARTTLS = "starttls"
-    IMPLICIT = "implicit"  # TLS from the first octet (RFC 8314 §3.3)
-    AUTO = "auto"  # the client's first octet decides
 
 
 def _hosts(value: object) -> tuple[str, ...]:
@@ -78,6 +66,11 @@ class ListenerSection(Section):
     )
     tls_cert: FilePath | None = optional("PEM certificate chain; relative to this file.")
     tls_key: SecretFile | None = optional("PEM private key of tls_cert; relative to this file.")
+    tls_min: Annotated[TlsVersion, Field(strict=False)] = setting(
+        TlsVersion.TLS_1_2,
+        "Oldest version of TLS; 1.0 and 1.1 are broken, and for old devices on a network that you "
+        "trust.",
+    )
     allow_insecure_auth: bool = setting(
         False, "Offer AUTH without TLS on an address that is not loopback."
     )
@@ -147,12 +140,16 @@ class ListenerSection(Section):
             yield "tls_cert", "is required with tls_key"
         elif self.tls_cert and self.tls_key:
             is_readable = not any(unreadable.values())
-            if is_readable and (fault := fault_of_key_pair(self.tls_cert, self.tls_key)):
+            if is_readable and (
+                fault := fault_of_key_pair(self.tls_cert, self.tls_key, self.tls_min)
+            ):
                 yield "tls_cert", fault
         elif self.tls_mode is not ListenerTls.NONE:
             yield "tls_cert", f'is required with "tls": "{self.tls_mode}", and so is tls_key'
         if self.tls is ListenerTls.NONE and self.tls_cert:
             yield "tls", "contradicts tls_cert; leave one of the two out"
+        elif self.tls_mode is ListenerTls.NONE and "tls_min" in self.model_fields_set:
+            yield "tls_min", "is for a listener with a certificate; give tls_cert and tls_key"
         elif not self.tls_cert and self.tls_mode is ListenerTls.NONE:
             yield from self._faults_without_tls()
 
@@ -175,6 +172,11 @@ class ListenerSection(Section):
             yield (
                 f"{path}.allow_insecure_auth: clients of {', '.join(self.host)} may send "
                 "passwords and tokens without TLS, for anyone on the way to read"
+            )
+        if self.tls_min.is_broken:
+            yield (
+                f"{path}.tls_min: clients of {', '.join(self.host)} may use TLS {self.tls_min}, "
+                "which others can break (RFC 8996)"
             )
         if self.tls_cert is not None and (fault := fault_of_certificate(self.tls_cert)):
             yield f"{path}.tls_cert: the certificate in {self.tls_cert} {fault}"

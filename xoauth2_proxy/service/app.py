@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-import ssl
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -31,10 +30,12 @@ from xoauth2_proxy.service.without_password import log_without_password
 from xoauth2_proxy.submission.authenticator import Authenticator
 from xoauth2_proxy.submission.listener import Listener, Places
 from xoauth2_proxy.submission.policy import SessionPolicy
+from xoauth2_proxy.submission.server_tls import server_context
 from xoauth2_proxy.upstream.connector import Connector
 from xoauth2_proxy.upstream.pool import Pool
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Collection, Coroutine, Sequence
 
     from xoauth2_proxy.accounts.accounts import Account
@@ -217,8 +218,8 @@ class App:
     async def _make_listener(self, place: int, hostname: str) -> Listener:
         section, relaying = self._config.listeners[place], self._config.relay
         policy = SessionPolicy(
-            name=section.name,
             hostname=hostname,
+            listener=section.name,
             max_message_bytes=relaying.max_message_bytes,
             max_recipients=relaying.max_recipients,
             buffer_bytes=relaying.buffer_bytes,
@@ -228,6 +229,7 @@ class App:
             max_commands=section.max_commands,
             max_bad_commands=section.max_bad_commands,
             tls_context=await asyncio.to_thread(_tls_context, section),
+            tls=section.tls_mode,
             proxies=frozenset(section.proxies),
             may_auth_in_clear=section.allow_insecure_auth or section.is_on_loopback,
             strict=section.strict,
@@ -270,10 +272,7 @@ class App:
 def _tls_context(listener: ListenerSection) -> ssl.SSLContext | None:
     if listener.tls_cert is None or listener.tls_key is None:
         return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2  # RFC 8996
-    context.load_cert_chain(listener.tls_cert, listener.tls_key)
-    return context
+    return server_context(listener.tls_cert, listener.tls_key, listener.tls_min)
 
 
 def account_states(config: Config) -> dict[str, int]:

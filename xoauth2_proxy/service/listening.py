@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from xoauth2_proxy.config import Config
-    from xoauth2_proxy.config.listener_section import ListenerTls
+    from xoauth2_proxy.submission.policy import ListenerTls
 
 Address = tuple[str, int]
 

@@ -15,7 +15,7 @@ from xoauth2_proxy import log
 from xoauth2_proxy.network import LOCALHOST
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Coroutine, Iterator, Sequence
 
 BACKLOG = 1024  # connections the kernel holds while the event loops are busy
 _HEAD_START_SECONDS = 0.002  # the head start of workers with fewer clients
@@ -96,26 +96,31 @@ class Acceptor:
     def __init__(
         self,
         sockets: Sequence[socket.socket],
-        new_session: Callable[[], asyncio.Protocol],
+        receive: Callable[[socket.socket], Coroutine[None, None, object]],
         clients: Callable[[], int],
         client_counts: ClientCounter,
     ) -> None:
-        """`clients` returns the number of clients here."""
+        """`receive` takes a connection over; `clients` returns the number of clients here."""
         self._sockets = list(sockets)
-        self._new_session = new_session
+        self._receive = receive
         self._clients = clients
         self._client_counts = client_counts
         self._loop = asyncio.get_running_loop()
-        self._arriving: set[asyncio.Task[None]] = set()
+        self._arriving: set[asyncio.Task[object]] = set()
         for one in self._sockets:
             self._watch(one)
 
     def close(self) -> None:
-        """Stop accepting; the port stays open as long as another process has it."""
+        """Stop accepting; the port stays open as long as another process has it.
+
+        Connections that have no session yet are closed.
+        """
         sockets, self._sockets = self._sockets, []
         for one in sockets:
             self._loop.remove_reader(one)
             one.close()
+        for task in self._arriving:
+            task.cancel()
 
     def _watch(self, one: socket.socket) -> None:
         if one in self._sockets:
@@ -145,14 +150,13 @@ class Acceptor:
             client.setblocking(False)
             task = self._loop.create_task(self._receive(client))
             self._arriving.add(task)
-            task.add_done_callback(self._arriving.discard)
+            task.add_done_callback(self._arrived)
         self._watch(one)
 
-    async def _receive(self, client: socket.socket) -> None:
-        try:
-            await self._loop.connect_accepted_socket(self._new_session, client)
-        except OSError:
-            client.close()  # it left before it was greeted
+    def _arrived(self, task: asyncio.Task[object]) -> None:
+        self._arriving.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("a connection ended by an internal error", exc_info=error)
 
 
 def _listen(unbound: socket.socket, address: object) -> None:

@@ -220,6 +220,10 @@ class ClientDialogue:
         """How many octets were fed and not yet read."""
         return len(self._buffer) - self._start
 
+    def begin_with_tls(self) -> None:
+        """TLS is in place before the greeting (RFC 8314 §3.3)."""
+        self._is_secure = True
+
     def greet(self) -> None:
         """Open the dialogue (RFC 5321 §3.1)."""
         self._answer(Reply(220, "", (f"{self._policy.hostname} ESMTP xoauth2-proxy",)))

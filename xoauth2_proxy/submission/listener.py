@@ -16,6 +16,8 @@ from xoauth2_proxy.network import is_loopback
 from xoauth2_proxy.submission.acceptor import BACKLOG, Acceptor
 from xoauth2_proxy.submission.address_table import AddressTable, client_block
 from xoauth2_proxy.submission.admission import Admission, Decision, Verdict
+from xoauth2_proxy.submission.arrivals import Arrivals
+from xoauth2_proxy.submission.policy import ListenerTls
 from xoauth2_proxy.submission.session import ClientSession
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from xoauth2_proxy.relay import Relay
     from xoauth2_proxy.smtp.protocol import Reply
     from xoauth2_proxy.submission.acceptor import ClientCounter
+    from xoauth2_proxy.submission.arrivals import Arrival
     from xoauth2_proxy.submission.authenticator import Authenticator
     from xoauth2_proxy.submission.policy import SessionPolicy
 
@@ -46,6 +49,16 @@ class Places:
     here: int  # in this process, whose descriptors are limited
 
 
+class _Alone:
+    """The clients of a process that shares its ports with no other."""
+
+    def count(self, clients: int) -> int:
+        return clients
+
+    def is_ahead(self, clients: int) -> bool:
+        return False
+
+
 class Listener:
     """Accepts clients and counts their sessions."""
 
@@ -60,7 +73,7 @@ class Listener:
     ) -> None:
         """`addresses` is what workers share; None: there are no other workers."""
         self._policy = policy
-        self._admission: Admission[ClientSession] = Admission(
+        self._admission: Admission[ClientSession | Arrival] = Admission(
             places.in_all,
             places.for_address,
             addresses or AddressTable(),
@@ -75,16 +88,20 @@ class Listener:
         self._servers: list[asyncio.Server] = []
         self._acceptor: Acceptor | None = None
         self._client_counts: ClientCounter | None = None  # None: there are no other workers
+        self._arrivals = Arrivals(lambda: self._policy, self._new_session, self, relay.observer)
         self._is_draining = False
         self._has_changed = asyncio.Event()  # a session has ended, or its connection is closed
 
     @property
     def name(self) -> str:
         """What the configuration calls it."""
-        return self._policy.name
+        return self._policy.listener
 
     async def start(self, sockets: Sequence[socket.socket]) -> None:
         """Accept clients from listening sockets that no other process has. Raises `OSError`."""
+        if self._policy.looks_first:
+            self._acceptor = Acceptor(sockets, self._receive, self._admission.__len__, _Alone())
+            return
         loop = asyncio.get_running_loop()
         for one in sockets:
             self._servers.append(
@@ -94,9 +111,7 @@ class Listener:
     def start_on(self, sockets: Sequence[socket.socket], client_counts: ClientCounter) -> None:
         """Accept clients from sockets that are already listening, shared with other processes."""
         self._client_counts = client_counts
-        self._acceptor = Acceptor(
-            sockets, self._new_session, self._admission.__len__, client_counts
-        )
+        self._acceptor = Acceptor(sockets, self._receive, self._admission.__len__, client_counts)
 
     def _count(self, clients: int) -> int:
         return clients if self._client_counts is None else self._client_counts.count(clients)
@@ -130,38 +145,60 @@ class Listener:
                     self._has_changed.clear()
                     await self._has_changed.wait()
 
-    def _new_session(self) -> ClientSession:
-        return ClientSession(self._policy, self._authenticator, self._relay, self._metrics, self)
+    def _new_session(self, arrival: Arrival | None = None) -> ClientSession:
+        return ClientSession(
+            self._policy, self._authenticator, self._relay, self._metrics, self, arrival
+        )
 
-    def admit(self, session: ClientSession, address: str, *, is_balancer: bool) -> Reply | None:
+    def admit(self, session: ClientSession, address: str) -> Reply | None:
         """Count a new session; return the reply if there are too many, or draining has begun."""
+        arrival = session.arrival
         if self._is_draining:
             refusal: Reply | None = replies.SHUTTING_DOWN
-        elif is_balancer:
-            refusal = _REFUSALS[self._admission.arrive_unnamed(session)]
-        else:
+        elif arrival is None:
             refusal = self._decide(self._admission.arrive, session, address)
-        result = "accepted" if refusal is None else "refused"
-        self._metrics.client_connections.labels(result).inc()
+        else:
+            refusal = arrival.refusal
+            arrival.session = session  # which has the arrival's place from now on
+        self._metrics.client_connections.labels("refused" if refusal else "accepted").inc()
         if refusal is None:
             self._sessions.add(session)
             self._running.add(session)
             self._metrics.client_sessions.inc()
         return refusal
 
-    def identify(self, session: ClientSession, address: str) -> Reply | None:
-        """Decide once more on a load balancer's session, now that its client is known."""
-        refusal = self._decide(self._admission.identify, session, address)
-        if refusal is not None:
-            self._metrics.client_connections.labels("refused").inc()
-        return refusal
+    # Connections that are looked at before their sessions begin.
+
+    def arrive(self, arrival: Arrival, address: str, *, is_balancer: bool) -> Reply | None:
+        """Count a connection; return the reply if there are too many.
+
+        A load balancer's is counted for its client's address later: `identify`.
+        """
+        if is_balancer:
+            return _REFUSALS[self._admission.arrive_unnamed(arrival)]
+        return self._decide(self._admission.arrive, arrival, address)
+
+    def identify(self, arrival: Arrival, address: str) -> Reply | None:
+        """The PROXY header has named the client; return as `arrive`."""
+        return self._decide(self._admission.identify, arrival, address)
+
+    def gone(self, arrival: Arrival) -> None:
+        """There will be no session."""
+        self._admission.leave(arrival)
+        self._metrics.client_connections.labels("not greeted").inc()
+
+    async def _receive(self, connection: socket.socket) -> None:
+        await self._arrivals.receive(connection)
 
     def _decide(
-        self, decide: Callable[..., Decision[ClientSession]], session: ClientSession, address: str
+        self,
+        decide: Callable[..., Decision[ClientSession | Arrival]],
+        client: ClientSession | Arrival,
+        address: str,
     ) -> Reply | None:
         # Programs of this machine do as they like, and often for many: a tunnel, a container.
         is_own = is_loopback(address) or self._policy.speaks_proxy(address)
-        decision = decide(session, client_block(address), time.monotonic(), is_limited=not is_own)
+        decision = decide(client, client_block(address), time.monotonic(), is_limited=not is_own)
         if decision.displaced is not None:
             self._metrics.client_connections.labels("displaced").inc()
             decision.displaced.displace()
@@ -169,7 +206,7 @@ class Listener:
 
     def logged_in(self, session: ClientSession) -> None:
         """Keep the session's place for it, and know its address from now on."""
-        self._admission.log_in(session, time.monotonic())
+        self._admission.log_in(session.arrival or session, time.monotonic())
 
     def ended(self, session: ClientSession) -> None:
         """Remove a session from the count once its connection is closed and its work is done.
@@ -180,6 +217,16 @@ class Listener:
         self._running.discard(session)
         if session in self._sessions and session.is_gone:
             self._sessions.remove(session)
-            self._admission.leave(session)
+            self._admission.leave(session.arrival or session)
+            if self._policy.tls is ListenerTls.AUTO:
+                self._note_habit(session)
             self._metrics.client_sessions.dec()
         self._has_changed.set()
+
+    def _note_habit(self, session: ClientSession) -> None:
+        """Remember whether the session's client began with TLS."""
+        client, habits = session.client, self._arrivals.habits
+        if session.spoke_tls_unasked:
+            habits.began_too_late(client.address)
+        elif not session.began_with_tls and (client.account or client.tls):
+            habits.used_clear(client.address)

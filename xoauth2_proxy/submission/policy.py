@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import ssl
 
 
+class ListenerTls(StrEnum):
+    """How a listener protects connections."""
+
+    NONE = "none"
+    STARTTLS = "starttls"
+    IMPLICIT = "implicit"  # TLS from the first octet (RFC 8314 §3.3)
+    AUTO = "auto"  # the client's first octet decides
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionPolicy:
     """What a listener offers its clients, and what it allows them."""
 
-    name: str = "default"  # of the listener, for the log
     hostname: str
     listener: str = "default"  # the listener's name
     max_message_bytes: int
@@ -25,10 +34,16 @@ class SessionPolicy:
     max_commands: int = 2000  # since the last message
     max_bad_commands: int = 10  # beyond it the peer is not an SMTP client
     tls_context: ssl.SSLContext | None  # None: STARTTLS is not offered
+    tls: ListenerTls = ListenerTls.STARTTLS  # without a context: none
     may_auth_in_clear: bool
     strict: bool = False  # refuse what is unambiguous but against RFC 5321
     # Load balancers whose PROXY header is trusted; no other peer's is.
     proxies: frozenset[str] = frozenset()
+
+    @property
+    def looks_first(self) -> bool:
+        """Whether something comes before the greeting: a PROXY header, or perhaps TLS."""
+        return bool(self.proxies) or self.tls in (ListenerTls.IMPLICIT, ListenerTls.AUTO)
 
     def speaks_proxy(self, peer: str) -> bool:
         """Whether `peer` is a load balancer that names its client in a PROXY header."""

@@ -33,7 +33,7 @@ from xoauth2_proxy.submission.events import (
     RecipientAdded,
     Signal,
 )
-from xoauth2_proxy.submission.proxy_header import ProxyHeader
+from xoauth2_proxy.submission.policy import ListenerTls
 from xoauth2_proxy.submission.refusal_reasons import handshake_failure, login_failure
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from xoauth2_proxy.metrics import Metrics
     from xoauth2_proxy.relay import Relay, StreamingMessage
     from xoauth2_proxy.smtp.protocol import Reply
+    from xoauth2_proxy.submission.arrivals import Arrival
     from xoauth2_proxy.submission.authenticator import Authenticator
     from xoauth2_proxy.submission.policy import SessionPolicy
 
@@ -56,21 +57,13 @@ _TLS_HANDSHAKE_SECONDS = 30.0
 # For a client that has sent what it takes for the end of its message, and will send nothing more.
 # Devices wait longer for a reply.
 _MISTAKEN_END_SECONDS = 10.0
-_PROXY_HEADER_SECONDS = 5.0  # load balancers send it at once, in one packet
 
 
 class SessionRegistry(Protocol):
     """Counts the sessions (`listener.Listener`)."""
 
-    def admit(self, session: ClientSession, address: str, *, is_balancer: bool) -> Reply | None:
-        """Count a new session; return the reply that turns the client away, or None.
-
-        A load balancer's session is counted for its client's address later: `identify`.
-        """
-        ...
-
-    def identify(self, session: ClientSession, address: str) -> Reply | None:
-        """The PROXY header has named the client; return as `admit`."""
+    def admit(self, session: ClientSession, address: str) -> Reply | None:
+        """Count a new session; return the reply that turns the client away, or None."""
         ...
 
     def logged_in(self, session: ClientSession) -> None:
@@ -98,7 +91,9 @@ class ClientSession(SMTP):
         relay: Relay,
         metrics: Metrics,
         registry: SessionRegistry,
+        arrival: Arrival | None = None,
     ) -> None:
+        """`arrival` is what was found out before the session; None: nothing was."""
         self.loop = asyncio.get_running_loop()
         self.id = secrets.token_hex(4)
         self._policy = policy
@@ -106,7 +101,12 @@ class ClientSession(SMTP):
         self._relay = relay
         self._metrics = metrics
         self._registry = registry
-        self._client = ConnectedClient("", policy.listener, self.id, relay.observer)
+        self._client = ConnectedClient(
+            "" if arrival is None else arrival.client.address,
+            policy.listener,
+            self.id,
+            relay.observer,
+        )
         trace = self._trace if _log.is_enabled(logging.DEBUG) else None
         self._dialogue = ClientDialogue(
             policy,
@@ -116,7 +116,6 @@ class ClientSession(SMTP):
             self._client,
             authenticator.without_password,
         )
-        self._proxy_header: ProxyHeader | None = None  # while it is awaited
         self._streaming: StreamingMessage | None = None  # a message sent upstream while it arrives
         self._is_busy = False  # a task is running, or the next turn is scheduled
         self._task: asyncio.Task[None] | None = None
@@ -126,6 +125,9 @@ class ClientSession(SMTP):
         self._is_reading_paused = False
         self._is_writing_paused = False  # the client does not read its replies
         self._is_secure = False
+        self.began_with_tls = False
+        self.spoke_tls_unasked = False  # from its first octet, where it was greeted in clear
+        self.arrival = arrival
         self._is_stranger = True  # it has not logged in yet
         self._has_ended = False  # the last reply is written, and no task is left
         self._is_gone = False  # the connection is closed
@@ -135,22 +137,21 @@ class ClientSession(SMTP):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Greet the client, if the listener admits it."""
         self._set_transport(cast("asyncio.Transport", transport))
-        self._client.address = str((transport.get_extra_info("peername") or ("",))[0])
-        is_balancer = self._policy.speaks_proxy(self._client.address)
-        refusal = self._registry.admit(self, self._client.address, is_balancer=is_balancer)
-        if refusal is not None:
-            self._end(refusal)
-        elif is_balancer:
-            self._proxy_header = ProxyHeader()
-            self._timer = self.loop.call_later(_PROXY_HEADER_SECONDS, self._no_proxy_header)
-        else:
+        client = self._client
+        if not client.address:
+            client.address = str((transport.get_extra_info("peername") or ("",))[0])
+        if (tls := transport.get_extra_info("ssl_object")) is not None:
+            self._is_secure = self.began_with_tls = True
+            client.tls = tls.version()
+            self._dialogue.begin_with_tls()
+        refusal = self._registry.admit(self, client.address)
+        if refusal is None:
             self._greet()
+        else:
+            self._end(refusal)
 
     def data_received(self, data: bytes) -> None:
         """Pass octets to the dialogue, and go on with it unless it waits for a task."""
-        if self._proxy_header is not None:
-            self._proxy_header_received(data)
-            return
         if self._has_ended:
             return
         if not self._dialogue.is_mid_line:  # a line must be complete in time, not begun
@@ -193,10 +194,7 @@ class ClientSession(SMTP):
     def drain_session(self) -> None:
         """Send 421 and close as soon as no transaction is open."""
         self._dialogue.drain()
-        if self._proxy_header is not None:
-            self._end(replies.SHUTTING_DOWN)
-        else:
-            self._advance()
+        self._advance()
 
     def displace(self) -> None:
         """Send 421 and close: another client needs the place."""
@@ -226,6 +224,11 @@ class ClientSession(SMTP):
     def is_gone(self) -> bool:
         """Whether the connection is closed; a message may still be in progress."""
         return self._is_gone
+
+    @property
+    def client(self) -> ConnectedClient:
+        """What the client is known by."""
+        return self._client
 
     # Progress.
 
@@ -357,10 +360,7 @@ class ClientSession(SMTP):
 
     def _no_more_input(self) -> None:
         self._dialogue.feed_eof()
-        if self._proxy_header is not None:
-            self._end()  # a load balancer's health check may connect and send nothing
-        else:
-            self._advance()
+        self._advance()
 
     def _end(self, reply: Reply | None = None) -> None:
         """Send the last replies and close the connection."""
@@ -368,9 +368,6 @@ class ClientSession(SMTP):
             return
         self._dialogue.close(reply)
         self._abandon()
-        if self._proxy_header is not None:
-            self._proxy_header.close()
-            self._proxy_header = None
         self._write()
         self._has_ended = True
         self._report_client()
@@ -444,32 +441,6 @@ class ClientSession(SMTP):
             self._timer.cancel()
             self._timer = None
 
-    # The PROXY header.
-
-    def _proxy_header_received(self, octets: bytes) -> None:
-        reader = self._proxy_header
-        header = None if reader is None else reader.feed(octets)
-        if reader is None or header is None:
-            return
-        if not header.valid:
-            self._no_proxy_header()
-            return
-        if header.src_addr:  # LOCAL and UNKNOWN carry none: the balancer's own health check
-            self._client.address = str(header.src_addr)
-        self._proxy_header = None
-        self._stop_timer()
-        refusal = self._registry.identify(self, self._client.address)
-        if refusal is not None:
-            self._end(refusal)
-            return
-        self._dialogue.feed(reader.rest)
-        self._greet()
-
-    def _no_proxy_header(self) -> None:
-        self._client.refuse(Refused.NO_PROXY_HEADER)
-        _log.event(logging.WARNING, "no PROXY header", session=self.id, peer=self._client.address)
-        self._end()
-
     # TLS.
 
     async def _start_tls(self) -> None:
@@ -504,8 +475,11 @@ class ClientSession(SMTP):
         self._dialogue.secured()
 
     def _log_unasked_tls(self) -> None:
+        self.spoke_tls_unasked = True
         offered, remedy = "offers no TLS", "give it a certificate, or turn TLS off in the client"
-        if self._policy.tls_context is not None:
+        if self._policy.tls is ListenerTls.AUTO:
+            offered, remedy = "had greeted it already", "let it try again: it will be waited for"
+        elif self._policy.tls_context is not None:
             offered, remedy = "expects STARTTLS", "set the client to STARTTLS"
         _log.event(
             logging.WARNING,
