@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
 from xoauth2_proxy import log
@@ -202,14 +201,17 @@ class Arrivals:
     async def _read_proxy_header(self, connection: socket.socket, client: ConnectedClient) -> None:
         reader = ProxyHeader()
         header = None
-        with suppress(TimeoutError):
+        try:
             async with asyncio.timeout(_PROXY_HEADER_SECONDS):
                 while header is None:
                     octets = await _some(connection, _PIECE_BYTES)
                     header = reader.feed(octets)
                     # What follows the header is the client's, and stays in the kernel.
                     connection.recv(len(octets) - (0 if header is None else len(reader.rest)))
-        reader.close()
+        except TimeoutError:
+            pass
+        finally:
+            reader.close()
         if header is None or not header.valid:
             client.refuse(Refused.NO_PROXY_HEADER)
             raise _TurnedAway
