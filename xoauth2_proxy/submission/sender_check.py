@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 MAX_HEADER_BYTES = 262_144
 _MAX_LINE_BYTES = 998  # RFC 5322 §2.1.1
-_SIGNATURES = ("DKIM-Signature", "DomainKey-Signature", "ARC-Message-Signature")
+_SIGNATURES = ("DKIM-Signature", "ARC-Message-Signature")  # RFC 6376, RFC 8617
 _SIGNED_TYPES = re.compile(
     rb"(multipart/signed|application/(?:x-)?pkcs7-mime)(?![!-:<-~])", re.IGNORECASE
 )
