@@ -11,6 +11,7 @@ import asyncio
 import random
 import re
 import ssl
+import time
 import zlib
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -33,6 +34,8 @@ from xoauth2_proxy.smtp.protocol import ReplyParser
 from xoauth2_proxy.smtp.sasl import Credentials, PasswordLogin
 from xoauth2_proxy.submission import session as session_module
 from xoauth2_proxy.submission import transaction
+from xoauth2_proxy.submission.buffer_budget import BufferBudget
+from xoauth2_proxy.submission.pace import SlowClients
 from xoauth2_proxy.submission.policy import SessionPolicy
 from xoauth2_proxy.submission.session import ClientSession
 from xoauth2_proxy.upstream.pool import Pool
@@ -94,11 +97,19 @@ class Gate:
         return ""
 
 
+def _never(seconds: float, callback: Callable[[], None]) -> None:
+    raise AssertionError("the memory is never tight")
+
+
 @dataclass
 class Door:
     """Knows who is inside; as at the listener's, a session may end more than once."""
 
     inside: set[ClientSession] = field(default_factory=set)
+    budget: BufferBudget = field(
+        default_factory=lambda: BufferBudget(1 << 40, BUFFER_BYTES, time.monotonic, _never)
+    )
+    slow_clients: SlowClients = field(default_factory=SlowClients)
 
     def admit(self, session: ClientSession, address: str) -> None:
         self.inside.add(session)
@@ -201,6 +212,8 @@ class SessionTarget:
                 session.cut()
             if not await ticks_until(lambda: not door.inside):
                 faults.append("the session is still counted")
+            if door.budget.used_bytes or door.budget._receiving:
+                faults.append("the content of an ended session is still counted")
             # What was abandoned is gone at once; what was sent is answered.
             await ticks_until(lambda: "0 leased or opening" in repr(pool))
             if "0 leased or opening" not in repr(pool):

@@ -261,6 +261,16 @@ SETTINGS: dict[str, tuple[dict[str, object], str, object]] = {
         5,
     ),
     "listener.idle_seconds": ({"listener": {"idle_seconds": 1}}, "listener.idle_seconds", 1.0),
+    **{
+        f"listener.{key}": ({"listener": {key: value}}, f"listener.{key}", value)
+        for key, value in {
+            "max_connections_per_address": 7,
+            "login_seconds": 8.0,
+            "message_seconds": 9.0,
+            "max_commands": 10,
+            "max_bad_commands": 11,
+        }.items()
+    },
     "admin.host": ({"admin": {"host": "::1"}}, "admin.host", "::1"),
     "admin.port": ({"admin": {"port": 0}}, "admin.port", 0),
     "admin.token": ({"admin": {"token": "t"}}, "admin.token", "t"),
@@ -280,6 +290,11 @@ SETTINGS: dict[str, tuple[dict[str, object], str, object]] = {
         70_000,
     ),
     "relay.buffer_bytes": ({"relay": {"buffer_bytes": 9000}}, "relay.buffer_bytes", 9000),
+    "relay.buffer_total_bytes": (
+        {"relay": {"buffer_total_bytes": 1 << 30}},
+        "relay.buffer_total_bytes",
+        1 << 30,
+    ),
     "relay.max_recipients": ({"relay": {"max_recipients": 9}}, "relay.max_recipients", 9),
     "relay.drain_seconds": ({"relay": {"drain_seconds": 0}}, "relay.drain_seconds", 0.0),
     "store.kind": ({"store": {"kind": "memory"}}, "store.kind", StoreKind.MEMORY),

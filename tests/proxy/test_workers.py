@@ -134,6 +134,7 @@ async def test_lines_and_setup_get_through_whole(tmp_path: Path) -> None:
         run=run_of(tmp_path),
         logging=LOGGING,
         number=3,
+        workers=4,
         sockets=((7, 8), (9,)),
         directory=tmp_path,
         sandbox=None,

@@ -12,7 +12,7 @@ import logging
 import socket
 import ssl
 import time
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 import argon2
@@ -562,6 +562,46 @@ async def test_a_client_that_does_not_log_in_is_shown_out(start_relay: StartRela
     async with await relay.connect() as client:
         assert str(await client.reply()) == "421 4.4.2 No login in time"
         assert await client.closed()
+
+
+@shows("listener.message_seconds")
+@pytest.mark.simulated_time
+@pytest.mark.parametrize("said", ["", "RCPT TO:<a@example.net>", "BDAT 9"])
+async def test_a_message_that_takes_too_long_is_not_waited_for(
+    start_relay: StartRelay, said: str
+) -> None:
+    relay = await start_relay(one_account() | {"listener": {"message_seconds": 0.2}})
+    async with await relay.log_in() as client:
+        assert await taken(client)
+        assert (await client.command("MAIL FROM:<a@example.com>")).code == 250
+        client.write(f"{said}\r\n".encode() if said else b"")
+        while (answer := await client.reply()).code != 421:
+            pass
+        assert str(answer) == "421 4.4.2 The message took too long"
+        assert await client.closed()
+
+
+@shows("relay.buffer_total_bytes")
+async def test_messages_together_may_be_so_large(start_relay: StartRelay) -> None:
+    limits = {"relay": {"buffer_bytes": 65_536, "buffer_total_bytes": 1_048_576}}
+    relay = await start_relay(one_account(limits={"max_connections": 1}) | limits)
+    relay.sandbox.add_fault(Fault(Step.END, Action.STALL))
+    async with AsyncExitStack() as stack:
+        for _ in range(30):
+            client = await stack.enter_async_context(await relay.log_in())
+            await client.envelope("to@example.net")
+            if (await client.command("DATA")).code == 452:
+                break
+            client.write(message(size_bytes=60_000) + b".\r\n")
+            await until(lambda: waits_for_the_provider(relay))
+        else:
+            pytest.fail("there was always room")
+        assert relay.app._budget.used_bytes <= 1_048_576
+    relay.sandbox.end_delays()
+
+
+def waits_for_the_provider(relay: Relay) -> bool:
+    return all(session._in_flight_bytes for session in relay.sessions())
 
 
 @shows("listener.max_commands", "listener.max_bad_commands")

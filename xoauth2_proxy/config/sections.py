@@ -27,6 +27,7 @@ from xoauth2_proxy.strict_json import json_path
 if TYPE_CHECKING:
     from xoauth2_proxy.config.environment import Environment
 
+LEAST_BUFFERS = 16  # messages that each process must be able to hold
 _MIN_TOKEN_CHARACTERS = 16  # as for store.key
 _NO_MODULE = "needs the Python package {0}, which is not installed; run: pip install {0}"
 
@@ -78,12 +79,30 @@ class RelaySection(Section):
         ge=4096,
         le=16_777_216,
     )
+    # As many clients as a listener takes by default can fill their buffers at once.
+    buffer_total_bytes: int = setting(
+        268_435_456,
+        "How much is held of all messages together; workers have equal parts of it. Slow clients "
+        "are cut off when it is spent, and others told to try again.",
+        ge=1_048_576,
+        le=1_099_511_627_776,
+    )
     # Gmail's limit by SMTP; RFC 5321 §4.5.3.1.8: at least 100. Exchange Online: 1000 at most.
     max_recipients: int = setting(100, "Recipients of one message.", ge=1, le=1000)
     # Most transactions take under a second.
     drain_seconds: float = setting(
         30.0, "How long transactions in flight may take at a stop.", ge=0, le=3600
     )
+
+    def faults(self) -> Iterator[Fault]:
+        """Yield a total that is too small for the single messages."""
+        least = LEAST_BUFFERS * self.buffer_bytes
+        if self.buffer_total_bytes < least:
+            yield (
+                "buffer_total_bytes",
+                f"must be at least {LEAST_BUFFERS} times buffer_bytes, {least}; raise it, or lower "
+                "buffer_bytes",
+            )
 
 
 class StoreSection(Section):

@@ -19,6 +19,7 @@ from xoauth2_proxy.accounts.providers import SANDBOX
 from xoauth2_proxy.admin.health import Health
 from xoauth2_proxy.background_tasks import BackgroundTasks
 from xoauth2_proxy.config import needs_restart
+from xoauth2_proxy.config.sections import LEAST_BUFFERS
 from xoauth2_proxy.diagnostics import Explanations
 from xoauth2_proxy.metrics import Metrics
 from xoauth2_proxy.oauth.token_source import TokenSource
@@ -27,7 +28,9 @@ from xoauth2_proxy.service.addresses import explain_listen_error
 from xoauth2_proxy.service.admin_backend import AdminBackend, AdminDependencies
 from xoauth2_proxy.service.listening import Addresses, ListeningSockets
 from xoauth2_proxy.service.without_password import log_without_password
+from xoauth2_proxy.submission.address_table import AddressTable
 from xoauth2_proxy.submission.authenticator import Authenticator
+from xoauth2_proxy.submission.buffer_budget import BufferBudget
 from xoauth2_proxy.submission.listener import Listener, Places
 from xoauth2_proxy.submission.policy import SessionPolicy
 from xoauth2_proxy.submission.server_tls import server_context
@@ -45,7 +48,6 @@ if TYPE_CHECKING:
     from xoauth2_proxy.sandbox.app import Sandbox
     from xoauth2_proxy.service.components import StandardComponents
     from xoauth2_proxy.submission.acceptor import ClientCounter
-    from xoauth2_proxy.submission.address_table import AddressTable
     from xoauth2_proxy.upstream.worker_slots import WorkerSlots
 
 # The options and keys that set the address, for messages.
@@ -70,6 +72,7 @@ class WorkerResources:
     slots: WorkerSlots
     client_counts: Sequence[ClientCounter]  # one for each listener
     addresses: Sequence[AddressTable]  # the same
+    workers: int
     sandbox: EmbeddedSandbox | None  # which the parent runs
 
 
@@ -105,6 +108,7 @@ class App:
         )
         self._reloading = asyncio.Lock()
         self._listeners: list[Listener] = []
+        self._budget: BufferBudget  # from the start on
         self._background = BackgroundTasks()
 
     def _make_admin_backend(self) -> AdminBackend:
@@ -138,6 +142,7 @@ class App:
         async with self._reloading:  # a parent may send a newer configuration
             await self._use(self._config)
         hostname = self._connector.hostname = await asyncio.to_thread(own_hostname)
+        self._budget = self._make_budget()
         for place in range(len(self._config.listeners)):
             self._listeners.append(await self._make_listener(place, _greeting_name(hostname)))
         addresses = await self._listen()
@@ -239,9 +244,19 @@ class App:
             in_all=section.max_connections,
             for_address=section.places_for_address,
             here=section.max_connections,
+            addresses=self._shared.addresses[place] if self._shared else AddressTable(),
         )
-        addresses = self._shared.addresses[place] if self._shared is not None else None
-        return Listener(policy, places, self._authenticator, relay, self.metrics, addresses)
+        return Listener(policy, places, self._authenticator, relay, self.metrics, self._budget)
+
+    def _make_budget(self) -> BufferBudget:
+        relaying, loop = self._config.relay, asyncio.get_running_loop()
+        workers = self._shared.workers if self._shared is not None else 1
+        return BufferBudget(
+            max(relaying.buffer_total_bytes // workers, LEAST_BUFFERS * relaying.buffer_bytes),
+            relaying.buffer_bytes,
+            loop.time,
+            loop.call_later,
+        )
 
     async def stop(self, drain_seconds: float | None = None) -> None:
         """Drain for at most this time (default: as configured), then stop everything."""

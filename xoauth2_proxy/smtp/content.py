@@ -199,6 +199,10 @@ class Collector:
         self._refusal = Refusal.TOO_LARGE
         self._held.clear()
 
+    def clear(self) -> None:
+        """Remove the octets collected since the last `take`."""
+        self._held.clear()
+
     def take(self) -> bytes:
         """Return and remove the octets collected, except a CR at the end, which may be bare."""
         octets = bytes(self._held)

@@ -101,7 +101,6 @@ class BufferBudget:
         self._turns: set[Holder] = set()
         self._is_ticking = False
 
-    @property
     def has_room(self) -> bool:
         """Whether new content may come; else the client is to try again later."""
         return self._free_bytes * _LEAST >= self.total_bytes

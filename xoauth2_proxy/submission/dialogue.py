@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import re
 from enum import Enum, auto
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from xoauth2_proxy import replies
 from xoauth2_proxy.clients.interface import ConnectedClient, Refused
@@ -96,6 +96,29 @@ _READS_LINES = (COMMAND, RESPONSE, LAST_RESPONSE)
 _OCTETS_NEEDED = Signal.OCTETS_NEEDED
 
 
+class ContentMemory(Protocol):
+    """Says how much content may be held."""
+
+    def has_room(self) -> bool:
+        """Whether new content may come; else the client is told to try again."""
+        ...
+
+    def may_gather(self) -> bool:
+        """Whether more than the buffer may be held of the present content."""
+        ...
+
+
+class _UnlimitedMemory:
+    def has_room(self) -> bool:
+        return True
+
+    def may_gather(self) -> bool:
+        return False
+
+
+_UNLIMITED = _UnlimitedMemory()
+
+
 class ClientDialogue:
     """One client's dialogue, from the greeting to QUIT."""
 
@@ -139,6 +162,7 @@ class ClientDialogue:
         "_without_password",
         "is_end_awaited",
         "is_mid_line",
+        "memory",
         "state",
     )
 
@@ -164,6 +188,7 @@ class ClientDialogue:
         self._policy = policy
         self._current_login = current_login
         self._without_password = without_password
+        self.memory: ContentMemory = _UNLIMITED  # until the caller sets another
         self._trace = trace
         self._session_id = session_id
         self._client = client or ConnectedClient()
@@ -224,6 +249,33 @@ class ClientDialogue:
         """TLS is in place before the greeting (RFC 8314 §3.3)."""
         self._is_secure = True
 
+    @property
+    def held_bytes(self) -> int:
+        """How many octets are held: content collected, and what was not yet read."""
+        unread = len(self._buffer) - self._start
+        return unread if self._collector is None else unread + self._collector.held_bytes
+
+    @property
+    def awaits_content(self) -> bool:
+        """Whether the next octets are content."""
+        return self.state is DATA or self.state is CHUNK
+
+    @property
+    def under_way(self) -> object | None:
+        """What is another object for each transaction; None: no transaction has begun."""
+        transaction = self._transaction
+        return transaction if transaction.has_begun or self.state is CHUNK else None
+
+    def give_up(self, reply: Reply) -> Message | None:
+        """End the dialogue within a transaction; return its message, which is refused."""
+        message = None
+        if self._login is not None and self._transaction.has_begun:
+            message, self._message = self._outgoing(), None
+            if self._collector is not None:
+                message.size_bytes = self._collector.size_bytes
+        self.close(reply)
+        return message
+
     def greet(self) -> None:
         """Open the dialogue (RFC 5321 §3.1)."""
         self._answer(Reply(220, "", (f"{self._policy.hostname} ESMTP xoauth2-proxy",)))
@@ -250,6 +302,10 @@ class ClientDialogue:
                 self._stalled()
             self._answer(reply)
         self.state = CLOSED
+        self._buffer, self._start = b"", 0
+        self.memory = _UNLIMITED  # it may refer to the caller, and that to this dialogue
+        if self._collector is not None:
+            self._collector.clear()
         return Signal.ENDED
 
     def take(self) -> bytes:
@@ -656,6 +712,8 @@ class ClientDialogue:
         if argument:
             return self._answer(replies.ARGUMENT_MALFORMED)
         refusal = self._auth_missing() or self._transaction.data_refusal()
+        if refusal is None and not self.memory.has_room():
+            refusal = replies.NO_ROOM
         if refusal is not None:
             return self._answer(refusal)
         self._collector = self._transaction.new_collector()
@@ -672,6 +730,8 @@ class ClientDialogue:
         if self._chunk.size_bytes > _MAX_CHUNK_FACTOR * self._policy.max_message_bytes:
             return self.close(replies.TOO_LARGE)
         refusal = self._auth_missing() or self._transaction.chunk_refusal()
+        if refusal is None and not (self._transaction.has_chunks or self.memory.has_room()):
+            refusal = replies.NO_ROOM
         self._chunk_refusal = refusal
         self._collector = None if refusal else self._transaction.chunks
         self._remaining = self._chunk.size_bytes
@@ -738,7 +798,7 @@ class ClientDialogue:
         if not collector.is_acceptable:
             self._is_stopped = True
             return None if self._message is None else Signal.CONTENT_UNACCEPTABLE
-        if not is_due:
+        if not is_due or (self._message is None and self.memory.may_gather()):
             return None
         octets = collector.take()
         if not octets:

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 from xoauth2_proxy import replies
 from xoauth2_proxy.network import is_loopback
 from xoauth2_proxy.submission.acceptor import BACKLOG, Acceptor
-from xoauth2_proxy.submission.address_table import AddressTable, client_block
+from xoauth2_proxy.submission.address_table import client_block
 from xoauth2_proxy.submission.admission import Admission, Decision, Verdict
 from xoauth2_proxy.submission.arrivals import Arrivals
+from xoauth2_proxy.submission.pace import SlowClients
 from xoauth2_proxy.submission.policy import ListenerTls
 from xoauth2_proxy.submission.session import ClientSession
 
@@ -28,8 +29,10 @@ if TYPE_CHECKING:
     from xoauth2_proxy.relay import Relay
     from xoauth2_proxy.smtp.protocol import Reply
     from xoauth2_proxy.submission.acceptor import ClientCounter
+    from xoauth2_proxy.submission.address_table import AddressTable
     from xoauth2_proxy.submission.arrivals import Arrival
     from xoauth2_proxy.submission.authenticator import Authenticator
+    from xoauth2_proxy.submission.buffer_budget import BufferBudget
     from xoauth2_proxy.submission.policy import SessionPolicy
 
 _LAST_REPLIES_SECONDS = 2.0  # for clients to read their last replies
@@ -47,6 +50,7 @@ class Places:
     in_all: int
     for_address: int
     here: int  # in this process, whose descriptors are limited
+    addresses: AddressTable  # who has them
 
 
 class _Alone:
@@ -69,14 +73,15 @@ class Listener:
         authenticator: Authenticator,
         relay: Relay,
         metrics: Metrics,
-        addresses: AddressTable | None = None,
+        budget: BufferBudget,
     ) -> None:
-        """`addresses` is what workers share; None: there are no other workers."""
+        self.budget = budget
+        self.slow_clients = SlowClients()
         self._policy = policy
         self._admission: Admission[ClientSession | Arrival] = Admission(
             places.in_all,
             places.for_address,
-            addresses or AddressTable(),
+            places.addresses,
             self._count,
             places.here,
         )

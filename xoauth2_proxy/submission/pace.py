@@ -7,6 +7,12 @@ sends at `LEAST_BYTES_PER_SECOND` or more keeps it, and who stops has spent it a
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
 LEAST_BYTES_PER_SECOND = 4096
 # Less than messages wait for a connection by default (30 s), so that those that wait for one that
 # is held in vain still get it.
@@ -14,6 +20,8 @@ CREDIT_SECONDS = 20.0
 # A client that was slower than this so far would hold a connection of its mailbox for long.
 STREAMING_BYTES_PER_SECOND = 16_384
 _FULL_SOCKET_BYTES = 32_768  # what the kernel takes at least
+_REMEMBERED_SECONDS = 600.0  # in which a client that was cut off tries again
+_MAX_REMEMBERED = 1024
 
 
 def due_at_first(now: float) -> float:
@@ -42,3 +50,21 @@ def spent_seconds(due: float, now: float) -> float:
 def is_fast_enough(octets: int, seconds: float) -> bool:
     """Whether a client that sent so much in this time may stream to its provider."""
     return octets >= seconds * STREAMING_BYTES_PER_SECOND
+
+
+class SlowClients:
+    """Remembers, in bounded memory, whose messages were lately given up because of their pace."""
+
+    def __init__(self) -> None:
+        self._until: OrderedDict[Hashable, float] = OrderedDict()
+
+    def note(self, client: Hashable, now: float) -> None:
+        """Remember a client for a while."""
+        self._until[client] = now + _REMEMBERED_SECONDS
+        self._until.move_to_end(client)
+        if len(self._until) > _MAX_REMEMBERED:
+            self._until.popitem(last=False)
+
+    def has(self, client: Hashable, now: float) -> bool:
+        """Whether the client is remembered."""
+        return bool(self._until) and self._until.get(client, now) > now

@@ -5,13 +5,18 @@ I2: a message received whole is relayed to the end, even if the client disconnec
 I3: replies to a pipelined group are sent in one write, in order (RFC 2920 §3.2).
 I4: a task exists only while something takes time; at most one. Meanwhile octets are buffered, and
 beyond `_HIGH_BYTES` the transport stops reading, so that TCP's flow control slows the client down.
+I5: octets of content are counted in the budget that all sessions share, from their arrival until
+the provider has answered.
 """
 
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import logging
 import secrets
+import struct
+import termios
 from ssl import SSLError
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -22,6 +27,7 @@ from xoauth2_proxy.clients.interface import ConnectedClient, Refused
 from xoauth2_proxy.clients.masking import masked
 from xoauth2_proxy.errors import ProxyError, UpstreamAuthRejected
 from xoauth2_proxy.smtp.sasl import TokenLogin
+from xoauth2_proxy.submission import pace
 from xoauth2_proxy.submission.dialogue import ClientDialogue
 from xoauth2_proxy.submission.events import (
     ContentArrived,
@@ -37,7 +43,7 @@ from xoauth2_proxy.submission.policy import ListenerTls
 from xoauth2_proxy.submission.refusal_reasons import handshake_failure, login_failure
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Coroutine, Hashable
 
     from xoauth2_proxy.message import Message
     from xoauth2_proxy.metrics import Metrics
@@ -45,11 +51,13 @@ if TYPE_CHECKING:
     from xoauth2_proxy.smtp.protocol import Reply
     from xoauth2_proxy.submission.arrivals import Arrival
     from xoauth2_proxy.submission.authenticator import Authenticator
+    from xoauth2_proxy.submission.buffer_budget import BufferBudget
     from xoauth2_proxy.submission.policy import SessionPolicy
 
 _log = log.logger("session")
 
 _HIGH_BYTES = 65_536  # reading pauses above it; one read of an event loop may exceed it
+_GATHERED = 16  # times the buffer is what is held of a slow client's message, before it streams
 _UNREAD_REPLY_BYTES = 32_768  # replies the client has not read; beyond it nothing is read either
 _LINGER_SECONDS = 10.0  # for the client to read the last replies
 _DISPLACED_SECONDS = 1.0  # the same, while others need the place
@@ -57,10 +65,14 @@ _TLS_HANDSHAKE_SECONDS = 30.0
 # For a client that has sent what it takes for the end of its message, and will send nothing more.
 # Devices wait longer for a reply.
 _MISTAKEN_END_SECONDS = 10.0
+_C_INT = struct.Struct("i")
 
 
 class SessionRegistry(Protocol):
     """Counts the sessions (`listener.Listener`)."""
+
+    budget: BufferBudget
+    slow_clients: pace.SlowClients
 
     def admit(self, session: ClientSession, address: str) -> Reply | None:
         """Count a new session; return the reply that turns the client away, or None."""
@@ -116,6 +128,7 @@ class ClientSession(SMTP):
             self._client,
             authenticator.without_password,
         )
+        self._dialogue.memory = self
         self._streaming: StreamingMessage | None = None  # a message sent upstream while it arrives
         self._is_busy = False  # a task is running, or the next turn is scheduled
         self._task: asyncio.Task[None] | None = None
@@ -129,6 +142,14 @@ class ClientSession(SMTP):
         self.spoke_tls_unasked = False  # from its first octet, where it was greeted in clear
         self.arrival = arrival
         self._is_stranger = True  # it has not logged in yet
+        self._under_way: object | None = None  # the transaction, when the client had the word last
+        self._under_way_since = 0.0
+        self._awaits_content = False  # and the budget knows it
+        self._is_waiting_for_room = False
+        self._due = 0.0  # when the client's credit is spent (`pace`)
+        self._in_flight_bytes = 0  # of content that the provider has not taken or answered
+        self.held_bytes = 0  # as the budget knows it
+        self.owner: Hashable = ""  # of what is held
         self._has_ended = False  # the last reply is written, and no task is left
         self._is_gone = False  # the connection is closed
 
@@ -156,10 +177,16 @@ class ClientSession(SMTP):
             return
         if not self._dialogue.is_mid_line:  # a line must be complete in time, not begun
             self._waiting_since = self.loop.time()
+        if self._awaits_content:
+            self._due = pace.due_after(self._due, len(data), self._waiting_since)
+        elif self._streaming is not None:
+            self._due = pace.due_at_first(self._waiting_since)
         self._dialogue.feed(data)
         if not self._is_busy:
             self._advance()
-        elif self._dialogue.unread_bytes > _HIGH_BYTES:
+            return
+        self._count_held()
+        if self._dialogue.unread_bytes > _HIGH_BYTES:
             self._pause_reading()
 
     def eof_received(self) -> bool:
@@ -250,6 +277,7 @@ class ClientSession(SMTP):
             if self._is_stranger and self._dialogue.is_logged_in:
                 self._is_stranger = False
                 self._registry.logged_in(self)
+            self._rest()
             if self._dialogue.is_end_awaited:
                 self._dialogue.is_end_awaited = False
                 self._stop_timer()
@@ -301,6 +329,14 @@ class ClientSession(SMTP):
         self, event: Event, waiting: Coroutine[None, None, object] | None = None
     ) -> None:
         self._is_busy = True
+        self._leave_content()
+        if isinstance(event, MessageComplete):
+            self._in_flight_bytes = len(event.content.octets)
+        elif isinstance(event, ContentArrived):
+            self._in_flight_bytes = len(event.octets)
+            if not event.is_last:
+                self._pause_reading()  # else as much again would be held meanwhile
+        self._count_held()
         self._task = self.loop.create_task(self._handle_slowly(event, waiting))
 
     def _prepare_for_tls(self) -> bool:
@@ -351,7 +387,9 @@ class ClientSession(SMTP):
         except Exception:
             self._close_after_internal_error()
         self._task = None
+        self._in_flight_bytes = 0
         self._waiting_since = self.loop.time()
+        self._due = pace.due_at_first(self._waiting_since)
         self._go_on()
 
     def _close_after_internal_error(self) -> None:
@@ -370,6 +408,9 @@ class ClientSession(SMTP):
         self._abandon()
         self._write()
         self._has_ended = True
+        self._leave_content()
+        self._in_flight_bytes = 0
+        self._count_held()
         self._report_client()
         self._transport.close()
         self._stop_timer()
@@ -393,6 +434,8 @@ class ClientSession(SMTP):
         self._transport = self.transport = transport
         self._is_reading_paused = False
         transport.set_write_buffer_limits(high=_UNREAD_REPLY_BYTES)
+        if hasattr(transport, "set_read_buffer_limits"):  # TLS would hold 256 KiB while we pause
+            transport.set_read_buffer_limits(_HIGH_BYTES)
 
     def _write(self) -> None:
         octets = self._dialogue.take()
@@ -405,7 +448,7 @@ class ClientSession(SMTP):
             self._transport.pause_reading()
 
     def _resume_reading(self) -> None:
-        if not self._is_writing_paused:
+        if not (self._is_writing_paused or self._is_waiting_for_room):
             self._is_reading_paused = False
             if not self._transport.is_closing():
                 self._transport.resume_reading()
@@ -416,10 +459,11 @@ class ClientSession(SMTP):
     # Time.
 
     def _look_at_the_clock(self) -> None:
-        """Close the session if the client was silent too long, or has not logged in in time.
+        """Close the session if the client was silent, or took, for too long.
 
-        Without the second limit, strangers who send an octet now and then would fill the listener.
-        The timer is set again when it fires, not at each command.
+        Else strangers who send an octet now and then would fill the listener, and clients that drip
+        would hold a connection of their mailbox. The timer is set again when it fires, not at each
+        command.
         """
         now, policy = self.loop.time(), self._policy
         if self._is_busy:
@@ -431,8 +475,21 @@ class ClientSession(SMTP):
         elif self._dialogue.has_mistaken_end:
             due = min(due, self._waiting_since + _MISTAKEN_END_SECONDS)
             reply = replies.NO_END_OF_DATA
+        if self._under_way is not None and not self._is_busy:
+            message_due = self._under_way_since + policy.message_seconds
+            if message_due < due:
+                due, reply = message_due, replies.MESSAGE_TOO_LATE
+            if self._streaming is not None and self._due < due:
+                due, reply = self._due, replies.TOO_SLOW
         if due > now:
+            # What begins meanwhile is not due before that.
+            longest_seconds = policy.message_seconds
+            if self._streaming is not None:
+                longest_seconds = min(longest_seconds, pace.CREDIT_SECONDS)
+            due = min(due, now + longest_seconds)
             self._timer = self.loop.call_at(due, self._look_at_the_clock)
+        elif reply in (replies.MESSAGE_TOO_LATE, replies.TOO_SLOW):
+            self._give_up(reply)
         else:
             self._end(reply)
 
@@ -440,6 +497,108 @@ class ClientSession(SMTP):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    # The memory for content: this session is a `buffer_budget.Holder`.
+
+    @property
+    def due(self) -> float:
+        """When the client's credit is spent; octets in the socket of a paused session count."""
+        if not self._is_waiting_for_room:
+            return self._due
+        return pace.due_with_waiting(self._due, self._octets_in_socket(), self.loop.time())
+
+    @property
+    def is_streaming(self) -> bool:
+        """Whether content goes upstream as it arrives."""
+        return self._streaming is not None
+
+    def pause_content(self) -> None:
+        """Read no more until `resume_content`."""
+        self._is_waiting_for_room = True
+        self._pause_reading()
+
+    def resume_content(self) -> None:
+        """Read on."""
+        self._is_waiting_for_room = False
+        self._waiting_since = self.loop.time()
+        self._due = pace.due_at_first(self._waiting_since)
+        if not self._is_busy and self._is_reading_paused:
+            self._resume_reading()
+
+    def give_up_content(self) -> None:
+        """End the session: its memory is needed for others."""
+        self._give_up(replies.ROOM_NEEDED)
+
+    def _give_up(self, reply: Reply) -> None:
+        """End the session within a transaction, and record its message as refused."""
+        if reply is not replies.MESSAGE_TOO_LATE:
+            client = self._client
+            self._registry.slow_clients.note((client.account, client.address), self.loop.time())
+        message = self._dialogue.give_up(reply)
+        self._stop_streaming()
+        self._streaming = None
+        if message is not None:
+            self._relay.refuse(message, reply)
+        self._end()
+
+    def has_room(self) -> bool:
+        """Whether new content may come."""
+        return self._registry.budget.has_room()
+
+    def may_gather(self) -> bool:
+        """Whether to hold more than the buffer, since the client is slow.
+
+        While its message streamed, it would hold a connection of its mailbox.
+        """
+        gathered, registry, client = self._dialogue.held_bytes, self._registry, self._client
+        if gathered > _GATHERED * self._policy.buffer_bytes or not registry.budget.is_roomy:
+            return False
+        now = self._waiting_since
+        seconds = now - self._under_way_since if self._under_way is not None else 0.0
+        return not pace.is_fast_enough(gathered, seconds) or registry.slow_clients.has(
+            (client.account, client.address), now
+        )
+
+    def _rest(self) -> None:
+        """Note where the transaction stands, now that the client has the word."""
+        dialogue = self._dialogue
+        under_way = dialogue.under_way
+        if under_way is not self._under_way:
+            self._under_way, self._under_way_since = under_way, self._waiting_since
+        if dialogue.awaits_content:
+            if not self._awaits_content:
+                self._enter_content()
+        elif self._awaits_content:
+            self._leave_content()
+        self._count_held()
+
+    def _enter_content(self) -> None:
+        self._awaits_content = True
+        self._due = pace.due_at_first(self._waiting_since)
+        if not self.held_bytes:
+            self.owner = self._client.account
+        self._registry.budget.enter(self)
+
+    def _leave_content(self) -> None:
+        if self._awaits_content:
+            self._awaits_content = False
+            self._registry.budget.leave(self)
+
+    def _count_held(self) -> None:
+        held = self._in_flight_bytes + self._dialogue.held_bytes
+        change = held - self.held_bytes
+        if change:
+            if not self.held_bytes:
+                self.owner = self._client.account
+            self.held_bytes = held
+            self._registry.budget.change(self, change)
+
+    def _octets_in_socket(self) -> int:
+        socket = self._transport.get_extra_info("socket")
+        if socket is None or self._transport.is_closing():
+            return 0
+        found = fcntl.ioctl(socket.fileno(), termios.FIONREAD, bytes(_C_INT.size))
+        return int(_C_INT.unpack(found)[0])
 
     # TLS.
 
@@ -547,6 +706,14 @@ class ClientSession(SMTP):
         """Return the message that is sent while it arrives; begin it if there is none yet."""
         if self._streaming is None:
             self._streaming = self._relay.stream(message)
+            # A connection of the mailbox is held from now on.
+            policy = self._policy
+            self._due = pace.due_at_first(self.loop.time())
+            self._stop_timer()
+            self._timer = self.loop.call_later(
+                min(pace.CREDIT_SECONDS, policy.idle_seconds, policy.message_seconds),
+                self._look_at_the_clock,
+            )
         return self._streaming
 
     def _stop_streaming(self) -> None:

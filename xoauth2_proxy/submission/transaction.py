@@ -140,6 +140,11 @@ class ClientTransaction:
         return replies.BAD_SEQUENCE if self._has_failed else self._content_refusal()
 
     @property
+    def has_chunks(self) -> bool:
+        """Whether a BDAT chunk was accepted."""
+        return self._chunks is not None
+
+    @property
     def chunks(self) -> Collector:
         """The collector of BDAT chunks."""
         if self._chunks is None:

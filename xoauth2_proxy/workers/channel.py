@@ -57,6 +57,7 @@ class Setup:
     run: Run
     logging: Logging
     number: int  # of the worker, from 0
+    workers: int  # in all
     sockets: tuple[tuple[int, ...], ...]  # the descriptors of each listener's sockets
     directory: Path  # for this run of the proxy, private
     sandbox: EmbeddedSandbox | None  # which the parent runs

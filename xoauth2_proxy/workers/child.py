@@ -84,7 +84,7 @@ def _build(setup: Setup, slots: WorkerSlots) -> App:
         AddressTable(run_directory.shared_memory(one), setup.number)
         for one in run_directory.client_addresses(setup.directory, len(setup.sockets))
     ]
-    shared = WorkerResources(sockets, slots, counts, addresses, setup.sandbox)
+    shared = WorkerResources(sockets, slots, counts, addresses, setup.workers, setup.sandbox)
     return App(setup.run.config, setup.run.components(), shared=shared)
 
 

@@ -161,6 +161,7 @@ class Parent:
             run=self._settings,
             logging=self._logging,
             number=number,
+            workers=self._worker_count,
             sockets=tuple(
                 tuple(one.fileno() for one in sockets) for sockets in self._sockets.by_listener
             ),
