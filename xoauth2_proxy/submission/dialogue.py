@@ -209,8 +209,7 @@ class ClientDialogue:
         self._auth: AuthDialogue
         self._mechanism = ""
         self._refusal: Reply  # what a client with a refused token hears after its last response
-        self._bad_commands = 0
-        self._commands = 0  # since the last message
+        self._bad_commands = self._commands = 0  # the latter since the last message
         self._auth_failures = 0
         self._transaction = self._new_transaction()
         self._messages = 0  # begun in this session
