@@ -255,6 +255,7 @@ SETTINGS: dict[str, tuple[dict[str, object], str, object]] = {
         "listener.proxies",
         ("192.0.2.1", "::1"),
     ),
+    "listener.strict": ({"listener": {"strict": True}}, "listener.strict", True),
     "listener.max_connections": (
         {"listener": {"max_connections": 5}},
         "listener.max_connections",
