@@ -76,6 +76,12 @@ class Metrics:
             "client_connections", "Client connections, by result", "result"
         )
         self.client_sessions = self._gauge("client_sessions", "Client sessions open now")
+        self.clients_turned_away = self._counter(
+            "clients_turned_away",
+            "Clients that were turned away, by reason and listener",
+            "reason",
+            "listener",
+        )
         self.auth = self._counter(
             "auth_attempts", "AUTH exchanges, by mechanism and result", "mechanism", "result"
         )

@@ -29,6 +29,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from xoauth2_proxy import log, replies
+from xoauth2_proxy.clients.causes import explain
 from xoauth2_proxy.clients.interface import NoObserver
 from xoauth2_proxy.diagnostics import Explanations
 from xoauth2_proxy.errors import (
@@ -121,17 +122,15 @@ class Relay:
             return
         failure = message.failure
         details: dict[str, object] = {"error": failure} if failure is not None else {}
-        if isinstance(failure, OutcomeUnknown):
-            # Identifies the message if a duplicate must be traced.
-            details["message_id"] = message_id(message.start)
         details |= self._explained(message)
+        envelope = message.envelope
         _log.event(
             level,
             "outcome unknown" if isinstance(failure, OutcomeUnknown) else "transaction",
-            id=message.id,
-            account=message.login.account.key,
-            sender=message.envelope.reverse_path,
-            recipients=len(message.envelope.forward_paths),
+            **_origin(message),
+            sender=envelope.reverse_path,
+            recipients=len(envelope.forward_paths),
+            recipient=envelope.forward_paths[0] if envelope.forward_paths else "",
             bytes=message.size_bytes,
             reply=answer,
             wait_seconds=message.waited_seconds,
@@ -148,10 +147,8 @@ class Relay:
         _log.event(
             logging.WARNING,
             "outcome unknown" if in_doubt else "transaction cut off",
-            id=message.id,
-            account=message.login.account.key,
+            **_origin(message),
             error="cut off at the shutdown deadline",
-            message_id=message_id(message.start),
         )
         self._metrics.provider(message.login.account.provider).cut()
 
@@ -161,6 +158,10 @@ class Relay:
         self._metrics.provider(message.login.account.provider).pool_wait_seconds.observe(seconds)
 
     def _explained(self, message: Message) -> dict[str, str]:
+        client = message.client
+        if client is not None and client.reason is not None:  # the relay itself refused it
+            own = explain(client.reason, client)
+            return {"cause": own.cause, "remedy": own.remedy}
         refused: ProxyError | Reply | None = message.refusal or message.failure
         if isinstance(refused, UpstreamClosedEarly):
             refused = refused.reply
@@ -426,6 +427,21 @@ class StreamingMessage(_Transaction):
 
     def _settled(self, answer: Reply) -> None:
         self._answer = answer
+
+
+def _origin(message: Message) -> dict[str, object]:
+    """Return the fields that name a message and whose it is."""
+    client = message.client
+    named = {} if client is None else {"client": client.address, "listener": client.listener}
+    credential = message.login.credential
+    return {
+        "id": message.id,
+        **named,
+        "account": message.login.account.key,
+        # "": the client brought a token of its own.
+        "credential": credential.name if credential is not None else "",
+        "message_id": message_id(message.start),
+    }
 
 
 def _has_result(step: Future[Reply]) -> bool:

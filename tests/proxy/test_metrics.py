@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
 # Each has few values, all of them the relay's own words.
-BOUNDED_LABELS = {"provider", "result", "mechanism", "reply", "reason", "state"}
+BOUNDED_LABELS = {"provider", "result", "mechanism", "reply", "reason", "state", "listener"}
 
 
 def own(figures: Metrics) -> list[Metric]:

@@ -236,7 +236,10 @@ async def test_a_message_is_counted_and_logged(
         "id": "a-1",
         "account": "someone@example.com",
         "sender": "from@example.com",
+        "credential": "",
         "recipients": 1,
+        "recipient": "to@example.net",
+        "message_id": "<1@x>",
         "bytes": len(CONTENT.octets),
         "reply": answer,
     }

@@ -26,6 +26,7 @@ from tests.support.redis_server import redis_server
 from tests.support.relay import MAILBOX, OTHER_MAILBOX, PASSWORD, Relay
 from tests.support.sandbox import Sandbox, reply_fault
 from tests.support.smtp_client import Client, message
+from tests.support.turned_away import turned_away
 from tests.support.waiting import PATIENCE_SECONDS, until
 from xoauth2_proxy.accounts.refresher_info import BUILT_IN_REFRESHERS
 from xoauth2_proxy.config import ConfigSource, Overrides
@@ -474,9 +475,9 @@ async def test_a_listed_balancer_names_its_client(
             assert (await client.reply()).code == 500  # like any word that is no command
         await client.ehlo()
         assert (await client.auth_plain(MAILBOX, "wrong")).code == 535
-    (record,) = (one for one in caplog.records if one.getMessage() == "AUTH failed")
-    peer = record.fields["peer"]  # type: ignore[attr-defined]
-    assert peer == ("192.0.2.1" if is_listed else "127.0.0.1")
+    await until(lambda: bool(turned_away(caplog)))
+    (told,) = turned_away(caplog)
+    assert told["client"] == ("192.0.2.1" if is_listed else "127.0.0.1")
 
 
 @shows("listener.proxies")

@@ -174,7 +174,7 @@ def open_files(state: Path, *, is_sealed: bool) -> str:
 def check_log(proxy: ProxyProcess, log_format: str) -> None:
     """See that the log tells of all that was to be walked."""
     for words in (
-        *("AUTH failed", "no access token", "Unrecognized command"),
+        *("client turned away", "no access token", "Unrecognized command"),
         *("mailbox added", "mailbox removed", "mailbox signed in", "mailbox refreshed"),
         *("wrong token on the sign-in page", "mailbox needs a person", "Error handling request"),
     ):

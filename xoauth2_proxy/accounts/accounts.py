@@ -206,6 +206,14 @@ class Accounts:
             return None
         return account, account.own_credential
 
+    def logins(self) -> Iterator[str]:
+        """Yield every login: the mailboxes' addresses, and those of the credentials."""
+        for account in self._by_key.values():
+            yield account.email
+            for one in account.credentials:
+                if one.login:
+                    yield one.login
+
     def without_password(self, peer: str) -> list[tuple[Account, Credential]]:
         """Return who a client of this address may send as without a password.
 

@@ -62,6 +62,7 @@ class Refused(StrEnum):
     TOO_MANY_COMMANDS = "too_many_commands"
     TOO_SLOW = "too_slow"
     IDLE = "idle"
+    INTERNAL_ERROR = "internal_error"
     LEFT = "left"  # without a reason: it saw the greeting, and did not log in
 
 

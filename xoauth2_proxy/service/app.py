@@ -18,6 +18,8 @@ from xoauth2_proxy.accounts.accounts import Accounts, TlsMode, Upstream
 from xoauth2_proxy.accounts.providers import SANDBOX
 from xoauth2_proxy.admin.health import Health
 from xoauth2_proxy.background_tasks import BackgroundTasks
+from xoauth2_proxy.clients.record import ClientRecord
+from xoauth2_proxy.clients.watch import ClientWatch
 from xoauth2_proxy.config import needs_restart
 from xoauth2_proxy.config.sections import LEAST_BUFFERS
 from xoauth2_proxy.diagnostics import Explanations
@@ -96,6 +98,8 @@ class App:
         self.health = Health(account_states(config))
         refreshers = components.refreshers(config)
         self._explanations = Explanations()
+        self.clients = ClientRecord()
+        self._client_watch = ClientWatch(self.clients, self.metrics.clients_turned_away)
         self._tokens = TokenSource(
             refreshers, self.metrics, components.store, explanations=self._explanations
         )
@@ -239,7 +243,9 @@ class App:
             may_auth_in_clear=section.allow_insecure_auth or section.is_on_loopback,
             strict=section.strict,
         )
-        relay = Relay(self._pool, self._connector, self.metrics, self._explanations)
+        relay = Relay(
+            self._pool, self._connector, self.metrics, self._explanations, self._client_watch
+        )
         places = Places(
             in_all=section.max_connections,
             for_address=section.places_for_address,
@@ -266,6 +272,7 @@ class App:
         cut = sum(await asyncio.gather(*(one.drain(drain_seconds) for one in self._listeners)))
         if cut:
             _log.event(logging.WARNING, "transactions cut off at the deadline", sessions=cut)
+        self._client_watch.close()
         self._pool.close()
         await self._background.close(0.0)
         self._accounts.close()

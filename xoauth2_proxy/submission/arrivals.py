@@ -7,11 +7,9 @@ handshake finds them.
 from __future__ import annotations
 
 import asyncio
-import logging
 import secrets
 from typing import TYPE_CHECKING, Protocol
 
-from xoauth2_proxy import log
 from xoauth2_proxy.clients.interface import ConnectedClient, Refused
 from xoauth2_proxy.submission.first_octet import Habits, is_tls, peek
 from xoauth2_proxy.submission.policy import ListenerTls
@@ -29,8 +27,6 @@ if TYPE_CHECKING:
 _HANDSHAKE_SECONDS = 30.0  # for all of it, the first octet included
 _PROXY_HEADER_SECONDS = 5.0  # load balancers send it at once, in one packet
 _PIECE_BYTES = 4096  # of a PROXY header
-
-_log = log.logger("arrivals")
 
 
 class _Left(Exception):
@@ -190,13 +186,6 @@ class Arrivals:
 
     def _refuse_handshake(self, client: ConnectedClient, error: OSError) -> None:
         client.refuse(*handshake_failure(error))
-        _log.event(
-            logging.INFO,
-            "TLS handshake failed",
-            listener=client.listener,
-            peer=client.address,
-            error=error,
-        )
 
     async def _read_proxy_header(self, connection: socket.socket, client: ConnectedClient) -> None:
         reader = ProxyHeader()

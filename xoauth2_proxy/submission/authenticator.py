@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from xoauth2_proxy.accounts.accounts import Login
 from xoauth2_proxy.accounts.credential import login_key
+from xoauth2_proxy.clients.masking import KnownLogins
 from xoauth2_proxy.errors import CredentialsRejected, Overloaded
 from xoauth2_proxy.oauth.refreshers import ChecksTokens
 from xoauth2_proxy.smtp.sasl import Credentials, PasswordLogin, has_token_form
@@ -44,6 +45,7 @@ class Authenticator:
         self._accounts = accounts
         self._tokens = tokens
         self._refreshers = refreshers
+        self._logins: KnownLogins | None = None  # made when a login is unknown
         self._generation = 0  # of the configuration that verified tokens belong to
         self._pool = pool
         self._connector = connector
@@ -111,6 +113,7 @@ class Authenticator:
     def use(self, refreshers: Mapping[str, Refresher]) -> None:
         """Use another configuration; tokens verified under the previous one must be tried again."""
         self._refreshers = refreshers
+        self._logins = None
         self._proved.clear()
         self._generation += 1
 
@@ -128,6 +131,19 @@ class Authenticator:
     def known_login(self, login: str) -> str:
         """Return the login as it is compared if there is such a one, else "". Safe to log."""
         return login_key(login) if self.known_account(login) else ""
+
+    def nearest_login(self, typed: str) -> str:
+        """Return the login that an unknown one resembles, or ""; for administrators."""
+        return self._known_logins().nearest(typed)
+
+    def shown_login(self, typed: str) -> str:
+        """Return what may be shown of an unknown login, which may be a password."""
+        return self._known_logins().shown(typed)
+
+    def _known_logins(self) -> KnownLogins:
+        if self._logins is None:
+            self._logins = KnownLogins(self._accounts.logins())
+        return self._logins
 
     async def _with_token(self, account: Account, access_token: str, digest: bytes) -> Login:
         refresher = self._refreshers.get(account.refresher)

@@ -58,7 +58,7 @@ _MAX_LINE_BYTES = sasl.MAX_LINE_BYTES + len("AUTH OAUTHBEARER \r\n")
 _START_BYTES = 16  # kept of a line that is too long: enough to recognize its command
 _STEPS_PER_TURN = 100  # of one client before other sessions get a turn
 _PIECE_BYTES = 65_536  # of content in one step
-_MAX_GREETING = 255  # characters kept of a client's name for itself; a domain has no more
+_MAX_NOTED = 255  # characters of what a client said of itself; a domain has no more
 _MAX_AUTH_FAILURES = 5  # a connection, so that guessing passwords takes many connections
 _MAX_CHUNK_FACTOR = 4  # a BDAT chunk this many times the limit ends the session
 
@@ -230,6 +230,11 @@ class ClientDialogue:
         return self.state is CLOSED
 
     @property
+    def is_draining(self) -> bool:
+        """Whether `drain` was called."""
+        return self._is_draining
+
+    @property
     def is_logged_in(self) -> bool:
         """Whether the client has logged in."""
         return self._login is not None
@@ -391,7 +396,7 @@ class ClientDialogue:
                     Refused.MESSAGE_DELAYED if reply.is_transient else Refused.MESSAGE_REFUSED,
                     reply=reply,
                 )
-            self._answer(reply)
+            self._say(reply)
 
     def content_sent(self) -> None:
         """The part of the message has gone upstream, or was dropped there."""
@@ -402,7 +407,7 @@ class ClientDialogue:
         if self._resume(COMMAND):
             self._commands = 0
             self._end_transaction()
-            self._answer(reply)
+            self._say(reply)
 
     def secured(self) -> None:
         """TLS is in place. Octets fed since `TLS_REQUESTED` have come through it."""
@@ -501,13 +506,26 @@ class ClientDialogue:
         return self._answer(reply)
 
     def _answer(self, reply: Reply) -> Event | None:
-        """Queue a reply. Return None: the caller has nothing to do."""
-        if self._trace is not None:
-            self._trace(self._verb, reply.code)
+        """Queue a reply, and note why the client is refused if it is.
+
+        Return None: the caller has nothing to do.
+        """
         if reply.code >= 400 and (reason := reason_of(reply)) is not None:
             self._client.refuse(reason, reply=reply)
-        self._output += reply.octets
+        self._say(reply)
         return None
+
+    def _answer_about(self, reply: Reply, argument: str) -> Event | None:
+        """Queue the reply to MAIL or RCPT; if it is refused, note what was written."""
+        self._answer(reply)
+        if reply.code >= 400 and self._client.reply is reply and not self._client.detail:
+            self._client.detail = argument[:_MAX_NOTED]
+        return None
+
+    def _say(self, reply: Reply) -> None:
+        if self._trace is not None:
+            self._trace(self._verb, reply.code)
+        self._output += reply.octets
 
     @property
     def _may_drain(self) -> bool:
@@ -528,7 +546,7 @@ class ClientDialogue:
             if self._may_authenticate:
                 lines.append("AUTH " + " ".join(sasl.MECHANISMS))
         self._answer(Reply(250, "", tuple(lines)))
-        self._client.greeting = hostname[:_MAX_GREETING]
+        self._client.greeting = hostname[:_MAX_NOTED]
         self._greeted = True
         return self._end_transaction()
 
@@ -650,7 +668,7 @@ class ClientDialogue:
         if self._sender_rules is not None:
             self._report_refused_sender()
             answer = self._check_sender(answer)
-        return self._answer(answer)
+        return self._answer_about(answer, argument)
 
     def _mail_by_address(self, argument: str) -> Reply:
         """Begin a transaction of a client without a login, if its address may be one."""
@@ -704,7 +722,7 @@ class ClientDialogue:
         if answer is replies.RECIPIENT_OK and self._login.account.verifies:
             self.state = WAITING
             return RecipientAdded(self._outgoing())
-        return self._answer(answer)
+        return self._answer_about(answer, argument)
 
     def _data_command(self, argument: str) -> Event | None:
         """DATA (RFC 5321 §4.1.1.4)."""

@@ -54,6 +54,7 @@ REASONS: dict[Reply, Refused] = {
     replies.TOO_SLOW: Refused.TOO_SLOW,
     replies.IDLE_TOO_LONG: Refused.IDLE,
     replies.LOGIN_TOO_LATE: Refused.LOGIN_TOO_LATE,
+    replies.INTERNAL_ERROR: Refused.INTERNAL_ERROR,
 }
 
 

@@ -24,8 +24,8 @@ from aiosmtpd.smtp import SMTP
 
 from xoauth2_proxy import log, replies
 from xoauth2_proxy.clients.interface import ConnectedClient, Refused
-from xoauth2_proxy.clients.masking import masked
-from xoauth2_proxy.errors import ProxyError, UpstreamAuthRejected
+from xoauth2_proxy.diagnostics import explain
+from xoauth2_proxy.errors import CredentialsRejected, ProxyError, UpstreamAuthRejected
 from xoauth2_proxy.smtp.sasl import TokenLogin
 from xoauth2_proxy.submission import pace
 from xoauth2_proxy.submission.dialogue import ClientDialogue
@@ -308,7 +308,7 @@ class ClientSession(SMTP):
             self._go_on_soon()
             return False
         elif event is Signal.TLS_UNASKED:
-            self._log_unasked_tls()
+            self._client.detail = self._tls_expected()
         elif event is Signal.TLS_REQUESTED and not self._prepare_for_tls():
             self._end()
             return False
@@ -422,9 +422,10 @@ class ClientSession(SMTP):
     def _report_client(self) -> None:
         """Say why the client was turned away, if it was; a health check or a stop is no reason."""
         client = self._client
-        if client.messages and client.reason is Refused.IDLE:
-            return  # it keeps its connection for more messages, and is to open it again
-        if client.reason is None and not client.messages and self._greeted_at:
+        if client.reason is Refused.IDLE and self._dialogue.is_logged_in:
+            return  # it keeps a connection for its next message, and can open another
+        has_done_nothing = client.reason is None and not client.messages
+        if has_done_nothing and self._greeted_at and not self._dialogue.is_draining:
             client.refuse(Refused.LEFT)
         client.report()
 
@@ -624,7 +625,6 @@ class ClientSession(SMTP):
             if not isinstance(error, OSError):
                 raise
             self._client.refuse(*handshake_failure(error))
-            _log.event(logging.INFO, "TLS handshake failed", session=self.id, error=error)
             self._dialogue.close()
             return
         self._set_transport(secure)
@@ -633,20 +633,13 @@ class ClientSession(SMTP):
         self._abandon()
         self._dialogue.secured()
 
-    def _log_unasked_tls(self) -> None:
+    def _tls_expected(self) -> str:
         self.spoke_tls_unasked = True
-        offered, remedy = "offers no TLS", "give it a certificate, or turn TLS off in the client"
         if self._policy.tls is ListenerTls.AUTO:
-            offered, remedy = "had greeted it already", "let it try again: it will be waited for"
-        elif self._policy.tls_context is not None:
-            offered, remedy = "expects STARTTLS", "set the client to STARTTLS"
-        _log.event(
-            logging.WARNING,
-            f"the client speaks TLS from the first octet; this port {offered}",
-            session=self.id,
-            peer=self._client.address,
-            remedy=remedy,
-        )
+            return "it had greeted the client already, and will wait for TLS when it tries again"
+        if self._policy.tls_context is None:
+            return "it offers no TLS"
+        return "it expects STARTTLS"
 
     # Logging in.
 
@@ -659,10 +652,7 @@ class ClientSession(SMTP):
             self._count_auth(
                 attempt.mechanism, "unavailable" if answer.is_transient else "rejected"
             )
-            self._log_refused_login(attempt, answer, error)
-            known = self._logins.known_login(credentials.authcid)
-            self._client.login = known or masked(credentials.authcid)
-            self._client.refuse(login_failure(error, is_known=bool(known)), reply=answer)
+            self._note_refused_login(credentials.authcid, answer, error)
             is_token = isinstance(credentials, TokenLogin)
             self._dialogue.login_failed(answer, is_token=is_token)
         else:
@@ -670,23 +660,25 @@ class ClientSession(SMTP):
             self._client.login = login.credential.key if login.credential else login.account.key
             self._dialogue.logged_in(login)
 
-    def _log_refused_login(self, attempt: LoginAttempt, answer: Reply, error: ProxyError) -> None:
-        # An unknown login is not logged: people sometimes type a password into that field.
-        account = self._logins.known_account(attempt.credentials.authcid)
-        explanation = {}
-        if isinstance(error, UpstreamAuthRejected):
-            explanation = self._relay.explanations.fields(str(error), "", account)
-        _log.event(
-            logging.WARNING,
-            "AUTH failed",
-            session=self.id,
-            peer=self._client.address,
-            account=account,
-            mechanism=attempt.mechanism,
-            reply=answer,
-            error=error,
-            **explanation,
-        )
+    def _note_refused_login(self, typed: str, answer: Reply, error: ProxyError) -> None:
+        client = self._client
+        known = self._logins.known_login(typed)
+        client.login = known or self._logins.shown_login(typed)
+        client.account = self._logins.known_account(typed)
+        reason = login_failure(error, is_known=bool(known))
+        if reason is Refused.LOGIN_UNKNOWN:
+            detail = self._logins.nearest_login(typed)
+        elif isinstance(error, CredentialsRejected):
+            detail = ""  # the reason says all
+        else:
+            detail = self._explained(error)
+        client.refuse(reason, detail, answer)
+
+    def _explained(self, error: ProxyError) -> str:
+        advice = explain(str(error)) if isinstance(error, UpstreamAuthRejected) else None
+        if advice is None:
+            return str(error)
+        return f"{error} ({advice.cause}; {advice.remedy_for(self._client.account)})"
 
     def _count_auth(self, mechanism: str, result: str) -> None:
         self._metrics.auth.labels(mechanism, result).inc()
