@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -109,3 +112,15 @@ def test_all_faults_are_told_at_once(config: ConfigFile) -> None:
         "credentials[0].senders",
         "credentials[1].from.rewrite",
     }
+
+
+def test_the_guides_example_loads_as_it_is(config: ConfigFile) -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "senders.md").read_text()
+    (example,) = re.findall(r"```json\n(.*?)```", guide, re.DOTALL)
+    (account,) = config.load(json.loads(example)).accounts
+    copier, newsletter = account.credentials
+    assert Login(account, copier).sender_rules == SenderRules(
+        ("copier@example.com",),
+        FromRule(rewrite="copier@example.com", reply_to=True, display_name="Copier, 3rd floor"),
+    )
+    assert Login(account, newsletter).sender_rules is None
