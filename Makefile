@@ -6,6 +6,7 @@ SECONDS ?= 300
 JOBS ?= 4
 BIN := $(VENV)/bin
 IDP := tests/support/identity_provider
+NODE_CLIENTS := tests/clients/programs
 # In the order of tests/conftest.py: modules with few tests are often those that take longest.
 PYTEST := $(BIN)/pytest --numprocesses $(JOBS) --dist loadscope --no-loadscope-reorder
 # The tests start hundreds of processes: none of them is to compile the sources anew.
@@ -40,7 +41,7 @@ bench: $(VENV)/.installed
 bench-check: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.support.ratio_check
 
-test: $(VENV)/.installed-dev $(VENV)/.installed-idp
+test: $(VENV)/.installed-dev $(VENV)/.installed-npm
 	$(PYTEST) $(if $(T),-k "$(T)")
 
 bench-tokens: $(VENV)/.installed-dev
@@ -50,14 +51,14 @@ bench-tokens: $(VENV)/.installed-dev
 test-own: $(VENV)/.installed-dev
 	$(PYTEST) -m "not outside"
 
-test-outside: $(VENV)/.installed-dev $(VENV)/.installed-idp
+test-outside: $(VENV)/.installed-dev $(VENV)/.installed-npm
 	$(PYTEST) -m outside
 
 # Hundreds of messages wait in each mail server, where the suite has a few.
-test-clients: $(VENV)/.installed-dev
+test-clients: $(VENV)/.installed-dev $(VENV)/.installed-npm
 	$(PYTEST) tests/clients --queued-messages 300
 
-test-both-loops: $(VENV)/.installed-dev $(VENV)/.installed-idp
+test-both-loops: $(VENV)/.installed-dev $(VENV)/.installed-npm
 	$(PYTEST) --both-loops
 
 check: $(VENV)/.installed-dev
@@ -97,11 +98,14 @@ $(VENV)/.installed-dev: $(VENV)/.created pyproject.toml
 	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@ $(VENV)/.installed
 
-# The identity provider that signing in is tested with; without npm its tests are skipped.
-$(VENV)/.installed-idp: $(IDP)/package.json | $(VENV)/.created
+# The identity provider that signing in is tested with, and a mail client; without npm their tests
+# are skipped.
+$(VENV)/.installed-npm: $(IDP)/package.json $(NODE_CLIENTS)/package.json | $(VENV)/.created
 	@if command -v npm >/dev/null; then \
-		cd $(IDP) && npm install --no-package-lock --no-audit --no-fund --silent; \
-	else echo "npm is missing: tests with an identity provider are skipped"; fi
+		for folder in $(IDP) $(NODE_CLIENTS); do \
+			(cd $$folder && npm install --no-package-lock --no-audit --no-fund --silent) || exit 1; \
+		done; \
+	else echo "npm is missing: tests with an identity provider and with Nodemailer are skipped"; fi
 	@touch $@
 
 # Without atheris, which has no wheel for every platform, inputs are found by behaviour alone.

@@ -36,7 +36,12 @@ def set_up(start_relay: StartRelay, authority: trustme.CA, tmp_path: Path) -> Se
                 for pem in certificate.cert_chain_pems:
                     chain.write(pem.bytes())
             # Open to the network, so that no password passes in clear.
-            listener = {"host": "0.0.0.0", "tls_cert": "relay.pem", "tls_key": "relay.key"}
+            listener = {
+                "host": "0.0.0.0",
+                "tls": "starttls" if security == "STARTTLS" else "implicit",
+                "tls_cert": "relay.pem",
+                "tls_key": "relay.key",
+            }
         accounts = [account(SENDER, password="PASSWORD", **of_the_account)]
         relay = await start_relay({"accounts": accounts, "listener": listener})
         home = tmp_path / "home"

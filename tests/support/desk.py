@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
+import textwrap
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from tests.support import scan
+from tests.support.programs import program
 from tests.support.waiting import PATIENCE_SECONDS
 
 if TYPE_CHECKING:
+    from tests.support.mail_clients import MailClient
     from tests.support.recipes import Recipe
     from tests.support.relay import Relay
     from xoauth2_proxy.sandbox.message_store import Message
@@ -48,26 +52,27 @@ class Desk:
 
     def placed(self, recipe: Recipe, password: str = "PASSWORD", name: str = "localhost") -> Recipe:
         """Return a recipe for this relay: its name and port, and what is said of its security."""
-        if self.security != "STARTTLS":
-            point = self.security[0].upper() + self.security[1:]
+        point = self.security[0].upper() + self.security[1:]
+        # In clear some need no other change than the host.
+        if self.security == "implicit TLS" or point in recipe.points:
             recipe = recipe.varied(point)
         host = "127.0.0.1" if self.security == "in clear" else name
         port = str(self.relay.port)
         words = {"relay.example": host, "2525": port, "465": port, "PASSWORD": password}
         return recipe.replaced(words)
 
-    async def follow(self, recipe: Recipe, program: str = "") -> Said:
-        """Write the files of a recipe that was placed, and type its commands.
-
-        `program` names a program of `tests/clients/programs` that the recipe's lines go into.
-        """
+    async def follow(self, client: MailClient, recipe: Recipe) -> Said:
+        """Write the files of a recipe that was placed, and type its commands."""
+        for name in client.needs:
+            _require(name)
         for path, text in recipe.files.items():
             self._write(path.removeprefix("~/"), text)
-        if program:
-            source = (PROGRAMS / program).read_text()
-            (line,) = (line for line in source.splitlines() if line.strip(" /#*;") == HERE)
-            self._write(program, source.replace(line, recipe.code))
-        return await self.type(recipe.commands)
+        if client.source:
+            source = (PROGRAMS / client.source).read_text()
+            (line,) = (line for line in source.splitlines() if line.strip(" \t/#") == HERE)
+            indent = line[: len(line) - len(line.lstrip())]
+            self._write(client.source, source.replace(line, textwrap.indent(recipe.code, indent)))
+        return await self.type(client.command or recipe.commands)
 
     async def type(self, commands: str) -> Said:
         """Have a shell carry out commands in the home directory, to their end."""
@@ -96,6 +101,9 @@ class Desk:
             "PATH": os.environ.get("PATH", "") + ":/usr/sbin",
             "LC_ALL": "C.UTF-8",
             "HOME": str(self.home),
+            "PYTHON": sys.executable,
+            "NODE_PATH": str(PROGRAMS / "node_modules"),
+            "GOCACHE": str(self.home.parent.parent / "go"),
         }
 
     def received(self) -> Message:
@@ -110,3 +118,11 @@ class Desk:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
         file.chmod(0o600)
+
+
+def _require(name: str) -> None:
+    """Skip the test, or fail it in CI, where a program, a library or a package is missing."""
+    # Debian's packages are seen by their copyright file, npm's by their folder.
+    folders = Path("/usr/share/doc"), PROGRAMS / "node_modules"
+    if not any((folder / name).exists() for folder in folders):
+        program(name)

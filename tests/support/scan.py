@@ -66,7 +66,7 @@ def assert_passed_on(content: bytes, before: bytes = b"", behind: bytes = b"") -
     )
 
 
-def assert_composed(content: bytes) -> None:
+def assert_composed(content: bytes, *, marks_from: bool = False) -> None:
     """Check that a message has the parts, and no line end but CRLF."""
     without = content.replace(b"\r\n", b"")
     assert b"\r" not in without
@@ -77,6 +77,8 @@ def assert_composed(content: bytes) -> None:
     assert [one.addr_spec for one in message["From"].addresses] == [SENDER]
     body, *attachments = (part for part in message.walk() if not part.is_multipart())
     text = body.get_content().replace("\r\n", "\n")
+    if marks_from:
+        text = text.replace("\n>From", "\nFrom")
     # Composers differ in whether a text ends with a line end, or two.
     assert text.rstrip("\n") == BODY.rstrip("\n")
     (attachment,) = attachments

@@ -55,6 +55,7 @@ class MailServer:
     flush: str  # tries all that is queued at once
     queue: str  # shows what is queued
     log: str = ""  # shows what is logged, but not by syslog
+    needs_tls: bool = False  # it sends no password in clear
     parts_recipients: bool = True  # one refused recipient is returned, the others get the message
     keeps_mail: bool = True  # while the password is wrong
     given: dict[str, str] = field(default_factory=dict)  # files, which the recipe adds to
@@ -109,6 +110,7 @@ MAIL_SERVERS = [
         submit=f"sendmail -i -f {scan.SENDER}",
         flush="smtpctl schedule all",
         queue="smtpctl show queue",
+        needs_tls=True,
     ),
     MailServer(
         "sendmail",
@@ -116,8 +118,10 @@ MAIL_SERVERS = [
         users=("smmta", "smmsp"),
         start="mkdir -p /var/lib/sendmail/host_status",
         submit=f"/usr/libexec/sendmail/sendmail -i -odq -f {scan.SENDER}",
-        flush="/usr/libexec/sendmail/sendmail -q",
+        # It returns when it has tried all of them.
+        flush="flock --nonblock /run/q /usr/libexec/sendmail/sendmail -q > /dev/null 2>&1 &",
         queue="/usr/libexec/sendmail/sendmail -bp",
+        needs_tls=True,
         keeps_mail=False,
     ),
     MailServer(

@@ -1,0 +1,4 @@
+require 'net/smtp'
+
+message = File.binread('message.eml')
+# RECIPE

@@ -1,0 +1,67 @@
+"""The mail clients that follow the guide: programs of the distribution, and libraries."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tests.support.recipes import Recipe
+
+if TYPE_CHECKING:
+    from tests.support.desk import Security
+
+
+@dataclass(frozen=True, slots=True)
+class MailClient:
+    """A client, by its heading in the guide."""
+
+    name: str
+    needs: tuple[str, ...]  # programs, and packages of the distribution
+    source: str = ""  # the program of `tests/clients/programs` that the recipe's lines go into
+    command: str = ""  # what runs it; "": the recipe's own commands
+    composes: bool = True  # it makes the message from its parts, or changes its header
+    marks_from: bool = False  # it writes ">From" where a line begins with "From"
+    adds: bytes = b""  # behind a message that it passes on
+
+    @property
+    def securities(self) -> list[Security]:
+        """What the guide has a recipe for."""
+        has_implicit = "Implicit TLS" in Recipe.of(self.name).points
+        return ["in clear", "STARTTLS", *(["implicit TLS"] if has_implicit else [])]  # type: ignore[list-item]
+
+
+_JAVA = """
+java -XX:TieredStopAtLevel=1 -XX:+UseSerialGC \\
+    -cp /usr/share/java/javax.mail.jar:/usr/share/java/javax.activation.jar Scan.java
+"""
+
+MAIL_CLIENTS = [
+    MailClient("curl", ("curl",), composes=False),
+    MailClient("msmtp", ("msmtp",), composes=False),
+    MailClient("swaks", ("swaks",), composes=False, adds=b"\r\n"),
+    MailClient("s-nail", ("s-nail",)),
+    MailClient("mutt", ("mutt",)),
+    MailClient("git send-email", ("git", "git-email")),
+    MailClient("Python smtplib", (), "smtplib.python", "$PYTHON smtplib.python", marks_from=True),
+    MailClient("Python aiosmtplib", (), "aiosmtplib.python", "$PYTHON aiosmtplib.python"),
+    MailClient("PHPMailer", ("php", "libphp-phpmailer"), "phpmailer.php", "php phpmailer.php"),
+    MailClient(
+        "Symfony Mailer",
+        ("php", "php-symfony-mailer"),
+        "symfony_mailer.php",
+        "php -d openssl.cafile=$HOME/ca.pem symfony_mailer.php",
+    ),
+    MailClient(
+        "Perl Net::SMTP",
+        ("perl", "libauthen-sasl-perl", "libio-socket-ssl-perl"),
+        "net_smtp.pl",
+        "perl net_smtp.pl",
+        composes=False,
+    ),
+    MailClient("Ruby Net::SMTP", ("ruby",), "net_smtp.rb", "ruby net_smtp.rb", composes=False),
+    MailClient("JavaMail", ("java", "libmail-java"), "Scan.java", _JAVA),
+    MailClient(
+        "Go net/smtp", ("go",), "scan.go", "SSL_CERT_FILE=ca.pem go run scan.go", composes=False
+    ),
+    MailClient("Nodemailer", ("node", "nodemailer"), "nodemailer.cjs", "node nodemailer.cjs"),
+]
