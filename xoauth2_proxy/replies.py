@@ -103,6 +103,26 @@ ROOM_NEEDED = reply(421, "3.1", "Too little memory at the moment; try again")
 TOO_MANY_COMMANDS = reply(421, "7.0", "Too many commands without a message")
 INTERNAL_ERROR = reply(451, "3.0", "Internal error; try again later")
 
+
+def too_many_a_minute(credential: str, limit: float) -> Reply:
+    """Return the reply to MAIL beyond the messages a minute of a credential."""
+    return reply(451, "7.1", f"{_named(credential)} may send {limit:g} messages a minute; wait")
+
+
+def too_many_a_day(credential: str, limit: int) -> Reply:
+    """Return the reply to MAIL beyond the messages a day of a credential."""
+    return reply(452, "7.1", f"{_named(credential)} may send {limit} messages in 24 hours")
+
+
+def too_many_sessions(credential: str, limit: int) -> Reply:
+    """Return the reply that ends a session beyond those that a credential may have."""
+    return reply(421, "7.0", f"{_named(credential)} may have {limit} connections at one time")
+
+
+def _named(credential: str) -> str:
+    return f"The login {credential}" if credential.isascii() else "This login"
+
+
 # Replies to AUTH when the relay cannot obtain a token or log in upstream.
 _AT_AUTH: tuple[tuple[type[errors.ProxyError], Reply], ...] = (
     (errors.CredentialDisabled, CREDENTIAL_DISABLED),

@@ -39,6 +39,11 @@ class Credential:
         """The login as it is compared."""
         return login_key(self.login)
 
+    @property
+    def is_limited(self) -> bool:
+        """Whether its use must be counted."""
+        return bool(self.messages_per_minute or self.messages_per_day or self.max_connections)
+
     def admits(self, address: Address | None) -> bool:
         """Whether a client of this address may use it. None: the address is not known."""
         if not self.networks:

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from xoauth2_proxy.sandbox.app import Sandbox
     from xoauth2_proxy.service.components import StandardComponents
     from xoauth2_proxy.submission.acceptor import ClientCounter
+    from xoauth2_proxy.submission.credential_use import CredentialUse
     from xoauth2_proxy.upstream.worker_slots import WorkerSlots
 
 # The options and keys that set the address, for messages.
@@ -75,6 +76,7 @@ class WorkerResources:
     client_counts: Sequence[ClientCounter]  # one for each listener
     addresses: Sequence[AddressTable]  # the same
     workers: int
+    uses: CredentialUse  # of credentials
     sandbox: EmbeddedSandbox | None  # which the parent runs
 
 
@@ -108,7 +110,12 @@ class App:
         self._connector = Connector(self._tokens)
         self._admin = self._make_admin_backend() if shared is None else None
         self._authenticator = Authenticator(
-            self._accounts, self._tokens, refreshers, self._pool, self._connector
+            self._accounts,
+            self._tokens,
+            refreshers,
+            self._pool,
+            self._connector,
+            shared.uses if shared is not None else None,
         )
         self._reloading = asyncio.Lock()
         self._listeners: list[Listener] = []

@@ -17,6 +17,7 @@ from xoauth2_proxy.clients.masking import KnownLogins
 from xoauth2_proxy.errors import CredentialsRejected, Overloaded
 from xoauth2_proxy.oauth.refreshers import ChecksTokens
 from xoauth2_proxy.smtp.sasl import Credentials, PasswordLogin, has_token_form
+from xoauth2_proxy.submission.credential_use import CredentialUse
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -41,11 +42,13 @@ class Authenticator:
         refreshers: Mapping[str, Refresher],
         pool: Pool,
         connector: Connector,
+        use_counts: CredentialUse | None = None,
     ) -> None:
         self._accounts = accounts
         self._tokens = tokens
         self._refreshers = refreshers
         self._logins: KnownLogins | None = None  # made when a login is unknown
+        self.use_counts = use_counts or CredentialUse()
         self._generation = 0  # of the configuration that verified tokens belong to
         self._pool = pool
         self._connector = connector

@@ -30,6 +30,7 @@ from xoauth2_proxy.smtp.content import DataReader, Refusal
 from xoauth2_proxy.smtp.protocol import Reply
 from xoauth2_proxy.submission.address_login import choose_login
 from xoauth2_proxy.submission.auth import AuthDialogue, AuthEnded, challenge_line
+from xoauth2_proxy.submission.credential_use import CredentialBusy
 from xoauth2_proxy.submission.events import (
     ContentArrived,
     Event,
@@ -177,9 +178,9 @@ class ClientDialogue:
     ) -> None:
         """`trace` hears each command's verb and code.
 
-        `current_login` and `without_password` are those of an `Authenticator`. The ids of the
-        messages begin with `session_id`. What the client says of itself, and why it is refused, is
-        noted in `client`.
+        `current_login` and `without_password` are those of an `Authenticator`; the former may
+        raise `CredentialBusy` to refuse a message. The ids of the messages begin with `session_id`.
+        What the client says of itself, and why it is refused, is noted in `client`.
         """
         self.state = COMMAND
         self.is_mid_line = False  # a part of a line was fed, and not yet its end
@@ -655,9 +656,15 @@ class ClientDialogue:
         if not self._greeted:
             return self._answer(replies.HELLO_FIRST)
         if self._login is None or self._is_by_address:
-            return self._answer(self._mail_by_address(argument))
+            try:
+                return self._answer(self._mail_by_address(argument))
+            except CredentialBusy as busy:
+                return self._credential_busy(busy.reply)
         if not self._transaction.has_begun:
-            login = self._current_login(self._login)
+            try:
+                login = self._current_login(self._login)
+            except CredentialBusy as busy:
+                return self._credential_busy(busy.reply)
             if login is None:
                 self._login = None
                 return self.close(replies.LOG_IN_AGAIN)
@@ -685,10 +692,20 @@ class ClientDialogue:
             if login is None:
                 self._end_transaction()
                 return replies.SENDER_CHOOSES_NONE
+            try:
+                self._current_login(login)
+            except CredentialBusy:
+                self._end_transaction()
+                raise
             self._is_by_address = True
             self._use(login)
             answer = self._check_sender(answer)
         return answer
+
+    def _credential_busy(self, reply: Reply) -> Event | None:
+        """A limit of the credential is reached: no message for now, or no session."""
+        self._client.refuse(Refused.CREDENTIAL_BUSY, reply=reply)
+        return self.close(reply) if reply.code == 421 else self._answer(reply)
 
     def _check_sender(self, answer: Reply) -> Reply:
         """Return the reply to MAIL, which was answered so far with `answer`."""

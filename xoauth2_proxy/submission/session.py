@@ -28,6 +28,7 @@ from xoauth2_proxy.diagnostics import explain
 from xoauth2_proxy.errors import CredentialsRejected, ProxyError, UpstreamAuthRejected
 from xoauth2_proxy.smtp.sasl import TokenLogin
 from xoauth2_proxy.submission import pace
+from xoauth2_proxy.submission.credential_use import CredentialBusy, use_name
 from xoauth2_proxy.submission.dialogue import ClientDialogue
 from xoauth2_proxy.submission.events import (
     ContentArrived,
@@ -45,6 +46,7 @@ from xoauth2_proxy.submission.refusal_reasons import handshake_failure, login_fa
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Hashable
 
+    from xoauth2_proxy.accounts.accounts import Login
     from xoauth2_proxy.message import Message
     from xoauth2_proxy.metrics import Metrics
     from xoauth2_proxy.relay import Relay, StreamingMessage
@@ -122,7 +124,7 @@ class ClientSession(SMTP):
         trace = self._trace if _log.is_enabled(logging.DEBUG) else None
         self._dialogue = ClientDialogue(
             policy,
-            authenticator.current_login,
+            self._current_login,
             trace,
             self.id,
             self._client,
@@ -150,6 +152,7 @@ class ClientSession(SMTP):
         self._in_flight_bytes = 0  # of content that the provider has not taken or answered
         self.held_bytes = 0  # as the budget knows it
         self.owner: Hashable = ""  # of what is held
+        self._counted_as = ""  # as a session of this credential, which has limits
         self._has_ended = False  # the last reply is written, and no task is left
         self._is_gone = False  # the connection is closed
 
@@ -411,6 +414,7 @@ class ClientSession(SMTP):
         self._leave_content()
         self._in_flight_bytes = 0
         self._count_held()
+        self._stop_counting()
         self._report_client()
         self._transport.close()
         self._stop_timer()
@@ -656,6 +660,8 @@ class ClientSession(SMTP):
             is_token = isinstance(credentials, TokenLogin)
             self._dialogue.login_failed(answer, is_token=is_token)
         else:
+            if not self._may_use(login):
+                return
             self._count_auth(attempt.mechanism, "ok")
             self._client.login = login.credential.key if login.credential else login.account.key
             self._dialogue.logged_in(login)
@@ -679,6 +685,40 @@ class ClientSession(SMTP):
         if advice is None:
             return str(error)
         return f"{error} ({advice.cause}; {advice.remedy_for(self._client.account)})"
+
+    def _may_use(self, login: Login) -> bool:
+        """Count a session of a limited credential; end it if there are too many."""
+        try:
+            self._count_session(login)
+        except CredentialBusy as busy:
+            self._client.login = login.credential.key if login.credential else ""
+            self._client.refuse(Refused.CREDENTIAL_BUSY, reply=busy.reply)
+            self._dialogue.close(busy.reply)
+            return False
+        return True
+
+    def _current_login(self, login: Login) -> Login | None:
+        """Return as `Authenticator.current_login`. Raises `CredentialBusy`: no message for now."""
+        current = self._logins.current_login(login)
+        if current is not None and (one := current.credential) is not None and one.is_limited:
+            self._count_session(current)
+            self._logins.use_counts.count_message(current.account, one)
+        return current
+
+    def _count_session(self, login: Login) -> None:
+        """Count the session as the credential's, if that has limits. Raises `CredentialBusy`."""
+        credential, counts = login.credential, self._logins.use_counts
+        if credential is None or not credential.is_limited:
+            return
+        if self._counted_as == use_name(login.account, credential):
+            return
+        self._stop_counting()
+        self._counted_as = counts.begin_session(login.account, credential)
+
+    def _stop_counting(self) -> None:
+        if self._counted_as:
+            self._logins.use_counts.end_session(self._counted_as)
+            self._counted_as = ""
 
     def _count_auth(self, mechanism: str, result: str) -> None:
         self._metrics.auth.labels(mechanism, result).inc()

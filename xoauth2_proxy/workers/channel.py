@@ -7,7 +7,8 @@ ends when the other process ends.
 From the parent: `ping`, `drain`, `forget <mailbox>`, and `config <length>` or `credentials
 <length>` followed by a configuration, or the credentials of one account, of that many octets. From
 a worker: `ready`, `failed <reason>`, `pong`, and `took` for each of them that it has put into use.
-From worker to worker, through the parent: `wanted`, `freed` (`upstream.worker_slots`).
+From worker to worker, through the parent: `wanted`, `freed` (`upstream.worker_slots`), `message`,
+`sessions`, `restarted` (`submission.credential_use`).
 """
 
 from __future__ import annotations

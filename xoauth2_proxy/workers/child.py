@@ -18,11 +18,14 @@ from xoauth2_proxy.service import runner
 from xoauth2_proxy.service.app import App, WorkerResources
 from xoauth2_proxy.service.listening import ListeningSockets
 from xoauth2_proxy.submission.address_table import AddressTable
+from xoauth2_proxy.submission.credential_use import CredentialUse
 from xoauth2_proxy.upstream.worker_slots import WorkerSlots
 from xoauth2_proxy.workers import run_directory
 from xoauth2_proxy.workers.channel import CONFIG, CREDENTIALS, HELD_BACK, Channel, receive_setup
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from xoauth2_proxy.workers.channel import Setup
 
 _CHANNEL = 0  # standard input
@@ -56,8 +59,11 @@ async def _serve(setup: Setup, end: socket.socket) -> int:
     try:
         rates = run_directory.rates(setup.directory)
         slots = WorkerSlots(run_directory.slots(setup.run.state_dir), rates, channel.say)
-        app = _build(setup, slots)
-        listening = asyncio.create_task(_listen(channel, app, slots, stop), name="parent's words")
+        uses = CredentialUse(setup.number, channel.say)
+        app = _build(setup, slots, uses)
+        listening = asyncio.create_task(
+            _listen(channel, app, [uses.heard, slots.heard], stop), name="parent's words"
+        )
         await app.start()
     except (OSError, ValueError) as error:
         channel.say(f"failed {error}")
@@ -74,7 +80,7 @@ async def _serve(setup: Setup, end: socket.socket) -> int:
     return 0
 
 
-def _build(setup: Setup, slots: WorkerSlots) -> App:
+def _build(setup: Setup, slots: WorkerSlots, uses: CredentialUse) -> App:
     sockets = ListeningSockets(
         [socket.socket(fileno=one) for one in descriptors] for descriptors in setup.sockets
     )
@@ -84,12 +90,16 @@ def _build(setup: Setup, slots: WorkerSlots) -> App:
         AddressTable(run_directory.shared_memory(one), setup.number)
         for one in run_directory.client_addresses(setup.directory, len(setup.sockets))
     ]
-    shared = WorkerResources(sockets, slots, counts, addresses, setup.workers, setup.sandbox)
+    shared = WorkerResources(
+        sockets, slots, counts, addresses, setup.workers, uses, setup.sandbox
+    )
     return App(setup.run.config, setup.run.components(), shared=shared)
 
 
-async def _listen(channel: Channel, app: App, slots: WorkerSlots, stop: asyncio.Event) -> None:
-    """Carry out the parent's commands until the parent ends.
+async def _listen(
+    channel: Channel, app: App, listeners: Sequence[Callable[[str], object]], stop: asyncio.Event
+) -> None:
+    """Carry out the parent's commands until the parent ends; `listeners` hear the other workers.
 
     A worker that fails to do so ends; its successor starts with the current configuration.
     """
@@ -109,7 +119,8 @@ async def _listen(channel: Channel, app: App, slots: WorkerSlots, stop: asyncio.
             elif line.startswith(_FORGET):
                 app.forget(unquote(line.removeprefix(_FORGET)))
             else:
-                slots.heard(line)
+                for heard in listeners:
+                    heard(line)
     except Exception:
         _log.critical("the worker cannot carry out its parent's commands", exc_info=True)
     finally:
