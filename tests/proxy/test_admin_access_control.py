@@ -331,7 +331,7 @@ async def test_the_machines_address_leads_to_its_name(tmp_path: Path) -> None:
 async def test_a_body_that_does_not_come_is_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("xoauth2_proxy.admin.accounts.BODY_SECONDS", 0.05)
+    monkeypatch.setattr("xoauth2_proxy.admin.json_requests.BODY_SECONDS", 0.05)
     monkeypatch.setattr("xoauth2_proxy.admin.access_control.BODY_SECONDS", 0.05)
     async with administered(tmp_path) as (_, url):
         port = int(url.rpartition(":")[2])

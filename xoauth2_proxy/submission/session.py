@@ -707,13 +707,13 @@ class ClientSession(SMTP):
 
     def _count_session(self, login: Login) -> None:
         """Count the session as the credential's, if that has limits. Raises `CredentialBusy`."""
-        credential, counts = login.credential, self._logins.use_counts
+        credential = login.credential
         if credential is None or not credential.is_limited:
             return
         if self._counted_as == use_name(login.account, credential):
             return
         self._stop_counting()
-        self._counted_as = counts.begin_session(login.account, credential)
+        self._counted_as = self._logins.use_counts.begin_session(login.account, credential)
 
     def _stop_counting(self) -> None:
         if self._counted_as:
