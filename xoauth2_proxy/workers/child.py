@@ -90,9 +90,7 @@ def _build(setup: Setup, slots: WorkerSlots, uses: CredentialUse) -> App:
         AddressTable(run_directory.shared_memory(one), setup.number)
         for one in run_directory.client_addresses(setup.directory, len(setup.sockets))
     ]
-    shared = WorkerResources(
-        sockets, slots, counts, addresses, setup.workers, uses, setup.sandbox
-    )
+    shared = WorkerResources(sockets, slots, counts, addresses, setup.workers, uses, setup.sandbox)
     return App(setup.run.config, setup.run.components(), shared=shared)
 
 
