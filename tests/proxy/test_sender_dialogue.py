@@ -171,9 +171,29 @@ def test_a_sender_is_refused_wherever_the_content_is_held(
         "this login may send as own@x.example, *@ours.example"
     )
     assert refused.reply in said(talk.dialogue)
-    assert talk.client.reason is None  # reported
     talk.say(ENVELOPE + way(b"From: own@x.example\r\n\r\n"))
     assert talk.last_reply() == replies.OK
+
+
+@pytest.mark.parametrize(
+    ("header", "reason", "detail"),
+    [
+        (b"From: evil@y.example\r\n", Refused.SENDER_NOT_ALLOWED, "evil@y.example"),
+        (b"From: own@x.example\r\nSender: evil@y\r\n", Refused.SENDER_NOT_ALLOWED, "evil@y"),
+        (b"To: t\r\n", Refused.CONTENT_MALFORMED, "the message has no From field"),
+        (b"From: A\r\n", Refused.CONTENT_MALFORMED, "the From field is malformed"),
+    ],
+)
+def test_whoever_watches_the_clients_is_told_why(
+    header: bytes, reason: Refused, detail: str
+) -> None:
+    talk = Conversation(CHECKED)
+    talk.say(ENVELOPE + by_data(header + b"\r\n"))
+    (refused,) = talk.events
+    assert isinstance(refused, MessageRefused)
+    client = refused.message.client
+    assert client is talk.client
+    assert (client.reason, client.detail, client.reply) == (reason, detail, refused.reply)
 
 
 def test_another_sender_in_mail_begins_no_transaction() -> None:

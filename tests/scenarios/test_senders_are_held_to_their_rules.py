@@ -21,6 +21,7 @@ from tests.support.corpus import real_messages
 from tests.support.documents import account
 from tests.support.relay import MAILBOX, OTHER_MAILBOX, PASSWORD
 from tests.support.sandbox import Sandbox
+from tests.support.waiting import until
 from xoauth2_proxy.sandbox.state_directory import load_signing_key
 from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokens
 from xoauth2_proxy.sandbox.web import mime_view
@@ -181,12 +182,19 @@ async def test_the_log_and_the_reply_tell_who_may_send(
             "550 5.7.1 The sender copier@elsewhere.example is not allowed; "
             f"this login may send as {OWN}"
         )
-    refused = [
-        getattr(record, "fields", {}) for record in caplog.records if record.msg == "transaction"
+    await until(lambda: "client turned away" in caplog.messages)
+    told = [
+        record.__dict__.get("fields", {})
+        for record in caplog.records
+        if record.msg in ("transaction", "client turned away")
     ]
-    assert [str(fields["reply"]) for fields in refused] == [
-        f"550 5.7.1 copier@elsewhere.example in From is not allowed; this login may send as {OWN}"
+    assert [str(fields["reply"]) for fields in told] == [
+        f"550 5.7.1 copier@elsewhere.example in From is not allowed; this login may send as {OWN}",
+        "550 5.7.1 The sender copier@elsewhere.example is not allowed; "
+        f"this login may send as {OWN}",
     ]
+    assert told[1]["sender"] == "copier@elsewhere.example"
+    assert "add this one to senders" in told[1]["remedy"]
     assert [*relay.sandbox.received] == []
 
 

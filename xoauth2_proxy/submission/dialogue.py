@@ -815,7 +815,8 @@ class ClientDialogue:
         refused = check.refused if check is not None else None
         if refused is None:
             return None
-        self._client.refuse(Refused.SENDER_NOT_ALLOWED, refused.sender, refused.reply)
+        reason = Refused.SENDER_NOT_ALLOWED if refused.sender else Refused.CONTENT_MALFORMED
+        self._client.refuse(reason, refused.detail, refused.reply)
         return refused.reply
 
     def _content_event(self, state: State) -> Event | None:

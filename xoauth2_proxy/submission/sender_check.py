@@ -43,10 +43,11 @@ _ORIGINATORS = frozenset({"from", "sender"})
 class SenderRefused(Exception):
     """The message must not go out."""
 
-    def __init__(self, reply: Reply, sender: str = "") -> None:
+    def __init__(self, reply: Reply, sender: str = "", detail: str = "") -> None:
         super().__init__(str(reply))
         self.reply = reply  # tells the client why
         self.sender = sender  # that is not allowed; "": the header is wrong in another way
+        self.detail = sender or detail  # for the operator
 
 
 class SenderCheck:
@@ -162,7 +163,8 @@ class _Fault(NamedTuple):
             if not signature:
                 return None
             words += f", and cannot be changed in a signed message ({signature})"
-        return SenderRefused(replies.sender_refused(words, rules.words), self.sender)
+        reply = replies.sender_refused(words, rules.words)
+        return SenderRefused(reply, self.sender, words[0].lower() + words[1:])
 
 
 def _judged_from(header: Header, rules: SenderRules) -> tuple[list[Mailbox], _Fault | None]:
