@@ -60,7 +60,17 @@ def fault_of_certificate(file: Path) -> str:
 
 def certificate_end(file: Path) -> date:
     """Return the last day of the first certificate in `file`. Raises `ValueError`."""
-    return _certificate(_content(file)).not_valid_after_utc.date()
+    return certificate_expiry(file).date()
+
+
+def certificate_expiry(file: Path) -> datetime:
+    """Return when the first certificate in `file` expires. Raises `ValueError`."""
+    return _certificate(_content(file)).not_valid_after_utc
+
+
+def days_until(moment: datetime) -> int:
+    """Return the number of whole days until then; negative once it is past."""
+    return (moment - datetime.now(UTC)).days
 
 
 def check_client_certificate(file: Path) -> None:

@@ -132,6 +132,12 @@ class Metrics:
             "state",
             merged="livemax",
         )
+        self.certificate_expiry = self._gauge(
+            "certificate_expiry_timestamp_seconds",
+            "When the listener's certificate expires, in seconds since 1970",
+            "listener",
+            merged="livemax",
+        )
         self.event_loop_lag_seconds = self._histogram(
             "event_loop_lag_seconds",
             f"How late a timer fires, sampled every {_LAG_PERIOD_SECONDS} s",

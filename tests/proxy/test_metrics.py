@@ -17,7 +17,7 @@ from xoauth2_proxy.metrics import Metrics
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
-# Each has few values, all of them the relay's own words.
+# Each has few values, all of them the relay's own words or names in its configuration.
 BOUNDED_LABELS = {"provider", "result", "mechanism", "reply", "reason", "state", "listener"}
 
 

@@ -127,7 +127,7 @@ async def test_json_is_versioned_and_tells_everything(command_line: CommandLine)
     command = await command_line.run("status", "--json")
     assert command.code == 1
     assert command.stderr == ""
-    assert command.document.keys() == {"version", "mailboxes"}
+    assert command.document.keys() == {"version", "mailboxes", "listeners"}
     assert command.document["version"] == 1
     found: dict[str, dict[str, Any]] = {
         one["mailbox"]: one for one in command.document["mailboxes"]
@@ -218,6 +218,9 @@ async def test_a_running_proxy_says_the_same(
     documents = asked.document, read.document
     for one in [one for document in documents for one in document["mailboxes"]]:
         del one["days_left"]  # which grow less meanwhile
+    running, configured = (document.pop("listeners") for document in documents)
+    assert running[0]["addresses"] == [f"{proxy.host}:{proxy.port}"]
+    assert configured[0]["addresses"] == ["127.0.0.1:2525"]
     assert documents[0] == documents[1]
     wrong = {"XOAUTH2_PROXY_ADMIN_TOKEN": "guessed"}
     refused = await command_line.ask("status", *url, environ=wrong)

@@ -83,13 +83,7 @@ def heard_of(relay: Relay) -> Turned:
 
 async def by_tls(relay: Relay, context: ssl.SSLContext) -> Client:
     """Return a client that begins with TLS and has read the greeting."""
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        streams = await asyncio.open_connection(
-            relay.host, relay.port, ssl=context, server_hostname=NAME
-        )
-    client = Client(*streams)
-    client.greeting = await client.reply()
-    return client
+    return await Client.connect_tls(relay.host, relay.port, context, NAME)
 
 
 async def sends(client: Client, size_bytes: int = 0) -> None:

@@ -32,6 +32,16 @@ class Client:
         client.greeting = await client.reply()
         return client
 
+    @classmethod
+    async def connect_tls(cls, host: str, port: int, context: ssl.SSLContext, name: str) -> Self:
+        """Return a client that has begun with TLS and has read the greeting."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            client = cls(
+                *await asyncio.open_connection(host, port, ssl=context, server_hostname=name)
+            )
+        client.greeting = await client.reply()
+        return client
+
     async def __aenter__(self) -> Self:
         return self
 

@@ -5,8 +5,14 @@ from __future__ import annotations
 import time
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
+from xoauth2_proxy.credential_files import days_until
 from xoauth2_proxy.health_document import health_document
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
 
 
 class Status(StrEnum):
@@ -26,12 +32,31 @@ class WorkersHealth:
     restarts: int  # since the start
 
 
+@dataclass(frozen=True, slots=True)
+class ListenerState:
+    """Where one listener listens, how it is protected, and how long its certificate lasts."""
+
+    name: str
+    addresses: tuple[str, ...]
+    tls: str
+    expires: Callable[[], datetime | None]  # when the certificate does; None: it has none
+
+    def report(self) -> dict[str, object]:
+        """Return the listener's part of the body of `GET /health`."""
+        body: dict[str, object] = {"name": self.name, "addresses": self.addresses, "tls": self.tls}
+        if (moment := self.expires()) is not None:
+            body["certificate_expires"] = f"{moment:%Y-%m-%dT%H:%M:%SZ}"
+            body["certificate_days_left"] = days_until(moment)
+        return body
+
+
 @dataclass(slots=True)
 class Health:
     """The state of one relay, updated by `service` and read by the admin server."""
 
     accounts: dict[str, int] = field(default_factory=dict)  # how many, by state
     sandbox: dict[str, str] = field(default_factory=dict)  # its addresses, when it is embedded
+    listeners: tuple[ListenerState, ...] = ()
     workers: WorkersHealth | None = None  # None: everything runs in this process
     is_ready: bool = False  # the listener accepts clients
     is_draining: bool = False
@@ -78,6 +103,7 @@ class Health:
         """Return the body of `GET /health`."""
         body = health_document("xoauth2-proxy", self.status, self.started_at)
         body["accounts"] = self.accounts
+        body["listeners"] = [one.report() for one in self.listeners]
         if self.problem:
             body["problem"] = self.problem
         if self.workers is not None:

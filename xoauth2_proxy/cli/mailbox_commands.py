@@ -207,6 +207,7 @@ def show_status(  # noqa: PLR0913 - one parameter an option
     """
     from xoauth2_proxy.cli import configured
     from xoauth2_proxy.commands import status
+    from xoauth2_proxy.commands.listener_rows import ListenerRow
     from xoauth2_proxy.config.sections import AlertsSection
     from xoauth2_proxy.oauth.stores import StoreKind
 
@@ -226,7 +227,8 @@ def show_status(  # noqa: PLR0913 - one parameter an option
         token = configured.admin_token(loaded)
         raise typer.Exit(configured.run(status.run_remote(url, token, options, console)))
     store = configured.open_store(loaded, source)
-    work = status.run(loaded.accounts, store, options, console, loaded.disabled)
+    listeners = [ListenerRow.configured(one) for one in loaded.listeners]
+    work = status.run(loaded.accounts, store, options, console, loaded.disabled, listeners)
     raise typer.Exit(configured.run(work, store))
 
 

@@ -50,6 +50,14 @@ class AdminApi:
             raise NoAnswer(str(error)) from None
         return _objects(document.get("accounts")), _objects(document.get("disabled_accounts", []))
 
+    async def listeners(self) -> list[dict[str, Any]]:
+        """Return the listeners, with their addresses and certificates; none if it does not say."""
+        try:
+            document = await self._ask("GET", "/health")
+        except (NoAnswer, Refused):  # 503, or a proxy of an earlier version
+            return []
+        return _objects(document.get("listeners", []))
+
     async def remove(self, mailbox: str) -> list[str]:
         """Remove a mailbox that was added; return nothing. Raises `NoAnswer`, `Refused`."""
         await self._ask("DELETE", f"/accounts/{quote(mailbox, safe='')}")

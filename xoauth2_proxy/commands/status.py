@@ -2,7 +2,7 @@
 
 Reads the configuration and the store, so no proxy has to run; with `store.kind: memory` it asks the
 running proxy. Exit codes: 0 no mailbox needs attention, 1 one does or its state is unknown, 2 wrong
-usage.
+usage. A listener's expired certificate needs attention too.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from rich.text import Text
 
 from xoauth2_proxy.accounts.accounts import DisabledAccount
 from xoauth2_proxy.accounts.credential import login_key
+from xoauth2_proxy.commands import listener_rows
 from xoauth2_proxy.commands.admin_api import AdminApi, NoAnswer
+from xoauth2_proxy.commands.listener_rows import ListenerRow
 from xoauth2_proxy.commands.suggestions import unknown
 from xoauth2_proxy.oauth.expiry_monitor import mailbox_statuses
 from xoauth2_proxy.oauth.grant import EpochSeconds
@@ -68,8 +70,9 @@ async def run(
     options: StatusOptions,
     console: Console,
     disabled: Sequence[DisabledAccount] = (),
+    listeners: Sequence[ListenerRow] = (),
 ) -> int:
-    """Show each account's state by the store; return the exit code."""
+    """Show each account's state by the store, and the listeners; return the exit code."""
     present = {account.key: account for account in accounts}
     off = {account.key: account for account in disabled if account.key not in present}
     known = {key: one.email for key, one in present.items()}
@@ -79,7 +82,7 @@ async def run(
     now = EpochSeconds(time.time())
     chosen = [present[key] for key in wanted if key in present]
     found = await mailbox_statuses(chosen, store, now, options.warn_days)
-    return _show(found, options, console, [off[key] for key in wanted if key in off])
+    return _show(found, options, console, [off[key] for key in wanted if key in off], listeners)
 
 
 async def run_remote(url: str, token: str, options: StatusOptions, console: Console) -> int:
@@ -90,6 +93,7 @@ async def run_remote(url: str, token: str, options: StatusOptions, console: Cons
     api = AdminApi(url, token)
     try:
         enabled, off = await api.accounts()
+        listeners = [ListenerRow.running(one) for one in await api.listeners()]
         # The admin server calls a mailbox by the configuration's word.
         found = [MailboxStatus.from_json({"mailbox": one.get("email")} | one) for one in enabled]
         disabled = [DisabledAccount(str(one["email"]), str(one["provider"])) for one in off]
@@ -106,7 +110,8 @@ async def run_remote(url: str, token: str, options: StatusOptions, console: Cons
     if wanted is None:
         return EXIT_USAGE
     chosen = [_judged(present[key], options.warn_days) for key in wanted if key in present]
-    return _show(chosen, options, console, [absent[key] for key in wanted if key in absent])
+    off_too = [absent[key] for key in wanted if key in absent]
+    return _show(chosen, options, console, off_too, listeners)
 
 
 def _wanted(options: StatusOptions, known: dict[str, str], console: Console) -> list[str] | None:
@@ -131,8 +136,10 @@ def _show(
     options: StatusOptions,
     console: Console,
     disabled: Sequence[DisabledAccount] = (),
+    listeners: Sequence[ListenerRow] = (),
 ) -> int:
     ranked = sorted(found, key=_rank)
+    listeners = () if options.mailboxes else listeners  # only these mailboxes are asked for
     if options.is_json:
         rows: list[Mapping[str, object]] = [one.to_json() for one in ranked]
         # The keys of an enabled account that apply.
@@ -140,10 +147,15 @@ def _show(
             {"mailbox": one.email, "provider": one.provider, "state": "disabled"}
             for one in disabled
         ]
-        console.show_json({"version": _VERSION, "mailboxes": rows})
+        document: dict[str, object] = {"version": _VERSION, "mailboxes": rows}
+        if listeners:
+            document["listeners"] = [one.to_json() for one in listeners]
+        console.show_json(document)
     else:
         _show_table(ranked, options, console, disabled)
-    return EXIT_NEEDED if any(one.needs_a_person or one.is_unread for one in ranked) else EXIT_WELL
+        listener_rows.show(listeners, console)
+    is_needed = any(one.needs_a_person or one.is_unread for one in ranked)
+    return EXIT_NEEDED if is_needed or any(one.has_expired for one in listeners) else EXIT_WELL
 
 
 def _rank(one: MailboxStatus) -> tuple[int, float, str]:

@@ -28,25 +28,23 @@ from xoauth2_proxy.oauth.token_source import TokenSource
 from xoauth2_proxy.relay import Relay
 from xoauth2_proxy.service.addresses import explain_listen_error
 from xoauth2_proxy.service.admin_backend import AdminBackend, AdminDependencies
-from xoauth2_proxy.service.listening import Addresses, ListeningSockets
+from xoauth2_proxy.service.certificates import Certificates
+from xoauth2_proxy.service.listening import Addresses, ListeningSockets, listener_states
 from xoauth2_proxy.service.without_password import log_without_password
 from xoauth2_proxy.submission.address_table import AddressTable
 from xoauth2_proxy.submission.authenticator import Authenticator
 from xoauth2_proxy.submission.buffer_budget import BufferBudget
 from xoauth2_proxy.submission.listener import Listener, Places
 from xoauth2_proxy.submission.policy import SessionPolicy
-from xoauth2_proxy.submission.server_tls import server_context
 from xoauth2_proxy.upstream.connector import Connector
 from xoauth2_proxy.upstream.pool import Pool
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Collection, Coroutine, Sequence
 
     from xoauth2_proxy.accounts.accounts import Account
     from xoauth2_proxy.accounts.credential import Credential
     from xoauth2_proxy.config import Config
-    from xoauth2_proxy.config.listener_section import ListenerSection
     from xoauth2_proxy.sandbox.app import Sandbox
     from xoauth2_proxy.service.components import StandardComponents
     from xoauth2_proxy.submission.acceptor import ClientCounter
@@ -120,6 +118,10 @@ class App:
         self._reloading = asyncio.Lock()
         self._listeners: list[Listener] = []
         self._budget: BufferBudget  # from the start on
+        self._certificates = Certificates(
+            lambda place, context: self._listeners[place].use_tls(context),
+            self.metrics if shared is None else None,
+        )
         self._background = BackgroundTasks()
 
     def _make_admin_backend(self) -> AdminBackend:
@@ -154,11 +156,14 @@ class App:
             await self._use(self._config)
         hostname = self._connector.hostname = await asyncio.to_thread(own_hostname)
         self._budget = self._make_budget()
+        await asyncio.to_thread(self._certificates.read, self._config.listeners)
         for place in range(len(self._config.listeners)):
             self._listeners.append(await self._make_listener(place, _greeting_name(hostname)))
         addresses = await self._listen()
         self._spawn(self._pool.sweep_forever(), "pool sweep")
         self._spawn(self.metrics.watch_event_loop(), "event loop watch")
+        self._spawn(self._certificates.watch(), "certificate watch")
+        self.health.listeners = listener_states(addresses.listeners, self._certificates)
         self.health.is_ready = True
         return addresses
 
@@ -192,12 +197,14 @@ class App:
         async with self._reloading:
             old, config = self._config, await asyncio.to_thread(self._components.load)
             await self._use(in_force(old, config))
+            await self._certificates.look()
             warn_of_changes(old, config)
 
     async def apply(self, config: Config) -> None:
         """Use a configuration that the parent has read, as `reload` does. Raises `OSError`."""
         async with self._reloading:
             await self._use(config)
+            await self._certificates.look()
 
     async def use_credentials(
         self, account: str, credentials: Sequence[Credential], made: Collection[str]
@@ -244,7 +251,7 @@ class App:
             message_seconds=section.message_seconds,
             max_commands=section.max_commands,
             max_bad_commands=section.max_bad_commands,
-            tls_context=await asyncio.to_thread(_tls_context, section),
+            tls_context=self._certificates.context(place),
             tls=section.tls_mode,
             proxies=frozenset(section.proxies),
             may_auth_in_clear=section.allow_insecure_auth or section.is_on_loopback,
@@ -296,12 +303,6 @@ class App:
                 _log.critical("%s stopped unexpectedly", name, exc_info=error)
 
         self._background.start(work, name).add_done_callback(ended)
-
-
-def _tls_context(listener: ListenerSection) -> ssl.SSLContext | None:
-    if listener.tls_cert is None or listener.tls_key is None:
-        return None
-    return server_context(listener.tls_cert, listener.tls_key, listener.tls_min)
 
 
 def account_states(config: Config) -> dict[str, int]:

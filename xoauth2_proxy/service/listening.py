@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
+from xoauth2_proxy.admin.health import ListenerState
 from xoauth2_proxy.service.addresses import explain_listen_error
 from xoauth2_proxy.submission.acceptor import listening_sockets
 
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from xoauth2_proxy.config import Config
+    from xoauth2_proxy.service.certificates import Certificates
     from xoauth2_proxy.submission.policy import ListenerTls
 
 Address = tuple[str, int]
@@ -38,6 +41,27 @@ class Addresses:
     def smtp(self) -> Address:
         """The first address of the first listener."""
         return self.listeners[0].addresses[0]
+
+
+def listener_states(
+    listeners: Iterable[ListenerAddresses], certificates: Certificates
+) -> tuple[ListenerState, ...]:
+    """Return what health tells of the listeners."""
+    return tuple(
+        ListenerState(
+            one.name,
+            tuple(map(text_of, one.addresses)),
+            one.tls,
+            partial(certificates.expires, place),
+        )
+        for place, one in enumerate(listeners)
+    )
+
+
+def text_of(address: Address) -> str:
+    """Return an address as host and port."""
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 class ListeningSockets:

@@ -21,6 +21,7 @@ from xoauth2_proxy.sandbox.mock_mailboxes import MOCK_MAILBOXES
 from xoauth2_proxy.service.app import App
 from xoauth2_proxy.service.components import StandardComponents
 from xoauth2_proxy.service.event_loop import EventLoop
+from xoauth2_proxy.service.listening import text_of
 from xoauth2_proxy.service.without_password import log_without_password
 from xoauth2_proxy.standard_streams import OutputFailed
 
@@ -212,9 +213,9 @@ def _raise_file_limit() -> None:
 def _write_ready_file(file: Path, addresses: Addresses, sandbox: dict[str, str]) -> None:
     ready: dict[str, object] = {
         "pid": os.getpid(),
-        "smtp": _text_of(addresses.smtp),
-        "listeners": {one.name: list(map(_text_of, one.addresses)) for one in addresses.listeners},
-        "admin": f"http://{_text_of(addresses.admin)}",
+        "smtp": text_of(addresses.smtp),
+        "listeners": {one.name: list(map(text_of, one.addresses)) for one in addresses.listeners},
+        "admin": f"http://{text_of(addresses.admin)}",
     }
     draft = file.with_name(f".{file.name}.{os.getpid()}")
     draft.write_text(json.dumps(ready | ({"sandbox": sandbox} if sandbox else {})))
@@ -224,10 +225,10 @@ def _write_ready_file(file: Path, addresses: Addresses, sandbox: dict[str, str])
 def _welcome(settings: Run, addresses: Addresses, sandbox: dict[str, str]) -> str:
     """Return the welcome: the addresses, and the commands to try next."""
     host, port = _connectable(addresses.smtp)
-    admin = f"http://{_text_of(_connectable(addresses.admin))}"
+    admin = f"http://{text_of(_connectable(addresses.admin))}"
     mailboxes = [account.email for account in settings.config.accounts]
     login = f"login {mailboxes[0]}" if mailboxes else "no mailbox yet"
-    everywhere = [_text_of(one) for listener in addresses.listeners for one in listener.addresses]
+    everywhere = [text_of(one) for listener in addresses.listeners for one in listener.addresses]
     lines = [
         f"xoauth2-proxy {__version__} is ready on {', '.join(everywhere)}. Ctrl+C stops it.",
         f"  Mail client  {_settings_of(addresses.listeners[0])}; {login}",
@@ -286,8 +287,3 @@ def _bench_program() -> str:
     with suppress(ValueError):
         return str(beside.relative_to(Path.cwd()))
     return str(beside)
-
-
-def _text_of(address: tuple[str, int]) -> str:
-    host, port = address
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

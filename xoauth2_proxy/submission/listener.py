@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from xoauth2_proxy import replies
@@ -23,6 +23,7 @@ from xoauth2_proxy.submission.session import ClientSession
 
 if TYPE_CHECKING:
     import socket
+    import ssl
     from collections.abc import Callable, Sequence
 
     from xoauth2_proxy.metrics import Metrics
@@ -101,6 +102,10 @@ class Listener:
     def name(self) -> str:
         """What the configuration calls it."""
         return self._policy.listener
+
+    def use_tls(self, context: ssl.SSLContext) -> None:
+        """Use a context for the handshakes of the sessions that begin from now on."""
+        self._policy = replace(self._policy, tls_context=context)
 
     async def start(self, sockets: Sequence[socket.socket]) -> None:
         """Accept clients from listening sockets that no other process has. Raises `OSError`."""

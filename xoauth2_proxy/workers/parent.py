@@ -29,7 +29,8 @@ from xoauth2_proxy.service.app import (
     with_credentials,
     with_sandbox,
 )
-from xoauth2_proxy.service.listening import Addresses, ListeningSockets
+from xoauth2_proxy.service.certificates import Certificates
+from xoauth2_proxy.service.listening import Addresses, ListeningSockets, listener_states
 from xoauth2_proxy.submission.address_table import AddressTable, new_key, table_bytes
 from xoauth2_proxy.upstream.connector import Connector
 from xoauth2_proxy.workers import run_directory
@@ -82,6 +83,9 @@ class Parent:
         self._client_addresses: list[memoryview] = []  # a table for each listener
         self._merged_metrics: MergedMetrics | None = None  # of all processes
         self._own_metrics = Metrics()
+        # The workers read them for themselves; the parent tells.
+        self._certificates = Certificates(lambda place, context: None, self._own_metrics)
+        self._certificate_watch: asyncio.Task[None] | None = None
         self._tokens = TokenSource(
             self._components.refreshers(settings.config), self._own_metrics, self._components.store
         )
@@ -117,6 +121,7 @@ class Parent:
         self._merged_metrics = MergedMetrics(
             run_directory.figures(directory), self._worker_pids, self._own_metrics
         )
+        await asyncio.to_thread(self._certificates.read, config.listeners)
         self._sockets = await asyncio.to_thread(ListeningSockets.open, config)
         self._embedded = await start_sandbox(self._sandbox, self.health)
         self._connector.hostname = await asyncio.to_thread(own_hostname)
@@ -138,7 +143,13 @@ class Parent:
         ):
             admin = await self._admin.start()
         await self._start_workers()
-        return Addresses(self._sockets.addresses(config), admin)
+        addresses = Addresses(self._sockets.addresses(config), admin)
+        self.health.listeners = listener_states(addresses.listeners, self._certificates)
+        self._certificate_watch = asyncio.create_task(
+            self._certificates.watch(), name="certificate watch"
+        )
+        self._certificate_watch.add_done_callback(_watch_ended)
+        return addresses
 
     async def _start_workers(self) -> None:
         self.workers = [
@@ -180,6 +191,7 @@ class Parent:
             # One process reads for all, since the file may change in between.
             pickled = await asyncio.to_thread(pickle.dumps, config)
             await self._use(config)
+            await self._certificates.look()
             warn_of_changes(old, new)
             self._settings = replace(self._settings, config=config)
             await self._send_to_all(CONFIG, pickled)
@@ -242,6 +254,8 @@ class Parent:
                 self.kill_workers()
             # A supervision task that failed must not keep the rest from being stopped.
             await asyncio.gather(*self._supervision, return_exceptions=True)
+        if self._certificate_watch is not None:
+            self._certificate_watch.cancel()
         if self._admin is not None:
             await self._admin.stop()
         await self._tokens.close()
@@ -299,3 +313,8 @@ def _create_table(file: Path, workers: int) -> memoryview:
         created.write(new_key())
         created.truncate(table_bytes(workers))
     return run_directory.shared_memory(file)
+
+
+def _watch_ended(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        _log.critical("certificates are no longer watched", exc_info=error)
