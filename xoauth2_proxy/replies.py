@@ -178,10 +178,12 @@ def at_transaction(error: errors.ProxyError) -> Reply:
 
 
 def _login_refused(upstream: Reply) -> Reply:
-    """Return our reply followed by the provider's text, which users search for."""
+    """Return our reply with the provider's text, which users search for, behind it in one line.
+
+    Many clients show only the first line of a reply, others only the last.
+    """
     own = UPSTREAM_AUTH_REFUSED
-    code = f"{upstream.code} {upstream.enhanced}".rstrip()
-    return Reply(own.code, own.enhanced, (*own.text, *(f"{code} {one}" for one in upstream.text)))
+    return Reply(own.code, own.enhanced, (f"{own.text[0]}: {upstream}",))
 
 
 def sender_refused(fault: str, allowed: str) -> Reply:

@@ -211,6 +211,11 @@ SETTINGS: dict[str, tuple[dict[str, object], str, object]] = {
         "account.limits.messages_per_minute",
         12.0,
     ),
+    "limits.max_message_bytes": (
+        account(limits={"max_message_bytes": 70_000}),
+        "account.limits.max_message_bytes",
+        70_000,
+    ),
     "provider.refresher": (
         with_provider(CORP | {"refresher": "oidc"}),
         "account.refresher",
@@ -222,6 +227,7 @@ SETTINGS: dict[str, tuple[dict[str, object], str, object]] = {
         "account.limits.max_connections",
         8,
     ),
+    "listener.strict": ({"listener": {"strict": True}}, "listener.strict", True),
     "listener.name": ({"listener": {"name": "office"}}, "listener.name", "office"),
     "listener.host": ({"listener": {"host": "localhost"}}, "listener.host", ("localhost",)),
     "listener.port": ({"listener": {"port": 0}}, "listener.port", 0),
@@ -255,7 +261,6 @@ SETTINGS: dict[str, tuple[dict[str, object], str, object]] = {
         "listener.proxies",
         ("192.0.2.1", "::1"),
     ),
-    "listener.strict": ({"listener": {"strict": True}}, "listener.strict", True),
     "listener.max_connections": (
         {"listener": {"max_connections": 5}},
         "listener.max_connections",

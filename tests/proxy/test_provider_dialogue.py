@@ -598,5 +598,6 @@ def test_a_permanent_refusal_outweighs_transient_ones(codes: list[str], told: st
         refusals.append((f"{number}@y", Reply(int(code), enhanced, ("no",))))
     answer = joined(refusals, recipients=3)
     assert f"{answer.code} {answer.enhanced}" == told
-    assert answer.text[:-1] == tuple(f"<{path}>: {reply}" for path, reply in refusals)
+    each = (f"Sent to no one, because of <{path}>: {reply}" for path, reply in refusals)
+    assert answer.text == tuple(each)
     assert joined(refusals[:1], recipients=1) is refusals[0][1]

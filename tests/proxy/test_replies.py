@@ -195,9 +195,8 @@ def test_a_refused_login_is_told_with_the_providers_words() -> None:
         550,
         "5.7.8",
         (
-            "The provider refused the relay's login",
-            "535 5.7.139 Authentication unsuccessful",
-            "535 5.7.139 SmtpClientAuthentication is disabled",
+            "The provider refused the relay's login: 535 5.7.139 Authentication unsuccessful "
+            "SmtpClientAuthentication is disabled",
         ),
     )
 

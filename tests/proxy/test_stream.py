@@ -183,7 +183,7 @@ async def test_a_refused_recipient_leaves_a_transaction_to_reset(network: Upstre
     await peer.expects(MAIL + TWO)
     peer.says("250 ok", "250 ok", "550 5.1.1 unknown")
     answer = await refused(beginning)
-    assert answer.text == ("<c@z>: 550 5.1.1 unknown", "The message was sent to no one")
+    assert answer.text == ("Sent to no one, because of <c@z>: 550 5.1.1 unknown",)
     assert connection.is_usable
     assert connection.dialogue.needs_reset
 

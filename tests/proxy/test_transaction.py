@@ -178,7 +178,7 @@ async def test_one_recipient_refused_of_two_delivers_to_nobody_by_bdat(network: 
     peer.says("250 ok", "250 ok", "550 5.1.1 unknown")
     answer = await sending
     assert (answer.code, answer.enhanced) == (550, "5.1.1")
-    assert answer.text == ("<c@z>: 550 5.1.1 unknown", "The message was sent to no one")
+    assert answer.text == ("Sent to no one, because of <c@z>: 550 5.1.1 unknown",)
     assert connection.dialogue.needs_reset
     connection.close()
     assert await peer.rest() == b"QUIT\r\n"
@@ -215,9 +215,8 @@ async def test_a_permanent_refusal_outweighs_transient_ones(network: Upstreams) 
         550,
         "5.1.1",
         (
-            "<b@y>: 450 4.2.1 busy",
-            "<c@z>: 550 5.1.1 unknown",
-            "The message was sent to no one",
+            "Sent to no one, because of <b@y>: 450 4.2.1 busy",
+            "Sent to no one, because of <c@z>: 550 5.1.1 unknown",
         ),
     )
 

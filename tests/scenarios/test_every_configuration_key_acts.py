@@ -28,6 +28,7 @@ from tests.support.sandbox import Sandbox, reply_fault
 from tests.support.smtp_client import Client, message
 from tests.support.turned_away import turned_away
 from tests.support.waiting import PATIENCE_SECONDS, until
+from xoauth2_proxy import replies
 from xoauth2_proxy.accounts.refresher_info import BUILT_IN_REFRESHERS
 from xoauth2_proxy.config import ConfigSource, Overrides
 from xoauth2_proxy.config.account_sections import OAuthSection
@@ -346,6 +347,19 @@ async def test_messages_beyond_a_mailboxs_rate_wait_or_are_put_off(
         assert await taken(client)
         answer = str(await client.send(message()))
         assert answer == "451 4.3.2 Too many messages at once for this mailbox; try again"
+    assert relay.sandbox.received.total == 1
+
+
+@shows("limits.max_message_bytes")
+async def test_a_message_that_the_provider_would_not_take_is_refused_before_it_is_sent(
+    start_relay: StartRelay,
+) -> None:
+    relay = await start_relay(one_account(limits={"max_message_bytes": 70_000}))
+    async with await relay.log_in() as client:
+        answer = await client.command("MAIL FROM:<from@example.com> SIZE=70001")
+        assert answer == replies.TOO_LARGE
+        assert (await client.send(message(size_bytes=69_000))).code == 250
+        assert await client.send(message(size_bytes=71_000)) == replies.TOO_LARGE
     assert relay.sandbox.received.total == 1
 
 

@@ -104,7 +104,7 @@ async def test_one_recipient_refused_of_two_stops_the_message_for_all(
         await client.envelope("one@example.net", "two@example.net")
         answer = await client.data(dotted(100_000))
         assert answer.code == 550
-        assert answer.text[0] == "<two@example.net>: 550 5.1.1 Unknown"
+        assert answer.text[0].endswith("<two@example.net>: 550 5.1.1 Unknown")
         assert relay.sandbox.arrivals(Step.DATA) == 0
         assert (await client.send(message("next"))).code == 250
     assert relay.sandbox.received.total == 1

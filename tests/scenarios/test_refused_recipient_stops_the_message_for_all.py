@@ -32,7 +32,7 @@ async def test_nobody_gets_it_and_the_rest_can_be_sent_to_again(
     async with await relay.log_in() as client:
         answer = await client.send(message("to three"), *ALL)
         assert answer.code == int(words[:3])
-        assert answer.text[0] == f"<{refused}>: {words}"
+        assert answer.text == (f"Sent to no one, because of <{refused}>: {words}",)
         assert not any(path in str(answer) for path in rest)
         assert relay.sandbox.received.total == 0
         assert (await client.send(message("to three"), *rest)).code == 250
@@ -49,9 +49,9 @@ async def test_each_refused_recipient_is_named_and_a_permanent_refusal_decides(
     async with await relay.log_in() as client:
         answer = await client.send(message(), *ALL)
     assert answer.code == 550
-    assert answer.text[:2] == (
-        "<one@example.net>: 450 4.2.1 Busy",
-        "<three@example.net>: 550 5.1.1 Unknown",
+    assert answer.text == (
+        "Sent to no one, because of <one@example.net>: 450 4.2.1 Busy",
+        "Sent to no one, because of <three@example.net>: 550 5.1.1 Unknown",
     )
     assert relay.sandbox.received.total == 0
 

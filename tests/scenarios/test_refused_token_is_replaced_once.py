@@ -69,7 +69,8 @@ async def test_a_token_refused_twice_is_told_as_permanent(
     async with await relay.log_in() as client:
         answer = await client.send(message())
         assert (answer.code, answer.enhanced) == (550, "5.7.8")
-        assert answer.text[0] == "The provider refused the relay's login"
+        (line,) = answer.text
+        assert line.startswith(f"The provider refused the relay's login: {code} ")
         assert relay.sandbox.counters.auth_refused == 2
         assert refresher.requests == 2
         # The next message tries again, for the provider may have minded something else; but a new

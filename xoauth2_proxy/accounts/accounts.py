@@ -63,6 +63,7 @@ class Limits:
     idle_seconds: float  # an idle connection older than this is closed
     wait_seconds: float  # how long a message may wait for its turn or a free connection
     messages_per_minute: float = 0.0  # smoothed; 0: no limit
+    max_message_bytes: int = 0  # that the provider takes; 0: unknown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -43,6 +43,7 @@ _GMAIL = Provider(
         max_connection_age_seconds=600.0,  # sessions of ten minutes are known to work
         idle_seconds=240.0,  # within the 5 minutes of RFC 5321 §4.5.3.2.7
         wait_seconds=_WAIT_SECONDS,
+        max_message_bytes=35_882_577,  # the SIZE that smtp.gmail.com announces
     ),
     built_in_client=OAuthClient(
         scopes=("https://mail.google.com/",),  # the only one that opens SMTP

@@ -82,6 +82,10 @@ class LimitsSection(Section):
     messages_per_minute: Annotated[float, Field(ge=0, le=100_000)] | None = optional(
         "Messages a minute, smoothed; 0: no limit."
     )
+    max_message_bytes: Annotated[int, Field(ge=0, le=157_286_400)] | None = optional(
+        "Largest message that the provider takes, if that is less than relay.max_message_bytes; "
+        "0: unknown."
+    )
 
 
 class OAuthSection(Section):

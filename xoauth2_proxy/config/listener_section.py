@@ -92,7 +92,9 @@ class ListenerSection(Section):
         "limited. Default: 200, or four fifths of max_connections if that is less."
     )
     # RFC 5321 §4.5.3.2.7: a server waits at least 5 minutes.
-    idle_seconds: float = setting(300.0, "How long a client may be silent.", gt=0, le=3600)
+    # Longer than programs keep an unused connection for their next message: ten minutes
+    # (Nodemailer). RFC 5321 §4.5.3.2.7: at least five.
+    idle_seconds: float = setting(900.0, "How long a client may be silent.", gt=0, le=3600)
     # OpenSSH's LoginGraceTime. Scanners need seconds; a person who types AUTH by hand, a minute.
     login_seconds: float = setting(
         120.0, "How long a client may take until it has logged in.", gt=0, le=3600

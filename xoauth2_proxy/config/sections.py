@@ -87,8 +87,8 @@ class RelaySection(Section):
         ge=1_048_576,
         le=1_099_511_627_776,
     )
-    # Gmail's limit by SMTP; RFC 5321 §4.5.3.1.8: at least 100. Exchange Online: 1000 at most.
-    max_recipients: int = setting(100, "Recipients of one message.", ge=1, le=1000)
+    # Exchange Online's default, 1000 at most; Gmail, which takes 100, refuses the others itself.
+    max_recipients: int = setting(500, "Recipients of one message.", ge=1, le=1000)
     # Most transactions take under a second.
     drain_seconds: float = setting(
         30.0, "How long transactions in flight may take at a stop.", ge=0, le=3600

@@ -671,6 +671,8 @@ class ClientDialogue:
             if login is not self._login:  # its settings have changed
                 self._login = login
                 self._sender_rules = login.sender_rules
+            if limit := login.account.limits.max_message_bytes:
+                self._transaction.limit(limit)
         answer = self._transaction.mail(argument)
         if self._sender_rules is not None:
             self._report_refused_sender()
@@ -692,6 +694,10 @@ class ClientDialogue:
             if login is None:
                 self._end_transaction()
                 return replies.SENDER_CHOOSES_NONE
+            limit = login.account.limits.max_message_bytes
+            if limit and (refusal := self._transaction.limit(limit)) is not None:
+                self._end_transaction()
+                return refusal
             try:
                 self._current_login(login)
             except CredentialBusy:

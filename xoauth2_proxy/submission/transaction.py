@@ -92,6 +92,12 @@ class ClientTransaction:
         """Return a collector for the content."""
         return Collector(self._max_message_bytes, is_strict=self._is_strict)
 
+    def limit(self, max_message_bytes: int) -> Reply | None:
+        """Take no more than this; return the refusal of a transaction that declared more."""
+        self._max_message_bytes = min(self._max_message_bytes, max_message_bytes)
+        is_too_large = self.has_begun and self.envelope.size_bytes > max_message_bytes
+        return replies.TOO_LARGE if is_too_large else None
+
     def mail(self, argument: str) -> Reply:
         """Return the reply to MAIL, and begin the transaction if it is accepted."""
         if self.has_begun:

@@ -70,10 +70,11 @@ def joined(refusals: Sequence[tuple[str, Reply]], *, recipients: int) -> Reply:
     """Return one reply for the recipients refused, of so many in all.
 
     A permanent refusal outweighs transient ones. A lone recipient's reply stays as it is; otherwise
-    each refused recipient gets a line of its own with the provider's words.
+    each refused recipient gets a line of its own with the provider's words. Each line says it all,
+    since some clients show only the first and others only the last.
     """
     _, first = next((one for one in refusals if not one[1].is_transient), refusals[0])
     if recipients == 1:
         return first
-    lines = tuple(f"<{path}>: {reply}" for path, reply in refusals)
-    return Reply(first.code, first.enhanced, (*lines, "The message was sent to no one"))
+    lines = (f"Sent to no one, because of <{path}>: {reply}" for path, reply in refusals)
+    return Reply(first.code, first.enhanced, tuple(lines))
