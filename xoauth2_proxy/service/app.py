@@ -29,6 +29,13 @@ from xoauth2_proxy.relay import Relay
 from xoauth2_proxy.service.addresses import explain_listen_error
 from xoauth2_proxy.service.admin_backend import AdminBackend, AdminDependencies
 from xoauth2_proxy.service.certificates import Certificates
+from xoauth2_proxy.service.descriptors import (
+    LAST,
+    Division,
+    divide,
+    open_file_limit,
+    open_files,
+)
 from xoauth2_proxy.service.listening import Addresses, ListeningSockets, listener_states
 from xoauth2_proxy.service.without_password import log_without_password
 from xoauth2_proxy.submission.address_table import AddressTable
@@ -73,6 +80,7 @@ class WorkerResources:
     slots: WorkerSlots
     client_counts: Sequence[ClientCounter]  # one for each listener
     addresses: Sequence[AddressTable]  # the same
+    number: int  # of this worker
     workers: int
     uses: CredentialUse  # of credentials
     sandbox: EmbeddedSandbox | None  # which the parent runs
@@ -157,8 +165,10 @@ class App:
         hostname = self._connector.hostname = await asyncio.to_thread(own_hostname)
         self._budget = self._make_budget()
         await asyncio.to_thread(self._certificates.read, self._config.listeners)
-        for place in range(len(self._config.listeners)):
-            self._listeners.append(await self._make_listener(place, _greeting_name(hostname)))
+        clients = self._divide_descriptors()
+        for place, here in enumerate(clients.places):
+            listener = await self._make_listener(place, here, _greeting_name(hostname))
+            self._listeners.append(listener)
         addresses = await self._listen()
         self._spawn(self._pool.sweep_forever(), "pool sweep")
         self._spawn(self.metrics.watch_event_loop(), "event loop watch")
@@ -238,7 +248,7 @@ class App:
             self._admin.reconfigure(config, accounts)
         self.health.accounts = account_states(config)
 
-    async def _make_listener(self, place: int, hostname: str) -> Listener:
+    async def _make_listener(self, place: int, here: int, hostname: str) -> Listener:
         section, relaying = self._config.listeners[place], self._config.relay
         policy = SessionPolicy(
             hostname=hostname,
@@ -263,10 +273,23 @@ class App:
         places = Places(
             in_all=section.max_connections,
             for_address=section.places_for_address,
-            here=section.max_connections,
+            here=here,
+            last_descriptor=open_file_limit() - LAST,
             addresses=self._shared.addresses[place] if self._shared else AddressTable(),
         )
         return Listener(policy, places, self._authenticator, relay, self.metrics, self._budget)
+
+    def _divide_descriptors(self) -> Division:
+        """Return how many clients each listener may have; warn if they are fewer than configured.
+
+        Of several workers each may have to take all clients, while the others are restarted.
+        """
+        wanted = [section.max_connections for section in self._config.listeners]
+        upstream = sum(account.limits.max_connections for account in self._config.accounts)
+        division = divide(wanted, upstream, open_file_limit(), open_files())
+        if (warning := division.warning()) and (self._shared is None or not self._shared.number):
+            _log.warning("%s", warning)
+        return division
 
     def _make_budget(self) -> BufferBudget:
         relaying, loop = self._config.relay, asyncio.get_running_loop()

@@ -22,6 +22,7 @@ _HEAD_START_SECONDS = 0.002  # the head start of workers with fewer clients
 _PORT_ATTEMPTS = 5  # to find a port that is free on all addresses
 _NO_SUCH_ADDRESS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 _OUT_OF_FILES_SECONDS = 1.0  # the pause when no file descriptor is left for a client
+_COMPLAINT_SECONDS = 60.0  # between two lines about that
 
 _log = log.logger("acceptor")
 
@@ -106,6 +107,7 @@ class Acceptor:
         self._clients = clients
         self._client_counts = client_counts
         self._loop = asyncio.get_running_loop()
+        self._complains_again_at = 0.0
         self._arriving: set[asyncio.Task[object]] = set()
         for one in self._sockets:
             self._watch(one)
@@ -142,7 +144,10 @@ class Acceptor:
         except (BlockingIOError, InterruptedError, ConnectionAbortedError):
             pass  # another worker was faster, or the client left
         except OSError as error:
-            _log.error("cannot accept clients: %s", error)
+            now = self._loop.time()
+            if now >= self._complains_again_at:
+                self._complains_again_at = now + _COMPLAINT_SECONDS
+                _log.error("cannot accept clients, which wait meanwhile: %s", error)
             self._loop.remove_reader(one)
             self._loop.call_later(_OUT_OF_FILES_SECONDS, self._watch, one)
             return

@@ -6,12 +6,13 @@ Draining: stop accepting, answer idle clients 421, let transactions finish, then
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from xoauth2_proxy import replies
+from xoauth2_proxy import log, replies
 from xoauth2_proxy.network import is_loopback
 from xoauth2_proxy.submission.acceptor import BACKLOG, Acceptor
 from xoauth2_proxy.submission.address_table import client_block
@@ -36,7 +37,10 @@ if TYPE_CHECKING:
     from xoauth2_proxy.submission.buffer_budget import BufferBudget
     from xoauth2_proxy.submission.policy import SessionPolicy
 
+_COMPLAINT_SECONDS = 60.0  # between two lines about the same
 _LAST_REPLIES_SECONDS = 2.0  # for clients to read their last replies
+_log = log.logger("listener")
+
 _REFUSALS = {
     Verdict.ADMITTED: None,
     Verdict.LISTENER_FULL: replies.TOO_MANY_CONNECTIONS,
@@ -51,6 +55,7 @@ class Places:
     in_all: int
     for_address: int
     here: int  # in this process, whose descriptors are limited
+    last_descriptor: int  # from it on, clients are turned away whatever their number
     addresses: AddressTable  # who has them
 
 
@@ -86,6 +91,8 @@ class Listener:
             self._count,
             places.here,
         )
+        self._last_descriptor = places.last_descriptor
+        self._complains_again_at = 0.0
         self._authenticator = authenticator
         self._relay = relay
         self._metrics = metrics
@@ -165,6 +172,9 @@ class Listener:
         arrival = session.arrival
         if self._is_draining:
             refusal: Reply | None = replies.SHUTTING_DOWN
+        elif session.descriptor >= self._last_descriptor:
+            refusal = replies.TOO_MANY_CONNECTIONS
+            self._complain()
         elif arrival is None:
             refusal = self._decide(self._admission.arrive, session, address)
         else:
@@ -176,6 +186,18 @@ class Listener:
             self._running.add(session)
             self._metrics.client_sessions.inc()
         return refusal
+
+    def _complain(self) -> None:
+        """Log, once a minute at most, that few descriptors are left."""
+        now = time.monotonic()
+        if now >= self._complains_again_at:
+            self._complains_again_at = now + _COMPLAINT_SECONDS
+            _log.event(
+                logging.ERROR,
+                "nearly out of file descriptors; new clients are told to come back",
+                listener=self.name,
+                remedy="raise the limit of open files: ulimit -n, or LimitNOFILE= of systemd",
+            )
 
     # Connections that are looked at before their sessions begin.
 

@@ -598,11 +598,17 @@ class ClientSession(SMTP):
             self.held_bytes = held
             self._registry.budget.change(self, change)
 
-    def _octets_in_socket(self) -> int:
+    @property
+    def descriptor(self) -> int:
+        """The connection's file descriptor: always the lowest that was free; -1: it has none."""
         socket = self._transport.get_extra_info("socket")
-        if socket is None or self._transport.is_closing():
+        return -1 if socket is None else int(socket.fileno())
+
+    def _octets_in_socket(self) -> int:
+        descriptor = self.descriptor
+        if descriptor < 0 or self._transport.is_closing():
             return 0
-        found = fcntl.ioctl(socket.fileno(), termios.FIONREAD, bytes(_C_INT.size))
+        found = fcntl.ioctl(descriptor, termios.FIONREAD, bytes(_C_INT.size))
         return int(_C_INT.unpack(found)[0])
 
     # TLS.

@@ -90,7 +90,16 @@ def _build(setup: Setup, slots: WorkerSlots, uses: CredentialUse) -> App:
         AddressTable(run_directory.shared_memory(one), setup.number)
         for one in run_directory.client_addresses(setup.directory, len(setup.sockets))
     ]
-    shared = WorkerResources(sockets, slots, counts, addresses, setup.workers, uses, setup.sandbox)
+    shared = WorkerResources(
+        sockets=sockets,
+        slots=slots,
+        client_counts=counts,
+        addresses=addresses,
+        number=setup.number,
+        workers=setup.workers,
+        uses=uses,
+        sandbox=setup.sandbox,
+    )
     return App(setup.run.config, setup.run.components(), shared=shared)
 
 
