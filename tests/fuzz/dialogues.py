@@ -34,7 +34,7 @@ from xoauth2_proxy.accounts.accounts import Login
 from xoauth2_proxy.errors import OutcomeUnknown, UpstreamClosedEarly
 from xoauth2_proxy.smtp.content import Content
 from xoauth2_proxy.smtp.protocol import Envelope, Reply, reply
-from xoauth2_proxy.smtp.sasl import PasswordLogin, TokenLogin
+from xoauth2_proxy.smtp.sasl import ChallengeLogin, PasswordLogin, TokenLogin
 from xoauth2_proxy.submission.dialogue import ClientDialogue, State
 from xoauth2_proxy.submission.events import (
     ContentArrived,
@@ -164,6 +164,7 @@ class ClientTarget:
     def _log_in(self, event: LoginAttempt, dialogue: ClientDialogue, heard: Heard) -> None:
         credentials = event.credentials
         is_token = isinstance(credentials, TokenLogin)
+        assert not isinstance(credentials, ChallengeLogin), "CRAM-MD5 is not offered"
         shown = (
             credentials.password
             if isinstance(credentials, PasswordLogin)

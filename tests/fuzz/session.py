@@ -31,7 +31,7 @@ from xoauth2_proxy.relay import Relay
 from xoauth2_proxy.smtp.content import Collector
 from xoauth2_proxy.smtp.line_ends import MAX_CRS
 from xoauth2_proxy.smtp.protocol import ReplyParser
-from xoauth2_proxy.smtp.sasl import Credentials, PasswordLogin
+from xoauth2_proxy.smtp.sasl import ChallengeLogin, Credentials, PasswordLogin
 from xoauth2_proxy.submission import session as session_module
 from xoauth2_proxy.submission import transaction
 from xoauth2_proxy.submission.buffer_budget import BufferBudget
@@ -75,6 +75,7 @@ class Gate:
         await asyncio.sleep(0)
         login = credentials.authcid.strip().lower()
         is_password = isinstance(credentials, PasswordLogin)
+        assert not isinstance(credentials, ChallengeLogin), "CRAM-MD5 is not offered"
         shown = (
             credentials.password
             if isinstance(credentials, PasswordLogin)

@@ -115,6 +115,9 @@ class SaslTarget(_Pure):
     def _judge(credentials: sasl.Credentials) -> str:
         if isinstance(credentials, sasl.PasswordLogin):
             shown = credentials.password
+        elif isinstance(credentials, sasl.ChallengeLogin):
+            assert len(credentials.digest) == 16
+            shown = credentials.digest.hex()
         else:
             shown = credentials.access_token
             assert not any(ord(letter) <= 32 or ord(letter) == 127 for letter in shown)

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import base64
 import json
+import re
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from xoauth2_proxy.smtp import sasl
-from xoauth2_proxy.smtp.sasl import Credentials, MalformedResponse, PasswordLogin, TokenLogin
+from xoauth2_proxy.smtp.sasl import (
+    ChallengeLogin,
+    Credentials,
+    MalformedResponse,
+    PasswordLogin,
+    TokenLogin,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0\x01"), min_size=1)
 _TOKEN = st.from_regex(r"[A-Za-z0-9._~+/-]{1,80}={0,2}", fullmatch=True)
@@ -25,7 +36,7 @@ def credentials(mechanism: str, *responses: bytes) -> Credentials:
     with pytest.raises(StopIteration) as done:
         exchange.send(responses[-1])
     found = done.value.value
-    assert isinstance(found, (PasswordLogin, TokenLogin))
+    assert isinstance(found, (PasswordLogin, TokenLogin, ChallengeLogin))
     return found
 
 
@@ -233,3 +244,35 @@ def test_error_challenge_is_the_mechanisms_json(mechanism: str) -> None:
 )
 def test_a_bearer_token_has_a_form_that_few_passwords_have(text: str, is_one: bool) -> None:
     assert sasl.has_token_form(text) is is_one
+
+
+# CRAM-MD5.
+
+
+@pytest.mark.parametrize("spell", [str.lower, str.upper])
+@given(_TEXT, st.binary(min_size=16, max_size=16))
+def test_cram_md5_reads_login_and_digest_of_either_case(
+    spell: Callable[[str], str], authcid: str, digest: bytes
+) -> None:
+    exchange = sasl.cram_md5()
+    challenge = next(exchange)
+    with pytest.raises(StopIteration) as done:
+        exchange.send(f"{authcid} {spell(digest.hex())}".encode())
+    assert done.value.value == ChallengeLogin(authcid, challenge, digest)
+
+
+def test_every_challenge_is_another_and_looks_like_a_message_id() -> None:
+    challenges = {next(sasl.cram_md5()) for _ in range(100)}
+    assert len(challenges) == 100
+    assert all(re.fullmatch(rb"<[0-9a-f]{16}\.\d+@[a-z0-9-]+>", one) for one in challenges)
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        *(b"", b"tim", b"tim ", b" " + b"a" * 32, b"tim " + b"a" * 31, b"tim " + b"g" * 32),
+        *(b"tim " + b"a" * 33, b"t\0m " + b"a" * 32, b"tim\t" + b"a" * 32),
+    ],
+)
+def test_cram_md5_refuses_what_is_no_login_and_digest(response: bytes) -> None:
+    assert refuses("CRAM-MD5", response)

@@ -279,6 +279,16 @@ class Accounts:
         check_usable(found[1], peer)
         return Login(*found)
 
+    def authenticate_answer(
+        self, login: str, challenge: bytes, digest: bytes, peer: str = ""
+    ) -> Login:
+        """Return the login for an answer to a CRAM-MD5 challenge; otherwise as `authenticate`."""
+        found = self.credential(login)
+        if not self.verifier.answers(login_key(login), challenge, digest) or found is None:
+            raise CredentialsRejected("login unknown, password wrong or not known in clear")
+        check_usable(found[1], peer)
+        return Login(*found)
+
     async def with_password_as_token(self, login: str, text: str, peer: str = "") -> Login | None:
         """Return the login if `text`, sent where a token belongs, is its password; else None.
 

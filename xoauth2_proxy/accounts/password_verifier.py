@@ -73,6 +73,16 @@ class PasswordVerifier:
             return False
         return await self._matches_hash(login, expected, password, digest)
 
+    def answers(self, login: str, challenge: bytes, digest: bytes) -> bool:
+        """Whether this is the HMAC-MD5 of the challenge, keyed by the login's password (RFC 2195).
+
+        Only a password known in clear can tell. An unknown login costs the same work.
+        """
+        expected = self._passwords.get(login)
+        clear_text = expected.clear_text if expected is not None else ""
+        key = octets(clear_text) or self._secret
+        return hmac.compare_digest(hmac.digest(key, challenge, "md5"), digest)
+
     def close(self) -> None:
         """Release the hashing threads."""
         self._threads.shutdown(wait=False, cancel_futures=True)

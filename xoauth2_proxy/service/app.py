@@ -226,6 +226,7 @@ class App:
         async with self._reloading:
             self._config = with_credentials(self._config, account, credentials, made)
             await self._accounts.use_credentials(account, credentials)
+            self._authenticator.logins_changed()
             if self._admin is not None:
                 self._admin.reconfigure(self._config, tuple(self._accounts))
 

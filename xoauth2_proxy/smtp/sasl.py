@@ -1,8 +1,8 @@
-"""Implements SASL exchanges without I/O: PLAIN, LOGIN, XOAUTH2 and OAUTHBEARER.
+"""Implements SASL exchanges without I/O: PLAIN, LOGIN, CRAM-MD5, XOAUTH2 and OAUTHBEARER.
 
 A server exchange is a generator: it yields challenges, is sent the client's responses, and returns
-the credentials. Base64, sockets and checking passwords are left to callers. RFC 4422, 4616, 7628;
-LOGIN is draft-murchison-sasl-login, XOAUTH2 is specified by Google and Microsoft.
+the credentials. Base64, sockets and checking passwords are left to callers. RFC 2195, 4422, 4616,
+7628; LOGIN is draft-murchison-sasl-login, XOAUTH2 is specified by Google and Microsoft.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from __future__ import annotations
 import base64
 import json
 import re
+import secrets
+import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 
@@ -19,6 +21,8 @@ _NOT_IN_TOKENS = re.compile(r"[\x00-\x20\x7f]")
 # RFC 6750 §2.1: the alphabet of bearer tokens. RFC 6749 §10.10: one in 2^128 guesses may be right,
 # which takes 22 of these characters.
 _TOKEN_FORM = re.compile(r"[A-Za-z0-9._~+/-]{22,}=*")
+_MD5_DIGITS = re.compile(r"[0-9A-Fa-f]{32}")
+_CHALLENGE_HOST = "xoauth2-proxy"  # not this machine's name, which is nobody's business
 _KEY_VALUE = re.compile(r"([A-Za-z]+)=(.*)", re.DOTALL)
 
 
@@ -42,7 +46,16 @@ class TokenLogin:
     access_token: str = field(repr=False)
 
 
-Credentials = PasswordLogin | TokenLogin
+@dataclass(frozen=True, slots=True)
+class ChallengeLogin:
+    """A login with the keyed digest of a challenge (CRAM-MD5), which shows no password."""
+
+    authcid: str
+    challenge: bytes
+    digest: bytes = field(repr=False)  # HMAC-MD5 of the challenge, keyed by the password
+
+
+Credentials = PasswordLogin | TokenLogin | ChallengeLogin
 Exchange = Generator[bytes, bytes, Credentials]
 
 
@@ -92,9 +105,28 @@ def oauthbearer() -> Exchange:
     return TokenLogin(authcid, _bearer(_key_values(rest)))
 
 
+def cram_md5() -> Exchange:
+    """CRAM-MD5 (RFC 2195): the client answers our challenge with its login and a keyed digest.
+
+    The last space splits the response, since a login may have some; the digits are of either case.
+    """
+    challenge = f"<{secrets.token_hex(8)}.{time.time_ns()}@{_CHALLENGE_HOST}>".encode()
+    response = yield challenge
+    authcid, _, digits = _text(response).rpartition(" ")
+    if "\0" in authcid or not authcid or not _MD5_DIGITS.fullmatch(digits):
+        raise MalformedResponse("a CRAM-MD5 response is a login and 32 hexadecimal digits")
+    return ChallengeLogin(authcid, challenge, bytes.fromhex(digits))
+
+
+# Those that a listener offers unless it says otherwise.
+DEFAULT_MECHANISMS = ("PLAIN", "LOGIN", "XOAUTH2", "OAUTHBEARER")
+# Mechanisms in which the server has the first word: an initial response is refused (RFC 4954 §4).
+SERVER_FIRST = frozenset({"CRAM-MD5"})
+
 MECHANISMS: dict[str, Callable[[], Exchange]] = {
     "PLAIN": plain,
     "LOGIN": login,
+    "CRAM-MD5": cram_md5,
     "XOAUTH2": xoauth2,
     "OAUTHBEARER": oauthbearer,
 }

@@ -29,6 +29,7 @@ class AuthDialogue:
 
     def __init__(self, mechanism: str) -> None:
         """`mechanism` is one of `sasl.MECHANISMS`."""
+        self._is_server_first = mechanism in sasl.SERVER_FIRST
         self._exchange = sasl.MECHANISMS[mechanism]()
         self._challenge = next(self._exchange)
 
@@ -42,6 +43,8 @@ class AuthDialogue:
 
         After None, `challenge` must be sent. Raises `AuthEnded`.
         """
+        if initial_response and self._is_server_first:
+            raise AuthEnded(replies.AUTH_MALFORMED)
         return self._take(initial_response) if initial_response else None
 
     def respond(self, line: bytes) -> sasl.Credentials | None:

@@ -16,7 +16,7 @@ from xoauth2_proxy.accounts.credential import login_key
 from xoauth2_proxy.clients.masking import KnownLogins
 from xoauth2_proxy.errors import CredentialsRejected, Overloaded
 from xoauth2_proxy.oauth.refreshers import ChecksTokens
-from xoauth2_proxy.smtp.sasl import Credentials, PasswordLogin, has_token_form
+from xoauth2_proxy.smtp.sasl import ChallengeLogin, Credentials, PasswordLogin, has_token_form
 from xoauth2_proxy.submission.credential_use import CredentialUse
 
 if TYPE_CHECKING:
@@ -68,10 +68,8 @@ class Authenticator:
             UpstreamError: the client's token could not be tried, or was refused.
             Overloaded: no connection to try the token on became free.
         """
-        if isinstance(credentials, PasswordLogin):
-            login = await self._accounts.authenticate(
-                credentials.authcid, credentials.password, peer
-            )
+        if isinstance(credentials, PasswordLogin | ChallengeLogin):
+            login = await self._with_password(credentials, peer)
             await self._tokens.token_for(login.account)
             return login
         found = self._accounts.find(credentials.authcid)
@@ -90,6 +88,14 @@ class Authenticator:
         if not has_token_form(credentials.access_token):
             raise CredentialsRejected("the token has no form of a token, and is not the password")
         return await self._with_token(found, credentials.access_token, digest)
+
+    async def _with_password(self, credentials: PasswordLogin | ChallengeLogin, peer: str) -> Login:
+        authcid = credentials.authcid
+        if isinstance(credentials, PasswordLogin):
+            return await self._accounts.authenticate(authcid, credentials.password, peer)
+        return self._accounts.authenticate_answer(
+            authcid, credentials.challenge, credentials.digest, peer
+        )
 
     def without_password(self, peer: str) -> list[Login]:
         """Return the logins that a client of this address has without AUTH."""
@@ -119,6 +125,10 @@ class Authenticator:
         self._logins = None
         self._proved.clear()
         self._generation += 1
+
+    def logins_changed(self) -> None:
+        """Logins have come or gone; all else is as it was."""
+        self._logins = None
 
     def forget(self, key: str) -> None:
         """Forget the verified token of this account, and any that is being tried."""

@@ -545,7 +545,7 @@ class ClientDialogue:
             if self._policy.tls_context is not None and not self._is_secure:
                 lines.append("STARTTLS")
             if self._may_authenticate:
-                lines.append("AUTH " + " ".join(sasl.MECHANISMS))
+                lines.append("AUTH " + " ".join(self._policy.mechanisms))
         self._answer(Reply(250, "", tuple(lines)))
         self._client.greeting = hostname[:_MAX_NOTED]
         self._greeted = True
@@ -607,7 +607,7 @@ class ClientDialogue:
             return replies.BAD_SEQUENCE
         if not mechanism:
             return replies.ARGUMENT_MALFORMED
-        return None if mechanism in sasl.MECHANISMS else replies.AUTH_MECHANISM_UNKNOWN
+        return None if mechanism in self._policy.mechanisms else replies.AUTH_MECHANISM_UNKNOWN
 
     def _response(self, line: bytes) -> Event | None:
         if self.state is RESPONSE:

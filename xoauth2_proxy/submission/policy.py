@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from xoauth2_proxy.smtp.sasl import DEFAULT_MECHANISMS
+
 if TYPE_CHECKING:
     import ssl
 
@@ -36,6 +38,7 @@ class SessionPolicy:
     tls_context: ssl.SSLContext | None  # None: STARTTLS is not offered
     tls: ListenerTls = ListenerTls.STARTTLS  # without a context: none
     may_auth_in_clear: bool
+    mechanisms: tuple[str, ...] = DEFAULT_MECHANISMS  # of `sasl.MECHANISMS`, as EHLO lists them
     strict: bool = False  # refuse what is unambiguous but against RFC 5321
     # Load balancers whose PROXY header is trusted; no other peer's is.
     proxies: frozenset[str] = frozenset()
