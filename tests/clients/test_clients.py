@@ -26,7 +26,7 @@ every_client = pytest.mark.parametrize("client", MAIL_CLIENTS, ids=lambda client
 
 
 def test_every_recipe_of_the_guide_is_followed() -> None:
-    followed = [one.name for one in (*MAIL_CLIENTS, *MAIL_SERVERS)]
+    followed = [one.name for one in MAIL_CLIENTS] + [one.name for one in MAIL_SERVERS]
     assert sorted(recipes.names()) == sorted(followed)
 
 
@@ -43,7 +43,7 @@ async def test_the_message_arrives_whole(
     assert said.exit_code == 0, said.text
     content = desk.received().content or b""
     if client.composes:
-        scan.assert_composed(content, marks_from=client.marks_from)
+        scan.assert_composed(content, alters=client.alters)
     else:
         scan.assert_passed_on(content, behind=client.adds)
 

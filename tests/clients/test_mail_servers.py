@@ -58,8 +58,7 @@ every_server = pytest.mark.parametrize("server", MAIL_SERVERS, ids=lambda server
 
 @pytest.mark.parametrize(
     ("server", "security"),
-    [(server, "STARTTLS") for server in MAIL_SERVERS]
-    + [(server, "in clear") for server in MAIL_SERVERS if not server.needs_tls],
+    [(server, security) for server in MAIL_SERVERS for security in server.securities],
     ids=lambda value: getattr(value, "name", value),
 )
 async def test_the_message_arrives_whole(

@@ -20,14 +20,15 @@ class MailClient:
     source: str = ""  # the program of `tests/clients/programs` that the recipe's lines go into
     command: str = ""  # what runs it; "": the recipe's own commands
     composes: bool = True  # it makes the message from its parts, or changes its header
-    marks_from: bool = False  # it writes ">From" where a line begins with "From"
+    alters: tuple[str, str] | None = None  # what it writes, and for what
     adds: bytes = b""  # behind a message that it passes on
 
     @property
     def securities(self) -> list[Security]:
         """What the guide has a recipe for."""
-        has_implicit = "Implicit TLS" in Recipe.of(self.name).points
-        return ["in clear", "STARTTLS", *(["implicit TLS"] if has_implicit else [])]  # type: ignore[list-item]
+        if "Implicit TLS" in Recipe.of(self.name).points:
+            return ["in clear", "STARTTLS", "implicit TLS"]
+        return ["in clear", "STARTTLS"]
 
 
 _JAVA = """
@@ -42,8 +43,17 @@ MAIL_CLIENTS = [
     MailClient("s-nail", ("s-nail",)),
     MailClient("mutt", ("mutt",)),
     MailClient("git send-email", ("git", "git-email")),
-    MailClient("Python smtplib", (), "smtplib.python", "$PYTHON smtplib.python", marks_from=True),
+    MailClient(
+        "Python smtplib", (), "smtplib.python", "$PYTHON smtplib.python", alters=(">From", "From")
+    ),
     MailClient("Python aiosmtplib", (), "aiosmtplib.python", "$PYTHON aiosmtplib.python"),
+    MailClient(
+        "yagmail",
+        (),
+        "yagmail.python",
+        "SSL_CERT_FILE=ca.pem $PYTHON yagmail.python",
+        alters=("<br>", "\n"),
+    ),
     MailClient("PHPMailer", ("php", "libphp-phpmailer"), "phpmailer.php", "php phpmailer.php"),
     MailClient(
         "Symfony Mailer",

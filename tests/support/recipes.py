@@ -12,6 +12,7 @@ GUIDE = Path(__file__).parents[2] / "docs" / "clients.md"
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _POINT = re.compile(r"^- \*([^*]+)\*: (.+(?:\n  .+)*)", re.MULTILINE)
 _INSTEAD = re.compile(r"`([^`]+)` instead of\s+`([^`]+)`")
+_BEFORE = re.compile(r"`([^`]+)` before\s+`([^`]+)`")
 _WITHOUT = re.compile(r"without\s+`([^`]+)`")
 _FILE = re.compile(r"(?:#|//|--|;;) (\S*[./]\S*)\n")
 
@@ -69,6 +70,7 @@ class Recipe:
         """Return the recipe with the changes that one of its points asks for."""
         said = self.points[point]
         changes = {old: new for new, old in _INSTEAD.findall(said)}
+        changes |= {old: f"{new}\n{old}" for new, old in _BEFORE.findall(said)}
         changes |= dict.fromkeys(_WITHOUT.findall(said), "")
         assert changes, f"{self.name}: {point} changes nothing"
         for old in changes:

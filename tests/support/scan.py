@@ -66,8 +66,11 @@ def assert_passed_on(content: bytes, before: bytes = b"", behind: bytes = b"") -
     )
 
 
-def assert_composed(content: bytes, *, marks_from: bool = False) -> None:
-    """Check that a message has the parts, and no line end but CRLF."""
+def assert_composed(content: bytes, *, alters: tuple[str, str] | None = None) -> None:
+    """Check that a message has the parts, and no line end but CRLF.
+
+    `alters` is what the client writes for what in its text.
+    """
     without = content.replace(b"\r\n", b"")
     assert b"\r" not in without
     assert b"\n" not in without
@@ -75,11 +78,14 @@ def assert_composed(content: bytes, *, marks_from: bool = False) -> None:
     assert isinstance(message, EmailMessage)
     assert message["Subject"] == SUBJECT
     assert [one.addr_spec for one in message["From"].addresses] == [SENDER]
-    body, *attachments = (part for part in message.walk() if not part.is_multipart())
+    body = message.get_body(("plain", "html"))
+    assert body is not None
     text = body.get_content().replace("\r\n", "\n")
-    if marks_from:
-        text = text.replace("\n>From", "\nFrom")
+    if alters is not None:
+        text = text.replace(*alters)
     # Composers differ in whether a text ends with a line end, or two.
-    assert text.rstrip("\n") == BODY.rstrip("\n")
-    (attachment,) = attachments
+    assert text.rstrip("\n") == BODY.rstrip("\n"), repr(text)
+    (attachment,) = (
+        part for part in message.walk() if part.get_content_maintype() == "application"
+    )
     assert hashlib.sha256(attachment.get_content()).digest() == _DIGEST

@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tests.support import scan
+from tests.support.recipes import Recipe
 
 if TYPE_CHECKING:
-    from tests.support.desk import Said
+    from tests.support.desk import Said, Security
     from tests.support.own_root import OwnRoot
 
 _POSTFIX_MAIN = """
@@ -59,6 +60,15 @@ class MailServer:
     parts_recipients: bool = True  # one refused recipient is returned, the others get the message
     keeps_mail: bool = True  # while the password is wrong
     given: dict[str, str] = field(default_factory=dict)  # files, which the recipe adds to
+
+    @property
+    def securities(self) -> list[Security]:
+        """What the guide has a recipe for."""
+        found: list[Security] = [] if self.needs_tls else ["in clear"]
+        found.append("STARTTLS")
+        if "Implicit TLS" in Recipe.of(self.name).points:
+            found.append("implicit TLS")
+        return found
 
 
 MAIL_SERVERS = [
