@@ -18,6 +18,7 @@ from tests.support.waiting import until
 from xoauth2_proxy.accounts.accounts import TlsMode, Upstream
 from xoauth2_proxy.accounts.refresher_info import BUILT_IN_REFRESHERS
 from xoauth2_proxy.admin.health import Health
+from xoauth2_proxy.clients.record import ClientRecord
 from xoauth2_proxy.config import Config, ConfigSource, Overrides
 from xoauth2_proxy.errors import (
     ConfigError,
@@ -74,6 +75,7 @@ class Office:
             reload=self.processes.reload,
             forget=self.processes.forget,
             use_credentials=self.processes.use_credentials,
+            clients=ClientRecord(),
             components=self.components,
             tokens=self.tokens,
             connector=Connector(self.tokens),

@@ -75,7 +75,7 @@ def test_schema_is_json_and_the_models_own() -> None:
 
 def test_help_names_values_by_words_and_not_by_types() -> None:
     pages = [*help_pages(lambda *words: run(*words).output)]
-    assert len(pages) == 18
+    assert len(pages) == 19
     for page in pages:
         assert PYTHON_TYPE.findall(page) == []
     assert "--port PORT" in pages[0]

@@ -16,8 +16,8 @@ from tests.support.accounts import mailbox
 from xoauth2_proxy.accounts.accounts import DisabledAccount
 from xoauth2_proxy.accounts.oauth_client import OAuthClient, fingerprint
 from xoauth2_proxy.commands import status
-from xoauth2_proxy.commands.console import Console
-from xoauth2_proxy.commands.status import StatusOptions, span
+from xoauth2_proxy.commands.console import Console, span
+from xoauth2_proxy.commands.status import StatusOptions
 from xoauth2_proxy.errors import TokenStoreUnavailable
 from xoauth2_proxy.oauth.grant import EpochSeconds
 from xoauth2_proxy.oauth.refresh import issued_to

@@ -17,6 +17,7 @@ from xoauth2_proxy import log
 from xoauth2_proxy.admin.access_control import RouteKind, form_fields
 from xoauth2_proxy.admin.http_errors import http_error
 from xoauth2_proxy.admin.json_requests import log_change
+from xoauth2_proxy.admin.paging import near, number
 from xoauth2_proxy.admin.views import PAGE_SIZE, mailbox_table, row
 from xoauth2_proxy.errors import ProxyError
 from xoauth2_proxy.mailboxes.additions import Proposal
@@ -78,7 +79,7 @@ class MailboxPages:
             await self._mailboxes.listing(),
             search=query.get("q", "")[:_MAX_SEARCH].strip(),
             state=state if state in set(State) else "",
-            page=_number(query.get("page", "")),
+            page=number(query.get("page", "")),
             now=time.time(),
             disabled=self._mailboxes.disabled(),
         )
@@ -88,7 +89,10 @@ class MailboxPages:
             list=shown,
             most_disabled=PAGE_SIZE,
             here=_place(query),
-            links={page: _place(query, page=page) for page in _near(shown["page"], shown["pages"])},
+            links={page: _place(query, page=page) for page in near(shown["page"], shown["pages"])},
+            next_link=_place(query, page=shown["page"] + 1)
+            if shown["page"] < shown["pages"]
+            else "",
             done=_DONE.get(query.get("done", ""), ""),
             done_with=query.get("mailbox", ""),
         )
@@ -180,12 +184,3 @@ def _pairs(query: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     for name in ("q", "state", "page"):
         if query.get(name):
             yield name, query[name]
-
-
-def _near(page: int, pages: int) -> list[int]:
-    """Return the page numbers to link: the first, the last and those near `page`."""
-    return sorted({1, pages, *range(max(1, page - 2), min(pages, page + 2) + 1)})
-
-
-def _number(text: str) -> int:
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 7 else 1

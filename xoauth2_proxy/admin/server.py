@@ -12,8 +12,10 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from xoauth2_proxy.admin.access_control import MONITORING, AccessControl, RouteKind
 from xoauth2_proxy.admin.accounts import MAX_BODY_BYTES, AccountsApi
+from xoauth2_proxy.admin.clients import ClientsApi
 from xoauth2_proxy.admin.credential_pages import CredentialPages
 from xoauth2_proxy.admin.credentials import CredentialsApi
+from xoauth2_proxy.admin.devices import DevicePages
 from xoauth2_proxy.admin.health import Health, Status
 from xoauth2_proxy.admin.http_errors import HttpError, http_error
 from xoauth2_proxy.admin.json_requests import error_response
@@ -21,6 +23,7 @@ from xoauth2_proxy.admin.login import LoginPages
 from xoauth2_proxy.admin.pages import MailboxPages
 from xoauth2_proxy.admin.rendering import HEADERS, Renderer
 from xoauth2_proxy.admin.sign_in import SignInPages
+from xoauth2_proxy.clients.record import ClientRecord
 from xoauth2_proxy.errors import ProxyError
 
 if TYPE_CHECKING:
@@ -45,6 +48,7 @@ class AdminServer:
         token: str,
         mailboxes: Mailboxes | None = None,
         public_url: str = "",
+        clients: ClientRecord | None = None,
     ) -> None:
         """Without `mailboxes`, only health and metrics are served.
 
@@ -59,14 +63,16 @@ class AdminServer:
         app = web.Application(
             middlewares=[self._render_errors, self._access.admit], client_max_size=MAX_BODY_BYTES
         )
-        for kind, route in self._routes(mailboxes):
+        for kind, route in self._routes(mailboxes, clients or ClientRecord()):
             kinds[route.path] = kind
             route.register(app.router)
         self._runner = web.AppRunner(
             app, access_log=None, handle_signals=False, shutdown_timeout=_SHUTDOWN_SECONDS
         )
 
-    def _routes(self, mailboxes: Mailboxes | None) -> Iterator[tuple[RouteKind, web.RouteDef]]:
+    def _routes(
+        self, mailboxes: Mailboxes | None, clients: ClientRecord
+    ) -> Iterator[tuple[RouteKind, web.RouteDef]]:
         yield RouteKind.MONITOR, web.get("/health", self._get_health)
         yield RouteKind.PROBE, web.get("/health/live", self._get_live)
         yield RouteKind.PROBE, web.get("/health/ready", self._get_ready)
@@ -77,6 +83,8 @@ class AdminServer:
             yield from CredentialsApi(mailboxes).routes()
             yield from MailboxPages(mailboxes, self._access, renderer).routes()
             yield from CredentialPages(mailboxes, renderer).routes()
+            yield from ClientsApi(clients).routes()
+            yield from DevicePages(clients, mailboxes, renderer).routes()
             yield from SignInPages(mailboxes, self._access, renderer).routes()
             yield from LoginPages(self._access, renderer).routes()
 

@@ -233,6 +233,50 @@ def show_status(  # noqa: PLR0913 - one parameter an option
 
 
 @cli.command(
+    "clients",
+    short_help="Show which clients connected lately, and why some were turned away.",
+    epilog=epilog(
+        {
+            "Ask the proxy of a configuration": f"{_CONFIGURED} clients",
+            "Ask the proxy at an address": "xoauth2-proxy clients --url http://127.0.0.1:9090",
+        },
+        {
+            0: "every client got what it wanted",
+            1: "a client was turned away, or the proxy cannot be asked",
+            **_WRONG_USAGE,
+        },
+    ),
+)
+def show_clients(
+    context: typer.Context,
+    is_json: JsonOption = False,
+    is_all: Annotated[
+        bool, typer.Option("--all", help="Show every client, also where there are very many.")
+    ] = False,
+    url: UrlOption = "",
+    config: ConfigOption = None,
+    state_dir: StateOption = None,
+) -> None:
+    """Show which clients connected lately, the newest first, and what would let in those that fail.
+
+    Asks the running proxy, which keeps this in memory: a restart forgets it.
+    """
+    from xoauth2_proxy.cli import configured
+    from xoauth2_proxy.commands import clients
+
+    source = configured.source_of(context, config, state_dir)
+    loaded = configured.load_unless(url, source)
+    work = clients.run(
+        url or configured.admin_url(loaded),
+        configured.admin_token(loaded),
+        configured.console(source),
+        is_json=is_json,
+        is_all=is_all,
+    )
+    raise typer.Exit(configured.run(work))
+
+
+@cli.command(
     "doctor",
     short_help="Find out why a mailbox cannot send.",
     epilog=epilog(

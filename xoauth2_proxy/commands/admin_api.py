@@ -87,6 +87,14 @@ class AdminApi:
         """Revoke a credential. Raises `NoAnswer`, `Refused`."""
         await self._ask("DELETE", f"{_credentials(mailbox)}/{quote(name, safe='')}")
 
+    async def clients(self) -> list[dict[str, Any]]:
+        """Return the clients that were seen lately, the newest first. Raises `NoAnswer`."""
+        try:
+            document = await self._ask("GET", "/clients")
+        except Refused as error:
+            raise NoAnswer(str(error)) from None
+        return _objects(document.get("clients"))
+
     async def reload(self) -> None:
         """Have the configuration read again. Raises `NoAnswer`, `Refused`."""
         await self._ask("POST", "/reload")

@@ -113,3 +113,12 @@ class Terminal(Console):
         if sys.platform not in ("darwin", "win32") and not any(map(self.environ.get, displays)):
             return "this machine has no display"
         return ""
+
+
+def span(seconds: float) -> str:
+    """Return a length of time in its largest unit: 40 s, 5 min, 3 h, 12 d."""
+    seconds = max(0.0, seconds)
+    for unit, length, limit in (("s", 1, 60), ("min", 60, 3600), ("h", 3600, 48 * 3600)):
+        if seconds < limit:
+            return f"{int(seconds // length)} {unit}"
+    return f"{int(seconds // 86_400)} d"

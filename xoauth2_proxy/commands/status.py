@@ -19,6 +19,7 @@ from xoauth2_proxy.accounts.accounts import DisabledAccount
 from xoauth2_proxy.accounts.credential import login_key
 from xoauth2_proxy.commands import listener_rows
 from xoauth2_proxy.commands.admin_api import AdminApi, NoAnswer
+from xoauth2_proxy.commands.console import span
 from xoauth2_proxy.commands.listener_rows import ListenerRow
 from xoauth2_proxy.commands.suggestions import unknown
 from xoauth2_proxy.oauth.expiry_monitor import mailbox_statuses
@@ -234,12 +235,3 @@ def _summary(ranked: list[MailboxStatus]) -> str:
     if troubled:
         parts.append(f"{troubled:,} with temporary trouble")
     return "; ".join(parts)
-
-
-def span(seconds: float) -> str:
-    """Return a length of time in its largest unit: 40 s, 5 min, 3 h, 12 d."""
-    seconds = max(0.0, seconds)
-    for unit, length, limit in (("s", 1, 60), ("min", 60, 3600), ("h", 3600, 48 * 3600)):
-        if seconds < limit:
-            return f"{int(seconds // length)} {unit}"
-    return f"{int(seconds // 86_400)} d"

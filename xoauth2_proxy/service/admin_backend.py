@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from xoauth2_proxy.accounts.credential import Credential
     from xoauth2_proxy.admin.health import Health
     from xoauth2_proxy.admin.server import AdminServer
+    from xoauth2_proxy.clients.record import ClientRecord
     from xoauth2_proxy.config import Config
     from xoauth2_proxy.mailboxes.interface import Document
     from xoauth2_proxy.metrics import MergedMetrics, Metrics
@@ -51,6 +52,7 @@ class AdminDependencies:
     health: Health
     metrics: Metrics  # of this process
     shown_metrics: Metrics | MergedMetrics  # for `/metrics`
+    clients: ClientRecord
 
 
 class AdminBackend:
@@ -136,6 +138,7 @@ class AdminBackend:
             self._config.admin.token,
             self._mailboxes,
             self._config.admin.public_url,
+            self._dependencies.clients,
         )
 
     def _check_credential(self, document: Document, account: Account) -> Credential:

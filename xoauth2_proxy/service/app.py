@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 
     from xoauth2_proxy.accounts.accounts import Account
     from xoauth2_proxy.accounts.credential import Credential
+    from xoauth2_proxy.clients.forwarding import Forwarding
     from xoauth2_proxy.config import Config
     from xoauth2_proxy.sandbox.app import Sandbox
     from xoauth2_proxy.service.components import StandardComponents
@@ -84,6 +85,7 @@ class WorkerResources:
     workers: int
     uses: CredentialUse  # of credentials
     sandbox: EmbeddedSandbox | None  # which the parent runs
+    clients: Forwarding  # of what is seen of them
 
 
 class App:
@@ -106,8 +108,13 @@ class App:
         self.health = Health(account_states(config))
         refreshers = components.refreshers(config)
         self._explanations = Explanations()
-        self.clients = ClientRecord()
-        self._client_watch = ClientWatch(self.clients, self.metrics.clients_turned_away)
+        self._forwarding = shared.clients if shared is not None else None
+        self.clients = ClientRecord() if self._forwarding is None else self._forwarding.record
+        self._client_watch = ClientWatch(
+            self.clients,
+            self.metrics.clients_turned_away,
+            self._forwarding.has_changed if self._forwarding is not None else None,
+        )
         self._tokens = TokenSource(
             refreshers, self.metrics, components.store, explanations=self._explanations
         )
@@ -143,6 +150,7 @@ class App:
             health=self.health,
             metrics=self.metrics,
             shown_metrics=self.metrics,
+            clients=self.clients,
         )
         return AdminBackend(dependencies, self._config)
 
@@ -311,6 +319,8 @@ class App:
         if cut:
             _log.event(logging.WARNING, "transactions cut off at the deadline", sessions=cut)
         self._client_watch.close()
+        if self._forwarding is not None:
+            self._forwarding.send()
         self._pool.close()
         await self._background.close(0.0)
         self._accounts.close()

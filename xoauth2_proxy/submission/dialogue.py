@@ -27,7 +27,7 @@ from xoauth2_proxy.clients.interface import ConnectedClient, Refused
 from xoauth2_proxy.message import Message
 from xoauth2_proxy.smtp import sasl
 from xoauth2_proxy.smtp.content import DataReader, Refusal
-from xoauth2_proxy.smtp.protocol import Reply
+from xoauth2_proxy.smtp.protocol import BadPath, Reply, parse_path
 from xoauth2_proxy.submission.address_login import choose_login
 from xoauth2_proxy.submission.auth import AuthDialogue, AuthEnded, challenge_line
 from xoauth2_proxy.submission.credential_use import CredentialBusy
@@ -519,8 +519,11 @@ class ClientDialogue:
     def _answer_about(self, reply: Reply, argument: str) -> Event | None:
         """Queue the reply to MAIL or RCPT; if it is refused, note what was written."""
         self._answer(reply)
-        if reply.code >= 400 and self._client.reply is reply and not self._client.detail:
-            self._client.detail = argument[:_MAX_NOTED]
+        client = self._client
+        if reply is replies.AUTH_REQUIRED:
+            client.sender = _address_in(argument)
+        elif reply.code >= 400 and client.reply is reply and not client.detail:
+            client.detail = argument[:_MAX_NOTED]
         return None
 
     def _say(self, reply: Reply) -> None:
@@ -657,7 +660,7 @@ class ClientDialogue:
             return self._answer(replies.HELLO_FIRST)
         if self._login is None or self._is_by_address:
             try:
-                return self._answer(self._mail_by_address(argument))
+                return self._answer_about(self._mail_by_address(argument), argument)
             except CredentialBusy as busy:
                 return self._credential_busy(busy.reply)
         if not self._transaction.has_begun:
@@ -902,6 +905,14 @@ class ClientDialogue:
         return ClientTransaction(
             policy.max_message_bytes, policy.max_recipients, is_strict=policy.strict
         )
+
+
+def _address_in(argument: str) -> str:
+    """Return the sender that the argument of MAIL names, or ""."""
+    try:
+        return parse_path(argument, "FROM:")[0][:_MAX_NOTED]
+    except BadPath:
+        return ""
 
 
 def _command_text(line: bytes) -> str | None:

@@ -8,7 +8,8 @@ From the parent: `ping`, `drain`, `forget <mailbox>`, and `config <length>` or `
 <length>` followed by a configuration, or the credentials of one account, of that many octets. From
 a worker: `ready`, `failed <reason>`, `pong`, and `took` for each of them that it has put into use.
 From worker to worker, through the parent: `wanted`, `freed` (`upstream.worker_slots`), `message`,
-`sessions`, `restarted` (`submission.credential_use`).
+`sessions`, `restarted` (`submission.credential_use`). A worker also tells what it saw
+of clients: `client` (`clients.forwarding`).
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ import struct
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from xoauth2_proxy.clients.forwarding import MAX_LINE
 
 if TYPE_CHECKING:
     import socket
@@ -40,7 +43,6 @@ CREDENTIALS = "credentials "
 
 _LENGTH = struct.Struct("!I")
 _MAX_UNSENT_BYTES = 65_536  # beyond it, lines to a process that does not read are dropped
-_MAX_LINE = 1000  # characters
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,7 @@ class Channel:
         """
         unsent_bytes = self._writer.transport.get_write_buffer_size()
         if must_arrive or unsent_bytes <= _MAX_UNSENT_BYTES:
-            self._write(" ".join(line.split())[:_MAX_LINE].encode() + b"\n")
+            self._write(" ".join(line.split())[:MAX_LINE].encode() + b"\n")
 
     def send_object(self, kind: str, pickled: bytes) -> None:
         """Send a pickled object, preceded by the line that announces it: kind and length."""

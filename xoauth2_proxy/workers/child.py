@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from xoauth2_proxy import log, metrics
+from xoauth2_proxy.clients.forwarding import Forwarding
 from xoauth2_proxy.service import runner
 from xoauth2_proxy.service.app import App, WorkerResources
 from xoauth2_proxy.service.listening import ListeningSockets
@@ -60,7 +61,7 @@ async def _serve(setup: Setup, end: socket.socket) -> int:
         rates = run_directory.rates(setup.directory)
         slots = WorkerSlots(run_directory.slots(setup.run.state_dir), rates, channel.say)
         uses = CredentialUse(setup.number, channel.say)
-        app = _build(setup, slots, uses)
+        app = _build(setup, slots, uses, channel)
         listening = asyncio.create_task(
             _listen(channel, app, [uses.heard, slots.heard], stop), name="parent's words"
         )
@@ -80,7 +81,7 @@ async def _serve(setup: Setup, end: socket.socket) -> int:
     return 0
 
 
-def _build(setup: Setup, slots: WorkerSlots, uses: CredentialUse) -> App:
+def _build(setup: Setup, slots: WorkerSlots, uses: CredentialUse, channel: Channel) -> App:
     sockets = ListeningSockets(
         [socket.socket(fileno=one) for one in descriptors] for descriptors in setup.sockets
     )
@@ -99,6 +100,7 @@ def _build(setup: Setup, slots: WorkerSlots, uses: CredentialUse) -> App:
         workers=setup.workers,
         uses=uses,
         sandbox=setup.sandbox,
+        clients=Forwarding(channel.say),
     )
     return App(setup.run.config, setup.run.components(), shared=shared)
 

@@ -14,6 +14,8 @@ from urllib.parse import quote
 
 from xoauth2_proxy import log
 from xoauth2_proxy.admin.health import Health, WorkersHealth
+from xoauth2_proxy.clients.forwarding import receive
+from xoauth2_proxy.clients.record import ClientRecord
 from xoauth2_proxy.metrics import MergedMetrics, Metrics
 from xoauth2_proxy.oauth.token_source import TokenSource
 from xoauth2_proxy.service import runner
@@ -86,6 +88,7 @@ class Parent:
         # The workers read them for themselves; the parent tells.
         self._certificates = Certificates(lambda place, context: None, self._own_metrics)
         self._certificate_watch: asyncio.Task[None] | None = None
+        self.clients = ClientRecord()
         self._tokens = TokenSource(
             self._components.refreshers(settings.config), self._own_metrics, self._components.store
         )
@@ -135,6 +138,7 @@ class Parent:
             health=self.health,
             metrics=self._own_metrics,
             shown_metrics=self._merged_metrics,
+            clients=self.clients,
         )
         self._admin = AdminBackend(dependencies, config)
         await self._use(config)
@@ -153,7 +157,13 @@ class Parent:
 
     async def _start_workers(self) -> None:
         self.workers = [
-            Worker(self._setup(number), self._timing, self._send_to_others, self._worker_changed)
+            Worker(
+                self._setup(number),
+                self._timing,
+                self._send_to_others,
+                self._worker_changed,
+                self._client_seen,
+            )
             for number in range(self._worker_count)
         ]
         self._supervision = [
@@ -285,6 +295,9 @@ class Parent:
         for worker in self.workers:
             if worker is not sender:
                 worker.say(line)
+
+    def _client_seen(self, text: str) -> None:
+        receive(self.clients, text)
 
     def _worker_changed(self, worker: Worker) -> None:
         """Update health and metrics: the worker became ready, or its process has ended."""

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xoauth2_proxy import log
+from xoauth2_proxy.clients.forwarding import CLIENT
 from xoauth2_proxy.workers.channel import HELD_BACK, Channel
 
 if TYPE_CHECKING:
@@ -56,8 +57,12 @@ class Worker:
         timing: SupervisionTiming,
         send_to_others: Callable[[Worker, str], None],
         has_changed: Callable[[Worker], None],
+        client_seen: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """`has_changed` is called when the worker becomes ready and when its process ends."""
+        """`has_changed` is called when the worker becomes ready and when its process ends.
+
+        `client_seen` gets what the process tells of a client (`clients.forwarding`).
+        """
         self.number = setup.number
         self.restarts = 0
         # The outcome of the first process: "" if it became ready, else the reason.
@@ -66,6 +71,7 @@ class Worker:
         self._timing = timing
         self._send_to_others = send_to_others
         self._has_changed = has_changed
+        self._client_seen = client_seen
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: Channel | None = None
         self._ready = asyncio.Event()
@@ -203,6 +209,8 @@ class Worker:
             self._has_changed(self)
         elif word == "took":
             self._applied(1)
+        elif word == CLIENT.strip():
+            self._client_seen(rest)
         elif word == "failed":
             self._note_first_start(rest)
             _log.event(logging.ERROR, "worker cannot start", worker=self.number, error=rest)
