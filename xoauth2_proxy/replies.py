@@ -36,6 +36,7 @@ OWN_TOKEN_REQUIRED = reply(
 AUTH_UNAVAILABLE = reply(454, "7.0", "Temporary authentication failure")
 AUTH_NEEDS_TLS = reply(538, "7.11", "Encryption required; use STARTTLS first")
 AUTH_REQUIRED = reply(530, "7.0", "Authentication required")
+STARTTLS_FIRST = reply(530, "7.0", "Must issue a STARTTLS command first")
 AUTH_MECHANISM_UNKNOWN = reply(504, "5.4", "Unrecognized authentication mechanism")
 AUTH_LINE_TOO_LONG = reply(500, "5.6", "Authentication exchange line is too long")
 AUTH_MALFORMED = reply(501, "5.2", "Malformed authentication data")
@@ -91,6 +92,7 @@ UPSTREAM_BUSY = reply(451, "3.2", "Too many messages at once for this mailbox; t
 # The relay's own state.
 LOG_IN_AGAIN = reply(421, "7.0", "The mailbox's settings have changed; log in again")
 SHUTTING_DOWN = reply(421, "3.2", "Service shutting down; try again")
+NETWORK_NOT_ALLOWED = reply(554, "7.1", "Your address may not connect to this port")
 TOO_MANY_CONNECTIONS = reply(421, "3.2", "Too many connections; try again later")
 TOO_MANY_FROM_ADDRESS = reply(421, "7.0", "Too many connections from your address")
 DISPLACED = reply(421, "3.2", "Too many connections; log in sooner")

@@ -6,7 +6,7 @@ import json
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
-from ipaddress import IPv6Network
+from ipaddress import IPv6Network, ip_network
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -257,9 +257,24 @@ SETTINGS: dict[str, tuple[dict[str, object], str, object]] = {
         True,
     ),
     "listener.proxies": (
-        {"listener": {"proxies": ["192.0.2.1", "::1"]}},
+        {"listener": {"proxies": ["192.0.2.1", "fd00::/8"]}},
         "listener.proxies",
-        ("192.0.2.1", "::1"),
+        (ip_network("192.0.2.1/32"), ip_network("fd00::/8")),
+    ),
+    "listener.networks": (
+        {"listener": {"networks": ["192.0.2.0/24"]}},
+        "listener.networks",
+        (ip_network("192.0.2.0/24"),),
+    ),
+    "listener.mechanisms": (
+        {"listener": {"mechanisms": ["LOGIN", "XOAUTH2"]}},
+        "listener.mechanisms",
+        ("LOGIN", "XOAUTH2"),
+    ),
+    "listener.auth_equals_line": (
+        {"listener": {"auth_equals_line": True}},
+        "listener.auth_equals_line",
+        True,
     ),
     "listener.max_connections": (
         {"listener": {"max_connections": 5}},

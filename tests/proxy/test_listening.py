@@ -63,6 +63,14 @@ class TestConfiguration:
             ),
             ({"listener": {"tls": "implicit"}}, "listener.tls_cert", "is required with"),
             ({"listener": {"tls": "ssl"}}, "listener.tls", "must be"),
+            ({"listener": {"tls_min": "1.0"}}, "listener.tls_min", "with a certificate"),
+            ({"listener": {"tls_min": "SSLv3"}}, "listener.tls_min", "must be"),
+            ({"listener": {"networks": ["192.0.2.1/24"]}}, "listener.networks[0]", "192.0.2.0/24"),
+            ({"listener": {"proxies": ["balancer"]}}, "listener.proxies[0]", "an IP address"),
+            ({"listener": {"mechanisms": []}}, "listener.mechanisms", "an array of SASL"),
+            ({"listener": {"mechanisms": "PLAIN"}}, "listener.mechanisms", "an array of SASL"),
+            ({"listener": {"mechanisms": ["NTLM"]}}, "listener.mechanisms", "no other than PLAIN"),
+            ({"listener": {"mechanisms": ["PLAIN"] * 2}}, "listener.mechanisms", "twice"),
         ],
     )
     def test_what_is_wrong_is_told_with_its_place(

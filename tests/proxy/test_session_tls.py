@@ -113,8 +113,11 @@ async def test_logging_in_needs_tls_off_loopback(
     async with await on_network.connect() as client:
         assert "AUTH" not in await keywords(client)
         assert await client.auth_plain(MAILBOX, PASSWORD) == replies.AUTH_NEEDS_TLS
+        for command in ("MAIL FROM:<a@b.example>", "RCPT TO:<c@d.example>", "DATA"):
+            assert await client.command(command) == replies.STARTTLS_FIRST
         await client.start_tls(context, "localhost")
         assert "AUTH" in await keywords(client)
+        assert await client.command("MAIL FROM:<a@b.example>") == replies.AUTH_REQUIRED
         assert await client.auth_plain(MAILBOX, PASSWORD) == replies.AUTHENTICATED
 
 

@@ -23,6 +23,7 @@ from tests.support.components import TestComponents
 from tests.support.documents import account, one_account, upstream_at
 from tests.support.keyrings import Keyring, keyring_in_use
 from tests.support.redis_server import redis_server
+from tests.support.refreshers import ScriptedRefresher
 from tests.support.relay import MAILBOX, OTHER_MAILBOX, PASSWORD, Relay
 from tests.support.sandbox import Sandbox, reply_fault
 from tests.support.smtp_client import Client, message
@@ -519,6 +520,81 @@ async def test_a_strict_listener_refuses_bare_line_ends(start_relay: StartRelay)
         relay = await start_relay(one_account() | {"listener": {"strict": strict}})
         async with await relay.log_in() as client:
             assert (await client.send(b"a\nb\r\n")).code == code
+
+
+@shows("listener.networks")
+@pytest.mark.parametrize("mode", [None, "auto", "implicit"])
+async def test_only_listed_networks_may_connect(
+    start_relay: StartRelay,
+    tmp_path: Path,
+    authority: trustme.CA,
+    caplog: pytest.LogCaptureFixture,
+    mode: str | None,
+) -> None:
+    certificate = authority.issue_cert("localhost")
+    certificate.private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "relay.pem"))
+    listener: dict[str, object] = {"networks": ["192.0.2.0/24"], "proxies": ["127.0.0.2/31"]}
+    if mode is not None:
+        listener |= {"tls": mode, "tls_cert": "relay.pem", "tls_key": "relay.pem"}
+    relay = await start_relay(one_account() | {"listener": listener})
+    trust = ssl.create_default_context()
+    authority.configure_trust(trust)
+    for source, header, is_admitted in (
+        ("127.0.0.1", b"", False),
+        ("127.0.0.2", b"PROXY TCP4 198.51.100.1 127.0.0.1 4000 25\r\n", False),
+        ("127.0.0.3", b"PROXY TCP4 192.0.2.77 127.0.0.1 4000 25\r\n", True),
+    ):
+        streams = await asyncio.open_connection(relay.host, relay.port, local_addr=(source, 0))
+        async with Client(*streams) as client:
+            client.write(header)
+            if mode == "implicit" and is_admitted:
+                await client.writer.start_tls(trust, server_hostname="localhost")
+            if is_admitted:
+                assert (await client.reply()).code == 220
+            elif mode != "implicit":
+                assert await client.reply() == replies.NETWORK_NOT_ALLOWED
+            if not is_admitted:
+                assert await client.closed()
+
+
+@shows("listener.mechanisms", "listener.auth_equals_line")
+async def test_mechanisms_are_what_is_offered_and_taken(start_relay: StartRelay) -> None:
+    listener = {"mechanisms": ["LOGIN", "PLAIN"], "auth_equals_line": True}
+    relay = await start_relay(one_account() | {"listener": listener})
+    async with await relay.connect() as client:
+        lines = (await client.ehlo()).text
+        assert lines[-2:] == ("AUTH LOGIN PLAIN", "AUTH=LOGIN PLAIN")
+        assert await client.command("AUTH XOAUTH2") == replies.AUTH_MECHANISM_UNKNOWN
+        assert (await client.auth_plain(MAILBOX, PASSWORD)).code == 235
+    relay = await start_relay(one_account() | {"listener": {"mechanisms": ["OAUTHBEARER"]}})
+    async with await relay.connect() as client:
+        lines = (await client.ehlo()).text
+        assert [one for one in lines if one.startswith("AUTH")] == ["AUTH OAUTHBEARER"]
+        assert await client.auth_plain(MAILBOX, PASSWORD) == replies.AUTH_MECHANISM_UNKNOWN
+
+
+@shows("listener.mechanisms")
+@pytest.mark.parametrize(
+    ("account_keys", "is_offered"),
+    [
+        ({"provider": "gmail", "client_id": "c", "client_secret": "s"}, False),
+        ({"provider": "gmail"}, True),
+        ({"provider": "mock"}, True),
+    ],
+)
+async def test_tokens_are_offered_where_an_account_takes_clients_tokens(
+    start_relay: StartRelay, account_keys: dict[str, object], *, is_offered: bool
+) -> None:
+    refresher = ScriptedRefresher()
+    relay = await start_relay(
+        {"accounts": [account() | account_keys]}, refreshers={"gmail": refresher, "mock": refresher}
+    )
+    async with await relay.connect() as client:
+        lines = (await client.ehlo()).text
+        expected = "AUTH PLAIN LOGIN XOAUTH2 OAUTHBEARER" if is_offered else "AUTH PLAIN LOGIN"
+        assert lines[-1] == expected
+        # A client that does not look at what is offered is served as before.
+        assert str(await client.command("AUTH XOAUTH2")).startswith("334")
 
 
 @shows("listener.max_connections")

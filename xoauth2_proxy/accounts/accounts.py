@@ -94,6 +94,16 @@ class Account:
         return login_key(self.email)
 
     @property
+    def takes_clients_tokens(self) -> bool:
+        """Whether a client may have to bring an access token of its own, as far as is configured.
+
+        Any account takes one that its provider accepts. But where the relay gets tokens itself and
+        clients have passwords, a client that sees XOAUTH2 offered only tries its password with it.
+        """
+        is_without_client = self.refresher_info.needs_client and self.oauth.is_empty
+        return is_without_client or self.refresher == MOCK
+
+    @property
     def own_credential(self) -> Credential:
         """The credential of the account's own password, which is named after the mailbox."""
         return Credential(name=self.email, login=self.email, password=self.password)

@@ -10,13 +10,15 @@ from pydantic import Field, PlainSerializer, PlainValidator, WithJsonSchema
 
 from xoauth2_proxy.config.problems import Fault
 from xoauth2_proxy.config.section import Section, optional, setting
-from xoauth2_proxy.config.values import HOST, FilePath, IpAddress, ListenPort, SecretFile, Word
+from xoauth2_proxy.config.values import HOST, FilePath, IpNetwork, ListenPort, SecretFile, Word
 from xoauth2_proxy.credential_files import fault_of_certificate, fault_of_file
 from xoauth2_proxy.network import LOCALHOST, is_loopback
+from xoauth2_proxy.smtp.sasl import BY_PASSWORD, DEFAULT_MECHANISMS, MECHANISMS
 from xoauth2_proxy.submission.policy import ListenerTls
 from xoauth2_proxy.submission.server_tls import TlsVersion, fault_of_key_pair
 
 _MAX_HOSTS = 64
+_MAX_NETWORKS = 1000
 _FOR_ADDRESS = 200  # places; five such addresses are needed to fill a listener
 
 
@@ -50,6 +52,31 @@ Hosts = Annotated[
 ]
 
 
+def _mechanisms(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list) or not value:
+        raise ValueError("must be an array of SASL mechanisms")
+    known = ", ".join(MECHANISMS)
+    if not all(isinstance(one, str) and one in MECHANISMS for one in value):
+        raise ValueError(f"must hold no other than {known}")
+    if len(set(value)) < len(value):
+        raise ValueError("must not name a mechanism twice")
+    return tuple(value)
+
+
+Mechanisms = Annotated[
+    tuple[str, ...],
+    PlainValidator(_mechanisms),
+    WithJsonSchema(
+        {
+            "type": "array",
+            "items": {"type": "string", "enum": [*MECHANISMS]},
+            "minItems": 1,
+            "uniqueItems": True,
+        }
+    ),
+]
+
+
 class ListenerSection(Section):
     """Where mail clients connect."""
 
@@ -74,9 +101,19 @@ class ListenerSection(Section):
     allow_insecure_auth: bool = setting(
         False, "Offer AUTH without TLS on an address that is not loopback."
     )
-    proxies: Annotated[tuple[IpAddress, ...], Field(strict=False)] = setting(
+    mechanisms: Mechanisms | None = optional(
+        "What AUTH offers and takes. By default PLAIN and LOGIN are offered, and XOAUTH2 and "
+        "OAUTHBEARER too where an account takes clients' own tokens; all four are taken."
+    )
+    auth_equals_line: bool = setting(
+        False, "Offer AUTH once more as AUTH=, for clients of the 1990s such as Outlook Express 4."
+    )
+    networks: Annotated[tuple[IpNetwork, ...], Field(strict=False, max_length=_MAX_NETWORKS)] = (
+        setting((), "Networks and addresses that may connect; by default all.")
+    )
+    proxies: Annotated[tuple[IpNetwork, ...], Field(strict=False)] = setting(
         (),
-        "Load balancers, by IP address, whose connections begin with a PROXY header "
+        "Load balancers, by address or network, whose connections begin with a PROXY header "
         "(version 1 or 2) that names the client.",
     )
     strict: bool = setting(
@@ -117,6 +154,12 @@ class ListenerSection(Section):
         if self.tls is not None:
             return self.tls
         return ListenerTls.STARTTLS if self.tls_cert else ListenerTls.NONE
+
+    def offered(self, *, takes_tokens: bool) -> tuple[str, ...]:
+        """Return the mechanisms to offer; `takes_tokens`: an account takes clients' own tokens."""
+        if self.mechanisms is not None:
+            return self.mechanisms
+        return DEFAULT_MECHANISMS if takes_tokens else BY_PASSWORD
 
     @property
     def places_for_address(self) -> int:

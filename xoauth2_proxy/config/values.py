@@ -107,13 +107,6 @@ def _network(value: object) -> Network:
     return parse_network(value)
 
 
-def _ip_address(text: str) -> str:
-    try:
-        return str(ipaddress.ip_address(text))
-    except ValueError:
-        raise ValueError("must be an IP address") from None
-
-
 def _url(url: str) -> str:
     if fault := fault_of_url(url):
         raise ValueError(fault)
@@ -205,7 +198,6 @@ _PATH_SCHEMA = WithJsonSchema({"type": "string", "minLength": 1, "maxLength": 40
 Address = Annotated[str, AfterValidator(_address)]
 Host = Annotated[str, Field(min_length=1, max_length=253), AfterValidator(_host)]  # RFC 1035
 HOST: TypeAdapter[str] = TypeAdapter(Host)
-IpAddress = Annotated[str, AfterValidator(_ip_address)]
 IpNetwork = Annotated[
     Network,
     PlainValidator(_network),

@@ -38,6 +38,7 @@ from xoauth2_proxy.service.descriptors import (
 )
 from xoauth2_proxy.service.listening import Addresses, ListeningSockets, listener_states
 from xoauth2_proxy.service.without_password import log_without_password
+from xoauth2_proxy.smtp.sasl import BY_TOKEN
 from xoauth2_proxy.submission.address_table import AddressTable
 from xoauth2_proxy.submission.authenticator import Authenticator
 from xoauth2_proxy.submission.buffer_budget import BufferBudget
@@ -249,6 +250,8 @@ class App:
         accounts = with_sandbox(config, self._embedded)
         await self._accounts.replace(accounts)
         self._config = config
+        for listener, section in zip(self._listeners, config.listeners, strict=False):
+            listener.offer(section.offered(takes_tokens=self._takes_tokens))
         self._authenticator.use(refreshers)
         self._tokens.use(refreshers, accounts)
         self._pool.use(accounts)
@@ -256,6 +259,10 @@ class App:
         if self._admin is not None:
             self._admin.reconfigure(config, accounts)
         self.health.accounts = account_states(config)
+
+    @property
+    def _takes_tokens(self) -> bool:
+        return any(account.takes_clients_tokens for account in self._config.accounts)
 
     async def _make_listener(self, place: int, here: int, hostname: str) -> Listener:
         section, relaying = self._config.listeners[place], self._config.relay
@@ -272,7 +279,11 @@ class App:
             max_bad_commands=section.max_bad_commands,
             tls_context=self._certificates.context(place),
             tls=section.tls_mode,
-            proxies=frozenset(section.proxies),
+            mechanisms=section.offered(takes_tokens=self._takes_tokens),
+            unannounced=() if section.mechanisms else BY_TOKEN,
+            auth_equals_line=section.auth_equals_line,
+            networks=section.networks,
+            proxies=section.proxies,
             may_auth_in_clear=section.allow_insecure_auth or section.is_on_loopback,
             strict=section.strict,
         )

@@ -118,8 +118,10 @@ def cram_md5() -> Exchange:
     return ChallengeLogin(authcid, challenge, bytes.fromhex(digits))
 
 
-# Those that a listener offers unless it says otherwise.
-DEFAULT_MECHANISMS = ("PLAIN", "LOGIN", "XOAUTH2", "OAUTHBEARER")
+# What a listener offers unless it says otherwise; `BY_TOKEN` where accounts take clients' tokens.
+BY_PASSWORD = ("PLAIN", "LOGIN")
+BY_TOKEN = ("XOAUTH2", "OAUTHBEARER")
+DEFAULT_MECHANISMS = (*BY_PASSWORD, *BY_TOKEN)
 # Mechanisms in which the server has the first word: an initial response is refused (RFC 4954 §4).
 SERVER_FIRST = frozenset({"CRAM-MD5"})
 

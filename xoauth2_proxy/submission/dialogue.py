@@ -548,7 +548,10 @@ class ClientDialogue:
             if self._policy.tls_context is not None and not self._is_secure:
                 lines.append("STARTTLS")
             if self._may_authenticate:
-                lines.append("AUTH " + " ".join(self._policy.mechanisms))
+                offered = " ".join(self._policy.mechanisms)
+                lines.append(f"AUTH {offered}")
+                if self._policy.auth_equals_line:  # for clients older than RFC 2554
+                    lines.append(f"AUTH={offered}")
         self._answer(Reply(250, "", tuple(lines)))
         self._client.greeting = hostname[:_MAX_NOTED]
         self._greeted = True
@@ -610,7 +613,9 @@ class ClientDialogue:
             return replies.BAD_SEQUENCE
         if not mechanism:
             return replies.ARGUMENT_MALFORMED
-        return None if mechanism in self._policy.mechanisms else replies.AUTH_MECHANISM_UNKNOWN
+        policy = self._policy
+        is_taken = mechanism in policy.mechanisms or mechanism in policy.unannounced
+        return None if is_taken else replies.AUTH_MECHANISM_UNKNOWN
 
     def _response(self, line: bytes) -> Event | None:
         if self.state is RESPONSE:
@@ -690,7 +695,7 @@ class ClientDialogue:
         self._login, self._is_by_address = None, False
         logins = self._without_password(self._client.address)
         if not logins:
-            return replies.AUTH_REQUIRED
+            return self._login_first
         answer = self._transaction.mail(argument)
         if self._transaction.has_begun:
             login = choose_login(logins, self._transaction.envelope.reverse_path)
@@ -743,7 +748,7 @@ class ClientDialogue:
         recipients.
         """
         if self._login is None:
-            return self._answer(replies.AUTH_REQUIRED)
+            return self._answer(self._login_first)
         answer = self._transaction.rcpt(argument)
         if answer is replies.RECIPIENT_OK and self._login.account.verifies:
             self.state = WAITING
@@ -782,7 +787,13 @@ class ClientDialogue:
         return None
 
     def _auth_missing(self) -> Reply | None:
-        return replies.AUTH_REQUIRED if self._login is None else None
+        return self._login_first if self._login is None else None
+
+    @property
+    def _login_first(self) -> Reply:
+        """What a client hears that has not logged in (RFC 3207 §4, RFC 4954 §6)."""
+        needs_tls = not self._may_authenticate and self._policy.tls_context is not None
+        return replies.STARTTLS_FIRST if needs_tls else replies.AUTH_REQUIRED
 
     def _read_data(self) -> Event | None:
         if not self.unread_bytes:

@@ -114,6 +114,11 @@ class Listener:
         """Use a context for the handshakes of the sessions that begin from now on."""
         self._policy = replace(self._policy, tls_context=context)
 
+    def offer(self, mechanisms: tuple[str, ...]) -> None:
+        """Offer these mechanisms in the sessions that begin from now on."""
+        if mechanisms != self._policy.mechanisms:
+            self._policy = replace(self._policy, mechanisms=mechanisms)
+
     async def start(self, sockets: Sequence[socket.socket]) -> None:
         """Accept clients from listening sockets that no other process has. Raises `OSError`."""
         if self._policy.looks_first:
@@ -175,6 +180,8 @@ class Listener:
         elif session.descriptor >= self._last_descriptor:
             refusal = replies.TOO_MANY_CONNECTIONS
             self._complain()
+        elif arrival is None and not self._policy.may_connect(address):
+            refusal = replies.NETWORK_NOT_ALLOWED
         elif arrival is None:
             refusal = self._decide(self._admission.arrive, session, address)
         else:
@@ -208,10 +215,15 @@ class Listener:
         """
         if is_balancer:
             return _REFUSALS[self._admission.arrive_unnamed(arrival)]
+        if not self._policy.may_connect(address):
+            return replies.NETWORK_NOT_ALLOWED
         return self._decide(self._admission.arrive, arrival, address)
 
     def identify(self, arrival: Arrival, address: str) -> Reply | None:
         """The PROXY header has named the client; return as `arrive`."""
+        if not self._policy.may_connect(address):
+            self._admission.leave(arrival)
+            return replies.NETWORK_NOT_ALLOWED
         return self._decide(self._admission.identify, arrival, address)
 
     def gone(self, arrival: Arrival) -> None:

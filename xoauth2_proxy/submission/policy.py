@@ -6,10 +6,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from xoauth2_proxy.accounts.credential import address_of
 from xoauth2_proxy.smtp.sasl import DEFAULT_MECHANISMS
 
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import Iterable
+
+    from xoauth2_proxy.network import Network
 
 
 class ListenerTls(StrEnum):
@@ -40,8 +44,11 @@ class SessionPolicy:
     may_auth_in_clear: bool
     mechanisms: tuple[str, ...] = DEFAULT_MECHANISMS  # of `sasl.MECHANISMS`, as EHLO lists them
     strict: bool = False  # refuse what is unambiguous but against RFC 5321
+    unannounced: tuple[str, ...] = ()  # taken although EHLO does not list them
+    auth_equals_line: bool = False  # list the mechanisms once more, as programs of 1997 did
+    networks: tuple[Network, ...] = ()  # that may connect; (): all
     # Load balancers whose PROXY header is trusted; no other peer's is.
-    proxies: frozenset[str] = frozenset()
+    proxies: tuple[Network, ...] = ()
 
     @property
     def looks_first(self) -> bool:
@@ -50,4 +57,13 @@ class SessionPolicy:
 
     def speaks_proxy(self, peer: str) -> bool:
         """Whether `peer` is a load balancer that names its client in a PROXY header."""
-        return peer in self.proxies
+        return bool(self.proxies) and _is_in(peer, self.proxies)
+
+    def may_connect(self, address: str) -> bool:
+        """Whether clients of this address may connect."""
+        return not self.networks or _is_in(address, self.networks)
+
+
+def _is_in(peer: str, networks: Iterable[Network]) -> bool:
+    address = address_of(peer)
+    return address is not None and any(address in one for one in networks)

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 REASONS: dict[Reply, Refused] = {
     replies.AUTH_NEEDS_TLS: Refused.AUTH_NEEDS_TLS,
     replies.AUTH_REQUIRED: Refused.AUTH_REQUIRED,
+    replies.STARTTLS_FIRST: Refused.AUTH_NEEDS_TLS,
+    replies.NETWORK_NOT_ALLOWED: Refused.NETWORK_NOT_ALLOWED,
     replies.AUTH_MECHANISM_UNKNOWN: Refused.MECHANISM_UNKNOWN,
     replies.AUTH_LINE_TOO_LONG: Refused.AUTH_MALFORMED,
     replies.AUTH_MALFORMED: Refused.AUTH_MALFORMED,
