@@ -224,6 +224,10 @@ CAUSES: Mapping[Refused, Cause] = {
         "look at the message's header, which must be shorter than 256 KiB and have one From field",
         more=": {detail}",
     ),
+    Refused.NUL_IN_CONTENT: Cause(
+        "its message contains a NUL octet, which no mail may",
+        "look for a damaged file or template in the program, or for text in UTF-16",
+    ),
     Refused.CONTENT_BROKEN_OFF: Cause(
         "stopped in the middle of a message",
         "look at the network between the device and the proxy, and at the device's own time limit",

@@ -52,6 +52,7 @@ class Refused(StrEnum):
     TOO_LARGE = "too_large"
     LINE_ENDS = "line_ends"
     CONTENT_MALFORMED = "content_malformed"
+    NUL_IN_CONTENT = "nul_in_content"
     CONTENT_BROKEN_OFF = "content_broken_off"
     NO_END_OF_DATA = "no_end_of_data"  # the client waits for a reply after LF.LF
     MESSAGE_REFUSED = "message_refused"  # by the provider

@@ -42,7 +42,7 @@ REASONS: dict[Reply, Refused] = {
     replies.BARE_LINE_ENDS: Refused.LINE_ENDS,
     replies.HEADER_TOO_LARGE: Refused.CONTENT_MALFORMED,
     replies.BARE_LINE_ENDS_AND_MORE: Refused.LINE_ENDS,
-    replies.NUL_IN_CONTENT: Refused.CONTENT_MALFORMED,
+    replies.NUL_IN_CONTENT: Refused.NUL_IN_CONTENT,
     replies.NO_END_OF_DATA: Refused.NO_END_OF_DATA,
     replies.NEEDS_SMTPUTF8: Refused.SMTPUTF8_MISSING,
     replies.LOG_IN_AGAIN: Refused.LOGIN_ENDED,
