@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hmac
 import logging
 import ssl
 import warnings
@@ -345,6 +346,36 @@ async def test_a_password_in_the_field_of_the_login_stays_secret(
     said = "".join(f"{one.getMessage()} {vars(one)}" for one in caplog.records)
     assert secret not in said
     assert b64(secret).decode() not in said
+
+
+@pytest.mark.parametrize(
+    "report", ["postalserver/postal#414", "ggpwnkthx/Microsoft-Graph-SMTP-Relay#29"]
+)
+async def test_cram_md5_is_all_that_a_client_has(start_relay: StartRelay, report: str) -> None:
+    listener: dict[str, object] = {"mechanisms": ["PLAIN", "LOGIN", "CRAM-MD5"]}
+    relay = await start_relay(document(Case(report, (), listener=listener)))
+    async with await unread(relay) as client:
+        await converse(client, (*GREETING, *HELLO))
+        challenge = base64.b64decode((await client.command("AUTH CRAM-MD5")).text[0])
+        digest = hmac.new(PASSWORD.encode(), challenge, "md5").hexdigest()
+        await converse(client, ((b64(f"{MAILBOX} {digest}") + b"\r\n", "235"), *SENDS, *OUT))
+    assert relay.sandbox.received.total == 1
+
+
+@pytest.mark.parametrize("is_asked_for", [True, False])
+async def test_the_old_line_with_auth_and_an_equals_sign_is_there_on_request(
+    start_relay: StartRelay, is_asked_for: bool
+) -> None:
+    """thunderbird/thunderbird-android#8715: it alarms others, so only on request."""
+    listener: dict[str, object] = {
+        "auth_equals_line": is_asked_for,
+        "mechanisms": ["LOGIN", "PLAIN"],
+    }
+    relay = await start_relay(document(Case("", (), listener=listener)))
+    async with await relay.connect() as client:
+        lines = (await client.ehlo()).text
+    assert "AUTH LOGIN PLAIN" in lines
+    assert ("AUTH=LOGIN PLAIN" in lines) is is_asked_for
 
 
 async def test_postfix_asks_for_delivery_status_notifications(
