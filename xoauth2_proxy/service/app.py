@@ -133,6 +133,7 @@ class App:
         )
         self._reloading = asyncio.Lock()
         self._listeners: list[Listener] = []
+        self._sockets = shared.sockets if shared is not None else ListeningSockets(())
         self._budget: BufferBudget  # from the start on
         self._certificates = Certificates(
             lambda place, context: self._listeners[place].use_tls(context),
@@ -174,6 +175,8 @@ class App:
         hostname = self._connector.hostname = await asyncio.to_thread(own_hostname)
         self._budget = self._make_budget()
         await asyncio.to_thread(self._certificates.read, self._config.listeners)
+        if self._shared is None:
+            self._sockets = await asyncio.to_thread(ListeningSockets.open, self._config)
         clients = self._divide_descriptors()
         for place, here in enumerate(clients.places):
             listener = await self._make_listener(place, here, _greeting_name(hostname))
@@ -187,19 +190,18 @@ class App:
         return addresses
 
     async def _listen(self) -> Addresses:
+        sockets = self._sockets
+        addresses = sockets.addresses(self._config)
         if self._shared is not None:
-            sockets = self._shared.sockets
             for place, listener in enumerate(self._listeners):
                 listener.start_on(sockets.by_listener[place], self._shared.client_counts[place])
-            return Addresses(sockets.addresses(self._config), ("", 0))
+            return Addresses(addresses, ("", 0))
         assert self._admin is not None  # noqa: S101 - a relay without a parent has one
         admin_server = self._config.admin
         with explain_listen_error(
             "the admin server", admin_server.host, admin_server.port, ADMIN_OPTIONS
         ):
             admin = await self._admin.start()
-        sockets = await asyncio.to_thread(ListeningSockets.open, self._config)
-        addresses = sockets.addresses(self._config)
         for listener, opened in zip(self._listeners, sockets.by_listener, strict=True):
             await listener.start(opened)
         return Addresses(addresses, admin)
@@ -284,7 +286,7 @@ class App:
             auth_equals_line=section.auth_equals_line,
             networks=section.networks,
             proxies=section.proxies,
-            may_auth_in_clear=section.allow_insecure_auth or section.is_on_loopback,
+            may_auth_in_clear=(section.allow_insecure_auth or self._sockets.is_on_loopback(place)),
             strict=section.strict,
         )
         relay = Relay(
@@ -327,6 +329,7 @@ class App:
             drain_seconds = self._config.relay.drain_seconds
         self.health.is_draining = True
         cut = sum(await asyncio.gather(*(one.drain(drain_seconds) for one in self._listeners)))
+        self._sockets.close()
         if cut:
             _log.event(logging.WARNING, "transactions cut off at the deadline", sessions=cut)
         self._client_watch.close()
