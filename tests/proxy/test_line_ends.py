@@ -256,6 +256,13 @@ def test_nul_is_refused_wherever_it_stands(is_strict: bool) -> None:
         (b"a\r.\r", True),
         (b"a\r.\r\n", True),
         (b".\n", True),
+        (b"a\n.\nQUIT\n", True),
+        (b"a\r\n.\nquit\r\n", True),
+        (b".\nQUIT\n", True),
+        (b"a\n.\nQUIT", False),
+        (b"a\n.b\nQUIT\n", False),
+        (b"a\r\n..\r\nQUIT\r\n", False),
+        (b"a\nQUIT\n", False),
         (b"a\r\n.\r", False),  # its LF may follow
         (b"a\r\n..\n", False),
         (b"a\r\n.", False),

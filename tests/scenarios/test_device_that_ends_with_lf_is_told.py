@@ -8,6 +8,7 @@ import pytest
 
 from tests.support.documents import one_account
 from tests.support.streams import dotted, streaming
+from tests.support.turned_away import turned_away
 from tests.support.waiting import until
 from xoauth2_proxy import replies
 from xoauth2_proxy.clients.interface import Refused
@@ -59,6 +60,29 @@ async def test_a_mistaken_end_is_answered_soon_and_its_message_goes_nowhere(
         assert await client.reply() == replies.NO_END_OF_DATA
         assert await client.closed()
     assert heard == [Refused.NO_END_OF_DATA]
+    assert relay.sandbox.received.total == 0
+
+
+SCRIPT = b"DATA\nSubject: a\n\nb\n.\nQUIT\n"
+
+
+@pytest.mark.usefixtures("short_wait")
+@pytest.mark.parametrize("closes", [False, True])
+async def test_a_script_that_sends_all_at_once_is_told_too(
+    relay: Relay, closes: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with await relay.log_in() as client:
+        await client.envelope("to@example.net")
+        client.write(SCRIPT)
+        assert (await client.reply()).code == 354
+        if closes:
+            client.writer.write_eof()
+        else:
+            assert await client.reply() == replies.NO_END_OF_DATA
+        assert await client.closed()
+    (told,) = turned_away(caplog)
+    assert told["reason"] == Refused.NO_END_OF_DATA
+    assert "CRLF" in str(told)
     assert relay.sandbox.received.total == 0
 
 

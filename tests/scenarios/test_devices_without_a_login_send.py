@@ -33,6 +33,19 @@ async def test_a_copier_sends_without_auth_from_its_address(start_relay: StartRe
     assert [one.mailbox for one in relay.sandbox.received] == [MAILBOX] * 2
 
 
+async def test_what_its_provider_would_not_take_is_refused_at_mail(
+    start_relay: StartRelay,
+) -> None:
+    listed = document("127.0.0.0/8")
+    listed["accounts"][0]["limits"] = {"max_message_bytes": 70_000}  # type: ignore[index]
+    relay = await start_relay(listed)
+    async with await relay.connect() as client:
+        await client.ehlo()
+        assert await client.command("MAIL FROM:<a@example.com> SIZE=70001") == replies.TOO_LARGE
+        assert await client.send(message(size_bytes=70_001)) == replies.TOO_LARGE
+        assert (await client.send(message())).is_positive
+
+
 async def test_it_does_not_from_another(start_relay: StartRelay) -> None:
     relay = await start_relay(document("10.0.0.0/8", "127.0.0.2"))
     async with await relay.connect() as client:

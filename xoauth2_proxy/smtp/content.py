@@ -21,6 +21,9 @@ _END_OF_DATA = re.compile(re.escape(END_OF_DATA))
 _DOT_LINE = re.compile(rb"\r\n\.")
 # A lone dot between line ends that are not both CRLF, behind which nothing has come.
 _MISTAKEN_END = re.compile(rb"(?:(?<!\r)\n|\r)\.(?:\r\n?|\n)\Z|\r\n\.\n\Z")
+# The same and QUIT: scripts send all at once. The dot was stuffed when its line end was repaired.
+_MISTAKEN_END_AND_QUIT = re.compile(rb"\r\n\.\.\r\nQUIT\r?\n\Z", re.IGNORECASE)
+_T_AND_LINE_END = (b"T\n", b"T\r\n", b"t\n", b"t\r\n")
 _MESSAGE_ID = b"\nmessage-id:"
 _FIELD_VALUE = re.compile(rb"(?:[ \t]|\r?\n(?=[ \t]))*(\S{1,998})")  # RFC 5322 §2.1.1, §2.2.3
 MAX_HEADER_BYTES = 16_384  # how far `message_id` looks
@@ -125,6 +128,11 @@ class Collector:
     def is_acceptable(self) -> bool:
         """Whether nothing received so far makes the message unacceptable."""
         return self._refusal is None
+
+    @property
+    def is_repaired(self) -> bool:
+        """Whether the content had a bare CR or LF, which was repaired."""
+        return self._line_ends is not None
 
     def refusal(self) -> Refusal | None:
         """Return what is wrong with the content, or None. No more is added after it."""
@@ -245,7 +253,12 @@ class DataReader:
 
         A CR that only lacks its LF may still be the end.
         """
-        return b"." in self._tail and _MISTAKEN_END.search(self._tail) is not None
+        tail = self._tail
+        if b"." in tail:
+            return _MISTAKEN_END.search(tail) is not None
+        if not (tail.endswith(_T_AND_LINE_END) and self.sink.is_repaired):
+            return False
+        return _MISTAKEN_END_AND_QUIT.search(b"\r\n" + self.sink.held[-9:] + tail) is not None
 
     def feed(self, chunk: bytes) -> bytes | None:
         """Take a chunk; return the octets after the end of the data, or None before the end."""
