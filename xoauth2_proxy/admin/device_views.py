@@ -74,6 +74,7 @@ def row(seen: ClientSeen, now: float) -> dict[str, Any]:
         "last_sent": date_text(seen.last_sent, now),
         "messages": seen.messages,
         "refusals": seen.refusals,
+        "is_refused": _is_refused(seen),
         "fix": _fix(seen, said.fix) if said else None,
     }
 

@@ -21,8 +21,8 @@ def masked(login: str, domain: str = "") -> str:
     """Return a text that tells how long `login` is, its domain if given, and nothing else of it."""
     count = len(login)
     if domain:
-        return f"•••@{domain}"
-    return f"{'•' * min(count, 8)} ({count} character{'' if count == 1 else 's'})"
+        return f"***@{domain}"
+    return f"{'*' * min(count, 8)} ({count} character{'' if count == 1 else 's'})"
 
 
 class KnownLogins:

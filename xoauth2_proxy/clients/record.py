@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from xoauth2_proxy.clients.interface import Refused
 from xoauth2_proxy.redaction import one_line
 
 if TYPE_CHECKING:
@@ -84,7 +85,8 @@ class ClientRecord:
     def turned_away(self, client: ConnectedClient) -> None:
         """Note that a client was turned away."""
         seen = self._seen(client)
-        seen.refusals += client.attempts
+        if client.reason is not Refused.LEFT:
+            seen.refusals += client.attempts
         seen.outcome = Outcome.TURNED_AWAY
         seen.reply = one_line(str(client.reply or ""), _MAX_REPLY)
         if client.sender:
