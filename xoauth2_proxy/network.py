@@ -45,6 +45,11 @@ def plain_address(address: Address) -> Address:
     return mapped or address
 
 
+def plain_peer(peer: str) -> str:
+    """Return the address of a connection's other end; on a socket for both kinds, IPv4 as IPv4."""
+    return peer.removeprefix("::ffff:") if "." in peer else peer
+
+
 def parse_network(text: str) -> Network:
     """Return the network that `text` is, as 192.0.2.0/24; a mere address is one of its own.
 

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import re
 import socket
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.support.config_files import ConfigFile, account
 from xoauth2_proxy.config import Overrides
 from xoauth2_proxy.config.config import needs_restart
+from xoauth2_proxy.config.listener_section import ListenerSection
 from xoauth2_proxy.service.addresses import CannotListen
 from xoauth2_proxy.service.listening import ListeningSockets
+
+if TYPE_CHECKING:
+    import trustme
 
 TWO: list[dict[str, object]] = [
     {"name": "office", "port": 0},
@@ -103,6 +111,27 @@ class TestConfiguration:
             "listeners": [*TWO, exposed],
         }
         assert list(config.problems(document)) == ["accounts[0].allow_any_password"]
+
+
+GUIDE = Path(__file__).parents[2] / "docs/listeners.md"
+EXAMPLES = re.findall(r"```json\n(.*?)```", GUIDE.read_text(), re.DOTALL)
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_examples_of_the_guide_are_right(
+    config: ConfigFile, authority: trustme.CA, example: str
+) -> None:
+    issued = authority.issue_cert("relay.example.com")
+    for file in re.findall(r'"tls_(?:cert|key)": "(.*?)"', example):
+        (config.directory / file).parent.mkdir(parents=True, exist_ok=True)
+        issued.private_key_and_cert_chain_pem.write_to_path(str(config.directory / file))
+        (config.directory / file).chmod(0o600)
+    assert config.load(json.loads(example)).listeners
+
+
+def test_the_guide_tells_every_key() -> None:
+    table = GUIDE.read_text().partition("| key |")[2].partition("\n\n")[0]
+    assert set(re.findall(r"`([a-z_]+)`", table)) >= set(ListenerSection.model_fields)
 
 
 def test_an_address_that_is_taken_is_named_with_its_key(config: ConfigFile) -> None:

@@ -14,6 +14,7 @@ import pytest
 from tests.support.proxy_process import ProxyProcess
 from tests.support.relay import MAILBOX, PASSWORD
 from tests.support.smtp_client import Client, message
+from tests.support.waiting import until
 from xoauth2_proxy.service.addresses import CannotListen
 from xoauth2_proxy.service.inherited_sockets import take_sockets
 
@@ -27,7 +28,8 @@ ACCOUNTS = [{"email": MAILBOX, "provider": "mock", "password": PASSWORD}]
 HAND_OVER = """
 import os, socket, sys
 names, addresses, *command = sys.argv[1:]
-opened = [socket.create_server((one, 0), family=socket.AF_INET6 if ":" in one else socket.AF_INET)
+opened = [socket.create_server((one, 0), family=socket.AF_INET6 if ":" in one else socket.AF_INET,
+                               dualstack_ipv6=one == "::")
           for one in addresses.split(",")]
 spare = [os.dup2(one.fileno(), 50 + place) for place, one in enumerate(opened)]
 for place, one in enumerate(spare):
@@ -104,6 +106,18 @@ async def test_a_socket_for_the_network_allows_no_more_than_its_configuration(
         await proxy.__aenter__()
     assert "is on 0.0.0.0, which is no loopback, and there is no TLS" in proxy.stderr
     assert "Traceback" not in proxy.stderr
+
+
+async def test_a_socket_for_both_kinds_of_addresses_shows_ipv4_as_such(tmp_path: Path) -> None:
+    listener = {"allow_insecure_auth": True, "networks": ["127.0.0.0/8"]}
+    document = {"accounts": ACCOUNTS, "listener": listener}
+    async with proxy_of(tmp_path, document, "default", "::") as proxy:
+        async with await Client.connect("127.0.0.1", proxy.port) as client:
+            await client.ehlo()
+            assert (await client.auth_plain(MAILBOX, "wrong")).code == 535
+        await until(lambda: "client=127.0.0.1 " in proxy.stderr)
+        assert "::ffff" not in proxy.stderr
+        assert await proxy.stop() == 0
 
 
 # The variables and descriptors.

@@ -11,6 +11,7 @@ import secrets
 from typing import TYPE_CHECKING, Protocol
 
 from xoauth2_proxy.clients.interface import ConnectedClient, Refused
+from xoauth2_proxy.network import plain_peer
 from xoauth2_proxy.submission.first_octet import Habits, is_tls, peek
 from xoauth2_proxy.submission.policy import ListenerTls
 from xoauth2_proxy.submission.proxy_header import ProxyHeader
@@ -147,7 +148,7 @@ class Arrivals:
     ) -> bool:
         """Return whether the connection begins with TLS. Raises `OSError`."""
         client = arrival.client
-        client.address = str(connection.getpeername()[0])
+        client.address = plain_peer(connection.getpeername()[0])
         is_balancer = policy.speaks_proxy(client.address)
         refusal = self._registry.arrive(arrival, client.address, is_balancer=is_balancer)
         if is_balancer and refusal is None:

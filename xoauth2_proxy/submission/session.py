@@ -26,6 +26,7 @@ from xoauth2_proxy import log, replies
 from xoauth2_proxy.clients.interface import ConnectedClient, Refused
 from xoauth2_proxy.diagnostics import explain
 from xoauth2_proxy.errors import CredentialsRejected, ProxyError, UpstreamAuthRejected
+from xoauth2_proxy.network import plain_peer
 from xoauth2_proxy.smtp.sasl import TokenLogin
 from xoauth2_proxy.submission import pace
 from xoauth2_proxy.submission.credential_use import CredentialBusy, use_name
@@ -163,7 +164,7 @@ class ClientSession(SMTP):
         self._set_transport(cast("asyncio.Transport", transport))
         client = self._client
         if not client.address:
-            client.address = str((transport.get_extra_info("peername") or ("",))[0])
+            client.address = plain_peer((transport.get_extra_info("peername") or ("",))[0])
         if (tls := transport.get_extra_info("ssl_object")) is not None:
             self._is_secure = self.began_with_tls = True
             client.tls = tls.version()
