@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from tests.fuzz.content import ContentTarget
 from tests.fuzz.dialogues import ClientTarget, ProviderTarget
+from tests.fuzz.sender import SenderTarget
 from tests.fuzz.session import SessionTarget
 from tests.fuzz.upstream import UpstreamTarget
 from tests.fuzz.values import (
@@ -49,6 +50,7 @@ TARGETS: dict[str, Callable[[], Target]] = {
     "verified": lambda: SessionTarget(is_logged_in=True, verifies=True),
     "strict": lambda: SessionTarget(is_logged_in=True, is_strict=True),
     "content": ContentTarget,
+    "sender": SenderTarget,
     "upstream": UpstreamTarget,
     "replies": RepliesTarget,
     "sasl": SaslTarget,

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import pytest
 
-from tests.proxy.test_sender_check import others
 from tests.scenarios.test_content_arrives_byte_for_byte import (
     by_bdat,
     by_data,
@@ -21,6 +20,7 @@ from tests.support.corpus import real_messages
 from tests.support.documents import account
 from tests.support.relay import MAILBOX, OTHER_MAILBOX, PASSWORD
 from tests.support.sandbox import Sandbox
+from tests.support.sender_oracle import others
 from tests.support.waiting import until
 from xoauth2_proxy.sandbox.state_directory import load_signing_key
 from xoauth2_proxy.sandbox.tokens.mock_tokens import MockTokens

@@ -16,6 +16,7 @@ _FIELD = re.compile(rb"([!-9;-~\x80-\xff]+)[ \t]*:[^\n]*(?:\n[ \t][^\n]*)*(?:\n|
 _SEPARATOR = re.compile(rb">?From [^\n]*(?:\n|\Z)")
 _FOLD = re.compile(rb"\r?\n(?=[ \t])")
 _INVISIBLE = re.compile(rb"[^!-~]+")
+_BOM = b"\xef\xbb\xbf"  # before a text that a script has read from a file; no part of a name
 _DOT_LINE = re.compile(rb"(?:\A|(?<=\r\n))\.")
 _SEPARATOR_NAME = "from "  # no field has a space in its name
 # What stays on top (RFC 5322 §3.6).
@@ -77,8 +78,8 @@ class Header:
 
     def has_in_remainder(self, names: frozenset[str]) -> bool:
         """Whether a reader that skips lines which are no fields would find one of these names."""
-        lines = self.remainder.split(b"\n")
-        return any(_name(line.partition(b":")[0]) in names for line in lines if b":" in line)
+        starts = [line.partition(b":")[0] for line in self.remainder.split(b"\n") if b":" in line]
+        return any(_name(_INVISIBLE.sub(b"", start)) in names for start in starts)
 
     def replace(self, field: Field, octets: bytes) -> Field:
         """Put other octets, which end with CRLF, in the place of a field; return the new one."""
@@ -124,5 +125,4 @@ def stuffed(octets: bytes) -> bytes:
 
 
 def _name(octets: bytes) -> str:
-    """Return a name as the most lenient reader sees it: without white space, NUL or a BOM."""
-    return _INVISIBLE.sub(b"", octets).lower().decode("ascii")
+    return octets.removeprefix(_BOM).lower().decode("latin-1")
