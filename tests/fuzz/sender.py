@@ -39,7 +39,8 @@ class SenderTarget:
     def check(self, octets: bytes) -> object:
         rules = _RULES[octets[0] % len(_RULES)] if octets else _RULES[0]
         # As the dialogue hands it over: only CRLF, no NUL, and up to the first empty line.
-        block = re.sub(rb"[\r\n]+", b"\r\n", octets[1:].replace(b"\0", b"")).removeprefix(b"\r\n")
+        lines = re.split(rb"[\r\n]+", octets[1:].replace(b"\0", b""))
+        block = b"".join(line + b"\r\n" for line in lines if line)
         checked = checked_or_none(block, rules)
         if checked is None:
             return "refused"
