@@ -71,6 +71,20 @@ async def test_a_wrong_password_is_told(set_up: SetUpDesk, client: MailClient) -
     assert desk.relay.sandbox.received.total == 0
 
 
+@pytest.mark.parametrize(
+    "client", [one for one in MAIL_CLIENTS if one.verifies], ids=lambda client: client.name
+)
+async def test_no_password_goes_to_a_server_of_another_authority(
+    set_up: SetUpDesk, client: MailClient
+) -> None:
+    desk = await set_up("STARTTLS")
+    desk.trust_another_authority()
+    said = await desk.follow(client, desk.placed(Recipe.of(client.name)))
+    assert said.exit_code != 0, said.text
+    assert await desk.relay.metric("xoauth2_proxy_auth_attempts_total") == 0
+    assert desk.relay.sandbox.received.total == 0
+
+
 @every_client
 async def test_a_refused_recipient_is_told(set_up: SetUpDesk, client: MailClient) -> None:
     desk = await set_up("STARTTLS")

@@ -160,6 +160,28 @@ async def test_what_was_queued_while_the_provider_was_out_arrives_once_each(
     assert subjects == {b"Subject: number %d\r" % n: 1 for n in range(1, queued_messages + 1)}
 
 
+@pytest.mark.parametrize(
+    "server", [one for one in MAIL_SERVERS if one.verifies], ids=lambda server: server.name
+)
+async def test_no_password_goes_to_a_server_of_another_authority(
+    set_up: SetUpDesk, run: Run, server: MailServer
+) -> None:
+    desk = await set_up("STARTTLS")
+    desk.trust_another_authority()
+    running = await run(server, desk)
+    await running.submit(scan.RECIPIENT)
+    await running.flush()
+
+    async def is_said() -> bool:
+        said = (await running.log() + await running.queue()).lower()
+        return "certificate" in said or "verify" in said
+
+    await until(is_said)
+    assert await desk.relay.metric("xoauth2_proxy_auth_attempts_total") == 0
+    assert desk.relay.sandbox.received.total == 0
+    assert scan.RECIPIENT in await running.queue()
+
+
 async def arrived(desk: Desk, running: Running, count: int = 1) -> None:
     """Wait until the provider has so many messages, of which some are tried again meanwhile."""
 

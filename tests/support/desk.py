@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+import trustme
+
 from tests.support import scan
 from tests.support.programs import program
 from tests.support.waiting import PATIENCE_SECONDS
@@ -105,6 +107,10 @@ class Desk:
             "NODE_PATH": str(PROGRAMS / "node_modules"),
             "GOCACHE": str(self.home.parent.parent / "go"),
         }
+
+    def trust_another_authority(self) -> None:
+        """Put another certificate where the recipes expect that of the listener's authority."""
+        trustme.CA().cert_pem.write_to_path(str(self.home / "ca.pem"))
 
     def received(self) -> Message:
         """Return the only message that the provider got; its envelope must be the usual one."""
