@@ -252,6 +252,6 @@ def test_status_names_the_days_left_and_a_certificate_that_has_expired(
     ):
         renewal.renew(days=days)
         result = CliRunner().invoke(cli, words)
-        assert f"listener office (localhost:2525, TLS implicit): {line}\n" in result.stdout
+        assert f"listener office (localhost:2525): TLS implicit; {line}\n" in result.stdout
         assert result.exit_code == code
     assert CliRunner().invoke(cli, [*words, MAILBOX]).exit_code == 0

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import ssl
 from typing import TYPE_CHECKING
 
 import pytest
+from typer.testing import CliRunner
 
 from tests.support.relay import MAILBOX, PASSWORD
 from tests.support.smtp_client import Client, message
 from xoauth2_proxy import replies
+from xoauth2_proxy.cli import cli
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    import trustme
+
     from tests.conftest import StartRelay
     from tests.scenarios.conftest import StartProcess
 
@@ -62,5 +70,27 @@ async def test_the_program_names_each_listener(
         host, _, port = address.rpartition(":")
         async with await Client.connect(host.strip("[]"), int(port)) as client:
             await send(client)
+    words = ["status", "--url", proxy.admin_url]
+    shown = await asyncio.to_thread(CliRunner().invoke, cli, words)
+    for name, found in proxy.listeners.items():
+        assert f"listener {name} ({', '.join(found)}): TLS none\n" in shown.stdout
     assert await proxy.stop() == 0
     assert "(hall)" in proxy.stdout
+
+
+async def test_every_worker_serves_tls_and_text_on_one_port(
+    start_process: StartProcess, authority: trustme.CA, tmp_path: Path
+) -> None:
+    issued = authority.issue_cert("localhost")
+    issued.private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "relay.pem"))
+    trust = ssl.create_default_context()
+    authority.configure_trust(trust)
+    listener = {"tls": "auto", "tls_cert": "relay.pem", "tls_key": "relay.pem"}
+    document = {"accounts": ACCOUNTS, "listener": listener}
+    proxy = await start_process(document, "--sandbox", "--workers", "2")
+    for _ in range(3):
+        async with await Client.connect_tls("127.0.0.1", proxy.port, trust, "localhost") as client:
+            await send(client)
+        async with await proxy.connect() as client:
+            await send(client)
+    assert await proxy.stop() == 0

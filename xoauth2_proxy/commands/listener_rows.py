@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from xoauth2_proxy.credential_files import certificate_expiry, days_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping, Sequence
 
     from xoauth2_proxy.commands.console import Console
     from xoauth2_proxy.config.listener_section import ListenerSection
@@ -58,15 +58,20 @@ class ListenerRow:
         return {key: value for key, value in asdict(self).items() if value is not None}
 
 
-def show(rows: Iterable[ListenerRow], console: Console) -> None:
-    """Print a line for each listener that has a certificate."""
+def show(rows: Sequence[ListenerRow], console: Console) -> None:
+    """Print a line for each listener, unless there is but one, which has no certificate."""
     for row in rows:
-        days = row.certificate_days_left
-        if days is None:
+        if row.certificate_days_left is None and len(rows) == 1:
             continue
-        lasts = f"its certificate lasts {days} more day{'s'[: days != 1]}"
-        if row.has_expired:
-            lasts = f"its certificate expired {-days} day{'s'[: days != -1]} ago; renew it"
         where = ", ".join(row.addresses)
         style = "red" if row.has_expired else ""
-        console.say(f"listener {row.name} ({where}, TLS {row.tls}): {lasts}", style)
+        console.say(f"listener {row.name} ({where}): TLS {row.tls}{_lasts(row)}", style)
+
+
+def _lasts(row: ListenerRow) -> str:
+    days = row.certificate_days_left
+    if days is None:
+        return ""
+    if row.has_expired:
+        return f"; its certificate expired {-days} day{'s'[: days != -1]} ago; renew it"
+    return f"; its certificate lasts {days} more day{'s'[: days != 1]}"

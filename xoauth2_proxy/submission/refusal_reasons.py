@@ -85,7 +85,7 @@ _NO_TLS = frozenset({"HTTP_REQUEST", "HTTPS_PROXY_REQUEST", "WRONG_VERSION_NUMBE
 
 def handshake_failure(error: OSError) -> tuple[Refused, str]:
     """Return why a TLS handshake failed, and in words what is known beyond that."""
-    if isinstance(error, TimeoutError):
+    if isinstance(error, (TimeoutError, ConnectionAbortedError)):  # the latter is the event loop's
         return Refused.TLS_FAILED, "it did not finish the handshake in time"
     reason = (error.reason or "") if isinstance(error, SSLError) else ""
     if reason in _TOO_OLD:
