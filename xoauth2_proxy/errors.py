@@ -39,15 +39,28 @@ class CredentialsRejected(ProxyError):
         self.reason = reason  # a value of `clients.interface.Refused`; "": login or password
 
 
-class CredentialDisabled(CredentialsRejected):
+class GuessingSlowed(CredentialsRejected):
+    """Too many logins failed at this address or login: this one was not looked at."""
+
+    is_transient = True
+
+    def __init__(self, message: str = "too many logins have failed") -> None:
+        super().__init__(message, reason="guessing_slowed")
+
+
+class CredentialUnusable(CredentialsRejected):
+    """Login and password are right, but of no use here and now. The subclasses say why."""
+
+
+class CredentialDisabled(CredentialUnusable):
     """Login and password are right, but the operator has disabled the credential."""
 
 
-class CredentialExpired(CredentialsRejected):
+class CredentialExpired(CredentialUnusable):
     """Login and password are right, but the credential's time is over."""
 
 
-class CredentialNotFromHere(CredentialsRejected):
+class CredentialNotFromHere(CredentialUnusable):
     """Login and password are right, but may not be used from the client's address."""
 
 

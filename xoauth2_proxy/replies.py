@@ -42,6 +42,7 @@ AUTH_LINE_TOO_LONG = reply(500, "5.6", "Authentication exchange line is too long
 AUTH_MALFORMED = reply(501, "5.2", "Malformed authentication data")
 AUTH_CANCELLED = reply(501, "7.0", "Authentication cancelled")
 ALREADY_AUTHENTICATED = reply(503, "5.1", "Already authenticated")
+GUESSING_SLOWED = reply(421, "7.0", "Too many failed logins; try again later")
 TOO_MANY_AUTH_FAILURES = reply(421, "7.0", "Too many authentication failures")
 
 # Sequence and syntax of commands.
@@ -127,6 +128,7 @@ def _named(credential: str) -> str:
 
 # Replies to AUTH when the relay cannot obtain a token or log in upstream.
 _AT_AUTH: tuple[tuple[type[errors.ProxyError], Reply], ...] = (
+    (errors.GuessingSlowed, GUESSING_SLOWED),
     (errors.CredentialDisabled, CREDENTIAL_DISABLED),
     (errors.CredentialExpired, CREDENTIAL_EXPIRED),
     (errors.CredentialNotFromHere, CREDENTIAL_NOT_FROM_HERE),

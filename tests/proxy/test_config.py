@@ -134,6 +134,7 @@ SETTINGS: dict[str, tuple[dict[str, object], str, object]] = {
     },
     "account.refresh_token": (account(refresh_token="r"), "account.oauth.refresh_token", "r"),
     "account.sign_in_as": (account(sign_in_as="boss"), "account.oauth.sign_in_as", "boss"),
+    "account.client_tokens": (account(client_tokens=False), "account.client_tokens", False),
     # Its keys: test_config_credentials.py.
     "account.credentials": (
         account(credentials=[{"name": "copier", "networks": ["::1"]}]),
@@ -317,6 +318,11 @@ SETTINGS: dict[str, tuple[dict[str, object], str, object]] = {
         1 << 30,
     ),
     "relay.max_recipients": ({"relay": {"max_recipients": 9}}, "relay.max_recipients", 9),
+    "relay.max_failed_logins": (
+        {"relay": {"max_failed_logins": 0}},
+        "relay.max_failed_logins",
+        0,
+    ),
     "relay.drain_seconds": ({"relay": {"drain_seconds": 0}}, "relay.drain_seconds", 0.0),
     "store.kind": ({"store": {"kind": "memory"}}, "store.kind", StoreKind.MEMORY),
     "store.directory": ({"store": {"directory": "there"}}, "store.directory", Beside()),

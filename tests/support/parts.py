@@ -13,7 +13,9 @@ from xoauth2_proxy.metrics import Metrics
 from xoauth2_proxy.oauth.refreshers.mock import MockRefresher
 from xoauth2_proxy.oauth.token_source import TokenSource
 from xoauth2_proxy.relay import Relay
-from xoauth2_proxy.submission.authenticator import Authenticator
+from xoauth2_proxy.submission.authenticator import Authenticator, LoginCounts
+from xoauth2_proxy.submission.credential_use import CredentialUse
+from xoauth2_proxy.submission.guessing import Guessing
 from xoauth2_proxy.upstream.connector import Connector
 from xoauth2_proxy.upstream.pool import Pool
 
@@ -48,6 +50,7 @@ async def parts(
     directory: Path,
     refresher: Refresher | None = None,
     sandbox: Sandbox | None = None,
+    max_failed_logins: int = 0,
     **limits: float,
 ) -> AsyncIterator[Parts]:
     """Build the parts around a sandbox of their own; `refresher` stands in for the mock one."""
@@ -66,7 +69,14 @@ async def parts(
             metrics,
             tokens,
             pool,
-            Authenticator(accounts, tokens, refreshers, pool, connector),
+            Authenticator(
+                accounts,
+                tokens,
+                refreshers,
+                pool,
+                connector,
+                LoginCounts(CredentialUse(), Guessing(max_failed_logins)),
+            ),
             Relay(pool, connector, metrics),
         )
         pool.close()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from xoauth2_proxy.accounts.credential import Credential, address_of, login_key
 from xoauth2_proxy.accounts.oauth_client import GrantType, OAuthClient
-from xoauth2_proxy.accounts.password_verifier import PasswordVerifier
+from xoauth2_proxy.accounts.password_verifier import ANYBODY, PasswordVerifier, Turn
 from xoauth2_proxy.accounts.refresher_info import BUILT_IN_REFRESHERS, MOCK, RefresherInfo
 from xoauth2_proxy.accounts.sender_rules import sender_rules
 from xoauth2_proxy.errors import (
@@ -81,6 +81,7 @@ class Account:
     verifies: bool = False
     password: LocalPassword | None  # None: its address is no login, unless it takes any password
     allow_any_password: bool = False
+    client_tokens: bool = True  # clients may log in with access tokens of their own
     credentials: tuple[Credential, ...] = ()  # without the one of its own password
     senders: tuple[
         str, ...
@@ -270,7 +271,9 @@ class Accounts:
         if any(one.password is None for one in (*former.credentials, *credentials)):
             self._by_network = _by_network(self._by_key.values())
 
-    async def authenticate(self, login: str, password: str, peer: str = "") -> Login:
+    async def authenticate(
+        self, login: str, password: str, peer: str = "", turn: Turn = ANYBODY
+    ) -> Login:
         """Return the login for a user name and a password, of a client at the address `peer`.
 
         An unknown login costs the same work as a wrong password, so neither the reply nor its
@@ -280,11 +283,12 @@ class Accounts:
             CredentialsRejected: the login is unknown or the password wrong.
             CredentialDisabled, CredentialExpired, CredentialNotFromHere: the password is right.
             Overloaded: too many passwords are waiting to be hashed.
+            What `turn.check` raises, if the password must be hashed.
         """
         found = self.credential(login)
         if found is not None and found[1].password is None:
             return Login(*found)  # `allow_any_password`
-        if not await self.verifier.is_right(login_key(login), password) or found is None:
+        if not await self.verifier.is_right(login_key(login), password, turn) or found is None:
             raise CredentialsRejected("login unknown or password wrong")
         check_usable(found[1], peer)
         return Login(*found)
@@ -299,7 +303,9 @@ class Accounts:
         check_usable(found[1], peer)
         return Login(*found)
 
-    async def with_password_as_token(self, login: str, text: str, peer: str = "") -> Login | None:
+    async def with_password_as_token(
+        self, login: str, text: str, peer: str = "", turn: Turn = ANYBODY
+    ) -> Login | None:
         """Return the login if `text`, sent where a token belongs, is its password; else None.
 
         Long texts are not hashed: they are tokens. Raises as `authenticate`.
@@ -310,7 +316,7 @@ class Accounts:
             return None
         if password.argon2_hash and len(text) > _MAX_PASSWORD_LENGTH:
             return None
-        if not await self.verifier.is_right(login_key(login), text, has_decoy=False):
+        if not await self.verifier.is_right(login_key(login), text, turn, has_decoy=False):
             return None
         check_usable(found[1], peer)
         return Login(*found)

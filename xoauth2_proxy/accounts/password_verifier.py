@@ -7,16 +7,32 @@ import hashlib
 import hmac
 import secrets
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from xoauth2_proxy.accounts.local_password import LocalPassword, is_key, octets
 from xoauth2_proxy.errors import Overloaded
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping
 
 _HASHING_THREADS = 2  # a flood of logins with hashed passwords must not occupy every core
+_SUSPECT_THREADS = 1  # for addresses that have failed: they wait for each other, nobody for them
 _MAX_HASHING = 200  # at 30 to 60 ms each, a wait of a few seconds at most
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """Whose password is to be verified: of each address, one hash is made at a time."""
+
+    address: str = ""
+    # Raise if the attempt must not be looked at by now: others of the address have failed since.
+    check: Callable[[], None] = lambda: None
+    is_suspect: bool = False
+
+
+ANYBODY = Turn()
 
 
 class PasswordVerifier:
@@ -31,6 +47,8 @@ class PasswordVerifier:
         self._verified: dict[str, bytes] = {}
         self.decoy_hash = _decoy(passwords)
         self._threads = ThreadPoolExecutor(_HASHING_THREADS, "argon2")
+        self._suspect_threads = ThreadPoolExecutor(_SUSPECT_THREADS, "argon2-suspect")
+        self._turns: dict[str, _Line] = {}  # by address; only while somebody waits or is hashed
         self._hashing = 0  # verifications running or waiting for a thread
 
     async def replace(self, passwords: Mapping[str, LocalPassword]) -> None:
@@ -53,7 +71,9 @@ class PasswordVerifier:
         others = {login: one for login, one in self._passwords.items() if login not in gone}
         self._passwords = others | passwords
 
-    async def is_right(self, login: str, password: str, *, has_decoy: bool = True) -> bool:
+    async def is_right(
+        self, login: str, password: str, turn: Turn = ANYBODY, *, has_decoy: bool = True
+    ) -> bool:
         """Whether this is the login's password.
 
         With `has_decoy`, an unknown login costs the same work as a wrong password, so that the
@@ -61,6 +81,7 @@ class PasswordVerifier:
 
         Raises:
             Overloaded: too many passwords are waiting to be hashed.
+            What `turn.check` raises.
         """
         expected = self._passwords.get(login)
         digest = self._digest(password)
@@ -71,7 +92,20 @@ class PasswordVerifier:
             return True
         if not self.decoy_hash or not (known.argon2_hash or has_decoy):
             return False
-        return await self._matches_hash(login, expected, password, digest)
+        if self._is_remembered(login, digest):
+            return True
+        if self._hashing >= _MAX_HASHING:
+            raise Overloaded("too many passwords are waiting to be hashed")
+        self._hashing += 1
+        try:
+            async with self._turn(turn.address):
+                if self._is_remembered(login, digest):  # it was verified meanwhile
+                    return True
+                turn.check()
+                threads = self._suspect_threads if turn.is_suspect else self._threads
+                return await self._matches_hash(login, password, digest, threads)
+        finally:
+            self._hashing -= 1
 
     def answers(self, login: str, challenge: bytes, digest: bytes) -> bool:
         """Whether this is the HMAC-MD5 of the challenge, keyed by the login's password (RFC 2195).
@@ -85,24 +119,38 @@ class PasswordVerifier:
 
     def close(self) -> None:
         """Release the hashing threads."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._threads, self._suspect_threads):
+            threads.shutdown(wait=False, cancel_futures=True)
+
+    def _is_remembered(self, login: str, digest: bytes) -> bool:
+        known = self._verified.get(login)
+        return known is not None and hmac.compare_digest(known, digest)
+
+    @asynccontextmanager
+    async def _turn(self, address: str) -> AsyncIterator[None]:
+        """Wait until no other password of this address is being hashed."""
+        if not address:
+            yield
+            return
+        line = self._turns.setdefault(address, _Line())
+        line.length += 1
+        try:
+            async with line.lock:
+                yield
+        finally:
+            line.length -= 1
+            if not line.length:
+                del self._turns[address]
 
     async def _matches_hash(
-        self, login: str, expected: LocalPassword | None, password: str, digest: bytes
+        self, login: str, password: str, digest: bytes, threads: ThreadPoolExecutor
     ) -> bool:
+        expected = self._passwords.get(login)
         stored = expected.argon2_hash if expected else ""
-        known = self._verified.get(login)
-        if known is not None and hmac.compare_digest(known, digest):
-            return True
-        if self._hashing >= _MAX_HASHING:
-            raise Overloaded("too many passwords are waiting to be hashed")
-        self._hashing += 1
-        try:
-            matches = await asyncio.get_running_loop().run_in_executor(
-                self._threads, _hash_matches, stored or self.decoy_hash, password
-            )
-        finally:
-            self._hashing -= 1
+        # If the client leaves, this is cancelled, and so is the hash unless it has begun.
+        matches = await asyncio.get_running_loop().run_in_executor(
+            threads, _hash_matches, stored or self.decoy_hash, password
+        )
         if not stored or not matches:
             return False
         if self._passwords.get(login) == expected:  # not replaced in the meantime
@@ -111,6 +159,14 @@ class PasswordVerifier:
 
     def _digest(self, password: str) -> bytes:
         return hmac.digest(self._secret, octets(password), hashlib.sha256)
+
+
+@dataclass(slots=True)
+class _Line:
+    """Those who wait for a hash at one address, and the one whose turn it is."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    length: int = 0
 
 
 def _hash_matches(stored: str, password: str) -> bool:

@@ -208,6 +208,7 @@ def _account(section: AccountSection, provider: Provider) -> Account:
         verifies=section.recipients == "verified",
         password=section.password,
         allow_any_password=section.allow_any_password,
+        client_tokens=section.client_tokens,
         credentials=tuple(one.credential() for one in section.credentials),
         senders=section.senders,
         from_rule=None if section.from_ is None else section.from_.rule(),

@@ -216,6 +216,11 @@ class AccountSection(OAuthSection):
     allow_any_password: bool = setting(
         False, "Accept every password; only while the listener is on loopback."
     )
+    client_tokens: bool = setting(
+        True,
+        "Whether clients may log in with access tokens of their own (XOAUTH2, OAUTHBEARER); the "
+        "provider is asked about each new one.",
+    )
     credentials: Annotated[
         tuple[CredentialSection, ...], Field(strict=False, max_length=_MAX_CREDENTIALS)
     ] = setting((), "Further logins to this mailbox, one for each device or program.")

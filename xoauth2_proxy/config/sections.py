@@ -89,6 +89,14 @@ class RelaySection(Section):
     )
     # Exchange Online's default, 1000 at most; Gmail, which takes 100, refuses the others itself.
     max_recipients: int = setting(500, "Recipients of one message.", ge=1, le=1000)
+    # One in 10 s is forgiven, so 30 mean 8,640 a day of one address at most.
+    max_failed_logins: int = setting(
+        30,
+        "Failed logins of one address, or at one login, before more are turned away with 421; "
+        "from a third on, refusals are delayed; one is forgiven every 10 seconds. 0: no limit.",
+        ge=0,
+        le=1_000_000,
+    )
     # Most transactions take under a second.
     drain_seconds: float = setting(
         30.0, "How long transactions in flight may take at a stop.", ge=0, le=3600

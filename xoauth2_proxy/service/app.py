@@ -40,15 +40,17 @@ from xoauth2_proxy.service.listening import Addresses, ListeningSockets, listene
 from xoauth2_proxy.service.without_password import log_without_password
 from xoauth2_proxy.smtp.sasl import BY_TOKEN
 from xoauth2_proxy.submission.address_table import AddressTable
-from xoauth2_proxy.submission.authenticator import Authenticator
+from xoauth2_proxy.submission.authenticator import Authenticator, LoginCounts
 from xoauth2_proxy.submission.buffer_budget import BufferBudget
+from xoauth2_proxy.submission.credential_use import CredentialUse
+from xoauth2_proxy.submission.guessing import Guessing
 from xoauth2_proxy.submission.listener import Listener, Places
 from xoauth2_proxy.submission.policy import SessionPolicy
 from xoauth2_proxy.upstream.connector import Connector
 from xoauth2_proxy.upstream.pool import Pool
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Coroutine, Sequence
+    from collections.abc import Callable, Collection, Coroutine, Sequence
 
     from xoauth2_proxy.accounts.accounts import Account
     from xoauth2_proxy.accounts.credential import Credential
@@ -57,7 +59,6 @@ if TYPE_CHECKING:
     from xoauth2_proxy.sandbox.app import Sandbox
     from xoauth2_proxy.service.components import StandardComponents
     from xoauth2_proxy.submission.acceptor import ClientCounter
-    from xoauth2_proxy.submission.credential_use import CredentialUse
     from xoauth2_proxy.upstream.worker_slots import WorkerSlots
 
 # The options and keys that set the address, for messages.
@@ -84,7 +85,7 @@ class WorkerResources:
     addresses: Sequence[AddressTable]  # the same
     number: int  # of this worker
     workers: int
-    uses: CredentialUse  # of credentials
+    login_counts: LoginCounts
     sandbox: EmbeddedSandbox | None  # which the parent runs
     clients: Forwarding  # of what is seen of them
 
@@ -129,7 +130,7 @@ class App:
             refreshers,
             self._pool,
             self._connector,
-            shared.uses if shared is not None else None,
+            login_counts(config) if shared is None else shared.login_counts,
         )
         self._reloading = asyncio.Lock()
         self._listeners: list[Listener] = []
@@ -351,6 +352,14 @@ class App:
                 _log.critical("%s stopped unexpectedly", name, exc_info=error)
 
         self._background.start(work, name).add_done_callback(ended)
+
+
+def login_counts(
+    config: Config, worker: int = 0, tell: Callable[[str], None] = lambda line: None
+) -> LoginCounts:
+    """Return what counts logins in a process; `tell` says a line to the other workers."""
+    guessing = Guessing(config.relay.max_failed_logins, tell)
+    return LoginCounts(CredentialUse(worker, tell), guessing)
 
 
 def account_states(config: Config) -> dict[str, int]:

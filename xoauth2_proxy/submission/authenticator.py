@@ -7,17 +7,26 @@ import hashlib
 import time
 from collections import Counter
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from xoauth2_proxy.accounts.accounts import Login
 from xoauth2_proxy.accounts.credential import login_key
+from xoauth2_proxy.accounts.password_verifier import Turn
 from xoauth2_proxy.clients.masking import KnownLogins
-from xoauth2_proxy.errors import CredentialsRejected, Overloaded
+from xoauth2_proxy.errors import (
+    CredentialsRejected,
+    CredentialUnusable,
+    GuessingSlowed,
+    Overloaded,
+    TokenError,
+    UpstreamAuthRejected,
+)
 from xoauth2_proxy.oauth.refreshers import ChecksTokens
 from xoauth2_proxy.smtp.sasl import ChallengeLogin, Credentials, PasswordLogin, has_token_form
 from xoauth2_proxy.submission.credential_use import CredentialUse
+from xoauth2_proxy.submission.guessing import Guessing
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -29,7 +38,20 @@ if TYPE_CHECKING:
     from xoauth2_proxy.upstream.pool import Pool
 
 _MAX_IN_LINE = 5  # different tokens of one account waiting to be tried; normally one or two
+_TOKEN_WEIGHT = 3.0  # of a refused token: providers lock mailboxes after some
 _PROOF_SECONDS = 300.0  # how long a token stays verified; tokens live for about an hour
+
+
+@dataclass(frozen=True, slots=True)
+class LoginCounts:
+    """What is counted of logins, which workers tell each other."""
+
+    uses: CredentialUse
+    guessing: Guessing
+
+    def heard(self, line: str) -> bool:
+        """Count what another worker has told; return whether the line was about that."""
+        return self.uses.heard(line) or self.guessing.heard(line)
 
 
 class Authenticator:
@@ -42,13 +64,15 @@ class Authenticator:
         refreshers: Mapping[str, Refresher],
         pool: Pool,
         connector: Connector,
-        use_counts: CredentialUse | None = None,
+        counts: LoginCounts | None = None,
     ) -> None:
         self._accounts = accounts
         self._tokens = tokens
         self._refreshers = refreshers
         self._logins: KnownLogins | None = None  # made when a login is unknown
-        self.use_counts = use_counts or CredentialUse()
+        self.use_counts = counts.uses if counts is not None else CredentialUse()
+        self.guessing = counts.guessing if counts is not None else Guessing(0)
+        self._refusal_seconds = 0.0  # that a provider last took to refuse a token
         self._generation = 0  # of the configuration that verified tokens belong to
         self._pool = pool
         self._connector = connector
@@ -68,6 +92,36 @@ class Authenticator:
             UpstreamError: the client's token could not be tried, or was refused.
             Overloaded: no connection to try the token on became free.
         """
+        typed = credentials.authcid
+        self._check_may_try(peer, typed)
+        try:
+            login = await self._checked(credentials, peer)
+        except (GuessingSlowed, CredentialUnusable):
+            raise
+        except CredentialsRejected:
+            await asyncio.sleep(self.guessing.failed(peer, typed, _secret(credentials)))
+            raise
+        except UpstreamAuthRejected as error:
+            if not error.is_transient:  # a failed login at the provider, in the mailbox's name
+                secret = _secret(credentials)
+                await asyncio.sleep(self.guessing.failed(peer, typed, secret, _TOKEN_WEIGHT))
+            raise
+        except TokenError:
+            self.guessing.succeeded(peer, typed)  # the password was right
+            raise
+        self.guessing.succeeded(peer, typed)
+        return login
+
+    def _check_may_try(self, peer: str, login: str) -> None:
+        """Raise `GuessingSlowed` if too many attempts have failed."""
+        if self.guessing.must_wait(peer, login):
+            raise GuessingSlowed
+
+    def _turn_of(self, peer: str, login: str) -> Turn:
+        check = partial(self._check_may_try, peer, login)
+        return Turn(peer, check, is_suspect=self.guessing.is_suspect(peer))
+
+    async def _checked(self, credentials: Credentials, peer: str) -> Login:
         if isinstance(credentials, PasswordLogin | ChallengeLogin):
             login = await self._with_password(credentials, peer)
             await self._tokens.token_for(login.account)
@@ -77,22 +131,27 @@ class Authenticator:
         if found is not None and self._is_proved(found, digest):
             return Login(found, None, credentials.access_token, digest)
         # Some libraries send the password where the token belongs. It never goes to the provider.
+        turn = self._turn_of(peer, credentials.authcid)
         as_password = await self._accounts.with_password_as_token(
-            credentials.authcid, credentials.access_token, peer
+            credentials.authcid, credentials.access_token, peer, turn
         )
         if as_password is not None:
             await self._tokens.token_for(as_password.account)
             return as_password
-        if found is None:
-            raise CredentialsRejected("login unknown")
         if not has_token_form(credentials.access_token):
             raise CredentialsRejected("the token has no form of a token, and is not the password")
+        if found is None or not found.client_tokens:
+            # As long as the provider takes: the time must not tell which mailboxes there are.
+            await asyncio.sleep(self._refusal_seconds)
+            why = "login unknown" if found is None else "the mailbox takes no clients' tokens"
+            raise CredentialsRejected(why)
         return await self._with_token(found, credentials.access_token, digest)
 
     async def _with_password(self, credentials: PasswordLogin | ChallengeLogin, peer: str) -> Login:
         authcid = credentials.authcid
         if isinstance(credentials, PasswordLogin):
-            return await self._accounts.authenticate(authcid, credentials.password, peer)
+            turn = self._turn_of(peer, authcid)
+            return await self._accounts.authenticate(authcid, credentials.password, peer, turn)
         return self._accounts.authenticate_answer(
             authcid, credentials.challenge, credentials.digest, peer
         )
@@ -201,6 +260,21 @@ class Authenticator:
         return proved == digest and time.monotonic() - proved_at < _PROOF_SECONDS
 
     async def _prove(self, account: Account, access_token: str, digest: bytes) -> None:
+        began = time.monotonic()
+        try:
+            await self._open_with(account, access_token, digest)
+        except UpstreamAuthRejected:
+            self._refusal_seconds = time.monotonic() - began
+            raise
+
+    async def _open_with(self, account: Account, access_token: str, digest: bytes) -> None:
         open_connection = partial(self._connector.open_with, account, access_token)
         async with self._pool.lease(account, open_connection, credential=digest, new=True):
             pass
+
+
+def _secret(credentials: Credentials) -> str:
+    """Return what the client has tried; "" if that shows no secret."""
+    if isinstance(credentials, PasswordLogin):
+        return credentials.password
+    return "" if isinstance(credentials, ChallengeLogin) else credentials.access_token

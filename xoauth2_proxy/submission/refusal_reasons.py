@@ -45,6 +45,7 @@ REASONS: dict[Reply, Refused] = {
     replies.NUL_IN_CONTENT: Refused.NUL_IN_CONTENT,
     replies.NO_END_OF_DATA: Refused.NO_END_OF_DATA,
     replies.NEEDS_SMTPUTF8: Refused.SMTPUTF8_MISSING,
+    replies.GUESSING_SLOWED: Refused.GUESSING_SLOWED,
     replies.LOG_IN_AGAIN: Refused.LOGIN_ENDED,
     replies.TOO_MANY_CONNECTIONS: Refused.TOO_MANY_CONNECTIONS,
     replies.TOO_MANY_FROM_ADDRESS: Refused.TOO_MANY_FOR_ADDRESS,

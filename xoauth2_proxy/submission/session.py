@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import hashlib
 import logging
 import secrets
 import struct
@@ -25,9 +26,14 @@ from aiosmtpd.smtp import SMTP
 from xoauth2_proxy import log, replies
 from xoauth2_proxy.clients.interface import ConnectedClient, Refused
 from xoauth2_proxy.diagnostics import explain
-from xoauth2_proxy.errors import CredentialsRejected, ProxyError, UpstreamAuthRejected
+from xoauth2_proxy.errors import (
+    CredentialsRejected,
+    GuessingSlowed,
+    ProxyError,
+    UpstreamAuthRejected,
+)
 from xoauth2_proxy.network import plain_peer
-from xoauth2_proxy.smtp.sasl import TokenLogin
+from xoauth2_proxy.smtp.sasl import PasswordLogin, TokenLogin
 from xoauth2_proxy.submission import pace
 from xoauth2_proxy.submission.credential_use import CredentialBusy, use_name
 from xoauth2_proxy.submission.dialogue import ClientDialogue
@@ -52,6 +58,7 @@ if TYPE_CHECKING:
     from xoauth2_proxy.metrics import Metrics
     from xoauth2_proxy.relay import Relay, StreamingMessage
     from xoauth2_proxy.smtp.protocol import Reply
+    from xoauth2_proxy.smtp.sasl import Credentials
     from xoauth2_proxy.submission.arrivals import Arrival
     from xoauth2_proxy.submission.authenticator import Authenticator
     from xoauth2_proxy.submission.buffer_budget import BufferBudget
@@ -153,6 +160,8 @@ class ClientSession(SMTP):
         self._in_flight_bytes = 0  # of content that the provider has not taken or answered
         self.held_bytes = 0  # as the budget knows it
         self.owner: Hashable = ""  # of what is held
+        self._refused_passwords: frozenset[bytes] = frozenset()  # their digests
+        self._is_logging_in = False
         self._counted_as = ""  # as a session of this credential, which has limits
         self._has_ended = False  # the last reply is written, and no task is left
         self._is_gone = False  # the connection is closed
@@ -202,6 +211,7 @@ class ClientSession(SMTP):
         """Process what was received. A message being relayed is not cancelled (I2)."""
         self._is_gone = True
         self._is_writing_paused = False
+        self._drop_login()
         if isinstance(error, SSLError):  # TLS 1.3: an alert comes after the server's handshake
             self._client.refuse(*handshake_failure(error))
         self._no_more_input()
@@ -657,13 +667,16 @@ class ClientSession(SMTP):
     async def _log_in(self, attempt: LoginAttempt) -> None:
         credentials = attempt.credentials
         try:
-            login = await self._logins.authenticate(credentials, self._client.address)
+            login = await self._authenticated(credentials)
         except ProxyError as error:
             answer = replies.at_auth(error)
-            self._count_auth(
-                attempt.mechanism, "unavailable" if answer.is_transient else "rejected"
-            )
+            self._count_auth(attempt.mechanism, _result(error, answer))
             self._note_refused_login(credentials.authcid, answer, error)
+            if answer.code == 421:
+                self._dialogue.close(answer)
+                return
+            if isinstance(credentials, PasswordLogin):
+                self._refused_passwords |= {_digest(credentials.password)}
             is_token = isinstance(credentials, TokenLogin)
             self._dialogue.login_failed(answer, is_token=is_token)
         else:
@@ -672,6 +685,31 @@ class ClientSession(SMTP):
             self._count_auth(attempt.mechanism, "ok")
             self._client.login = login.credential.key if login.credential else login.account.key
             self._dialogue.logged_in(login)
+
+    async def _authenticated(self, credentials: Credentials) -> Login:
+        self._is_logging_in = True
+        try:
+            self._check_is_new(credentials)
+            return await self._logins.authenticate(credentials, self._client.address)
+        finally:
+            self._is_logging_in = False
+
+    def _drop_login(self) -> None:
+        """The client has gone: what it tried to log in with is not looked at any more."""
+        if self._is_logging_in and self._task is not None:
+            self._task.add_done_callback(lambda _: self._end())
+            self._task.cancel()
+
+    def _check_is_new(self, credentials: Credentials) -> None:
+        """Raise `CredentialsRejected` for a token that was refused as a password just now.
+
+        Some libraries try one mechanism after the other, with the mistyped password as a token. It
+        is not for the provider.
+        """
+        if not isinstance(credentials, TokenLogin) or not self._refused_passwords:
+            return
+        if _digest(credentials.access_token) in self._refused_passwords:
+            raise CredentialsRejected("it was refused as a password before")
 
     def _note_refused_login(self, typed: str, answer: Reply, error: ProxyError) -> None:
         client = self._client
@@ -763,3 +801,14 @@ class ClientSession(SMTP):
         if self._streaming is not None:
             self._streaming.abandon()
             self._streaming = None
+
+
+def _result(error: ProxyError, answer: Reply) -> str:
+    """Return the label that counts a failed AUTH."""
+    if isinstance(error, GuessingSlowed):
+        return "slowed"
+    return "unavailable" if answer.is_transient else "rejected"
+
+
+def _digest(secret: str) -> bytes:
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).digest()

@@ -8,8 +8,8 @@ From the parent: `ping`, `drain`, `forget <mailbox>`, and `config <length>` or `
 <length>` followed by a configuration, or the credentials of one account, of that many octets. From
 a worker: `ready`, `failed <reason>`, `pong`, and `took` for each of them that it has put into use.
 From worker to worker, through the parent: `wanted`, `freed` (`upstream.worker_slots`), `message`,
-`sessions`, `restarted` (`submission.credential_use`). A worker also tells what it saw
-of clients: `client` (`clients.forwarding`).
+`sessions`, `restarted` (`submission.credential_use`), `guessed`, `usual` (`submission.guessing`). A
+worker also tells what it saw of clients: `client` (`clients.forwarding`).
 """
 
 from __future__ import annotations

@@ -16,10 +16,9 @@ from urllib.parse import unquote
 from xoauth2_proxy import log, metrics
 from xoauth2_proxy.clients.forwarding import Forwarding
 from xoauth2_proxy.service import runner
-from xoauth2_proxy.service.app import App, WorkerResources
+from xoauth2_proxy.service.app import App, WorkerResources, login_counts
 from xoauth2_proxy.service.listening import ListeningSockets
 from xoauth2_proxy.submission.address_table import AddressTable
-from xoauth2_proxy.submission.credential_use import CredentialUse
 from xoauth2_proxy.upstream.worker_slots import WorkerSlots
 from xoauth2_proxy.workers import run_directory
 from xoauth2_proxy.workers.channel import CONFIG, CREDENTIALS, HELD_BACK, Channel, receive_setup
@@ -27,6 +26,7 @@ from xoauth2_proxy.workers.channel import CONFIG, CREDENTIALS, HELD_BACK, Channe
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from xoauth2_proxy.submission.authenticator import LoginCounts
     from xoauth2_proxy.workers.channel import Setup
 
 _CHANNEL = 0  # standard input
@@ -60,10 +60,11 @@ async def _serve(setup: Setup, end: socket.socket) -> int:
     try:
         rates = run_directory.rates(setup.directory)
         slots = WorkerSlots(run_directory.slots(setup.run.state_dir), rates, channel.say)
-        uses = CredentialUse(setup.number, channel.say)
-        app = _build(setup, slots, uses, channel)
+        logins = login_counts(setup.run.config, setup.number, channel.say)
+        app = _build(setup, slots, logins, channel)
         listening = asyncio.create_task(
-            _listen(channel, app, [uses.heard, slots.heard], stop), name="parent's words"
+            _listen(channel, app, [logins.heard, slots.heard], stop),
+            name="parent's words",
         )
         await app.start()
     except (OSError, ValueError) as error:
@@ -81,7 +82,7 @@ async def _serve(setup: Setup, end: socket.socket) -> int:
     return 0
 
 
-def _build(setup: Setup, slots: WorkerSlots, uses: CredentialUse, channel: Channel) -> App:
+def _build(setup: Setup, slots: WorkerSlots, logins: LoginCounts, channel: Channel) -> App:
     sockets = ListeningSockets(
         [socket.socket(fileno=one) for one in descriptors] for descriptors in setup.sockets
     )
@@ -98,7 +99,7 @@ def _build(setup: Setup, slots: WorkerSlots, uses: CredentialUse, channel: Chann
         addresses=addresses,
         number=setup.number,
         workers=setup.workers,
-        uses=uses,
+        login_counts=logins,
         sandbox=setup.sandbox,
         clients=Forwarding(channel.say),
     )
