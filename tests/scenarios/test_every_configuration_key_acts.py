@@ -26,7 +26,7 @@ from tests.support.redis_server import redis_server
 from tests.support.refreshers import ScriptedRefresher
 from tests.support.relay import MAILBOX, OTHER_MAILBOX, PASSWORD, Relay
 from tests.support.sandbox import Sandbox, reply_fault
-from tests.support.smtp_client import Client, message
+from tests.support.smtp_client import Client, encoded, message
 from tests.support.turned_away import turned_away
 from tests.support.waiting import PATIENCE_SECONDS, until
 from xoauth2_proxy import replies
@@ -66,6 +66,7 @@ SECTIONS = {
     "FileSection": "",
     "AccountSection": "account.",
     "FromSection": "from.",
+    "CredentialSection": "credential.",
     "ProviderSection": "provider.",
     "UpstreamSection": "upstream.",
     "LimitsSection": "limits.",
@@ -845,6 +846,115 @@ async def begin_content(client: Client, verb: str, size_bytes: int) -> None:
         assert (await client.command("DATA")).code == 354
     else:
         client.write(b"BDAT %d LAST\r\n" % size_bytes)
+
+
+COPIER: dict[str, object] = {"name": "copier", "password": "of the copier"}
+HALL: dict[str, object] = {"name": "hall", "networks": ["127.0.0.1"]}
+
+
+async def answer_to(start_relay: StartRelay, credential: dict[str, object], *lines: str) -> str:
+    """Return the last answer to a client that says EHLO and these lines."""
+    relay = await start_relay(one_account(credentials=[credential]))
+    async with await relay.connect() as client:
+        answer = await client.ehlo()
+        for line in lines:
+            answer = await client.command(line)
+        return f"{answer.code} {answer.enhanced}"
+
+
+def plain(login: str, password: str = "of the copier") -> str:
+    return "AUTH PLAIN " + encoded(f"\0{login}\0{password}")
+
+
+MAIL = "MAIL FROM:<a@example.com>"
+
+
+@shows("account.credentials", "credential.name", "credential.login", "credential.password")
+@pytest.mark.parametrize(
+    ("keys", "line", "answer"),
+    [
+        ({}, plain("copier"), "235 2.7.0"),
+        ({}, plain("copier", "wrong"), "535 5.7.8"),
+        ({"login": "Copier 2"}, plain("copier 2"), "235 2.7.0"),
+        ({"login": "Copier 2"}, plain("copier"), "535 5.7.8"),
+    ],
+)
+async def test_a_credential_is_what_a_device_logs_in_with(
+    start_relay: StartRelay, keys: dict[str, object], line: str, answer: str
+) -> None:
+    assert await answer_to(start_relay, COPIER | keys, line) == answer
+
+
+@shows("credential.networks", "credential.allow_public_networks")
+@pytest.mark.parametrize(
+    ("credential", "line", "answer"),
+    [
+        (COPIER | {"networks": ["10.0.0.0/8"]}, plain("copier"), "535 5.7.8"),
+        (COPIER | {"networks": ["127.0.0.0/8"]}, plain("copier"), "235 2.7.0"),
+        (HALL, MAIL, "250 2.1.0"),
+        (HALL | {"networks": ["10.0.0.0/8"]}, MAIL, "530 5.7.0"),
+        (HALL | {"networks": ["0.0.0.0/1"], "allow_public_networks": True}, MAIL, "250 2.1.0"),
+    ],
+)
+async def test_networks_are_where_a_credential_is_used_from(
+    start_relay: StartRelay, credential: dict[str, object], line: str, answer: str
+) -> None:
+    assert await answer_to(start_relay, credential, line) == answer
+
+
+@shows(
+    *("credential.senders", "credential.from", "credential.messages_per_minute"),
+    *("credential.messages_per_day", "credential.max_connections", "credential.expires"),
+    "credential.enabled",
+)
+@pytest.mark.parametrize(
+    ("keys", "lines", "answer"),
+    [
+        ({"senders": ["b@example.com"]}, [plain("copier"), MAIL], "550 5.7.1"),
+        (
+            {"senders": ["b@example.com"], "from": {"rewrite": "b@example.com"}},
+            [plain("copier"), MAIL],
+            "250 2.1.0",
+        ),
+        ({"messages_per_minute": 1}, [plain("copier"), MAIL, "RSET", MAIL], "451 4.7.1"),
+        ({"messages_per_day": 1}, [plain("copier"), MAIL, "RSET", MAIL], "452 4.7.1"),
+        ({"expires": "2020-01-01"}, [plain("copier")], "535 5.7.8"),
+        ({"enabled": False}, [plain("copier")], "535 5.7.8"),
+    ],
+)
+async def test_a_credential_is_held_to_its_limits(
+    start_relay: StartRelay, keys: dict[str, object], lines: list[str], answer: str
+) -> None:
+    assert await answer_to(start_relay, COPIER | keys, *lines) == answer
+    relay = await start_relay(one_account(credentials=[COPIER | {"max_connections": 1}]))
+    async with await relay.log_in("copier", "of the copier"), await relay.connect() as second:
+        await second.ehlo()
+        assert (await second.auth_plain("copier", "of the copier")).code == 421
+
+
+@shows("account.client_tokens")
+@pytest.mark.parametrize(("taken", "code"), [(True, 235), (False, 334)])
+async def test_client_tokens_are_taken_or_not(
+    start_relay: StartRelay, taken: bool, code: int
+) -> None:
+    relay = await start_relay(one_account(client_tokens=taken))
+    token = relay.sandbox.tokens.mint(MAILBOX)
+    async with await relay.connect() as client:
+        await client.ehlo()
+        response = encoded(f"user={MAILBOX}\x01auth=Bearer {token}\x01\x01")
+        assert (await client.command(f"AUTH XOAUTH2 {response}")).code == code
+
+
+@shows("relay.max_failed_logins")
+@pytest.mark.parametrize(("most", "code"), [(1, 421), (2, 535), (0, 535)])
+async def test_logins_are_turned_away_after_max_failed_logins(
+    start_relay: StartRelay, most: int, code: int
+) -> None:
+    relay = await start_relay(one_account() | {"relay": {"max_failed_logins": most}})
+    relay.app._authenticator.guessing.failed("127.0.0.1", "anybody", "a guess")
+    async with await relay.connect() as client:
+        await client.ehlo()
+        assert (await client.auth_plain(MAILBOX, "wrong")).code == code
 
 
 @shows("relay.max_recipients")
