@@ -82,6 +82,9 @@ class Metrics:
             "reason",
             "listener",
         )
+        self.content_bytes = self._gauge(
+            "content_bytes", "Content octets held now, of relay.buffer_total_bytes"
+        )
         self.auth = self._counter(
             "auth_attempts", "AUTH exchanges, by mechanism and result", "mechanism", "result"
         )

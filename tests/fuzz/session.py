@@ -35,7 +35,7 @@ from xoauth2_proxy.smtp.sasl import ChallengeLogin, Credentials, PasswordLogin
 from xoauth2_proxy.submission import session as session_module
 from xoauth2_proxy.submission import transaction
 from xoauth2_proxy.submission.buffer_budget import BufferBudget
-from xoauth2_proxy.submission.pace import SlowClients
+from xoauth2_proxy.submission.pace import RecentClients
 from xoauth2_proxy.submission.policy import SessionPolicy
 from xoauth2_proxy.submission.session import ClientSession
 from xoauth2_proxy.upstream.pool import Pool
@@ -116,7 +116,8 @@ class Door:
     budget: BufferBudget = field(
         default_factory=lambda: BufferBudget(1 << 40, BUFFER_BYTES, time.monotonic, _never)
     )
-    slow_clients: SlowClients = field(default_factory=SlowClients)
+    slow_clients: RecentClients = field(default_factory=lambda: RecentClients(600))
+    trusted_clients: RecentClients = field(default_factory=lambda: RecentClients(600))
 
     def admit(self, session: ClientSession, address: str) -> None:
         self.inside.add(session)

@@ -68,6 +68,7 @@ class Client:
     owner: str = "mailbox"
     held_bytes: int = 0
     is_streaming: bool = False
+    is_trusted: bool = False
     is_paused: bool = False
     is_cut: bool = False
     is_done: bool = False
@@ -202,6 +203,18 @@ def test_a_client_of_the_same_mailbox_is_served_among_4000_that_stall() -> None:
     stalled_clients(budget, clock, 4000)
     good = new_client(budget, clock)
     deliver_all([good], clock, 5.0)
+    assert good.is_done
+
+
+def test_a_trusted_client_is_served_while_more_come_and_stall() -> None:
+    budget, clock = new_budget()
+    stalled_clients(budget, clock, 1000)
+    good = Client(budget, clock, BUFFER, BUFFER, is_trusted=True)
+    good.begin()
+    for _ in range(50):
+        stalled_clients(budget, clock, 50)
+        good.send()
+        clock.advance(0.1)
     assert good.is_done
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -63,6 +64,9 @@ if TYPE_CHECKING:
 
 # The options and keys that set the address, for messages.
 ADMIN_OPTIONS = "--admin-host, --admin-port, or admin.host and admin.port in the configuration"
+
+_BUDGET_SECONDS = 0.5  # between two looks at it
+_COMPLAINT_SECONDS = 60.0  # between two lines about the same
 
 _log = log.logger("app")
 
@@ -185,6 +189,7 @@ class App:
         addresses = await self._listen()
         self._spawn(self._pool.sweep_forever(), "pool sweep")
         self._spawn(self.metrics.watch_event_loop(), "event loop watch")
+        self._spawn(self._watch_budget(), "content budget watch")
         self._spawn(self._certificates.watch(), "certificate watch")
         self.health.listeners = listener_states(addresses.listeners, self._certificates)
         self.health.is_ready = True
@@ -313,6 +318,26 @@ class App:
         if (warning := division.warning()) and (self._shared is None or not self._shared.number):
             _log.warning("%s", warning)
         return division
+
+    async def _watch_budget(self) -> None:
+        """Show what content is held, and log it, once a minute at most, when there is no room."""
+        budget, shown = self._budget, self.metrics.content_bytes
+        complains_again_at = used_bytes = 0.0
+        while True:
+            await asyncio.sleep(_BUDGET_SECONDS)
+            if budget.used_bytes != used_bytes:
+                used_bytes = budget.used_bytes
+                shown.set(used_bytes)
+            now = time.monotonic()
+            if budget.is_short and now >= complains_again_at:
+                complains_again_at = now + _COMPLAINT_SECONDS
+                _log.event(
+                    logging.WARNING,
+                    "memory for content is short; stalled clients are cut off, others wait",
+                    held_bytes=budget.used_bytes,
+                    of_bytes=budget.total_bytes,
+                    remedy="raise relay.buffer_total_bytes, or see which clients stall",
+                )
 
     def _make_budget(self) -> BufferBudget:
         relaying, loop = self._config.relay, asyncio.get_running_loop()

@@ -11,8 +11,9 @@ someone waits:
 
 - Clients that are silent or drip are cut off: first those of the mailbox that holds most, and of
   these the ones that have spent most of their credit (`pace`).
-- A few at a time get a turn to send the rest of their message, the last to come first: those that
-  came before had their chance, or are stalled.
+- Some get a turn to send the rest of their message: first clients that have sent messages lately,
+  then others, the last to be paused first, since where memory is short for long, most of those that
+  came before are stalled. Who stalls with a turn is cut off.
 - Who has been paused for long is cut off as well, and will try again.
 
 Messages received whole are never given up. They leave when the provider has answered, or the time
@@ -62,6 +63,11 @@ class Holder(Protocol):
         ...
 
     @property
+    def is_trusted(self) -> bool:
+        """Whether this client has sent messages lately, so that it is likely to end this one."""
+        ...
+
+    @property
     def is_streaming(self) -> bool:
         """Whether its content goes upstream as it arrives; reading it frees memory."""
         ...
@@ -92,12 +98,14 @@ class BufferBudget:
         """`turn_bytes` is what one session needs at most to end its message or begin to stream."""
         self.used_bytes = 0
         self.total_bytes = total_bytes
+        self._turn_bytes = turn_bytes
         self._max_turns = max(1, total_bytes // (_TURNS * turn_bytes))
         self._clock = clock
         self._call_later = call_later
         self._held_by: defaultdict[Hashable, int] = defaultdict(int)
         self._receiving: dict[Holder, None] = {}
         self._paused: dict[Holder, float] = {}  # since when; the longest first
+        self._trusted: dict[Holder, None] = {}  # of those
         self._turns: set[Holder] = set()
         self._is_ticking = False
 
@@ -109,6 +117,11 @@ class BufferBudget:
     def is_roomy(self) -> bool:
         """Whether more than half of the memory is free."""
         return 2 * self.used_bytes < self.total_bytes
+
+    @property
+    def is_short(self) -> bool:
+        """Whether clients wait for others to leave."""
+        return bool(self._paused) or not self.has_room()
 
     def enter(self, holder: Holder) -> None:
         """The client may send content now."""
@@ -143,11 +156,11 @@ class BufferBudget:
         for holder, since in list(self._paused.items()):
             if now - since >= _MAX_PAUSE_SECONDS:
                 holder.give_up_content()
-        self._cut_slow_clients(now)
-        for holder in list(self._paused):
-            if self._may_read(holder):
-                self._let_go_on(holder)
+        if self._paused:
+            self._cut_slow_clients(now)
         self._give_turns()
+        if not self._paused:
+            self._turns.clear()
 
     @property
     def _free_bytes(self) -> int:
@@ -175,14 +188,17 @@ class BufferBudget:
     def _pause(self, holder: Holder) -> None:
         if not (holder in self._paused or holder in self._turns or holder.is_streaming):
             self._paused[holder] = self._clock()
+            if holder.is_trusted:
+                self._trusted[holder] = None
             holder.pause_content()
 
     def _let_go_on(self, holder: Holder) -> None:
         del self._paused[holder]
+        self._trusted.pop(holder, None)
         holder.resume_content()
 
     def _tick_later(self) -> None:
-        if self._paused and not self._is_ticking:
+        if (self._paused or self._turns) and not self._is_ticking:
             self._is_ticking = True
             self._call_later(_TICK_SECONDS, self._tick)
 
@@ -192,18 +208,37 @@ class BufferBudget:
         self._tick_later()
 
     def _cut_slow_clients(self, now: float) -> None:
-        """Cut slow clients of mailboxes that hold too much; of all if memory is nearly full."""
+        """Cut slow clients that have a turn, or whose mailbox holds too much.
+
+        If memory is nearly full, those of all mailboxes.
+        """
         slow = [
             (-self._held_by[holder.owner], holder.due, number, holder)
             for number, holder in enumerate(self._receiving)
-            if holder.held_bytes and pace.spent_seconds(holder.due, now) >= _PATIENCE_SECONDS
+            if (holder.held_bytes or holder in self._turns)
+            and pace.spent_seconds(holder.due, now) >= _PATIENCE_SECONDS
         ]
         for _, _, _, holder in sorted(slow):
-            if self._is_nearly_full or self._has_too_much(holder.owner):
+            is_pressed = self._is_nearly_full or self._has_too_much(holder.owner)
+            if is_pressed or holder in self._turns:
                 holder.give_up_content()
 
     def _give_turns(self) -> None:
-        while self._paused and len(self._turns) < self._max_turns:
-            holder = next(reversed(self._paused))
-            self._turns.add(holder)
-            self._let_go_on(holder)
+        """Let the last that were paused read on: a few always, more as far as memory allows.
+
+        Half of the turns are kept for clients that are trusted.
+        """
+        for waiting, turns in (
+            (self._trusted, self._max_turns),
+            (self._paused, self._max_turns // 2),
+        ):
+            for holder in list(reversed(waiting)):
+                if len(self._turns) >= max(1, turns) and not self._has_room_for(holder.owner):
+                    break
+                self._turns.add(holder)
+                self._let_go_on(holder)
+
+    def _has_room_for(self, owner: Hashable) -> bool:
+        """Whether one more of this mailbox can end its message, beside those with a turn."""
+        free = self._free_bytes - (len(self._turns) + 1) * self._turn_bytes
+        return free * _KEPT >= self.total_bytes and self._held_by.get(owner, 0) <= free

@@ -18,7 +18,7 @@ from xoauth2_proxy.submission.acceptor import BACKLOG, Acceptor
 from xoauth2_proxy.submission.address_table import client_block
 from xoauth2_proxy.submission.admission import Admission, Decision, Verdict
 from xoauth2_proxy.submission.arrivals import Arrivals
-from xoauth2_proxy.submission.pace import SlowClients
+from xoauth2_proxy.submission.pace import SLOW_SECONDS, TRUSTED_SECONDS, RecentClients
 from xoauth2_proxy.submission.policy import ListenerTls
 from xoauth2_proxy.submission.session import ClientSession
 
@@ -82,7 +82,8 @@ class Listener:
         budget: BufferBudget,
     ) -> None:
         self.budget = budget
-        self.slow_clients = SlowClients()
+        self.slow_clients = RecentClients(SLOW_SECONDS)
+        self.trusted_clients = RecentClients(TRUSTED_SECONDS)
         self._policy = policy
         self._admission: Admission[ClientSession | Arrival] = Admission(
             places.in_all,

@@ -20,8 +20,9 @@ CREDIT_SECONDS = 20.0
 # A client that was slower than this so far would hold a connection of its mailbox for long.
 STREAMING_BYTES_PER_SECOND = 16_384
 _FULL_SOCKET_BYTES = 32_768  # what the kernel takes at least
-_REMEMBERED_SECONDS = 600.0  # in which a client that was cut off tries again
-_MAX_REMEMBERED = 1024
+SLOW_SECONDS = 600.0  # in which a client that was cut off tries again
+TRUSTED_SECONDS = 86_400.0  # in which a device sends once again
+_MAX_REMEMBERED = 4096
 
 
 def due_at_first(now: float) -> float:
@@ -52,15 +53,16 @@ def is_fast_enough(octets: int, seconds: float) -> bool:
     return octets >= seconds * STREAMING_BYTES_PER_SECOND
 
 
-class SlowClients:
-    """Remembers, in bounded memory, whose messages were lately given up because of their pace."""
+class RecentClients:
+    """Remembers clients for a while, in bounded memory."""
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
         self._until: OrderedDict[Hashable, float] = OrderedDict()
 
     def note(self, client: Hashable, now: float) -> None:
-        """Remember a client for a while."""
-        self._until[client] = now + _REMEMBERED_SECONDS
+        """Remember a client."""
+        self._until[client] = now + self._seconds
         self._until.move_to_end(client)
         if len(self._until) > _MAX_REMEMBERED:
             self._until.popitem(last=False)

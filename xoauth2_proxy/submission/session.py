@@ -82,7 +82,8 @@ class SessionRegistry(Protocol):
     """Counts the sessions (`listener.Listener`)."""
 
     budget: BufferBudget
-    slow_clients: pace.SlowClients
+    slow_clients: pace.RecentClients  # each by its account and address
+    trusted_clients: pace.RecentClients
 
     def admit(self, session: ClientSession, address: str) -> Reply | None:
         """Count a new session; return the reply that turns the client away, or None."""
@@ -425,6 +426,8 @@ class ClientSession(SMTP):
         self._leave_content()
         self._in_flight_bytes = 0
         self._count_held()
+        if self._client.messages:
+            self._registry.trusted_clients.note(self._account_and_address, self.loop.time())
         self._stop_counting()
         self._report_client()
         self._transport.close()
@@ -524,6 +527,17 @@ class ClientSession(SMTP):
         return pace.due_with_waiting(self._due, self._octets_in_socket(), self.loop.time())
 
     @property
+    def is_trusted(self) -> bool:
+        """Whether the client has sent messages lately."""
+        return self._client.messages > 0 or self._registry.trusted_clients.has(
+            self._account_and_address, self.loop.time()
+        )
+
+    @property
+    def _account_and_address(self) -> tuple[str, str]:
+        return self._client.account, self._client.address
+
+    @property
     def is_streaming(self) -> bool:
         """Whether content goes upstream as it arrives."""
         return self._streaming is not None
@@ -548,8 +562,7 @@ class ClientSession(SMTP):
     def _give_up(self, reply: Reply) -> None:
         """End the session within a transaction, and record its message as refused."""
         if reply is not replies.MESSAGE_TOO_LATE:
-            client = self._client
-            self._registry.slow_clients.note((client.account, client.address), self.loop.time())
+            self._registry.slow_clients.note(self._account_and_address, self.loop.time())
         message = self._dialogue.give_up(reply)
         self._stop_streaming()
         self._streaming = None
@@ -566,13 +579,13 @@ class ClientSession(SMTP):
 
         While its message streamed, it would hold a connection of its mailbox.
         """
-        gathered, registry, client = self._dialogue.held_bytes, self._registry, self._client
+        gathered, registry = self._dialogue.held_bytes, self._registry
         if gathered > _GATHERED * self._policy.buffer_bytes or not registry.budget.is_roomy:
             return False
         now = self._waiting_since
         seconds = now - self._under_way_since if self._under_way is not None else 0.0
         return not pace.is_fast_enough(gathered, seconds) or registry.slow_clients.has(
-            (client.account, client.address), now
+            self._account_and_address, now
         )
 
     def _rest(self) -> None:
