@@ -173,8 +173,12 @@ async def test_a_page_says_what_did_not_work(
     relay.answers.by_mailbox[FROM_FILE] = error
     page = await send(browser, "/mailboxes/refresh", mailbox=FROM_FILE)
     assert page.status == status
-    assert str(error) in text_of(page)
+    assert f"{FROM_FILE}: {error}" in text_of(page)
     assert 'role="alert"' in page.text
+    again = f'<input type="hidden" name="mailbox" value="{FROM_FILE}">'
+    assert '<form method="post" action="/mailboxes/refresh">' in page.text
+    assert again in page.text
+    assert "Try again" in text_of(page)
 
 
 async def test_a_page_says_when_to_refresh_again(visit: tuple[Operated, Browser]) -> None:
@@ -197,6 +201,7 @@ async def test_unknown_mailboxes_and_old_forms_have_pages_too(
     assert (page.status, "has expired" in text_of(page)) == (403, True)
     page = await browser.get("/oauth/gmail/login?mailbox=nobody@example.com")
     assert page.status == 404
+    assert 'href="/oauth/gmail/login?mailbox=nobody@example.com">Try again' in page.text
 
 
 async def test_a_page_tells_what_revoking_did_not_end(tmp_path: Path) -> None:
@@ -242,8 +247,10 @@ async def test_two_thousand_mailboxes_are_searched_and_paged(tmp_path: Path) -> 
         page = await browser.get("/")
         assert text_of(page).count("@example.com") == 50
         assert "page 1 of 40" in text_of(page)
+        assert 'href="/?page=2" rel="next">Next' in page.text
         page = await browser.get("/?page=40")
         assert "m1999@example.com" in text_of(page)
+        assert "Next</a>" not in page.text
         page = await browser.get("/?q=m1234")
         assert text_of(page).count("m1234@example.com") == 1
         page = await browser.get("/?q=nothing")
@@ -257,6 +264,10 @@ async def test_providers_tell_what_to_register(visit: tuple[Operated, Browser]) 
     page = await browser.get("/providers")
     assert f"{browser.url}/oauth/gmail/callback" in text_of(page)
     assert "no client_id is configured" in text_of(page)
+    first, _, collapsed = page.text.partition("<details>")
+    assert "People can sign in" in first
+    assert "no client_id is configured" not in first
+    assert "no client_id is configured" in unescape(collapsed)
 
 
 async def test_what_belongs_to_the_pages_comes_with_its_type(

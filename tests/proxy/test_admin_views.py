@@ -5,11 +5,13 @@ from __future__ import annotations
 import pytest
 
 from tests.support.accounts import mailbox
+from xoauth2_proxy.admin.health import ListenerState
 from xoauth2_proxy.admin.views import (
     PAGE_SIZE,
     STATE_LABELS,
     DateText,
     date_text,
+    listener_settings,
     mailbox_table,
     row,
 )
@@ -112,3 +114,19 @@ def test_what_cannot_be_done_is_not_offered() -> None:
     assert (one["can_sign_in"], one["can_revoke"], one["can_remove"]) == (False, False, False)
     assert one["can_refresh"]
     assert not row(shown("a@example.com", State.OWN_TOKEN), NOW)["can_refresh"]
+    assert not row(shown("a@example.com", State.SIGN_IN_NEEDED), NOW)["can_refresh"]
+
+
+@pytest.mark.parametrize(
+    ("address", "tls", "expected"),
+    [
+        ("127.0.0.1:2525", "none", ("127.0.0.1", "2525", "none")),
+        ("[::1]:587", "starttls", ("::1", "587", "STARTTLS")),
+        ("[::]:465", "implicit", ("the address of this machine", "465", "SSL/TLS from the start")),
+    ],
+)
+def test_listener_is_shown_as_a_mail_program_asks_for_it(
+    address: str, tls: str, expected: tuple[str, str, str]
+) -> None:
+    told = listener_settings(ListenerState("default", (address,), tls, lambda: None))
+    assert (told["server"], told["port"], told["encryption"]) == expected

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.support import chromium
+from tests.support.admin_visits import Browser
 from tests.support.by_worker import clients_of_both
 from tests.support.command_line import said_here
 from tests.support.relay import MAILBOX, PASSWORD, Relay
@@ -147,6 +148,19 @@ async def test_clients_of_all_workers_are_shown_by_the_command(start_process: St
     assert result.code == 1
     assert json.loads(result.stdout)["clients"] == await shown()
     assert await proxy.stop() == 0
+
+
+async def test_added_mailbox_comes_with_all_that_a_mail_program_asks_for(
+    relay: Relay,
+) -> None:
+    async with Browser(relay.admin_url) as browser:
+        for provider, words in (("mock", "can be used"), ("sandbox", "nothing can be sent")):
+            form = {"email": f"new@{provider}.example", "provider": provider}
+            csrf = (await browser.get("/mailboxes/new")).csrf
+            page = await browser.send("/mailboxes/new", form | {"csrf": csrf})
+            assert page.status == 201, page.text
+            assert f"{relay.host}, port {relay.port}, encryption: none" in page.text
+            assert words in page.text
 
 
 @pytest.mark.outside

@@ -18,7 +18,7 @@ from xoauth2_proxy.errors import ProxyError
 from xoauth2_proxy.mailboxes.interface import UnknownCredential
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from xoauth2_proxy.admin.http_errors import HttpError
     from xoauth2_proxy.admin.rendering import Renderer
@@ -42,7 +42,14 @@ _PROOFS = {
 class CredentialPages:
     """Serves the pages of a mailbox's credentials."""
 
-    def __init__(self, mailboxes: Mailboxes, renderer: Renderer) -> None:
+    def __init__(
+        self,
+        mailboxes: Mailboxes,
+        renderer: Renderer,
+        listeners: Callable[[], list[dict[str, str]]],
+    ) -> None:
+        """`listeners` returns what a mail program needs for each (`views.listener_settings`)."""
+        self._listeners = listeners
         self._credentials = mailboxes.credentials
         self._renderer = renderer
 
@@ -107,6 +114,7 @@ class CredentialPages:
             credential=made.credential,
             networks=[str(one) for one in made.credential.networks],
             password=made.password,
+            listeners=self._listeners(),
         )
 
     async def _confirm(self, request: web.Request) -> web.Response:

@@ -13,6 +13,7 @@ from xoauth2_proxy.admin.access_control import RouteKind
 from xoauth2_proxy.admin.device_views import device_table, row, suggested_name
 from xoauth2_proxy.admin.paging import near, number
 from xoauth2_proxy.clients.record import ClientSeen
+from xoauth2_proxy.oauth.mailbox_status import State
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -62,8 +63,9 @@ class DevicePages:
         query = request.query
         address = query.get("address", "")
         seen = self._clients.find(address) or ClientSeen(address)
-        accounts = [one.account for one in await self._mailboxes.listing()]
-        known = {account.key: account.email for account in accounts}
+        listing = await self._mailboxes.listing()
+        ready = [one for one in listing if one.status.state is not State.SIGN_IN_NEEDED]
+        known = {one.account.key: one.account.email for one in listing}
         likely = known.get(login_key(seen.sender)) or known.get(seen.account)
         return self._renderer.page(
             request,
@@ -73,7 +75,7 @@ class DevicePages:
             name=suggested_name(seen),
             mailboxes=list(known.values())[:_LISTED],
             has_more=len(known) > _LISTED,
-            likely=likely or next(iter(known.values()), ""),
+            likely=likely or next((one.account.email for one in ready or listing), ""),
         )
 
 

@@ -24,7 +24,7 @@ from xoauth2_proxy.mailboxes.additions import Proposal
 from xoauth2_proxy.oauth.mailbox_status import State
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from xoauth2_proxy.admin.access_control import AccessControl
     from xoauth2_proxy.admin.http_errors import HttpError
@@ -50,8 +50,16 @@ _log = log.logger("admin")
 class MailboxPages:
     """Serves the list of mailboxes and their operations."""
 
-    def __init__(self, mailboxes: Mailboxes, access: AccessControl, renderer: Renderer) -> None:
+    def __init__(
+        self,
+        mailboxes: Mailboxes,
+        access: AccessControl,
+        renderer: Renderer,
+        listeners: Callable[[], list[dict[str, str]]],
+    ) -> None:
+        """`listeners` returns what a mail program needs for each (`views.listener_settings`)."""
         self._mailboxes = mailboxes
+        self._listeners = listeners
         self._access = access
         self._renderer = renderer
 
@@ -130,7 +138,12 @@ class MailboxPages:
         log_change("mailbox added", request, added.mailbox)
         mailbox = await self._mailboxes.find(added.mailbox)
         return self._renderer.page(
-            request, "added.html", 201, mailbox=row(mailbox, time.time()), password=added.password
+            request,
+            "added.html",
+            201,
+            mailbox=row(mailbox, time.time()),
+            password=added.password,
+            listeners=self._listeners(),
         )
 
     async def _refresh(self, request: web.Request) -> web.Response:

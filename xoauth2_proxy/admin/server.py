@@ -5,12 +5,17 @@ With a token configured, requests need it, except probes and the login page (`ac
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from xoauth2_proxy.admin.access_control import MONITORING, AccessControl, RouteKind
+from xoauth2_proxy.admin.access_control import (
+    MONITORING,
+    AccessControl,
+    RouteKind,
+    form_fields,
+)
 from xoauth2_proxy.admin.accounts import MAX_BODY_BYTES, AccountsApi
 from xoauth2_proxy.admin.clients import ClientsApi
 from xoauth2_proxy.admin.credential_pages import CredentialPages
@@ -23,11 +28,12 @@ from xoauth2_proxy.admin.login import LoginPages
 from xoauth2_proxy.admin.pages import MailboxPages
 from xoauth2_proxy.admin.rendering import HEADERS, Renderer
 from xoauth2_proxy.admin.sign_in import SignInPages
+from xoauth2_proxy.admin.views import listener_settings
 from xoauth2_proxy.clients.record import ClientRecord
 from xoauth2_proxy.errors import ProxyError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable, Iterator, Mapping
 
     from xoauth2_proxy.mailboxes.operations import Mailboxes
     from xoauth2_proxy.metrics import MergedMetrics, Metrics
@@ -35,6 +41,7 @@ if TYPE_CHECKING:
     Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _SHUTDOWN_SECONDS = 2.0
+_RETRIED = "/mailboxes/refresh"  # the only change that a person may ask for again and again
 _FOR_PROGRAMS = MONITORING | {RouteKind.API, RouteKind.SECRET}  # their errors are JSON, not pages
 
 
@@ -81,8 +88,8 @@ class AdminServer:
             renderer = self._renderer = Renderer(self._access)
             yield from AccountsApi(mailboxes).routes()
             yield from CredentialsApi(mailboxes).routes()
-            yield from MailboxPages(mailboxes, self._access, renderer).routes()
-            yield from CredentialPages(mailboxes, renderer).routes()
+            yield from MailboxPages(mailboxes, self._access, renderer, self._listeners).routes()
+            yield from CredentialPages(mailboxes, renderer, self._listeners).routes()
             yield from ClientsApi(clients).routes()
             yield from DevicePages(clients, mailboxes, renderer).routes()
             yield from SignInPages(mailboxes, self._access, renderer).routes()
@@ -112,7 +119,7 @@ class AdminServer:
                 error.headers.update(_missing(error))
                 raise
         except (ProxyError, OSError) as error:
-            response = self._error_response(request, http_error(error))
+            response = self._error_response(request, http_error(error), await _fields(request))
         response.headers.update(_missing(response))
         return response
 
@@ -128,12 +135,26 @@ class AdminServer:
                 response.headers[name] = error.headers[name]
         return response
 
-    def _error_response(self, request: web.Request, what: HttpError) -> web.Response:
+    def _error_response(
+        self, request: web.Request, what: HttpError, fields: Mapping[str, str] | None = None
+    ) -> web.Response:
         if self._renderer is None or self._access.kind(request) in _FOR_PROGRAMS:
             return error_response(what)
-        page = self._renderer.page(request, "refused.html", what.status, what=what)
+        fields = request.query if fields is None else fields
+        page = self._renderer.page(
+            request,
+            "refused.html",
+            what.status,
+            what=what,
+            mailbox=fields.get("mailbox", ""),
+            retry=request.path_qs if request.method == "GET" and fields.get("mailbox") else "",
+            form=_retried(request.path, fields),
+        )
         page.headers.update(what.headers)
         return page
+
+    def _listeners(self) -> list[dict[str, str]]:
+        return [listener_settings(one) for one in self._health.listeners]
 
     async def _get_health(self, _request: web.Request) -> web.Response:
         is_well = self._health.status is Status.HEALTHY
@@ -153,6 +174,18 @@ class AdminServer:
             body=generate_latest(self._metrics.registry),
             headers={"Content-Type": CONTENT_TYPE_LATEST},
         )
+
+
+async def _fields(request: web.Request) -> Mapping[str, str]:
+    """Return what the person had filled in, which was read before the request failed."""
+    return await form_fields(request) if request.method == "POST" else request.query
+
+
+def _retried(path: str, fields: Mapping[str, str]) -> dict[str, Any]:
+    """Return the form that asks for the same again, if that can do no harm; else {}."""
+    if path != _RETRIED or not fields.get("mailbox"):
+        return {}
+    return {"action": path, "fields": {name: fields[name] for name in fields if name != "csrf"}}
 
 
 def _missing(response: web.StreamResponse) -> dict[str, str]:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from xoauth2_proxy.accounts.accounts import Account, DisabledAccount
+    from xoauth2_proxy.admin.health import ListenerState
     from xoauth2_proxy.mailboxes.interface import Mailbox
 
 PAGE_SIZE = 50
@@ -42,6 +43,14 @@ STATE_LABELS = {  # in display order: those that need a person come first
     State.MOCK: StateLabel("Sandbox", "◇", "plain"),
 }
 _RANKS = {state: rank for rank, state in enumerate(STATE_LABELS)}
+
+
+_ENCRYPTION = {
+    "none": "none",
+    "starttls": "STARTTLS",
+    "implicit": "SSL/TLS from the start",
+    "auto": "STARTTLS, or SSL/TLS from the start",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +98,7 @@ def mailbox_table(
 def row(mailbox: Mailbox, now: float) -> dict[str, Any]:
     """Return a mailbox as a row of the table."""
     status = mailbox.status
+    is_sign_in_needed = status.state is State.SIGN_IN_NEEDED
     is_repeated = status.last_error == status.reason
     return {
         "address": mailbox.account.email,
@@ -96,16 +106,30 @@ def row(mailbox: Mailbox, now: float) -> dict[str, Any]:
         "source": "added here" if mailbox.is_added else "from the file",
         "look": STATE_LABELS[status.state],
         "reason": status.reason,
-        "remedy": status.remedy,
+        # The button beside it does what the remedy's command would.
+        "remedy": "" if is_sign_in_needed and not mailbox.obstacle else status.remedy,
         "last_error": "" if is_repeated else status.last_error,
         "last_success": date_text(status.last_success, now),
         "next_refresh": date_text(status.next_refresh, now),
         "days_left": _days(status.days_left),
-        "is_sign_in_needed": status.state is State.SIGN_IN_NEEDED,
+        "is_sign_in_needed": is_sign_in_needed,
         "can_sign_in": not mailbox.obstacle,
-        "can_refresh": status.state is not State.OWN_TOKEN,
+        # Without a grant there is nothing that a refresh could use.
+        "can_refresh": status.state not in (State.OWN_TOKEN, State.SIGN_IN_NEEDED),
         "can_revoke": mailbox.has_grant and status.state is not State.SIGN_IN_NEEDED,
         "can_remove": mailbox.is_added,
+    }
+
+
+def listener_settings(listener: ListenerState) -> dict[str, str]:
+    """Return what a person types into a mail program to use this listener."""
+    host, _, port = listener.addresses[0].rpartition(":")
+    is_any = host in {"0.0.0.0", "[::]"}  # noqa: S104 - every address of this machine
+    return {
+        "name": listener.name,
+        "server": "the address of this machine" if is_any else host.strip("[]"),
+        "port": port,
+        "encryption": _ENCRYPTION.get(str(listener.tls), ""),
     }
 
 
