@@ -74,7 +74,7 @@ class Device:
         while not end.is_set():
             began = time.perf_counter()
             try:
-                await self._send()
+                await self.send_once()
             except (EOFError, OSError, AssertionError) as error:
                 self.refused[str(error) or type(error).__name__] += 1
             else:
@@ -83,7 +83,8 @@ class Device:
                 async with asyncio.timeout(_PAUSE_SECONDS):
                     await end.wait()
 
-    async def _send(self) -> None:
+    async def send_once(self) -> None:
+        """Connect, log in and send a message. Raises `AssertionError` if that is refused."""
         async with await connect(self._port, device_address(self._number)) as client:
             await client.ehlo()
             answer = await client.auth_plain(f"device-{self._number}", self._key)
