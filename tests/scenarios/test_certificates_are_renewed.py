@@ -239,6 +239,23 @@ async def test_sighup_reads_it_at_once_in_every_process(
     assert (row["name"], row["certificate_days_left"]) == ("office", 12)
 
 
+@pytest.mark.parametrize(
+    ("days", "words"),
+    [
+        (40, "TLS implicit; its certificate lasts 40 more days"),
+        (-3, "TLS implicit; <b>its certificate has expired</b>: renew it"),
+    ],
+)
+async def test_the_admin_page_names_the_listener_and_its_days(
+    start_relay: StartRelay, renewal: Renewal, days: int, words: str
+) -> None:
+    relay = await start_relay({"accounts": ACCOUNTS, "listener": KEYS})
+    renewal.renew(days=days)
+    await certificates(relay).look()
+    _, page = await relay.get("/", Accept="text/html")
+    assert f"<li>office <small>{relay.host}:{relay.port}; {words}</small></li>" in page
+
+
 def test_status_names_the_days_left_and_a_certificate_that_has_expired(
     renewal: Renewal, tmp_path: Path
 ) -> None:

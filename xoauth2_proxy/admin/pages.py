@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from xoauth2_proxy.admin.access_control import AccessControl
+    from xoauth2_proxy.admin.health import Health
     from xoauth2_proxy.admin.http_errors import HttpError
     from xoauth2_proxy.admin.rendering import Renderer
     from xoauth2_proxy.mailboxes.operations import Mailboxes
@@ -56,12 +57,14 @@ class MailboxPages:
         access: AccessControl,
         renderer: Renderer,
         listeners: Callable[[], list[dict[str, str]]],
+        health: Health,
     ) -> None:
         """`listeners` returns what a mail program needs for each (`views.listener_settings`)."""
         self._mailboxes = mailboxes
         self._listeners = listeners
         self._access = access
         self._renderer = renderer
+        self._health = health
 
     def routes(self) -> Iterator[tuple[RouteKind, web.RouteDef]]:
         """Return the routes and their kinds."""
@@ -96,6 +99,7 @@ class MailboxPages:
             "mailboxes.html",
             list=shown,
             most_disabled=PAGE_SIZE,
+            listeners=[one.report() for one in self._health.listeners],
             here=_place(query),
             links={page: _place(query, page=page) for page in near(shown["page"], shown["pages"])},
             next_link=_place(query, page=shown["page"] + 1)

@@ -88,7 +88,9 @@ class AdminServer:
             renderer = self._renderer = Renderer(self._access)
             yield from AccountsApi(mailboxes).routes()
             yield from CredentialsApi(mailboxes).routes()
-            yield from MailboxPages(mailboxes, self._access, renderer, self._listeners).routes()
+            yield from MailboxPages(
+                mailboxes, self._access, renderer, self._listeners, self._health
+            ).routes()
             yield from CredentialPages(mailboxes, renderer, self._listeners).routes()
             yield from ClientsApi(clients).routes()
             yield from DevicePages(clients, mailboxes, renderer).routes()
