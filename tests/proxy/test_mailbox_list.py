@@ -81,9 +81,9 @@ def test_octets_that_are_no_utf8_may_stand_in_a_name_only() -> None:
 
 def test_a_value_that_would_keep_others_waiting_is_not_read() -> None:
     with pytest.raises(NotMailboxes, match="too long"):
-        parse_mailboxes(b"(" * 16_385)
+        parse_mailboxes(b"(" * 4097)
     with pytest.raises(NotMailboxes, match="malformed"):
-        parse_mailboxes(b"(" * 16_384)
+        parse_mailboxes(b"(" * 4096)
 
 
 @pytest.mark.parametrize(

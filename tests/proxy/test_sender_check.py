@@ -94,7 +94,7 @@ def test_what_is_allowed_is_not_touched(block: bytes, held_to: SenderRules) -> N
         (b"From: b@y.example <own@x.example>\r\n", "The From field is malformed"),
         (b"From:\r\n", "The From field has no address"),
         (b"From: ,\r\n", "The From field has no address"),
-        (b"From: own@x.example" + b"," * 16_384 + b"\r\n", "The From field is too long"),
+        (b"From: own@x.example" + b"," * 4096 + b"\r\n", "The From field is too long"),
         (b"From: own@x.example\r\nSender: b@y.example\r\n", "b@y.example in Sender is not allowed"),
         (b"From: own@x.example\r\nSender:\r\n", "The Sender field has no address"),
         (

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-_MAX_VALUE_BYTES = 16_384  # of a field that is read; a longer one would keep others waiting
+_MAX_VALUE_BYTES = 4096  # of a field that is read; a longer one would keep others waiting
 # In the order of trial. A comment is taken piece by piece, since comments nest.
 _TOKEN = re.compile(
     r"""(?P<space>[ \t]+)

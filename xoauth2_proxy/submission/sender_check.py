@@ -37,7 +37,8 @@ _SIGNED_TYPES = re.compile(
     rb"(multipart/signed|application/(?:x-)?pkcs7-mime)(?![!-:<-~])", re.IGNORECASE
 )
 _COMMENT_OR_SPACE = re.compile(rb"\([^()]*\)|[ \t]")
-_ORIGINATORS = frozenset({"from", "sender"})
+_ORIGINATORS = ("from", "sender")
+_NAMES = (*_ORIGINATORS, "reply-to", "content-type", *map(str.lower, _SIGNATURES))
 
 
 class SenderRefused(Exception):
@@ -125,7 +126,7 @@ def checked_header(block: bytes, rules: SenderRules) -> bytes:
     `block` is all that comes before the first empty line, or before the end.
     Raises `SenderRefused`.
     """
-    header = Header(block)
+    header = Header(block, _NAMES)
     mailboxes, fault = _judged_from(header, rules)
     sender_fault = _sender_fault(header, rules)
     if len(mailboxes) > 1:  # which is only right with a Sender that is (RFC 5322 §3.6.2)
@@ -143,8 +144,7 @@ def checked_header(block: bytes, rules: SenderRules) -> bytes:
     else:
         _set_name(header, mailboxes, rules)
     if sender_fault is not None:
-        for field in header.named("sender"):
-            header.remove(field)
+        header.remove(header.named("sender"))
     return header.octets
 
 
@@ -245,8 +245,7 @@ def _rewrite_from(header: Header, mailboxes: list[Mailbox], rules: SenderRules) 
     former = header.named("from")
     if former:
         new = header.replace(former[0], octets)
-        for field in former[1:]:
-            header.remove(field)
+        header.remove(former[1:])
     else:
         new = header.insert("from", octets)
     if rule.reply_to and mailboxes and not header.named("reply-to"):
