@@ -429,3 +429,56 @@ async def test_a_balancer_without_a_proper_header_is_refused_without_a_traceback
         assert await client.closed()
     assert [reason for reason, _, _ in turned.away] == [Refused.NO_PROXY_HEADER]
     assert not [one for one in caplog.records if one.exc_info]
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"tls": "implicit"}, b""),
+        ({"tls": "implicit"}, b"\x16\x03"),
+        ({"tls": "auto"}, b"\x16\x03"),
+        ({"tls": "starttls", "proxies": ["127.0.0.1"]}, b"PROXY "),
+    ],
+)
+async def test_a_stop_ends_connections_whose_sessions_have_not_begun(
+    start_relay: StartRelay,
+    certificate: dict[str, object],
+    keys: dict[str, object],
+    said: bytes,
+) -> None:
+    relay = await start_relay({"accounts": ACCOUNTS, "listener": certificate | keys})
+    (listener,) = relay.app._listeners
+    client = Client(*await asyncio.open_connection(relay.host, relay.port))
+    async with client:
+        client.write(said)
+        await until(lambda: len(listener._admission) == 1)
+        assert await listener.drain(PATIENCE_SECONDS) == 0
+        assert await client.closed()
+        await until(lambda: len(listener._admission) == 0)
+
+
+@pytest.mark.parametrize("mode", ["implicit", "auto"])
+async def test_a_handshake_counts_for_the_places_of_its_address(
+    start_relay: StartRelay,
+    certificate: dict[str, object],
+    trust: ssl.SSLContext,
+    mode: str,
+) -> None:
+    keys = {"tls": mode, "max_connections": 1}
+    relay = await start_relay({"accounts": ACCOUNTS, "listener": certificate | keys})
+    turned = heard_of(relay)
+    (listener,) = relay.app._listeners
+    stalled = Client(*await asyncio.open_connection(relay.host, relay.port))
+    async with stalled:
+        stalled.write(b"\x16\x03")
+        await until(lambda: len(listener._admission) == 1)
+        other = Client(*await asyncio.open_connection(relay.host, relay.port))
+        async with other:
+            if mode == "auto":
+                assert await other.reply() == replies.TOO_MANY_CONNECTIONS
+            assert await other.closed()
+        await until(lambda: bool(turned.away))
+        assert turned.away[0][0] is Refused.TOO_MANY_CONNECTIONS
+    await until(lambda: len(listener._admission) == 0)
+    async with await by_tls(relay, trust) as client:
+        await sends(client)
