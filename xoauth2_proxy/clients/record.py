@@ -91,6 +91,7 @@ class ClientRecord:
         seen.reply = one_line(str(client.reply or ""), _MAX_REPLY)
         if client.sender:
             seen.sender, seen.size_bytes = _text(client.sender), 0
+        self._keep(seen)
 
     def finished(self, client: ConnectedClient, sender: str, size_bytes: int, reply: Reply) -> None:
         """Note that a transaction got its final reply."""
@@ -102,11 +103,11 @@ class ClientRecord:
             seen.last_sent = seen.last_seen
             seen.outcome = Outcome.SENT
             seen.reply = ""
-            self._keep(seen)
         else:
             seen.refusals += 1
             seen.outcome = Outcome.DELAYED if reply.is_transient else Outcome.REFUSED
             seen.reply = one_line(str(reply), _MAX_REPLY)
+        self._keep(seen)
 
     def merge(self, newer: Iterable[ClientSeen]) -> None:
         """Add what another process has seen since it last told."""
@@ -139,7 +140,7 @@ class ClientRecord:
         return self._senders.get(address) or self._strangers.get(address)
 
     def _seen(self, client: ConnectedClient) -> ClientSeen:
-        """Return the client's entry with the facts of its session, as the newest."""
+        """Return the client's entry with the facts of its session."""
         address = _text(client.address)
         seen = self._find(address) or ClientSeen(address)
         seen.last_seen = self._clock()
@@ -153,14 +154,18 @@ class ClientRecord:
         seen.login = _text(client.login)
         seen.account = _text(client.account)
         seen.credential = _text(client.credential)
-        self._keep(seen)
         return seen
 
     def _keep(self, seen: ClientSeen) -> None:
         """Put an entry at the end of its kind; drop the oldest where there are too many."""
-        self._senders.pop(seen.address, None)
-        self._strangers.pop(seen.address, None)
-        kind = self._senders if seen.messages else self._strangers
+        kind, other = self._strangers, self._senders
+        if seen.messages:
+            kind, other = other, kind
+        if kind.get(seen.address) is seen:
+            kind.move_to_end(seen.address)
+            return
+        other.pop(seen.address, None)
+        kind.pop(seen.address, None)
         kind[seen.address] = seen
         if len(kind) > self._most:
             kind.popitem(last=False)
