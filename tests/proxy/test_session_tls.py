@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import smtplib
 import ssl
 from typing import TYPE_CHECKING
 
@@ -182,6 +183,38 @@ async def test_tls_below_1_2_is_refused(with_tls: Relay, context: ssl.SSLContext
     async with await with_tls.connect() as client:
         with pytest.raises(OSError, match=r"(?i)ssl|reset|closed"):
             await client.start_tls(context, "localhost")
+
+
+def hello_and_starttls(relay: Relay, context: ssl.SSLContext) -> str:
+    """Shake hands as a blocking client does, which sends its alert; return why it failed."""
+    with smtplib.SMTP(relay.host, relay.port, timeout=PATIENCE_SECONDS) as client:
+        try:
+            client.starttls(context=context)
+        except ssl.SSLError as error:
+            return str(error.reason)
+        return ""
+
+
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
+@pytest.mark.parametrize(
+    ("version", "reason"),
+    [
+        (ssl.TLSVersion.TLSv1, "tls_too_old"),
+        (ssl.TLSVersion.TLSv1_1, "tls_too_old"),
+        (ssl.TLSVersion.TLSv1_2, "tls_not_trusted"),
+        (ssl.TLSVersion.TLSv1_3, "tls_not_trusted"),
+    ],
+)
+async def test_failed_handshake_is_told_with_its_reason(
+    with_tls: Relay, caplog: pytest.LogCaptureFixture, version: ssl.TLSVersion, reason: str
+) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # it knows no authority at all
+    context.set_ciphers("DEFAULT:@SECLEVEL=0")
+    context.minimum_version = context.maximum_version = version
+    assert await asyncio.to_thread(hello_and_starttls, with_tls, context)
+    await until(lambda: bool(turned_away(caplog)))
+    (told,) = turned_away(caplog)
+    assert (told["client"], told["reason"]) == ("127.0.0.1", reason)
 
 
 async def test_a_message_received_whole_by_tls_is_relayed_although_the_client_left(

@@ -86,8 +86,8 @@ CAUSES: Mapping[Refused, Cause] = {
     ),
     Refused.TLS_FAILED: Cause(
         "the TLS handshake failed",
-        "try another encryption setting in the device; older devices may not know a cipher or a "
-        "key of the listener {listener}",
+        "look whether the device trusts the certificate of the listener {listener} and knows its "
+        "kind of key; old devices know RSA only",
         more=": {detail}",
     ),
     Refused.TLS_NOT_OFFERED: Cause(
