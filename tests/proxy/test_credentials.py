@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING
 
+import argon2
 import pytest
 
 from tests.support.accounts import mailbox
@@ -212,3 +213,79 @@ async def test_a_generated_key_logs_in_without_a_hash(made: list[Accounts]) -> N
     )
     with pytest.raises(CredentialsRejected):
         await accounts.authenticate("copier", kept.key_digest)
+
+
+# Sessions that outlive a change.
+
+
+def current(account: Account, former: Credential) -> Credential | None:
+    return account.credential_of(former)
+
+
+def test_a_session_goes_on_while_its_credential_is_proved_as_before() -> None:
+    account = with_credentials(ONE, copier(senders=("a@x",)), copier(name="fax", login="fax"))
+    assert current(account, copier()) == copier(senders=("a@x",))
+    renamed = replace(account, email="One@Example.com")
+    assert current(renamed, account.own_credential) == renamed.own_credential
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"password": LocalPassword(clear_text="another")},
+        {"login": "copier-2"},
+        {"networks": by_network("", "10.0.0.0/8").networks},
+        {"enabled": False},
+        {"expires": date(2020, 1, 1)},
+        {"name": "another"},
+    ],
+)
+def test_it_ends_when_the_credential_must_be_proved_anew(changes: dict[str, object]) -> None:
+    assert current(with_credentials(ONE, copier(**changes)), copier()) is None
+
+
+def test_it_ends_when_the_mailbox_takes_no_password_of_its_own_any_more() -> None:
+    anyone = replace(mailbox(ONE), password=None, allow_any_password=True)
+    assert current(anyone, anyone.own_credential) == anyone.own_credential
+    closed = replace(anyone, allow_any_password=False)
+    assert current(closed, anyone.own_credential) is None
+
+
+async def test_forty_credentials_cost_no_more_hashes_than_one(
+    made: list[Accounts], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cheap = argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+    hashed = LocalPassword(argon2_hash=cheap.hash(KEY))
+    many = [copier(name=f"d{n}", login=f"d{n}", password=hashed) for n in range(40)]
+    accounts = accounts_of(made, with_credentials(ONE, *many))
+    asked = []
+    verify = argon2.PasswordHasher.verify
+
+    def counted(self: argon2.PasswordHasher, stored: str, password: bytes) -> bool:
+        asked.append(stored)
+        return verify(self, stored, password)
+
+    monkeypatch.setattr(argon2.PasswordHasher, "verify", counted)
+    for _ in range(3):
+        assert (await accounts.authenticate("d39", KEY)).credential == many[39]
+    assert len(asked) == 1
+
+
+async def test_the_credentials_of_one_account_are_replaced_without_the_others(
+    made: list[Accounts],
+) -> None:
+    accounts = accounts_of(made, with_credentials(ONE, copier()), with_credentials(OTHER))
+    fax = copier(name="fax", login="fax")
+    hall = by_network("hall", "10.0.0.0/8")
+    other = accounts.find(OTHER)
+    await accounts.use_credentials(ONE, [fax, hall])
+    assert accounts.find(OTHER) is other
+    assert (await accounts.authenticate("fax", KEY)).credential == fax
+    with pytest.raises(CredentialsRejected):
+        await accounts.authenticate("copier", KEY)
+    assert [one for _, one in accounts.without_password("10.0.0.1")] == [hall]
+    await accounts.use_credentials(ONE, [])
+    assert accounts.without_password("10.0.0.1") == []
+    assert (await accounts.authenticate(ONE, "opens sesame")).account.credentials == ()
+    await accounts.use_credentials("nobody@example.com", [fax])
+    assert len(accounts) == 2

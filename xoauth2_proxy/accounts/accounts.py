@@ -105,6 +105,11 @@ class Account:
         return is_without_client or self.refresher == MOCK
 
     @property
+    def has_own_login(self) -> bool:
+        """Whether its address is a login: with its own password, or with any."""
+        return self.password is not None or self.allow_any_password
+
+    @property
     def own_credential(self) -> Credential:
         """The credential of the account's own password, which is named after the mailbox."""
         return Credential(name=self.email, login=self.email, password=self.password)
@@ -121,14 +126,18 @@ class Account:
     def credential_of(self, former: Credential) -> Credential | None:
         """Return what this credential is by now; None if it must be proved again, or has ended."""
         own = self.own_credential
-        for one in (own, *self.credentials):
-            if one.name == former.name:
-                is_same = (one.key, one.password, one.networks) == (
-                    former.key,
-                    former.password,
-                    former.networks,
-                )
-                return one if is_same and one.enabled and not one.is_expired(time.time()) else None
+        if former.key == own.key and former.name == former.login:
+            candidates: tuple[Credential, ...] = (own,) if self.has_own_login else ()
+        else:
+            candidates = tuple(one for one in self.credentials if one.name == former.name)
+        for one in candidates:
+            is_same = (one.key, one.password, one.networks) == (
+                former.key,
+                former.password,
+                former.networks,
+            )
+            if is_same and one.enabled and not one.is_expired(time.time()):
+                return one
         return None
 
     @property
@@ -214,7 +223,7 @@ class Accounts:
         if (found := self._by_login.get(key)) is not None:
             return found
         account = self._by_key.get(key)
-        if account is None or (account.password is None and not account.allow_any_password):
+        if account is None or not account.has_own_login:
             return None
         return account, account.own_credential
 

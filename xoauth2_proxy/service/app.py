@@ -241,11 +241,15 @@ class App:
         `made` are the keys of all credentials that were made at run time.
         """
         async with self._reloading:
-            self._config = with_credentials(self._config, account, credentials, made)
+            old, self._config = (
+                self._config,
+                with_credentials(self._config, account, credentials, made),
+            )
             await self._accounts.use_credentials(account, credentials)
             self._authenticator.logins_changed()
             if self._admin is not None:
                 self._admin.reconfigure(self._config, tuple(self._accounts))
+                log_without_password(self._config.accounts, old.accounts)
 
     def forget(self, mailbox: str) -> None:
         """Drop the tokens and connections of a mailbox whose grant was replaced or revoked."""

@@ -33,6 +33,7 @@ from xoauth2_proxy.service.app import (
 )
 from xoauth2_proxy.service.certificates import Certificates
 from xoauth2_proxy.service.listening import Addresses, ListeningSockets, listener_states
+from xoauth2_proxy.service.without_password import log_without_password
 from xoauth2_proxy.submission.address_table import AddressTable, new_key, table_bytes
 from xoauth2_proxy.upstream.connector import Connector
 from xoauth2_proxy.workers import run_directory
@@ -229,7 +230,9 @@ class Parent:
     ) -> None:
         """Replace the credentials of one account, in all processes; otherwise as `App` does."""
         async with self._reloading:
-            config = with_credentials(self._settings.config, account, credentials, made)
+            old = self._settings.config
+            config = with_credentials(old, account, credentials, made)
+            log_without_password(config.accounts, old.accounts)
             self._settings = replace(self._settings, config=config)
             if self._admin is not None:
                 self._admin.reconfigure(config, with_sandbox(config, self._embedded))
