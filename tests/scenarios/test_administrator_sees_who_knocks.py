@@ -125,6 +125,19 @@ async def test_each_kind_that_used_to_leave_no_line_leaves_one(
     assert all(one["client"] == "127.0.0.1" and one["cause"] for one in turned_away(caplog))
 
 
+async def test_test_of_the_login_is_shown_and_is_no_fault(
+    relay: Relay, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with await relay.log_in() as client:
+        assert (await client.command("QUIT")).code == 221
+    (one,) = await seen(relay)
+    assert one["cause"] == "connected and left without sending anything; it had logged in"
+    assert (one["refusals"], turned_away(caplog)) == (0, [])
+    _, page = await relay.get("/devices", Host=f"localhost:{relay.admin_url.rpartition(':')[2]}")
+    assert "it had logged in" in page
+    assert "Add its address" not in page
+
+
 async def test_clients_of_all_workers_are_shown_by_the_command(start_process: StartProcess) -> None:
     proxy = await start_process(None, "--sandbox", "--workers", "2")
     async with clients_of_both(proxy) as clients:

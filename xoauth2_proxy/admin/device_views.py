@@ -89,6 +89,8 @@ def suggested_name(seen: ClientSeen) -> str:
 
 def _fix(seen: ClientSeen, fix: Fix) -> tuple[str, str] | None:
     """Return the text and the address of the button that lets the client in."""
+    if seen.reason == Refused.LEFT and seen.detail:  # it had logged in
+        return None
     if fix is Fix.SIGN_IN:
         return ("Sign the mailbox in…", f"/?{urlencode({'q': seen.account})}")
     if fix not in _FIXES:

@@ -271,6 +271,7 @@ CAUSES: Mapping[Refused, Cause] = {
         "nothing, if this was a test of the connection; otherwise the device may want another "
         "login method, other encryption, or no login",
         Fix.ADD_ADDRESS,
+        more="; it had {detail}",
     ),
 }
 

@@ -444,7 +444,7 @@ class ClientSession(SMTP):
             return  # it keeps a connection for its next message, and can open another
         has_done_nothing = client.reason is None and not client.messages
         if has_done_nothing and self._greeted_at and not self._dialogue.is_draining:
-            client.refuse(Refused.LEFT)
+            client.refuse(Refused.LEFT, "logged in" if self._dialogue.is_logged_in else "")
         client.report()
 
     # Reading and writing.
