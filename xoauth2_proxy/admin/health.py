@@ -103,7 +103,8 @@ class Health:
         """Return the body of `GET /health`."""
         body = health_document("xoauth2-proxy", self.status, self.started_at)
         body["accounts"] = self.accounts
-        body["listeners"] = [one.report() for one in self.listeners]
+        if self.listeners:
+            body["listeners"] = [one.report() for one in self.listeners]
         if self.problem:
             body["problem"] = self.problem
         if self.workers is not None:
