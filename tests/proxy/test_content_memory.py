@@ -193,6 +193,7 @@ async def test_sessions_that_stall_are_cut_when_memory_is_short(
         return await relay.metric("xoauth2_proxy_messages_total", reply="4xx") > 0
 
     await until(is_one_cut)
+    assert not relay.app._listeners[0].slow_clients._until  # or they would hold yet more
 
 
 @pytest.mark.both_loops

@@ -142,12 +142,9 @@ class BufferBudget:
 
     def change(self, holder: Holder, change_bytes: int) -> None:
         """A session holds so much more, or less. It may be paused at once."""
-        self.used_bytes += change_bytes
-        owner = holder.owner
-        held = self._held_by[owner] = self._held_by[owner] + change_bytes
-        if not held:
-            del self._held_by[owner]
-        if change_bytes > 0 and not self.is_roomy:
+        used = self.used_bytes = self.used_bytes + change_bytes
+        self._held_by[holder.owner] += change_bytes
+        if change_bytes > 0 and 2 * used > self.total_bytes:
             self._squeeze(holder)
 
     def relieve(self) -> None:
@@ -161,6 +158,8 @@ class BufferBudget:
         self._give_turns()
         if not self._paused:
             self._turns.clear()
+            for owner in [owner for owner, held in self._held_by.items() if not held]:
+                del self._held_by[owner]
 
     @property
     def _free_bytes(self) -> int:

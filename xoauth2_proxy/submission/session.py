@@ -561,7 +561,7 @@ class ClientSession(SMTP):
 
     def _give_up(self, reply: Reply) -> None:
         """End the session within a transaction, and record its message as refused."""
-        if reply is not replies.MESSAGE_TOO_LATE:
+        if reply is replies.TOO_SLOW:
             self._registry.slow_clients.note(self._account_and_address, self.loop.time())
         message = self._dialogue.give_up(reply)
         self._stop_streaming()
