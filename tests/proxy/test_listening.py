@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import socket
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -103,6 +104,24 @@ class TestConfiguration:
         assert needs_restart(old, new) == ["listeners[1].idle_seconds"]
         fewer = config.load({"accounts": [account()], "listeners": TWO[:1]})
         assert needs_restart(old, fewer) == ["listeners"]
+
+    def test_what_is_weak_is_warned_of_at_the_start(
+        self, config: ConfigFile, authority: trustme.CA
+    ) -> None:
+        issued = authority.issue_cert("relay.example", not_after=datetime(2020, 1, 2, tzinfo=UTC))
+        issued.private_key_and_cert_chain_pem.write_to_path(str(config.add("old.pem")))
+        keys = {"tls_cert": "old.pem", "tls_key": "old.pem", "tls_min": "1.0", "tls": "auto"}
+        listeners = [TWO[0], TWO[1] | keys | {"allow_insecure_auth": True}]
+        warnings = config.load({"accounts": [account()], "listeners": listeners}).warnings
+        about = [one for one in warnings if one.startswith("listeners[1].")]
+        assert about == list(warnings)
+        assert [one.partition(":")[0] for one in about] == [
+            "listeners[1].allow_insecure_auth",
+            "listeners[1].tls_min",
+            "listeners[1].tls_cert",
+        ]
+        assert "may use TLS 1.0" in about[1]
+        assert "expired on 2020-01-02" in about[2]
 
     def test_any_password_is_for_loopback_at_every_listener(self, config: ConfigFile) -> None:
         exposed = {"name": "lan", "host": "0.0.0.0", "allow_insecure_auth": True}

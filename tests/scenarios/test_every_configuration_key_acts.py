@@ -598,6 +598,19 @@ async def test_tokens_are_offered_where_an_account_takes_clients_tokens(
         assert str(await client.command("AUTH XOAUTH2")).startswith("334")
 
 
+@shows("listener.mechanisms")
+async def test_a_reload_changes_what_is_offered(start_relay: StartRelay, tmp_path: Path) -> None:
+    own = account(provider="gmail", client_id="c", client_secret="s")
+    relay = await start_relay({"accounts": [own]}, refreshers={"gmail": ScriptedRefresher()})
+    async with await relay.connect() as client:
+        assert (await client.ehlo()).text[-1] == "AUTH PLAIN LOGIN"
+    brings_tokens = account(OTHER_MAILBOX, provider="gmail")
+    (tmp_path / "accounts.json").write_text(json.dumps({"accounts": [own, brings_tokens]}))
+    await relay.app.reload()
+    async with await relay.connect() as client:
+        assert (await client.ehlo()).text[-1] == "AUTH PLAIN LOGIN XOAUTH2 OAUTHBEARER"
+
+
 @shows("listener.max_connections")
 async def test_one_more_than_max_connections_is_turned_away(start_relay: StartRelay) -> None:
     relay = await start_relay(one_account() | {"listener": {"max_connections": 2}})
