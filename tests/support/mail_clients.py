@@ -37,12 +37,42 @@ java -XX:TieredStopAtLevel=1 -XX:+UseSerialGC \\
     -cp /usr/share/java/javax.mail.jar:/usr/share/java/javax.activation.jar Scan.java
 """
 
+# A window that sends what is queued, and is closed when it has or when it has said why not.
+_SYLPHEED = """
+export TMPDIR=$HOME
+cp ca.pem .sylpheed-2.0/certs.crt
+cat > .sylpheed-2.0/folderlist.xml <<'END'
+<?xml version="1.0" encoding="UTF-8"?>
+<folderlist><folder type="mh" name="Mailbox" path="Mail">
+<folderitem type="inbox" name="inbox" path="inbox"/>
+<folderitem type="outbox" name="sent" path="sent"/>
+<folderitem type="draft" name="draft" path="draft"/>
+<folderitem type="queue" name="queue" path="queue"/>
+<folderitem type="trash" name="trash" path="trash"/>
+</folder></folderlist>
+END
+mkdir -p Mail/inbox Mail/sent Mail/draft Mail/queue Mail/trash
+printf 'S:scanner@example.com\\nAID:1\\nR:<someone@example.net>\\n\\n' > Mail/queue/1
+cat message.txt >> Mail/queue/1
+touch .sylpheed-2.0/sylpheed.log
+timeout 30 xvfb-run --auto-servernum sh -c '
+    sylpheed --send > output 2>&1 &
+    while [ -e Mail/queue/1 ] && ! grep -q "warning:" .sylpheed-2.0/sylpheed.log; do sleep 0.1; done
+    kill $!
+'
+cat output .sylpheed-2.0/sylpheed.log
+test ! -e Mail/queue/1
+"""
+
 MAIL_CLIENTS = [
     MailClient("curl", ("curl",), composes=False),
     MailClient("msmtp", ("msmtp",), composes=False),
     MailClient("swaks", ("swaks",), composes=False, adds=b"\r\n"),
     MailClient("s-nail", ("s-nail",)),
     MailClient("mutt", ("mutt",)),
+    MailClient(
+        "Sylpheed", ("sylpheed", "xvfb-run"), command=_SYLPHEED, composes=False, verifies=False
+    ),
     MailClient("git send-email", ("git", "git-email")),
     MailClient(
         "Python smtplib", (), "smtplib.python", "$PYTHON smtplib.python", alters=(">From", "From")
