@@ -140,6 +140,8 @@ def test_the_same_wrong_password_again_and_again_counts_once() -> None:
 )
 def test_an_ipv6_64_is_one_address(one: str, other: str, are_one: bool) -> None:
     scene = Scene()
+    address_of = scene.guessing.address_of
+    assert (address_of(one) == address_of(other)) is are_one
     scene.guesses(one, "first", count=LIMIT)
     assert scene.guessing.must_wait(other, "second") is are_one
 

@@ -119,7 +119,8 @@ class Authenticator:
 
     def _turn_of(self, peer: str, login: str) -> Turn:
         check = partial(self._check_may_try, peer, login)
-        return Turn(peer, check, is_suspect=self.guessing.is_suspect(peer))
+        guessing = self.guessing
+        return Turn(guessing.address_of(peer), check, is_suspect=guessing.is_suspect(peer))
 
     async def _checked(self, credentials: Credentials, peer: str) -> Login:
         if isinstance(credentials, PasswordLogin | ChallengeLogin):

@@ -83,6 +83,10 @@ class Guessing:
         self._wrong: OrderedDict[str, bytes] = OrderedDict()  # digest of what a pair tried last
         self._usual: OrderedDict[str, None] = OrderedDict()  # pairs that have logged in
 
+    def address_of(self, peer: str) -> str:
+        """Return what the address is known by: itself, or its IPv6 /64; "" without a limit."""
+        return _places(peer)[0] if self._limit else ""
+
     def is_suspect(self, peer: str) -> bool:
         """Whether the address has failed lately."""
         return any(self._addresses.of(one) > 0 for one in _places(peer))
