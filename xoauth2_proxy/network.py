@@ -68,6 +68,12 @@ def parse_network(text: str) -> Network:
     return found
 
 
+def network_text(network: Network) -> str:
+    """Return a network as people write it: one of a single address without its prefix."""
+    is_single = network.prefixlen == network.max_prefixlen
+    return str(network.network_address if is_single else network)
+
+
 def is_local_network(network: Network) -> bool:
     """Whether all of the network is loopback, private, link-local or unique local."""
     return any(

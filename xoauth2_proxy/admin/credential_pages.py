@@ -16,6 +16,7 @@ from xoauth2_proxy.admin.json_requests import log_change
 from xoauth2_proxy.admin.views import date_text
 from xoauth2_proxy.errors import ProxyError
 from xoauth2_proxy.mailboxes.interface import UnknownCredential
+from xoauth2_proxy.network import network_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -112,7 +113,7 @@ class CredentialPages:
             201,
             address=made.account.email,
             credential=made.credential,
-            networks=[str(one) for one in made.credential.networks],
+            networks=[network_text(one) for one in made.credential.networks],
             password=made.password,
             listeners=self._listeners(),
         )
@@ -173,7 +174,7 @@ def _row(listed: ListedCredential, now: float) -> dict[str, Any]:
         "login": one.login,
         "proof": _PROOFS[listed.proof],
         "state": listed.state,
-        "networks": [str(network) for network in one.networks],
+        "networks": [network_text(network) for network in one.networks],
         "senders": one.senders,
         "limits": limits,
         "expires": date_text(end_of(one.expires), now) if one.expires else None,

@@ -26,6 +26,7 @@ from xoauth2_proxy.mailboxes.interface import (
     UnknownMailbox,
 )
 from xoauth2_proxy.mailboxes.runtime_credentials import credential_document, credential_key
+from xoauth2_proxy.network import network_text
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -66,7 +67,7 @@ class ListedCredential:
             "proof": self.proof,
             "state": self.state,
             "source": self.source,
-            "networks": [str(network) for network in one.networks],
+            "networks": [network_text(network) for network in one.networks],
             "senders": list(one.senders),
             "messages_per_minute": one.messages_per_minute,
             "messages_per_day": one.messages_per_day,
