@@ -122,12 +122,23 @@ async def test_logging_in_needs_tls_off_loopback(
         assert await client.auth_plain(MAILBOX, PASSWORD) == replies.AUTHENTICATED
 
 
+@pytest.mark.parametrize("line_end", [b"\r\n", b"\n", b"\r\r\n"])
 @pytest.mark.parametrize("behind", [b"NOOP\r\n", b"\x16\x03\x01", b"E"])
-async def test_octets_behind_starttls_end_the_session(with_tls: Relay, behind: bytes) -> None:
+async def test_octets_behind_starttls_end_the_session(
+    with_tls: Relay, line_end: bytes, behind: bytes
+) -> None:
     async with await with_tls.connect() as client:
-        client.write(b"STARTTLS\r\n" + behind)
+        client.write(b"STARTTLS" + line_end + behind)
         assert await client.reply() == replies.OCTETS_AFTER_STARTTLS
         assert await client.closed()
+
+
+async def test_starttls_may_end_in_lf(with_tls: Relay, context: ssl.SSLContext) -> None:
+    async with await with_tls.connect() as client:
+        client.write(b"STARTTLS\n")
+        assert await client.reply() == replies.START_TLS
+        await client.writer.start_tls(context, server_hostname="localhost")
+        assert "AUTH" in await keywords(client)
 
 
 @pytest.mark.parametrize(

@@ -132,6 +132,7 @@ CASES = [
     Case("postalserver/postal#1245", (*GREETING, (b"HELO x\r\n", "250"), *OUT), ()),
     # AUTH.
     logs_in("JustinIven/smtp-oauth-relay#57", *login(b"AUTH LOGIN\r\n")),
+    logs_in("white space: tabs in AUTH", (AUTH.replace(b" ", b"\t"), "235")),
     logs_in(
         "aio-libs/aiosmtpd#542, mjl-/mox#387",
         (b"auth login " + b64(MAILBOX) + b"\r\n", PROMPTS[1]),

@@ -26,8 +26,8 @@ def gathered(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     sizes: list[int] = []
 
     class Watched(content.Collector):
-        def __init__(self, max_bytes: int) -> None:
-            super().__init__(max_bytes)
+        def __init__(self, max_bytes: int, *, is_strict: bool) -> None:
+            super().__init__(max_bytes, is_strict=is_strict)
             self._number = len(sizes)
             sizes.append(0)
 

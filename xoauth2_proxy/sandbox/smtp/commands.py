@@ -6,7 +6,7 @@ RFC 5321 §4.1.1; STARTTLS is RFC 3207, SIZE RFC 1870, SMTPUTF8 RFC 6531, DSN RF
 from __future__ import annotations
 
 import re
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from xoauth2_proxy.accounts.accounts import TlsMode
@@ -48,7 +48,8 @@ _EXTENSION_OF = {  # the parameters of MAIL, and the extension that each belongs
     "ENVID": "DSN",
 }
 
-_path = lru_cache(maxsize=1024)(parse_path)  # the same few paths come again and again
+# The same few paths come again and again.
+_path = lru_cache(maxsize=1024)(partial(parse_path, needs_brackets=True))
 
 
 class SmtpCommand(NamedTuple):
