@@ -90,6 +90,21 @@ async def test_two_clients_that_drip_do_not_hold_the_mailboxs_connections(
 
 
 @pytest.mark.simulated_time
+async def test_a_client_that_stops_after_a_verified_recipient_holds_no_connection(
+    start_relay: StartRelay, clients: AsyncExitStack
+) -> None:
+    document = settings(connections=1)
+    document["accounts"][0]["recipients"] = "verified"  # type: ignore[index]
+    relay = await start_relay(document)
+    client = await clients.enter_async_context(await relay.log_in())
+    await client.envelope("to@example.net")
+    assert leases(relay) == 1
+    async with await relay.log_in() as other:
+        assert (await other.send(message())).is_positive
+    assert await client.reply() == replies.TOO_SLOW
+
+
+@pytest.mark.simulated_time
 async def test_a_client_that_was_cut_off_is_gathered_the_next_time(
     start_relay: StartRelay, clients: AsyncExitStack
 ) -> None:

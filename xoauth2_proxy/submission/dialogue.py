@@ -256,9 +256,14 @@ class ClientDialogue:
 
     @property
     def held_bytes(self) -> int:
-        """How many octets are held: content collected, and what was not yet read."""
-        unread = len(self._buffer) - self._start
-        return unread if self._collector is None else unread + self._collector.held_bytes
+        """How many octets are held: content collected, and what was fed and not yet dropped."""
+        fed = len(self._buffer)
+        return fed if self._collector is None else fed + self._collector.held_bytes
+
+    def drop_what_was_read(self) -> None:
+        """Hold only octets that have not been read, since it will be long until they are."""
+        if self._start:
+            self._buffer, self._start = self._buffer[self._start :], 0
 
     @property
     def awaits_content(self) -> bool:

@@ -350,7 +350,9 @@ class ClientSession(SMTP):
         elif isinstance(event, ContentArrived):
             self._in_flight_bytes = len(event.octets)
             if not event.is_last:
-                self._pause_reading()  # else as much again would be held meanwhile
+                # Else as much again would be held meanwhile.
+                self._pause_reading()
+                self._dialogue.drop_what_was_read()
         self._count_held()
         self._task = self.loop.create_task(self._handle_slowly(event, waiting))
 
@@ -594,12 +596,13 @@ class ClientSession(SMTP):
         under_way = dialogue.under_way
         if under_way is not self._under_way:
             self._under_way, self._under_way_since = under_way, self._waiting_since
-        if dialogue.awaits_content:
-            if not self._awaits_content:
+        if dialogue.awaits_content is not self._awaits_content:
+            if self._awaits_content:
+                self._leave_content()
+            else:
                 self._enter_content()
-        elif self._awaits_content:
-            self._leave_content()
-        self._count_held()
+        if dialogue.held_bytes != self.held_bytes:  # nothing is in flight
+            self._count_held()
 
     def _enter_content(self) -> None:
         self._awaits_content = True
