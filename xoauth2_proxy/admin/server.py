@@ -142,7 +142,7 @@ class AdminServer:
     ) -> web.Response:
         if self._renderer is None or self._access.kind(request) in _FOR_PROGRAMS:
             return error_response(what)
-        fields = request.query if fields is None else fields
+        fields = fields or {}  # a request that was not let in is not shown again
         page = self._renderer.page(
             request,
             "refused.html",
