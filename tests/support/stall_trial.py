@@ -31,9 +31,8 @@ if TYPE_CHECKING:
 
 _MIB = 1 << 20
 _SESSION_BYTES = 16 * 1024  # of memory that a session needs without any content, generously
-_ALLOCATED = (
-    1.5  # octets that the allocator takes for each of content: buffers that grow leave gaps
-)
+# Octets that the allocator takes for each of content: buffers that grow and shrink leave gaps.
+_ALLOCATED = 2.0
 _ARRIVALS = 200  # clients that connect at the same time
 _GOOD_BYTES = 60_000
 _GOOD_PAUSE_SECONDS = 0.25
