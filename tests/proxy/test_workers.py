@@ -21,6 +21,7 @@ from tests.support.waiting import PATIENCE_SECONDS, until
 from tests.support.workers import pids
 from xoauth2_proxy.accounts.refresher_info import BUILT_IN_REFRESHERS
 from xoauth2_proxy.cli import cli
+from xoauth2_proxy.clients.forwarding import MAX_LINE
 from xoauth2_proxy.config import ConfigSource, Overrides
 from xoauth2_proxy.log import LogFormat, LogLevel
 from xoauth2_proxy.metrics import MergedMetrics, Metrics
@@ -151,7 +152,7 @@ async def test_lines_and_setup_get_through_whole(tmp_path: Path) -> None:
     here.say("failed for\nmany\r\nreasons")
     here.say("x" * 100_000)
     assert await there.line() == "failed for many reasons"
-    assert len(await there.line()) == 1000
+    assert len(await there.line()) == MAX_LINE
     await here.close()
     assert await there.line() == ""
     await there.close()
