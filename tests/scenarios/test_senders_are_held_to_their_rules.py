@@ -278,3 +278,26 @@ async def test_a_device_that_cannot_log_in_is_held_to_its_senders(start_relay: S
         assert (await client.data(FOREIGN)).code == 550
         await client.envelope("to@example.net", sender="copier@example.com")
         assert (await client.data(b"From: copier@example.com\r\n\r\nx\r\n")).code == 250
+
+
+@WAYS
+@BUFFERS
+@pytest.mark.parametrize("line_end", [b"\n", b"\r\r\n"])
+async def test_a_header_is_checked_and_changed_as_its_repaired_line_ends_make_it(
+    start_relay: StartRelay, submit: Submit, buffer_bytes: int, line_end: bytes
+) -> None:
+    relaying = {"relay": {"buffer_bytes": buffer_bytes}}
+    content = FOREIGN.replace(b"\r\n", line_end) + b"z\r\n" * 3000
+    hidden = b"From: own@example.com\r\nSubject: a\nFrom: b@elsewhere.example\r\n\r\nx\r\n"
+    relay = await start_relay({"accounts": [held([OWN, "a@example.com"])], **relaying})
+    async with await relay.log_in() as client:
+        for one in (content, hidden):
+            assert str(await submit(client, one)).startswith("550 5.7.1 ")
+    assert relay.sandbox.received.total == 0
+    relay = await start_relay({"accounts": [held([OWN], {"rewrite": OWN})], **relaying})
+    async with await relay.log_in() as client:
+        assert (await submit(client, content)).code == 250
+    (kept,) = relay.sandbox.received
+    assert shown_from(kept.content) == [f"Copier <{OWN}>"]
+    _, _, body = FOREIGN.partition(b"\r\n\r\n")
+    assert (kept.content or b"").endswith(b"\r\n\r\n" + body + b"z\r\n" * 3000)
