@@ -19,18 +19,14 @@ if TYPE_CHECKING:
 
 
 class SetUpDesk(Protocol):
-    async def __call__(
-        self, security: Security, *, tls: str | None = None, **of_the_account: object
-    ) -> Desk: ...
+    async def __call__(self, security: Security, **of_the_account: object) -> Desk: ...
 
 
 @pytest.fixture
 def set_up(start_relay: StartRelay, authority: trustme.CA, tmp_path: Path) -> SetUpDesk:
     """Start a relay with one listener, and prepare the directory of whoever sends through it."""
 
-    async def set_up(
-        security: Security, *, tls: str | None = None, **of_the_account: object
-    ) -> Desk:
+    async def set_up(security: Security, **of_the_account: object) -> Desk:
         listener: dict[str, object] = {}
         if security != "in clear":
             certificate = authority.issue_cert("localhost", "relay.example")
@@ -42,7 +38,7 @@ def set_up(start_relay: StartRelay, authority: trustme.CA, tmp_path: Path) -> Se
             # Open to the network, so that no password passes in clear.
             listener = {
                 "host": "0.0.0.0",
-                "tls": tls or ("starttls" if security == "STARTTLS" else "implicit"),
+                "tls": "starttls" if security == "STARTTLS" else "implicit",
                 "tls_cert": "relay.pem",
                 "tls_key": "relay.key",
             }

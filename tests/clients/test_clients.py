@@ -48,18 +48,6 @@ async def test_the_message_arrives_whole(
         scan.assert_passed_on(content, behind=client.adds)
 
 
-async def test_a_port_for_both_takes_a_client_with_starttls_and_one_with_implicit_tls(
-    set_up: SetUpDesk,
-) -> None:
-    (curl,) = (client for client in MAIL_CLIENTS if client.name == "curl")
-    desk = await set_up("STARTTLS", tls="auto")
-    for security in ("STARTTLS", "implicit TLS"):
-        recipe = replace(desk, security=security).placed(Recipe.of(curl.name))
-        said = await desk.follow(curl, recipe)
-        assert said.exit_code == 0, said.text
-    assert [kept.content for kept in desk.relay.sandbox.received] == [scan.CONTENT] * 2
-
-
 @pytest.mark.parametrize(
     "client",
     [client for client in MAIL_CLIENTS if "LOGIN" in Recipe.of(client.name).points],

@@ -55,7 +55,7 @@ mkdir -p Mail/inbox Mail/sent Mail/draft Mail/queue Mail/trash
 printf 'S:scanner@example.com\\nAID:1\\nR:<someone@example.net>\\n\\n' > Mail/queue/1
 cat message.txt >> Mail/queue/1
 touch .sylpheed-2.0/sylpheed.log
-timeout --kill-after=5 30 xvfb-run --auto-servernum sh -c '
+timeout --kill-after=5 100 xvfb-run --auto-servernum sh -c '
     sylpheed --send > output 2>&1 &
     while [ -e Mail/queue/1 ] && ! grep -q "warning:" .sylpheed-2.0/sylpheed.log; do sleep 0.1; done
     kill $!
