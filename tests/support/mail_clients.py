@@ -58,7 +58,7 @@ touch .sylpheed-2.0/sylpheed.log
 timeout --kill-after=5 100 xvfb-run --auto-servernum sh -c '
     sylpheed --send > output 2>&1 &
     while [ -e Mail/queue/1 ] && ! grep -q "warning:" .sylpheed-2.0/sylpheed.log; do sleep 0.1; done
-    kill $!
+    kill -KILL $!  # at a dialog it does not heed another signal
 '
 cat output .sylpheed-2.0/sylpheed.log
 test ! -e Mail/queue/1
