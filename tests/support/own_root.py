@@ -163,7 +163,8 @@ class OwnRoot:
         async with asyncio.timeout(PATIENCE_SECONDS):
             if await self._keeper.stdout.readline() != b"made\n":
                 said = (await self._keeper.stderr.read()).decode()
-                _unavailable(f"no root directory can be made here: {said.strip()}")
+                # No package would mend this, so it is no failure of CI either.
+                pytest.skip(f"no root directory can be made here: {said.strip()}")
         self._pid = _child(self._keeper.pid)
 
     def _populate(self) -> None:
