@@ -1,6 +1,7 @@
 """A trial: 10,000 wrong passwords from 50 addresses, while 20 devices send through the proxy.
 
-Run it on a quiet machine: `python -m tests.support.guessing_trial`. It prints the devices' latency
+It takes about ten minutes, since guessers are made to wait; run it on a quiet machine:
+`python -m tests.support.guessing_trial`. It prints the devices' latency
 without and with the guessers, what the guessers were told, and how many lines were logged. It exits
 with 1 if a device was turned away, or if the devices' 99th percentile rose beyond 1.5 times.
 """
