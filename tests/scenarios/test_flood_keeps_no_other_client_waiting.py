@@ -22,7 +22,14 @@ pytestmark = pytest.mark.both_loops
 
 SESSIONS = "xoauth2_proxy_client_sessions"
 NOOPS = 100_000
+UNLIMITED = one_account() | {"listener": {"max_commands": 1_000_000_000}}
 ANSWER = b"250 2.0.0 OK\r\n"
+
+
+@pytest.fixture
+async def relay(start_relay: StartRelay) -> Relay:
+    """A relay that does not end the session of a client that floods it."""
+    return await start_relay(UNLIMITED)
 
 
 async def answered(flooding: Client, count: int) -> None:

@@ -142,7 +142,10 @@ class ListenerSection(Section):
     )
     # Twice the most recipients that one message can be allowed.
     max_commands: int = setting(
-        2000, "Commands in a row that bring no message; one more is told 421.", ge=10, le=100_000
+        2000,
+        "Commands in a row that bring no message; one more is told 421.",
+        ge=10,
+        le=1_000_000_000,
     )
     max_bad_commands: int = setting(
         10, "Commands of a session that are no SMTP; the last is told 421.", ge=1, le=1000
