@@ -22,14 +22,14 @@ pytestmark = pytest.mark.both_loops
 
 SESSIONS = "xoauth2_proxy_client_sessions"
 NOOPS = 100_000
-UNLIMITED = one_account() | {"listener": {"max_commands": 1_000_000_000}}
+MANY_COMMANDS = {"max_commands": 1_000_000_000}
 ANSWER = b"250 2.0.0 OK\r\n"
 
 
 @pytest.fixture
 async def relay(start_relay: StartRelay) -> Relay:
     """A relay that does not end the session of a client that floods it."""
-    return await start_relay(UNLIMITED)
+    return await start_relay(one_account() | {"listener": MANY_COMMANDS})
 
 
 async def answered(flooding: Client, count: int) -> None:
@@ -113,7 +113,7 @@ async def test_a_client_that_never_reads_is_shown_out_and_counted_until_then(
     start_relay: StartRelay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(session, "_LINGER_SECONDS", 3.0)
-    relay = await start_relay(one_account() | {"listener": {"idle_seconds": 0.2}})
+    relay = await start_relay(one_account() | {"listener": {"idle_seconds": 0.2, **MANY_COMMANDS}})
     flooding = await relay.connect()
     flooding.writer.transport.pause_reading()  # type: ignore[attr-defined]
     flooding.write(b"EHLO x\r\n" * 100_000)  # many megabytes of answers
@@ -129,7 +129,7 @@ async def test_a_socket_that_lingers_for_its_last_words_is_counted(
     start_relay: StartRelay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(session, "_LINGER_SECONDS", 3600.0)
-    relay = await start_relay(one_account() | {"listener": {"max_connections": 1}})
+    relay = await start_relay(one_account() | {"listener": {"max_connections": 1, **MANY_COMMANDS}})
     # Kept small, so that not even the answers to one HELP after the other fit.
     flooding = await relay.connect()
     flooding.writer.transport.pause_reading()  # type: ignore[attr-defined]
