@@ -43,6 +43,10 @@ _HARMLESS = frozenset(
         *("MailboxTable.state", "MockClaims.token_id", "Sandbox.http_url", "_Metadata.text"),
         *("SandboxAddresses.http_url", "_Metadata.response_types"),
         "_Metadata.token_endpoint_auth_method",
+        "ClientSeen.credential",  # its name
+        # Functions, and keys of the form mailbox and name.
+        *(f"{one}.use_credentials" for one in ("AdminDependencies", "RelayControl")),
+        "Config.runtime_credentials",
     }
 )
 

@@ -347,6 +347,7 @@ class ClientSession(SMTP):
         self._leave_content()
         if isinstance(event, MessageComplete):
             self._in_flight_bytes = len(event.content.octets)
+            self._dialogue.drop_what_was_read()
         elif isinstance(event, ContentArrived):
             self._in_flight_bytes = len(event.octets)
             if not event.is_last:
