@@ -54,7 +54,7 @@ Hosts = Annotated[
 
 def _mechanisms(value: object) -> tuple[str, ...]:
     if not isinstance(value, list) or not value:
-        raise ValueError("must be an array of SASL mechanisms")
+        raise ValueError("must be an array of SASL mechanisms, and not be empty")
     known = ", ".join(MECHANISMS)
     if not all(isinstance(one, str) and one in MECHANISMS for one in value):
         raise ValueError(f"must hold no other than {known}")

@@ -86,13 +86,14 @@ def _word(word: str) -> str:
 def _sender(pattern: str) -> str:
     if pattern == "*":
         return pattern
-    if pattern.startswith("*@"):
-        # Any local part does to judge the domain.
-        _address(f"a@{pattern[2:]}")
-        return pattern
-    if "*" in pattern:
+    if "*" in pattern.removeprefix("*@"):
         raise ValueError("must be an address, *@domain, or *")
-    return _address(pattern)
+    try:
+        # Any local part does to judge the domain.
+        _address(f"a{pattern[1:]}" if pattern.startswith("*@") else pattern)
+    except ValueError as error:
+        raise ValueError(f"{error}; *@domain and * are allowed too") from None
+    return pattern
 
 
 def _not_empty(senders: tuple[str, ...]) -> tuple[str, ...]:
