@@ -13,8 +13,11 @@ from tests.support.admin_visits import Browser
 from tests.support.by_worker import clients_of_both
 from tests.support.command_line import said_here
 from tests.support.relay import MAILBOX, PASSWORD, Relay
+from tests.support.sandbox import reply_fault
+from tests.support.smtp_client import message
 from tests.support.turned_away import turned_away
 from tests.support.waiting import until
+from xoauth2_proxy.sandbox.faults import Step
 
 if TYPE_CHECKING:
     from tests.scenarios.conftest import StartProcess
@@ -98,6 +101,17 @@ async def test_message_that_was_sent_names_its_client_in_the_log_and_the_record(
     (one,) = await seen(relay)
     assert (one["outcome"], one["messages"], one["credential"]) == ("sent", 1, MAILBOX)
     assert turned_away(caplog) == []
+
+
+async def test_refused_message_is_still_shown_when_its_client_has_left(relay: Relay) -> None:
+    relay.sandbox.add_fault(reply_fault(Step.END, "550 5.7.1 Looks like spam"))
+    async with await relay.log_in() as client:
+        assert (await client.send(message("refused"))).code == 550
+        await client.command("QUIT")
+        assert await client.closed()
+    (one,) = await seen(relay)
+    assert (one["outcome"], one["reply"]) == ("refused", "550 5.7.1 Looks like spam")
+    assert one["cause"] == "the provider refused its message: 550 5.7.1 Looks like spam"
 
 
 async def test_each_kind_that_used_to_leave_no_line_leaves_one(

@@ -243,8 +243,8 @@ def hello(context: ssl.SSLContext) -> bytes:
 @pytest.mark.parametrize(
     ("said", "reason", "detail"),
     [
-        (b"EHLO client.example\r\n", Refused.TLS_FAILED, "what it sends is not TLS"),
-        (b"GET / HTTP/1.1\r\n\r\n", Refused.TLS_FAILED, "what it sends is not TLS"),
+        (b"EHLO client.example\r\n", Refused.PLAIN_ON_TLS_PORT, ""),
+        (b"GET / HTTP/1.1\r\n\r\n", Refused.PLAIN_ON_TLS_PORT, ""),
         (b"\x16\x03\x01\x00\x05hello", Refused.TLS_FAILED, "OpenSSL says"),
         (b"\x80\x00", Refused.TLS_FAILED, ""),
     ],
@@ -329,13 +329,26 @@ async def test_a_client_that_waits_for_a_greeting_in_clear_is_told_apart(
     client = Client(*await asyncio.open_connection(relay.host, relay.port))
     async with client:
         assert await client.closed()
-    assert turned.away == [
-        (
-            Refused.TLS_FAILED,
-            "it sends nothing, and waits for a greeting in clear",
-            "127.0.0.1",
-        )
-    ]
+    assert turned.away == [(Refused.PLAIN_ON_TLS_PORT, "", "127.0.0.1")]
+
+
+@pytest.mark.parametrize(
+    ("probe_seconds", "reason"), [(60.0, Refused.LEFT), (0.0, Refused.PLAIN_ON_TLS_PORT)]
+)
+async def test_a_client_that_gives_up_waiting_for_a_greeting_is_no_test_of_the_port(
+    start_relay: StartRelay,
+    certificate: dict[str, object],
+    monkeypatch: pytest.MonkeyPatch,
+    probe_seconds: float,
+    reason: Refused,
+) -> None:
+    monkeypatch.setattr("xoauth2_proxy.submission.arrivals._PROBE_SECONDS", probe_seconds)
+    relay = await start_relay({"accounts": ACCOUNTS, "listener": certificate | {"tls": "implicit"}})
+    turned = heard_of(relay)
+    _, writer = await asyncio.open_connection(relay.host, relay.port)
+    writer.close()
+    await until(lambda: bool(turned.away))
+    assert turned.away == [(reason, "", "127.0.0.1")]
 
 
 # Behind a load balancer.

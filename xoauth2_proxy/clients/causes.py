@@ -61,7 +61,7 @@ CAUSES: Mapping[Refused, Cause] = {
     ),
     Refused.NETWORK_NOT_ALLOWED: Cause(
         "its address is in no network that may use the listener {listener}",
-        "add the address to networks of that listener",
+        "add the address to networks of that listener, and restart the proxy",
     ),
     Refused.NO_PROXY_HEADER: Cause(
         "is listed in proxies of the listener {listener}, but sent no PROXY header",
@@ -69,9 +69,14 @@ CAUSES: Mapping[Refused, Cause] = {
     ),
     Refused.TLS_ON_PLAIN_PORT: Cause(
         "speaks TLS from the first octet, and the listener {listener} does not",
-        'set the device to STARTTLS or to no encryption, or give one listener "tls": "auto" or '
-        '"implicit"',
+        'give the listener, or another one, "tls": "auto", or set the device to what the listener '
+        "has: STARTTLS if it has a certificate, else no encryption",
         more=": {detail}",
+    ),
+    Refused.PLAIN_ON_TLS_PORT: Cause(
+        "speaks in clear or waits for a greeting, and the listener {listener} expects TLS from the "
+        "first octet",
+        'set the device to SSL/TLS (not STARTTLS), or give the listener "tls": "auto"',
     ),
     Refused.TLS_TOO_OLD: Cause(
         "speaks only TLS versions older than the listener {listener} allows",
@@ -157,7 +162,7 @@ CAUSES: Mapping[Refused, Cause] = {
     ),
     Refused.CREDENTIAL_DISABLED: Cause(
         "its credential {login} is disabled or was revoked",
-        "make a new credential, if the device is to send again",
+        'make a new credential, or set "enabled" of this one, if the device is to send again',
         Fix.ADD_KEY,
     ),
     Refused.CREDENTIAL_NETWORK: Cause(
@@ -213,7 +218,8 @@ CAUSES: Mapping[Refused, Cause] = {
     ),
     Refused.TOO_LARGE: Cause(
         "its message is larger than relay.max_message_bytes allows",
-        "scan with a lower resolution or to several files; a limit of the provider comes next",
+        "scan with a lower resolution or to several files, or raise that limit; the provider has "
+        "one of its own",
     ),
     Refused.LINE_ENDS: Cause(
         "its message has line ends other than CRLF, and the listener {listener} is strict",
@@ -237,9 +243,15 @@ CAUSES: Mapping[Refused, Cause] = {
         "message",
         "set the program to end lines with CRLF (unix2dos, curl --crlf)",
     ),
-    Refused.MESSAGE_REFUSED: Cause("the provider refused its message", more=": {detail}"),
+    Refused.MESSAGE_REFUSED: Cause(
+        "the provider refused its message",
+        "look at the cause in the log's line of that transaction",
+        more=": {detail}",
+    ),
     Refused.MESSAGE_DELAYED: Cause(
-        "its message could not be delivered yet", "the client tries again by itself"
+        "its message could not be delivered yet",
+        "the client tries again by itself; the log's line of that transaction has the cause",
+        more=": {detail}",
     ),
     Refused.OUT_OF_MEMORY: Cause(
         "all clients together had sent as much content as the proxy may hold",

@@ -19,6 +19,7 @@ class Refused(StrEnum):
     NO_PROXY_HEADER = "no_proxy_header"
     # TLS.
     TLS_ON_PLAIN_PORT = "tls_on_plain_port"
+    PLAIN_ON_TLS_PORT = "plain_on_tls_port"
     TLS_TOO_OLD = "tls_too_old"
     TLS_NOT_TRUSTED = "tls_not_trusted"  # the client does not trust the certificate
     TLS_FAILED = "tls_failed"
@@ -118,6 +119,7 @@ class ConnectedClient:
         "credential",
         "detail",
         "greeting",
+        "is_known",
         "listener",
         "login",
         "mechanism",
@@ -149,6 +151,7 @@ class ConnectedClient:
         self.credential = ""  # the name of the credential that logged it in
         self.sender = ""  # of the last MAIL that was refused
         self.messages = 0  # that got a positive reply
+        self.is_known = False  # to the observer, which was told something of this session
         self.attempts = 0  # in a row that failed for `reason`
         self.reason: Refused | None = None
         self.detail = ""  # what the reason's sentence names; never a secret
@@ -180,12 +183,14 @@ class ConnectedClient:
     def report(self) -> None:
         """Tell the observer that the client was turned away, if it was."""
         if self.reason is not None:
+            self.is_known = True
             self.observer.turned_away(self)
             self.forgive()
 
     def finished(self, sender: str, size_bytes: int, reply: Reply) -> None:
         """Tell the observer that a transaction got its final reply."""
         self.messages += reply.is_positive
+        self.is_known = True
         self.observer.finished(self, sender, size_bytes, reply)
         self.forgive()
 

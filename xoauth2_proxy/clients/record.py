@@ -107,6 +107,10 @@ class ClientRecord:
             seen.refusals += 1
             seen.outcome = Outcome.DELAYED if reply.is_transient else Outcome.REFUSED
             seen.reply = one_line(str(reply), _MAX_REPLY)
+            if client.reason is None:
+                is_passing = reply.is_transient
+                seen.reason = Refused.MESSAGE_DELAYED if is_passing else Refused.MESSAGE_REFUSED
+                seen.detail = _text(str(reply))
         self._keep(seen)
 
     def merge(self, newer: Iterable[ClientSeen]) -> None:

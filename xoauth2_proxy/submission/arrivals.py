@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from xoauth2_proxy.submission.policy import SessionPolicy
 
 _HANDSHAKE_SECONDS = 30.0  # for all of it, the first octet included
+_PROBE_SECONDS = 2.0  # a test of whether the port is open ends sooner
 _PROXY_HEADER_SECONDS = 5.0  # load balancers send it at once, in one packet
 _PIECE_BYTES = 4096  # of a PROXY header
 
@@ -175,14 +176,19 @@ class Arrivals:
         return True
 
     async def _expect_tls(self, connection: socket.socket, client: ConnectedClient) -> None:
+        began_at = self._loop.time()
         try:
             async with asyncio.timeout(_HANDSHAKE_SECONDS):
                 first = await _some(connection, 1)
         except TimeoutError:
-            client.refuse(Refused.TLS_FAILED, "it sends nothing, and waits for a greeting in clear")
+            client.refuse(Refused.PLAIN_ON_TLS_PORT)
             raise _TurnedAway from None
+        except _Left:
+            has_waited = self._loop.time() - began_at >= _PROBE_SECONDS
+            client.refuse(Refused.PLAIN_ON_TLS_PORT if has_waited else Refused.LEFT)
+            raise
         if not is_tls(first[0]):
-            client.refuse(Refused.TLS_FAILED, "what it sends is not TLS")
+            client.refuse(Refused.PLAIN_ON_TLS_PORT)
             raise _TurnedAway
 
     def _refuse_handshake(self, client: ConnectedClient, error: OSError) -> None:

@@ -445,7 +445,7 @@ class ClientSession(SMTP):
         client = self._client
         if client.reason is Refused.IDLE and self._dialogue.is_logged_in:
             return  # it keeps a connection for its next message, and can open another
-        has_done_nothing = client.reason is None and not client.messages
+        has_done_nothing = client.reason is None and not client.is_known
         if has_done_nothing and self._greeted_at and not self._dialogue.is_draining:
             client.refuse(Refused.LEFT, "logged in" if self._dialogue.is_logged_in else "")
         client.report()
