@@ -60,6 +60,28 @@ def test_record_tells_what_a_client_did_last() -> None:
     assert (seen.outcome, seen.reply) == (Outcome.DELAYED, "451 4.3.0 Later")
 
 
+def test_client_that_only_left_is_still_shown_with_what_it_was_refused_for() -> None:
+    record, workers = ClientRecord(clock=ticking()), ClientRecord()
+    record.turned_away(client(reason=Refused.TOO_MANY_FOR_ADDRESS))
+    record.turned_away(client(reason=Refused.LEFT))
+    (seen,) = record.newest_first()
+    assert (seen.reason, seen.last_seen, seen.refusals) == (Refused.TOO_MANY_FOR_ADDRESS, 2.0, 1)
+    workers.turned_away(client(reason=Refused.LEFT))
+    record.merge(workers.take())
+    (seen,) = record.newest_first()
+    assert (seen.reason, seen.refusals) == (Refused.TOO_MANY_FOR_ADDRESS, 1)
+
+
+def test_message_that_was_sent_ends_what_a_client_was_refused_for() -> None:
+    record, workers = ClientRecord(clock=ticking()), ClientRecord(clock=ticking())
+    record.turned_away(client(reason=Refused.TOO_MANY_FOR_ADDRESS))
+    workers.finished(client(), "a@example.com", 1, replies.OK)
+    workers.turned_away(client(reason=Refused.LEFT))
+    record.merge(workers.take())
+    (seen,) = record.newest_first()
+    assert (seen.reason, seen.messages, seen.refusals) == (Refused.LEFT, 1, 1)
+
+
 def test_newest_client_comes_first() -> None:
     record = ClientRecord(clock=ticking())
     for address in ("192.0.2.1", "192.0.2.2", "192.0.2.1"):

@@ -83,7 +83,15 @@ class ClientRecord:
         self._strangers: OrderedDict[str, ClientSeen] = OrderedDict()  # never sent a message
 
     def turned_away(self, client: ConnectedClient) -> None:
-        """Note that a client was turned away."""
+        """Note that a client was turned away.
+
+        If it only left, what it was refused for before is kept: that tells the administrator more.
+        """
+        before = self._find(_text(client.address))
+        if client.reason is Refused.LEFT and before is not None and _is_explained(before):
+            before.last_seen = self._clock()
+            self._keep(before)
+            return
         seen = self._seen(client)
         if client.reason is not Refused.LEFT:
             seen.refusals += client.attempts
@@ -117,6 +125,10 @@ class ClientRecord:
         """Add what another process has seen since it last told."""
         for one in newer:
             kept = self._find(one.address)
+            if kept is not None and _has_only_left(one) and _is_explained(kept):
+                kept.last_seen = max(kept.last_seen, one.last_seen)
+                self._keep(kept)
+                continue
             if kept is not None:
                 one.first_seen = min(one.first_seen, kept.first_seen)
                 one.last_sent = max(one.last_sent, kept.last_sent)
@@ -173,6 +185,15 @@ class ClientRecord:
         kind[seen.address] = seen
         if len(kind) > self._most:
             kind.popitem(last=False)
+
+
+def _is_explained(seen: ClientSeen) -> bool:
+    """Whether its last attempt failed, for a reason that is known."""
+    return seen.reason not in ("", Refused.LEFT)
+
+
+def _has_only_left(seen: ClientSeen) -> bool:
+    return seen.reason == Refused.LEFT and not seen.messages and not seen.refusals
 
 
 def _text(text: str) -> str:
