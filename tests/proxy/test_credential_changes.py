@@ -120,6 +120,14 @@ async def test_a_password_that_a_person_chose_is_kept_as_a_hash(api: Api, tmp_pa
     assert argon2.PasswordHasher().verify(kept["password"], "my own choice")
 
 
+async def test_a_credential_that_is_over_is_not_made(api: Api, tmp_path: Path) -> None:
+    status, body = await api.ask("POST", URL, COPIER | {"expires": "2020-01-01"})
+    problem = body["problems"][0]
+    assert (status, problem["path"]) == (400, "expires")
+    assert "is over already" in json.dumps(problem)
+    assert kept_files(tmp_path) == []
+
+
 async def test_a_credential_without_a_password_needs_networks(api: Api) -> None:
     status, body = await api.ask("POST", URL, {"name": "copier", "no_password": True})
     assert (status, body["problems"][0]["path"]) == (400, "password")

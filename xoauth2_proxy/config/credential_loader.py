@@ -6,6 +6,7 @@ left out with a warning: it was right when it was made, and must not keep the pr
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -63,7 +64,7 @@ def with_made_credentials(
 def check_credential(
     document: Mapping[str, object], account: Account, accounts: Mapping[str, Account]
 ) -> Credential:
-    """Return the credential that the document describes for an account of those in force.
+    """Return the new credential that the document describes for an account of those in force.
 
     Raises `ConfigError` with every problem.
     """
@@ -74,6 +75,8 @@ def check_credential(
         )
 
     credential, problems = _read(document, account, is_taken)
+    if credential is not None and credential.is_expired(time.time()):
+        problems.append(("expires", "is over already; give a later date, or leave it out"))
     raise_if_any(problems)
     assert credential is not None  # noqa: S101 - nothing was wrong with it
     return credential
