@@ -195,7 +195,7 @@ CAUSES: Mapping[Refused, Cause] = {
     ),
     Refused.SENDER_MALFORMED: Cause(
         "its sender is not an e-mail address",
-        "correct the sender's address in the device",
+        'correct the sender\'s address in the device; if the listener has "strict", take that away',
         more=": {detail}",
     ),
     Refused.RECIPIENT_MALFORMED: Cause(
@@ -259,7 +259,8 @@ CAUSES: Mapping[Refused, Cause] = {
     ),
     Refused.BAD_COMMANDS: Cause(
         "sent commands that the proxy does not know, or in the wrong order",
-        "look whether it is a mail program at all",
+        "look whether it is a mail program at all; if it is one, it may be let in by a listener "
+        'without "strict"',
         more=": {detail}",
     ),
     Refused.TOO_MANY_COMMANDS: Cause(
