@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.support.proxy_process import ProxyProcess
-from tests.support.smtp_client import message
+from tests.support.smtp_client import Client, message
 from xoauth2_proxy import replies
 
 if TYPE_CHECKING:
@@ -52,6 +53,29 @@ async def test_it_does_not_from_another(start_relay: StartRelay) -> None:
         await client.ehlo()
         assert await client.command("MAIL FROM:<a@example.com>") == replies.AUTH_REQUIRED
     assert not list(relay.sandbox.received)
+
+
+@pytest.mark.parametrize(
+    ("header", "is_let_in"),
+    [
+        (b"PROXY UNKNOWN\r\n", False),
+        (b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0", False),  # LOCAL
+        (b"\r\n\r\n\0\r\nQUIT\n\x21\x31\0\xd8" + bytes(216), False),  # a Unix socket
+        (b"PROXY TCP4 10.1.2.3 127.0.0.1 4000 25\r\n", False),
+        (b"PROXY TCP4 127.0.0.9 127.0.0.1 4000 25\r\n", True),
+    ],
+)
+async def test_the_address_of_a_load_balancer_lets_nobody_in(
+    start_relay: StartRelay, header: bytes, is_let_in: bool
+) -> None:
+    listener = {"proxies": ["127.0.0.1"]}
+    relay = await start_relay(document("127.0.0.0/8") | {"listener": listener})
+    async with Client(*await asyncio.open_connection(relay.host, relay.port)) as client:
+        client.write(header)
+        client.greeting = await client.reply()
+        await client.ehlo()
+        answer = await client.command("MAIL FROM:<a@example.com>")
+        assert answer == (replies.SENDER_OK if is_let_in else replies.AUTH_REQUIRED)
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])

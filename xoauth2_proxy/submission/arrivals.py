@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING, Protocol
 
 from xoauth2_proxy.clients.interface import ConnectedClient, Refused
-from xoauth2_proxy.network import plain_peer
+from xoauth2_proxy.network import plain_address, plain_peer
 from xoauth2_proxy.submission.first_octet import Habits, is_tls, peek
 from xoauth2_proxy.submission.policy import ListenerTls
 from xoauth2_proxy.submission.proxy_header import ProxyHeader
@@ -42,10 +43,11 @@ class _TurnedAway(Exception):
 class Arrival:
     """A connection that was accepted, and the session that it becomes."""
 
-    __slots__ = ("_is_displaced", "_task", "client", "refusal", "session")
+    __slots__ = ("_is_displaced", "_task", "client", "is_unnamed", "refusal", "session")
 
     def __init__(self, client: ConnectedClient, task: asyncio.Task[object] | None) -> None:
         self.client = client
+        self.is_unnamed = False  # the client is behind a load balancer that does not name it
         self.refusal: Reply | None = None  # why the session will be turned away
         self.session: Displaceable | None = None
         self._task = task
@@ -153,7 +155,7 @@ class Arrivals:
         is_balancer = policy.speaks_proxy(client.address)
         refusal = self._registry.arrive(arrival, client.address, is_balancer=is_balancer)
         if is_balancer and refusal is None:
-            await self._read_proxy_header(connection, client)
+            arrival.is_unnamed = not await self._read_proxy_header(connection, client)
             refusal = self._registry.identify(arrival, client.address)
         arrival.refusal = refusal
         if policy.tls is ListenerTls.IMPLICIT:
@@ -194,7 +196,8 @@ class Arrivals:
     def _refuse_handshake(self, client: ConnectedClient, error: OSError) -> None:
         client.refuse(*handshake_failure(error))
 
-    async def _read_proxy_header(self, connection: socket.socket, client: ConnectedClient) -> None:
+    async def _read_proxy_header(self, connection: socket.socket, client: ConnectedClient) -> bool:
+        """Note the client's address; return whether the header has it."""
         reader = ProxyHeader()
         header = None
         try:
@@ -211,8 +214,11 @@ class Arrivals:
         if header is None or not header.valid:
             client.refuse(Refused.NO_PROXY_HEADER)
             raise _TurnedAway
-        if header.src_addr:  # LOCAL and UNKNOWN carry none: the balancer's own health check
-            client.address = str(header.src_addr)
+        address = header.src_addr
+        if not isinstance(address, IPv4Address | IPv6Address):
+            return False  # LOCAL and UNKNOWN: the balancer's own health check; or a Unix socket
+        client.address = str(plain_address(address))
+        return True
 
 
 async def _some(connection: socket.socket, max_bytes: int) -> bytes:

@@ -137,7 +137,7 @@ class ClientSession(SMTP):
             trace,
             self.id,
             self._client,
-            authenticator.without_password,
+            self._without_password,
         )
         self._dialogue.memory = self
         self._streaming: StreamingMessage | None = None  # a message sent upstream while it arrives
@@ -747,6 +747,12 @@ class ClientSession(SMTP):
         if advice is None:
             return str(error)
         return f"{error} ({advice.cause}; {advice.remedy_for(self._client.account)})"
+
+    def _without_password(self, address: str) -> list[Login]:
+        """Return the logins of the client's address; that of its load balancer proves nothing."""
+        if self.arrival is not None and self.arrival.is_unnamed:
+            return []
+        return self._logins.without_password(address)
 
     def _may_use(self, login: Login) -> bool:
         """Count a session of a limited credential; end it if there are too many."""
