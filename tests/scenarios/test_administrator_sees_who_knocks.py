@@ -14,9 +14,10 @@ from tests.support.by_worker import clients_of_both
 from tests.support.command_line import said_here
 from tests.support.relay import MAILBOX, PASSWORD, Relay
 from tests.support.sandbox import reply_fault
-from tests.support.smtp_client import message
+from tests.support.smtp_client import encoded, message
 from tests.support.turned_away import turned_away
 from tests.support.waiting import until
+from xoauth2_proxy import replies
 from xoauth2_proxy.sandbox.faults import Step
 
 if TYPE_CHECKING:
@@ -75,6 +76,20 @@ async def test_typed_password_is_not_shown_anywhere(
     _, page = await relay.get("/devices")
     assert "is unknown" in page
     assert "hunter2" not in page + json.dumps(await seen(relay)) + str(turned_away(caplog))
+
+
+async def test_a_password_in_the_place_of_a_mechanism_is_not_shown(
+    relay: Relay, caplog: pytest.LogCaptureFixture
+) -> None:
+    typed = encoded(f"\0{MAILBOX}\0hunter2")
+    async with await relay.connect() as client:
+        await client.ehlo()
+        assert await client.command(f"AUTH {typed}") == replies.AUTH_MECHANISM_UNKNOWN
+    await until(lambda: bool(turned_away(caplog)))
+    _, page = await relay.get("/devices")
+    shown = page + json.dumps(await seen(relay)) + str(turned_away(caplog))
+    assert "with this method" in shown
+    assert typed.lower() not in shown.lower()
 
 
 async def test_message_that_was_sent_names_its_client_in_the_log_and_the_record(

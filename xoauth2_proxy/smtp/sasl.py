@@ -134,6 +134,26 @@ MECHANISMS: dict[str, Callable[[], Exchange]] = {
 }
 
 
+# Of IANA's registry and in use: what clients ask for by these names.
+_NAMES = frozenset(
+    {
+        *MECHANISMS,
+        *("ANONYMOUS", "DIGEST-MD5", "EXTERNAL", "GS2-KRB5", "GSS-SPNEGO", "GSSAPI"),
+        *("KERBEROS_V4", "MSN", "NMAS_LOGIN", "NTLM", "OTP", "SKEY", "SRP"),
+        *("SCRAM-SHA-1", "SCRAM-SHA-1-PLUS", "SCRAM-SHA-256", "SCRAM-SHA-256-PLUS"),
+        *("SCRAM-SHA-512", "SCRAM-SHA-512-PLUS"),
+    }
+)
+
+
+def shown_name(mechanism: str) -> str:
+    """Return a mechanism's name if it is a known one, else "".
+
+    Where the name belongs, a broken client may send its password.
+    """
+    return mechanism if mechanism in _NAMES else ""
+
+
 def token_error_challenge(mechanism: str) -> bytes:
     """Return the challenge that tells a client its token was refused (RFC 7628 §3.2.2).
 

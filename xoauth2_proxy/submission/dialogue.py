@@ -600,7 +600,8 @@ class ClientDialogue:
     def _auth_command(self, argument: str) -> Event | None:
         """AUTH (RFC 4954): mechanism in any letter case, with or without an initial response."""
         name, _, initial_response = argument.replace("\t", " ").partition(" ")
-        self._mechanism = self._client.mechanism = name.upper()
+        self._mechanism = name.upper()
+        self._client.mechanism = sasl.shown_name(self._mechanism)
         refusal = self._auth_refusal(self._mechanism)
         if refusal is not None:
             return self._bad_command(refusal)
