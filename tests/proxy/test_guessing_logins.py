@@ -20,7 +20,12 @@ from tests.support.waiting import PATIENCE_SECONDS, until
 from xoauth2_proxy import replies
 from xoauth2_proxy.accounts.local_password import LocalPassword
 from xoauth2_proxy.accounts.password_verifier import PasswordVerifier, Turn
-from xoauth2_proxy.errors import CredentialsRejected, GuessingSlowed, UpstreamAuthRejected
+from xoauth2_proxy.errors import (
+    CredentialsRejected,
+    GuessingSlowed,
+    Overloaded,
+    UpstreamAuthRejected,
+)
 from xoauth2_proxy.smtp.sasl import PasswordLogin, TokenLogin
 
 if TYPE_CHECKING:
@@ -194,6 +199,24 @@ async def test_suspects_wait_for_each_other_and_nobody_waits_for_them(
     await asyncio.gather(*suspects, device)
 
 
+async def test_suspects_in_line_do_not_take_the_places_of_others(
+    verifier: PasswordVerifier, hasher: Hasher
+) -> None:
+    suspects = [
+        asyncio.create_task(
+            verifier.is_right("a", f"guess {n}", Turn(f"10.0.{n}.1", is_suspect=True))
+        )
+        for n in range(1000)
+    ]
+    await until(lambda: hasher.under_way == ["guess 0"])
+    device = asyncio.create_task(verifier.is_right("a", "the device", Turn(HOME)))
+    await until(lambda: device.done() or "the device" in hasher.under_way)
+    hasher.may_end.set()
+    assert await device is False
+    ends = await asyncio.gather(*suspects, return_exceptions=True)
+    assert any(isinstance(one, Overloaded) for one in ends)
+
+
 async def test_who_has_gone_is_not_hashed(verifier: PasswordVerifier, hasher: Hasher) -> None:
     first, gone = (
         asyncio.create_task(verifier.is_right("a", guess, Turn(HOME))) for guess in ("one", "two")
@@ -205,7 +228,7 @@ async def test_who_has_gone_is_not_hashed(verifier: PasswordVerifier, hasher: Ha
     hasher.may_end.set()
     await first
     assert hasher.under_way == ["one"]
-    assert (verifier._turns, verifier._hashing) == ({}, 0)
+    assert (verifier._turns, verifier._hashing) == ({}, {False: 0, True: 0})
 
 
 async def test_what_others_of_the_address_have_failed_meanwhile_counts(

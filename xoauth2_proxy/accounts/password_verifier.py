@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 _HASHING_THREADS = 2  # a flood of logins with hashed passwords must not occupy every core
 _SUSPECT_THREADS = 1  # for addresses that have failed: they wait for each other, nobody for them
-_MAX_HASHING = 200  # at 30 to 60 ms each, a wait of a few seconds at most
+# At 30 to 60 ms each, a wait of a few seconds at most; as many again of addresses that have failed,
+# which would else fill all places.
+_MAX_HASHING = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,8 @@ class PasswordVerifier:
         self._threads = ThreadPoolExecutor(_HASHING_THREADS, "argon2")
         self._suspect_threads = ThreadPoolExecutor(_SUSPECT_THREADS, "argon2-suspect")
         self._turns: dict[str, _Line] = {}  # by address; only while somebody waits or is hashed
-        self._hashing = 0  # verifications running or waiting for a thread
+        # Verifications running or waiting for a thread, by whether they are suspect.
+        self._hashing = {False: 0, True: 0}
 
     async def replace(self, passwords: Mapping[str, LocalPassword]) -> None:
         """Replace all passwords; unchanged ones stay verified."""
@@ -94,18 +97,19 @@ class PasswordVerifier:
             return False
         if self._is_remembered(login, digest):
             return True
-        if self._hashing >= _MAX_HASHING:
+        is_suspect = turn.is_suspect
+        if self._hashing[is_suspect] >= _MAX_HASHING:
             raise Overloaded("too many passwords are waiting to be hashed")
-        self._hashing += 1
+        self._hashing[is_suspect] += 1
         try:
             async with self._turn(turn.address):
                 if self._is_remembered(login, digest):  # it was verified meanwhile
                     return True
                 turn.check()
-                threads = self._suspect_threads if turn.is_suspect else self._threads
+                threads = self._suspect_threads if is_suspect else self._threads
                 return await self._matches_hash(login, password, digest, threads)
         finally:
-            self._hashing -= 1
+            self._hashing[is_suspect] -= 1
 
     def answers(self, login: str, challenge: bytes, digest: bytes) -> bool:
         """Whether this is the HMAC-MD5 of the challenge, keyed by the login's password (RFC 2195).
