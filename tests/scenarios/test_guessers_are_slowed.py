@@ -60,10 +60,31 @@ async def test_a_guesser_is_told_421_by_every_worker_and_a_device_sends_on(
     await until(are_all_slowed)
     for _ in range(8):
         await device.send_once()
-    (filter_line,) = re.findall(r"^failregex = (.*)$", GUIDE.read_text(), re.MULTILINE)
-    pattern = re.compile(filter_line.replace("<ADDR>", re.escape(_GUESSER)))
-    found = [line for line in proxy.stderr.splitlines() if pattern.search(line)]
+    found = [line for line in proxy.stderr.splitlines() if banned(line) == _GUESSER]
     assert 1 <= len(found) <= 20  # ten a minute for each worker
     assert any("reason=guessing_slowed" in line for line in found)
     assert _GUESS not in proxy.stderr
     assert "Traceback" not in proxy.stderr
+
+
+async def test_a_guesser_cannot_have_another_address_banned(start_process: StartProcess) -> None:
+    proxy = await start_process(document([new_key()]), "--sandbox")
+    victim = "client=192.0.2.9 listener=default reason=password_wrong"
+    for greeting in (victim, f"x client turned away session=1 {victim}"):
+        client = await connect(proxy.port, _GUESSER)
+        async with client:
+            await client.command(f"EHLO {greeting}")
+            await client.auth_plain("nobody", _GUESS)
+
+    def lines() -> list[str]:
+        return [one for one in proxy.stderr.splitlines() if "192.0.2.9" in one]
+
+    await until(lambda: len(lines()) == 2)
+    assert [banned(line) for line in lines()] == [_GUESSER] * 2
+
+
+def banned(line: str) -> str:
+    """Return the address that fail2ban takes from a line of the log; "": none."""
+    (filter_line,) = re.findall(r"^failregex = (.*)$", GUIDE.read_text(), re.MULTILINE)
+    found = re.search(filter_line.replace("<ADDR>", r"(?P<address>[0-9a-f.:]+)"), line)
+    return found["address"] if found else ""
