@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from functools import lru_cache
 from typing import TypeAlias
 from urllib.parse import urlsplit
 
@@ -25,6 +26,7 @@ _MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")  # RFC 4291 §2.5.5.2
 LOCALHOST = ("127.0.0.1", "::1")
 
 
+@lru_cache(maxsize=4096)  # asked for each client
 def is_loopback(host: str) -> bool:
     """Return whether `host` is `localhost` or a loopback address; no name is looked up.
 

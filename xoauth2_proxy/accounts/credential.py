@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from xoauth2_proxy.network import plain_address
@@ -67,6 +68,7 @@ def login_key(login: str) -> str:
     return login.strip().lower()
 
 
+@lru_cache(maxsize=4096)  # asked for each message of a client that does not log in
 def address_of(peer: str) -> Address | None:
     """Return a client's address without zone, IPv4 as IPv4; None if it is no IP address."""
     try:

@@ -11,6 +11,7 @@ import time
 from collections import OrderedDict
 from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from xoauth2_proxy.clients.interface import Refused
@@ -196,6 +197,7 @@ def _has_only_left(seen: ClientSeen) -> bool:
     return seen.reason == Refused.LEFT and not seen.messages and not seen.refusals
 
 
+@lru_cache(maxsize=1024)  # a client says the same in each session
 def _text(text: str) -> str:
     if len(text) <= _MAX_TEXT and text.isprintable():
         return text

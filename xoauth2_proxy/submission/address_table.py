@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 import socket
-from ipaddress import IPv4Address
+from functools import lru_cache
 
 _ROWS = 2
 _CELLS = 16_384  # a row
@@ -22,6 +22,7 @@ _CELL_BYTES = 4  # of a C unsigned int: format "I"
 _MAPPED = bytes(10) + b"\xff\xff"  # RFC 4291 §2.5.5.2
 
 
+@lru_cache(maxsize=4096)  # several times for each client, and most come again
 def client_block(address: str) -> bytes:
     """Return what counts as one client: an IPv4 address, or an IPv6 /64; b"" if it is neither.
 
@@ -31,9 +32,9 @@ def client_block(address: str) -> bytes:
     text = address.partition("%")[0]
     try:
         if ":" not in text:
-            return IPv4Address(text).packed
+            return socket.inet_pton(socket.AF_INET, text)
         octets = socket.inet_pton(socket.AF_INET6, text)
-    except (ValueError, OSError):
+    except OSError:
         return b""
     return octets[12:] if octets.startswith(_MAPPED) else octets[:8]
 
@@ -62,6 +63,7 @@ class AddressTable:
             for start in range(_KEY_CELLS, len(cells), _PART_CELLS)
         ]
         self._own = self._parts[worker]
+        self._places = lru_cache(maxsize=4096)(self._find_places)
 
     def count(self, block: bytes, change: int = 0) -> int:
         """Change this worker's count of an address; return the count of all workers.
@@ -71,6 +73,8 @@ class AddressTable:
         own, places = self._own, self._places(block)
         for place in places:
             own[place] = max(0, own[place] + change)
+        if len(self._parts) == 1:
+            return min(own[place] for place in places)
         return min(sum(part[place] for part in self._parts) for place in places)
 
     def note_login(self, block: bytes, now_seconds: int) -> None:
@@ -89,7 +93,7 @@ class AddressTable:
         """Set this worker's counts to zero: its process has ended."""
         self._own[: _ROWS * _CELLS] = memoryview(bytes(_ROWS * _CELLS * _CELL_BYTES)).cast("I")
 
-    def _places(self, block: bytes) -> tuple[int, ...]:
+    def _find_places(self, block: bytes) -> tuple[int, ...]:
         digest = hashlib.blake2b(block, digest_size=4 * _ROWS, key=self._key).digest()
         return tuple(
             row * _CELLS + int.from_bytes(digest[4 * row : 4 * row + 4]) % _CELLS

@@ -265,16 +265,17 @@ class ClientDialogue:
         if self._start:
             self._buffer, self._start = self._buffer[self._start :], 0
 
-    @property
-    def awaits_content(self) -> bool:
-        """Whether the next octets are content."""
-        return self.state is DATA or self.state is CHUNK
+    def standing(self) -> tuple[bool, object | None, int]:
+        """Return whether the next octets are content, the transaction, and the octets held.
 
-    @property
-    def under_way(self) -> object | None:
-        """What is another object for each transaction; None: no transaction has begun."""
-        transaction = self._transaction
-        return transaction if transaction.has_begun or self.state is CHUNK else None
+        The transaction is another object for each one, and None before one has begun.
+        """
+        state, transaction, held = self.state, self._transaction, len(self._buffer)
+        if self._collector is not None:
+            held += self._collector.held_bytes
+        is_chunk = state is CHUNK
+        under_way = transaction if is_chunk or transaction.has_begun else None
+        return is_chunk or state is DATA, under_way, held
 
     def give_up(self, reply: Reply) -> Message | None:
         """End the dialogue within a transaction; return its message, which is refused."""

@@ -19,6 +19,7 @@ import hashlib
 import secrets
 import time
 from collections import OrderedDict
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from xoauth2_proxy.accounts.credential import login_key
@@ -170,6 +171,7 @@ class Guessing:
             self._usual.popitem(last=False)
 
 
+@lru_cache(maxsize=4096)  # several times for each login
 def _places(peer: str) -> tuple[str, ...]:
     """Return what an address is known by: itself or its IPv6 /64, then the /48."""
     block = client_block(peer)

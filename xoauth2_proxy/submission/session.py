@@ -593,16 +593,15 @@ class ClientSession(SMTP):
 
     def _rest(self) -> None:
         """Note where the transaction stands, now that the client has the word."""
-        dialogue = self._dialogue
-        under_way = dialogue.under_way
+        awaits_content, under_way, held_bytes = self._dialogue.standing()
         if under_way is not self._under_way:
             self._under_way, self._under_way_since = under_way, self._waiting_since
-        if dialogue.awaits_content is not self._awaits_content:
+        if awaits_content is not self._awaits_content:
             if self._awaits_content:
                 self._leave_content()
             else:
                 self._enter_content()
-        if dialogue.held_bytes != self.held_bytes:  # nothing is in flight
+        if held_bytes != self.held_bytes:  # nothing is in flight
             self._count_held()
 
     def _enter_content(self) -> None:
