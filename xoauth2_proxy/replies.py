@@ -109,17 +109,25 @@ INTERNAL_ERROR = reply(451, "3.0", "Internal error; try again later")
 
 def too_many_a_minute(credential: str, limit: float) -> Reply:
     """Return the reply to MAIL beyond the messages a minute of a credential."""
-    return reply(451, "7.1", f"{_named(credential)} may send {limit:g} messages a minute; wait")
+    allowed = _counted(limit, "message")
+    return reply(451, "7.1", f"{_named(credential)} may send {allowed} a minute; wait")
 
 
 def too_many_a_day(credential: str, limit: int) -> Reply:
     """Return the reply to MAIL beyond the messages a day of a credential."""
-    return reply(452, "7.1", f"{_named(credential)} may send {limit} messages in 24 hours")
+    allowed = _counted(limit, "message")
+    return reply(452, "7.1", f"{_named(credential)} may send {allowed} in 24 hours")
 
 
 def too_many_sessions(credential: str, limit: int) -> Reply:
     """Return the reply that ends a session beyond those that a credential may have."""
-    return reply(421, "7.0", f"{_named(credential)} may have {limit} connections at one time")
+    allowed = _counted(limit, "connection")
+    return reply(421, "7.0", f"{_named(credential)} may have {allowed} at one time")
+
+
+def _counted(number: float, noun: str) -> str:
+    digits = f"{number:.0f}" if number == int(number) else f"{number:g}"  # no 1e+06
+    return f"{digits} {noun}{'s'[: number != 1]}"
 
 
 def _named(credential: str) -> str:

@@ -77,7 +77,7 @@ def test_the_reply_names_the_credential_and_the_limit() -> None:
     workers.clock.now += 60
     with pytest.raises(CredentialBusy) as caught:
         workers.uses[0].count_message(ACCOUNT, credential)
-    assert str(caught.value) == "452 4.7.1 The login copier may send 1 messages in 24 hours"
+    assert str(caught.value) == "452 4.7.1 The login copier may send 1 message in 24 hours"
 
 
 @pytest.mark.parametrize("number", [1, 3])

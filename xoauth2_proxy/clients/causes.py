@@ -181,7 +181,8 @@ CAUSES: Mapping[Refused, Cause] = {
     ),
     Refused.LOGIN_TOO_LATE: Cause(
         "did not log in within the time that the listener {listener} gives",
-        "look for a device that hangs; if the address is none of yours, block it",
+        "look for a device that hangs, or raise login_seconds; if the address is none of yours, "
+        "block it",
     ),
     Refused.LOGIN_ENDED: Cause(
         "the settings of its login changed during the session",
@@ -217,9 +218,9 @@ CAUSES: Mapping[Refused, Cause] = {
         "look for a setting of the device such as delivery reports",
     ),
     Refused.TOO_LARGE: Cause(
-        "its message is larger than relay.max_message_bytes allows",
-        "scan with a lower resolution or to several files, or raise that limit; the provider has "
-        "one of its own",
+        "its message is larger than relay.max_message_bytes, the mailbox's "
+        "limits.max_message_bytes or its provider allows",
+        "scan with a lower resolution or to several files, or raise the limit",
     ),
     Refused.LINE_ENDS: Cause(
         "its message has line ends other than CRLF, and the listener {listener} is strict",
@@ -265,7 +266,7 @@ CAUSES: Mapping[Refused, Cause] = {
     ),
     Refused.TOO_MANY_COMMANDS: Cause(
         "sent more commands than the listener {listener} allows in one session",
-        "look whether it is a mail program at all",
+        "look whether it is a mail program at all; if it is one, raise max_commands",
     ),
     Refused.TOO_SLOW: Cause(
         "took longer for its message than the listener {listener} gives",
