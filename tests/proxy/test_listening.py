@@ -76,6 +76,7 @@ class TestConfiguration:
             ({"listener": {"tls_min": "SSLv3"}}, "listener.tls_min", "must be"),
             ({"listener": {"networks": ["192.0.2.1/24"]}}, "listener.networks[0]", "192.0.2.0/24"),
             ({"listener": {"proxies": ["balancer"]}}, "listener.proxies[0]", "an IP address"),
+            ({"listener": {"host": "127.0.0.300"}}, "listener.host", "exceeds 255"),
             ({"listener": {"mechanisms": []}}, "listener.mechanisms", "and not be empty"),
             ({"listener": {"mechanisms": "PLAIN"}}, "listener.mechanisms", "an array of SASL"),
             ({"listener": {"mechanisms": ["NTLM"]}}, "listener.mechanisms", "no other than PLAIN"),

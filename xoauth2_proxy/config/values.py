@@ -36,6 +36,7 @@ _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")  # RFC 3339 §5.6, full-date
 _SCOPE = re.compile(r"[!#-\[\]-~]+")  # RFC 6749 §3.3, scope-token
 # RFC 5321 §4.1.2, but for where dots stand in the local part: the provider decides.
 _ATOM, _LABEL = r'[^\s<>"@\\(),:;\[\]]+', r'(?!-)[^\s<>"@\\(),:;\[\].*?%/]+(?<!-)'
+_FOUR_NUMBERS = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9}){3}")
 _ADDRESS = re.compile(rf'(?:"(?:[^"\\]|\\.)+"|{_ATOM})@(?:\[[\w.:]+\]|{_LABEL}(?:\.{_LABEL})*)')
 
 # Names that reach log lines and metric labels.
@@ -67,6 +68,8 @@ def _address(address: str) -> str:
 def _host(host: str) -> str:
     if not host.isprintable() or any(one.isspace() or one in "${}" for one in host):
         raise ValueError("must be a host name or an IP address")
+    if _FOUR_NUMBERS.fullmatch(host) and any(int(one) > 255 for one in host.split(".")):
+        raise ValueError("must be a host name or an IP address; no number in one exceeds 255")
     if ":" in host:
         try:
             ipaddress.IPv6Address(host)
