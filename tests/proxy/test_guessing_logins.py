@@ -18,6 +18,7 @@ from tests.support.relay import MAILBOX, PASSWORD
 from tests.support.smtp_client import encoded
 from tests.support.waiting import PATIENCE_SECONDS, until
 from xoauth2_proxy import replies
+from xoauth2_proxy.accounts.credential import Credential
 from xoauth2_proxy.accounts.local_password import LocalPassword
 from xoauth2_proxy.accounts.password_verifier import PasswordVerifier, Turn
 from xoauth2_proxy.errors import (
@@ -134,6 +135,17 @@ async def test_an_unknown_mailbox_takes_as_long_as_the_provider_to_be_refused(
         assert time.monotonic() - began >= took * 0.9
 
 
+async def test_a_session_with_a_clients_token_ends_when_its_mailbox_takes_none_any_more(
+    tmp_path: Path,
+) -> None:
+    async with parts(tmp_path) as made:
+        token = TokenLogin(LOGIN, made.sandbox.tokens.mint(LOGIN))
+        login = await made.authenticator.authenticate(token, HOME)
+        assert made.authenticator.current_login(login) is login
+        await made.accounts.replace([replace(made.account, client_tokens=False)])
+        assert made.authenticator.current_login(login) is None
+
+
 # Hashes.
 
 
@@ -215,6 +227,21 @@ async def test_suspects_in_line_do_not_take_the_places_of_others(
     assert await device is False
     ends = await asyncio.gather(*suspects, return_exceptions=True)
     assert any(isinstance(one, Overloaded) for one in ends)
+
+
+@pytest.mark.parametrize("login", [LOGIN, "nobody@example.com", "with-a-key"])
+async def test_a_short_text_in_the_place_of_a_token_costs_every_login_one_hash(
+    tmp_path: Path, hasher: Hasher, login: str
+) -> None:
+    hasher.may_end.set()
+    cheap = argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash("right")
+    key = Credential(name="k", login="with-a-key", password=LocalPassword(clear_text=SECRET))
+    async with parts(tmp_path) as made:
+        hashed = LocalPassword(argon2_hash=cheap)
+        await made.accounts.replace([replace(made.account, password=hashed, credentials=(key,))])
+        with pytest.raises(CredentialsRejected):
+            await made.authenticator.authenticate(TokenLogin(login, "a guess"), AWAY)
+    assert hasher.under_way == ["a guess"]
 
 
 async def test_who_has_gone_is_not_hashed(verifier: PasswordVerifier, hasher: Hasher) -> None:

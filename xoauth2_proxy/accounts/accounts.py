@@ -313,19 +313,21 @@ class Accounts:
         return Login(*found)
 
     async def with_password_as_token(
-        self, login: str, text: str, peer: str = "", turn: Turn = ANYBODY
+        self, login: str, text: str, peer: str = "", turn: Turn = ANYBODY, *, has_decoy: bool = True
     ) -> Login | None:
         """Return the login if `text`, sent where a token belongs, is its password; else None.
 
-        Long texts are not hashed: they are tokens. Raises as `authenticate`.
+        Long texts are not hashed: they are tokens. `has_decoy` is that of
+        `PasswordVerifier.is_right`. Raises as `authenticate`.
         """
         found = self.credential(login)
         password = found[1].password if found is not None else None
-        if found is None or password is None:
-            return None
-        if password.argon2_hash and len(text) > _MAX_PASSWORD_LENGTH:
-            return None
-        if not await self.verifier.is_right(login_key(login), text, turn, has_decoy=False):
+        if len(text) > _MAX_PASSWORD_LENGTH:
+            if password is None or password.argon2_hash:
+                return None
+            has_decoy = False
+        is_right = await self.verifier.is_right(login_key(login), text, turn, has_decoy=has_decoy)
+        if found is None or password is None or not is_right:
             return None
         check_usable(found[1], peer)
         return Login(*found)

@@ -133,13 +133,14 @@ class Authenticator:
             return Login(found, None, credentials.access_token, digest)
         # Some libraries send the password where the token belongs. It never goes to the provider.
         turn = self._turn_of(peer, credentials.authcid)
+        is_token = has_token_form(credentials.access_token)
         as_password = await self._accounts.with_password_as_token(
-            credentials.authcid, credentials.access_token, peer, turn
+            credentials.authcid, credentials.access_token, peer, turn, has_decoy=not is_token
         )
         if as_password is not None:
             await self._tokens.token_for(as_password.account)
             return as_password
-        if not has_token_form(credentials.access_token):
+        if not is_token:
             raise CredentialsRejected("the token has no form of a token, and is not the password")
         if found is None or not found.client_tokens:
             # As long as the provider takes: the time must not tell which mailboxes there are.
@@ -175,7 +176,8 @@ class Authenticator:
         if now is None or (login.access_token and now.upstream != before.upstream):
             return None
         if credential is None:
-            return replace(login, account=now) if now.password == before.password else None
+            is_taken = now.client_tokens and now.password == before.password
+            return replace(login, account=now) if is_taken else None
         current = now.credential_of(credential)
         return None if current is None else replace(login, account=now, credential=current)
 
