@@ -177,7 +177,8 @@ CAUSES: Mapping[Refused, Cause] = {
     ),
     Refused.GUESSING_SLOWED: Cause(
         "tried so many wrong passwords that the proxy makes it wait",
-        "correct the password in the device; if it is none of yours, block its address",
+        "correct the password in the device, and it gets in ten seconds later; if it is none of "
+        "yours, block its address",
     ),
     Refused.LOGIN_TOO_LATE: Cause(
         "did not log in within the time that the listener {listener} gives",
@@ -282,8 +283,8 @@ CAUSES: Mapping[Refused, Cause] = {
     ),
     Refused.LEFT: Cause(
         "connected and left without sending anything",
-        "nothing, if this was a test of the connection; otherwise the device may want another "
-        "login method, other encryption, or no login",
+        "nothing, if this was a test of the connection; otherwise compare the device's encryption "
+        "and login method with those of the listener {listener}, or let it send without a login",
         Fix.ADD_ADDRESS,
         more="; it had {detail}",
     ),
