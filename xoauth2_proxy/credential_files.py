@@ -58,6 +58,13 @@ def fault_of_certificate(file: Path) -> str:
     return ""
 
 
+def has_rsa_certificate(file: Path) -> bool:
+    """Whether the first certificate in `file` is for an RSA key. Raises `ValueError`."""
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+
+    return isinstance(_certificate(_content(file)).public_key(), RSAPublicKey)
+
+
 def certificate_end(file: Path) -> date:
     """Return the last day of the first certificate in `file`. Raises `ValueError`."""
     return certificate_expiry(file).date()

@@ -190,3 +190,30 @@ class TestReaders:
         before = config.load(written if "accounts" in written else [written]).warnings
         config.path.chmod(0o644)
         assert config.load().warnings == before
+
+
+@pytest.mark.parametrize(
+    ("proxies", "warned"),
+    [
+        (["0.0.0.0/0"], True),
+        (["192.0.2.1", "2001:db8::/64"], True),
+        (["10.0.0.0/8", "203.0.113.7", "fd00::/8"], False),
+    ],
+)
+def test_networks_of_balancers_that_are_not_local_are_told(
+    config: ConfigFile, proxies: list[str], warned: bool
+) -> None:
+    warnings = config.load({"accounts": [account()], "listener": {"proxies": proxies}}).warnings
+    assert any("can claim any address" in one for one in warnings) is warned
+
+
+@pytest.mark.parametrize("key_type", trustme.KeyType)
+def test_old_tls_with_a_key_that_old_devices_do_not_know_is_told(
+    config: ConfigFile, authority: trustme.CA, key_type: trustme.KeyType
+) -> None:
+    leaf = authority.issue_cert("relay.example", key_type=key_type)
+    config.add("cert.pem", leaf.private_key_and_cert_chain_pem.bytes().decode())
+    keys = {"tls_cert": "cert.pem", "tls_key": "cert.pem", "tls_min": "1.0"}
+    warnings = config.load({"accounts": [account()], "listener": keys}).warnings
+    is_told = any("is for no RSA key" in one for one in warnings)
+    assert is_told is (key_type is not trustme.KeyType.RSA)

@@ -7,9 +7,9 @@ import re
 import socket
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
+import trustme
 
 from tests.support.config_files import ConfigFile, account
 from xoauth2_proxy.config import Overrides
@@ -17,9 +17,6 @@ from xoauth2_proxy.config.config import needs_restart
 from xoauth2_proxy.config.listener_section import ListenerSection
 from xoauth2_proxy.service.addresses import CannotListen
 from xoauth2_proxy.service.listening import ListeningSockets
-
-if TYPE_CHECKING:
-    import trustme
 
 TWO: list[dict[str, object]] = [
     {"name": "office", "port": 0},
@@ -109,7 +106,11 @@ class TestConfiguration:
     def test_what_is_weak_is_warned_of_at_the_start(
         self, config: ConfigFile, authority: trustme.CA
     ) -> None:
-        issued = authority.issue_cert("relay.example", not_after=datetime(2020, 1, 2, tzinfo=UTC))
+        issued = authority.issue_cert(
+            "relay.example",
+            not_after=datetime(2020, 1, 2, tzinfo=UTC),
+            key_type=trustme.KeyType.RSA,
+        )
         issued.private_key_and_cert_chain_pem.write_to_path(str(config.add("old.pem")))
         keys = {"tls_cert": "old.pem", "tls_key": "old.pem", "tls_min": "1.0", "tls": "auto"}
         listeners = [TWO[0], TWO[1] | keys | {"allow_insecure_auth": True}]

@@ -11,8 +11,12 @@ from pydantic import Field, PlainSerializer, PlainValidator, WithJsonSchema
 from xoauth2_proxy.config.problems import Fault
 from xoauth2_proxy.config.section import Section, optional, setting
 from xoauth2_proxy.config.values import HOST, FilePath, IpNetwork, ListenPort, SecretFile, Word
-from xoauth2_proxy.credential_files import fault_of_certificate, fault_of_file
-from xoauth2_proxy.network import LOCALHOST, is_loopback
+from xoauth2_proxy.credential_files import (
+    fault_of_certificate,
+    fault_of_file,
+    has_rsa_certificate,
+)
+from xoauth2_proxy.network import LOCALHOST, is_local_network, is_loopback, network_text
 from xoauth2_proxy.smtp.sasl import BY_PASSWORD, DEFAULT_MECHANISMS, MECHANISMS
 from xoauth2_proxy.submission.policy import ListenerTls
 from xoauth2_proxy.submission.server_tls import TlsVersion, fault_of_key_pair
@@ -212,7 +216,8 @@ class ListenerSection(Section):
             )
 
     def warnings(self, path: str) -> Iterator[str]:
-        """Yield passwords that others could read, and a certificate that clients refuse.
+        """Yield passwords that others could read, a certificate that clients refuse, and balancers
+        that could be anyone.
 
         `path` is the section's JSON path.
         """
@@ -226,6 +231,14 @@ class ListenerSection(Section):
                 f"{path}.tls_min: clients of {', '.join(self.host)} may use TLS {self.tls_min}, "
                 "which others can break (RFC 8996)"
             )
+            if self.tls_cert is not None and not has_rsa_certificate(self.tls_cert):
+                yield f"{path}.tls_cert: is for no RSA key, and devices with old TLS know no other"
+        for network in self.proxies:
+            if network.num_addresses > 1 and not is_local_network(network):
+                yield (
+                    f"{path}.proxies: whoever connects from {network_text(network)} can claim any "
+                    "address; list single balancers, or local networks"
+                )
         if self.tls_cert is not None and (fault := fault_of_certificate(self.tls_cert)):
             yield f"{path}.tls_cert: the certificate in {self.tls_cert} {fault}"
 
