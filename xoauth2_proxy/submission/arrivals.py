@@ -186,8 +186,8 @@ class Arrivals:
             client.refuse(Refused.PLAIN_ON_TLS_PORT)
             raise _TurnedAway from None
         except _Left:
-            has_waited = self._loop.time() - began_at >= _PROBE_SECONDS
-            client.refuse(Refused.PLAIN_ON_TLS_PORT if has_waited else Refused.LEFT)
+            if self._loop.time() - began_at >= _PROBE_SECONDS:
+                client.refuse(Refused.PLAIN_ON_TLS_PORT)
             raise
         if not is_tls(first[0]):
             client.refuse(Refused.PLAIN_ON_TLS_PORT)
