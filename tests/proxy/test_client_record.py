@@ -218,6 +218,8 @@ KNOWN = KnownLogins(["copier-3", "copier-14", "scanner@example.com", "x@example.
         ("hunter2", "******* (7 characters)", ""),
         ("P@ssw0rd", "******** (8 characters)", ""),
         ("co", "** (2 characters)", ""),
+        ("OFFICE\\copier-3", "******** (15 characters)", "copier-3"),
+        ("copier-3@example.com", "***@example.com", "copier-3"),
     ],
 )
 def test_unknown_login_is_masked_unless_it_says_nothing_new(

@@ -42,10 +42,15 @@ class KnownLogins:
             self._by_form[_squashed(login)] = login
 
     def nearest(self, typed: str) -> str:
-        """Return the login that `typed` resembles, or "". It may differ by two letters."""
+        """Return the login that `typed` resembles, or "". It may differ by two letters.
+
+        Windows programs type `DOMAIN\\login`; some devices append a domain that the login has not.
+        """
         if len(typed) > _MOST_CHARACTERS:
             return ""
-        found = (self._by_form.get(form, "") for form in _forms(typed))
+        user = typed.rpartition("\\")[2]
+        texts = dict.fromkeys((typed, user, user.partition("@")[0]))
+        found = (self._by_form.get(form, "") for text in texts for form in _forms(text))
         return next(filter(None, found), "")
 
     def shown(self, typed: str) -> str:
