@@ -218,6 +218,31 @@ async def test_the_credentials_of_a_removed_mailbox_do_not_come_back_with_it(
     assert api.relay.accounts[OTHER].credentials == ()
 
 
+async def test_the_credentials_of_a_mailbox_that_was_removed_while_left_out_are_not_kept(
+    api: Api, tmp_path: Path
+) -> None:
+    await api.ask("POST", "/accounts", gmail(OTHER))
+    await api.ask("POST", f"/accounts/{OTHER}/credentials", COPIER | {"name": "fax"})
+    as_login = {"name": "erp", "login": OTHER, "password": "opens sesame"}
+    api.relay.write({"accounts": [gmail(FROM_FILE, credentials=[as_login])]})
+    await api.relay.mailboxes.reload()
+    assert OTHER not in api.relay.accounts
+    assert (await api.ask("DELETE", f"/accounts/{OTHER}"))[0] == 200
+    assert kept_files(tmp_path) == []
+
+
+@pytest.mark.parametrize("is_enabled", [True, False])
+async def test_the_credentials_of_a_mailbox_that_the_file_defines_too_stay(
+    api: Api, tmp_path: Path, is_enabled: bool
+) -> None:
+    await api.ask("POST", "/accounts", gmail(OTHER))
+    await api.ask("POST", f"/accounts/{OTHER}/credentials", COPIER | {"name": "fax"})
+    api.relay.write({"accounts": [gmail(FROM_FILE), gmail(OTHER, enabled=is_enabled)]})
+    await api.relay.mailboxes.reload()
+    assert (await api.ask("DELETE", f"/accounts/{OTHER}"))[0] == 200
+    assert [one["name"] for one in kept_files(tmp_path)] == ["fax"]
+
+
 async def test_one_that_cannot_be_put_in_force_is_not_kept(api: Api, tmp_path: Path) -> None:
     async def fails(*_: object) -> None:
         raise OSError(28, "No space left on device")

@@ -273,7 +273,9 @@ class Mailboxes:
                         removed.append(key)
                 except (OSError, TokenStoreUnavailable) as error:
                     errors.append(error)
-            for key in in_force & {*removed}:
+            # Left out, a mailbox of the file may be in its place, whose credentials these are now.
+            of_file = {*self._relay.accounts, *(one.key for one in self._relay.disabled)} - in_force
+            for key in {*removed} - of_file:
                 await self.credentials.forget_mailbox(key)
             if removed:
                 # A mailbox not in force may be a disabled account of the file: its grant stays.
