@@ -206,6 +206,29 @@ async def test_without_an_admin_token_nobody_gets_to_send_as_a_mailbox_of_the_fi
         assert (await api.ask("POST", f"/accounts/{OTHER}/credentials", COPIER))[0] == 201
 
 
+@pytest.mark.parametrize(
+    ("networks", "token", "status"),
+    [
+        (["10.0.0.7"], "", 403),
+        (["192.168.0.0/16", "10.0.0.0/7"], "", 403),
+        (["192.168.0.0/16", "fd00::/8"], "", 201),
+        (["10.0.0.7"], TOKEN, 201),
+    ],
+)
+async def test_without_a_token_nobody_takes_the_devices_of_another_mailbox(
+    tmp_path: Path, networks: list[str], token: str, status: int
+) -> None:
+    hall = {"name": "hall", "networks": ["10.0.0.0/8"]}
+    document = {"accounts": [gmail(FROM_FILE, credentials=[hall])]}
+    async with api_of(tmp_path, document, token=token) as api:
+        await api.ask("POST", "/accounts", gmail(OTHER))
+        taker = {"name": "taker", "no_password": True, "networks": networks}
+        if "10.0.0.0/7" in networks:
+            taker["allow_public_networks"] = True
+        told, body = await api.ask("POST", f"/accounts/{OTHER}/credentials", taker)
+        assert (told, FROM_FILE in str(body)) == (status, status == 403)
+
+
 async def test_the_credentials_of_a_removed_mailbox_do_not_come_back_with_it(
     api: Api, tmp_path: Path
 ) -> None:

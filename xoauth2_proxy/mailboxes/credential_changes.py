@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from xoauth2_proxy.accounts.accounts import Account
     from xoauth2_proxy.accounts.credential import Credential
     from xoauth2_proxy.mailboxes.interface import Document, RelayControl
+    from xoauth2_proxy.network import Network
 
 _log = log.logger("mailboxes")
 
@@ -123,6 +124,7 @@ class CredentialChanges:
             if any(one.name == name for one in account.credentials):
                 raise CredentialExists(f"{account.email} has a credential {name} already")
             credential = await asyncio.to_thread(self._relay.check_credential, document, account)
+            self._check_takes_nobody(account, credential)
             document, credential = await asyncio.to_thread(hashed, document, credential)
             files, place = self._relay.credential_files, credential_key(account.key, name)
             await asyncio.to_thread(files.add, credential_document(account.key, document))
@@ -195,6 +197,32 @@ class CredentialChanges:
                 "set: any user of this machine could send as it; set admin.token and restart, or "
                 "use `xoauth2-proxy credential add` as the user who runs the proxy"
             )
+
+    def _check_takes_nobody(self, account: Account, credential: Credential) -> None:
+        """Raise `NeedsAdminToken` where anyone on this machine could divert a device's mail.
+
+        Of several networks the smallest decides to which mailbox a device without a login belongs.
+        """
+        if self._relay.has_token or credential.password is not None:
+            return
+        for other in self._relay.accounts.values():
+            if other.key != account.key and any(
+                one.password is None and _overlap(one.networks, credential.networks)
+                for one in other.credentials
+            ):
+                raise NeedsAdminToken(
+                    f"devices of these networks send as {other.email} without a password, and no "
+                    "admin.token is set: any user of this machine could have their mail; set "
+                    "admin.token and restart, or write the credential into the configuration file"
+                )
+
+
+def _overlap(some: Sequence[Network], others: Sequence[Network]) -> bool:
+    return any(
+        one.version == other.version and one.overlaps(other)
+        for one in some
+        for other in others
+    )
 
 
 def listed_credentials(account: Account, made: Collection[str]) -> list[ListedCredential]:
