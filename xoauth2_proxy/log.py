@@ -93,7 +93,9 @@ class _JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str, ensure_ascii=False)
+        text = json.dumps(line, default=str, ensure_ascii=False)
+        # Else what clients send would move a terminal's cursor, or end a line for some readers.
+        return text if text.isprintable() else json.dumps(line, default=str)
 
 
 def _rounded(value: object) -> object:

@@ -96,8 +96,11 @@ def test_no_value_of_text_looks_like_another_field(value: str) -> None:
 
 
 @pytest.mark.parametrize("control", ["\x1b[2J", "\x9b2J", "\x85", "\u2028", "\x7f", "\x0b"])
-def test_no_value_moves_the_cursor_or_breaks_the_line_for_a_reader(control: str) -> None:
-    assert formatted(log.LogFormat.TEXT, sender=f"a{control}b@example.com").isprintable()
+@pytest.mark.parametrize("log_format", list(log.LogFormat))
+def test_no_value_moves_the_cursor_or_breaks_the_line_for_a_reader(
+    log_format: log.LogFormat, control: str
+) -> None:
+    assert formatted(log_format, sender=f"a{control}b@example.com").isprintable()
 
 
 @pytest.mark.parametrize("log_format", list(log.LogFormat))

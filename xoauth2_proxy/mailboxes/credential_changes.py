@@ -219,9 +219,7 @@ class CredentialChanges:
 
 def _overlap(some: Sequence[Network], others: Sequence[Network]) -> bool:
     return any(
-        one.version == other.version and one.overlaps(other)
-        for one in some
-        for other in others
+        one.version == other.version and one.overlaps(other) for one in some for other in others
     )
 
 
