@@ -160,6 +160,24 @@ def test_what_is_not_allowed_is_rewritten(block: bytes, expected: bytes) -> None
 
 
 @pytest.mark.parametrize(
+    "name",
+    [
+        *(b"From\xa0", b"from\xc2\xa0 ", b"Sender\xc2\x85\t", b"\xe2\x80\x8bFrom", b"\xa0Sender"),
+        *(b"\xef\xbb\xbf\xef\xbb\xbfFrom", b"\xef\xbb\xbfFrom\xa0"),
+    ],
+)
+@pytest.mark.parametrize("held_to", [CHECKED, REWRITTEN])
+def test_a_name_that_some_readers_take_for_from_is_refused(
+    name: bytes, held_to: SenderRules
+) -> None:
+    # Node's mailparser 3 reads a name as Latin-1, trims the no-break space, and takes the first.
+    block = name + b": b@y.example\r\nX: a\r\nFrom: own@x.example\r\n"
+    assert refusal(block, held_to).startswith("A field is named From or Sender, with characters")
+    folded = b"From: own@x.example\r\nX: a\r\n " + name + b": b@y.example\r\n"
+    assert checked_header(folded, held_to) is folded
+
+
+@pytest.mark.parametrize(
     ("block", "expected"),
     [
         (

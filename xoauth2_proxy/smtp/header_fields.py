@@ -97,6 +97,14 @@ class Header:
         lines = b"\n" + _INVISIBLE.sub(b"", self.remainder).lower()
         return any(b"\n%b:" % name.encode() in lines for name in names)
 
+    def has_disguised(self, names: tuple[str, ...]) -> bool:
+        """Whether a field has one of these names but for octets beyond ASCII around it.
+
+        A no-break space is one; readers that take it for white space drop it.
+        """
+        fields = b"".join(part.octets for part in self._parts if not part.name)
+        return not fields.isascii() and _disguised(names).search(fields) is not None
+
     def replace(self, field: Field, octets: bytes) -> Field:
         """Put other octets, which end with CRLF, in the place of a field; return the new one."""
         new = self._parts[self._parts.index(field)] = Field(field.name, octets)
@@ -144,4 +152,11 @@ def stuffed(octets: bytes) -> bytes:
 def _fields(names: tuple[str, ...]) -> re.Pattern[bytes]:
     alternatives = "|".join(map(re.escape, names)).encode()
     pattern = rb"^%b(%b)[ \t]*:%b" % (_BOM, alternatives, _REST)
+    return re.compile(pattern, re.IGNORECASE | re.MULTILINE)
+
+
+@lru_cache(maxsize=4)
+def _disguised(names: tuple[str, ...]) -> re.Pattern[bytes]:
+    alternatives = "|".join(map(re.escape, names)).encode()
+    pattern = rb"^[\x80-\xff]*(?:%b)[ \t\x80-\xff]*:" % alternatives
     return re.compile(pattern, re.IGNORECASE | re.MULTILINE)

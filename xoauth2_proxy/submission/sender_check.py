@@ -209,9 +209,14 @@ def _ambiguity(header: Header, rules: SenderRules) -> _Fault | None:
 
     A text without a header is parted by an empty line from the one that it gets.
     """
-    if rules.allows_all or not header.has_fields or not header.has_in_remainder(_ORIGINATORS):
+    if rules.allows_all or not header.has_fields:
         return None
-    words = "A From or Sender field follows a line that is no header field"
+    if header.has_in_remainder(_ORIGINATORS):
+        words = "A From or Sender field follows a line that is no header field"
+    elif header.has_disguised(_ORIGINATORS):
+        words = "A field is named From or Sender, with characters beyond ASCII around it"
+    else:
+        return None
     return _Fault(words, can_be_mended=False)
 
 
