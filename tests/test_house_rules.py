@@ -33,7 +33,7 @@ GUIDES = README + "".join(path.read_text() for path in sorted((ROOT / "docs").gl
 PROGRAMS = {
     "xoauth2-proxy": (
         cli,
-        ("check", "doctor", "health", "login", "schema", "status", "token"),
+        ("check", "credential add", "doctor", "health", "login", "schema", "status", "token"),
     ),
     "xoauth2-bench": (
         bench_cli._app,
@@ -60,7 +60,7 @@ def test_every_option_in_the_documents_exists(name: str) -> None:
     program, commands = PROGRAMS[name]
     environ = {"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"}
     helps = ""
-    for words in ((), *((command,) for command in commands)):
+    for words in ((), *map(str.split, commands)):
         result = CliRunner().invoke(program, [*words, "--help"], env=environ)
         assert result.exit_code == 0, words
         helps += result.stdout
