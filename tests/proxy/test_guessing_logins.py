@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 import threading
 import time
 from contextlib import suppress
@@ -227,6 +229,22 @@ async def test_suspects_in_line_do_not_take_the_places_of_others(
     assert await device is False
     ends = await asyncio.gather(*suspects, return_exceptions=True)
     assert any(isinstance(one, Overloaded) for one in ends)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has priorities of threads")
+async def test_hashes_of_suspects_leave_the_processor_to_everybody_else(
+    verifier: PasswordVerifier, hasher: Hasher
+) -> None:
+    hasher.may_end.set()
+    await verifier.is_right("a", "guess", Turn(AWAY, is_suspect=True))
+    await verifier.is_right("a", "the device", Turn(HOME))
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    found = {
+        thread.name.rpartition("_")[0]: os.getpriority(os.PRIO_PROCESS, thread.native_id) - own
+        for thread in threading.enumerate()
+        if thread.native_id is not None
+    }
+    assert (found["argon2-suspect"], found["argon2"]) == (min(10, 19 - own), 0)
 
 
 @pytest.mark.parametrize("login", [LOGIN, "nobody@example.com", "with-a-key"])

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import os
 import secrets
+import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
 
 _HASHING_THREADS = 2  # a flood of logins with hashed passwords must not occupy every core
 _SUSPECT_THREADS = 1  # for addresses that have failed: they wait for each other, nobody for them
+_SUSPECT_NICENESS = 10  # lets the event loop go first where guessers keep every processor busy
 # At 30 to 60 ms each, a wait of a few seconds at most; as many again of addresses that have failed,
 # which would else fill all places.
 _MAX_HASHING = 200
@@ -49,7 +53,7 @@ class PasswordVerifier:
         self._verified: dict[str, bytes] = {}
         self.decoy_hash = _decoy(passwords)
         self._threads = ThreadPoolExecutor(_HASHING_THREADS, "argon2")
-        self._suspect_threads = ThreadPoolExecutor(_SUSPECT_THREADS, "argon2-suspect")
+        self._suspect_threads = ThreadPoolExecutor(_SUSPECT_THREADS, "argon2-suspect", _give_way)
         self._turns: dict[str, _Line] = {}  # by address; only while somebody waits or is hashed
         # Verifications running or waiting for a thread, by whether they are suspect.
         self._hashing = {False: 0, True: 0}
@@ -171,6 +175,14 @@ class _Line:
 
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     length: int = 0
+
+
+def _give_way() -> None:
+    """Lower the priority of this thread. Only Linux has one for each thread."""
+    if sys.platform == "linux":
+        own = os.getpriority(os.PRIO_PROCESS, 0)
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), own + _SUSPECT_NICENESS)
 
 
 def _hash_matches(stored: str, password: str) -> bool:
