@@ -229,6 +229,18 @@ async def test_without_a_token_nobody_takes_the_devices_of_another_mailbox(
         assert (told, FROM_FILE in str(body)) == (status, status == 403)
 
 
+async def test_a_mailbox_does_not_take_the_login_of_a_credential(api: Api) -> None:
+    assert (await api.ask("POST", URL, COPIER | {"login": OTHER}))[0] == 201
+    status, body = await api.ask("POST", "/accounts", gmail(OTHER.upper()))
+    assert (status, body["error"]) == (
+        409,
+        f"{OTHER} is the login of the credential copier of {FROM_FILE}; revoke that first",
+    )
+    assert [one.login for one in api.relay.accounts[FROM_FILE].credentials] == [OTHER]
+    await api.ask("DELETE", f"{URL}/copier")
+    assert (await api.ask("POST", "/accounts", gmail(OTHER)))[0] == 201
+
+
 async def test_the_credentials_of_a_removed_mailbox_do_not_come_back_with_it(
     api: Api, tmp_path: Path
 ) -> None:

@@ -34,6 +34,7 @@ from xoauth2_proxy.errors import (
 )
 from xoauth2_proxy.mailboxes.interface import DefinedInFile, MailboxExists
 from xoauth2_proxy.mailboxes.runtime_accounts import account_key
+from xoauth2_proxy.mailboxes.runtime_credentials import credential_key
 from xoauth2_proxy.oauth.grant import EpochSeconds
 from xoauth2_proxy.oauth.refresh import TokenRefreshes, current_grant, issued_to
 from xoauth2_proxy.oauth.stores.memory import MemoryStore
@@ -158,6 +159,15 @@ class Additions:
                 raise MailboxExists(f"{key} exists already; overwrite replaces it")
         elif key in self._relay.accounts:
             raise DefinedInFile(f"{key} is defined in the configuration file; change it there")
+        for account in self._relay.accounts.values():
+            for one in account.credentials:
+                is_made = credential_key(account.key, one.name) in self._relay.made
+                if is_made and one.login and one.key == key:
+                    # Otherwise it would be left out from now on, and its device shut out.
+                    raise MailboxExists(
+                        f"{key} is the login of the credential {one.name} of {account.email}; "
+                        "revoke that first"
+                    )
 
     @contextmanager
     def _reserved(self, keys: set[str]) -> Iterator[None]:
