@@ -229,6 +229,15 @@ async def test_without_a_token_nobody_takes_the_devices_of_another_mailbox(
         assert (told, FROM_FILE in str(body)) == (status, status == 403)
 
 
+async def test_the_address_of_a_disabled_account_is_no_login_of_a_credential(
+    tmp_path: Path,
+) -> None:
+    document = {"accounts": [gmail(FROM_FILE), gmail(OTHER, enabled=False)]}
+    async with api_of(tmp_path, document) as api:
+        status, body = await api.ask("POST", URL, COPIER | {"login": OTHER})
+        assert (status, body["problems"][0]["path"]) == (400, "login")
+
+
 async def test_a_mailbox_does_not_take_the_login_of_a_credential(api: Api) -> None:
     assert (await api.ask("POST", URL, COPIER | {"login": OTHER}))[0] == 201
     status, body = await api.ask("POST", "/accounts", gmail(OTHER.upper()))

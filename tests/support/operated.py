@@ -141,7 +141,7 @@ class Operated:
             made=(),
             has_token=has_token,
             check_credential=lambda document, account: check_credential(
-                document, account, self.accounts
+                document, account, self.accounts, self.control.disabled
             ),
             use_credentials=self.use_credentials,
             store=self.store,

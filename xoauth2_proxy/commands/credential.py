@@ -163,7 +163,7 @@ def _add_in_files(
     account = configured_account(options.mailbox, files.config)
     document, key = with_key(keys) if has_password else (keys, "")
     accounts = {one.key: one for one in files.config.accounts}
-    credential = check_credential(document, account, accounts)
+    credential = check_credential(document, account, accounts, files.config.disabled)
     document, credential = hashed(document, credential)
     try:
         files.open_made().add(credential_document(account.key, document))

@@ -62,15 +62,21 @@ def with_made_credentials(
 
 
 def check_credential(
-    document: Mapping[str, object], account: Account, accounts: Mapping[str, Account]
+    document: Mapping[str, object],
+    account: Account,
+    accounts: Mapping[str, Account],
+    disabled: Iterable[DisabledAccount],
 ) -> Credential:
     """Return the new credential that the document describes for an account of those in force.
 
+    The addresses of `disabled` accounts are logins as well.
     Raises `ConfigError` with every problem.
     """
 
+    own = {*accounts, *(one.key for one in disabled)}
+
     def is_taken(login: str) -> bool:
-        return login in accounts or any(
+        return login in own or any(
             one.key == login for other in accounts.values() for one in other.credentials
         )
 

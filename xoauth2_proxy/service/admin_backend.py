@@ -144,7 +144,7 @@ class AdminBackend:
     def _check_credential(self, document: Document, account: Account) -> Credential:
         from xoauth2_proxy.config.credential_loader import check_credential
 
-        return check_credential(document, account, self.relay.accounts)
+        return check_credential(document, account, self.relay.accounts, self.relay.disabled)
 
     async def _log_in(self, account: Account, access_token: str) -> None:
         connection = await self._connector.open_with(account, access_token)
