@@ -6,6 +6,7 @@ import asyncio
 import functools
 import gc
 import os
+import signal
 import sys
 from contextlib import AsyncExitStack
 from importlib.metadata import EntryPoints, entry_points
@@ -30,6 +31,11 @@ if TYPE_CHECKING:
 # Each test brings its certificate authority. To read those of this machine takes as long as a tenth
 # of the proxy's start, in each of the hundreds of processes that the tests start.
 os.environ["SSL_CERT_FILE"] = os.devnull
+
+# A shell without job control ignores Ctrl+C for what it runs in the background, and the programs
+# that the tests start would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("default", deadline=None, max_examples=100)
 settings.register_profile("long", deadline=None, max_examples=5000)
