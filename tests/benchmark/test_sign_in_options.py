@@ -39,7 +39,7 @@ def test_secrets_come_from_the_environment_or_a_file_and_are_not_shown(
     request = sign_in(client_id="mine", client_secret_file=file)
     assert request.client_secret == "from a file"
     assert not {"from a file", "what users type"} & {*repr(request).split("'")}
-    # Without the client it belongs to, it is nobody's.
+    # A secret without its client_id belongs to no client.
     assert sign_in().client_secret == ""
 
 

@@ -24,7 +24,7 @@ class SetUpDesk(Protocol):
 
 @pytest.fixture
 def set_up(start_relay: StartRelay, authority: trustme.CA, tmp_path: Path) -> SetUpDesk:
-    """Start a relay with one listener, and prepare the directory of whoever sends through it."""
+    """Start a relay with one listener, and prepare the home directory of the person who sends."""
 
     async def set_up(security: Security, **of_the_account: object) -> Desk:
         listener: dict[str, object] = {}

@@ -7,7 +7,7 @@ place of the stranger that has waited longest:
   has not, however new. So a flood from elsewhere cannot keep clients out that log in.
 - Any newcomer takes the place of a stranger that had time enough to log in (`GRACE_SECONDS`).
 
-Nobody who has logged in loses a place.
+A client that has logged in keeps its place.
 """
 
 from __future__ import annotations
